@@ -1,0 +1,52 @@
+"""froster: open-vocabulary video classification with CLIP, fine-tuned without losing what CLIP already knew.
+
+    import froster
+    model = froster.load("nano")                      # or a folder, a hub id, a checkpoint file
+    model.classify("clip.mp4", ["archery", "surfing"])
+
+Everything is imported on first use, so that `import froster` does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
+    from froster.recognizer import Classification, Recognizer, load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "froster.recognizer",
+    "Recognizer": "froster.recognizer",
+    "Classification": "froster.recognizer",
+    "FrosterError": "froster.errors",
+    "UsageError": "froster.errors",
+    "VideoError": "froster.errors",
+    "CheckpointError": "froster.errors",
+    "DataError": "froster.errors",
+}
+
+__all__ = [
+    "CheckpointError",
+    "Classification",
+    "DataError",
+    "FrosterError",
+    "Recognizer",
+    "UsageError",
+    "VideoError",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'froster' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

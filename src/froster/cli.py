@@ -1,0 +1,205 @@
+"""The commands. Heavy imports happen inside them, so that `froster --help` is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from froster import __version__
+from froster.errors import FrosterError
+
+app = typer.Typer(
+    name="froster",
+    help="Open-vocabulary video classification: teach a CLIP new actions and keep the old ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Model folder, hub id, checkpoint file, or nano (works offline)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the default is CUDA if there is one.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 where the chip has it), float32 or bfloat16.")]
+TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut labels that are too long for the text tower.")]
+
+
+def main() -> None:
+    """Run the command line. A user's mistake gives one line and exit code 2, a failure one line and 1; no traceback."""
+    # Idle OpenMP threads that spin steal the cores from everybody else; this must be set before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    try:
+        app()
+    except FrosterError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped; what was finished is kept", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def fail(message: str, code: int) -> None:
+    print("froster: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def version(value: bool) -> None:
+    if value:
+        print(f"froster {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the models, the report page and its figures.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Draws the 16 shots a class, their order and the projectors.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune the nano CLIP on a rendered world, offline: frozen, fine-tuned and FROSTER side by side."""
+    from froster.world.demo import run
+
+    run(seed, out, as_json=as_json)
+
+
+@app.command()
+def classify(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    labels: Annotated[str | None, typer.Option(help='Labels between commas: "archery, surfing, playing piano".')] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    model: ModelOption = None,
+    views: Annotated[int | None, typer.Option(help="Clips taken from each video; the model says how many.", min=1)] = None,
+    sampling: Annotated[str | None, typer.Option(help="dense (a few seconds at a fixed rate) or uniform.")] = None,
+    top: Annotated[int, typer.Option(help="Labels shown for each video.", min=1)] = 5,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Which of these labels fits each video?
+
+    Example: froster classify holiday.mp4 --labels "surfing, skiing, cooking" --model nano
+    """
+    from froster.commands.classify import run
+
+    run(
+        videos, labels, labels_file, model, views=views, sampling=sampling, top=top, truncate=truncate,
+        device=device, precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
+DataOption = Annotated[Path, typer.Option(help="A folder of class folders, or a CSV / JSONL manifest: path,label[,split].")]
+RootOption = Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from; default: its own.")]
+LabelsJsonOption = Annotated[Path | None, typer.Option(help="Label JSON for lists with integer labels.")]
+WhereOption = Annotated[
+    list[str] | None, typer.Option(help="Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated.")
+]
+WorkersOption = Annotated[int, typer.Option(help="Processes that decode videos.", min=0)]
+
+
+@app.command()
+def train(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the run: models, checkpoints, metrics, report.")],
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="Video network; froster methods lists them.")] = "vclip",
+    distill: Annotated[str, typer.Option(help="residual, mlp, plain, none, froster, froster-paper.")] = "residual",
+    radius: Annotated[int | None, typer.Option(help="VCLIP: neighbouring frames seen on each side.", min=1)] = None,
+    pad: Annotated[str | None, typer.Option(help="VCLIP: zero (as released) or mask at a clip's ends.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Weight of the projector's MLP path.")] = None,
+    beta_v: Annotated[float | None, typer.Option(help="Weight of the vision distillation.")] = None,
+    beta_t: Annotated[float | None, typer.Option(help="Weight of the text distillation.")] = None,
+    distance: Annotated[str | None, typer.Option(help="cosine, l2 or mse.")] = None,
+    level: Annotated[str | None, typer.Option(help="Distil each frame, or the pooled video.")] = None,
+    tune: Annotated[str, typer.Option(help="Towers that are trained: both, image or text.")] = "both",
+    novel_column: Annotated[str | None, typer.Option(help="Manifest column that says base or novel.")] = None,
+    novel_file: Annotated[Path | None, typer.Option(help="File of the class names to hold out, one a line.")] = None,
+    novel_fraction: Annotated[float, typer.Option(help="Share of the classes to hold out.", min=0, max=0.9)] = 0.0,
+    split_seed: Annotated[int, typer.Option(help="Draws the held-out classes and videos.")] = 0,
+    shots: Annotated[int | None, typer.Option(help="Training videos a class; default: all.", min=1)] = None,
+    holdout: Annotated[float, typer.Option(help="Share of videos kept for the test if there is no split.", min=0, max=0.9)] = 0.2,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Clips a step, over all processes.", min=1)] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames a clip.", min=1)] = None,
+    sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
+    views: Annotated[int | None, typer.Option(help="Clips a test video.", min=1)] = None,
+    flip: Annotated[bool, typer.Option(help="Mirror half of the training clips (not for left/right classes).")] = True,
+    seed: Annotated[int, typer.Option(help="Order, templates, crops and projectors.")] = 0,
+    workers: WorkersOption = 0,
+    keep: Annotated[int, typer.Option(help="Checkpoints kept; 0 keeps one for every epoch.", min=0)] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
+    where: WhereOption = None,
+    root: RootOption = None,
+    labels_json: LabelsJsonOption = None,
+    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, added to the class names.")] = None,
+    truncate: TruncateOption = False,
+    logger: Annotated[str | None, typer.Option(help="Also log to tensorboard or wandb (extras).")] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune on labelled videos and report what was gained on base classes and kept on held-out ones.
+
+    Example: froster train --data videos/ --model nano --novel-fraction 0.3 --out runs/first
+    """
+    from froster.commands.train import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
+def evaluate(
+    data: DataOption,
+    model: ModelOption = None,
+    labels_file: Annotated[Path | None, typer.Option(help="Classes to choose from; default: those of the data.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits to score, one result each; default: test, or all.")] = None,
+    views: Annotated[int | None, typer.Option(help="Clips a video.", min=1)] = None,
+    sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Videos a batch.", min=1)] = 8,
+    workers: WorkersOption = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the predictions and the report.")] = None,
+    where: WhereOption = None,
+    root: RootOption = None,
+    labels_json: LabelsJsonOption = None,
+    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, added to the class names.")] = None,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy of a model on labelled videos: top-1, top-5, per class.
+
+    Example: froster evaluate --data videos/ --model runs/first
+    """
+    from froster.commands.evaluate import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
+def methods(as_json: JsonOption = False) -> None:
+    """The video networks and the kinds of distillation that train knows."""
+    from froster.commands.methods import run
+
+    run(as_json)

@@ -1,0 +1,263 @@
+"""CLIP's two towers, with the seams that the video methods need.
+
+A method of the literature changes one step of `Block` (what the attention sees, an extra branch, an extra pass) and is
+built *from* a CLIP block, so the pretrained weights carry over. Parameter names are OpenAI's, except that the text
+tower's begin with `text.` (`checkpoints.from_official` maps between the two).
+
+Sizes in comments: B videos, T frames, L tokens a frame (or a prompt), D width, h heads, d = D/h, E joint width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_INITIAL_SCALE = math.log(1 / 0.07)
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    stem: bool = False
+    """A small convolutional stem in place of the one patch convolution (the nano CLIP has it, no released CLIP does)."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one frame, the class token included."""
+        return (self.image_size // self.patch_size) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    context: int = 77
+    vocab: int = 49408
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    embed_dim: int = 512
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CLIPConfig:
+        """The inverse of `dataclasses.asdict`. Raises TypeError on a field that does not exist."""
+        vision, text = VisionConfig(**values["vision"]), TextConfig(**values["text"])
+        return cls(**{**values, "vision": vision, "text": text})
+
+
+ARCHITECTURES = {
+    "ViT-B/32": CLIPConfig(VisionConfig(patch_size=32)),
+    "ViT-B/16": CLIPConfig(),
+    "ViT-L/14": CLIPConfig(VisionConfig(224, 14, 1024, 24, 16), TextConfig(width=768, heads=12), embed_dim=768),
+    "ViT-L/14@336": CLIPConfig(VisionConfig(336, 14, 1024, 24, 16), TextConfig(width=768, heads=12), embed_dim=768),
+}
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """uint8 frames (…, 3, H, W) -> float32, with CLIP's mean and standard deviation. Runs where the frames are."""
+    mean = torch.tensor(MEAN, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=frames.device).view(3, 1, 1)
+    return (frames.float() / 255 - mean) / std
+
+
+def unit(x: Tensor) -> Tensor:
+    """u(x): x divided by its L2 norm over the last dimension."""
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one fused q/k/v projection."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, L, D) -> q, k, v, each (N, h, L, d)."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def merge(self, heads: Tensor) -> Tensor:
+        """(N, h, L, d) -> (N, L, D), through the output projection."""
+        return self.out_proj(heads.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """A pre-norm residual block: x + attend(ln_1 x), then x + mlp(ln_2 x)."""
+
+    def __init__(self, width: int, heads: int, activation: str, causal: bool = False):
+        super().__init__()
+        self.causal = causal
+        self.ln_1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+        self.mlp.add_module("gelu", QuickGELU() if activation == "quick_gelu" else nn.GELU())
+        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+
+    def keys_values(self, k: Tensor, v: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What each frame attends to: keys, values (B*T, h, L', d) and a mask (True = seen), or None for no mask."""
+        return k, v, None
+
+    def attend(self, x: Tensor, num_frames: int) -> Tensor:
+        q, k, v = self.attn.project(x)
+        k, v, mask = self.keys_values(k, v, num_frames)
+        return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal))
+
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:  # (B*T, L, D) -> the same
+        x = x + self.attend(self.ln_1(x), num_frames)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int, activation: str, causal: bool = False):
+        super().__init__()
+        self.resblocks = nn.ModuleList(Block(width, heads, activation, causal) for _ in range(layers))
+
+    def forward(self, x: Tensor, num_frames: int = 1, layers: list[Tensor] | None = None) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, num_frames)
+            if layers is not None:
+                layers.append(x)
+        return x
+
+
+def conv_stem(width: int) -> nn.Sequential:
+    """Three convolutions of total stride 12. Learns nouns from far fewer images than one linear patch projection."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 6, stride=3, padding=2, bias=False),
+        nn.GroupNorm(8, 32),
+        nn.GELU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False),
+        nn.GroupNorm(8, 64),
+        nn.GELU(),
+        nn.Conv2d(64, width, 3, stride=2, padding=1, bias=False),
+    )
+
+
+class VisionTower(nn.Module):
+    """The image encoder, applied to every frame; blocks may look at neighbouring frames."""
+
+    def __init__(self, config: VisionConfig, embed_dim: int, activation: str):
+        super().__init__()
+        if config.stem and config.patch_size != 12:
+            raise ValueError(f"the convolutional stem has stride 12; patch_size is {config.patch_size}")
+        width, patch = config.width, config.patch_size
+        self.config = config
+        self.conv1 = conv_stem(width) if config.stem else nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty(config.tokens, width))
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(width, config.layers, config.heads, activation)
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(torch.empty(width, embed_dim))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> tokens before the first block, (N, L, D); token 0 is the class token."""
+        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        cls = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
+        return self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
+
+    def forward(self, frames: Tensor, layers: list[Tensor] | None = None) -> Tensor:
+        """frames (B, T, 3, H, W), normalised -> frame embeddings (B, T, E), not unit length.
+
+        `layers`: a list that receives every block's output, (B*T, L, D) each.
+        """
+        size = self.config.image_size
+        if frames.ndim != 5 or frames.shape[2:] != (3, size, size):
+            raise ValueError(f"expected frames (B, T, 3, {size}, {size}), got {tuple(frames.shape)}")
+        B, T = frames.shape[:2]
+        x = self.transformer(self.embed(frames.flatten(0, 1)), T, layers)
+        return (self.ln_post(x[:, 0]) @ self.proj).unflatten(0, (B, T))
+
+
+class TextTower(nn.Module):
+    def __init__(self, config: TextConfig, embed_dim: int, activation: str):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab, config.width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context, config.width))
+        self.transformer = Transformer(config.width, config.layers, config.heads, activation, causal=True)
+        self.ln_final = nn.LayerNorm(config.width)
+        self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token ids (K, L), L <= context -> embeddings (K, E), not unit length.
+
+        Pooled at the end token, which has the largest id. The mask is causal, so columns behind the last end token can
+        be cut off without changing the result.
+        """
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        x = self.transformer(x)
+        pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        return self.ln_final(pooled) @ self.text_projection
+
+
+class CLIP(nn.Module):
+    """An image tower and a text tower that meet in a joint space of width E."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
+        self.text = TextTower(config.text, config.embed_dim, config.activation)
+        self.logit_scale = nn.Parameter(torch.tensor(MAX_INITIAL_SCALE))
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """CLIP's own initialisation: widths and depth decide the spread."""
+        for tower in (self.visual, self.text):
+            width, layers = tower.config.width, tower.config.layers
+            for block in tower.transformer.resblocks:
+                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+                nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+                nn.init.normal_(block.mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+                for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+                    nn.init.zeros_(layer.bias)
+        scale = self.visual.config.width**-0.5
+        for parameter in (self.visual.class_embedding, self.visual.positional_embedding, self.visual.proj):
+            nn.init.normal_(parameter, std=scale)
+        nn.init.normal_(self.text.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.text.positional_embedding, std=0.01)
+        nn.init.normal_(self.text.text_projection, std=self.text.config.width**-0.5)
+
+    def encode_image(self, frames: Tensor, layers: list[Tensor] | None = None) -> Tensor:
+        """frames (B, T, 3, H, W), normalised -> (B, T, E), not unit length."""
+        return self.visual(frames, layers)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids (K, L) -> (K, E), not unit length."""
+        return self.text(tokens)
+
+    def architecture(self) -> dict[str, Any]:
+        """The sizes as plain values, for `config.json`."""
+        return dataclasses.asdict(self.config)

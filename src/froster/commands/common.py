@@ -1,0 +1,54 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from froster.errors import UsageError
+from froster.precision import Precision
+from froster.progress import console
+from froster.recognizer import DEFAULT_MODEL, Recognizer, load
+
+
+def load_model(
+    source: str | None,
+    device: str | None,
+    precision: str,
+    *,
+    sampling: str | None = None,
+    frames: int | None = None,
+    views: int | None = None,
+) -> Recognizer:
+    """The model a command was given, with its way to take frames changed where the command says so."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UsageError(f"--precision must be auto, float32 or bfloat16, not {precision!r}")
+    kind: Precision = precision  # type: ignore[assignment]
+    model = load(source or DEFAULT_MODEL, device=device, precision=kind)
+    changes = {name: value for name, value in (("kind", sampling), ("frames", frames)) if value is not None}
+    model.config = dataclasses.replace(
+        model.config,
+        sampling=dataclasses.replace(model.config.sampling, **changes),
+        views=views or model.config.views,
+    )
+    return model
+
+
+def announce(model: Recognizer, source: str | None) -> None:
+    """One line on what runs where."""
+    vision = model.clip.config.vision
+    dtype = str(model.dtype).removeprefix("torch.")
+    console.print(
+        f"model {source or DEFAULT_MODEL} ({model.config.method.name}, {vision.image_size} px, "
+        f"{model.config.sampling.frames} frames {model.config.sampling.kind}) on {model.device} in {dtype}",
+        highlight=False,
+    )
+
+
+def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:
+    """`["dataset=UCF101"]` -> `{"dataset": "UCF101"}`."""
+    pairs = [condition.partition("=") for condition in conditions or []]
+    for column, equals, _ in pairs:
+        if not column or not equals:
+            raise UsageError(f"--where takes COLUMN=VALUE, not {column!r}")
+    return {column: value for column, _, value in pairs}

@@ -1,0 +1,256 @@
+"""`froster train`: fine-tune on labelled videos, then report what was gained and what was kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from froster.commands.common import announce, load_model, parse_where
+from froster.commands.train_report import write_report
+from froster.distill import Distill, distill_preset
+from froster.distributed import process_group
+from froster.errors import UsageError
+from froster.experiment import EvalSet, Row, default_recipe, fine_tune, frozen_state, measure, with_weights
+from froster.files import claim_folder, write_text
+from froster.loggers import open_logger
+from froster.methods import Method, method_from_dict
+from froster.progress import console, progress
+from froster.recognizer import Recognizer
+from froster.splits import Split, split
+from froster.text.descriptions import describe, read_descriptions
+from froster.text.prompts import read_labels
+from froster.training import Recipe, Trained
+from froster.video.dataset import Item, VideoDataset, read_items
+from froster.weights import interpolate
+
+
+def chosen(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def run(
+    *,
+    data: Path,
+    out: Path,
+    model: str | None,
+    method: str,
+    distill: str,
+    radius: int | None,
+    pad: str | None,
+    alpha: float | None,
+    beta_v: float | None,
+    beta_t: float | None,
+    distance: str | None,
+    level: str | None,
+    tune: str,
+    novel_column: str | None,
+    novel_file: Path | None,
+    novel_fraction: float,
+    split_seed: int,
+    shots: int | None,
+    holdout: float,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    frames: int | None,
+    sampling: str | None,
+    views: int | None,
+    flip: bool,
+    seed: int,
+    workers: int,
+    keep: int,
+    resume: bool,
+    where: Sequence[str] | None,
+    root: Path | None,
+    labels_json: Path | None,
+    descriptions: Path | None,
+    truncate: bool,
+    logger: str | None,
+    device: str | None,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Everything `froster train` does; the options are described there."""
+    network = method_from_dict({"name": method, **chosen(radius=radius, pad=pad)})
+    loss = dataclasses.replace(
+        distill_preset(distill), **chosen(alpha=alpha, beta_v=beta_v, beta_t=beta_t, distance=distance, level=level)
+    )
+    if sum(option is not None for option in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
+        raise UsageError("hold classes out by one of --novel-column, --novel-file and --novel-fraction")
+    items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
+    novel = read_labels(novel_file) if novel_file else novel_by_column(items, novel_column) if novel_column else None
+    parts = split(
+        items, novel=novel, novel_fraction=novel_fraction, holdout=holdout, shots=shots, split_seed=split_seed
+    )
+    sentences = read_descriptions(descriptions) if descriptions else {}
+    with process_group() as (rank, own_device):
+        base = load_model(
+            model, str(own_device) if own_device else device, precision, sampling=sampling, frames=frames, views=views
+        )
+        recipe = dataclasses.replace(
+            default_recipe(base),
+            **chosen(epochs=epochs, batch_size=batch_size, lr=lr),
+            tune=tune, seed=seed, workers=workers, keep=keep,
+        )  # fmt: skip
+        if rank == 0:
+            prepare_folder(out, resume)
+            announce(base, model)
+            describe_split(parts, recipe, network, loss)
+        if dist.is_initialized():
+            dist.barrier()
+        log = open_logger(logger, out) if rank == 0 else None
+        with progress(quiet=rank > 0) as bars:
+            train_set = dataset(base, parts.train, parts.base, train=True, seed=seed, flip=flip)
+            student, trained = fine_tune(
+                base, network, loss, recipe, train_set, describe(parts.base, sentences), out, bars, network.name,
+                run={"data": digest(parts.train), "flip": flip}, truncate=truncate, log=log,
+            )  # fmt: skip
+            if rank > 0:
+                return
+            rows = measure_all(base, student, trained, eval_sets(base, parts, sentences), bars, workers, truncate)
+            finish(out, base, student, trained, parts, recipe, loss, rows, as_json)
+
+
+def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
+    """The classes whose rows say "novel" in `column`. Raises UsageError where a class says both or neither."""
+    said: dict[str, set[str]] = {}
+    for item in items:
+        said.setdefault(item.label, set()).add(item.columns.get(column, "").lower())
+    for label, words in said.items():
+        if words not in ({"base"}, {"novel"}):
+            raise UsageError(f"column {column!r} must say base or novel for class {label!r}, it says {sorted(words)}")
+    return [label for label, words in said.items() if words == {"novel"}]
+
+
+def prepare_folder(out: Path, resume: bool) -> None:
+    holds_run = (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir())
+    if holds_run and not resume:
+        raise UsageError(f"{out} holds a run: pass --resume to go on with it, or choose another --out")
+    if resume and not holds_run:
+        console.print(f"{out} holds no checkpoint yet: starting from the beginning", highlight=False)
+    claim_folder(out, "metrics.jsonl", "choose another --out")
+
+
+def describe_split(parts: Split, recipe: Recipe, method: Method, loss: Distill) -> None:
+    teacher = f"distil {loss.kind} ({loss.distance}, {loss.level})" if loss.kind != "none" else "no distillation"
+    for line in (
+        f"{len(parts.train)} training videos of {len(parts.base)} base classes; test: {len(parts.base_test)} base, "
+        f"{len(parts.novel_test)} novel ({len(parts.novel)} classes)",
+        *parts.notes,
+        f"{method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size}, learning rate {recipe.lr:g}",
+    ):
+        console.print(line, highlight=False)
+
+
+def dataset(
+    model: Recognizer, items: Sequence[Item], classes: list[str], *, train: bool, seed: int = 0, flip: bool = True
+) -> VideoDataset:
+    size = model.clip.config.vision.image_size
+    return VideoDataset(
+        items, classes, model.config.sampling, size, views=model.config.views, train=train, seed=seed, flip=flip
+    )
+
+
+def eval_sets(model: Recognizer, parts: Split, sentences: dict[str, str]) -> list[EvalSet]:
+    """Base and novel test videos, each against its own classes."""
+    return [
+        EvalSet(
+            name, dataset(model, items, classes, train=False), classes, describe(classes, sentences),
+            [str(item.path) for item in items],
+        )
+        for name, items, classes in (("base", parts.base_test, parts.base), ("novel", parts.novel_test, parts.novel))
+        if items and len(classes) > 1
+    ]  # fmt: skip
+
+
+def measure_all(
+    base: Recognizer,
+    student: Recognizer,
+    trained: Trained,
+    sets: list[EvalSet],
+    bars: Progress,
+    workers: int,
+    truncate: bool,
+) -> list[Row]:
+    name = student.config.method.name
+    half = interpolate(frozen_state(base, student), trained.average, 0.5)
+    variants = [
+        (name, f"mean of {trained.averaged} epochs", with_weights(student, trained.average)),
+        (name, "last epoch", with_weights(student, trained.last)),
+        (name, "half the mean, half start", with_weights(student, half)),
+    ]
+    rows = [Row("frozen", "start", measure(base, sets, bars, "start", workers, truncate))]
+    return rows + [Row(m, w, measure(model, sets, bars, w, workers, truncate)) for m, w, model in variants]
+
+
+def finish(
+    out: Path,
+    base: Recognizer,
+    student: Recognizer,
+    trained: Trained,
+    parts: Split,
+    recipe: Recipe,
+    loss: Distill,
+    rows: list[Row],
+    as_json: bool,
+) -> None:
+    report = {
+        "rows": [row.to_dict() for row in rows],
+        "base_classes": parts.base,
+        "novel_classes": parts.novel,
+        "training_videos": len(parts.train),
+        "unreadable_in_training": trained.unreadable,
+        "test": {name: p.summary() for name, p in rows[1].predictions.items()},
+        "unreadable_in_test": [message for p in rows[1].predictions.values() for _, message in p.errors],
+        "notes": parts.notes,
+        "recipe": dataclasses.asdict(recipe),
+        "distill": dataclasses.asdict(loss),
+    }
+    averaged = with_weights(student, trained.average)
+    averaged.save(out / "model", report)
+    with_weights(student, trained.last).save(out / "last", report)
+    for name, predictions in rows[1].predictions.items():
+        predictions.save(out / f"predictions_{name}.csv")
+    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_report(out, base, averaged, parts, rows, report)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show(out, rows, trained)
+
+
+def show(out: Path, rows: list[Row], trained: Trained) -> None:
+    table = Table("method", "weights", "base", "novel", "HM", box=None, pad_edge=False)
+    cell = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: E731
+    for i, row in enumerate(rows):
+        table.add_row(
+            row.method, row.weights, cell(row.top1("base")), cell(row.top1("novel")), cell(row.hm),
+            style="bold" if i == 1 else "",
+        )  # fmt: skip
+    Console().print(table)
+    for name, word in (("base", "gained on base classes"), ("novel", "kept on novel classes")):
+        before, after = rows[0].top1(name), rows[1].top1(name)
+        if before is not None and after is not None:
+            console.print(f"{word}: {before:.1f} -> {after:.1f} ({after - before:+.1f})", highlight=False)
+    for message, count in trained.unreadable.items():
+        console.print(f"skipped in training, {count} times: {message}", highlight=False)
+    for predictions in rows[1].predictions.values():
+        for _, message in predictions.errors:
+            console.print(f"unreadable, scored wrong: {message}", highlight=False)
+    console.print(f"model: {out / 'model'}   report: {out / 'report.html'}", highlight=False)
+
+
+def digest(items: Sequence[Item]) -> str:
+    """Identifies the training data: a resumed run must have the same."""
+    text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,25 @@
+"""Errors that a person can act on. The command line prints their message on one line and never a traceback."""
+
+
+class FrosterError(Exception):
+    """Something failed: the message says what was expected, what was found and what to do next. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(FrosterError):
+    """The request itself is wrong (an empty label list, an unknown method). Exit code 2."""
+
+    exit_code = 2
+
+
+class VideoError(FrosterError):
+    """A video of which no frame can be had. Names the file and the cause."""
+
+
+class CheckpointError(FrosterError):
+    """Weights that cannot be read, or that do not fit the architecture. Names the keys."""
+
+
+class DataError(FrosterError):
+    """A dataset folder or manifest that cannot be used as it is."""

@@ -1,0 +1,146 @@
+"""Accuracy over views and classes: top-1, top-5, per class, base / novel / harmonic mean, several splits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from froster.clip.model import normalise
+from froster.files import write_text
+from froster.methods import VideoCLIP
+from froster.precision import autocast
+from froster.video.dataset import collate
+
+
+@dataclass
+class Predictions:
+    """Scores of N videos for K classes. A video that could not be read has no score and counts as wrong."""
+
+    classes: list[str]
+    labels: Tensor
+    """(N,) ints"""
+    logits: Tensor
+    """(N, K), raw logits summed over the views; NaN where the video was unreadable."""
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    """(index, message) of the unreadable ones."""
+    names: list[str] | None = None
+
+    def ranks(self) -> Tensor:
+        """How many classes score at least as high as the right one, (N,): 0 is a hit; K for an unreadable video."""
+        right = self.logits.gather(1, self.labels[:, None])
+        above = (self.logits > right).sum(1)
+        return torch.where(right[:, 0].isnan(), len(self.classes), above)
+
+    def top(self, k: int) -> float:
+        """Top-k accuracy in per cent, unreadable videos counted wrong."""
+        return 100 * (self.ranks() < k).float().mean().item()
+
+    def per_class(self) -> dict[str, float]:
+        hit = (self.ranks() < 1).float()
+        return {
+            name: 100 * hit[self.labels == i].mean().item()
+            for i, name in enumerate(self.classes)
+            if (self.labels == i).any()
+        }
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "top1": self.top(1),
+            "top5": self.top(5),
+            "videos": len(self.labels),
+            "classes": len(self.classes),
+            "unreadable": len(self.errors),
+            "standard_error": standard_error(self.top(1), len(self.labels)),
+            "per_class": self.per_class(),
+        }
+
+    def save(self, path: Path) -> None:
+        """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
+        buffer = io.StringIO()
+        table = csv.writer(buffer, lineterminator="\n")
+        table.writerow(["video", "label", "prediction", "rank", *self.classes])
+        ranks = self.ranks().tolist()
+        for i, row in enumerate(self.logits.tolist()):
+            readable = row[0] == row[0]
+            best = self.classes[max(range(len(row)), key=row.__getitem__)] if readable else ""
+            scores = [f"{x:.4f}" for x in row] if readable else [""] * len(row)
+            name = self.names[i] if self.names else str(i)
+            table.writerow([name, self.classes[int(self.labels[i])], best, ranks[i] if readable else "", *scores])
+        write_text(path, buffer.getvalue())
+
+
+def standard_error(percent: float, count: int) -> float:
+    """Of one accuracy, in points: the binomial spread of `count` test videos."""
+    return (percent * (100 - percent) / count) ** 0.5
+
+
+def harmonic_mean(base: float, novel: float) -> float:
+    return 2 * base * novel / (base + novel) if base + novel > 0 else 0.0
+
+
+def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
+    """Mean and (sample) standard deviation over several splits."""
+    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return {"mean": statistics.fmean(accuracies), "std": spread, "splits": len(accuracies)}
+
+
+@torch.no_grad()
+def embed_dataset(
+    model: VideoCLIP,
+    dataset: Dataset,
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    dtype: torch.dtype = torch.float32,
+    on_videos: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
+    """Every video once: embeddings summed over the views (N, E), labels (N,), and the unreadable (index, message).
+
+    Classes are not needed yet: the raw-logit sum over views is linear, so it is one product with the summed embedding.
+    Rows of unreadable videos are NaN.
+    """
+    model.eval()
+    device = model.clip.logit_scale.device
+    count = len(dataset)  # type: ignore[arg-type]
+    embeddings = torch.full((count, model.clip.config.embed_dim), float("nan"))
+    errors: list[tuple[int, str]] = []
+    for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate):
+        errors += batch.errors
+        if len(batch.labels):
+            B, V = batch.frames.shape[:2]
+            with autocast(device, dtype):
+                z = model.encode_video(normalise(batch.frames.to(device).flatten(0, 1))).float()
+            embeddings[batch.indices] = z.unflatten(0, (B, V)).sum(1).cpu()
+        if on_videos is not None:
+            on_videos(len(batch.labels) + len(batch.errors))
+    return embeddings, torch.tensor(dataset.labels), errors  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def evaluate(
+    model: VideoCLIP,
+    dataset: Dataset,
+    classes: list[str],
+    class_embeddings: Tensor,
+    *,
+    names: list[str] | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    dtype: torch.dtype = torch.float32,
+    on_videos: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Score every video of `dataset` against unit `class_embeddings` (K, E), encoded once by the caller."""
+    z, labels, errors = embed_dataset(
+        model, dataset, batch_size=batch_size, workers=workers, dtype=dtype, on_videos=on_videos
+    )
+    logits = model.logits(z.to(class_embeddings.device), class_embeddings).cpu()
+    return Predictions(classes, labels, logits, errors, names)

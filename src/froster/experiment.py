@@ -1,0 +1,172 @@
+"""Fine-tune a model on base classes and measure what was gained there and what was kept elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch.utils.data import Dataset
+
+from froster.checkpoint import State, cpu_state
+from froster.distill import Distill
+from froster.errors import UsageError
+from froster.evaluation import Predictions, evaluate, harmonic_mean
+from froster.loggers import Log
+from froster.methods import Frozen, Method, method_dict
+from froster.recognizer import ModelConfig, Recognizer
+from froster.task import Task
+from froster.training import Recipe, Trained, freeze, train
+
+SMALL_WIDTH = 256
+SMALL_RECIPE = Recipe(epochs=8, batch_size=16, lr=3e-4, warmup_epochs=1.2, weight_decay=0.05)
+
+
+def default_recipe(model: Recognizer) -> Recipe:
+    """FROSTER's recipe; a small network such as the nano CLIP needs larger steps (`docs/lab.md`)."""
+    return SMALL_RECIPE if model.clip.config.vision.width <= SMALL_WIDTH else Recipe()
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Videos that are scored against their own classes only, as the base-to-novel protocol does."""
+
+    name: str
+    dataset: Dataset
+    classes: list[str]
+    texts: list[str] | None = None
+    """What the model is asked for, one text a class, where it is more than the class's name."""
+    videos: list[str] | None = None
+    """Names for the predictions file."""
+
+
+@dataclass
+class Row:
+    """One line of a results table: a set of weights, measured on every evaluation set."""
+
+    method: str
+    weights: str
+    predictions: dict[str, Predictions] = field(repr=False)
+
+    def top1(self, name: str) -> float | None:
+        return self.predictions[name].top(1) if name in self.predictions else None
+
+    @property
+    def hm(self) -> float | None:
+        base, novel = self.top1("base"), self.top1("novel")
+        return harmonic_mean(base, novel) if base is not None and novel is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Per cent; `cross` holds every set beside base and novel."""
+        cross = {name: p.top(1) for name, p in self.predictions.items() if name not in ("base", "novel")}
+        return {
+            "method": self.method,
+            "weights": self.weights,
+            "base": self.top1("base"),
+            "novel": self.top1("novel"),
+            "hm": self.hm,
+            **({"cross": cross} if cross else {}),
+        }
+
+
+def measure(
+    model: Recognizer,
+    sets: Sequence[EvalSet],
+    bars: Progress,
+    label: str,
+    workers: int = 0,
+    truncate: bool = False,
+) -> dict[str, Predictions]:
+    """Predictions of one model on every set; each set's classes are encoded once."""
+    total = sum(len(s.dataset) for s in sets)  # type: ignore[arg-type]
+    bar = bars.add_task(f"evaluate {label}", total=total, note="")
+    results = {}
+    for s in sets:
+        bars.update(bar, note=s.name)
+        results[s.name] = evaluate(
+            model.model,
+            s.dataset,
+            s.classes,
+            model.class_embeddings(s.texts or s.classes, truncate),
+            names=s.videos,
+            workers=workers,
+            dtype=model.dtype,
+            on_videos=lambda n: bars.update(bar, advance=n),
+        )
+    bars.update(bar, note="")
+    return results
+
+
+def student_of(base: Recognizer, method: Method) -> Recognizer:
+    """A copy of `base` turned into `method`'s network; the weights are those of `base`."""
+    model = method.build(copy.deepcopy(base.clip))
+    config = dataclasses.replace(base.config, method=method)
+    return Recognizer(model, base.tokenizer, config, device=base.device)
+
+
+def fine_tune(
+    base: Recognizer,
+    method: Method,
+    distill: Distill,
+    recipe: Recipe,
+    train_set: Dataset,
+    classes: list[str],
+    out: Path,
+    bars: Progress,
+    label: str,
+    run: dict[str, Any] | None = None,
+    truncate: bool = False,
+    log: Log | None = None,
+) -> tuple[Recognizer, Trained]:
+    """Train a student of `base` on `train_set`, whose integer labels count through `classes`.
+
+    Returns the student (holding the last epoch's weights) and the weights a run ends with.
+    """
+    if isinstance(method, Frozen) and method.name == Frozen.name:
+        raise UsageError("the method frozen trains nothing; choose another, for example --method vclip")
+    student = student_of(base, method)
+    freeze(student.model, recipe.tune)
+    # Projectors start from the seed alone, whatever was drawn before.
+    torch.manual_seed(recipe.seed)
+    task = Task(
+        student.model,
+        base.bank(classes, truncate),
+        distill,
+        teacher=base.clip if distill.kind != "none" else None,
+        dtype=student.dtype,
+    ).to(base.device)
+    bar = bars.add_task(f"train {label}", total=None, note="")
+
+    def on_step(done: int, total: int, metrics: dict[str, float]) -> None:
+        bars.update(bar, completed=done, total=total, note=f"loss {metrics['loss']:.3f}")
+        if log is not None:
+            log(done, metrics)
+
+    trained = train(
+        task,
+        train_set,
+        recipe,
+        out,
+        run={"method": method_dict(method), "distill": dataclasses.asdict(distill), "classes": classes, **(run or {})},
+        on_step=on_step,
+    )
+    student.model.eval().requires_grad_(False)
+    return student, trained
+
+
+def with_weights(student: Recognizer, state: State, config: ModelConfig | None = None) -> Recognizer:
+    """The same network with other weights of it."""
+    model = copy.deepcopy(student.model)
+    model.load_state_dict(state)
+    return Recognizer(model, student.tokenizer, config or student.config, device=student.device)
+
+
+def frozen_state(base: Recognizer, student: Recognizer) -> State:
+    """The starting weights, under the student's names."""
+    state = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}
+    return {name: state[name] for name in student.model.state_dict()}

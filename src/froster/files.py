@@ -1,0 +1,95 @@
+"""Writing so that a killed process, a full disk or a second run never leaves half a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from froster.errors import FrosterError, UsageError
+
+
+def cannot_write(path: Path, error: Exception) -> FrosterError:
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return FrosterError(f"cannot write {path}: {cause}")
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that appears at `path` whole or not at all. Raises FrosterError when it cannot be written."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                flush(file)
+        replace_folder(part, path)
+    except Exception as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, FrosterError):
+            raise
+        if isinstance(error, OSError) or type(error).__module__.startswith(("safetensors", "torch")):
+            raise cannot_write(path, error) from error
+        raise
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def replace_folder(part: Path, path: Path) -> None:
+    """Rename over what may be there. The old folder is out of sight before the new one takes its name."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(part, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path to write to, renamed to `path` when the block ends without an error."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        flush(part)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Onto the disk, not only into its cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def claim_folder(path: Path, marker: str, again: str) -> None:
+    """Make an output folder, or take one over that a run of the same kind left behind.
+
+    `marker` is a file by which such a folder is known; `again` says in the error what to do about any other folder.
+    Raises UsageError when `path` is a file or a folder of something else, FrosterError when it cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; --out needs a folder")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
+        raise UsageError(f"{path} exists and holds something else: {again}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / marker).touch()
+    except OSError as error:
+        raise cannot_write(path, error) from error

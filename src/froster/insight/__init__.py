@@ -1,0 +1,1 @@
+"""Looking at models: plots and the report page."""

@@ -1,0 +1,67 @@
+"""VCLIP, the video network of Open-VCLIP and FROSTER: every frame attends to its neighbours, with CLIP's own weights.
+
+In every block the queries of frame t see the keys and values of frames t-r … t+r (r = 1: three frames, `3L` keys). No
+parameter is added. The released code puts *zero* keys and values, unmasked, where a clip has no neighbour: logit 0,
+so they take softmax weight and shrink the output at the ends of a clip. Weights trained that way need it
+(`pad="zero"`, the default); `pad="mask"` leaves the missing neighbours out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from froster.clip.model import CLIP, Block
+from froster.methods.video_clip import Pooling, VideoCLIP
+
+Pad = Literal["zero", "mask"]
+
+
+def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
+    """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): next frames, previous frames, own frame; zeros beyond the clip's ends."""
+    x = x.unflatten(0, (-1, num_frames))  # (B, T, h, L, d)
+    padded = F.pad(x, (0, 0, 0, 0, 0, 0, radius, radius))  # (B, T+2r, h, L, d)
+    shifts = [radius + s for s in range(1, radius + 1)] + [radius - s for s in range(1, radius + 1)] + [radius]
+    return torch.cat([padded[:, s : s + num_frames] for s in shifts], dim=3).flatten(0, 1)
+
+
+class VCLIPBlock(Block):
+    """A CLIP block whose keys and values come from the neighbouring frames too."""
+
+    def __init__(self, block: Block, radius: int, pad: Pad):
+        nn.Module.__init__(self)
+        self.causal = block.causal
+        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
+        self.radius, self.pad = radius, pad
+
+    def keys_values(self, k: Tensor, v: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        mask = None
+        if self.pad == "mask":
+            there = neighbours(torch.ones_like(k[:, :1, :, :1]), num_frames, self.radius)  # (B*T, 1, (2r+1)L, 1)
+            mask = there.transpose(-1, -2).bool()
+        return neighbours(k, num_frames, self.radius), neighbours(v, num_frames, self.radius), mask
+
+
+@dataclass(frozen=True)
+class VCLIP:
+    """Neighbour-frame attention in every block of the image tower."""
+
+    name: ClassVar[str] = "vclip"
+    summary: ClassVar[str] = "every frame attends to its neighbours, in all layers; no new parameters"
+    reference: ClassVar[str] = "Weng et al., Open-VCLIP, ICML 2023; Huang et al., FROSTER, ICLR 2024"
+
+    radius: int = 1
+    """Neighbours seen on each side (the released code's step 1, 2, 3)."""
+    pad: Pad = "zero"
+    pooling: Pooling = "frame_unit"
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        """Turn `clip` into the video network, in place."""
+        blocks = clip.visual.transformer.resblocks
+        for i, block in enumerate(blocks):
+            blocks[i] = VCLIPBlock(block, self.radius, self.pad)
+        return VideoCLIP(clip, self.pooling)

@@ -1,0 +1,31 @@
+"""Which number format the towers run in: bfloat16 where the chip computes it in hardware and the model is big enough."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+# Below this width the casts cost more than the matrix units save (the nano CLIP, width 128, is about half as fast).
+SMALLEST_BF16_WIDTH = 512
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or CUDA where there is one, or the CPU."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def pick_dtype(device: torch.device, width: int, precision: Precision = "auto") -> torch.dtype:
+    """The type of the towers' matrix products. Weights, losses and logits are float32 in any case."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    has_bf16 = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has_bf16 and width >= SMALLEST_BF16_WIDTH else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,0 +1,220 @@
+"""The model as people use it: load it, ask it which label fits a video, save it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from froster.checkpoint import cpu_state
+from froster.clip.checkpoints import load_clip, strict_load
+from froster.clip.model import CLIP, CLIPConfig, normalise, unit
+from froster.clip.tokenizer import Tokenizer
+from froster.errors import CheckpointError, UsageError
+from froster.files import atomic_folder
+from froster.methods import VCLIP, Frozen, Method, VideoCLIP, method_dict, method_from_dict
+from froster.precision import Precision, autocast, pick_device, pick_dtype
+from froster.text.bank import PromptBank
+from froster.text.prompts import KINETICS_28, check_labels
+from froster.video.reader import Video
+from froster.video.sampling import Sampling
+from froster.video.transforms import inference_transform
+
+DEFAULT_MODEL = "openai/clip-vit-base-patch16"
+NANO = Path(__file__).parent / "world" / "nano"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a model folder says beside the weights."""
+
+    method: Method = field(default_factory=Frozen)
+    sampling: Sampling = field(default_factory=lambda: Sampling("dense"))
+    views: int = 3
+    templates: tuple[str, ...] = KINETICS_28
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "method": method_dict(self.method),
+            "sampling": asdict(self.sampling),
+            "views": self.views,
+            "templates": list(self.templates),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse; what is missing has its default."""
+        return cls(
+            method_from_dict(values["method"]),
+            Sampling(**{"kind": "dense", **values.get("sampling", {})}),
+            values.get("views", cls.views),
+            tuple(values.get("templates", KINETICS_28)),
+        )
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labels with their scores, best first. A score is the soft-max of the logits' mean over the views."""
+
+    labels: list[str]
+    scores: list[float]
+
+    @property
+    def label(self) -> str:
+        return self.labels[0]
+
+
+class Recognizer:
+    """A video network with its tokenizer: classify, embed, save."""
+
+    def __init__(
+        self,
+        model: VideoCLIP,
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        *,
+        device: torch.device | None = None,
+        precision: Precision = "auto",
+    ):
+        self.device = device or pick_device()
+        self.model = model.to(self.device).eval()
+        self.tokenizer = tokenizer
+        self.config = config
+        self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
+        self._classes: tuple[tuple[str, ...], Tensor] | None = None
+
+    @property
+    def clip(self) -> CLIP:
+        return self.model.clip
+
+    def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
+        context = self.clip.config.text.context
+        return PromptBank(self.tokenizer, list(labels), context, self.config.templates, truncate=truncate)
+
+    @torch.no_grad()
+    def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
+        """Labels ("Name" or "Name: description") -> unit class embeddings (K, E) over all prompts.
+
+        The last label set is remembered, so that many videos cost one pass over the text.
+        """
+        key = tuple(labels)
+        if self._classes is None or self._classes[0] != key:
+            check_labels(list(labels))
+            with autocast(self.device, self.dtype):
+                embeddings = self.bank(labels, truncate).class_embeddings(self.model.encode_text)
+            self._classes = key, unit(embeddings.float())
+        return self._classes[1]
+
+    def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
+        """Labels -> unit embeddings (K, E), each the mean over the model's prompt templates."""
+        return self.class_embeddings(texts, truncate).cpu()
+
+    def embed_video(self, video: str | Path | Tensor, views: int | None = None) -> Tensor:
+        """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding (E,).
+
+        Its product with `embed_text` ranks labels as `classify` does. Raises VideoError, or UsageError on a wrong T.
+        """
+        return unit(self._views(video, views).mean(0)).cpu()
+
+    def classify(
+        self,
+        video: str | Path | Tensor,
+        labels: Sequence[str],
+        *,
+        views: int | None = None,
+        truncate: bool = False,
+    ) -> Classification:
+        """Which of `labels` fits the video (a file, or sampled frames (T, H, W, 3) uint8).
+
+        Raises VideoError when no frame can be had, UsageError on an empty or repeated label or a wrong T.
+        """
+        classes = self.class_embeddings(labels, truncate)
+        with torch.no_grad():
+            logits = self.model.logits(self._views(video, views), classes).mean(0)  # (K,)
+        scores, order = logits.softmax(-1).sort(descending=True)
+        return Classification([labels[i] for i in order.tolist()], scores.tolist())
+
+    def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
+        """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
+        with Video(video) as source:
+            indices = self.config.sampling.view_indices(source.timing, views or self.config.views)
+            frames = source.read([i for view in indices for i in view])
+        small = inference_transform(frames, self.clip.config.vision.image_size)
+        return small.unflatten(0, (len(indices), -1))
+
+    @torch.no_grad()
+    def _views(self, video: str | Path | Tensor, views: int | None) -> Tensor:
+        """Embeddings of each view, (V, E), as pooled by the model."""
+        if isinstance(video, Tensor):
+            T = self.config.sampling.frames
+            if video.ndim != 4 or video.shape[0] != T or video.shape[-1] != 3 or video.dtype != torch.uint8:
+                found = f"{tuple(video.shape)} {video.dtype}"
+                raise UsageError(f"expected uint8 frames (T, H, W, 3) with T = {T} as the model reads, got {found}")
+            frames = inference_transform(video, self.clip.config.vision.image_size)[None]
+        else:
+            frames = self.read_views(video, views)
+        with autocast(self.device, self.dtype):
+            return self.model.encode_video(normalise(frames.to(self.device))).float()
+
+    def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
+        """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""
+        folder = Path(folder)
+        config = {"format": "froster", "version": 1, "architecture": self.clip.architecture(), **self.config.to_dict()}
+        with atomic_folder(folder) as part:
+            save_file(cpu_state(self.clip), part / "model.safetensors")
+            (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            self.tokenizer.save(part / "tokenizer.json")
+            (part / "report.json").write_text(json.dumps(report or {}, indent=2) + "\n")
+        return folder
+
+
+def load(
+    source: str | Path = DEFAULT_MODEL, *, device: str | None = None, precision: Precision = "auto"
+) -> Recognizer:
+    """A model from a froster folder, a Hugging Face CLIP folder or hub id, a checkpoint file, or `"nano"`.
+
+    Raises CheckpointError when the weights do not fit, FrosterError when the hub cannot be reached.
+    """
+    folder = NANO if str(source) == "nano" else Path(source)
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        folder = folder / "model"  # the output folder of a training run
+    if is_model_folder(folder):
+        model, tokenizer, config = load_folder(folder)
+    else:
+        clip, report = load_clip(source)
+        tokenizer = Tokenizer.find(source if Path(source).exists() else None)
+        config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
+        model = config.method.build(clip)
+    return Recognizer(model, tokenizer, config, device=pick_device(device), precision=precision)
+
+
+def is_model_folder(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "froster"
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
+    """Read what `Recognizer.save` wrote. Raises CheckpointError naming the file and the cause."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architecture, config = CLIPConfig.from_dict(values["architecture"]), ModelConfig.from_dict(values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({error!r})") from error
+    weights = folder / "model.safetensors"
+    try:
+        state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{weights}: cannot be read: {error}") from error
+    with torch.device("meta"):
+        clip = CLIP(architecture)
+    strict_load(clip, state)
+    return config.method.build(clip), Tokenizer.from_file(folder / "tokenizer.json"), config

@@ -1,0 +1,120 @@
+"""Which classes are learnt (base) and which are only asked for (novel), and which videos train and which test."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from froster.errors import DataError, UsageError
+from froster.video.dataset import Item
+
+TRAIN_WORDS = {"train", "training"}
+TEST_WORDS = {"test", "testing", "val", "valid", "validation", "eval"}
+
+
+@dataclass
+class Split:
+    """A dataset taken apart for fine-tuning. `novel` may be empty; then only base classes are measured."""
+
+    base: list[str]
+    novel: list[str]
+    train: list[Item]
+    base_test: list[Item]
+    novel_test: list[Item]
+    notes: list[str] = field(default_factory=list)
+    """What was left out, for the report."""
+
+
+def train_and_test(items: Sequence[Item], holdout: float, seed: int) -> tuple[list[Item], list[Item], list[str]]:
+    """By the manifest's split column, or, where there is none, by holding out a share of every class."""
+    if not any(item.split for item in items):
+        train, test = hold_out(items, holdout, seed)
+        return train, test, [f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"]
+    train, test, unnamed = [], [], 0
+    for item in items:
+        word = (item.split or "").lower()
+        if word in TRAIN_WORDS:
+            train.append(item)
+        elif word in TEST_WORDS:
+            test.append(item)
+        elif word:
+            raise DataError(f"{item.path}: unknown split {item.split!r}; expected train or test")
+        else:
+            unnamed += 1
+    notes = [f"{unnamed} videos whose split is empty are left out"] if unnamed else []
+    return train, test, notes
+
+
+def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """At least one video of every class that has two or more goes to the test."""
+    kept: list[Item] = []
+    held: list[Item] = []
+    for label in sorted({item.label for item in items}):
+        own = [item for item in items if item.label == label]
+        random.Random(f"holdout/{seed}/{label}").shuffle(own)
+        count = min(len(own) - 1, max(1, round(share * len(own)))) if share > 0 else 0
+        held += own[:count]
+        kept += own[count:]
+    return kept, held
+
+
+def draw_novel(classes: Sequence[str], trainable: Iterable[str], fraction: float, seed: int) -> list[str]:
+    """About `fraction` of the classes, by the seed. Classes without a training video can only be novel."""
+    trainable = set(trainable)
+    novel = [name for name in classes if name not in trainable]
+    rest = sorted(name for name in classes if name in trainable)
+    random.Random(f"novel/{seed}").shuffle(rest)
+    return sorted(novel + rest[: max(0, round(fraction * len(classes)) - len(novel))])
+
+
+def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> list[Item]:
+    """At most `shots` videos of every class, drawn by the seed, in the given order."""
+    if shots is None:
+        return list(items)
+    chosen: set[int] = set()
+    for label in {item.label for item in items}:
+        own = [i for i, item in enumerate(items) if item.label == label]
+        random.Random(f"shots/{seed}/{label}").shuffle(own)
+        chosen.update(own[:shots])
+    return [item for i, item in enumerate(items) if i in chosen]
+
+
+def split(
+    items: Sequence[Item],
+    *,
+    novel: Sequence[str] | None = None,
+    novel_fraction: float = 0.0,
+    holdout: float = 0.2,
+    shots: int | None = None,
+    split_seed: int = 0,
+) -> Split:
+    """Take a dataset apart. `novel` names the held-out classes; otherwise a fraction of them is drawn.
+
+    Raises DataError when fewer than two base classes have training videos, UsageError on a novel class that does not
+    exist.
+    """
+    classes = sorted({item.label for item in items})
+    train, test, notes = train_and_test(items, holdout, split_seed)
+    trainable = Counter(item.label for item in train)
+    if novel is None:
+        novel = draw_novel(classes, trainable, novel_fraction, split_seed) if novel_fraction > 0 else []
+    unknown = sorted(set(novel) - set(classes))
+    if unknown:
+        raise UsageError(f"no video has the class {unknown[0]!r} that should be held out; there is {', '.join(classes)}")
+    base = [name for name in classes if name not in novel and trainable[name]]
+    idle = [name for name in classes if name not in novel and not trainable[name]]
+    if idle:
+        notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
+    if len(base) < 2:
+        raise DataError(f"two or more base classes with training videos are needed, found {len(base)}: {', '.join(base)}")
+    novel_test = [item for item in test if item.label in novel] or [item for item in items if item.label in novel]
+    return Split(
+        base,
+        sorted(novel),
+        few_shots([item for item in train if item.label in base], shots, split_seed),
+        [item for item in test if item.label in base],
+        novel_test,
+        notes,
+    )

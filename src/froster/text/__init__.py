@@ -1,0 +1,1 @@
+"""Labels, prompts and their embeddings."""

@@ -1,0 +1,207 @@
+"""The loop: schedule, clipping, DDP, atomic checkpoints, exact resume, averaging over the epochs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
+from froster.errors import FrosterError, UsageError
+from froster.files import write_text
+from froster.methods import VideoCLIP
+from froster.optim import adamw, draw_template, epoch_order, learning_rate
+from froster.precision import Precision
+from froster.task import Losses, Task, ranks
+from froster.video.dataset import collate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run is optimised. The defaults are FROSTER's base-to-novel setting for CLIP B/16."""
+
+    epochs: int = 12
+    batch_size: int = 32
+    """Clips a step, over all ranks together."""
+    lr: float = 3.33e-6
+    warmup_epochs: float = 2.0
+    lr_ends: float = 0.01
+    """The first and the last learning rate, as a fraction of `lr`."""
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    average_from: int = 2
+    """First epoch (counted from 1) whose weights enter the average."""
+    tune: str = "both"
+    """Towers that are trained: both, image or text."""
+    seed: int = 0
+    precision: Precision = "auto"
+    workers: int = 0
+    keep: int = 1
+    """Checkpoints kept: the newest `keep`, or all of them with 0."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
+            raise UsageError("epochs, batch size and learning rate must be positive")
+        if self.tune not in ("both", "image", "text"):
+            raise UsageError(f"tune must be both, image or text, not {self.tune!r}")
+
+    def rate(self, epoch: float) -> float:
+        ends, warmup = self.lr * self.lr_ends, min(self.warmup_epochs, self.epochs / 2)
+        return learning_rate(
+            epoch, base=self.lr, start=ends, end=ends, warmup_epochs=warmup, max_epochs=float(self.epochs)
+        )
+
+
+@dataclass
+class Trained:
+    """The weights a run ends with, and what it could not read."""
+
+    last: State
+    average: State
+    averaged: int
+    unreadable: dict[str, int]
+    """Message -> how often it was met."""
+
+
+def freeze(student: VideoCLIP, tune: str) -> None:
+    """Only the named towers get gradients; the logit scale is trained in any case."""
+    student.requires_grad_(True)
+    for tower, name in ((student.clip.visual, "image"), (student.clip.text, "text")):
+        tower.requires_grad_(tune in ("both", name))
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one object a line. Lines of epochs that a resumed run will repeat are dropped."""
+
+    def __init__(self, path: Path, epochs_done: int, active: bool):
+        self.path, self.active = path, active
+        if active:
+            lines = path.read_text().splitlines() if path.exists() and epochs_done else []
+            kept = [line for line in lines if json.loads(line)["epoch"] <= epochs_done]
+            write_text(path, "".join(line + "\n" for line in kept))
+
+    def write(self, **values: Any) -> None:
+        if self.active:
+            with self.path.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+
+
+def train(
+    task: Task,
+    dataset: Dataset,
+    recipe: Recipe,
+    out: Path,
+    *,
+    run: dict[str, Any] | None = None,
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Trained:
+    """Train `task` on `dataset` (whose items `collate` understands), continuing what `out/checkpoints` holds.
+
+    `run` identifies the run: a checkpoint of another run is refused. `on_step(done, total, metrics)` and
+    `on_epoch(epoch, metrics)` are called on rank 0 only.
+    """
+    device = task.student.clip.logit_scale.device
+    world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
+    steps = max(1, len(dataset) // recipe.batch_size)  # type: ignore[arg-type]
+    batch = min(recipe.batch_size, len(dataset))  # type: ignore[arg-type]
+    if batch % world:
+        raise UsageError(f"a batch of {batch} clips cannot be shared out evenly over {world} processes")
+    optimizer = adamw(task, recipe.lr, recipe.weight_decay)
+    average = RunningMean()
+    checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
+    run = {**asdict(recipe), **(run or {}), "clips": len(dataset), "world": world}  # type: ignore[arg-type]
+    run.pop("workers"), run.pop("keep")
+    first = checkpoints.resume(task.trained(), optimizer, average, run)
+    log = MetricsLog(out / "metrics.jsonl", first, active=rank == 0)
+    unreadable: dict[str, int] = {}
+    stepper = DistributedDataParallel(task, broadcast_buffers=False) if world > 1 else task
+
+    for epoch in range(first, recipe.epochs):
+        task.train()
+        loader = epoch_loader(dataset, recipe, epoch, steps, batch)
+        sums: dict[str, float] = {}
+        for step, samples in enumerate(loader):
+            rate = recipe.rate(epoch + step / steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            for _, message in samples.errors:
+                unreadable[message] = unreadable.get(message, 0) + 1
+            template = draw_template(recipe.seed, epoch, step, task.bank.num_templates)
+            metrics = take_step(stepper, task, optimizer, samples, template, recipe.clip_norm, device)
+            if metrics is None:
+                continue
+            if not all(map(math.isfinite, metrics.values())):
+                raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: lower --lr")
+            log.write(epoch=epoch + 1, step=epoch * steps + step + 1, lr=rate, template=template, **metrics)
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value / steps
+            if on_step is not None and rank == 0:
+                on_step(epoch * steps + step + 1, recipe.epochs * steps, metrics)
+        if not sums:
+            raise FrosterError(f"no training video could be read; the first: {next(iter(unreadable), '?')}")
+        if epoch + 1 >= min(recipe.average_from, recipe.epochs):
+            average.add(cpu_state(task.student))
+        log.write(epoch=epoch + 1, mean=sums, averaged=average.count)
+        if rank == 0:
+            checkpoints.save(epoch + 1, task.trained(), optimizer, average, run)
+        if world > 1:
+            dist.barrier()
+        if on_epoch is not None and rank == 0:
+            on_epoch(epoch + 1, sums)
+
+    last = cpu_state(task.student)
+    return Trained(last, average.weights(like=last), average.count, unreadable)
+
+
+def epoch_loader(dataset: Dataset, recipe: Recipe, epoch: int, steps: int, batch: int) -> DataLoader:
+    """This rank's clips of every step of one epoch: clip i of a global batch goes to rank i modulo the ranks."""
+    order = epoch_order(len(dataset), recipe.seed, epoch)  # type: ignore[arg-type]
+    world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
+    batches = [order[s * batch : (s + 1) * batch][rank::world] for s in range(steps)]
+    dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+    return DataLoader(dataset, batch_sampler=batches, num_workers=recipe.workers, collate_fn=collate)
+
+
+def take_step(
+    stepper: torch.nn.Module, task: Task, optimizer, samples, template: int, clip_norm: float, device: torch.device
+) -> dict[str, float] | None:
+    """One optimiser step; returns the global means of the losses, or None when no rank could read a clip.
+
+    Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its share, so that the gradient
+    is that of the mean over all clips; a rank with none computes on a blank clip of weight zero, as DDP needs it to.
+    """
+    count = torch.tensor([float(len(samples.labels))], device=device)
+    mine = float(count)
+    if ranks() > 1:
+        dist.all_reduce(count)
+    total = float(count)
+    if not total:
+        return None
+    frames, labels = samples.frames.to(device), samples.labels.to(device)
+    if not mine:
+        size = task.student.clip.config.vision.image_size
+        frames = torch.zeros(1, 1, 3, size, size, dtype=torch.uint8, device=device)
+        labels = torch.zeros(1, dtype=torch.long, device=device)
+    losses: Losses = stepper(frames, labels, template, weight=mine * ranks() / total)
+    optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, clip_norm)
+    optimizer.step()
+    right = (losses.logits.argmax(-1) == labels).float().sum() * (mine > 0)
+    means = torch.stack([losses.total.detach(), losses.ce, losses.vision, losses.text, right])
+    if ranks() > 1:
+        dist.all_reduce(means)
+        means[:4] /= ranks()
+    loss, ce, vision, text, right = means.tolist()
+    metrics = {"loss": loss, "ce": ce, "grad_norm": float(norm), "accuracy": 100 * right / total}
+    return {**metrics, "distill_v": vision, "distill_t": text} if task.distill is not None else metrics

@@ -1,0 +1,301 @@
+"""Exact frames of a video by index, through PyAV, from files as they are: damaged, cut, rotated, of variable rate."""
+
+import contextlib
+import itertools
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from froster.errors import VideoError
+from froster.video.sampling import Timing
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".vob", ".webm", ".wmv",
+})
+# fmt: on
+
+# Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
+# A seek costs what the decoder holds back: to pass over fewer frames than this, decoding on is as fast.
+_SEEK_GAIN = 8
+# A damaged file may fail in many places, but not for ever.
+_READ_ERRORS = 32
+_NO_STAMP = -(1 << 63)
+
+
+class Video:
+    """A video file, opened and indexed; `read` decodes. A context manager, or to be closed with `close`.
+
+    Opening reads all packets but decodes one frame. The packets' time stamps are the index where they can be trusted;
+    where not (none, doubtful ones, packets that show nothing) every frame is decoded once and counted.
+    Raises VideoError, which names the file and the cause, where not one frame can be had.
+    """
+
+    path: Path
+    fps: float
+    "average frames per second"
+    width: int
+    "pixels, as shown: after rotation"
+    height: int
+    "pixels, as shown: after rotation"
+    damaged: int
+    "how many of the frames asked for could not be decoded, so that the nearest one stood in"
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.damaged = 0
+        self._container: av.container.InputContainer | None = None
+        self._errors = 0
+        try:
+            self._open()
+            self._index()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames `read` can give."""
+        return len(self._pts)
+
+    @property
+    def timing(self) -> Timing:
+        """What `Sampling` needs to know."""
+        return Timing(self._pts, self.fps, self._header_frames, self._duration)
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size, upright.
+
+        Each needed frame is decoded once, in one pass that seeks over what is not needed. Where a damaged frame cannot
+        be decoded the nearest one stands in and `damaged` counts it. Where decoding shows that the packets misled, the
+        frames are counted, `num_frames` changes, and an index that is now beyond the end means the last frame.
+        Raises IndexError for an index outside [0, num_frames), VideoError where no frame can be decoded.
+        """
+        for index in indices:
+            if not 0 <= index < self.num_frames:
+                raise IndexError(f"{self.path}: no frame {index} among {self.num_frames}")
+        pictures = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        try:
+            self._fill(pictures, list(indices))
+        except _Misled:
+            self._count()
+            self._fill(pictures, [min(index, self.num_frames - 1) for index in indices])
+        return torch.from_numpy(pictures)
+
+    def _fill(self, pictures: np.ndarray, indices: list[int]) -> None:
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            places.setdefault(index, []).append(place)
+        filled: dict[int, int] = {}  # index -> position of the frame shown for it
+
+        def put(index: int, shown: _Shown) -> None:
+            with contextlib.suppress(av.FFmpegError, ValueError, MemoryError):  # a broken frame may not convert
+                pictures[places[index]] = self._picture(shown.frame)
+                filled[index] = shown.position
+
+        for key, run in self._runs(sorted(places)):
+            pending = deque(run)
+            previous: _Shown | None = None
+            for shown in self._shown(key):
+                while pending and pending[0] <= shown.position:
+                    index = pending.popleft()
+                    before = previous is not None and index - previous.position < shown.position - index
+                    put(index, previous if previous is not None and before else shown)
+                if not pending:
+                    break
+                previous = shown
+            if previous is not None:
+                for index in pending:
+                    put(index, previous)
+        if places and not filled:
+            raise self._error("no frame can be decoded")
+        for index in places.keys() - filled.keys():
+            nearest = min(filled, key=lambda other: abs(other - index))
+            pictures[places[index]] = pictures[places[nearest][0]]
+            filled[index] = filled[nearest]
+        self.damaged += sum(index != shown_index for index, shown_index in filled.items())
+
+    def _runs(self, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
+        """What to decode between seeks: time stamp of the key frame to begin at (None: the start), frames to take."""
+        runs: list[tuple[int | None, list[int]]] = []
+        for index in wanted:
+            before = bisect_right(self._keys, self._pts[index])
+            key = self._keys[before - 1] if before else None
+            if runs and (key is None or bisect_left(self._pts, key) - runs[-1][1][-1] < _SEEK_GAIN):
+                runs[-1][1].append(index)
+            else:
+                runs.append((key, [index]))
+        return runs
+
+    def _shown(self, key: int | None) -> Iterator["_Shown"]:
+        """Decoded frames with their index from a key frame on. Raises _Misled where they are not those of the index."""
+        errors = self._errors
+        first = expected = 0 if key is None else bisect_left(self._pts, key)
+        for frame in self._frames(self._packets_from(key)):
+            index = self._place.get(_stamp(frame), -1) if self._trusted else expected
+            if 0 <= index < first:
+                continue  # shown before the key frame, which alone is not enough to decode it
+            if index != expected and self._errors == errors:
+                raise _Misled
+            if index >= expected:
+                yield _Shown(index, frame)
+                expected = index + 1
+        if self._trusted and expected < self.num_frames and self._errors == errors:
+            raise _Misled
+
+    def _packets_from(self, key: int | None) -> Iterator[av.Packet]:
+        assert self._container is not None
+        if key is not None and self._container.format.name in _SEEKABLE:
+            with contextlib.suppress(av.FFmpegError):
+                self._container.seek(key, stream=self._stream)
+                packets = self._packets()
+                landed = next(packets, None)
+                if landed is not None and self._order.get(_stamp(landed), len(self._order)) <= self._order[key]:
+                    return itertools.chain([landed], packets)
+        self._open()
+        return self._packets()
+
+    def _packets(self) -> Iterator[av.Packet]:
+        assert self._container is not None
+        for _ in range(_READ_ERRORS):
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:  # an empty one would end the decoding
+                        yield packet
+                return
+            except av.FFmpegError:
+                self._errors += 1
+
+    def _frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
+        for packet in packets:
+            try:
+                frames = self._stream.decode(packet)
+            except av.FFmpegError:
+                self._errors += 1
+            else:
+                yield from frames
+        with contextlib.suppress(av.FFmpegError):
+            yield from self._stream.decode(None)
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        width, height = self._native
+        return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), _quarter_turns(frame))
+
+    def _open(self) -> None:
+        """(Re)opens the file at its start."""
+        self.close()
+        if not self.path.exists():
+            raise self._error("no such file")
+        if not self.path.is_file():  # a pipe would be waited for
+            raise self._error("a directory, not a file" if self.path.is_dir() else "not a regular file")
+        try:
+            if self.path.stat().st_size == 0:
+                raise self._error("empty file")
+            # Absolute, so that no name is taken for a protocol; files only, so that no play list opens the network.
+            self._container = av.open(
+                str(self.path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"}
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise self._error(f"not a readable video ({error.strerror})") from error
+        if self._container.format.name == "tty":
+            raise self._error("a text file, not a video")
+        pictures = av.stream.Disposition.attached_pic
+        streams = [stream for stream in self._container.streams.video if not stream.disposition & pictures]
+        if not streams:
+            raise self._error("audio only" if self._container.streams.audio else "no video stream")
+        self._stream = streams[0]
+        # Frame threads can dead-lock when the file is damaged; slice threads never have.
+        self._stream.thread_type = "SLICE"
+
+    def _index(self) -> None:
+        """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be the index."""
+        assert self._container is not None
+        stream = self._stream
+        self._header_frames = stream.frames
+        self._duration = stream.duration
+        scan: list[tuple[int | None, bool, bool]] = []
+
+        def recorded() -> Iterator[av.Packet]:
+            for packet in self._packets():
+                scan.append((packet.pts, packet.is_keyframe, packet.is_discard))
+                yield packet
+
+        packets = recorded()
+        frame = next(self._frames(packets), None)
+        if frame is None:
+            raise self._error("no frame can be decoded" if scan else "no frames")
+        deque(packets, maxlen=0)
+        self._native = frame.width, frame.height
+        self.width, self.height = self._native if _quarter_turns(frame) % 2 == 0 else self._native[::-1]
+        self.fps = float(stream.average_rate or stream.guessed_rate or 30)
+
+        stamps = [pts for pts, _, discard in scan if not discard and pts is not None]
+        in_order = all(a < b for a, b in itertools.pairwise(stamps))
+        self._trusted = (
+            scan[0][1]
+            and all(pts is not None for pts, _, _ in scan)
+            and len(set(stamps)) == len(stamps)
+            and stream.codec_context.name != "vp8"  # has packets that show nothing
+            # Avi has the times of decoding only, other containers where there is no sign of another order.
+            and not (stream.codec_context.has_b_frames and (in_order or self._container.format.name == "avi"))
+        )
+        self._pts = sorted(stamps)
+        self._place = {pts: index for index, pts in enumerate(self._pts)}
+        self._order = {pts: number for number, (pts, _, _) in enumerate(scan) if pts is not None}
+        self._keys = sorted(pts for pts, is_key, _ in scan if is_key and pts is not None)
+        if not self._trusted or not self._pts:
+            self._count()
+
+    def _count(self) -> None:
+        """The other index: every frame that decodes, in the order in which they come."""
+        self._open()
+        stamps = [frame.pts for frame in self._frames(self._packets())]
+        if not stamps:
+            raise self._error("no frame can be decoded")
+        tick = 1 / (self.fps * float(self._stream.time_base or 1))
+        self._pts = [round(number * tick) if pts is None else pts for number, pts in enumerate(stamps)]
+        self._trusted = False
+        self._keys = []
+
+    def _error(self, cause: str) -> VideoError:
+        return VideoError(f"{self.path}: {cause}")
+
+
+class _Misled(Exception):
+    """What was decoded is not what the packets promised, though nothing failed."""
+
+
+class _Shown(NamedTuple):
+    position: int
+    frame: av.VideoFrame
+
+
+def _stamp(timed: av.Packet | av.VideoFrame) -> int:
+    """Its time stamp, or one that no frame has."""
+    return _NO_STAMP if timed.pts is None else timed.pts
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise turns by 90 degrees that put the frame upright."""
+    return round(frame.rotation / 90) % 4

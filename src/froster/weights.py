@@ -1,0 +1,41 @@
+"""What can be done with weights after training: averaging, interpolation with CLIP, and the sum of two models' outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from froster.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+
+def check_same_keys(first: State, other: State) -> None:
+    difference = sorted(first.keys() ^ other.keys())
+    if difference:
+        raise CheckpointError(f"the weights do not match, e.g. {', '.join(difference[:3])} ({len(difference)} keys)")
+
+
+def average(states: Sequence[State]) -> State:
+    """The uniform mean of several states with equal keys (FROSTER averages its epochs 2 to the last)."""
+    for state in states[1:]:
+        check_same_keys(states[0], state)
+    return {name: sum(state[name].double() for state in states).div(len(states)).to(like.dtype)  # type: ignore[union-attr]
+            for name, like in states[0].items()}  # fmt: skip
+
+
+def interpolate(clip: State, tuned: State, ratio: float) -> State:
+    """ratio * CLIP + (1 - ratio) * tuned, Open-VCLIP's patching (0.5 there). PAINT counts the other way round."""
+    check_same_keys(clip, tuned)
+    return {name: ratio * clip[name] + (1 - ratio) * tuned[name] for name in tuned}
+
+
+def ensemble(frozen: Tensor, tuned: Tensor, ratio: float = 0.5, space: str = "logit") -> Tensor:
+    """Outputs of two models for the same classes, (…, K) logits each: ratio * frozen + (1 - ratio) * tuned.
+
+    `space`: "logit", or "prob" for the mean of the soft-maxes.
+    """
+    if space == "prob":
+        frozen, tuned = frozen.softmax(-1), tuned.softmax(-1)
+    return ratio * frozen + (1 - ratio) * tuned

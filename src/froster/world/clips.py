@@ -1,0 +1,40 @@
+"""The world's videos as a dataset of clips, in memory: what `VideoDataset` is for files."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch.utils.data import Dataset
+
+from froster.video.dataset import Sample
+from froster.video.sampling import Sampling, Timing
+from froster.world.sets import Videos
+
+FPS = 8.0
+
+
+class WorldClips(Dataset):
+    """Training: one random clip a video, (T, 3, H, W). Evaluation: `views` clips, (views, T, 3, H, W)."""
+
+    def __init__(self, videos: Videos, sampling: Sampling, *, train: bool, views: int = 1, seed: int = 0):
+        self.videos, self.sampling, self.train, self.views, self.seed = videos, sampling, train, views, seed
+        self.timing = Timing(range(videos.frames.shape[1]), FPS)
+        self.labels = videos.labels.tolist()
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> Sample:
+        video = self.videos.frames[index]
+        if self.train:
+            rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+            frames = video[self.sampling.train_indices(self.timing, rng)]
+        else:
+            views = self.sampling.view_indices(self.timing, self.views)
+            frames = torch.stack([video[indices] for indices in views])
+        return Sample(index, frames, self.labels[index], None)

@@ -1,0 +1,32 @@
+"""The nano CLIP as a model folder, in half precision: a few megabytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from froster.clip.model import CLIP
+from froster.clip.tokenizer import Tokenizer
+from froster.files import atomic_folder
+
+NANO = Path(__file__).parent / "nano"
+
+
+def save_nano(clip: CLIP, tokenizer: Tokenizer, folder: Path, report: dict[str, Any]) -> None:
+    """Write weights (float16), config, tokenizer and report. The folder appears whole or not at all."""
+    config = {
+        "format": "froster",
+        "version": 1,
+        "architecture": clip.architecture(),
+        "method": {"name": "frozen"},
+        "sampling": {"kind": "uniform"},
+        "views": 1,
+    }
+    with atomic_folder(folder) as part:
+        save_file({name: tensor.half() for name, tensor in clip.state_dict().items()}, part / "model.safetensors")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tokenizer.save(part / "tokenizer.json")
+        (part / "report.json").write_text(json.dumps(report, indent=2) + "\n")
