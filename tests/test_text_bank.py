@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_tokenizer import small_vocabulary
 from torch import Tensor
 
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
@@ -12,6 +11,7 @@ from froster.clip.tokenizer import Tokenizer
 from froster.errors import UsageError
 from froster.text.bank import PromptBank
 from froster.text.prompts import KINETICS_28, prompts
+from test_tokenizer import small_vocabulary
 
 CONTEXT = 77
 LABELS = ["archery: arc", "in", "a", "ar: in a in", "king"]

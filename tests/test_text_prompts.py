@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from golden import shared
 
 from froster.errors import UsageError
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import KINETICS_28, check_labels, prompts, read_labels, split_labels
+from golden import shared
 
 
 def test_the_released_templates_and_prompts() -> None:

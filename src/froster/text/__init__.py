@@ -1,1 +1,1 @@
-"""Labels, prompts and their embeddings."""
+"""Class names to prompts, prompts to class embeddings."""

@@ -1,29 +1,32 @@
-"""Every prompt of a set of classes: tokenised once, encoded at about its own length."""
+"""The prompts of a class set, tokenised once, and their embeddings, computed at their own length.
+
+The text tower's mask is causal and a prompt is read off at its end token, so columns behind the end token can be cut
+without changing the result. Rows are therefore sorted by length and computed in buckets, each as long as its longest row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from froster.clip.model import unit
 from froster.clip.tokenizer import Tokenizer
-from froster.errors import UsageError
-from froster.text.prompts import KINETICS_28, prompts
+from froster.text.prompts import KINETICS_28, check_labels, prompts
 
 EncodeText = Callable[[Tensor], Tensor]
-"""Token ids (n, L) -> embeddings (n, E), not unit length."""
+"""Token ids (n, L) -> embeddings (n, E)."""
 
-# Rows whose lengths fall into the same step are computed together: at most 7 tokens of padding, few distinct shapes.
-_LENGTH_STEP = 8
+MAX_BATCH = 512
+# A bucket ends where padding its rows to the longest would cost more than this share of their own tokens.
+WASTE = 0.15
 
 
 class PromptBank:
-    """The prompts of K labels: one a template, then the bare label.
+    """Every prompt of every class: one row of K a template, and last the bare labels.
 
-    Raises UsageError when a prompt is longer than `context` tokens and `truncate` is off.
+    Raises UsageError on empty or repeated labels, and on a prompt longer than the context (unless `truncate`).
     """
 
     def __init__(
@@ -32,76 +35,59 @@ class PromptBank:
         labels: Sequence[str],
         context: int,
         templates: Sequence[str] = KINETICS_28,
-        bare: bool = True,
+        *,
         truncate: bool = False,
     ):
-        rows = prompts(labels, templates)
-        rows = rows if bare else rows[:-1]
-        if not rows or not labels:
-            raise UsageError("a bank of prompts needs at least one label, and a template or the bare label")
+        check_labels(labels)
         self.labels = list(labels)
         self.num_templates = len(templates)
-        self.bare = bare
-        flat = tokenizer([prompt for row in rows for prompt in row], context, truncate)
+        rows = prompts(labels, templates)
+        flat = tokenizer([text for row in rows for text in row], context, truncate)
         self._tokens = flat.unflatten(0, (len(rows), len(labels)))  # (P, K, L)
 
-    def tokens(self, template: int | Literal["bare"]) -> Tensor:
-        """The token rows of one template, or of the bare labels: int64 (K, L), L the longest of them."""
-        return _cut(self._tokens[self._row(template)])
+    def tokens(self, *rows: int) -> Tensor:
+        """Token ids of the given rows of prompts (a template's index; -1 is the bare label), (len(rows), K, L)."""
+        chosen = self._tokens[list(rows)]
+        return chosen[..., : int(lengths(chosen).max())]
 
     def train_tokens(self, template: int) -> Tensor:
-        """The prompts of one training step, as released: one drawn template and the bare labels, int64 (2, K, L)."""
-        return _cut(self._tokens[[self._row(template), self._row("bare")]])
-
-    def prompt_table(self, encode_text: EncodeText) -> Tensor:
-        """Every prompt's embedding, raw, (P, K, E), the bare label's in the last row.
-
-        For a frozen text tower this is all there is to compute: the class embeddings of template i are
-        u(mean(u(table[i]), u(table[-1]))).
-        """
-        return self.encode(encode_text, self._tokens.flatten(0, 1)).unflatten(0, self._tokens.shape[:2])
-
-    def class_embeddings(self, encode_text: EncodeText) -> Tensor:
-        """Unit class embeddings over all prompts, float32 (K, E): u(mean over prompts of u(prompt))."""
-        return unit(unit(self.prompt_table(encode_text).float()).mean(dim=0))
-
-    def class_embeddings_for(
-        self, encode_text: EncodeText, template: int, classes: slice | Tensor = slice(None)
-    ) -> Tensor:
-        """Unit class embeddings of one training step, float32 (k, E), over `train_tokens`; of some classes only."""
-        pair = self.train_tokens(template)[:, classes]
-        embeddings = self.encode(encode_text, pair.flatten(0, 1)).unflatten(0, pair.shape[:2])
-        return unit(unit(embeddings.float()).mean(dim=0))
+        """The two prompts of a training step, (2, K, L): one template, and the bare label."""
+        return self.tokens(template, -1)
 
     @staticmethod
-    def encode(encode_text: EncodeText, tokens: Tensor, max_batch: int = 256) -> Tensor:
-        """Embeddings (n, E) of token rows (n, L), raw, in their order; differentiable.
+    def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
+        """Token rows (n, L) -> embeddings (n, E), in the given order. Equal rows are computed once. Differentiable."""
+        rows, inverse = torch.unique(tokens, dim=0, return_inverse=True)
+        order = lengths(rows).argsort(stable=True)
+        parts = [encode_text(rows[order[start:end], :width]) for start, end, width in buckets(lengths(rows)[order])]
+        position = torch.empty_like(order)
+        position[order] = torch.arange(len(order), device=order.device)
+        return torch.cat(parts)[position[inverse]]
 
-        Equal rows are encoded once, and each at about its own length. That is exact, because the mask is causal and the
-        text is read off at its end token, which is the largest id. `max_batch` rows go through the tower at a time.
-        """
-        tokens, copies = tokens.unique(dim=0, return_inverse=True)
-        lengths, order = _lengths(tokens).sort(descending=True)
-        _, sizes = ((lengths - 1) // _LENGTH_STEP).unique_consecutive(return_counts=True)
-        buckets = [part for bucket in order.split(sizes.tolist()) for part in bucket.split(max_batch)]
-        encoded = torch.cat([encode_text(_cut(tokens[rows])) for rows in buckets])
-        return encoded[order.argsort()[copies]]
+    def prompt_table(self, encode_text: EncodeText) -> Tensor:
+        """The raw embedding of every prompt, (P, K, E); the bare labels are the last row."""
+        P, K, _ = self._tokens.shape
+        return self.encode(encode_text, self._tokens.flatten(0, 1)).unflatten(0, (P, K))
 
-    def _row(self, template: int | Literal["bare"]) -> int:
-        if template == "bare":
-            if not self.bare:
-                raise ValueError("this bank was made without the bare labels")
-            return self.num_templates
-        if not 0 <= template < self.num_templates:
-            raise IndexError(f"template {template} of {self.num_templates}")
-        return template
+    def class_embeddings(self, encode_text: EncodeText) -> Tensor:
+        """Unit class embeddings over all prompts, (K, E): u(mean over prompts of u(prompt))."""
+        return unit(unit(self.prompt_table(encode_text).float()).mean(dim=0))
 
 
-def _lengths(tokens: Tensor) -> Tensor:
-    """How many tokens of each row count, the end token included: (…, L) -> (…)."""
+def lengths(tokens: Tensor) -> Tensor:
+    """Tokens up to the end token, which has the largest id, for rows (…, L)."""
     return tokens.argmax(dim=-1) + 1
 
 
-def _cut(tokens: Tensor) -> Tensor:
-    """Without the columns behind the last end token."""
-    return tokens[..., : int(_lengths(tokens).max())]
+def buckets(sorted_lengths: Tensor) -> list[tuple[int, int, int]]:
+    """Ascending row lengths -> (start, end, width) of runs that are padded to one width."""
+    runs: list[tuple[int, int, int]] = []
+    start, total = 0, 0
+    values = sorted_lengths.tolist()
+    for i, length in enumerate(values):
+        rows = i - start
+        if rows and (rows >= MAX_BATCH or rows * length > (1 + WASTE) * total):
+            runs.append((start, i, values[i - 1]))
+            start, total = i, 0
+        total += length
+    return [*runs, (start, len(values), values[-1])]

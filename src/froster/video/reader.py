@@ -24,6 +24,8 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
+# What FFmpeg takes for videos though it is text, or a text that makes it open other files and addresses, and wait.
+_FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # A seek costs what the decoder holds back: to pass over fewer frames than this, decoding on is as fast.
@@ -212,14 +214,16 @@ class Video:
         try:
             if self.path.stat().st_size == 0:
                 raise self._error("empty file")
-            # Absolute, so that no name is taken for a protocol; files only, so that no play list opens the network.
+            # Absolute, so that no name is taken for a protocol.
             self._container = av.open(
-                str(self.path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"}
+                str(self.path.absolute()),
+                metadata_errors="replace",
+                options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
             )
+        except av.ArgumentError as error:
+            raise self._error("a text or a play list, not a video") from error
         except (av.FFmpegError, OSError) as error:
             raise self._error(f"not a readable video ({error.strerror})") from error
-        if self._container.format.name == "tty":
-            raise self._error("a text file, not a video")
         pictures = av.stream.Disposition.attached_pic
         streams = [stream for stream in self._container.streams.video if not stream.disposition & pictures]
         if not streams:

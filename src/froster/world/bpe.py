@@ -6,6 +6,7 @@ Every word of the world becomes one token; any other text is spelt in shorter pi
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from tokenizers import pre_tokenizers
 
@@ -30,7 +31,7 @@ def learn_merges(words: list[str]) -> list[Pair]:
     """Byte-pair merges, most frequent first (ties: first in the alphabet), until every word is one piece."""
     spelt = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges: list[Pair] = []
-    while counts := Counter(pair for pieces in spelt for pair in zip(pieces, pieces[1:], strict=False)):
+    while counts := Counter(pair for pieces in spelt for pair in pairwise(pieces)):
         pair = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(pair)
         spelt = [merge(pieces, pair) for pieces in spelt]

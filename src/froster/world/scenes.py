@@ -54,7 +54,7 @@ def paint(scene: str, rng: np.random.Generator) -> np.ndarray:
     shift = float(rng.uniform(0, 24))
     if scene == "meadow":
         image = mix((84, 128, 66), (128, 168, 92), 0.6 * clouds(rng, 6) + 0.5 * clouds(rng, 40))
-        return mix((232, 226, 150), (0, 0, 0), np.zeros_like(x)) * (m := dots(rng, 14, 2)) + image * (1 - m)
+        return np.where(dots(rng, 14, 2) > 0, np.array([232.0, 226, 150])[:, None, None], image)
     if scene == "desert":
         dunes = 0.5 + 0.5 * np.sin((y + 5 * np.sin((x + shift) / 13)) / 4.5 + shift)
         return mix((190, 158, 106), (222, 194, 142), 0.7 * dunes + 0.3 * clouds(rng, 20))

@@ -88,7 +88,7 @@ def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
     paired = [i for i, still in enumerate(stills) if still.other]
     acting = [i for i, still in enumerate(stills) if still.verb]
     if paired:
-        others = [other for still in stills if (other := still.other)]
+        others = [still.other for still in stills if still.other]
         planes = render.coverage(torch.tensor([NOUNS.index(noun) for noun, _ in others]), pose[paired, 3], size)
         tints = torch.tensor([COLOURS[colour] for _, colour in others], dtype=torch.float32)
         canvas[paired] = render.lay_over(canvas[paired], planes, tints)

@@ -1,0 +1,1 @@
+"""CLIP's towers, its tokenizer, and weights from elsewhere."""
