@@ -1,4 +1,4 @@
-"""Every index exact, on every kind of file that a decoder can be fooled by; and a VideoError where no frame can be had."""
+"""Every index exact, on every kind of file that fools decoders; a VideoError where no frame can be had."""
 
 import gc
 import json
@@ -13,10 +13,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from video_files import cut_without_decoding, make_video, numbers, rotate_clockwise, shared
 
 from froster.errors import VideoError
 from froster.video.reader import Video
+from video_files import cut_without_decoding, make_video, numbers, rotate_clockwise, shared
 
 VP9 = {"deadline": "realtime", "cpu-used": "8"}
 KINDS = {
@@ -231,7 +231,7 @@ def test_a_name_is_no_protocol(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_150_damaged_files_neither_hang_nor_crash(tmp_path):
-    """About 20 s. In a process of its own, so that a hang or a crash of the decoder is a failure and not the end."""
+    """About 5 s. In a process of its own, so that a hang or a crash of the decoder is a failure and not the end."""
     for name in ("h264.mp4", "mpeg4.avi", "mpeg4_b.avi", "h264.mkv", "vp9.webm", "mpeg2.mpg", "picture.gif", "h264.ts"):
         make_video(tmp_path / name, 60, **KINDS[name])
     script = """
@@ -286,7 +286,7 @@ def test_150_damaged_files_neither_hang_nor_crash(tmp_path):
 
 @pytest.mark.slow
 def test_all_real_clips_open_and_give_eight_frames():
-    """About 30 s: 617 clips and their originals, of eight data sets."""
+    """About 15 s: 605 clips and their originals, of eight data sets."""
     manifest = shared("videos", "manifest.csv")
     for path in sorted(manifest.parent.rglob("*.*")):
         if path.suffix in (".mp4", ".avi", ".mkv", ".mpg"):

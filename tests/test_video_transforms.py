@@ -74,7 +74,8 @@ def test_training_crops_a_resized_frame_and_mirrors_half():
         scales.add(round(float(0.75 * 240 / step.abs())))
     assert 15 < mirrored < 45
     assert min(scales) >= 55 and max(scales) <= 65 and len(scales) > 5
-    assert all((train_transform(frames, size, random.Random(seed), flip=False)[0, 0, 0].diff() >= 0).all() for seed in range(9))
+    unflipped = [train_transform(frames, size, random.Random(seed), flip=False) for seed in range(9)]
+    assert all(clip[0, 0, 0, -1] > clip[0, 0, 0, 0] for clip in unflipped)
 
 
 def test_whole_numbers_are_close_to_the_references_floats():

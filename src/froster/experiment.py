@@ -24,7 +24,7 @@ from froster.task import Task
 from froster.training import Recipe, Trained, freeze, train
 
 SMALL_WIDTH = 256
-SMALL_RECIPE = Recipe(epochs=8, batch_size=16, lr=3e-4, warmup_epochs=1.2, weight_decay=0.05)
+SMALL_RECIPE = Recipe(epochs=6, batch_size=16, lr=3e-4, warmup_epochs=1.0, weight_decay=0.05)
 
 
 def default_recipe(model: Recognizer) -> Recipe:

@@ -130,7 +130,8 @@ def load_clip(source: str | Path) -> tuple[CLIP, LoadReport]:
 
 def _load_folder(folder: Path) -> tuple[CLIP, LoadReport]:
     if (folder / "config.json").is_file():
-        return _from_hf_state(read_hf_weights(folder), read_hf_config(folder))
+        config = read_hf_config(folder)
+        return _from_hf_state(read_hf_weights(folder), config)
     for name in _OPEN_CLIP_WEIGHTS:
         if (folder / name).is_file():
             return _load_file(folder / name)

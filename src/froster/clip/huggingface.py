@@ -176,7 +176,8 @@ def state_to_hf(state: State, config: CLIPConfig) -> State:
     for name, parts in hf_names(config):
         tensor = rest.pop(name)
         tensor = tensor.T if name in _TRANSPOSED else tensor
-        theirs |= {part: piece.contiguous() for part, piece in zip(parts, tensor.chunk(len(parts)), strict=True)}
+        pieces = tensor.chunk(len(parts)) if len(parts) > 1 else (tensor,)  # a scalar has no chunks
+        theirs |= {part: piece.contiguous() for part, piece in zip(parts, pieces, strict=True)}
     if rest:
         raise UsageError(f"a Hugging Face CLIP has no place for {len(rest)} weights of this model, such as {min(rest)}")
     return theirs

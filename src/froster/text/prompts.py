@@ -26,7 +26,7 @@ def prompts(labels: Sequence[str], templates: Sequence[str] = KINETICS_28) -> li
     As released, a template is filled with the name and followed by the whole label: "a photo of Archery. Archery: A
     person …"; a plain name therefore stands there twice.
     """
-    filled = [[f"{template.format(class_name(label))} {label}" for label in labels] for template in templates]
+    filled = [[template.replace("{}", class_name(label)) + " " + label for label in labels] for template in templates]
     return [*filled, list(labels)]
 
 

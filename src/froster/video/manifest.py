@@ -166,7 +166,7 @@ def _list_rows(source: Path, text: str) -> Iterator[_Row]:
             continue
         # A number is what follows the last separator; a text may have separators of its own and follows the first.
         content = content.strip()
-        found = re.fullmatch(r"(.+)[, ] *(\d+)", content) or re.fullmatch(r"([^,]+),(.+)|(\S+) (.+)", content)
+        found = re.fullmatch(r"(.+?)(?:, *| +)(\d+)", content) or re.fullmatch(r"([^,]+),(.+)|(\S+) (.+)", content)
         if not found:
             raise DataError(f"{source}, line {line}: expected 'path,label', found '{content[:80]}'")
         path, label = (group for group in found.groups() if group is not None)

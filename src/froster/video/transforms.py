@@ -25,11 +25,13 @@ def inference_transform(frames: Tensor, size: int) -> Tensor:
     new_height, new_width = _short_side_to(height, width, size)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     if max(height, width) > _STRIP * min(height, width):
+        # Only what the crop keeps, first across and then down, as PIL does with whole pictures.
         x, y = width / new_width, height / new_height
-        box = (left * x, top * y, (left + size) * x, (top + size) * y)
+        across, down = (left * x, 0, (left + size) * x, height), (0, top * y, size, (top + size) * y)
         images = [Image.fromarray(frame.numpy()) for frame in frames]
-        cropped = [np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box)) for image in images]
-        return torch.from_numpy(np.stack(cropped)).permute(0, 3, 1, 2).contiguous()
+        images = [image.resize((size, height), Image.Resampling.BICUBIC, across) for image in images]
+        images = [image.resize((size, size), Image.Resampling.BICUBIC, down) for image in images]
+        return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
     resized = _resize(frames, new_height, new_width, mode="bicubic", antialias=True)
     return resized[:, :, top : top + size, left : left + size].contiguous()
 
