@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import close
 
 from froster.distill import PRESETS, Distill, Distillation, Projector, distance, distill_preset
 from froster.errors import UsageError
+from golden import close
 
 
 def test_residual_projector_starts_as_the_identity_and_w1_waits_for_w2() -> None:

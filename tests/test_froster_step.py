@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import clip_from, close, golden, part
 from torch import Tensor
 
 from froster.clip.checkpoints import to_official
@@ -12,6 +11,7 @@ from froster.distill import Distill
 from froster.methods import VCLIP, pool
 from froster.optim import adamw
 from froster.task import Task, class_embeddings
+from golden import clip_from, close, golden, part
 
 
 class TokenBank:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import torch
-from golden import shared
 
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.optim import draw_template, epoch_order, learning_rate, parameter_groups
 from froster.training import Recipe
+from golden import shared
 
 
 def test_every_point_of_the_released_schedules() -> None:

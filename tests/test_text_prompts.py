@@ -26,15 +26,18 @@ def test_the_released_templates_and_prompts() -> None:
 def test_a_plain_name_is_named_twice_and_braces_are_kept() -> None:
     assert prompts(["archery"], ["a {b} of {}."]) == [["a {b} of archery. archery"], ["archery"]]
     assert prompts(["{x}: y"], ["a {}."]) == [["a {x}. {x}: y"], ["{x}: y"]]
+    with pytest.raises(UsageError, match="'a photo'"):
+        prompts(["archery"], ["a photo"])
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([], "empty"),
+        ([], "no labels"),
         (["a", " "], "label 2 of 2 is empty"),
-        (["tai chi", "a", "Tai  Chi"], r"'Tai  Chi'.*'tai chi'"),
-        (["b", "a", "a"], "'a' is there twice"),
+        (["a", ": a description"], "label 2 of 2 is empty: ': a description'"),
+        (["tai chi", "a", "Tai  Chi"], "'tai chi' and 'Tai  Chi'"),
+        (["a", "b", "a", "b", "a"], "more than once: 'a'; 'b'"),
     ],
 )
 def test_bad_labels_are_named(labels: list[str], message: str) -> None:
@@ -68,8 +71,11 @@ def test_labels_from_a_file(name: str, content: bytes, tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("l.txt", "archery\ncafé\n".encode("latin-1"), r"l\.txt, line 2: not UTF-8.*iconv -f latin1"),
-        ("l.json", b"[1, 2]", "expected a list of labels"),
-        ("l.json", b"[", "looks like JSON"),
+        ("l.json", b"[1, 2]", "expected a JSON list"),
+        ("l.json", b'"archery"', "expected a JSON list"),
+        ("l.json", b"[", "not valid JSON"),
+        ("l.json", b'{"0": "a", "2": "b"}', 'keys "0" to "1"'),
+        ("l.json", b'{"archery": "shooting arrows"}', "as descriptions"),
     ],
 )
 def test_a_bad_label_file_is_explained(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -84,16 +90,23 @@ def test_a_missing_label_file_is_named(tmp_path: Path) -> None:
 
 
 def test_descriptions_join_the_names_they_belong_to() -> None:
-    texts = {"Brush  Hair": "a comb moves", "apply eye makeup": "a pencil: black"}
-    names = ["brush hair", "Apply Eye Makeup", "archery"]
-    assert describe(names, texts) == ["brush hair: a comb moves", "Apply Eye Makeup: a pencil: black", "archery"]
+    texts = {"Brush Hair": "a comb moves", "apply eye makeup": "a pencil: black"}
+    names = ["brush_hair", "ApplyEyeMakeup", "archery"]
+    assert describe(names, texts) == [
+        "brush_hair: a comb moves",
+        "ApplyEyeMakeup: a pencil: black",
+        "archery",
+    ]
     assert describe(names, {}) == names
+    with pytest.raises(UsageError, match="two descriptions for 'archery'"):
+        describe(names, {"archery": "one", "Archery": "two"})
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("d.json", '{"archery": "arrows fly", "tai chi": "slow: flowing"}'),
+        ("d.json", '{"0": "archery: arrows fly", "1": "tai chi: slow: flowing"}'),
         ("d.txt", "archery: arrows fly\n\ntai chi:slow: flowing\n"),
     ],
 )
@@ -105,8 +118,9 @@ def test_descriptions_from_a_file(name: str, content: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.txt", "archery\n", r"d\.txt, line 1: expected.*found 'archery'"),
-        ("d.json", '{"archery": 1}', "expected .name: sentence"),
+        ("d.txt", "archery\n", r"d\.txt: expected.*found 'archery'"),
+        ("d.txt", "archery: one\narchery: two\n", r"d\.txt: there are two descriptions"),
+        ("d.json", '{"archery": 1}', "class names and sentences"),
     ],
 )
 def test_a_bad_description_file_is_explained(name: str, content: str, message: str, tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import clip_from, close, golden, part
 
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
 from froster.methods import VCLIP, Frozen, pool
 from froster.task import class_embeddings
+from golden import clip_from, close, golden, part
 
 CASES = [(1, "a", "a"), (1, "b", "b"), (1, "one", "one"), (2, "b", "b_step2"), (3, "b", "b_step3")]
 TINY = CLIPConfig(VisionConfig(32, 8, 64, 3, 2), TextConfig(20, 99, 64, 1, 2), embed_dim=32)

@@ -83,7 +83,7 @@ def measure(
     truncate: bool = False,
 ) -> dict[str, Predictions]:
     """Predictions of one model on every set; each set's classes are encoded once."""
-    total = sum(len(s.dataset) for s in sets)  # type: ignore[arg-type]
+    total = sum(len(s.dataset) for s in sets)  # type: ignore[arg-type, misc]
     bar = bars.add_task(f"evaluate {label}", total=total, note="")
     results = {}
     for s in sets:

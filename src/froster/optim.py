@@ -12,7 +12,8 @@ from torch import nn
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict]:
     """Released rule: no decay on 1-D tensors and biases. The 0-D `logit_scale` is therefore decayed."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in named:
         if parameter.requires_grad:
             (free if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)

@@ -108,6 +108,17 @@ class Attention(nn.Module):
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 
 
+class MLP(nn.Module):
+    def __init__(self, width: int, activation: str):
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.gelu(self.c_fc(x)))
+
+
 class Block(nn.Module):
     """A pre-norm residual block: x + attend(ln_1 x), then x + mlp(ln_2 x)."""
 
@@ -117,10 +128,7 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU() if activation == "quick_gelu" else nn.GELU())
-        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+        self.mlp = MLP(width, activation)
 
     def keys_values(self, k: Tensor, v: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """What each frame attends to: keys, values (B*T, h, L', d) and a mask (True = seen), or None for no mask."""
@@ -214,6 +222,7 @@ class TextTower(nn.Module):
         Pooled at the end token, which has the largest id. The mask is causal, so columns behind the last end token can
         be cut off without changing the result.
         """
+        tokens = tokens.to(self.positional_embedding.device)
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.transformer(x)
         pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
@@ -237,6 +246,7 @@ class CLIP(nn.Module):
         for tower in (self.visual, self.text):
             width, layers = tower.config.width, tower.config.layers
             for block in tower.transformer.resblocks:
+                assert isinstance(block, Block)
                 nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
                 nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
                 nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from froster.errors import UsageError
 from froster.precision import Precision
@@ -25,7 +26,7 @@ def load_model(
         raise UsageError(f"--precision must be auto, float32 or bfloat16, not {precision!r}")
     kind: Precision = precision  # type: ignore[assignment]
     model = load(source or DEFAULT_MODEL, device=device, precision=kind)
-    changes = {name: value for name, value in (("kind", sampling), ("frames", frames)) if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in (("kind", sampling), ("frames", frames)) if value is not None}
     model.config = dataclasses.replace(
         model.config,
         sampling=dataclasses.replace(model.config.sampling, **changes),

@@ -29,14 +29,16 @@ def write_report(
         bars = [Bars(f"{r.method}, {r.weights}", [value(r, c) for c in columns], [error(r, c) for c in columns]) for r in main]
         figure = accuracy_bars(columns, bars, out / "figures" / "accuracy.png")
         cells = [[r.method, r.weights, *("–" if value(r, c) is None else f"{value(r, c):.1f}" for c in columns)] for r in rows]
-        caption = f"Top-1 accuracy, whiskers of one standard error; test videos: {len(parts.base_test)} base, {len(parts.novel_test)} novel."
+        tests = f"{len(parts.base_test)} base, {len(parts.novel_test)} novel"
+        caption = f"Top-1 accuracy, whiskers of one standard error; test videos: {tests}."
         sections.append(("", [page.figure(figure, path, caption), page.table(["method", "weights", *columns], cells, [1])]))
     curves = training_curves({rows[1].method: out / "metrics.jsonl"}, out / "figures" / "training.png")
     sections.append(("Training", [page.figure(curves, path, "Running means over the steps.")]))
     clips = [clip for name in sets for clip in some_clips(rows, name, tuned)]
     if clips:
         strips = classified_clips(clips, out / "figures" / "clips.png")
-        sections.append(("Test videos", [page.figure(strips, path, "Scores within the video's own set. Green: the right label.")]))
+        caption = "Scores within the video's own set. Green: the right label."
+        sections.append(("Test videos", [page.figure(strips, path, caption)]))
     facts = [
         f"{report['training_videos']} training videos; base classes: {', '.join(parts.base)}",
         f"novel classes: {', '.join(parts.novel) or 'none'}",

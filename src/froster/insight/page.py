@@ -31,7 +31,8 @@ def code(text: str) -> str:
 
 def figure(path: Path, page: Path, caption: str) -> str:
     source = html.escape(path.relative_to(page.parent).as_posix())
-    return f'<figure><img src="{source}" alt="{html.escape(caption)}"><figcaption class="note">{html.escape(caption)}</figcaption></figure>'
+    text = html.escape(caption)
+    return f'<figure><img src="{source}" alt="{text}"><figcaption class="note">{text}</figcaption></figure>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> str:

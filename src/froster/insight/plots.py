@@ -119,7 +119,7 @@ def classified_clips(clips: Sequence[Clip], path: Path, top: int = 3) -> Path:
     """A row a video: its frames, and under them the best labels of each model; the right label in green."""
     T = max(len(clip.frames) for clip in clips)
     figure = Figure(figsize=(1.05 * T, (1.9 + 0.17 * top) * len(clips)))
-    grid = figure.add_gridspec(2 * len(clips), T, height_ratios=[1, 0.28 * top] * len(clips), hspace=0.35, wspace=0.06)
+    grid = figure.add_gridspec(2 * len(clips), T, height_ratios=[1, 0.28 * top] * len(clips), hspace=0.12, wspace=0.06)
     for row, clip in enumerate(clips):
         for t, frame in enumerate(clip.frames):
             axes = figure.add_subplot(grid[2 * row, t])

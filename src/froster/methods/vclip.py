@@ -63,5 +63,6 @@ class VCLIP:
         """Turn `clip` into the video network, in place."""
         blocks = clip.visual.transformer.resblocks
         for i, block in enumerate(blocks):
+            assert isinstance(block, Block)
             blocks[i] = VCLIPBlock(block, self.radius, self.pad)
         return VideoCLIP(clip, self.pooling)

@@ -1,42 +1,53 @@
-"""Optional sentences that describe a class: "Archery" becomes "Archery: A person shoots arrows at a target"."""
+"""A sentence about each class, which tells a text tower more than the class's name does."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from froster.errors import UsageError
-from froster.text.prompts import read_text
-
-
-def _key(name: str) -> str:
-    return " ".join(name.split()).casefold()
+from froster.text.prompts import parse_json, read_labels, read_utf8
 
 
 def describe(names: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-    """Labels "Name: description" where there is a description, the plain name elsewhere. Case and blanks do not matter."""
-    by_key = {_key(name): sentence for name, sentence in descriptions.items()}
-    return [f"{name}: {by_key[_key(name)]}" if by_key.get(_key(name)) else name for name in names]
+    """Class names -> labels, "Name: description" where there is a description and the plain name elsewhere.
+
+    Names match whatever their case, spaces and underscores: folders call a class `brush_hair` or `BrushHair`.
+    Raises UsageError when two descriptions are meant for the same name.
+    """
+    by_key = _unique((_key(name), text) for name, text in descriptions.items())
+    return [f"{name}: {by_key[_key(name)]}" if _key(name) in by_key else name for name in names]
 
 
 def read_descriptions(path: str | Path) -> dict[str, str]:
-    """Name -> description, from JSON `{name: sentence}` or lines "Name: sentence". Raises UsageError."""
+    """Read {name: description} from a `.json` object, or from "Name: description" entries, one a line.
+
+    The released label files, `{"0": "Name: description", …}`, are such entries too. Raises UsageError naming the file.
+    """
     path = Path(path)
-    text = read_text(path)
-    if text.lstrip().startswith("{"):
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise UsageError(f"{path}: not JSON ({error})") from None
-        if not all(isinstance(value, str) for value in values.values()):
-            raise UsageError(f"{path}: expected {{name: sentence}}")
-        return values
-    found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        name, colon, sentence = line.partition(":")
-        if line.strip() and not (colon and name.strip() and sentence.strip()):
-            raise UsageError(f"{path}, line {number}: expected 'Name: description', found {line[:60]!r}")
-        if line.strip():
-            found[name.strip()] = sentence.strip()
-    return found
+    if path.suffix.lower() == ".json":
+        table = parse_json(read_utf8(path), path)
+        if isinstance(table, dict) and not all(key.isdecimal() for key in table):
+            if not all(isinstance(text, str) for text in table.values()):
+                raise UsageError(f"{path}: expected a JSON object of class names and sentences")
+            return table
+    entries = [entry.partition(":") for entry in read_labels(path)]
+    for name, colon, text in entries:
+        if not (name.strip() and colon and text.strip()):
+            raise UsageError(f'{path}: expected "Name: description", found {name + colon + text!r}')
+    try:
+        return _unique((name.strip(), text.strip()) for name, _, text in entries)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _key(name: str) -> str:
+    return "".join(name.casefold().replace("_", " ").split())
+
+
+def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for name, text in pairs:
+        if table.setdefault(name, text) != text:
+            raise UsageError(f"there are two descriptions for {name!r}")
+    return table

@@ -1,83 +1,101 @@
-"""The 28 templates of FROSTER, the prompts they make of class labels, and the labels that people give."""
+"""Labels, and the sentences by which a text tower is asked for them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from froster.errors import UsageError
 
-_NOUNS = ("photo", "video", "example", "demonstration")
-_TAILS = ("", "a person ", *(f"a person {verb} " for verb in ("using", "doing", "during", "performing", "practicing")))
+_MEDIA = ("photo", "video", "example", "demonstration")
+_VERBS = ("using", "doing", "during", "performing", "practicing")
+_TAILS = ("{}.", "a person {}.", *(f"a person {verb} {{}}." for verb in _VERBS))
 
-# The article is "a" throughout, as released: "a example of …".
-KINETICS_28: tuple[str, ...] = tuple(f"a {noun} of {tail}{{}}." for noun in _NOUNS for tail in _TAILS)
-
-
-def class_name(label: str) -> str:
-    """The name in "Name: description": everything before the first colon."""
-    return label.split(":", 1)[0]
+KINETICS_28 = tuple(f"a {medium} of {tail}" for medium, tail in product(_MEDIA, _TAILS))
+"""The 28 templates of the released code, in its order ("a example" is its spelling, and weights were trained on it)."""
 
 
-def prompts(labels: Sequence[str], templates: Sequence[str] = KINETICS_28) -> list[list[str]]:
-    """Every prompt of every label, one list a template, and last the bare labels.
+def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """All prompts of all labels, template by template; the labels themselves, the bare prompts, come last.
 
-    As released, a template is filled with the name and followed by the whole label: "a photo of Archery. Archery: A
-    person …"; a plain name therefore stands there twice.
+    A label is "Name" or "Name: description", the name being all before the first colon. A template is filled with the
+    name and followed by the whole label: "a photo of archery. archery". Raises UsageError on a template without `{}`.
     """
-    filled = [[template.replace("{}", class_name(label)) + " " + label for label in labels] for template in templates]
-    return [*filled, list(labels)]
+    for template in templates:
+        if "{}" not in template:
+            raise UsageError(f"the prompt template {template!r} has no {{}} to put the label's name in")
+    names = [label.partition(":")[0] for label in labels]
+    # str.format would also read other braces of a template.
+    filled = [[template.replace("{}", name) for name in names] for template in templates]
+    return [*([f"{text} {label}" for text, label in zip(row, labels, strict=True)] for row in filled), list(labels)]
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Raises UsageError on an empty list, an empty label or two labels that differ in case and blanks only."""
+    """Raises UsageError on no labels, a label without a name, or one given twice (case and white space aside)."""
     if not labels:
-        raise UsageError('the list of labels is empty; give some, for example --labels "archery, surfing"')
+        raise UsageError("no labels were given: at least one is needed")
     seen: dict[str, str] = {}
-    for position, label in enumerate(labels, 1):
-        key = " ".join(label.split()).casefold()
-        if not key:
-            raise UsageError(f"label {position} of {len(labels)} is empty")
+    repeated = []
+    for position, label in enumerate(labels, start=1):
+        if not label.partition(":")[0].strip():
+            raise UsageError(f"label {position} of {len(labels)} is empty" + (f": {label!r}" if label.strip() else ""))
+        key = " ".join(label.casefold().split())
         if key in seen:
-            raise UsageError(f"label {label!r} is there twice (as {seen[key]!r}); every label must be different")
-        seen[key] = label
+            repeated.append(f"{seen[key]!r} and {label!r}" if seen[key] != label else repr(label))
+        seen.setdefault(key, label)
+    if repeated:
+        raise UsageError(f"labels given more than once: {'; '.join(dict.fromkeys(repeated))}")
 
 
 def split_labels(text: str) -> list[str]:
-    """ "a, b, c" -> ["a", "b", "c"]. An empty place between two commas stays, so that it is found by `check_labels`."""
+    """`"archery, tai chi"` -> `["archery", "tai chi"]`. A label that holds a comma needs a file."""
     return [label.strip() for label in text.split(",")] if text.strip() else []
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Labels from a text file (one a line, blank lines ignored), a JSON list, or JSON `{"0": "Name: description"}`.
+    """The labels of a file, in order: one a line in a text file, or a `.json` list or object `{"0": label, …}`.
 
-    Raises UsageError when the file cannot be read, is not UTF-8, or holds something else.
+    Blank lines are skipped. Raises UsageError when the file is missing, not UTF-8, or of another form.
     """
     path = Path(path)
-    text = read_text(path)
-    if text.lstrip()[:1] not in ("[", "{"):
-        return [line.strip() for line in text.splitlines() if line.strip()]
+    text = read_utf8(path)
+    if path.suffix.lower() != ".json":
+        return [line.strip() for line in text.split("\n") if line.strip()]
+    labels = parse_json(text, path)
+    if isinstance(labels, dict):
+        if set(labels) != {str(index) for index in range(len(labels))}:
+            raise UsageError(
+                f"{path}: an object of labels needs the keys "
+                f'"0" to "{len(labels) - 1}"; give sentences by class name as descriptions'
+            )
+        labels = [labels[str(index)] for index in range(len(labels))]
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UsageError(f'{path}: expected a JSON list of labels, or an object {{"0": label, …}}')
+    return labels
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Raises UsageError naming the file and the place."""
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
-        raise UsageError(f"{path}: looks like JSON but is not ({error})") from None
-    if isinstance(values, dict):
-        keys = sorted(values, key=lambda key: (0, int(key), "") if key.isdecimal() else (1, 0, key))
-        values = [values[key] for key in keys]
-    if not all(isinstance(value, str) for value in values):
-        raise UsageError(f'{path}: expected a list of labels or {{"0": "Name: description", …}}')
-    return [value.strip() for value in values]
+        raise UsageError(f"{path}: not valid JSON ({error})") from None
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file, with or without a byte order mark. Raises UsageError naming the line that is not UTF-8."""
+def read_utf8(path: Path) -> str:
+    """A text file with `\\n` line ends, without a byte-order mark. Raises UsageError naming the line that is not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UsageError(
-            f"{path}, line {line}: not UTF-8 text (latin-1?); convert it: iconv -f latin1 -t utf-8 {path.name} > new.txt"
+            f"{path}, line {line}: not UTF-8 text; if it is Latin-1, convert it: "
+            f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
         ) from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from froster.errors import DataError
@@ -22,6 +22,8 @@ class Item:
     path: Path
     label: str
     split: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, compare=False)
+    "every column of its row in a CSV or JSONL manifest"
 
 
 class Items(list[Item]):
@@ -82,7 +84,7 @@ def read_items(
         path = _locate(base, row.fields["path"])
         if not os.path.isfile(path):
             missing.append(f"{row.fields['path']} (line {row.line})")
-        items.append(Item(path, label, row.fields.get("split") or None))
+        items.append(Item(path, label, row.fields.get("split") or None, row.fields))
     if missing:
         more = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
         shown = ", ".join(missing[:_MISSING_SHOWN])

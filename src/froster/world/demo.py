@@ -171,7 +171,8 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
     strips = classified_clips(clips, figures / "clips.png")
     cells = [[r.method, r.weights, *(f"{value(r, c):.1f}" for c in COLUMNS)] for r in rows]
     report = out / "report.html"
-    tests = {name: len(rows[0].predictions[name].labels) for name in TEST_SETS}
+    tests = ", ".join(f"{name} {len(rows[0].predictions[name].labels)}" for name in TEST_SETS)
+    caption = f"Top-1 accuracy with one standard error of test sampling. Test videos: {tests}."
     page.write_page(
         report,
         "froster demo",
@@ -185,8 +186,7 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
                         "and once with FROSTER's residual feature distillation. Every set is scored against its own "
                         "class names; novel, near, mid and far were never seen in training nor used to choose anything."
                     ),
-                    page.figure(accuracy, report, "Top-1 accuracy with one standard error of test sampling. "
-                                f"Test videos: {', '.join(f'{n} {k}' for n, k in tests.items())}."),  # fmt: skip
+                    page.figure(accuracy, report, caption),
                     page.table(["method", "weights", *COLUMNS], cells, [i for i, r in enumerate(rows) if r.method in NAMES]),
                     page.paragraph(
                         "One run of one seed shows how the parts work together, not which method is better: differences "
@@ -200,9 +200,10 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
                 "Videos of novel classes",
                 [
                     page.figure(
-                        strips, report,
-                        "Held-out videos, written as files and classified among the novel classes. Green: the right label.",
-                    ),  # fmt: skip
+                        strips,
+                        report,
+                        "Held-out videos, written as files, classified among the novel classes. Green: the right label.",
+                    ),
                 ],
             ),
             (

@@ -18,12 +18,13 @@ import dataclasses
 import json
 import statistics
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from froster.distill import distill_preset
 from froster.evaluation import harmonic_mean
@@ -34,7 +35,7 @@ from froster.progress import console, progress
 from froster.recognizer import Recognizer, load
 from froster.weights import ensemble, interpolate
 from froster.world.clips import WorldClips
-from froster.world.sets import SETS, render_set
+from froster.world.sets import SETS, Split, render_set
 
 ARMS: dict[str, tuple[Method, str]] = {
     "VCLIP": (VCLIP(), "none"),
@@ -53,13 +54,18 @@ Scores = dict[str, float]
 def evaluation_sets(base: Recognizer, videos: int, bars: Progress) -> list[EvalSet]:
     """Held-out base videos (`val`) and the test sets, at least `videos` each."""
     sets = []
-    for name, source, split in [("val", "base", "val"), *((name, name, "test") for name in TEST_SETS)]:
+    drawn: list[tuple[str, str, Split]] = [("val", "base", "val"), *((name, name, "test") for name in TEST_SETS)]
+    for name, source, split in drawn:
         classes = SETS[source].classes
         per_class = -(-videos // len(classes))
         bar = bars.add_task(f"render {name}", total=per_class * len(classes), note="")
-        rendered = render_set(source, per_class, split=split, progress=lambda n, bar=bar: bars.update(bar, completed=n))
+        rendered = render_set(source, per_class, split=split, progress=partial(show_done, bars, bar))
         sets.append(EvalSet(name, WorldClips(rendered, base.config.sampling, train=False), classes))
     return sets
+
+
+def show_done(bars: Progress, bar: TaskID, done: int) -> None:
+    bars.update(bar, completed=done)
 
 
 def scores_of(logits: dict[str, torch.Tensor], sets: list[EvalSet]) -> Scores:
@@ -150,16 +156,15 @@ def tables(out: Path) -> str:
     pairs += [("FROSTER", rate, "VCLIP", rate) for rate in sorted({cell["rate"] for cell in cells})]
     for one, one_rate, other, other_rate in dict.fromkeys(pairs):
         for weights in ("average", "last"):
-            found = {
-                (cell["arm"], cell["rate"], cell["seed"]): cell["results"][weights] for cell in cells
-            }
+            found = {(cell["arm"], cell["rate"], cell["seed"]): cell["results"][weights] for cell in cells}
             seeds = sorted(s for a, r, s in found if (a, r) == (one, one_rate) and (other, other_rate, s) in found)
             if seeds:
                 values = [
                     spread([found[one, one_rate, s][c] - found[other, other_rate, s][c] for s in seeds], signed=True)
                     for c in COLUMNS
                 ]
-                lines.append(f"| {one} - {other} | {one_rate:g}, {other_rate:g} | {weights}, {len(seeds)} seeds | {' | '.join(values)} |")
+                what = f"{one} - {other} | {one_rate:g}, {other_rate:g} | {weights}, {len(seeds)} seeds"
+                lines.append(f"| {what} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,27 @@
+# make demo, make test: everything is set up in .venv on first use. Needs Python >= 3.10 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= demo
+SEED ?= 0
+
+# The stamp is written only after pip has finished, so that a failed first try starts over.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: install demo test lint clean
+install: .venv/installed
+
+demo: install
+	$(BIN)/froster demo --seed $(SEED) --out $(OUT)
+
+lint: install
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv demo
