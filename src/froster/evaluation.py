@@ -35,10 +35,10 @@ class Predictions:
     names: list[str] | None = None
 
     def ranks(self) -> Tensor:
-        """How many classes score at least as high as the right one, (N,): 0 is a hit; K for an unreadable video."""
+        """How many classes score higher than the right one, (N,): 0 is a hit; beyond any k for an unreadable video."""
         right = self.logits.gather(1, self.labels[:, None])
         above = (self.logits > right).sum(1)
-        return torch.where(right[:, 0].isnan(), len(self.classes), above)
+        return torch.where(right[:, 0].isnan(), torch.iinfo(torch.long).max, above)
 
     def top(self, k: int) -> float:
         """Top-k accuracy in per cent, unreadable videos counted wrong."""
@@ -122,7 +122,7 @@ def embed_dataset(
             embeddings[batch.indices] = z.unflatten(0, (B, V)).sum(1).cpu()
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))
-    return embeddings, torch.tensor(dataset.labels), errors  # type: ignore[attr-defined]
+    return embeddings, torch.tensor([dataset.label(i) for i in range(count)]), errors  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ class WorldClips(Dataset):
     def __init__(self, videos: Videos, sampling: Sampling, *, train: bool, views: int = 1, seed: int = 0):
         self.videos, self.sampling, self.train, self.views, self.seed = videos, sampling, train, views, seed
         self.timing = Timing(range(videos.frames.shape[1]), FPS)
-        self.labels = videos.labels.tolist()
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -28,6 +27,9 @@ class WorldClips(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+
+    def label(self, index: int) -> int:
+        return int(self.videos.labels[index])
 
     def __getitem__(self, index: int) -> Sample:
         video = self.videos.frames[index]
@@ -37,4 +39,4 @@ class WorldClips(Dataset):
         else:
             views = self.sampling.view_indices(self.timing, self.views)
             frames = torch.stack([video[indices] for indices in views])
-        return Sample(index, frames, self.labels[index], None)
+        return Sample(index, frames, self.label(index), None)

@@ -70,7 +70,7 @@ def show_done(bars: Progress, bar: TaskID, done: int) -> None:
 
 def scores_of(logits: dict[str, torch.Tensor], sets: list[EvalSet]) -> Scores:
     """Top-1 in per cent on every set, and the harmonic mean of base and novel."""
-    labels = {s.name: torch.tensor(s.dataset.labels) for s in sets}  # type: ignore[attr-defined]
+    labels = {s.name: s.dataset.videos.labels for s in sets}  # type: ignore[attr-defined]
     top1 = {name: 100 * (x.argmax(1) == labels[name]).float().mean().item() for name, x in logits.items()}
     return {**top1, "hm": harmonic_mean(top1["base"], top1["novel"])}
 

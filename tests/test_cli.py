@@ -1,0 +1,277 @@
+"""The commands as people type them: real videos, real model folders, and every kind of mistake."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import froster
+from froster.cli import main
+from froster.clip.model import CLIP, CLIPConfig, TextConfig
+from froster.recognizer import ModelConfig, Recognizer, load
+from froster.world.files import write_video
+from froster.world.sets import render_set
+from golden import shared
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        found = capfd.readouterr()
+        assert "Traceback" not in found.err + found.out
+        return Result(code, found.out, found.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of world videos: five classes, four videos each, and one file that is no video."""
+    root = tmp_path_factory.mktemp("data") / "videos"
+    videos = render_set("base", 4, split="val")
+    for i in range(20):
+        name = videos.classes[int(videos.labels[i])].replace(" ", "_")
+        write_video(root / name / f"{i}.mp4", videos.frames[i])
+    return root
+
+
+@pytest.fixture(scope="module")
+def video(folder: Path) -> Path:
+    return next(folder.glob("*/*.mp4"))
+
+
+def one_line(result: Result, code: int, *words: str) -> None:
+    """Exactly one line of complaint, which says these words, and this exit code."""
+    lines = [line for line in result.err.splitlines() if line.startswith("froster:")]
+    assert result.code == code, result.err
+    assert len(lines) == 1, result.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_help_and_import_are_instant() -> None:
+    start = "import sys, froster; assert 'torch' not in sys.modules; import froster.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", start], check=True)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "froster", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.3, times
+
+
+def test_classify_tells_the_label(run, video: Path) -> None:
+    right = video.parent.name.replace("_", " ")
+    result = run("classify", video, "--labels", f"{right}, guitar tumbling, moon glowing", "--model", "nano", "--json")
+    assert result.code == 0
+    (found,) = result.json["results"]
+    assert found["label"] == right
+    assert sum(entry["score"] for entry in found["scores"]) == pytest.approx(1, abs=1e-4)
+    assert right in run("classify", video, "--labels", f"{right}, guitar tumbling", "--model", "nano").out
+
+
+def test_a_bad_video_among_good_ones_is_listed(run, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"")
+    result = run("classify", tmp_path / "bad.mp4", video, tmp_path / "none.mp4", "--labels", "a, b", "-m", "nano", "--json")
+    assert result.code == 1
+    bad, good, none = result.json["results"]
+    assert "bad.mp4" in bad["error"]
+    assert "none.mp4" in none["error"]
+    assert good["label"] in ("a", "b")
+
+
+@pytest.mark.parametrize("model", ["nano", "b16"])
+@pytest.mark.slow  # about 40 s: 32 real videos, 3 views each through a ViT-B/16 shape
+def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
+    originals = sorted(shared("videos", "originals").iterdir())
+    (tmp_path / "labels.txt").write_text("archery\nplaying piano\nsurfing\nriding a bike\n")
+    if model == "b16":
+        # The image tower in full; the text tower's vocabulary is the nano's, as its tokenizer is at hand.
+        nano = load("nano")
+        torch.manual_seed(0)
+        clip = CLIP(CLIPConfig(text=TextConfig(context=256, vocab=nano.tokenizer.vocab_size, layers=1)))
+        model = str(Recognizer(ModelConfig().method.build(clip), nano.tokenizer, ModelConfig()).save(tmp_path / "b16"))
+    result = run("classify", *originals, "--labels-file", tmp_path / "labels.txt", "--model", model, "--views", 1, "--json")
+    assert result.code == 0, result.err
+    assert len(result.json["results"]) == len(originals) == 32
+    assert all(found["label"] for found in result.json["results"])
+
+
+def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    data = ("--data", folder, "--model", "nano")
+    train = ("train", *data, "--out", out, "--novel-fraction", 0.4, "--epochs", 2, "--batch-size", 4)
+    result = run(*train, "--json")
+    assert result.code == 0, result.err
+    report = result.json
+    assert (len(report["base_classes"]), len(report["novel_classes"])) == (3, 2)
+    assert [row["method"] for row in report["rows"]] == ["frozen", "vclip", "vclip", "vclip"]
+    assert all(0 <= row["base"] <= 100 and 0 <= row["novel"] <= 100 for row in report["rows"])
+    for name in ("model/model.safetensors", "last/config.json", "report.html", "report.json", "metrics.jsonl"):
+        assert (out / name).is_file(), name
+    one_line(run(*train), 2, "holds a run", "--resume")
+    assert run(*train, "--resume", "--json").json["rows"] == report["rows"]
+    one_line(run(*train, "--resume", "--lr", 0.1), 2, "lr = ")
+    found = run("evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json").json["splits"]["all"]
+    assert (found["videos"], found["classes"]) == (20, 5)
+    assert (tmp_path / "eval" / "predictions_all.csv").is_file()
+    assert run("classify", video, "--labels", "cat spinning, key pacing", "--model", out).code == 0
+
+
+def test_methods_lists_what_train_accepts(run) -> None:
+    listed = run("methods", "--json").json
+    assert {"frozen", "finetuned", "vclip"} <= {method["name"] for method in listed["methods"]}
+    assert {"froster", "froster-paper", "none"} <= listed["distill"].keys()
+    assert "vclip" in run("methods").out
+
+
+LABELS = [
+    (["--labels", ""], 2, "no labels"),
+    (["--labels", "a,,b"], 2, "empty"),
+    (["--labels", "surfing, Surfing"], 2, "more than once"),
+    ([], 2, "--labels-file"),
+    (["--labels", "x" * 400 + ", b"], 2, "--truncate"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "word"), LABELS)
+def test_bad_labels(run, video: Path, arguments: list[str], code: int, word: str) -> None:
+    one_line(run("classify", video, "--model", "nano", *arguments), code, word)
+
+
+def test_a_latin_1_label_file(run, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_bytes("surfing\ncafé\n".encode("latin-1"))
+    one_line(run("classify", video, "-m", "nano", "--labels-file", tmp_path / "l.txt"), 2, "line 2", "UTF-8")
+
+
+class Bomb:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_models_that_cannot_be_loaded(run, video: Path, tmp_path: Path) -> None:
+    ask = ("classify", video, "--labels", "a, b", "--model")
+    nano = load("nano").save(tmp_path / "nano")
+    weights = nano / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    one_line(run(*ask, nano), 1, "model.safetensors")
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "boom")))
+    one_line(run(*ask, tmp_path / "bomb.pt"), 1, "bomb.pt")
+    torch.save({"a": Bomb(tmp_path / "boom")}, tmp_path / "bomb2.pt")
+    one_line(run(*ask, tmp_path / "bomb2.pt"), 1, "bomb2.pt")
+    assert not (tmp_path / "boom").exists()
+    (tmp_path / "empty").mkdir()
+    one_line(run(*ask, tmp_path / "empty"), 1, "config.json")
+    one_line(run(*ask, tmp_path / "no" / "such" / "folder"), 1, "no such")
+
+
+def test_offline_hub_says_what_to_do(run, video: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    one_line(run("classify", video, "--labels", "a, b"), 1, "openai/clip-vit-base-patch16", "nano")
+
+
+def manifest(path: Path, *rows: str, header: str = "path,label") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_bad_data(run, folder: Path, video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train = ("train", "--model", "nano", "--out", out, "--data")
+    one_line(run(*train, manifest(tmp_path / "m.csv", f"{video},a", "gone.mp4,b")), 1, "1 of 2 files", "gone.mp4")
+    one_line(run(*train, manifest(tmp_path / "m.csv", f"{video},a", f"{video},a")), 1, "two or more base classes")
+    one_line(run(*train, tmp_path / "nothing.csv"), 1, "nothing.csv")
+    one_line(run(*train, folder, "--method", "vclop"), 2, "vclip")
+    one_line(run(*train, folder, "--distill", "residul"), 2, "residual")
+    one_line(run(*train, folder, "--method", "frozen"), 2, "trains nothing")
+    one_line(run(*train, folder, "--novel-column", "zone"), 2, "zone")
+    one_line(run(*train, folder, "--tune", "ears"), 2, "tune")
+    (tmp_path / "labels.txt").write_text("surfing\nskiing\n")
+    unknown = ("evaluate", "--data", folder, "--model", "nano", "--labels-file", tmp_path / "labels.txt")
+    one_line(run(*unknown), 1, "unknown label")
+    assert not out.exists() or not list(out.glob("model*"))
+
+
+def test_bad_output_folders(run, folder: Path, tmp_path: Path) -> None:
+    train = ("train", "--model", "nano", "--data", folder, "--out")
+    (tmp_path / "file").write_text("x")
+    one_line(run(*train, tmp_path / "file"), 2, "is a file")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("x")
+    one_line(run(*train, tmp_path / "full"), 2, "something else")
+    one_line(run(*train, tmp_path / "file" / "below"), 1, "cannot write")
+    one_line(run("demo", "--out", tmp_path / "full"), 2, "something else")
+
+
+def test_unreadable_training_videos_are_counted(run, folder: Path, tmp_path: Path) -> None:
+    videos = sorted(folder.glob("*/*.mp4"))
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    rows = [f"{v},{v.parent.name},{'test' if i % 4 == 0 else 'train'}" for i, v in enumerate(videos)]
+    rows += [f"broken.mp4,{videos[0].parent.name},train", f"broken.mp4,{videos[0].parent.name},test"]
+    data = manifest(tmp_path / "m.csv", *rows, header="path,label,split")
+    report = run(
+        "train", "--model", "nano", "--data", data, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 4, "--json"
+    ).json
+    assert list(report["unreadable_in_training"].values()) == [1]
+    assert len(report["unreadable_in_test"]) == 1
+    assert report["test"]["base"]["videos"] == 6
+
+
+def test_usage_mistakes_exit_with_2(run) -> None:
+    assert run("classify").code == 2
+    assert run("train").code == 2
+    assert run("nonsense").code == 2
+    assert run("train", "--data", "x", "--out", "y", "--epochs", "0").code == 2
+
+
+def test_python_api(video: Path) -> None:
+    model = froster.load("nano")
+    labels = ["cat spinning", "fish bouncing", "moon glowing"]
+    found = model.classify(video, labels)
+    similarity = model.embed_text(labels) @ model.embed_video(video)
+    assert found.label == labels[int(similarity.argmax())]
+    assert float(model.embed_video(video).norm()) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(froster.UsageError, match="T = 8"):
+        model.embed_video(torch.zeros(5, 60, 60, 3, dtype=torch.uint8))
+    with pytest.raises(froster.VideoError, match=r"gone\.mp4"):
+        model.classify("gone.mp4", labels)
+
+
+def test_a_saved_model_is_the_same_model(video: Path, tmp_path: Path) -> None:
+    model = froster.load("nano")
+    model.save(tmp_path / "m")
+    again = froster.load(tmp_path / "m")
+    assert torch.equal(again.embed_video(video), model.embed_video(video))
+    assert torch.equal(again.embed_text(["a", "b"]), model.embed_text(["a", "b"]))
+    assert again.config == model.config
+
+
+def test_precision_is_validated(run, video: Path) -> None:
+    one_line(run("classify", video, "--labels", "a, b", "-m", "nano", "--precision", "int3"), 2, "bfloat16")

@@ -1,0 +1,109 @@
+"""The loop's promises: a killed run goes on exactly, two processes equal one, nothing half-written stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+WORKER = Path(__file__).with_name("train_worker.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*start, str(WORKER), *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
+
+
+def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def steps(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "step" in line]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    done = run(out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("kill", [("--kill-at", 1), ("--kill-at", 5), ("--kill-in-save", 2)])
+def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(out, *kill).returncode == -signal.SIGKILL
+    assert run(out).returncode == 0
+    for kind, state in weights(whole).items():
+        for name, tensor in state.items():
+            assert torch.equal(weights(out)[kind][name], tensor), (kind, name)
+    assert steps(out) == steps(whole)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["epoch-0003"]
+
+
+def test_steps_are_numbered_and_the_loss_falls(whole: Path) -> None:
+    lines = steps(whole)
+    assert [line["step"] for line in lines] == list(range(1, 10))
+    assert lines[-1]["ce"] < lines[0]["ce"]
+    assert abs(lines[0]["distill_t"]) < 1e-5, "the student's text starts as the teacher's"
+    assert lines[0]["distill_v"] > 1e-3, "neighbour attention differs from plain CLIP from the start"
+    first = lines[0]
+    assert abs(first["loss"] - first["ce"] - 2 * first["distill_v"] - 2 * first["distill_t"]) < 1e-4
+
+
+def test_average_is_the_mean_of_the_epochs_from_the_second(tmp_path: Path) -> None:
+    """Three epochs: the average holds two, so the second epoch's weights are twice the average less the last."""
+    out = tmp_path / "run"
+    assert run(out, "--kill-at", 7).returncode == -signal.SIGKILL  # in epoch 3
+    second = load_file(out / "checkpoints" / "epoch-0002" / "student.safetensors")
+    assert run(out).returncode == 0
+    found = weights(out)
+    for name, tensor in second.items():
+        mean = (tensor + found["last"][name]) / 2
+        torch.testing.assert_close(found["average"][name], mean, atol=1e-6, rtol=1e-5)
+
+
+def test_two_processes_are_one_with_the_same_global_batch(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = run(out, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = steps(whole), steps(out)
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        for key in ("loss", "ce", "distill_v", "distill_t", "grad_norm"):
+            assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (a["step"], key, a[key], b[key])
+        assert a["template"] == b["template"]
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", "--batch", 7, processes=2)
+    assert done.returncode != 0
+    assert "cannot be shared out evenly over 2 processes" in done.stderr
+
+
+def test_a_full_disk_gives_one_line_and_keeps_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = run(out, "--limit", 200_000)
+    assert done.returncode == 1
+    assert "froster: cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((out / "checkpoints").iterdir())
+
+
+def test_another_run_s_checkpoint_is_refused(whole: Path) -> None:
+    done = run(whole, "--epochs", 4)
+    assert done.returncode == 1
+    assert "holds a run with epochs = 3, not 4" in done.stderr

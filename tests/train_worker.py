@@ -1,0 +1,85 @@
+"""A small real training run as a process of its own, for tests that kill it or start several.
+
+    python train_worker.py OUT [--epochs 3] [--batch 8] [--kill-at STEP | --kill-in-save EPOCH] [--limit BYTES]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from froster.checkpoint import Checkpoints
+from froster.distill import Distill
+from froster.distributed import process_group
+from froster.errors import FrosterError
+from froster.experiment import fine_tune
+from froster.methods import VCLIP
+from froster.progress import progress
+from froster.recognizer import load
+from froster.training import Recipe
+from froster.world.clips import WorldClips
+from froster.world.sets import SETS, Videos
+
+
+def small_world(base) -> WorldClips:
+    """Noise with labels: learning it is not the point."""
+    frames = torch.randint(0, 256, (24, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    classes = SETS["base"].classes[:5]
+    return WorldClips(Videos(frames, torch.arange(24) % 5, classes), base.config.sampling, train=True)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--kill-in-save", type=int)
+    parser.add_argument("--limit", type=int, help="largest file that may be written, in bytes")
+    args = parser.parse_args()
+    if args.limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (args.limit, args.limit))
+    torch.set_num_threads(1)
+    if args.kill_in_save:
+        real = Checkpoints.save
+
+        def save(self, epoch, modules, *rest):
+            if epoch == args.kill_in_save:
+                part = self.path(epoch).with_name(f".{self.path(epoch).name}.part")
+                part.mkdir(parents=True)
+                (part / "student.safetensors").write_bytes(b"half a file")
+                die()
+            real(self, epoch, modules, *rest)
+
+        Checkpoints.save = save  # type: ignore[method-assign]
+    base = load("nano", device="cpu")
+    recipe = Recipe(epochs=args.epochs, batch_size=args.batch, lr=1e-3, warmup_epochs=1, precision="float32")
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        if step == args.kill_at:
+            die()
+
+    with process_group() as (rank, _), progress(quiet=True) as bars:
+        clips = small_world(base)
+        _, trained = fine_tune(
+            base, VCLIP(), Distill(), recipe, clips, clips.videos.classes, args.out, bars, "test", log=log
+        )
+        if rank == 0:
+            torch.save({"last": trained.last, "average": trained.average}, args.out / "weights.pt")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except FrosterError as error:
+        sys.exit(f"froster: {error}")
