@@ -72,7 +72,7 @@ class Classification:
 
 
 class Recognizer:
-    """A video network with its tokenizer: classify, embed, save."""
+    """A video network with its tokenizer: classify, embed, save. `origin` says what the weights were taken for."""
 
     def __init__(
         self,
@@ -82,7 +82,9 @@ class Recognizer:
         *,
         device: torch.device | None = None,
         precision: Precision = "auto",
+        origin: str = "froster",
     ):
+        self.origin = origin
         self.device = device or pick_device()
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
@@ -185,6 +187,7 @@ def load(
     folder = NANO if str(source) == "nano" else Path(source)
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"  # the output folder of a training run
+    origin = "froster"
     if is_model_folder(folder):
         model, tokenizer, config = load_folder(folder)
     else:
@@ -192,7 +195,13 @@ def load(
         tokenizer = Tokenizer.find(source if Path(source).exists() else None)
         config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
         model = config.method.build(clip)
-    return Recognizer(model, tokenizer, config, device=pick_device(device), precision=precision)
+        origin = "; ".join([report.format, *(f"ignored {name}" for name in report.ignored), *report.notes])
+    if tokenizer.vocab_size != model.clip.config.text.vocab:
+        raise CheckpointError(
+            f"{source}: the model has {model.clip.config.text.vocab} token embeddings, "
+            f"its tokenizer {tokenizer.vocab_size} tokens"
+        )
+    return Recognizer(model, tokenizer, config, device=pick_device(device), precision=precision, origin=origin)
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -215,6 +224,9 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: cannot be read: {error}") from error
     with torch.device("meta"):
-        clip = CLIP(architecture)
-    strict_load(clip, state)
-    return config.method.build(clip), Tokenizer.from_file(folder / "tokenizer.json"), config
+        model = config.method.build(CLIP(architecture))
+    try:
+        strict_load(model.clip, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights}: {error}") from None
+    return model, Tokenizer.from_file(folder / "tokenizer.json"), config

@@ -40,7 +40,7 @@ def announce(model: Recognizer, source: str | None) -> None:
     vision = model.clip.config.vision
     dtype = str(model.dtype).removeprefix("torch.")
     console.print(
-        f"model {source or DEFAULT_MODEL} ({model.config.method.name}, {vision.image_size} px, "
+        f"model {source or DEFAULT_MODEL} ({model.origin}; {model.config.method.name}, {vision.image_size} px, "
         f"{model.config.sampling.frames} frames {model.config.sampling.kind}) on {model.device} in {dtype}",
         highlight=False,
     )
