@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,8 +78,10 @@ def flat_weights(content: Any) -> State:
 
 def _read_pickle(path: Path, is_zip: bool) -> dict[str, Any]:
     try:
-        # Mapped, not read: a training checkpoint is mostly teacher and optimizer, which nobody asks for.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, which the user can do nothing about
+            # Mapped, not read: a training checkpoint is mostly teacher and optimizer, which nobody asks for.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # a cut-off archive, a foreign pickle and a forbidden class raise unrelated types
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         cause = f"it holds a {found[1]}, and only tensors are loaded" if found else _first_line(error)
