@@ -4,6 +4,9 @@ Stills of the world are rendered once; captions are written anew at every use. F
 tower alone learns which words stand in the caption (a linear head, thrown away later): nouns come ten times faster that
 way than from contrast alone, which the scenes solve. Then both towers learn by contrast, the words going on beside it.
 The logit scale is not learnt: it follows a schedule to 60, so that a cosine weighs about what it weighs in CLIP.
+
+On one thread of a shared machine the default recipe takes 38 minutes; the accuracies of what ships are in
+`nano/report.json`, measured on held-out stills.
 """
 
 from __future__ import annotations

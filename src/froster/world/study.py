@@ -28,12 +28,12 @@ from rich.progress import Progress, TaskID
 
 from froster.distill import distill_preset
 from froster.evaluation import harmonic_mean
-from froster.experiment import EvalSet, default_recipe, fine_tune, frozen_state, measure, with_weights
+from froster.experiment import EvalSet, default_recipe, fine_tune, measure, with_weights
 from froster.files import write_text
 from froster.methods import VCLIP, FineTuned, Method
 from froster.progress import console, progress
 from froster.recognizer import Recognizer, load
-from froster.weights import ensemble, interpolate
+from froster.weights import ensemble
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Split, render_set
 
@@ -57,7 +57,8 @@ def evaluation_sets(base: Recognizer, videos: int, bars: Progress) -> list[EvalS
     drawn: list[tuple[str, str, Split]] = [("val", "base", "val"), *((name, name, "test") for name in TEST_SETS)]
     for name, source, split in drawn:
         classes = SETS[source].classes
-        per_class = -(-videos // len(classes))
+        # Choosing a rate compares means over the seeds, for which half as many videos do.
+        per_class = -(-(videos // 2 if name == "val" else videos) // len(classes))
         bar = bars.add_task(f"render {name}", total=per_class * len(classes), note="")
         rendered = render_set(source, per_class, split=split, progress=partial(show_done, bars, bar))
         sets.append(EvalSet(name, WorldClips(rendered, base.config.sampling, train=False), classes))
@@ -83,17 +84,16 @@ def run_cell(
     base: Recognizer, arm: str, rate: float, seed: int, sets: list[EvalSet], frozen: dict[str, torch.Tensor],
     folder: Path, bars: Progress,
 ) -> dict[str, Scores]:  # fmt: skip
-    """Tune once; measure the epoch average, the last epoch, half-way to frozen, and the sum of outputs with frozen."""
+    """Tune once; measure the epoch average, the last epoch, and the sum of the average's outputs with the frozen ones."""
     method, distill = ARMS[arm]
     recipe = dataclasses.replace(default_recipe(base), lr=rate, seed=seed)
     train_set = WorldClips(render_set("base", SHOTS, seed, "train"), base.config.sampling, train=True, seed=seed)
     student, trained = fine_tune(
         base, method, distill_preset(distill), recipe, train_set, SETS["base"].classes, folder, bars, f"{arm} {rate:g} {seed}"
     )
-    half = interpolate(frozen_state(base, student), trained.average, 0.5)
     logits = {
         name: logits_of(with_weights(student, state), sets, bars, name)
-        for name, state in (("average", trained.average), ("last", trained.last), ("blend", half))
+        for name, state in (("average", trained.average), ("last", trained.last))
     }
     logits["ensemble"] = {key: ensemble(frozen[key], x) for key, x in logits["average"].items()}
     return {name: scores_of(x, sets) for name, x in logits.items()}
@@ -147,7 +147,7 @@ def tables(out: Path) -> str:
     best = chosen_rates(cells)
     for arm, rate in sorted({(cell["arm"], cell["rate"]) for cell in cells}):
         own = [cell for cell in cells if (cell["arm"], cell["rate"]) == (arm, rate)]
-        for weights in ("average", "last", "blend", "ensemble"):
+        for weights in ("average", "last", "ensemble"):
             values = [spread([cell["results"][weights][c] for cell in own]) for c in COLUMNS]
             mark = " (chosen)" if best[arm] == rate else ""
             lines.append(f"| {arm} | {rate:g}{mark} | {weights}, {len(own)} seeds | {' | '.join(values)} |")

@@ -87,6 +87,6 @@ def examine(clip: CLIP, tokenizer: Tokenizer, exam: Exam) -> dict[str, float]:
             images, classes([[f"a photo of a {colour} {noun}"] for noun in NOUNS for colour in COLOURS]), pairs
         ),
         "verb_given_noun": 100 * float((guesses == verb_truth).float().mean()),
-        "logit_scale": float(clip.logit_scale.exp()),
+        "logit_scale": float(clip.logit_scale.detach().exp()),
     }
     return {key: round(value, 2) for key, value in scores.items()}
