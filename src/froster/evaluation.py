@@ -42,12 +42,12 @@ class Predictions:
 
     def top(self, k: int) -> float:
         """Top-k accuracy in per cent, unreadable videos counted wrong."""
-        return 100 * (self.ranks() < k).float().mean().item()
+        return percent(self.ranks() < k)
 
     def per_class(self) -> dict[str, float]:
-        hit = (self.ranks() < 1).float()
+        hit = self.ranks() < 1
         return {
-            name: 100 * hit[self.labels == i].mean().item()
+            name: percent(hit[self.labels == i])
             for i, name in enumerate(self.classes)
             if (self.labels == i).any()
         }
@@ -76,6 +76,11 @@ class Predictions:
             name = self.names[i] if self.names else str(i)
             table.writerow([name, self.classes[int(self.labels[i])], best, ranks[i] if readable else "", *scores])
         write_text(path, buffer.getvalue())
+
+
+def percent(hits: Tensor) -> float:
+    """The share of true values, counted exactly."""
+    return 100 * int(hits.sum()) / len(hits)
 
 
 def standard_error(percent: float, count: int) -> float:

@@ -95,8 +95,8 @@ def split(
     Raises DataError when fewer than two base classes have training videos, UsageError on a novel class that does not
     exist.
     """
-    classes = sorted({item.label for item in items})
     train, test, notes = train_and_test(items, holdout, split_seed)
+    classes = sorted({item.label for item in (*train, *test)})
     trainable = Counter(item.label for item in train)
     if novel is None:
         novel = draw_novel(classes, trainable, novel_fraction, split_seed) if novel_fraction > 0 else []
@@ -109,7 +109,7 @@ def split(
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
     if len(base) < 2:
         raise DataError(f"two or more base classes with training videos are needed, found {len(base)}: {', '.join(base)}")
-    novel_test = [item for item in test if item.label in novel] or [item for item in items if item.label in novel]
+    novel_test = [item for item in test if item.label in novel] or [item for item in train if item.label in novel]
     return Split(
         base,
         sorted(novel),
