@@ -69,7 +69,7 @@ def nano_config(vocab: int) -> CLIPConfig:
     """1.5 million parameters: three blocks of width 128 in each tower, a convolutional stem, 26 image tokens."""
     vision = VisionConfig(image_size=60, patch_size=12, width=128, layers=3, heads=4, stem=True)
     text = TextConfig(context=256, vocab=vocab, width=128, layers=3, heads=4)
-    # The exact GELU is one fused operation: on a processor a step takes a fifth less than with CLIP's quick one.
+    # The exact GELU is one fused operation: on a processor a step is some 12 % faster than with CLIP's quick one.
     return CLIPConfig(vision, text, embed_dim=128, activation="gelu")
 
 
