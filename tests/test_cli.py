@@ -275,3 +275,9 @@ def test_a_saved_model_is_the_same_model(video: Path, tmp_path: Path) -> None:
 
 def test_precision_is_validated(run, video: Path) -> None:
     one_line(run("classify", video, "--labels", "a, b", "-m", "nano", "--precision", "int3"), 2, "bfloat16")
+
+
+def test_square_brackets_in_a_file_name_are_shown(run, video: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "Talk [bold].mp4"
+    odd.write_bytes(video.read_bytes())
+    assert "Talk [bold].mp4" in run("classify", odd, "--labels", "a [red], b", "-m", "nano").out

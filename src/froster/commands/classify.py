@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from froster.commands.common import load_model
 from froster.errors import UsageError, VideoError
-from froster.progress import progress
+from froster.progress import output, progress
 from froster.recognizer import DEFAULT_MODEL, Recognizer
 from froster.text.prompts import check_labels, read_labels, split_labels
 
@@ -75,10 +74,10 @@ def show(results: list[dict[str, Any]]) -> None:
     for result in results:
         name = Path(result["video"]).name
         if "error" in result:
-            table.add_row(name, f"[red]{result['error']}[/red]", "", "")
+            table.add_row(name, result["error"], "", "", style="red")
         for i, entry in enumerate(result.get("scores", [])):
             bar = "█" * round(20 * entry["score"])
             style = "bold" if i == 0 else "dim"
             table.add_row(name if i == 0 else "", entry["label"], f"{100 * entry['score']:.1f} %", bar, style=style)
-    Console().print(table)
+    output.print(table)
 

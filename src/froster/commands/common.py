@@ -42,7 +42,6 @@ def announce(model: Recognizer, source: str | None) -> None:
     console.print(
         f"model {source or DEFAULT_MODEL} ({model.origin}; {model.config.method.name}, {vision.image_size} px, "
         f"{model.config.sampling.frames} frames {model.config.sampling.kind}) on {model.device} in {dtype}",
-        highlight=False,
     )
 
 

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from froster.commands.common import announce, load_model, parse_where
 from froster.errors import DataError
 from froster.evaluation import Predictions, evaluate, over_splits
 from froster.files import claim_folder, write_text
-from froster.progress import console, progress
+from froster.progress import console, output, progress
 from froster.splits import TEST_WORDS
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import check_labels, read_labels
@@ -107,14 +106,14 @@ def show(report: dict[str, Any]) -> None:
             name, str(result["videos"]), f"{result['top1']:.2f} ± {result['standard_error']:.2f}",
             f"{result['top5']:.2f}", str(result["unreadable"]),
         )  # fmt: skip
-    Console().print(table)
+    output.print(table)
     if "over_splits" in report:
         top1 = report["over_splits"]["top1"]
-        console.print(f"top-1 over {top1['splits']} splits: {top1['mean']:.2f} ± {top1['std']:.2f}", highlight=False)
+        console.print(f"top-1 over {top1['splits']} splits: {top1['mean']:.2f} ± {top1['std']:.2f}")
     classes = Table("class", "top-1", box=None, pad_edge=False)
     for name, accuracy in next(iter(report["splits"].values()))["per_class"].items():
         classes.add_row(name, f"{accuracy:.1f}")
-    Console().print(classes)
+    output.print(classes)
     for result in report["splits"].values():
         for message in result["errors"]:
-            console.print(f"unreadable, scored wrong: {message}", highlight=False)
+            console.print(f"unreadable, scored wrong: {message}")

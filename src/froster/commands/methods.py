@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from froster.distill import PRESETS
 from froster.methods import METHODS
+from froster.progress import output
 
 
 def run(as_json: bool) -> None:
@@ -30,11 +30,11 @@ def run(as_json: bool) -> None:
     for method in METHODS.values():
         options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(method))
         table.add_row(method.name, method.summary, options, method.reference)
-    Console().print(table)
+    output.print(table)
     kinds = Table("distill", "projector", "distance", "level", "reduction", "features", title="froster train --distill")
     kinds.title_justify = "left"
     for name, preset in PRESETS.items():
         kinds.add_row(
             name, preset.kind, preset.distance, preset.level, preset.reduction, "unit" if preset.unit else "raw"
         )
-    Console().print(kinds)
+    output.print(kinds)

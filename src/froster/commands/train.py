@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -23,7 +22,7 @@ from froster.experiment import EvalSet, Row, default_recipe, fine_tune, frozen_s
 from froster.files import claim_folder, write_text
 from froster.loggers import open_logger
 from froster.methods import Method, method_from_dict
-from froster.progress import console, progress
+from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.splits import Split, split
 from froster.text.descriptions import describe, read_descriptions
@@ -137,7 +136,7 @@ def prepare_folder(out: Path, resume: bool) -> None:
     if holds_run and not resume:
         raise UsageError(f"{out} holds a run: pass --resume to go on with it, or choose another --out")
     if resume and not holds_run:
-        console.print(f"{out} holds no checkpoint yet: starting from the beginning", highlight=False)
+        console.print(f"{out} holds no checkpoint yet: starting from the beginning")
     claim_folder(out, "metrics.jsonl", "choose another --out")
 
 
@@ -149,7 +148,7 @@ def describe_split(parts: Split, recipe: Recipe, method: Method, loss: Distill) 
         *parts.notes,
         f"{method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size}, learning rate {recipe.lr:g}",
     ):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def dataset(
@@ -237,17 +236,17 @@ def show(out: Path, rows: list[Row], trained: Trained) -> None:
             row.method, row.weights, cell(row.top1("base")), cell(row.top1("novel")), cell(row.hm),
             style="bold" if i == 1 else "",
         )  # fmt: skip
-    Console().print(table)
+    output.print(table)
     for name, word in (("base", "gained on base classes"), ("novel", "kept on novel classes")):
         before, after = rows[0].top1(name), rows[1].top1(name)
         if before is not None and after is not None:
-            console.print(f"{word}: {before:.1f} -> {after:.1f} ({after - before:+.1f})", highlight=False)
+            console.print(f"{word}: {before:.1f} -> {after:.1f} ({after - before:+.1f})")
     for message, count in trained.unreadable.items():
-        console.print(f"skipped in training, {count} times: {message}", highlight=False)
+        console.print(f"skipped in training, {count} times: {message}")
     for predictions in rows[1].predictions.values():
         for _, message in predictions.errors:
-            console.print(f"unreadable, scored wrong: {message}", highlight=False)
-    console.print(f"model: {out / 'model'}   report: {out / 'report.html'}", highlight=False)
+            console.print(f"unreadable, scored wrong: {message}")
+    console.print(f"model: {out / 'model'}   report: {out / 'report.html'}")
 
 
 def digest(items: Sequence[Item]) -> str:

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -24,7 +23,7 @@ from froster.files import claim_folder, write_text
 from froster.insight import page
 from froster.insight.plots import Bars, Clip, Verdict, accuracy_bars, classified_clips, training_curves
 from froster.methods import VCLIP
-from froster.progress import console, progress
+from froster.progress import console, output, progress
 from froster.recognizer import Recognizer, load
 from froster.training import Trained
 from froster.weights import interpolate
@@ -152,13 +151,12 @@ def show(rows: list[Row], out: Path, seconds: float) -> None:
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
         table.add_row(row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style)
-    Console().print(table)
+    output.print(table)
     console.print(
         f"\naccuracy in per cent, one seed; one standard error is about {error(rows[0], 'novel'):.0f} points, so small "
         f"differences mean nothing (docs/lab.md has many seeds)\n{seconds:.0f} s. Report: {out / 'report.html'}\n"
         f'try: froster classify {next((out / "videos").glob("*.mp4"))} --model {out / "froster"} '
         f'--labels "cat spinning, boat pacing, bird hopping"',
-        highlight=False,
     )
 
 

@@ -184,7 +184,7 @@ def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> dict[str, float]
                     "zero_shot": scores,
                 }
                 save_nano(run.clip, run.tokenizer, out, report)
-                console.print(f"step {step + 1}  {seconds} s  loss {loss:.3f}  {json.dumps(scores)}", highlight=False)
+                console.print(f"step {step + 1}  {seconds} s  loss {loss:.3f}  {json.dumps(scores)}")
     return scores
 
 

@@ -183,7 +183,7 @@ def main() -> None:
         torch.set_num_threads(values.threads)
         part, of = map(int, values.shard.split("/"))
         run(values.out, values.arms, values.rates, values.seeds, values.videos, (part, of))
-    console.print(f"rates chosen on held-out base videos: {chosen_rates(read_cells(values.out))}", highlight=False)
+    console.print(f"rates chosen on held-out base videos: {chosen_rates(read_cells(values.out))}")
     print(tables(values.out))
 
 
