@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -281,3 +283,48 @@ def test_square_brackets_in_a_file_name_are_shown(run, video: Path, tmp_path: Pa
     odd = tmp_path / "Talk [bold].mp4"
     odd.write_bytes(video.read_bytes())
     assert "Talk [bold].mp4" in run("classify", odd, "--labels", "a [red], b", "-m", "nano").out
+
+
+def test_options_that_do_not_exist_are_refused(run, folder: Path, tmp_path: Path) -> None:
+    train = ("train", "--model", "nano", "--data", folder, "--out", tmp_path / "run")
+    for option in ("--distance", "--level", "--pad"):
+        one_line(run(*train, option, "foo"), 2, option.strip("-"), "'foo'")
+    one_line(run(*train, "--device", "foo"), 2, "foo")
+    one_line(run(*train, "--novel-column", "Zone"), 2, "no column 'Zone'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_saving_never_overwrites_something_else(tmp_path: Path) -> None:
+    model = froster.load("nano")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("mine", "file"):
+        with pytest.raises(froster.UsageError, match="not overwritten"):
+            model.save(tmp_path / name)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    with pytest.raises(froster.UsageError, match="list of names"):
+        model.embed_text("golf")  # type: ignore[arg-type]
+
+
+def test_a_damaged_config_is_one_line(run, video: Path, tmp_path: Path) -> None:
+    folder = load("nano").save(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    for change in ({"views": "x"}, {"method": {"name": "vclip", "pad": "q"}}, {"architecture": {}}):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        assert run("classify", video, "--labels", "a, b", "--model", folder).code in (1, 2)
+    config["architecture"]["vision"]["heads"] = 0
+    (folder / "config.json").write_text(json.dumps(config))
+    one_line(run("classify", video, "--labels", "a, b", "--model", folder), 1, "config.json")
+
+
+def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--data", folder, "--model", "nano", "--out", tmp_path / "run", "--epochs", 200, "--workers", 2]
+    command = [sys.executable, "-m", "froster", "train", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not list((tmp_path / "run" / "checkpoints").glob("epoch-*")):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "froster: stopped" in err and "Traceback" not in err

@@ -31,6 +31,12 @@ def test_unreadable_videos_count_as_wrong() -> None:
     assert p.summary()["unreadable"] == 1
 
 
+def test_a_model_that_cannot_tell_gets_no_credit() -> None:
+    flat = Predictions(["a", "b"], torch.tensor([0, 1, 1, 1]), torch.zeros(4, 2))
+    assert flat.top(1) == 25.0
+    assert flat.top(2) == 100.0
+
+
 def test_top_5_of_three_classes_does_not_credit_an_unreadable_video() -> None:
     assert predictions().top(5) == 75.0
 

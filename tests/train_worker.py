@@ -69,7 +69,7 @@ def main() -> None:
         if step == args.kill_at:
             die()
 
-    with process_group() as (rank, _), progress(quiet=True) as bars:
+    with process_group("cpu") as (rank, _), progress(quiet=True) as bars:
         clips = small_world(base)
         _, trained = fine_tune(
             base, VCLIP(), Distill(), recipe, clips, clips.videos.classes, args.out, bars, "test", log=log

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from froster.errors import CheckpointError, UsageError
-from froster.files import atomic_folder
+from froster.files import atomic_folder, cannot_write
 
 State = dict[str, Tensor]
 
@@ -59,20 +59,38 @@ class Checkpoints:
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}"
 
-    def save(self, epoch: int, modules: dict[str, nn.Module], optimizer: Any, average: RunningMean, run: dict) -> None:
+    def save(
+        self,
+        epoch: int,
+        modules: dict[str, nn.Module],
+        optimizer: Any,
+        average: RunningMean,
+        unreadable: dict[str, int],
+        run: dict,
+    ) -> None:
         """Raises FrosterError when the disk is full; what was there before stays."""
         with atomic_folder(self.path(epoch)) as part:
             for name, module in modules.items():
                 save_file(cpu_state(module), part / f"{name}.safetensors")
             if average.count:
                 save_file(average.mean, part / "average.safetensors")
-            torch.save(optimizer.state_dict(), part / "optimizer.pt")
-            state = {"epoch": epoch, "averaged": average.count, "run": run}
+            try:
+                torch.save(optimizer.state_dict(), part / "optimizer.pt")
+            except RuntimeError as error:  # what a full disk looks like from inside torch's archive writer
+                raise cannot_write(part / "optimizer.pt", error) from error
+            state = {"epoch": epoch, "averaged": average.count, "unreadable": unreadable, "run": run}
             (part / "state.json").write_text(json.dumps(state, indent=1))
         for old in self.epochs()[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old), ignore_errors=True)
 
-    def resume(self, modules: dict[str, nn.Module], optimizer: Any, average: RunningMean, run: dict) -> int:
+    def resume(
+        self,
+        modules: dict[str, nn.Module],
+        optimizer: Any,
+        average: RunningMean,
+        unreadable: dict[str, int],
+        run: dict,
+    ) -> int:
         """Load the newest checkpoint; returns the number of epochs done, 0 where there is none.
 
         Raises UsageError when the checkpoint belongs to a run with other settings or other data.
@@ -87,6 +105,7 @@ class Checkpoints:
             for name, module in modules.items():
                 module.load_state_dict(load_file(folder / f"{name}.safetensors"))
             optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+            unreadable.update(state["unreadable"])
             average.count = state["averaged"]
             average.mean = load_file(folder / "average.safetensors") if average.count else {}
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from froster import __version__
+from froster import __version__, interrupt
 from froster.errors import FrosterError
 
 app = typer.Typer(
@@ -37,11 +37,12 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
+        interrupt.install()
         app()
     except FrosterError as error:
         fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("stopped; what was finished is kept", 130)
+    except MemoryError:
+        fail("out of memory: try a smaller --batch-size", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

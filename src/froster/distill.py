@@ -16,7 +16,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.errors import UsageError
+from froster.errors import UsageError, one_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Distill:
     """Over the frames (or videos) and over the classes."""
     unit: bool = True
     """Distil unit-length features, as the code does. False: raw features, as eq. 7 is printed."""
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, "residual", "mlp", "plain", "none")
+        one_of("distance", self.distance, "cosine", "l2", "mse")
+        one_of("level", self.level, "frame", "video")
+        one_of("reduction", self.reduction, "mean", "sum")
 
 
 PRESETS = {

@@ -13,6 +13,12 @@ class UsageError(FrosterError):
     exit_code = 2
 
 
+def one_of(option: str, value: object, *choices: str) -> None:
+    """Raises UsageError unless `value` is one of the choices."""
+    if value not in choices:
+        raise UsageError(f"{option} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+
+
 class VideoError(FrosterError):
     """A video of which no frame can be had. Names the file and the cause."""
 

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from froster.clip.model import normalise
 from froster.files import write_text
-from froster.methods import VideoCLIP
+from froster.interrupt import check, ignore
+from froster.methods import VideoCLIP, pool
 from froster.precision import autocast
 from froster.video.dataset import collate
 
@@ -35,9 +36,13 @@ class Predictions:
     names: list[str] | None = None
 
     def ranks(self) -> Tensor:
-        """How many classes score higher than the right one, (N,): 0 is a hit; beyond any k for an unreadable video."""
+        """Place of the right class, (N,): 0 is a hit; beyond any k for an unreadable video.
+
+        Of equal scores the earlier class comes first, as in `argmax`, so a model that cannot tell gets no credit.
+        """
         right = self.logits.gather(1, self.labels[:, None])
-        above = (self.logits > right).sum(1)
+        earlier = torch.arange(len(self.classes)) < self.labels[:, None]
+        above = ((self.logits > right) | ((self.logits == right) & earlier)).sum(1)
         return torch.where(right[:, 0].isnan(), torch.iinfo(torch.long).max, above)
 
     def top(self, k: int) -> float:
@@ -118,12 +123,14 @@ def embed_dataset(
     count = len(dataset)  # type: ignore[arg-type]
     embeddings = torch.full((count, model.clip.config.embed_dim), float("nan"))
     errors: list[tuple[int, str]] = []
-    for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate):
+    for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=ignore):
+        check()
         errors += batch.errors
         if len(batch.labels):
             B, V = batch.frames.shape[:2]
             with autocast(device, dtype):
-                z = model.encode_video(normalise(batch.frames.to(device).flatten(0, 1))).float()
+                z = model.encode_frames(normalise(batch.frames.to(device).flatten(0, 1)))
+            z = pool(z.float(), model.pooling)
             embeddings[batch.indices] = z.unflatten(0, (B, V)).sum(1).cpu()
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,9 @@ from torch.utils.data import Dataset
 
 from froster.checkpoint import State, cpu_state
 from froster.distill import Distill
-from froster.errors import UsageError
 from froster.evaluation import Predictions, evaluate, harmonic_mean
 from froster.loggers import Log
-from froster.methods import Frozen, Method, method_dict
+from froster.methods import Method, method_dict
 from froster.recognizer import ModelConfig, Recognizer
 from froster.task import Task
 from froster.training import Recipe, Trained, freeze, train
@@ -106,7 +106,7 @@ def student_of(base: Recognizer, method: Method) -> Recognizer:
     """A copy of `base` turned into `method`'s network; the weights are those of `base`."""
     model = method.build(copy.deepcopy(base.clip))
     config = dataclasses.replace(base.config, method=method)
-    return Recognizer(model, base.tokenizer, config, device=base.device)
+    return Recognizer(model, base.tokenizer, config, device=base.device, precision=base.precision)
 
 
 def fine_tune(
@@ -127,8 +127,6 @@ def fine_tune(
 
     Returns the student (holding the last epoch's weights) and the weights a run ends with.
     """
-    if isinstance(method, Frozen) and method.name == Frozen.name:
-        raise UsageError("the method frozen trains nothing; choose another, for example --method vclip")
     student = student_of(base, method)
     freeze(student.model, recipe.tune)
     # Projectors start from the seed alone, whatever was drawn before.
@@ -152,18 +150,31 @@ def fine_tune(
         train_set,
         recipe,
         out,
-        run={"method": method_dict(method), "distill": dataclasses.asdict(distill), "classes": classes, **(run or {})},
+        run={
+            "method": method_dict(method),
+            "distill": dataclasses.asdict(distill),
+            "classes": classes,
+            "start": fingerprint(base),
+            "input": student.config.to_dict(),
+            **(run or {}),
+        },
         on_step=on_step,
     )
     student.model.eval().requires_grad_(False)
     return student, trained
 
 
+def fingerprint(model: Recognizer) -> str:
+    """Tells the starting weights of one run from those of another, and the type they are computed in."""
+    sums = [float(tensor.double().abs().sum()) for tensor in cpu_state(model.clip).values()]
+    return hashlib.sha256(repr((sums, str(model.dtype))).encode()).hexdigest()[:16]
+
+
 def with_weights(student: Recognizer, state: State, config: ModelConfig | None = None) -> Recognizer:
     """The same network with other weights of it."""
     model = copy.deepcopy(student.model)
     model.load_state_dict(state)
-    return Recognizer(model, student.tokenizer, config or student.config, device=student.device)
+    return Recognizer(model, student.tokenizer, config or student.config, device=student.device, precision=student.precision)
 
 
 def frozen_state(base: Recognizer, student: Recognizer) -> State:

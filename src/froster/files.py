@@ -46,7 +46,12 @@ def replace_folder(part: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
         os.rename(path, old)
-    os.rename(part, path)
+    try:
+        os.rename(part, path)
+    except OSError:
+        if old.exists():
+            os.rename(old, path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -69,7 +74,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def flush(path: Path) -> None:
@@ -90,6 +95,7 @@ def claim_folder(path: Path, marker: str, again: str) -> None:
         raise UsageError(f"{path} exists and holds something else: {again}")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / marker).touch()
+        if not (path / marker).exists():
+            (path / marker).touch()
     except OSError as error:
         raise cannot_write(path, error) from error

@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from froster.errors import UsageError
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 # Below this width the casts cost more than the matrix units save (the nano CLIP, width 128, is about half as fast).
@@ -13,8 +15,15 @@ SMALLEST_BF16_WIDTH = 512
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or CUDA where there is one, or the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The named device, or CUDA where there is one, or the CPU. Raises UsageError on one that is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def pick_dtype(device: torch.device, width: int, precision: Precision = "auto") -> torch.dtype:

@@ -19,7 +19,7 @@ from froster.clip.model import CLIP, CLIPConfig, normalise, unit
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, UsageError
 from froster.files import atomic_folder
-from froster.methods import VCLIP, Frozen, Method, VideoCLIP, method_dict, method_from_dict
+from froster.methods import VCLIP, Frozen, Method, VideoCLIP, method_dict, method_from_dict, pool
 from froster.precision import Precision, autocast, pick_device, pick_dtype
 from froster.text.bank import PromptBank
 from froster.text.prompts import KINETICS_28, check_labels
@@ -51,10 +51,13 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The inverse; what is missing has its default."""
+        views = values.get("views", cls.views)
+        if not isinstance(views, int) or views < 1:
+            raise ValueError(f"views is {views!r}")
         return cls(
             method_from_dict(values["method"]),
             Sampling(**{"kind": "dense", **values.get("sampling", {})}),
-            values.get("views", cls.views),
+            views,
             tuple(values.get("templates", KINETICS_28)),
         )
 
@@ -84,13 +87,13 @@ class Recognizer:
         precision: Precision = "auto",
         origin: str = "froster",
     ):
-        self.origin = origin
+        self.origin, self.precision = origin, precision
         self.device = device or pick_device()
         self.model = model.to(self.device).eval()
         self.tokenizer = tokenizer
         self.config = config
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
-        self._classes: tuple[tuple[str, ...], Tensor] | None = None
+        self._classes: tuple[tuple[object, ...], Tensor] | None = None
 
     @property
     def clip(self) -> CLIP:
@@ -106,7 +109,9 @@ class Recognizer:
 
         The last label set is remembered, so that many videos cost one pass over the text.
         """
-        key = tuple(labels)
+        if isinstance(labels, str):
+            raise UsageError(f"labels must be a list of names, not the one text {labels!r}")
+        key: tuple[object, ...] = (truncate, *labels)
         if self._classes is None or self._classes[0] != key:
             check_labels(list(labels))
             with autocast(self.device, self.dtype):
@@ -163,11 +168,14 @@ class Recognizer:
         else:
             frames = self.read_views(video, views)
         with autocast(self.device, self.dtype):
-            return self.model.encode_video(normalise(frames.to(self.device))).float()
+            z = self.model.encode_frames(normalise(frames.to(self.device)))
+        return pool(z.float(), self.model.pooling)
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""
         folder = Path(folder)
+        if folder.exists() and not is_model_folder(folder) and (folder.is_file() or any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
         config = {"format": "froster", "version": 1, "architecture": self.clip.architecture(), **self.config.to_dict()}
         with atomic_folder(folder) as part:
             save_file(cpu_state(self.clip), part / "model.safetensors")
@@ -215,16 +223,16 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     """Read what `Recognizer.save` wrote. Raises CheckpointError naming the file and the cause."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        architecture, config = CLIPConfig.from_dict(values["architecture"]), ModelConfig.from_dict(values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = ModelConfig.from_dict(values)
+        with torch.device("meta"):
+            model = config.method.build(CLIP(CLIPConfig.from_dict(values["architecture"])))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({error!r})") from error
     weights = folder / "model.safetensors"
     try:
         state = {name: tensor.float() for name, tensor in load_file(weights).items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: cannot be read: {error}") from error
-    with torch.device("meta"):
-        model = config.method.build(CLIP(architecture))
     try:
         strict_load(model.clip, state)
     except CheckpointError as error:

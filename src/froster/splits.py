@@ -11,7 +11,8 @@ from froster.errors import DataError, UsageError
 from froster.video.dataset import Item
 
 TRAIN_WORDS = {"train", "training"}
-TEST_WORDS = {"test", "testing", "val", "valid", "validation", "eval"}
+TEST_WORDS = {"test", "testing", "eval"}
+VALIDATION_WORDS = {"val", "valid", "validation"}
 
 
 @dataclass
@@ -32,18 +33,24 @@ def train_and_test(items: Sequence[Item], holdout: float, seed: int) -> tuple[li
     if not any(item.split for item in items):
         train, test = hold_out(items, holdout, seed)
         return train, test, [f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"]
-    train, test, unnamed = [], [], 0
+    said = {(item.split or "").lower() for item in items}
+    testing = TEST_WORDS if said & TEST_WORDS else VALIDATION_WORDS
+    train, test, unnamed, unused = [], [], 0, 0
     for item in items:
         word = (item.split or "").lower()
         if word in TRAIN_WORDS:
             train.append(item)
-        elif word in TEST_WORDS:
+        elif word in testing:
             test.append(item)
+        elif word in VALIDATION_WORDS:
+            unused += 1
         elif word:
             raise DataError(f"{item.path}: unknown split {item.split!r}; expected train or test")
         else:
             unnamed += 1
     notes = [f"{unnamed} videos whose split is empty are left out"] if unnamed else []
+    if unused:
+        notes.append(f"{unused} validation videos are left out: there is a test split")
     return train, test, notes
 
 
@@ -66,7 +73,8 @@ def draw_novel(classes: Sequence[str], trainable: Iterable[str], fraction: float
     novel = [name for name in classes if name not in trainable]
     rest = sorted(name for name in classes if name in trainable)
     random.Random(f"novel/{seed}").shuffle(rest)
-    return sorted(novel + rest[: max(0, round(fraction * len(classes)) - len(novel))])
+    wanted = max(2, round(fraction * len(classes)))  # one class alone would always be right
+    return sorted(novel + rest[: max(0, wanted - len(novel))])
 
 
 def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> list[Item]:
@@ -107,6 +115,8 @@ def split(
     idle = [name for name in classes if name not in novel and not trainable[name]]
     if idle:
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
+    if len(novel) == 1:
+        notes.append(f"one novel class ({novel[0]}) cannot be mistaken for another, so novel is not measured; hold out two")
     if len(base) < 2:
         raise DataError(f"two or more base classes with training videos are needed, found {len(base)}: {', '.join(base)}")
     novel_test = [item for item in test if item.label in novel] or [item for item in train if item.label in novel]

@@ -61,6 +61,7 @@ class Task(nn.Module):
     ranks) and the bare label. The teacher's text never changes: it is encoded once, for all templates.
     """
 
+    # Constants on the student's device, not buffers: DDP would send them round at every step.
     teacher_prompts: Tensor
     student_prompts: Tensor
 
@@ -83,9 +84,9 @@ class Task(nn.Module):
         self.text_is_frozen = not any(p.requires_grad for p in student.clip.text.parameters())
         if teacher is not None:
             teacher.eval().requires_grad_(False)
-            self.register_buffer("teacher_prompts", self.prompt_table(teacher), persistent=False)
+            self.teacher_prompts = self.prompt_table(teacher)
         if self.text_is_frozen:
-            self.register_buffer("student_prompts", self.prompt_table(student), persistent=False)
+            self.student_prompts = self.prompt_table(student)
 
     @torch.no_grad()
     def prompt_table(self, model: CLIP | VideoCLIP) -> Tensor:
@@ -140,7 +141,7 @@ class Task(nn.Module):
             w if config.unit else prompts.mean(dim=0),
             class_embeddings(u) if config.unit else u.mean(dim=0),
         )
-        vision = vision * (weight if config.reduction == "mean" else ranks())
+        vision = vision * (weight if config.reduction == "mean" else ranks() * (weight > 0))
         total = ce + config.beta_v * vision + config.beta_t * text
         return Losses(total, ce.detach(), vision.detach(), text.detach(), logits.detach())
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import FrosterError, UsageError
 from froster.files import write_text
+from froster.interrupt import check, ignore
 from froster.methods import VideoCLIP
 from froster.optim import adamw, draw_template, epoch_order, learning_rate
 from froster.precision import Precision
@@ -78,6 +79,14 @@ def freeze(student: VideoCLIP, tune: str) -> None:
         tower.requires_grad_(tune in ("both", name))
 
 
+def epoch_of(line: str) -> float:
+    """A line's epoch; infinite for a line that a kill has cut off, which the resumed run writes again."""
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError):
+        return math.inf
+
+
 class MetricsLog:
     """`metrics.jsonl`: one object a line. Lines of epochs that a resumed run will repeat are dropped."""
 
@@ -85,7 +94,7 @@ class MetricsLog:
         self.path, self.active = path, active
         if active:
             lines = path.read_text().splitlines() if path.exists() and epochs_done else []
-            kept = [line for line in lines if json.loads(line)["epoch"] <= epochs_done]
+            kept = [line for line in lines if epoch_of(line) <= epochs_done]
             write_text(path, "".join(line + "\n" for line in kept))
 
     def write(self, **values: Any) -> None:
@@ -120,21 +129,23 @@ def train(
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
     run = {**asdict(recipe), **(run or {}), "clips": len(dataset), "world": world}  # type: ignore[arg-type]
     run.pop("workers"), run.pop("keep")
-    first = checkpoints.resume(task.trained(), optimizer, average, run)
-    log = MetricsLog(out / "metrics.jsonl", first, active=rank == 0)
     unreadable: dict[str, int] = {}
-    stepper = DistributedDataParallel(task, broadcast_buffers=False) if world > 1 else task
+    first = checkpoints.resume(task.trained(), optimizer, average, unreadable, run)
+    log = MetricsLog(out / "metrics.jsonl", first, active=rank == 0)
+    stepper = DistributedDataParallel(task) if world > 1 else task
 
     for epoch in range(first, recipe.epochs):
         task.train()
         loader = epoch_loader(dataset, recipe, epoch, steps, batch)
         sums: dict[str, float] = {}
+        taken = 0
+        met: list[str] = []
         for step, samples in enumerate(loader):
             rate = recipe.rate(epoch + step / steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            for _, message in samples.errors:
-                unreadable[message] = unreadable.get(message, 0) + 1
+            check()
+            met += [message for _, message in samples.errors]
             template = draw_template(recipe.seed, epoch, step, task.bank.num_templates)
             metrics = take_step(stepper, task, optimizer, samples, template, recipe.clip_norm, device)
             if metrics is None:
@@ -143,16 +154,20 @@ def train(
                 raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: lower --lr")
             log.write(epoch=epoch + 1, step=epoch * steps + step + 1, lr=rate, template=template, **metrics)
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value / steps
+                sums[name] = sums.get(name, 0.0) + value
+            taken += 1
             if on_step is not None and rank == 0:
                 on_step(epoch * steps + step + 1, recipe.epochs * steps, metrics)
-        if not sums:
+        for message in from_all_ranks(met):
+            unreadable[message] = unreadable.get(message, 0) + 1
+        if not taken:
             raise FrosterError(f"no training video could be read; the first: {next(iter(unreadable), '?')}")
+        sums = {name: value / taken for name, value in sums.items()}
         if epoch + 1 >= min(recipe.average_from, recipe.epochs):
             average.add(cpu_state(task.student))
         log.write(epoch=epoch + 1, mean=sums, averaged=average.count)
         if rank == 0:
-            checkpoints.save(epoch + 1, task.trained(), optimizer, average, run)
+            checkpoints.save(epoch + 1, task.trained(), optimizer, average, unreadable, run)
         if world > 1:
             dist.barrier()
         if on_epoch is not None and rank == 0:
@@ -168,7 +183,15 @@ def epoch_loader(dataset: Dataset, recipe: Recipe, epoch: int, steps: int, batch
     world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
     batches = [order[s * batch : (s + 1) * batch][rank::world] for s in range(steps)]
     dataset.set_epoch(epoch)  # type: ignore[attr-defined]
-    return DataLoader(dataset, batch_sampler=batches, num_workers=recipe.workers, collate_fn=collate)
+    return DataLoader(dataset, batch_sampler=batches, num_workers=recipe.workers, collate_fn=collate, worker_init_fn=ignore)
+
+
+def from_all_ranks(messages: list[str]) -> list[str]:
+    if ranks() == 1:
+        return messages
+    gathered: list[list[str] | None] = [None] * ranks()
+    dist.all_gather_object(gathered, messages)
+    return [message for part in gathered for message in part or []]
 
 
 def take_step(

@@ -175,6 +175,8 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: VisionConfig, embed_dim: int, activation: str):
         super().__init__()
+        if config.width % config.heads or config.image_size < config.patch_size:
+            raise ValueError(f"these sizes do not fit together: {config}")
         if config.stem and config.patch_size != 12:
             raise ValueError(f"the convolutional stem has stride 12; patch_size is {config.patch_size}")
         width, patch = config.width, config.patch_size

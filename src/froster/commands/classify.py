@@ -43,7 +43,7 @@ def run(
             results.append(classify_one(recognizer, video, names, top, truncate))
             bars.update(bar, advance=1, note="")
     if as_json:
-        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "results": results}, ensure_ascii=False))
+        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "results": results}))
     else:
         show(results)
     if any("error" in result for result in results):

@@ -51,4 +51,4 @@ def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:
     for column, equals, _ in pairs:
         if not column or not equals:
             raise UsageError(f"--where takes COLUMN=VALUE, not {column!r}")
-    return {column: value for column, _, value in pairs}
+    return {column.lower(): value for column, _, value in pairs}

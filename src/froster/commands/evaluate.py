@@ -14,7 +14,7 @@ from froster.errors import DataError
 from froster.evaluation import Predictions, evaluate, over_splits
 from froster.files import claim_folder, write_text
 from froster.progress import console, output, progress
-from froster.splits import TEST_WORDS
+from froster.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import check_labels, read_labels
 from froster.video.dataset import Item, VideoDataset, read_items
@@ -53,7 +53,7 @@ def run(
         for name, part in sets.items()
     }
     if out is not None:
-        claim_folder(out, "report.json", "choose another --out")
+        claim_folder(out, "evaluation.json", "choose another --out")
     announce(recognizer, model)
     embeddings = recognizer.class_embeddings(texts, truncate)
     results: dict[str, Predictions] = {}
@@ -69,7 +69,7 @@ def run(
     if out is not None:
         for name, predictions in results.items():
             predictions.save(out / f"predictions_{name}.csv")
-        write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
+        write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
     if as_json:
         print(json.dumps(report))
     else:
@@ -85,7 +85,9 @@ def chosen_splits(items: Sequence[Item], names: Sequence[str] | None) -> dict[st
                 there = ", ".join(sorted({item.split for item in items if item.split})) or "none"
                 raise DataError(f"no video has the split {name!r}; there is {there}")
         return found
-    test = [item for item in items if (item.split or "").lower() in TEST_WORDS]
+    said = {(item.split or "").lower() for item in items}
+    words = TEST_WORDS if said & TEST_WORDS else VALIDATION_WORDS
+    test = [item for item in items if (item.split or "").lower() in words]
     return {"test": test} if test else {"all": list(items)}
 
 

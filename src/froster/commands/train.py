@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from froster.errors import UsageError
 from froster.experiment import EvalSet, Row, default_recipe, fine_tune, frozen_state, measure, with_weights
 from froster.files import claim_folder, write_text
 from froster.loggers import open_logger
-from froster.methods import Method, method_from_dict
+from froster.methods import Frozen, Method, method_from_dict
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.splits import Split, split
@@ -92,15 +93,19 @@ def run(
         items, novel=novel, novel_fraction=novel_fraction, holdout=holdout, shots=shots, split_seed=split_seed
     )
     sentences = read_descriptions(descriptions) if descriptions else {}
-    with process_group() as (rank, own_device):
+    with process_group(device) as (rank, own_device):
         base = load_model(
             model, str(own_device) if own_device else device, precision, sampling=sampling, frames=frames, views=views
         )
         recipe = dataclasses.replace(
             default_recipe(base),
             **chosen(epochs=epochs, batch_size=batch_size, lr=lr),
-            tune=tune, seed=seed, workers=workers, keep=keep,
+            tune=tune, seed=seed, workers=workers, keep=keep, precision=base.precision,
         )  # fmt: skip
+        if network.name == Frozen.name:
+            raise UsageError("the method frozen trains nothing; choose another, for example --method vclip")
+        for names in filter(None, (parts.base, parts.novel)):  # a label that is too long is found before the training
+            base.bank(describe(names, sentences), truncate)
         if rank == 0:
             prepare_folder(out, resume)
             announce(base, model)
@@ -122,9 +127,12 @@ def run(
 
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
     """The classes whose rows say "novel" in `column`. Raises UsageError where a class says both or neither."""
+    columns = sorted({name for item in items for name in item.columns})
+    if column.lower() not in columns:
+        raise UsageError(f"there is no column {column!r}; there is {', '.join(columns) or 'none'}")
     said: dict[str, set[str]] = {}
     for item in items:
-        said.setdefault(item.label, set()).add(item.columns.get(column, "").lower())
+        said.setdefault(item.label, set()).add(item.columns.get(column.lower(), "").lower())
     for label, words in said.items():
         if words not in ({"base"}, {"novel"}):
             raise UsageError(f"column {column!r} must say base or novel for class {label!r}, it says {sorted(words)}")
@@ -137,7 +145,7 @@ def prepare_folder(out: Path, resume: bool) -> None:
         raise UsageError(f"{out} holds a run: pass --resume to go on with it, or choose another --out")
     if resume and not holds_run:
         console.print(f"{out} holds no checkpoint yet: starting from the beginning")
-    claim_folder(out, "metrics.jsonl", "choose another --out")
+    claim_folder(out, "checkpoints" if holds_run else "metrics.jsonl", "choose another --out")
 
 
 def describe_split(parts: Split, recipe: Recipe, method: Method, loss: Distill) -> None:
@@ -252,4 +260,4 @@ def show(out: Path, rows: list[Row], trained: Trained) -> None:
 def digest(items: Sequence[Item]) -> str:
     """Identifies the training data: a resumed run must have the same."""
     text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from froster.clip.model import CLIP
+from froster.errors import one_of
 from froster.methods.video_clip import Pooling, VideoCLIP
 
 
@@ -18,6 +19,9 @@ class Frozen:
     reference: ClassVar[str] = "Radford et al., CLIP, ICML 2021"
 
     pooling: Pooling = "frame_unit"
+
+    def __post_init__(self) -> None:
+        one_of("pooling", self.pooling, "frame_unit", "mean_then_unit")
 
     def build(self, clip: CLIP) -> VideoCLIP:
         return VideoCLIP(clip, self.pooling)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from froster.clip.model import CLIP, Block
+from froster.errors import UsageError, one_of
 from froster.methods.video_clip import Pooling, VideoCLIP
 
 Pad = Literal["zero", "mask"]
@@ -58,6 +59,12 @@ class VCLIP:
     """Neighbours seen on each side (the released code's step 1, 2, 3)."""
     pad: Pad = "zero"
     pooling: Pooling = "frame_unit"
+
+    def __post_init__(self) -> None:
+        one_of("pad", self.pad, "zero", "mask")
+        one_of("pooling", self.pooling, "frame_unit", "mean_then_unit")
+        if not isinstance(self.radius, int) or self.radius < 1:
+            raise UsageError(f"radius must be 1 or more, not {self.radius!r}")
 
     def build(self, clip: CLIP) -> VideoCLIP:
         """Turn `clip` into the video network, in place."""
