@@ -73,7 +73,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Draws the 16 shots a class, their order and the projectors.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune the nano CLIP on a rendered world, offline: frozen, fine-tuned and FROSTER side by side."""
+    """Fine-tune the nano CLIP on a rendered world, offline: frozen, fine-tuned and FROSTER side by side.
+
+    Example: froster demo --seed 1 --out demo
+    """
     from froster.world.demo import run
 
     run(seed, out, as_json=as_json)
