@@ -130,7 +130,7 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
     assert result.code == 0, result.err
     report = result.json
     assert (len(report["base_classes"]), len(report["novel_classes"])) == (3, 2)
-    assert [row["method"] for row in report["rows"]] == ["frozen", "vclip", "vclip", "vclip"]
+    assert [row["method"] for row in report["rows"]] == ["frozen", "vclip", "vclip", "vclip + frozen", "vclip + frozen"]
     assert all(0 <= row["base"] <= 100 and 0 <= row["novel"] <= 100 for row in report["rows"])
     for name in ("model/model.safetensors", "last/config.json", "report.html", "report.json", "metrics.jsonl"):
         assert (out / name).is_file(), name
@@ -287,7 +287,7 @@ def test_square_brackets_in_a_file_name_are_shown(run, video: Path, tmp_path: Pa
 
 def test_options_that_do_not_exist_are_refused(run, folder: Path, tmp_path: Path) -> None:
     train = ("train", "--model", "nano", "--data", folder, "--out", tmp_path / "run")
-    for option in ("--distance", "--level", "--pad"):
+    for option in ("--distance", "--level", "--preset", "--variant"):
         one_line(run(*train, option, "foo"), 2, option.strip("-"), "'foo'")
     one_line(run(*train, "--device", "foo"), 2, "foo")
     one_line(run(*train, "--novel-column", "Zone"), 2, "no column 'Zone'")

@@ -43,7 +43,8 @@ def test_paper_preset_is_equation_7() -> None:
     paper = distill_preset("froster-paper")
     assert (paper.level, paper.unit, paper.kind, paper.alpha, paper.beta_v) == ("video", False, "residual", 0.1, 2.0)
     z, f, w, u = torch.randn(3, 8), torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
-    vision, text = Distillation(8, paper)(z, f, w, u)
+    both = Distillation(8, paper)
+    vision, text = both.vision(z, f), both.text(w, u)
     close(vision, sum((z[i] - f[i]).norm() for i in range(3)))
     close(text, sum((w[k] - u[k]).norm() for k in range(5)))
 

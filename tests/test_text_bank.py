@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import UsageError
 from froster.text.bank import PromptBank
-from froster.text.prompts import prompts
+from froster.text.prompts import Prompting
 from test_tokenizer import small_vocabulary
 
 CONTEXT = 77
 LABELS = ["archery: arc", "in", "a", "ar: in a in", "king"]
-TEMPLATES = ("a {}.", "in a {} ar.", "arc ing {}.")
+PROMPTING = Prompting(("a {}.", "in a {} ar.", "arc ing {}."))
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +50,18 @@ def at_full_length(clip: CLIP, tokenizer: Tokenizer, texts: list[str]) -> Tensor
 
 
 def test_prompts_are_encoded_as_at_full_length(clip: CLIP, tokenizer: Tokenizer) -> None:
-    bank = PromptBank(tokenizer, LABELS, CONTEXT, TEMPLATES)
-    expected = torch.stack([at_full_length(clip, tokenizer, row) for row in prompts(LABELS, TEMPLATES)])
-    table = bank.prompt_table(clip.encode_text)
-    assert bank.num_templates == 3
-    torch.testing.assert_close(table, expected, atol=1e-5, rtol=0)
-    classes = unit(unit(expected).mean(0))
-    torch.testing.assert_close(bank.class_embeddings(clip.encode_text), classes, atol=1e-5, rtol=0)
+    bank = PromptBank(tokenizer, LABELS, CONTEXT, PROMPTING)
+    expected = torch.stack([at_full_length(clip, tokenizer, row) for row in PROMPTING.prompts(LABELS)])
+    assert bank.num_templates == 3 and bank.rows == [0, 1, 2, 3]
+    torch.testing.assert_close(bank.embed(clip.encode_text, bank.rows), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(bank.embed(clip.encode_text, [2, 0]), expected[[2, 0]], atol=1e-5, rtol=0)
 
 
 def test_tokens_are_cut_to_the_longest(tokenizer: Tokenizer) -> None:
-    bank = PromptBank(tokenizer, LABELS, CONTEXT, TEMPLATES)
-    bare, filled = tokenizer(LABELS, CONTEXT), tokenizer(prompts(LABELS, TEMPLATES)[2], CONTEXT)
+    bank = PromptBank(tokenizer, LABELS, CONTEXT, PROMPTING)
+    bare, filled = tokenizer(LABELS, CONTEXT), tokenizer(PROMPTING.prompts(LABELS)[2], CONTEXT)
     assert bank.tokens(-1)[0].equal(bare)
-    pair = bank.train_tokens(2)
+    pair = bank.tokens(2, -1)
     assert pair[0].equal(filled)
     assert pair[1, :, : bare.shape[1]].equal(bare)
     assert not pair[1, :, bare.shape[1] :].any()
@@ -101,9 +99,10 @@ def test_gradients_are_those_of_the_full_length(clip: CLIP, tokenizer: Tokenizer
 
 
 def test_a_bank_of_bare_names(clip: CLIP, tokenizer: Tokenizer) -> None:
-    names = PromptBank(tokenizer, LABELS, CONTEXT, templates=())
-    expected = unit(at_full_length(clip, tokenizer, LABELS))
-    torch.testing.assert_close(names.class_embeddings(clip.encode_text), expected, atol=1e-5, rtol=0)
+    expected = at_full_length(clip, tokenizer, LABELS)
+    for bare in (Prompting(()), Prompting(("{}",), "plain")):
+        names = PromptBank(tokenizer, LABELS, CONTEXT, bare)
+        torch.testing.assert_close(names.embed(clip.encode_text, names.rows)[0], expected, atol=1e-5, rtol=0)
     with pytest.raises(UsageError, match="no labels were given"):
         PromptBank(tokenizer, [], CONTEXT)
 
@@ -111,5 +110,5 @@ def test_a_bank_of_bare_names(clip: CLIP, tokenizer: Tokenizer) -> None:
 def test_a_prompt_over_the_context_is_refused_or_cut(tokenizer: Tokenizer) -> None:
     labels = ["archery: " + "long " * 40]
     with pytest.raises(UsageError, match=r"archery.*--truncate"):
-        PromptBank(tokenizer, labels, 20, TEMPLATES)
-    assert PromptBank(tokenizer, labels, 20, TEMPLATES, truncate=True).tokens(-1).shape == (1, 1, 20)
+        PromptBank(tokenizer, labels, 20, PROMPTING)
+    assert PromptBank(tokenizer, labels, 20, PROMPTING, truncate=True).tokens(-1).shape == (1, 1, 20)

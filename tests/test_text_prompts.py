@@ -9,14 +9,14 @@ import pytest
 
 from froster.errors import UsageError
 from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import KINETICS_28, check_labels, prompts, read_labels, split_labels
+from froster.text.prompts import KINETICS_28, Prompting, check_labels, read_labels, split_labels
 from golden import shared
 
 
 def test_the_released_templates_and_prompts() -> None:
     facts = json.loads(shared("fixtures", "facts_prompts.json").read_text(encoding="utf-8"))
     assert list(KINETICS_28) == facts["templates"]
-    built = prompts(facts["labels"], KINETICS_28)
+    built = Prompting().prompts(facts["labels"])
     assert built == facts["eval_prompts"]
     for draw in facts["train"]:
         assert [built[draw["index"]], built[-1]] == [draw["template"], draw["bare"]]
@@ -24,10 +24,16 @@ def test_the_released_templates_and_prompts() -> None:
 
 
 def test_a_plain_name_is_named_twice_and_braces_are_kept() -> None:
-    assert prompts(["archery"], ["a {b} of {}."]) == [["a {b} of archery. archery"], ["archery"]]
-    assert prompts(["{x}: y"], ["a {}."]) == [["a {x}. {x}: y"], ["{x}: y"]]
+    assert Prompting(("a {b} of {}.",)).prompts(["archery"]) == [["a {b} of archery. archery"], ["archery"]]
+    assert Prompting(("a {}.",)).prompts(["{x}: y"]) == [["a {x}. {x}: y"], ["{x}: y"]]
     with pytest.raises(UsageError, match="'a photo'"):
-        prompts(["archery"], ["a photo"])
+        Prompting(("a photo",))
+
+
+def test_plain_prompts_are_the_templates_alone() -> None:
+    assert Prompting(("{}, an action", "{}"), "plain").prompts(["golf"]) == [["golf, an action"], ["golf"]]
+    with pytest.raises(UsageError, match="need a template"):
+        Prompting((), "plain")
 
 
 @pytest.mark.parametrize(

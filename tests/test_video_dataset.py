@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from froster.errors import DataError
+from froster.video.augment import Augment
 from froster.video.dataset import Item, VideoDataset, collate, read_items
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
@@ -206,6 +207,23 @@ def test_training_depends_on_seed_epoch_and_item_only(folder):
     assert torch.equal(first, epoch(0, 0, 2, [3, 1, 0, 2]))
     assert not torch.equal(first, epoch(1, 0, 0, range(4)))
     assert not torch.equal(first, epoch(0, 1, 0, range(4)))
+
+
+def test_a_training_clip_is_changed_as_asked(folder):
+    items, classes = read_items(folder), ["brush hair", "wave"]
+    plain, as_shown, coloured = (
+        VideoDataset(items, classes, UNIFORM, 32, train=True, augment=how)
+        for how in (Augment(), Augment(flip=False), Augment(color_jitter=1.0))
+    )
+    assert not torch.equal(plain[0].frames, coloured[0].frames)
+    mirrored = 0
+    for epoch in range(10):
+        plain.set_epoch(epoch)
+        as_shown.set_epoch(epoch)
+        if not torch.equal(plain[0].frames, as_shown[0].frames):
+            assert torch.equal(plain[0].frames, as_shown[0].frames.flip(-1))
+            mirrored += 1
+    assert 0 < mirrored < 10
 
 
 def test_workers_that_stay_hear_of_the_next_epoch(folder):

@@ -1,4 +1,4 @@
-"""Inference resizes as CLIP's own preprocessing does; training treats all frames of a clip alike."""
+"""Inference resizes as CLIP's own preprocessing does; the crops of training take the parts that they say."""
 
 import random
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from froster.video.transforms import inference_transform, train_transform
+from froster.video.transforms import inference_transform, multiscale_crop, random_crop, resized_crop, scaled
 
 
 def noise(n: int, height: int, width: int) -> Tensor:
@@ -45,44 +45,53 @@ def test_inference_is_clips_preprocessing(shape, size):
 def test_no_crop_is_empty_and_no_strip_takes_all_memory(shape):
     frames = noise(2, *shape)
     assert inference_transform(frames, 224).shape == (2, 3, 224, 224)
-    assert train_transform(frames, 224, random.Random(0)).shape == (2, 3, 224, 224)
+    for crop in (random_crop, multiscale_crop, resized_crop):
+        images = scaled(frames, 256, random.Random(0))
+        assert min(images.shape[2:]) == 256 and max(images.shape[2:]) <= 16 * 256
+        assert crop(images, 224, random.Random(0)).shape == (2, 3, 224, 224)
 
 
-def test_training_treats_all_frames_alike():
-    frames = noise(1, 240, 320).expand(5, -1, -1, -1)
-    for seed in range(6):
-        clip = train_transform(frames, 64, random.Random(seed))
-        assert clip.dtype == torch.uint8 and (clip == clip[:1]).all()
+def boxes(crop, height, width, draws):
+    """The parts (top, left, rows, columns) that a crop takes, read off pictures that show each pixel's row and column."""
+    size, factor = 64, 4
+    rows = torch.arange(height)[:, None].expand(height, width).div(factor)
+    columns = torch.arange(width).expand(height, width).div(factor)
+    images = torch.stack([rows, columns, torch.zeros(height, width)])[None]  # floats, for the reading to be exact
+    for seed in range(draws):
+        found = crop(images, size, random.Random(seed))[0]
+        first, last = found[:2, 0, 0] * factor, found[:2, -1, -1] * factor
+        extent = (last - first) * size / (size - 1)
+        start = first + 0.5 - extent / size / 2
+        yield (*start.round().int().tolist(), *extent.round().int().tolist())
 
 
-def test_training_is_repeatable_and_varies():
-    frames = noise(2, 240, 320)
-    first, again, other = (train_transform(frames, 64, random.Random(seed)) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
+def test_multiscale_takes_ten_shapes_in_five_places():
+    taken = list(boxes(multiscale_crop, 256, 341, 400))
+    assert {(rows, columns) for *_, rows, columns in taken} == {
+        (a, b) for a in (256, 224, 192, 168) for b in (256, 224, 192, 168) if abs(a - b) <= 32
+    }
+    for top, left, rows, columns in taken:
+        down, right = 256 - rows, 341 - columns
+        corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+        assert min(abs(top - y) + abs(left - x) for y, x in corners) <= 1
+    places = {(top > 0, left > 0) for top, left, rows, columns in taken if rows == columns == 168}
+    assert len(places) == 4
 
 
-def test_training_crops_a_resized_frame_and_mirrors_half():
-    """Each clip is found, whole or mirrored, in the frame resized as floats, for a scale between 1 and 256/224."""
-    size, row = 56, torch.arange(320).float().mul(0.75)
-    frames = torch.stack([row.expand(240, -1), row.expand(240, -1), torch.full((240, 320), 9.0)], -1).byte()[None]
-    mirrored = 0
-    scales = set()
-    for seed in range(60):
-        clip = train_transform(frames, size, random.Random(seed))[0, 0].float()
-        step = (clip[0, -1] - clip[0, 0]) / (size - 1)
-        mirrored += int(step < 0)
-        scales.add(round(float(0.75 * 240 / step.abs())))
-    assert 15 < mirrored < 45
-    assert min(scales) >= 55 and max(scales) <= 65 and len(scales) > 5
-    unflipped = [train_transform(frames, size, random.Random(seed), flip=False) for seed in range(9)]
-    assert all(clip[0, 0, 0, -1] > clip[0, 0, 0, 0] for clip in unflipped)
+def test_a_resized_crop_has_the_area_and_the_aspect_that_it_says():
+    taken = list(boxes(resized_crop, 256, 341, 300))
+    areas = [rows * columns / (256 * 341) for *_, rows, columns in taken]
+    aspects = [columns / rows for *_, rows, columns in taken]
+    assert 0.075 < min(areas) < 0.12 and 0.8 < max(areas) <= 1
+    assert 0.74 < min(aspects) < 0.8 and 1.27 < max(aspects) < 1.35
+    assert all(top >= 0 and left >= 0 and top + a <= 257 and left + b <= 342 for top, left, a, b in taken)
+    assert len({top for top, *_ in taken}) > 50
 
 
 def test_whole_numbers_are_close_to_the_references_floats():
-    """The bound in the docstring of `train_transform`: without crop and flip, a short side of 224 becomes 231."""
+    """The bound in the docstring of `scaled`."""
     frames = noise(2, 240, 320)
-    images = frames.permute(0, 3, 1, 2)
-    ours = F.interpolate(images, (231, 308), mode="bilinear", antialias=False).float()
-    theirs = F.interpolate(images.float(), (231, 308), mode="bilinear")
+    ours = scaled(frames, 231, random.Random(0)).float()
+    theirs = F.interpolate(frames.permute(0, 3, 1, 2).float(), (231, 308), mode="bilinear")
     difference = (ours - theirs).abs()
     assert difference.max() < 1.01 and difference.mean() < 0.32

@@ -95,18 +95,26 @@ def distance(student: Tensor, teacher: Tensor, config: Distill) -> Tensor:
 
 
 class Distillation(nn.Module):
-    """The two projectors and the two losses."""
+    """A projector and a distance for each side that is distilled; a side without gradient has no projector."""
 
-    def __init__(self, width: int, config: Distill):
+    def __init__(self, width: int, config: Distill, *, vision: bool = True, text: bool = True):
         super().__init__()
         self.config = config
-        plain = config.kind == "plain"
-        self.projector_v: nn.Module = nn.Identity() if plain else Projector(width, config)
-        self.projector_t: nn.Module = nn.Identity() if plain else Projector(width, config)
 
-    def forward(self, z: Tensor, f: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Student and teacher vision features (B, T, E) or (B, E), class features (K, E) -> the two distances.
+        def projector(attached: bool) -> nn.Module | None:
+            if not attached:
+                return None
+            return nn.Identity() if config.kind == "plain" else Projector(width, config)
 
-        They are not yet weighted by beta.
-        """
-        return distance(self.projector_v(z), f, self.config), distance(self.projector_t(w), u, self.config)
+        self.projector_v = projector(vision)
+        self.projector_t = projector(text)
+
+    def vision(self, z: Tensor, f: Tensor) -> Tensor:
+        """Features of the student and of the teacher, (B, T, E) or (B, E) -> their distance, not yet times beta."""
+        assert self.projector_v is not None
+        return distance(self.projector_v(z), f, self.config)
+
+    def text(self, w: Tensor, u: Tensor) -> Tensor:
+        """Class features (K, E) of the student and of the teacher -> their distance, not yet times beta."""
+        assert self.projector_t is not None
+        return distance(self.projector_t(w), u, self.config)

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,9 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from froster.clip.model import normalise
 from froster.files import write_text
 from froster.interrupt import check, ignore
-from froster.methods import VideoCLIP, pool
+from froster.methods import VideoCLIP
 from froster.precision import autocast
 from froster.video.dataset import collate
+from froster.weights import Space, ensemble
+
+Fusion = Literal["logits", "probs"]
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Predictions:
     labels: Tensor
     """(N,) ints"""
     logits: Tensor
-    """(N, K), raw logits summed over the views; NaN where the video was unreadable."""
+    """(N, K), fused over the views; NaN where the video was unreadable."""
     errors: list[tuple[int, str]] = field(default_factory=list)
     """(index, message) of the unreadable ones."""
     names: list[str] | None = None
@@ -68,6 +71,10 @@ class Predictions:
             "per_class": self.per_class(),
         }
 
+    def joined(self, tuned: Predictions, space: Space) -> Predictions:
+        """The mean of two models' outputs for the same videos and classes: of their logits, or of their soft-maxes."""
+        return Predictions(self.classes, self.labels, ensemble(self.logits, tuned.logits, 0.5, space), self.errors, self.names)
+
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
         buffer = io.StringIO()
@@ -103,38 +110,11 @@ def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(accuracies), "std": spread, "splits": len(accuracies)}
 
 
-@torch.no_grad()
-def embed_dataset(
-    model: VideoCLIP,
-    dataset: Dataset,
-    *,
-    batch_size: int = 16,
-    workers: int = 0,
-    dtype: torch.dtype = torch.float32,
-    on_videos: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
-    """Every video once: embeddings summed over the views (N, E), labels (N,), and the unreadable (index, message).
-
-    Classes are not needed yet: the raw-logit sum over views is linear, so it is one product with the summed embedding.
-    Rows of unreadable videos are NaN.
-    """
-    model.eval()
-    device = model.clip.logit_scale.device
-    count = len(dataset)  # type: ignore[arg-type]
-    embeddings = torch.full((count, model.clip.config.embed_dim), float("nan"))
-    errors: list[tuple[int, str]] = []
-    for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=ignore):
-        check()
-        errors += batch.errors
-        if len(batch.labels):
-            B, V = batch.frames.shape[:2]
-            with autocast(device, dtype):
-                z = model.encode_frames(normalise(batch.frames.to(device).flatten(0, 1)))
-            z = pool(z.float(), model.pooling)
-            embeddings[batch.indices] = z.unflatten(0, (B, V)).sum(1).cpu()
-        if on_videos is not None:
-            on_videos(len(batch.labels) + len(batch.errors))
-    return embeddings, torch.tensor([dataset.label(i) for i in range(count)]), errors  # type: ignore[attr-defined]
+def fuse(logits: Tensor, fusion: Fusion) -> Tensor:
+    """Logits of the views (…, V, K) -> (…, K): their sum (as released), or the log of the mean of their soft-maxes."""
+    if fusion == "logits":
+        return logits.sum(dim=-2)
+    return logits.softmax(dim=-1).mean(dim=-2).log()
 
 
 @torch.no_grad()
@@ -148,11 +128,25 @@ def evaluate(
     batch_size: int = 16,
     workers: int = 0,
     dtype: torch.dtype = torch.float32,
+    fusion: Fusion = "logits",
     on_videos: Callable[[int], None] | None = None,
 ) -> Predictions:
-    """Score every video of `dataset` against unit `class_embeddings` (K, E), encoded once by the caller."""
-    z, labels, errors = embed_dataset(
-        model, dataset, batch_size=batch_size, workers=workers, dtype=dtype, on_videos=on_videos
-    )
-    logits = model.logits(z.to(class_embeddings.device), class_embeddings).cpu()
+    """Score every video of `dataset` against `class_embeddings`, the result of `model.classes`, made once by the caller."""
+    model.eval()
+    device = model.clip.logit_scale.device
+    count = len(dataset)  # type: ignore[arg-type]
+    logits = torch.full((count, len(classes)), float("nan"))
+    errors: list[tuple[int, str]] = []
+    for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=ignore):
+        check()
+        errors += batch.errors
+        if len(batch.labels):
+            B, V = batch.frames.shape[:2]
+            with autocast(device, dtype):
+                features = model.encode(normalise(batch.frames.to(device).flatten(0, 1)))
+            each = model.logits(features.video, class_embeddings, features.context)
+            logits[batch.indices] = fuse(each.float().unflatten(0, (B, V)), fusion).cpu()
+        if on_videos is not None:
+            on_videos(len(batch.labels) + len(batch.errors))
+    labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
     return Predictions(classes, labels, logits, errors, names)

@@ -18,18 +18,43 @@ from froster.checkpoint import State, cpu_state
 from froster.distill import Distill
 from froster.evaluation import Predictions, evaluate, harmonic_mean
 from froster.loggers import Log
+from froster.errors import UsageError
 from froster.methods import Method, method_dict
+from froster.methods.openvclip import OpenVCLIP
+from froster.methods.penalised import EWC, L2SP, Penalty, fisher
+from froster.methods.video_clip import new_weights
+from froster.recipe import FROSTER, Preset, Recipe
 from froster.recognizer import ModelConfig, Recognizer
-from froster.task import Task
-from froster.training import Recipe, Trained, freeze, train
+from froster.task import Task, freeze
+from froster.training import Trained, epoch_loader, train
+from froster.weights import towards
 
 SMALL_WIDTH = 256
-SMALL_RECIPE = Recipe(epochs=6, batch_size=16, lr=3e-4, warmup_epochs=1.0, weight_decay=0.05)
+SMALL_LR = 3e-4
+SMALL_NEW_SCALE = 10.0
+SMALL_RECIPE = Recipe(epochs=6, batch_size=16, lr=SMALL_LR, warmup_epochs=1.0, weight_decay=0.05, tune="both")
+
+
+def is_small(model: Recognizer) -> bool:
+    return model.clip.config.vision.width <= SMALL_WIDTH
 
 
 def default_recipe(model: Recognizer) -> Recipe:
     """FROSTER's recipe; a small network such as the nano CLIP needs larger steps (`docs/lab.md`)."""
-    return SMALL_RECIPE if model.clip.config.vision.width <= SMALL_WIDTH else Recipe()
+    return SMALL_RECIPE if is_small(model) else FROSTER.recipe
+
+
+def fitted(preset: Preset, model: Recognizer) -> Preset:
+    """A paper's setting for this model. Published rates and lengths are for CLIP B/16 on large data: a small network is
+    trained with short, large steps in their place, and takes its clips as it was made to."""
+    if not is_small(model):
+        return preset
+    recipe = dataclasses.replace(
+        preset.recipe, epochs=SMALL_RECIPE.epochs, batch_size=SMALL_RECIPE.batch_size, lr=SMALL_LR,
+        new_scale=SMALL_NEW_SCALE, warmup_epochs=1.0, lr_ends=0.01, schedule="cosine", optimizer="adamw", clip_norm=1.0,
+        average_from=2, weight_decay=SMALL_RECIPE.weight_decay,
+    )  # fmt: skip
+    return dataclasses.replace(preset, recipe=recipe, sampling=model.config.sampling, views=model.config.views)
 
 
 @dataclass(frozen=True)
@@ -96,16 +121,27 @@ def measure(
             names=s.videos,
             workers=workers,
             dtype=model.dtype,
+            fusion=model.config.fusion,
             on_videos=lambda n: bars.update(bar, advance=n),
         )
     bars.update(bar, note="")
     return results
 
 
-def student_of(base: Recognizer, method: Method) -> Recognizer:
-    """A copy of `base` turned into `method`'s network; the weights are those of `base`."""
-    model = method.build(copy.deepcopy(base.clip))
+def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:
+    """A copy of `base` turned into `method`'s network, which starts from the weights of `base`.
+
+    With a preset it also reads videos and labels as that says. Raises UsageError where `base` has been given weights
+    that the new network would lose.
+    """
+    if new_weights(base.model):
+        raise UsageError(f"this model is {base.config.method.name} already: start from a plain CLIP, or resume its run")
     config = dataclasses.replace(base.config, method=method)
+    if preset is not None:
+        config = dataclasses.replace(
+            config, prompting=preset.prompting, sampling=preset.sampling, views=preset.views, fusion=preset.fusion
+        )
+    model = method.build(copy.deepcopy(base.clip))
     return Recognizer(model, base.tokenizer, config, device=base.device, precision=base.precision)
 
 
@@ -122,21 +158,32 @@ def fine_tune(
     run: dict[str, Any] | None = None,
     truncate: bool = False,
     log: Log | None = None,
+    preset: Preset | None = None,
 ) -> tuple[Recognizer, Trained]:
     """Train a student of `base` on `train_set`, whose integer labels count through `classes`.
 
     Returns the student (holding the last epoch's weights) and the weights a run ends with.
     """
-    student = student_of(base, method)
-    freeze(student.model, recipe.tune)
+    torch.manual_seed(recipe.seed)
+    method = method.for_classes(classes)
+    student = student_of(base, method, preset)
+    freeze(student.model, method, recipe.tune)
+    if not any(p.requires_grad for p in student.model.parameters()):
+        raise UsageError(f"{method.name} trains nothing; choose another method, or --tune")
     # Projectors start from the seed alone, whatever was drawn before.
     torch.manual_seed(recipe.seed)
     task = Task(
         student.model,
-        base.bank(classes, truncate),
+        student.bank(classes, truncate),
         distill,
         teacher=base.clip if distill.kind != "none" else None,
         dtype=student.dtype,
+        recipe=recipe,
+        network=method.name,
+        objective=method.objective,
+        teacher_bank=base.bank(classes, truncate) if method.learns_prompts and distill.kind != "none" else None,
+        iwr=method.iwr(base.clip) if isinstance(method, OpenVCLIP) else None,
+        penalty=penalty_of(method, base, student, train_set, classes, recipe, bars, truncate),
     ).to(base.device)
     bar = bars.add_task(f"train {label}", total=None, note="")
 
@@ -164,6 +211,28 @@ def fine_tune(
     return student, trained
 
 
+def penalty_of(
+    method: Method, base: Recognizer, student: Recognizer, train_set: Dataset, classes: list[str], recipe: Recipe,
+    bars: Progress, truncate: bool,
+) -> Penalty | None:  # fmt: skip
+    """What L2-SP and EWC add to the loss; EWC first looks at every training clip once."""
+    if not isinstance(method, L2SP):
+        return None
+    if not isinstance(method, EWC):
+        return Penalty(base.clip, method.strength)
+    count = len(train_set)  # type: ignore[arg-type]
+    bar = bars.add_task("weigh CLIP's weights (Fisher)", total=count, note="")
+    batch = min(recipe.batch_size, count)
+    loader = epoch_loader(train_set, recipe, 0, max(1, count // batch), batch)
+    with torch.no_grad():
+        prompts = student.model.classes(student.prompts(classes, truncate))
+    student.model.eval()
+    importance = fisher(
+        student.model, prompts, loader, method.fisher, recipe.seed, lambda n: bars.update(bar, advance=n)
+    )
+    return Penalty(base.clip, method.strength, importance)
+
+
 def fingerprint(model: Recognizer) -> str:
     """Tells the starting weights of one run from those of another, and the type they are computed in."""
     sums = [float(tensor.double().abs().sum()) for tensor in cpu_state(model.clip).values()]
@@ -177,7 +246,7 @@ def with_weights(student: Recognizer, state: State, config: ModelConfig | None =
     return Recognizer(model, student.tokenizer, config or student.config, device=student.device, precision=student.precision)
 
 
-def frozen_state(base: Recognizer, student: Recognizer) -> State:
-    """The starting weights, under the student's names."""
-    state = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}
-    return {name: state[name] for name in student.model.state_dict()}
+def halfway(base: Recognizer, student: Recognizer, tuned: State, ratio: float = 0.5) -> State:
+    """ratio * the starting weights + (1 - ratio) * the tuned ones, new parts scaled (`weights.towards`)."""
+    start = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}
+    return towards(start, tuned, ratio, student.config.method.output_layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,10 +20,14 @@ from froster.clip.model import CLIP, CLIPConfig, normalise, unit
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, UsageError
 from froster.files import atomic_folder
-from froster.methods import VCLIP, Frozen, Method, VideoCLIP, method_dict, method_from_dict, pool
+from froster.evaluation import Fusion, fuse
+from froster.methods import (
+    VCLIP, Features, Frozen, Method, VideoCLIP, class_embeddings, method_dict, method_from_dict, saved_names,
+)  # fmt: skip
 from froster.precision import Precision, autocast, pick_device, pick_dtype
 from froster.text.bank import PromptBank
-from froster.text.prompts import KINETICS_28, check_labels
+from froster.released import load_released, load_saved
+from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting, check_labels
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -38,14 +43,18 @@ class ModelConfig:
     method: Method = field(default_factory=Frozen)
     sampling: Sampling = field(default_factory=lambda: Sampling("dense"))
     views: int = 3
-    templates: tuple[str, ...] = KINETICS_28
+    prompting: Prompting = FROSTER_PROMPTS
+    fusion: Fusion = "logits"
+    """How the views are joined: the sum of their logits, or the mean of their soft-maxes."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "method": method_dict(self.method),
             "sampling": asdict(self.sampling),
             "views": self.views,
-            "templates": list(self.templates),
+            "templates": list(self.prompting.templates),
+            "prompt_form": self.prompting.form,
+            "fusion": self.fusion,
         }
 
     @classmethod
@@ -58,13 +67,14 @@ class ModelConfig:
             method_from_dict(values["method"]),
             Sampling(**{"kind": "dense", **values.get("sampling", {})}),
             views,
-            tuple(values.get("templates", KINETICS_28)),
+            Prompting(tuple(values.get("templates", KINETICS_28)), values.get("prompt_form", "froster")),
+            values.get("fusion", "logits"),
         )
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Labels with their scores, best first. A score is the soft-max of the logits' mean over the views."""
+    """Labels with their scores, best first: the soft-max of the logits' mean over the views, or the soft-maxes' mean."""
 
     labels: list[str]
     scores: list[float]
@@ -101,34 +111,42 @@ class Recognizer:
 
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
         context = self.clip.config.text.context
-        return PromptBank(self.tokenizer, list(labels), context, self.config.templates, truncate=truncate)
+        context -= self.model.reserved_tokens
+        return PromptBank(self.tokenizer, list(labels), context, self.config.prompting, truncate=truncate)
 
     @torch.no_grad()
     def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
-        """Labels ("Name" or "Name: description") -> unit class embeddings (K, E) over all prompts.
+        """Labels ("Name" or "Name: description") -> what the network compares videos with, over all prompts.
 
-        The last label set is remembered, so that many videos cost one pass over the text.
+        For most networks that is unit class embeddings (K, E). The last label set is remembered, so that many videos
+        cost one pass over the text.
         """
         if isinstance(labels, str):
             raise UsageError(f"labels must be a list of names, not the one text {labels!r}")
         key: tuple[object, ...] = (truncate, *labels)
         if self._classes is None or self._classes[0] != key:
             check_labels(list(labels))
-            with autocast(self.device, self.dtype):
-                embeddings = self.bank(labels, truncate).class_embeddings(self.model.encode_text)
-            self._classes = key, unit(embeddings.float())
+            self._classes = key, self.model.classes(self.prompts(labels, truncate))
         return self._classes[1]
 
+    def prompts(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
+        """The raw embeddings of all prompts of all labels, (P, K, E)."""
+        bank = self.bank(labels, truncate)
+        with autocast(self.device, self.dtype):
+            return self.model.prompts(bank, bank.rows).float()
+
+    @torch.no_grad()
     def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
         """Labels -> unit embeddings (K, E), each the mean over the model's prompt templates."""
-        return self.class_embeddings(texts, truncate).cpu()
+        return class_embeddings(self.prompts(texts, truncate)).cpu()
 
     def embed_video(self, video: str | Path | Tensor, views: int | None = None) -> Tensor:
         """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding (E,).
 
-        Its product with `embed_text` ranks labels as `classify` does. Raises VideoError, or UsageError on a wrong T.
+        Its product with `embed_text` ranks labels as `classify` does, where the network compares videos with one
+        embedding a class (not X-CLIP, ActionCLIP). Raises VideoError, or UsageError on a wrong T.
         """
-        return unit(self._views(video, views).mean(0)).cpu()
+        return unit(self._views(video, views).video.mean(0)).cpu()
 
     def classify(
         self,
@@ -144,8 +162,10 @@ class Recognizer:
         """
         classes = self.class_embeddings(labels, truncate)
         with torch.no_grad():
-            logits = self.model.logits(self._views(video, views), classes).mean(0)  # (K,)
-        scores, order = logits.softmax(-1).sort(descending=True)
+            seen = self._views(video, views)
+            logits = self.model.logits(seen.video, classes, seen.context).float()  # (V, K)
+            joined = logits.mean(0) if self.config.fusion == "logits" else fuse(logits, self.config.fusion)
+        scores, order = joined.softmax(-1).sort(descending=True)
         return Classification([labels[i] for i in order.tolist()], scores.tolist())
 
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
@@ -157,8 +177,8 @@ class Recognizer:
         return small.unflatten(0, (len(indices), -1))
 
     @torch.no_grad()
-    def _views(self, video: str | Path | Tensor, views: int | None) -> Tensor:
-        """Embeddings of each view, (V, E), as pooled by the model."""
+    def _views(self, video: str | Path | Tensor, views: int | None) -> Features:
+        """What the network makes of each view; the views are its clips."""
         if isinstance(video, Tensor):
             T = self.config.sampling.frames
             if video.ndim != 4 or video.shape[0] != T or video.shape[-1] != 3 or video.dtype != torch.uint8:
@@ -168,8 +188,7 @@ class Recognizer:
         else:
             frames = self.read_views(video, views)
         with autocast(self.device, self.dtype):
-            z = self.model.encode_frames(normalise(frames.to(self.device)))
-        return pool(z.float(), self.model.pooling)
+            return self.model.encode(normalise(frames.to(self.device)))
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""
@@ -178,7 +197,8 @@ class Recognizer:
             raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
         config = {"format": "froster", "version": 1, "architecture": self.clip.architecture(), **self.config.to_dict()}
         with atomic_folder(folder) as part:
-            save_file(cpu_state(self.clip), part / "model.safetensors")
+            state = cpu_state(self.model)
+            save_file({name: state[own] for name, own in saved_names(self.model).items()}, part / "model.safetensors")
             (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             self.tokenizer.save(part / "tokenizer.json")
             (part / "report.json").write_text(json.dumps(report or {}, indent=2) + "\n")
@@ -186,10 +206,16 @@ class Recognizer:
 
 
 def load(
-    source: str | Path = DEFAULT_MODEL, *, device: str | None = None, precision: Precision = "auto"
+    source: str | Path = DEFAULT_MODEL,
+    *,
+    clip: str | Path | None = None,
+    device: str | None = None,
+    precision: Precision = "auto",
 ) -> Recognizer:
     """A model from a froster folder, a Hugging Face CLIP folder or hub id, a checkpoint file, or `"nano"`.
 
+    Released checkpoints of the methods are recognised by the names of their weights; `origin` of the result says what
+    a file was taken for. Some hold an image tower or a head alone: `clip`, of the same width, gives what they lack.
     Raises CheckpointError when the weights do not fit, FrosterError when the hub cannot be reached.
     """
     folder = NANO if str(source) == "nano" else Path(source)
@@ -198,18 +224,34 @@ def load(
     origin = "froster"
     if is_model_folder(folder):
         model, tokenizer, config = load_folder(folder)
+    elif (released := load_released(source, lambda: load(clip or DEFAULT_MODEL, device="cpu").clip)) is not None:
+        model, config, origin = released.model, preset_config(released.method), released.origin
+        tokenizer = tokenizer_beside(source, model.clip)
     else:
-        clip, report = load_clip(source)
-        tokenizer = Tokenizer.find(source if Path(source).exists() else None)
+        plain, report = load_clip(source)
         config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
-        model = config.method.build(clip)
+        model = config.method.build(plain)
         origin = "; ".join([report.format, *(f"ignored {name}" for name in report.ignored), *report.notes])
-    if tokenizer.vocab_size != model.clip.config.text.vocab:
-        raise CheckpointError(
-            f"{source}: the model has {model.clip.config.text.vocab} token embeddings, "
-            f"its tokenizer {tokenizer.vocab_size} tokens"
-        )
+        tokenizer = tokenizer_beside(source, plain)
     return Recognizer(model, tokenizer, config, device=pick_device(device), precision=precision, origin=origin)
+
+
+def preset_config(method: Method) -> ModelConfig:
+    """How a method's own paper tests: its prompts, sampling and views."""
+    preset = method.preset()
+    frames = getattr(method, "frames", 0) or preset.sampling.frames
+    sampling = dataclasses.replace(preset.sampling, frames=frames)
+    return ModelConfig(method, sampling, preset.views, preset.prompting, preset.fusion)
+
+
+def tokenizer_beside(source: str | Path, clip: CLIP) -> Tokenizer:
+    """The tokenizer of a checkpoint. Raises CheckpointError where it has another vocabulary than the weights."""
+    tokenizer = Tokenizer.find(source if Path(source).exists() else None)
+    if tokenizer.vocab_size != clip.config.text.vocab:
+        raise CheckpointError(
+            f"{source}: the model has {clip.config.text.vocab} token embeddings, its tokenizer {tokenizer.vocab_size} tokens"
+        )
+    return tokenizer
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -234,7 +276,7 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: cannot be read: {error}") from error
     try:
-        strict_load(model.clip, state)
+        load_saved(model, state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
     return model, Tokenizer.from_file(folder / "tokenizer.json"), config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,47 +19,12 @@ from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import FrosterError, UsageError
 from froster.files import write_text
 from froster.interrupt import check, ignore
-from froster.methods import VideoCLIP
-from froster.optim import adamw, draw_template, epoch_order, learning_rate
-from froster.precision import Precision
+from froster.methods.video_clip import new_weights
+from froster.optim import adamw, draw_template, epoch_order, sgd
+from froster.recipe import Recipe
 from froster.task import Losses, Task, ranks
-from froster.video.dataset import collate
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a run is optimised. The defaults are FROSTER's base-to-novel setting for CLIP B/16."""
-
-    epochs: int = 12
-    batch_size: int = 32
-    """Clips a step, over all ranks together."""
-    lr: float = 3.33e-6
-    warmup_epochs: float = 2.0
-    lr_ends: float = 0.01
-    """The first and the last learning rate, as a fraction of `lr`."""
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    average_from: int = 2
-    """First epoch (counted from 1) whose weights enter the average."""
-    tune: str = "both"
-    """Towers that are trained: both, image or text."""
-    seed: int = 0
-    precision: Precision = "auto"
-    workers: int = 0
-    keep: int = 1
-    """Checkpoints kept: the newest `keep`, or all of them with 0."""
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
-            raise UsageError("epochs, batch size and learning rate must be positive")
-        if self.tune not in ("both", "image", "text"):
-            raise UsageError(f"tune must be both, image or text, not {self.tune!r}")
-
-    def rate(self, epoch: float) -> float:
-        ends, warmup = self.lr * self.lr_ends, min(self.warmup_epochs, self.epochs / 2)
-        return learning_rate(
-            epoch, base=self.lr, start=ends, end=ends, warmup_epochs=warmup, max_epochs=float(self.epochs)
-        )
+from froster.text.bank import PromptBank
+from froster.video.dataset import Batch, collate
 
 
 @dataclass
@@ -70,13 +36,6 @@ class Trained:
     averaged: int
     unreadable: dict[str, int]
     """Message -> how often it was met."""
-
-
-def freeze(student: VideoCLIP, tune: str) -> None:
-    """Only the named towers get gradients; the logit scale is trained in any case."""
-    student.requires_grad_(True)
-    for tower, name in ((student.clip.visual, "image"), (student.clip.text, "text")):
-        tower.requires_grad_(tune in ("both", name))
 
 
 def epoch_of(line: str) -> float:
@@ -124,7 +83,7 @@ def train(
     batch = min(recipe.batch_size, len(dataset))  # type: ignore[arg-type]
     if batch % world:
         raise UsageError(f"a batch of {batch} clips cannot be shared out evenly over {world} processes")
-    optimizer = adamw(task, recipe.lr, recipe.weight_decay)
+    optimizer = optimizer_of(task, recipe)
     average = RunningMean()
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
     run = {**asdict(recipe), **(run or {}), "clips": len(dataset), "world": world}  # type: ignore[arg-type]
@@ -143,11 +102,14 @@ def train(
         for step, samples in enumerate(loader):
             rate = recipe.rate(epoch + step / steps)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             check()
             met += [message for _, message in samples.errors]
             template = draw_template(recipe.seed, epoch, step, task.bank.num_templates)
-            metrics = take_step(stepper, task, optimizer, samples, template, recipe.clip_norm, device)
+            rng = random.Random(f"step/{recipe.seed}/{epoch}/{step}/{rank}")
+            torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
+            rows = rows_of_step(recipe.draw, template, task.bank)
+            metrics = take_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, device)
             if metrics is None:
                 continue
             if not all(map(math.isfinite, metrics.values())):
@@ -163,7 +125,7 @@ def train(
         if not taken:
             raise FrosterError(f"no training video could be read; the first: {next(iter(unreadable), '?')}")
         sums = {name: value / taken for name, value in sums.items()}
-        if epoch + 1 >= min(recipe.average_from, recipe.epochs):
+        if epoch + 1 >= recipe.first_averaged:
             average.add(cpu_state(task.student))
         log.write(epoch=epoch + 1, mean=sums, averaged=average.count)
         if rank == 0:
@@ -175,6 +137,24 @@ def train(
 
     last = cpu_state(task.student)
     return Trained(last, average.weights(like=last), average.count, unreadable)
+
+
+def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = {
+        "decay": recipe.decay,
+        "new": {f"student.{name}" for name in new_weights(task.student)},
+        "new_scale": recipe.new_scale,
+    }
+    if recipe.optimizer == "sgd":
+        return sgd(task, recipe.lr, recipe.weight_decay, **groups)
+    return adamw(task, recipe.lr, recipe.weight_decay, recipe.betas, **groups)
+
+
+def rows_of_step(draw: str, template: int, bank: PromptBank) -> list[int]:
+    """The rows of prompts that a step uses: one template (in FROSTER's form with the bare label, the last row), or all."""
+    if draw != "one":
+        return bank.rows
+    return [template, bank.rows[-1]] if len(bank.rows) > bank.num_templates > 0 else [template]
 
 
 def epoch_loader(dataset: Dataset, recipe: Recipe, epoch: int, steps: int, batch: int) -> DataLoader:
@@ -195,7 +175,14 @@ def from_all_ranks(messages: list[str]) -> list[str]:
 
 
 def take_step(
-    stepper: torch.nn.Module, task: Task, optimizer, samples, template: int, clip_norm: float, device: torch.device
+    stepper: torch.nn.Module,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    samples: Batch,
+    rows: list[int],
+    rng: random.Random,
+    clip_norm: float | None,
+    device: torch.device,
 ) -> dict[str, float] | None:
     """One optimiser step; returns the global means of the losses, or None when no rank could read a clip.
 
@@ -214,17 +201,19 @@ def take_step(
         size = task.student.clip.config.vision.image_size
         frames = torch.zeros(1, 1, 3, size, size, dtype=torch.uint8, device=device)
         labels = torch.zeros(1, dtype=torch.long, device=device)
-    losses: Losses = stepper(frames, labels, template, weight=mine * ranks() / total)
+    losses: Losses = stepper(frames, labels, rows, rng, weight=mine * ranks() / total)
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(trained, math.inf if clip_norm is None else clip_norm)
     optimizer.step()
-    right = (losses.logits.argmax(-1) == labels).float().sum() * (mine > 0)
-    means = torch.stack([losses.total.detach(), losses.ce, losses.vision, losses.text, right])
+    right = (losses.predicted == labels).float().sum() * (mine > 0)
+    means = torch.stack([losses.total.detach(), losses.ce, losses.vision, losses.text, losses.regulariser, right])
     if ranks() > 1:
         dist.all_reduce(means)
-        means[:4] /= ranks()
-    loss, ce, vision, text, right = means.tolist()
+        means[:5] /= ranks()
+    loss, ce, vision, text, regulariser, right = means.tolist()
     metrics = {"loss": loss, "ce": ce, "grad_norm": float(norm), "accuracy": 100 * right / total}
-    return {**metrics, "distill_v": vision, "distill_t": text} if task.distill is not None else metrics
+    if task.distill is not None:
+        metrics |= {"distill_v": vision, "distill_t": text}
+    return {**metrics, "regulariser": regulariser} if task.iwr is not None or task.penalty is not None else metrics

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from froster.errors import CheckpointError
 
 State = dict[str, Tensor]
+Space = Literal["logit", "prob"]
 
 
 def check_same_keys(first: State, other: State) -> None:
@@ -31,7 +34,24 @@ def interpolate(clip: State, tuned: State, ratio: float) -> State:
     return {name: ratio * clip[name] + (1 - ratio) * tuned[name] for name in tuned}
 
 
-def ensemble(frozen: Tensor, tuned: Tensor, ratio: float = 0.5, space: str = "logit") -> Tensor:
+def towards(clip: State, tuned: State, ratio: float, output_layers: str = "") -> State:
+    """`interpolate` for a network with weights that CLIP does not have.
+
+    Of new parts that end in a linear layer (`output_layers`, a regular expression on the names) that layer is scaled by
+    1 - ratio, so that the part's output is; other new weights stay, as in Open-VCLIP's code. Ratio 1 is CLIP where
+    every new part can be scaled. Raises CheckpointError where a weight of CLIP is missing in `tuned`.
+    """
+    missing = sorted(clip.keys() - tuned.keys())
+    if missing:
+        raise CheckpointError(f"the tuned weights lack {', '.join(missing[:3])} ({len(missing)} keys)")
+    mixed = interpolate(clip, {name: tuned[name] for name in clip}, ratio)
+    for name in tuned.keys() - clip.keys():
+        scaled = output_layers and re.search(output_layers, name)
+        mixed[name] = (1 - ratio) * tuned[name] if scaled else tuned[name]
+    return {name: mixed[name] for name in tuned}
+
+
+def ensemble(frozen: Tensor, tuned: Tensor, ratio: float = 0.5, space: Space = "logit") -> Tensor:
     """Outputs of two models for the same classes, (…, K) logits each: ratio * frozen + (1 - ratio) * tuned.
 
     `space`: "logit", or "prob" for the mean of the soft-maxes.

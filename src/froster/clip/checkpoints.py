@@ -114,18 +114,29 @@ def load_clip(source: str | Path) -> tuple[CLIP, LoadReport]:
     says `quick_gelu`; OpenAI's use QuickGELU. Nothing in a file is executed.
     Raises CheckpointError naming the file and the cause, FrosterError when the hub is out of reach.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        looks_like_hub_id = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source)
-        if not looks_like_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
-            raise CheckpointError(f"{source}: there is no such file or folder")
-        path = download(str(source))
+    path = locate(source)
     try:
         return _load_folder(path) if path.is_dir() else _load_file(path)
     except FrosterError as error:
         if str(path) in str(error):
             raise
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def locate(source: str | Path) -> Path:
+    """The file or folder, downloaded if `source` is a hub id. Raises CheckpointError, or FrosterError without the hub."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    looks_like_hub_id = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source)
+    if not looks_like_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
+        raise CheckpointError(f"{source}: there is no such file or folder")
+    return download(str(source))
+
+
+def is_training_extra(name: str) -> bool:
+    """Does this name belong to what FROSTER's training checkpoints hold beside the student?"""
+    return _NOT_STUDENT.fullmatch(name) is not None or _NOT_WEIGHTS.fullmatch(name) is not None
 
 
 def _load_folder(folder: Path) -> tuple[CLIP, LoadReport]:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from froster.errors import UsageError
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_INITIAL_SCALE = math.log(1 / 0.07)
@@ -107,6 +109,10 @@ class Attention(nn.Module):
         """(N, h, L, d) -> (N, L, D), through the output projection."""
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Every token of (N, L, D) attends to all L of its row."""
+        return self.merge(F.scaled_dot_product_attention(*self.project(x)))
+
 
 class MLP(nn.Module):
     def __init__(self, width: int, activation: str):
@@ -122,13 +128,19 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """A pre-norm residual block: x + attend(ln_1 x), then x + mlp(ln_2 x)."""
 
-    def __init__(self, width: int, heads: int, activation: str, causal: bool = False):
+    def __init__(self, width: int, heads: int, activation: str, causal: bool = False, eps: float = 1e-5):
         super().__init__()
         self.causal = causal
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = nn.LayerNorm(width, eps)
         self.mlp = MLP(width, activation)
+
+    def adopt(self, block: Block) -> None:
+        """For subclasses, in place of `super().__init__`: be `block`, with its own weights (not a copy of them)."""
+        nn.Module.__init__(self)
+        self.causal = block.causal
+        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
 
     def keys_values(self, k: Tensor, v: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """What each frame attends to: keys, values (B*T, h, L', d) and a mask (True = seen), or None for no mask."""
@@ -145,9 +157,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, width: int, layers: int, heads: int, activation: str, causal: bool = False):
+    def __init__(
+        self, width: int, layers: int, heads: int, activation: str, causal: bool = False, eps: float = 1e-5
+    ):
         super().__init__()
-        self.resblocks = nn.ModuleList(Block(width, heads, activation, causal) for _ in range(layers))
+        self.resblocks = nn.ModuleList(Block(width, heads, activation, causal, eps) for _ in range(layers))
 
     def forward(self, x: Tensor, num_frames: int = 1, layers: list[Tensor] | None = None) -> Tensor:
         for block in self.resblocks:
@@ -188,24 +202,40 @@ class VisionTower(nn.Module):
         self.transformer = Transformer(width, config.layers, config.heads, activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.empty(width, embed_dim))
+        self.temporal_embedding: nn.Parameter | None
+        # (T, D), for methods that tell the frames apart: added to every token of frame t. CLIP has none.
+        self.register_parameter("temporal_embedding", None)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> tokens before the first block, (N, L, D); token 0 is the class token."""
+    def embed(self, images: Tensor, num_frames: int = 1) -> Tensor:
+        """(B*T, 3, H, W) -> tokens before the first block, (B*T, L, D); token 0 is the class token.
+
+        Raises UsageError where the network has time embeddings for another number of frames.
+        """
         patches = self.conv1(images).flatten(2).transpose(1, 2)
         cls = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
-        return self.ln_pre(torch.cat([cls, patches], dim=1) + self.positional_embedding)
+        x = torch.cat([cls, patches], dim=1) + self.positional_embedding
+        if self.temporal_embedding is not None:
+            known = len(self.temporal_embedding)
+            if known != num_frames:
+                raise UsageError(f"this network was made for clips of {known} frames, not of {num_frames}")
+            x = (x.unflatten(0, (-1, num_frames)) + self.temporal_embedding[:, None]).flatten(0, 1)
+        return self.ln_pre(x)
 
     def forward(self, frames: Tensor, layers: list[Tensor] | None = None) -> Tensor:
         """frames (B, T, 3, H, W), normalised -> frame embeddings (B, T, E), not unit length.
 
         `layers`: a list that receives every block's output, (B*T, L, D) each.
         """
+        B, T = self.check(frames)
+        x = self.transformer(self.embed(frames.flatten(0, 1), T), T, layers)
+        return (self.ln_post(x[:, 0]) @ self.proj).unflatten(0, (B, T))
+
+    def check(self, frames: Tensor) -> tuple[int, int]:
+        """B and T of frames (B, T, 3, H, W). Raises ValueError on another shape."""
         size = self.config.image_size
         if frames.ndim != 5 or frames.shape[2:] != (3, size, size):
             raise ValueError(f"expected frames (B, T, 3, {size}, {size}), got {tuple(frames.shape)}")
-        B, T = frames.shape[:2]
-        x = self.transformer(self.embed(frames.flatten(0, 1)), T, layers)
-        return (self.ln_post(x[:, 0]) @ self.proj).unflatten(0, (B, T))
+        return frames.shape[0], frames.shape[1]
 
 
 class TextTower(nn.Module):
@@ -225,9 +255,12 @@ class TextTower(nn.Module):
         be cut off without changing the result.
         """
         tokens = tokens.to(self.positional_embedding.device)
-        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        x = self.transformer(x)
-        pooled = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        return self.encode(self.token_embedding(tokens), tokens.argmax(dim=-1))
+
+    def encode(self, words: Tensor, end: Tensor) -> Tensor:
+        """Token embeddings (K, L, W), of whatever source, and the place of each end token, (K,) -> (K, E)."""
+        x = self.transformer(words + self.positional_embedding[: words.shape[1]])
+        pooled = x[torch.arange(len(x), device=x.device), end]
         return self.ln_final(pooled) @ self.text_projection
 
 

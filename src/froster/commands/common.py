@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,3 +53,17 @@ def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:
         if not column or not equals:
             raise UsageError(f"--where takes COLUMN=VALUE, not {column!r}")
     return {column.lower(): value for column, _, value in pairs}
+
+
+def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`["radius=2", "pad=mask"]` -> `{"radius": 2, "pad": "mask"}`: numbers, true and false are read as such."""
+    options = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--option takes NAME=VALUE, not {pair!r}")
+        try:
+            options[name.replace("-", "_")] = json.loads(value.lower() if value in ("True", "False") else value)
+        except ValueError:
+            options[name.replace("-", "_")] = value
+    return options

@@ -62,7 +62,7 @@ def run(
         for name, part in datasets.items():
             results[name] = evaluate(
                 recognizer.model, part, classes, embeddings, names=[str(item.path) for item in sets[name]],
-                batch_size=batch_size, workers=workers, dtype=recognizer.dtype,
+                batch_size=batch_size, workers=workers, dtype=recognizer.dtype, fusion=config.fusion,
                 on_videos=lambda n: bars.update(bar, advance=n),
             )  # fmt: skip
     report = make_report(results)

@@ -14,23 +14,26 @@ import torch.distributed as dist
 from rich.progress import Progress
 from rich.table import Table
 
-from froster.commands.common import announce, load_model, parse_where
+from froster.commands.common import announce, load_model, parse_options, parse_where
+from froster.commands.train_plan import Plan, make_plan
 from froster.commands.train_report import write_report
-from froster.distill import Distill, distill_preset
 from froster.distributed import process_group
 from froster.errors import UsageError
-from froster.experiment import EvalSet, Row, default_recipe, fine_tune, frozen_state, measure, with_weights
+from froster.evaluation import Space
+from froster.experiment import EvalSet, Row, fine_tune, halfway, measure, with_weights
 from froster.files import claim_folder, write_text
 from froster.loggers import open_logger
-from froster.methods import Frozen, Method, method_from_dict
+from froster.methods import method_from_dict
 from froster.progress import console, output, progress
+from froster.recipe import Preset, Recipe
 from froster.recognizer import Recognizer
 from froster.splits import Split, split
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import read_labels
-from froster.training import Recipe, Trained
+from froster.training import Trained
+from froster.video.augment import Augment
 from froster.video.dataset import Item, VideoDataset, read_items
-from froster.weights import interpolate
+from froster.video.sampling import Sampling
 
 
 def chosen(**options: Any) -> dict[str, Any]:
@@ -44,15 +47,16 @@ def run(
     out: Path,
     model: str | None,
     method: str,
-    distill: str,
-    radius: int | None,
-    pad: str | None,
+    variant: str | None,
+    option: Sequence[str] | None,
+    preset: str | None,
+    distill: str | None,
     alpha: float | None,
     beta_v: float | None,
     beta_t: float | None,
     distance: str | None,
     level: str | None,
-    tune: str,
+    tune: str | None,
     novel_column: str | None,
     novel_file: Path | None,
     novel_fraction: float,
@@ -62,6 +66,7 @@ def run(
     epochs: int | None,
     batch_size: int | None,
     lr: float | None,
+    new_scale: float | None,
     frames: int | None,
     sampling: str | None,
     views: int | None,
@@ -81,11 +86,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster train` does; the options are described there."""
-    network = method_from_dict({"name": method, **chosen(radius=radius, pad=pad)})
-    loss = dataclasses.replace(
-        distill_preset(distill), **chosen(alpha=alpha, beta_v=beta_v, beta_t=beta_t, distance=distance, level=level)
-    )
-    if sum(option is not None for option in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
+    network = method_from_dict({"name": method, **parse_options(option)}, variant)
+    if sum(given is not None for given in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
         raise UsageError("hold classes out by one of --novel-column, --novel-file and --novel-fraction")
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
     novel = read_labels(novel_file) if novel_file else novel_by_column(items, novel_column) if novel_column else None
@@ -94,35 +96,39 @@ def run(
     )
     sentences = read_descriptions(descriptions) if descriptions else {}
     with process_group(device) as (rank, own_device):
-        base = load_model(
-            model, str(own_device) if own_device else device, precision, sampling=sampling, frames=frames, views=views
-        )
-        recipe = dataclasses.replace(
-            default_recipe(base),
-            **chosen(epochs=epochs, batch_size=batch_size, lr=lr),
-            tune=tune, seed=seed, workers=workers, keep=keep, precision=base.precision,
+        base = load_model(model, str(own_device) if own_device else device, precision)
+        plan = make_plan(
+            base, network, preset, distill, parts.base,
+            loss=chosen(alpha=alpha, beta_v=beta_v, beta_t=beta_t, distance=distance, level=level),
+            recipe=chosen(epochs=epochs, batch_size=batch_size, lr=lr, new_scale=new_scale, tune=tune),
+            sampling=chosen(kind=sampling, frames=frames), views=views, flip=flip,
         )  # fmt: skip
-        if network.name == Frozen.name:
-            raise UsageError("the method frozen trains nothing; choose another, for example --method vclip")
+        recipe = dataclasses.replace(
+            plan.preset.recipe, seed=seed, workers=workers, keep=keep, precision=base.precision
+        )
         for names in filter(None, (parts.base, parts.novel)):  # a label that is too long is found before the training
             base.bank(describe(names, sentences), truncate)
         if rank == 0:
             prepare_folder(out, resume)
             announce(base, model)
-            describe_split(parts, recipe, network, loss)
+            describe_split(parts, plan, seed)
         if dist.is_initialized():
             dist.barrier()
         log = open_logger(logger, out) if rank == 0 else None
         with progress(quiet=rank > 0) as bars:
-            train_set = dataset(base, parts.train, parts.base, train=True, seed=seed, flip=flip)
+            train_set = dataset(
+                base, plan.preset.sampling, parts.train, parts.base, augment=plan.preset.augment, seed=seed
+            )
             student, trained = fine_tune(
-                base, network, loss, recipe, train_set, describe(parts.base, sentences), out, bars, network.name,
-                run={"data": digest(parts.train), "flip": flip}, truncate=truncate, log=log,
+                base, plan.method, plan.loss, recipe, train_set, describe(parts.base, sentences), out, bars, network.name,
+                run={"data": digest(parts.train), "augment": dataclasses.asdict(plan.preset.augment)},
+                truncate=truncate, log=log, preset=plan.preset,
             )  # fmt: skip
             if rank > 0:
                 return
-            rows = measure_all(base, student, trained, eval_sets(base, parts, sentences), bars, workers, truncate)
-            finish(out, base, student, trained, parts, recipe, loss, rows, as_json)
+            sets = eval_sets(base, plan.preset, parts, sentences)
+            rows = measure_all(base, student, trained, sets, bars, workers, truncate)
+            finish(out, base, student, trained, parts, recipe, plan, rows, as_json)
 
 
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
@@ -148,32 +154,39 @@ def prepare_folder(out: Path, resume: bool) -> None:
     claim_folder(out, "checkpoints" if holds_run else "metrics.jsonl", "choose another --out")
 
 
-def describe_split(parts: Split, recipe: Recipe, method: Method, loss: Distill) -> None:
+def describe_split(parts: Split, plan: Plan, seed: int) -> None:
+    loss, recipe = plan.loss, plan.preset.recipe
     teacher = f"distil {loss.kind} ({loss.distance}, {loss.level})" if loss.kind != "none" else "no distillation"
+    rates = f"learning rate {recipe.lr:g}" + (f", new weights {recipe.lr * recipe.new_scale:g}" if plan.has_new else "")
     for line in (
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test: {len(parts.base_test)} base, "
         f"{len(parts.novel_test)} novel ({len(parts.novel)} classes)",
         *parts.notes,
-        f"{method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size}, learning rate {recipe.lr:g}",
+        f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size}, {rates}, seed {seed}",
+        f"trained: {plan.trained:,} of {plan.weights:,} weights",
+        *plan.notes,
     ):
         console.print(line)
 
 
 def dataset(
-    model: Recognizer, items: Sequence[Item], classes: list[str], *, train: bool, seed: int = 0, flip: bool = True
-) -> VideoDataset:
+    model: Recognizer, sampling: Sampling, items: Sequence[Item], classes: list[str], *, views: int = 1,
+    augment: Augment | None = None, seed: int = 0,
+) -> VideoDataset:  # fmt: skip
+    """Videos as the network reads them: random clips where an augmentation is given, else the views of a test."""
     size = model.clip.config.vision.image_size
+    train = augment is not None
     return VideoDataset(
-        items, classes, model.config.sampling, size, views=model.config.views, train=train, seed=seed, flip=flip
+        items, classes, sampling, size, views=views, train=train, seed=seed, augment=augment or Augment()
     )
 
 
-def eval_sets(model: Recognizer, parts: Split, sentences: dict[str, str]) -> list[EvalSet]:
+def eval_sets(model: Recognizer, preset: Preset, parts: Split, sentences: dict[str, str]) -> list[EvalSet]:
     """Base and novel test videos, each against its own classes."""
     return [
         EvalSet(
-            name, dataset(model, items, classes, train=False), classes, describe(classes, sentences),
-            [str(item.path) for item in items],
+            name, dataset(model, preset.sampling, items, classes, views=preset.views), classes,
+            describe(classes, sentences), [str(item.path) for item in items],
         )
         for name, items, classes in (("base", parts.base_test, parts.base), ("novel", parts.novel_test, parts.novel))
         if items and len(classes) > 1
@@ -190,14 +203,18 @@ def measure_all(
     truncate: bool,
 ) -> list[Row]:
     name = student.config.method.name
-    half = interpolate(frozen_state(base, student), trained.average, 0.5)
-    variants = [
-        (name, f"mean of {trained.averaged} epochs", with_weights(student, trained.average)),
-        (name, "last epoch", with_weights(student, trained.last)),
-        (name, "half the mean, half start", with_weights(student, half)),
-    ]
+    states = {
+        f"mean of {trained.averaged} epochs" if trained.averaged > 1 else "last epoch": trained.average,
+        **({"last epoch": trained.last} if trained.averaged > 1 else {}),
+        "half start": halfway(base, student, trained.average),
+    }
     rows = [Row("frozen", "start", measure(base, sets, bars, "start", workers, truncate))]
-    return rows + [Row(m, w, measure(model, sets, bars, w, workers, truncate)) for m, w, model in variants]
+    rows += [Row(name, w, measure(with_weights(student, s), sets, bars, w, workers, truncate)) for w, s in states.items()]
+    spaces: tuple[Space, ...] = ("logit", "prob")
+    return rows + [
+        Row(f"{name} + frozen", f"mean of {space}s", {key: p.joined(rows[1].predictions[key], space) for key, p in rows[0].predictions.items()})
+        for space in spaces
+    ]
 
 
 def finish(
@@ -207,7 +224,7 @@ def finish(
     trained: Trained,
     parts: Split,
     recipe: Recipe,
-    loss: Distill,
+    plan: Plan,
     rows: list[Row],
     as_json: bool,
 ) -> None:
@@ -221,7 +238,9 @@ def finish(
         "unreadable_in_test": [message for p in rows[1].predictions.values() for _, message in p.errors],
         "notes": parts.notes,
         "recipe": dataclasses.asdict(recipe),
-        "distill": dataclasses.asdict(loss),
+        "distill": dataclasses.asdict(plan.loss),
+        "augment": dataclasses.asdict(plan.preset.augment),
+        "trained_weights": plan.trained,
     }
     averaged = with_weights(student, trained.average)
     averaged.save(out / "model", report)

@@ -6,27 +6,54 @@ import dataclasses
 from typing import Any
 
 from froster.errors import UsageError
+from froster.methods.actionclip import ActionCLIP
+from froster.methods.adaptformer import AdaptFormer
+from froster.methods.aim import AIM
 from froster.methods.clip_per_frame import FineTuned, Frozen
+from froster.methods.efficient_prompt import EfficientPrompt
+from froster.methods.lora import LoRA
+from froster.methods.method import Method
+from froster.methods.openvclip import OpenVCLIP
+from froster.methods.penalised import EWC, L2SP
+from froster.methods.st_adapter import STAdapter
+from froster.methods.stan import STAN
+from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import VideoCLIP, pool
+from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, pool, saved_names
+from froster.methods.vita_clip import VitaCLIP
+from froster.methods.xclip import XCLIP
 
-Method = Frozen | FineTuned | VCLIP
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Frozen, FineTuned, VCLIP)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        Frozen, FineTuned, VCLIP, OpenVCLIP, ActionCLIP, XCLIP, EfficientPrompt, Text4Vis, AIM, STAdapter,
+        AdaptFormer, VitaCLIP, STAN, LoRA, L2SP, EWC,
+    )
+}  # fmt: skip
 
-__all__ = ["METHODS", "VCLIP", "FineTuned", "Frozen", "Method", "VideoCLIP", "method_dict", "method_from_dict", "pool"]
+__all__ = [
+    "METHODS", "VCLIP", "Features", "FineTuned", "Frozen", "Method", "VideoCLIP", "class_embeddings", "method_dict",
+    "method_from_dict", "pool", "saved_names",
+]  # fmt: skip
 
 
-def method_from_dict(values: dict[str, Any]) -> Method:
-    """`{"name": "vclip", "radius": 1}` -> `VCLIP(radius=1)`. Raises UsageError on a name or option that is unknown."""
-    options = dict(values)
-    name = options.pop("name", None)
+def method_class(name: Any) -> type[Method]:
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}; froster methods lists what there is: {', '.join(METHODS)}")
-    known = [field.name for field in dataclasses.fields(METHODS[name])]
+    return METHODS[name]
+
+
+def method_from_dict(values: dict[str, Any], variant: str | None = None) -> Method:
+    """`{"name": "vclip", "radius": 1}` -> `VCLIP(radius=1)`. Raises UsageError on a name or option that is unknown."""
+    options = dict(values)
+    method = method_class(options.pop("name", None))
+    if variant is not None and variant not in method.variants:
+        raise UsageError(f"method {method.name} has no variant {variant!r}; it has {', '.join(method.variants) or 'none'}")
+    known = [field.name for field in dataclasses.fields(method)]
     for option in options:
         if option not in known:
-            raise UsageError(f"method {name} has no option {option!r}; it has {', '.join(known)}")
-    return METHODS[name](**options)
+            raise UsageError(f"method {method.name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+    return method.make(variant, **options)
 
 
 def method_dict(method: Method) -> dict[str, Any]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 from froster.clip.model import CLIP
 from froster.errors import one_of
+from froster.methods.method import Method, tuned
 from froster.methods.video_clip import Pooling, VideoCLIP
+from froster.recipe import Preset
+from froster.text.prompts import Prompting
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+XCLIP_AUGMENT = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2)
+"""The augmentation that X-CLIP brought and ViFi-CLIP kept."""
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(Method):
     """Every frame through CLIP as it is, then the mean."""
 
-    name: ClassVar[str] = "frozen"
-    summary: ClassVar[str] = "CLIP as it is, frame by frame; nothing is trained"
-    reference: ClassVar[str] = "Radford et al., CLIP, ICML 2021"
+    name = "frozen"
+    summary = "CLIP as it is, frame by frame; nothing is trained"
+    reference = "Radford et al., CLIP, ICML 2021"
 
     pooling: Pooling = "frame_unit"
 
@@ -26,11 +34,39 @@ class Frozen:
     def build(self, clip: CLIP) -> VideoCLIP:
         return VideoCLIP(clip, self.pooling)
 
+    def trains(self, name: str) -> bool:
+        return False
+
 
 @dataclass(frozen=True)
-class FineTuned(Frozen):
-    """The same network, trained: no frame sees another."""
+class FineTuned(Method):
+    """The same network, trained: no frame sees another. The token embeddings stay CLIP's, as in ViFi-CLIP."""
 
-    name: ClassVar[str] = "finetuned"
-    summary: ClassVar[str] = "CLIP frame by frame, fine-tuned; no temporal module"
-    reference: ClassVar[str] = "Rasheed et al., ViFi-CLIP, CVPR 2023"
+    name = "finetuned"
+    summary = "CLIP frame by frame, fine-tuned; no temporal module"
+    reference = "Rasheed et al., ViFi-CLIP, CVPR 2023"
+    variants = {"both": {"towers": "both"}, "image": {"towers": "image"}, "text": {"towers": "text"}}
+
+    towers: Literal["both", "image", "text"] = "both"
+    pooling: Pooling = "mean_then_unit"
+
+    def __post_init__(self) -> None:
+        one_of("towers", self.towers, "both", "image", "text")
+        one_of("pooling", self.pooling, "frame_unit", "mean_then_unit")
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        return VideoCLIP(clip, self.pooling)
+
+    def trains(self, name: str) -> bool:
+        if name.startswith("clip.text."):
+            return self.towers != "image" and name != "clip.text.token_embedding.weight"
+        return self.towers != "text" or not name.startswith("clip.visual.")
+
+    def preset(self) -> Preset:
+        """Base-to-novel on 16 shots (the zero-shot setting on all of K400: rate 8e-6, batch 256, 10 epochs)."""
+        recipe = tuned(
+            2e-6, epochs=11, batch_size=64, warmup_epochs=5, weight_decay=1e-3, decay="all", betas=(0.9, 0.98),
+            label_smoothing=0.1, mixup=0.8, cutmix=1.0, draw="all",
+        )  # fmt: skip
+        prompting = Prompting(("a photo of a {}.",), "plain")
+        return Preset(recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs")

@@ -9,15 +9,17 @@ so they take softmax weight and shrink the output at the ends of a clip. Weights
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from froster.clip.model import CLIP, Block
 from froster.errors import UsageError, one_of
-from froster.methods.video_clip import Pooling, VideoCLIP
+from froster.methods.method import Method
+from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
+from froster.recipe import FROSTER, Preset
 
 Pad = Literal["zero", "mask"]
 
@@ -34,9 +36,7 @@ class VCLIPBlock(Block):
     """A CLIP block whose keys and values come from the neighbouring frames too."""
 
     def __init__(self, block: Block, radius: int, pad: Pad):
-        nn.Module.__init__(self)
-        self.causal = block.causal
-        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
+        self.adopt(block)
         self.radius, self.pad = radius, pad
 
     def keys_values(self, k: Tensor, v: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -48,12 +48,18 @@ class VCLIPBlock(Block):
 
 
 @dataclass(frozen=True)
-class VCLIP:
-    """Neighbour-frame attention in every block of the image tower."""
+class VCLIP(Method):
+    """Neighbour-frame attention in every block of the image tower; both towers are trained, as in FROSTER."""
 
-    name: ClassVar[str] = "vclip"
-    summary: ClassVar[str] = "every frame attends to its neighbours, in all layers; no new parameters"
-    reference: ClassVar[str] = "Weng et al., Open-VCLIP, ICML 2023; Huang et al., FROSTER, ICLR 2024"
+    name = "vclip"
+    summary = "every frame attends to its neighbours, in all layers; no new weights"
+    reference = "Weng et al., Open-VCLIP, ICML 2023; Huang et al., FROSTER, ICLR 2024"
+    variants = {
+        "step1": {"radius": 1},
+        "step2": {"radius": 2},
+        "step3": {"radius": 3},
+        "mask": {"pad": "mask"},
+    }
 
     radius: int = 1
     """Neighbours seen on each side (the released code's step 1, 2, 3)."""
@@ -67,9 +73,8 @@ class VCLIP:
             raise UsageError(f"radius must be 1 or more, not {self.radius!r}")
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        """Turn `clip` into the video network, in place."""
-        blocks = clip.visual.transformer.resblocks
-        for i, block in enumerate(blocks):
-            assert isinstance(block, Block)
-            blocks[i] = VCLIPBlock(block, self.radius, self.pad)
+        replace_blocks(clip, lambda block: VCLIPBlock(block, self.radius, self.pad))
         return VideoCLIP(clip, self.pooling)
+
+    def preset(self) -> Preset:
+        return FROSTER

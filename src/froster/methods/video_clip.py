@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, unit
+from froster.clip.model import CLIP, Block, unit
+from froster.text.bank import PromptBank
 
 Pooling = Literal["frame_unit", "mean_then_unit"]
 
@@ -22,26 +26,126 @@ def pool(frame_embeddings: Tensor, pooling: Pooling) -> Tensor:
     return unit(frame_embeddings.mean(dim=1))
 
 
-class VideoCLIP(nn.Module):
-    """A CLIP, whose blocks a method may have changed, with a temporal pooling. This is what is trained and saved."""
+def class_embeddings(prompts: Tensor) -> Tensor:
+    """Raw prompt embeddings (P, K, E) -> unit class embeddings (K, E): u(mean over prompts of u(prompt))."""
+    return unit(unit(prompts).mean(dim=0))
 
-    def __init__(self, clip: CLIP, pooling: Pooling = "frame_unit"):
+
+@dataclass
+class Features:
+    """What a network makes of B clips."""
+
+    frames: Tensor
+    """(B, T, E), raw: after the projection, before any temporal pooling. Distillation at frame level holds these."""
+    pooled: Tensor
+    """(B, E), raw: the mean of the frames, or what the temporal head makes of them."""
+    video: Tensor
+    """(B, E), as it is multiplied with the classes."""
+    context: Tensor | None = None
+    """What the text side wants to know of the clip (X-CLIP: (B, N, E), its patches), or None."""
+
+
+class VideoCLIP(nn.Module):
+    """A CLIP, whose blocks a method may have changed, with a temporal pooling. This is what is trained and saved.
+
+    The way of the data is `encode_frames` -> `pool_frames` -> `logits`, and `encode_text` -> `classes` -> `logits`; a
+    method overrides the step that it changes. New weights beside the CLIP are modules of the subclass: what stands on
+    top of the frames in `head`, learned prompts in `text_prompt`.
+    """
+
+    reserved_tokens = 0
+    """Places of the text context that `encode_text` fills itself."""
+
+    def __init__(self, clip: CLIP, pooling: Pooling = "frame_unit", head: nn.Module | None = None):
         super().__init__()
         self.clip = clip
         self.pooling: Pooling = pooling
+        self.head = head
+
+    def encode(self, frames: Tensor) -> Features:
+        """frames (B, T, 3, H, W), normalised -> everything that scoring and distillation need, in float32."""
+        return self.pool_frames(self.encode_frames(frames).float())
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """frames (B, T, 3, H, W), normalised -> frame embeddings (B, T, E), not unit length."""
         return self.clip.encode_image(frames)
 
+    def pool_frames(self, z: Tensor, context: Tensor | None = None) -> Features:
+        """Frame embeddings (B, T, E) -> the clip's features."""
+        if self.head is None:
+            return Features(z, z.mean(dim=1), pool(z, self.pooling), context)
+        pooled = self.head(z).float()
+        return Features(z, pooled, unit(pooled), context)
+
     def encode_video(self, frames: Tensor) -> Tensor:
         """frames (B, T, 3, H, W), normalised -> video embeddings (B, E)."""
-        return pool(self.encode_frames(frames), self.pooling)
+        return self.encode(frames).video
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids (K, L) -> (K, E), not unit length."""
         return self.clip.encode_text(tokens)
 
-    def logits(self, videos: Tensor, classes: Tensor) -> Tensor:
-        """Video embeddings (B, E) and unit class embeddings (K, E) -> (B, K)."""
-        return self.clip.logit_scale.exp() * videos @ classes.T
+    def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
+        """The raw embeddings of the given rows of prompts of every class, (len(rows), K, E)."""
+        return bank.embed(self.encode_text, rows)
+
+    def classes(self, prompts: Tensor) -> Tensor:
+        """Raw prompt embeddings (P, K, E) -> what `logits` compares videos with."""
+        return class_embeddings(prompts)
+
+    def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
+        """Video embeddings (B, E), the result of `classes` and the clip's context -> (B, K)."""
+        return self.clip.logit_scale.exp() * video @ classes.T
+
+    def forward(self, frames: Tensor, classes: Tensor) -> Tensor:
+        """frames (B, T, 3, H, W), normalised, and the result of `classes` -> logits (B, K)."""
+        features = self.encode(frames)
+        return self.logits(features.video, classes, features.context)
+
+    def merged(self) -> CLIP | None:
+        """A plain CLIP that computes the same frame by frame, where there is one (LoRA)."""
+        return None
+
+
+def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:
+    """Put `make(block)` in the place of every block of the image tower."""
+    blocks = clip.visual.transformer.resblocks
+    for i, block in enumerate(blocks):
+        assert isinstance(block, Block)
+        blocks[i] = make(block)
+
+
+def saved_names(model: nn.Module) -> dict[str, str]:
+    """Name of a weight in a saved model -> its name in the `VideoCLIP`. A plain network is saved under CLIP's names."""
+    return {name.removeprefix("clip."): name for name in model.state_dict()}
+
+
+def start_of(clip: CLIP) -> dict[str, Tensor]:
+    """CLIP's weights under the names they have in a `VideoCLIP`, as constants."""
+    return {f"clip.{name}": parameter.detach() for name, parameter in clip.named_parameters()}
+
+
+def new_weights(model: VideoCLIP) -> set[str]:
+    """Names of the weights that a plain CLIP does not have."""
+    with torch.device("meta"):
+        known = {f"clip.{name}" for name in CLIP(model.clip.config).state_dict()}
+    return set(model.state_dict()) - known
+
+
+def over_time(x: Tensor, num_frames: int) -> Tensor:
+    """(B*T, L, D) -> (B*L, T, D): rows of the same token at all times."""
+    return x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)
+
+
+def over_space(x: Tensor, num_tokens: int) -> Tensor:
+    """The inverse of `over_time`: (B*L, T, D) -> (B*T, L, D)."""
+    return x.unflatten(0, (-1, num_tokens)).transpose(1, 2).flatten(0, 1)
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Stochastic depth: a row's whole branch is dropped with probability `rate`, the rest is scaled up."""
+    if not training or rate == 0.0:
+        return x
+    keep = 1 - rate
+    mask = torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
+    return x * mask / keep

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from froster.clip.model import unit
 from froster.clip.tokenizer import Tokenizer
-from froster.text.prompts import KINETICS_28, check_labels, prompts
+from froster.text.prompts import FROSTER_PROMPTS, Prompting, check_labels
 
 EncodeText = Callable[[Tensor], Tensor]
 """Token ids (n, L) -> embeddings (n, E)."""
@@ -24,7 +23,7 @@ WASTE = 0.15
 
 
 class PromptBank:
-    """Every prompt of every class: one row of K a template, and last the bare labels.
+    """Every prompt of every class, P rows of K; in FROSTER's form the last row is the bare labels.
 
     Raises UsageError on empty or repeated labels, and on a prompt longer than the context (unless `truncate`).
     """
@@ -34,25 +33,31 @@ class PromptBank:
         tokenizer: Tokenizer,
         labels: Sequence[str],
         context: int,
-        templates: Sequence[str] = KINETICS_28,
+        prompting: Prompting = FROSTER_PROMPTS,
         *,
         truncate: bool = False,
     ):
         check_labels(labels)
         self.labels = list(labels)
-        self.num_templates = len(templates)
-        rows = prompts(labels, templates)
+        self.num_templates = len(prompting.templates)
+        rows = prompting.prompts(labels)
         flat = tokenizer([text for row in rows for text in row], context, truncate)
         self._tokens = flat.unflatten(0, (len(rows), len(labels)))  # (P, K, L)
 
+    @property
+    def rows(self) -> list[int]:
+        """The index of every row of prompts."""
+        return list(range(len(self._tokens)))
+
     def tokens(self, *rows: int) -> Tensor:
-        """Token ids of the given rows of prompts (a template's index; -1 is the bare label), (len(rows), K, L)."""
+        """Token ids of the given rows of prompts, (len(rows), K, L)."""
         chosen = self._tokens[list(rows)]
         return chosen[..., : int(lengths(chosen).max())]
 
-    def train_tokens(self, template: int) -> Tensor:
-        """The two prompts of a training step, (2, K, L): one template, and the bare label."""
-        return self.tokens(template, -1)
+    def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:
+        """The raw embeddings of the given rows of prompts, (len(rows), K, E)."""
+        tokens = self.tokens(*rows)
+        return self.encode(encode_text, tokens.flatten(0, 1)).unflatten(0, (len(rows), -1))
 
     @staticmethod
     def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
@@ -63,15 +68,6 @@ class PromptBank:
         position = torch.empty_like(order)
         position[order] = torch.arange(len(order), device=order.device)
         return torch.cat(parts)[position[inverse]]
-
-    def prompt_table(self, encode_text: EncodeText) -> Tensor:
-        """The raw embedding of every prompt, (P, K, E); the bare labels are the last row."""
-        P, K, _ = self._tokens.shape
-        return self.encode(encode_text, self._tokens.flatten(0, 1)).unflatten(0, (P, K))
-
-    def class_embeddings(self, encode_text: EncodeText) -> Tensor:
-        """Unit class embeddings over all prompts, (K, E): u(mean over prompts of u(prompt))."""
-        return unit(unit(self.prompt_table(encode_text).float()).mean(dim=0))
 
 
 def lengths(tokens: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from froster.errors import UsageError
+from froster.errors import UsageError, one_of
 
 _MEDIA = ("photo", "video", "example", "demonstration")
 _VERBS = ("using", "doing", "during", "performing", "practicing")
@@ -18,19 +19,41 @@ KINETICS_28 = tuple(f"a {medium} of {tail}" for medium, tail in product(_MEDIA, 
 """The 28 templates of the released code, in its order ("a example" is its spelling, and weights were trained on it)."""
 
 
-def prompts(labels: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """All prompts of all labels, template by template; the labels themselves, the bare prompts, come last.
+@dataclass(frozen=True)
+class Prompting:
+    """How a label becomes the texts that a model is asked for."""
 
-    A label is "Name" or "Name: description", the name being all before the first colon. A template is filled with the
-    name and followed by the whole label: "a photo of archery. archery". Raises UsageError on a template without `{}`.
-    """
-    for template in templates:
-        if "{}" not in template:
-            raise UsageError(f"the prompt template {template!r} has no {{}} to put the label's name in")
-    names = [label.partition(":")[0] for label in labels]
-    # str.format would also read other braces of a template.
-    filled = [[template.replace("{}", name) for name in names] for template in templates]
-    return [*([f"{text} {label}" for text, label in zip(row, labels, strict=True)] for row in filled), list(labels)]
+    templates: tuple[str, ...] = KINETICS_28
+    """Sentences with a `{}` for the label."""
+    form: Literal["froster", "plain"] = "froster"
+    """`froster`, as released: a template is filled with the label's name, followed by the whole label ("a photo of archery.
+    archery: a person shoots …"), and the bare label is one prompt more. `plain`: the template filled with the label."""
+
+    def __post_init__(self) -> None:
+        one_of("prompt form", self.form, "froster", "plain")
+        if self.form == "plain" and not self.templates:
+            raise UsageError("plain prompts need a template; {} alone is the label itself")
+        for template in self.templates:
+            if "{}" not in template:
+                raise UsageError(f"the prompt template {template!r} has no {{}} to put the label's name in")
+
+    def prompts(self, labels: Sequence[str]) -> list[list[str]]:
+        """All prompts of all labels, template by template; in FROSTER's form the bare labels come last.
+
+        A label is "Name" or "Name: description", the name being all before the first colon.
+        """
+        # str.format would also read other braces of a template.
+        if self.form == "plain":
+            return [[template.replace("{}", label) for label in labels] for template in self.templates]
+        names = [label.partition(":")[0] for label in labels]
+        rows = [
+            [f"{template.replace('{}', name)} {label}" for name, label in zip(names, labels, strict=True)]
+            for template in self.templates
+        ]
+        return [*rows, list(labels)]
+
+
+FROSTER_PROMPTS = Prompting()
 
 
 def check_labels(labels: Sequence[str]) -> None:

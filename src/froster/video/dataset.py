@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.errors import DataError, VideoError
+from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.manifest import Item, Items, read_items
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
-from froster.video.transforms import inference_transform, train_transform
+from froster.video.transforms import inference_transform
 
 __all__ = ["Batch", "Item", "Items", "Sample", "VideoDataset", "collate", "read_items"]
 
@@ -52,9 +53,9 @@ class Batch(NamedTuple):
 class VideoDataset(Dataset[Sample]):
     """Videos with integer labels, the position of their label in `classes`.
 
-    In training an item is a random clip, augmented. It depends on `seed`, the epoch (`set_epoch`) and its position
-    only, not on worker, rank or order. In evaluation it is the `views` clips of the video, centre crops, from one
-    decode. A video that cannot be read gives a Sample with an error.
+    In training an item is a random clip, changed as `augment` says. It depends on `seed`, the epoch (`set_epoch`) and
+    its position only, not on worker, rank or order. In evaluation it is the `views` clips of the video, centre crops,
+    from one decode. A video that cannot be read gives a Sample with an error.
     Raises DataError where an item's label is not in `classes`, or `classes` are not two or more different names.
     """
 
@@ -68,7 +69,7 @@ class VideoDataset(Dataset[Sample]):
         views: int = 1,
         train: bool,
         seed: int = 0,
-        flip: bool = True,
+        augment: Augment = FROSTER_AUGMENT,
     ) -> None:
         self.items = items
         self.classes = list(classes)
@@ -78,7 +79,7 @@ class VideoDataset(Dataset[Sample]):
         self.views = views
         self.train = train
         self.seed = seed
-        self.flip = flip
+        self.augment = augment
         # In shared memory: workers that live through epochs hold a copy of this object made in the first.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -104,7 +105,7 @@ class VideoDataset(Dataset[Sample]):
     def _clip(self, video: Video, index: int) -> Tensor:
         rng = random.Random(f"{self.seed}/{int(self._epoch)}/{index}")
         frames = video.read(self.sampling.train_indices(video.timing, rng))
-        return train_transform(frames, self.image_size, rng, self.flip)
+        return augment(frames, self.image_size, rng, self.augment)
 
     def _views(self, video: Video) -> Tensor:
         views = self.sampling.view_indices(video.timing, self.views)

@@ -1,6 +1,7 @@
-"""From decoded frames to what the network sees: CLIP's own resize for inference, the reference's augmentation for
-training. Everything stays uint8; normalising happens on the device."""
+"""From decoded frames to the network's square: CLIP's own resize for inference, random crops for training, which
+`augment` puts together. Everything stays uint8; normalising happens on the device."""
 
+import math
 import random
 
 import numpy as np
@@ -11,8 +12,6 @@ from torch import Tensor
 
 # Beyond this ratio of the sides, resizing the whole frame to crop its middle would take memory for nothing.
 _STRIP = 16
-# The reference resizes the short side to at most 256 for a crop of 224.
-_LARGEST_SCALE = 256 / 224
 
 
 def inference_transform(frames: Tensor, size: int) -> Tensor:
@@ -36,25 +35,63 @@ def inference_transform(frames: Tensor, size: int) -> Tensor:
     return resized[:, :, top : top + size, left : left + size].contiguous()
 
 
-def train_transform(frames: Tensor, size: int, rng: random.Random, flip: bool = True) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8: the reference's augmentation, the same for all frames of a clip.
+def scaled(frames: Tensor, short: int, rng: random.Random) -> Tensor:
+    """(n, H, W, 3) uint8 -> (n, 3, h, w) uint8 with a short side of `short`, bilinear without antialias as in training.
 
-    Short side to a random whole number in [size, size * 256 / 224] by bilinear interpolation without antialias, a
-    random crop, and, with `flip`, a mirror image in half of the cases. The reference interpolates normalised floats;
-    whole numbers change a value by at most 1.001 of 255 levels, 0.3 on average.
+    Of a strip, a random part. The references interpolate floats; whole numbers change a value by at most 1.001 of 255
+    levels, 0.3 on average.
     """
     _, height, width, _ = frames.shape
-    short = rng.randint(size, round(size * _LARGEST_SCALE))
     if max(height, width) > _STRIP * min(height, width):
         frames = _random_stretch(frames, rng)
         _, height, width, _ = frames.shape
-    new_height, new_width = _short_side_to(height, width, short)
-    top, left = rng.randint(0, new_height - size), rng.randint(0, new_width - size)
-    resized = _resize(frames, new_height, new_width, mode="bilinear", antialias=False)
-    cropped = resized[:, :, top : top + size, left : left + size]
-    if flip and rng.random() < 0.5:
-        cropped = cropped.flip(3)
-    return cropped.contiguous()
+    return _resize(frames, *_short_side_to(height, width, short), mode="bilinear", antialias=False)
+
+
+def random_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
+    """(n, 3, h, w) -> (n, 3, size, size), h and w at least `size`."""
+    return _random_part(images, size, size, rng)
+
+
+def multiscale_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
+    """(n, 3, h, w) -> (n, 3, size, size): X-CLIP's MultiScaleCrop.
+
+    Each side is one of four fractions of the short side, the two at most one step apart, and the crop lies in a corner
+    or in the middle.
+    """
+    _, _, height, width = images.shape
+    sides = [max(1, int(min(height, width) * fraction)) for fraction in (1, 0.875, 0.75, 0.66)]
+    rows, columns = rng.choice([(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1])
+    y, x = rng.choice([(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)])
+    top, left = int(y * (height - rows)), int(x * (width - columns))
+    return _squared(images[:, :, top : top + rows, left : left + columns], size)
+
+
+def resized_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
+    """(n, 3, h, w) -> (n, 3, size, size): RandomResizedCrop, 8 to 100 % of the area at an aspect of 3/4 to 4/3.
+
+    Where ten draws do not fit (a narrow picture), a random square of the short side, as in Text4Vis.
+    """
+    _, _, height, width = images.shape
+    for _ in range(10):
+        area = height * width * rng.uniform(0.08, 1)
+        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            break
+    else:
+        rows = columns = min(height, width)
+    return _squared(_random_part(images, rows, columns, rng), size)
+
+
+def _random_part(images: Tensor, rows: int, columns: int, rng: random.Random) -> Tensor:
+    _, _, height, width = images.shape
+    top, left = rng.randint(0, height - rows), rng.randint(0, width - columns)
+    return images[:, :, top : top + rows, left : left + columns]
+
+
+def _squared(images: Tensor, size: int) -> Tensor:
+    return _resize(images.permute(0, 2, 3, 1), size, size, mode="bilinear", antialias=False)
 
 
 def _short_side_to(height: int, width: int, size: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from froster.distill import distill_preset
 from froster.evaluation import standard_error
-from froster.experiment import EvalSet, Row, default_recipe, fine_tune, frozen_state, measure, with_weights
+from froster.experiment import EvalSet, Row, default_recipe, fine_tune, halfway, measure, with_weights
 from froster.files import claim_folder, write_text
 from froster.insight import page
 from froster.insight.plots import Bars, Clip, Verdict, accuracy_bars, classified_clips, training_curves
@@ -26,7 +26,6 @@ from froster.methods import VCLIP
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer, load
 from froster.training import Trained
-from froster.weights import interpolate
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import SETS, Videos, render_set
@@ -94,7 +93,7 @@ def arm_rows(
     base: Recognizer, arm: str, student: Recognizer, trained: Trained, sets: list[EvalSet], bars: Progress
 ) -> list[Row]:
     """The epoch average (the row that counts), the last epoch, and half the average with half of CLIP."""
-    half = interpolate(frozen_state(base, student), trained.average, 0.5)
+    half = halfway(base, student, trained.average)
     variants = [
         (arm, f"mean of {trained.averaged} epochs", trained.average),
         (f"{arm}_last", "last epoch", trained.last),

@@ -1,0 +1,163 @@
+"""ActionCLIP: CLIP with a temporal head, or with temporal shift inside, trained by a contrast within the batch.
+
+    logits = s u(v) u(t)^T over the clips of a batch, each with its own class by one random template of 16;
+    q = row soft-max of 10 * [same class];  L = (KL(q || p_video) + KL(q || p_text)) / 2
+
+At test the soft-maxes of the 16 templates are averaged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from froster.clip.model import CLIP, Block, unit
+from froster.errors import one_of
+from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
+from froster.methods.method import Method, tuned
+from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.video_clip import VideoCLIP, replace_blocks
+from froster.recipe import Preset
+from froster.text.prompts import Prompting
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+TEMPLATES = (
+    "a photo of action {}", "a picture of action {}", "Human action of {}", "{}, an action", "{} this is an action",
+    "{}, a video of action", "Playing action of {}", "{}", "Playing a kind of action, {}", "Doing a kind of action, {}",
+    "Look, the human is {}", "Can you recognize the action of {}?", "Video classification of {}", "A video of {}",
+    "The man is {}", "The woman is {}",
+)  # fmt: skip
+
+
+def same_class(labels: Tensor) -> Tensor:
+    """Labels (B,) -> the target of both directions, (B, B): row soft-max of 10 where the classes are equal, else 0."""
+    return (10.0 * (labels[:, None] == labels[None])).softmax(dim=-1)
+
+
+def in_batch_kl(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, B), video by text, and the target -> KL(q || p) of videos and of texts, sum / B each."""
+    video = F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
+    text = F.kl_div(logits.T.log_softmax(-1), target, reduction="batchmean")
+    return video, text
+
+
+class ActionNet(VideoCLIP):
+    """Keeps the classes of every template apart."""
+
+    def classes(self, prompts: Tensor) -> Tensor:
+        """(P, K, E) -> unit, still (P, K, E)."""
+        return unit(prompts)
+
+    def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
+        """The log of the mean over the templates of the soft-max over the classes, (B, K)."""
+        each = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
+        return each.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
+
+
+class ShiftBlock(Block):
+    """A CLIP block whose input is shifted in time (TSM)."""
+
+    def __init__(self, block: Block):
+        self.adopt(block)
+
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+        return super().forward(temporal_shift(x, num_frames), num_frames)
+
+
+Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]
+
+
+@dataclass(frozen=True)
+class ActionCLIP(Method):
+    """A head over the frame embeddings (6-layer transformer by default); all of CLIP is trained with it."""
+
+    name = "actionclip"
+    summary = "a temporal head on the frame embeddings, or shift in the blocks; contrast within the batch"
+    reference = "Wang et al., ActionCLIP, arXiv 2109.08472"
+    variants = {
+        "transf": {"head": "transf"},
+        "meanp": {"head": "meanp"},
+        "lstm": {"head": "lstm"},
+        "conv1d": {"head": "conv1d"},
+        "conv1d-released": {"head": "conv1d-released"},
+        "tsm": {"head": "meanp", "shift": True},
+    }
+    objective = "in-batch"
+
+    head: Head = "transf"
+    """`conv1d-released` reads the frames' memory in the wrong order, as the released code does."""
+    shift: bool = False
+    """Shift patch channels in time at the input of every block."""
+    layers: int = 6
+    heads: int | None = None
+    """Attention heads of `transf`; default: the text tower's width / 64."""
+
+    def __post_init__(self) -> None:
+        one_of("head", self.head, "transf", "meanp", "lstm", "conv1d", "conv1d-released")
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        if self.shift:
+            replace_blocks(clip, ShiftBlock)
+        return ActionNet(clip, "mean_then_unit", self.make_head(clip))
+
+    def make_head(self, clip: CLIP) -> nn.Module | None:
+        width = clip.config.embed_dim
+        if self.head == "meanp":
+            return None
+        if self.head == "lstm":
+            return LSTMHead(width)
+        if self.head != "transf":
+            return ConvHead(width, scrambled=self.head == "conv1d-released")
+        return late_transformer(clip, self.layers, self.heads)
+
+    def preset(self) -> Preset:
+        recipe = tuned(
+            5e-6, epochs=50, batch_size=128, new_scale=10, warmup_epochs=5, lr_ends=0.0, weight_decay=0.2, decay="all",
+            betas=(0.9, 0.98), draw="one a clip",
+        )  # fmt: skip
+        augment = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2, rand_augment=(2, 9))
+        return Preset(recipe, Prompting(TEMPLATES, "plain"), augment, Sampling("uniform", 8), views=1, fusion="probs")
+
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        """`model_state_dict` and `fusion_model_state_dict`, the latter under `fusion_model.` here."""
+        shift = has(state, r"resblocks\.\d+\.net\.")
+        kinds: dict[str, Head] = {r"fusion_model\.transformer": "transf", "lstm_visual": "lstm", r"shift\.weight": "conv1d-released"}
+        head = next((kind for pattern, kind in kinds.items() if has(state, pattern)), "meanp")
+        if not shift and not has(state, r"^fusion_model\."):
+            return None
+        ignored = [] if head == "transf" else [name for name in state if name.endswith("frame_position_embeddings.weight")]
+        kept = ours({name: tensor for name, tensor in state.items() if name not in ignored})
+        return Official(
+            f"ActionCLIP ({'tsm' if shift else head})",
+            cls(head, shift, **({"layers": count_layers(state, r"fusion_model\.transformer")} if head == "transf" else {})),
+            rename(kept, [*HEAD_NAMES, (r"(resblocks\.\d+)\.net\.", r"\1.")]),
+            ignored,
+        )
+
+
+HEAD_NAMES = [
+    (r"^fusion_model\.frame_position_embeddings\.weight$", "head.positional_embedding"),
+    (r"^fusion_model\.lstm_visual\.", "head.lstm."),
+    (r"^fusion_model\.", "head."),
+]
+
+
+def late_transformer(clip: CLIP, layers: int, heads: int | None) -> TemporalTransformer:
+    """The head of ActionCLIP and Text4Vis: 77 positions, outer skip, LayerNorm eps 1e-12, all linear layers N(0, 0.02)."""
+    text = clip.config.text
+    head = TemporalTransformer(clip.config.embed_dim, heads or max(1, text.width // 64), layers, 77, eps=1e-12)
+    head.initialise(std=0.02, positions_std=0.02)
+    return head
+
+
+def count_layers(state: State, prefix: str) -> int:
+    found = (re.search(prefix + r"\.resblocks\.(\d+)\.", name) for name in state)
+    return 1 + max(int(match[1]) for match in found if match)

@@ -1,0 +1,93 @@
+"""Temporal heads: frame embeddings (B, T, E) -> one vector a clip (B, E), before it is made unit."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from froster.clip.model import Transformer
+from froster.errors import UsageError
+
+
+class TemporalTransformer(nn.Module):
+    """Frame positions, CLIP-style blocks over the T frames, the mean; `skip` adds the head's input to its output.
+
+    ActionCLIP's `Transf` and Text4Vis' head (6 layers, skip, LayerNorm eps 1e-12), X-CLIP's multi-frame integration
+    (1 layer, skip), Efficient-Prompt's temporal model (no skip).
+    """
+
+    def __init__(self, width: int, heads: int, layers: int, positions: int, *, skip: bool = True, eps: float = 1e-5):
+        super().__init__()
+        if width % heads:
+            raise UsageError(f"a temporal head of width {width} cannot have {heads} attention heads")
+        self.skip = skip
+        self.positional_embedding = nn.Parameter(torch.empty(positions, width))
+        self.transformer = Transformer(width, layers, heads, "quick_gelu", eps=eps)
+
+    def initialise(self, std: float | None, positions_std: float) -> None:
+        """Positions N(0, positions_std); linear layers N(0, std), or PyTorch's default for None; attention Xavier."""
+        nn.init.normal_(self.positional_embedding, std=positions_std)
+        for name, parameter in self.transformer.named_parameters():
+            if name.endswith("in_proj_weight"):
+                nn.init.xavier_uniform_(parameter)
+            elif std is not None and parameter.ndim == 2:
+                nn.init.normal_(parameter, std=std)
+            elif name.endswith("bias") and (std is not None or "attn" in name):
+                nn.init.zeros_(parameter)
+
+    def forward(self, z: Tensor) -> Tensor:
+        T, known = z.shape[1], len(self.positional_embedding)
+        if T > known:
+            raise UsageError(f"this network's temporal head was made for at most {known} frames, not for {T}")
+        y = self.transformer(z + self.positional_embedding[:T])
+        return (y + z if self.skip else y).mean(dim=1)
+
+
+class LSTMHead(nn.Module):
+    """ActionCLIP's `LSTM`: one layer over the frames, with a skip, then the mean."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.lstm(z)[0] + z).mean(dim=1)
+
+
+class ConvHead(nn.Module):
+    """ActionCLIP's `Conv_1D`: a depthwise convolution over three frames, with a skip, then the mean.
+
+    At the start it shifts: a quarter of the channels from the next frame, a quarter from the previous one. The released
+    code reads the memory of (B, T, E) as (B, E, T) in place of transposing, which mixes channels with times
+    (`scrambled`); its weights need that.
+    """
+
+    def __init__(self, width: int, scrambled: bool):
+        super().__init__()
+        self.scrambled = scrambled
+        self.shift = nn.Conv1d(width, width, 3, padding=1, groups=width, bias=False)
+        fold = width // 4
+        with torch.no_grad():
+            self.shift.weight.zero_()
+            self.shift.weight[:fold, 0, 2] = 1
+            self.shift.weight[fold : 2 * fold, 0, 0] = 1
+            self.shift.weight[2 * fold :, 0, 1] = 1
+
+    def forward(self, z: Tensor) -> Tensor:
+        B, T, E = z.shape
+        if self.scrambled:
+            y = self.shift(z.reshape(B, E, T)).transpose(1, 2)
+        else:
+            y = self.shift(z.transpose(1, 2)).transpose(1, 2)
+        return (y + z).mean(dim=1)
+
+
+def temporal_shift(x: Tensor, num_frames: int, parts: int = 8) -> Tensor:
+    """(B*T, L, D), token 0 the class token: of the patches, 1/8 of the channels come from the next frame, 1/8 from the
+    previous one; zeros beyond the clip's ends (TSM)."""
+    cls, patches = x[:, :1], x[:, 1:].unflatten(0, (-1, num_frames))  # (B, T, N, D)
+    fold = x.shape[-1] // parts
+    padded = F.pad(patches, (0, 0, 0, 0, 1, 1))
+    later, earlier, same = padded[:, 2:, :, :fold], padded[:, :-2, :, fold : 2 * fold], patches[..., 2 * fold :]
+    return torch.cat([cls, torch.cat([later, earlier, same], dim=-1).flatten(0, 1)], dim=1)

@@ -1,0 +1,142 @@
+"""LoRA: low-rank changes of the attention's q, k, v (and output) projections, W x + (alpha / r) B A x.
+
+Our blocks keep q, k and v in one matrix, which `peft` cannot wrap; this is the same in a few lines. `merged` folds the
+change into the weights: a plain CLIP again, which interpolates and saves as one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from froster.clip.model import CLIP, Attention
+from froster.errors import UsageError, one_of
+from froster.methods.method import Method, adapters, tuned
+from froster.methods.video_clip import Pooling, VideoCLIP
+from froster.recipe import Preset
+from froster.text.prompts import Prompting
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+
+class LowRank(nn.Module):
+    """(alpha / r) B A x for n projections of the same input; B = 0 at the start."""
+
+    def __init__(self, count: int, width: int, rank: int, alpha: float, dropout: float):
+        super().__init__()
+        self.scale = alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        self.a = nn.Parameter(torch.empty(count, rank, width))
+        self.b = nn.Parameter(torch.zeros(count, width, rank))
+        for matrix in self.a:
+            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L, D) -> (N, L, count * D)."""
+        low = torch.einsum("nld,crd->nlcr", self.dropout(x), self.a)
+        return self.scale * torch.einsum("nlcr,cdr->nlcd", low, self.b).flatten(2)
+
+    def change(self) -> Tensor:
+        """What it adds to the stacked matrices, (count * D, D)."""
+        return self.scale * (self.b @ self.a).flatten(0, 1)
+
+
+class LoRAAttention(Attention):
+    def __init__(self, attention: Attention, targets: str, rank: int, alpha: float, dropout: float):
+        nn.Module.__init__(self)
+        self.heads = attention.heads
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+        width = self.in_proj_bias.numel() // 3
+        self.rows = ["qkv".index(letter) for letter in targets if letter in "qkv"]
+        self.lora_in = LowRank(len(self.rows), width, rank, alpha, dropout) if self.rows else None
+        self.lora_out = LowRank(1, width, rank, alpha, dropout) if "o" in targets else None
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, -1))
+        if self.lora_in is not None:
+            added = self.lora_in(x).unflatten(-1, (len(self.rows), -1))
+            qkv = qkv.index_add(2, torch.tensor(self.rows, device=x.device), added.to(qkv.dtype))
+        q, k, v = qkv.unflatten(-1, (self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def merge(self, heads: Tensor) -> Tensor:
+        x = heads.transpose(1, 2).flatten(2)
+        y = self.out_proj(x)
+        return y if self.lora_out is None else y + self.lora_out(x)
+
+    @torch.no_grad()
+    def fold(self) -> Attention:
+        """A plain attention with the changes added to its weights."""
+        plain = Attention(self.in_proj_bias.numel() // 3, self.heads)
+        plain.in_proj_weight = nn.Parameter(self.in_proj_weight.clone())
+        plain.in_proj_bias = nn.Parameter(self.in_proj_bias.clone())
+        plain.out_proj = copy.deepcopy(self.out_proj)
+        if self.lora_in is not None:
+            added = self.lora_in.change().unflatten(0, (len(self.rows), -1))
+            for row, change in zip(self.rows, added, strict=True):
+                plain.in_proj_weight.unflatten(0, (3, -1))[row] += change
+        if self.lora_out is not None:
+            plain.out_proj.weight += self.lora_out.change()
+        return plain
+
+
+class LoRANet(VideoCLIP):
+    def merged(self) -> CLIP:
+        clip = copy.deepcopy(self.clip)
+        for tower in (clip.visual, clip.text):
+            for block in tower.transformer.resblocks:
+                if isinstance(block.attn, LoRAAttention):
+                    block.attn = block.attn.fold()
+        return clip
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Only the low-rank matrices are trained."""
+
+    name = "lora"
+    summary = "low-rank changes of the attention projections in both towers; can be merged into the weights"
+    reference = "Hu et al., LoRA, ICLR 2022; Zanella & Ben Ayed, CLIP-LoRA, CVPRW 2024"
+    variants = {"r2-qkv": {}, "r16-qkvo": {"rank": 16, "targets": "qkvo"}, "image": {"towers": "image"}}
+    output_layers = r"lora_(in|out)\.b$"
+
+    rank: int = 2
+    alpha: float = 1.0
+    targets: str = "qkv"
+    """Letters of the projections that are changed: q, k, v, o."""
+    dropout: float = 0.25
+    towers: Literal["both", "image", "text"] = "both"
+    pooling: Pooling = "mean_then_unit"
+
+    def __post_init__(self) -> None:
+        one_of("towers", self.towers, "both", "image", "text")
+        if not self.targets or not set(self.targets) <= set("qkvo") or len(set(self.targets)) < len(self.targets):
+            raise UsageError(f"targets are letters of qkvo, each once, not {self.targets!r}")
+        if self.rank < 1:
+            raise UsageError(f"the rank must be 1 or more, not {self.rank}")
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        towers = {"image": [clip.visual], "text": [clip.text], "both": [clip.visual, clip.text]}[self.towers]
+        for tower in towers:
+            for block in tower.transformer.resblocks:
+                block.attn = LoRAAttention(block.attn, self.targets, self.rank, self.alpha, self.dropout)
+        return LoRANet(clip, self.pooling)
+
+    def trains(self, name: str) -> bool:
+        return ".lora_" in name
+
+    def preset(self) -> Preset:
+        """CLIP-LoRA trains 500 steps a shot: at 16 shots of 200 classes 80 epochs of batch 32."""
+        recipe = tuned(2e-4, epochs=80, batch_size=32, warmup_epochs=0, lr_ends=5e-3, weight_decay=0.01, draw="all")
+        prompting = Prompting(("a photo of a {}.",), "plain")
+        return Preset(recipe, prompting, Augment(crop="resized"), Sampling("uniform", 8), views=1)
+
+    def froster_preset(self) -> Preset:
+        return adapters(2e-4)

@@ -1,0 +1,75 @@
+"""What a method of the literature says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from froster.clip.model import CLIP
+from froster.methods.official import Official, State
+from froster.methods.video_clip import VideoCLIP
+from froster.recipe import FROSTER, Preset, Recipe
+
+Level = Literal["frame", "video"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A network of the literature: the fields of a subclass are its options, `build` makes it from a CLIP."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """What it changes, in one line."""
+    reference: ClassVar[str]
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Name -> options; the first is the default."""
+    level: ClassVar[Level] = "frame"
+    """Where vision distillation attaches by itself: at `video` level where only what follows the frames is trained."""
+    learns_prompts: ClassVar[bool] = False
+    """Prompts are learned, so the teacher's class embeddings are those of the 28 templates."""
+    objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
+    """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
+    output_layers: ClassVar[str] = ""
+    """A regular expression: the last, linear layers of new branches, which interpolation with CLIP can scale."""
+
+    @classmethod
+    def make(cls, variant: str | None = None, **options: Any) -> Method:
+        """The method in one of its variants, with single options changed."""
+        return cls(**{**cls.variants.get(variant or "", {}), **options})
+
+    def preset(self) -> Preset:
+        """The paper's own setting."""
+        return FROSTER
+
+    def froster_preset(self) -> Preset:
+        """The method inside FROSTER's training: its prompts, clips, schedule and distillation."""
+        return FROSTER
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        """Turn `clip` into the video network, in place."""
+        raise NotImplementedError
+
+    def trains(self, name: str) -> bool:
+        """Does the paper train this weight of the network (`clip.visual.…`, `clip.text.…`, `head.…`)?"""
+        return True
+
+    def for_classes(self, labels: Sequence[str]) -> Method:
+        """The method as it is trained on these classes; only class-specific prompts depend on them."""
+        return self
+
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        """Weights under the names of the method's own release, or None where `state` is nothing of the kind."""
+        return None
+
+
+def adapters(lr: float, **changes: Any) -> Preset:
+    """FROSTER's setting for a method that trains small new parts: its rates were never published, so the originals'."""
+    return dataclasses.replace(FROSTER, recipe=dataclasses.replace(FROSTER.recipe, lr=3.33e-6, new_scale=lr / 3.33e-6), **changes)
+
+
+def tuned(lr: float, **changes: Any) -> Recipe:
+    """A recipe without FROSTER's own habits: no norm clipping, no averaging of epochs."""
+    return Recipe(**{"lr": lr, "clip_norm": None, "average_from": None, **changes})

@@ -1,0 +1,114 @@
+"""Fine-tuning that is held near CLIP's weights by a penalty: L2-SP and EWC.
+
+    L + lambda / 2 * sum_i F_i (theta_i - theta0_i)^2           L2-SP: F = 1; EWC: F the Fisher information's diagonal
+
+Only weights that CLIP has are held. CLIP's own training data cannot be had, so the Fisher information is estimated on the
+training videos with the starting weights (`fisher`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from froster.clip.model import CLIP, normalise
+from froster.errors import UsageError, one_of
+from froster.methods.clip_per_frame import FineTuned
+from froster.methods.video_clip import VideoCLIP, start_of
+from froster.video.dataset import Batch
+
+
+class Penalty:
+    """strength / 2 * sum of F_i (theta_i - theta0_i)^2 over the trained weights that CLIP has; new ones are free."""
+
+    def __init__(self, clip: CLIP, strength: float, importance: dict[str, Tensor] | None = None):
+        self.start, self.strength, self.importance = start_of(clip), strength, importance
+
+    def __call__(self, student: VideoCLIP) -> Tensor:
+        total = student.clip.logit_scale.new_zeros(())
+        for name, parameter in student.named_parameters():
+            if parameter.requires_grad and name in self.start:
+                squared = (parameter - self.start[name]).square()
+                if self.importance is not None:
+                    squared = self.importance[name] * squared
+                total = total + squared.sum()
+        return self.strength / 2 * total
+
+
+def fisher(
+    student: VideoCLIP, classes: Tensor, batches: Iterable[Batch], kind: str, seed: int, progress: Callable[[int], None]
+) -> dict[str, Tensor]:
+    """The diagonal of the Fisher information of the student as it stands, over labelled clips.
+
+    `batch` (Open-VCLIP's code): per batch, the gradient of the mean cross-entropy of the clips it gets right, squared,
+    weighted by their number. `sampled`: per clip, the label drawn from the model's own prediction.
+    """
+    named = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p) for name, p in named.items()}
+    count = 0
+    device = student.clip.logit_scale.device
+    generator = torch.Generator().manual_seed(seed)
+    for batch in batches:
+        if not len(batch.labels):
+            continue
+        frames, labels = normalise(batch.frames.to(device)), batch.labels.to(device)
+        for x, y in zip(frames.split(1), labels.split(1), strict=True) if kind == "sampled" else [(frames, labels)]:
+            logits = student(x, classes)
+            if kind == "sampled":
+                y = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0].to(device)
+            right = torch.ones_like(y, dtype=torch.bool) if kind == "sampled" else logits.argmax(-1) == y
+            if right.any():
+                loss = F.cross_entropy(logits[right], y[right])
+                gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+                for name, gradient in zip(named, gradients, strict=True):
+                    if gradient is not None:
+                        total[name] += int(right.sum()) * gradient.detach().square()
+                count += int(right.sum())
+        progress(len(labels))
+    found = {name: x / max(1, count) for name, x in total.items()}
+    if dist.is_initialized():
+        for x in found.values():
+            dist.all_reduce(x)
+            x /= dist.get_world_size()
+    return found
+
+
+@dataclass(frozen=True)
+class L2SP(FineTuned):
+    """As fine-tuned CLIP, with every weight held equally."""
+
+    name = "l2sp"
+    summary = "fine-tuned CLIP, held near its start by a squared distance of the weights"
+    reference = "Li et al., L2-SP, ICML 2018"
+
+    strength: float = 10.0
+    """lambda"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.strength >= 0:
+            raise UsageError(f"strength must not be negative, it is {self.strength}")
+
+
+@dataclass(frozen=True)
+class EWC(L2SP):
+    """As fine-tuned CLIP, every weight held as firmly as it matters to CLIP's predictions."""
+
+    name = "ewc"
+    summary = "fine-tuned CLIP, held near its start by Fisher-weighted distances (elastic weight consolidation)"
+    reference = "Kirkpatrick et al., EWC, PNAS 2017"
+
+    strength: float = 1e4
+    fisher: Literal["batch", "sampled"] = "batch"
+    """`batch`, as in Open-VCLIP's code: squared batch-mean gradients of what CLIP gets right (smaller by about the batch
+    size, so lambda does not carry over). `sampled`: per clip, labels drawn from the model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("fisher", self.fisher, "batch", "sampled")

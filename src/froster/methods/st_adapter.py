@@ -1,0 +1,140 @@
+"""ST-Adapter: a bottleneck with a depthwise convolution over time, on the patch tokens.
+
+    x_patch += W2 conv_t( W1 x_patch )            no activation; the class token is untouched
+
+Official: before the MLP of every block (K400), or before the attention and before the MLP (SSv2); the convolution starts
+at zero. FROSTER's version sits before the attention and starts with W2 = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from froster.clip.model import CLIP, Block
+from froster.errors import UsageError, one_of
+from froster.methods.method import Method, adapters, tuned
+from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
+from froster.recipe import Preset
+from froster.text.prompts import FROSTER_PROMPTS
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+Place = Literal["mlp", "attention", "both"]
+Zero = Literal["conv", "up"]
+
+
+class TimeAdapter(nn.Module):
+    def __init__(self, width: int, kernel: int, zero: Zero):
+        super().__init__()
+        inner = width // 2
+        self.down = nn.Linear(width, inner)
+        self.conv = nn.Conv1d(inner, inner, kernel, padding=kernel // 2, groups=inner)
+        self.up = nn.Linear(inner, width)
+        for layer in (self.down, self.up):
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.conv.weight if zero == "conv" else self.up.weight)
+        for bias in (self.down.bias, self.conv.bias, self.up.bias):
+            nn.init.zeros_(bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """(B*T, L, D), token 0 the class token -> the same."""
+        cls, patches = x[:, :1], x[:, 1:]
+        y = self.down(patches).unflatten(0, (-1, num_frames))  # (B, T, N, C)
+        B, _, N, _ = y.shape
+        y = self.conv(y.permute(0, 2, 3, 1).flatten(0, 1)).unflatten(0, (B, N)).permute(0, 3, 1, 2)
+        return torch.cat([cls, patches + self.up(y.flatten(0, 1))], dim=1)
+
+
+class STAdapterBlock(Block):
+    def __init__(self, block: Block, place: Place, kernel: int, zero: Zero):
+        self.adopt(block)
+        width = block.ln_1.normalized_shape[0]
+        self.before_attn = TimeAdapter(width, kernel, zero) if place != "mlp" else None
+        self.before_mlp = TimeAdapter(width, kernel, zero) if place != "attention" else None
+
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+        if self.before_attn is not None:
+            x = self.before_attn(x, num_frames)
+        x = x + self.attend(self.ln_1(x), num_frames)
+        if self.before_mlp is not None:
+            x = self.before_mlp(x, num_frames)
+        return x + self.mlp(self.ln_2(x))
+
+
+@dataclass(frozen=True)
+class STAdapter(Method):
+    """Only the adapters are trained."""
+
+    name = "st-adapter"
+    summary = "bottlenecks with a convolution over time, before the MLP and / or the attention of every block"
+    reference = "Pan et al., ST-Adapter, NeurIPS 2022"
+    variants = {
+        "k400": {},
+        "ssv2": {"place": "both"},
+        "froster": {"place": "attention", "zero": "up", "pooling": "frame_unit"},
+    }
+    output_layers = r"before_(attn|mlp)\.up\."
+
+    place: Place = "mlp"
+    kernel: int = 3
+    """Frames that the convolution spans, an odd number."""
+    zero: Zero = "conv"
+    """What is zero at the start, so that the network is CLIP."""
+    pooling: Pooling = "mean_then_unit"
+
+    def __post_init__(self) -> None:
+        one_of("place", self.place, "mlp", "attention", "both")
+        one_of("zero", self.zero, "conv", "up")
+        if self.kernel % 2 == 0:
+            raise UsageError(f"the kernel must span an odd number of frames, not {self.kernel}")
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        replace_blocks(clip, lambda block: STAdapterBlock(block, self.place, self.kernel, self.zero))
+        return VideoCLIP(clip, self.pooling)
+
+    def trains(self, name: str) -> bool:
+        return ".before_attn." in name or ".before_mlp." in name
+
+    def preset(self) -> Preset:
+        ssv2 = self.place == "both"
+        recipe = tuned(
+            1e-3 if ssv2 else 7.5e-4, epochs=50 if ssv2 else 12, batch_size=256 if ssv2 else 192, weight_decay=0.01,
+            lr_ends=0.0, draw="all",
+        )  # fmt: skip
+        augment = Augment(rand_augment=(4, 7)) if ssv2 else Augment()
+        note = "the classifier and its dropout .5 are replaced by CLIP's projection and text"
+        sampling = Sampling("uniform" if ssv2 else "dense", 8)
+        return Preset(recipe, FROSTER_PROMPTS, augment, sampling, 1 if ssv2 else 3, "probs", note=note)
+
+    def froster_preset(self) -> Preset:
+        return adapters(2.5e-4)
+
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        if has(state, "stadapt_down_1"):
+            rules = [(r"\.stadapt_(down|up)_1\.", r".before_attn.\1."), (r"\.stadapt_conv3d_1\.", ".before_attn.conv.")]
+            found = Official("ST-Adapter (FROSTER's version)", cls.make("froster"), rename(ours(state), rules))
+        elif has(state, r"adapter_pre_(attn|mlp)\.fc1"):
+            ignored = [name for name in state if name.startswith("fc.")]
+            rules = [
+                (r"\.adapter_pre_", ".before_"), (r"\.fc1\.", ".down."), (r"\.fc2\.", ".up."), ("^", "visual."),
+            ]  # fmt: skip
+            image = rename({name: tensor for name, tensor in state.items() if name not in ignored}, rules)
+            attention, mlp = has(state, "adapter_pre_attn"), has(state, "adapter_pre_mlp")
+            place: Place = "both" if attention and mlp else "attention" if attention else "mlp"
+            found = Official(f"ST-Adapter (official, {place})", cls(place), image, ignored)
+        else:
+            return None
+        for name, tensor in found.state.items():
+            if ".before_" in name and tensor.ndim > 2:  # 1x1 and (T, 1, 1) convolutions of images and videos
+                taps = tensor.shape[2:].numel()
+                found.state[name] = tensor.flatten(1) if ".conv." not in name else tensor.reshape(len(tensor), 1, taps)
+                if ".conv." in name:
+                    found.method = cls(found.method.place, taps, found.method.zero, found.method.pooling)  # type: ignore[attr-defined]
+        return found

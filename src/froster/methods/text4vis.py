@@ -1,0 +1,60 @@
+"""Text4Vis: ActionCLIP's head, and the frozen text tower's embedding of one sentence a class as a fixed classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from froster.clip.model import CLIP
+from froster.errors import one_of
+from froster.methods.actionclip import HEAD_NAMES, count_layers, late_transformer
+from froster.methods.method import Method, tuned
+from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.video_clip import VideoCLIP
+from froster.recipe import Preset
+from froster.text.prompts import Prompting
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Text4Vis(Method):
+    """The image tower, the head and the logit scale are trained; the text never."""
+
+    name = "text4vis"
+    summary = "a 6-layer temporal transformer on the frame embeddings; the text is a fixed classifier"
+    reference = "Wu et al., Text4Vis, AAAI 2023"
+    variants = {"transf": {"head": "transf"}, "mean": {"head": "mean"}}
+
+    head: str = "transf"
+    layers: int = 6
+    heads: int | None = None
+    """Attention heads; default: the text tower's width / 64."""
+
+    def __post_init__(self) -> None:
+        one_of("head", self.head, "transf", "mean")
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        head = late_transformer(clip, self.layers, self.heads) if self.head == "transf" else None
+        return VideoCLIP(clip, "mean_then_unit", head)
+
+    def trains(self, name: str) -> bool:
+        return not name.startswith("clip.text.")
+
+    def preset(self) -> Preset:
+        recipe = tuned(
+            5e-6, epochs=30, batch_size=256, new_scale=10, warmup_epochs=5, lr_ends=0.0, weight_decay=0.2, decay="all", draw="all"
+        )
+        prompting = Prompting(("a video of a person {}.",), "plain")
+        augment = Augment(crop="resized", grayscale=0.2)
+        return Preset(recipe, prompting, augment, Sampling("uniform", 8), views=1)
+
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        """Text4Vis' files hold the CLIP as `model_state_dict`, the head as `fusion_model_state_dict`, as ActionCLIP's do.
+
+        They are told apart by the text: Text4Vis' training model has no text tower beside the image tower.
+        """
+        if not has(state, r"^fusion_model\.transformer\.") or has(state, "token_embedding"):
+            return None
+        layers = count_layers(state, r"fusion_model\.transformer")
+        return Official("Text4Vis", cls(layers=layers), rename(ours(state), HEAD_NAMES))

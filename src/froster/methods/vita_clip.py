@@ -1,0 +1,179 @@
+"""Vita-CLIP: three kinds of prompt tokens in every frozen block, a time embedding, and learned text context.
+
+Block, per frame t:  8 global tokens (through attention and MLP, fresh in every layer);
+                     T local tokens p_j + W_c x_j,cls of all frames, shown to every frame;
+                     a summary token q_t + MHA(LN q) over the frames, q = W_c x_cls.
+Local and summary tokens are dropped after the attention. W_c is frozen at its random start, as released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from froster.clip.model import CLIP, Attention, Block
+from froster.errors import UsageError, one_of
+from froster.methods.method import Method, adapters, tuned
+from froster.methods.official import Official, State, fuse_attention, has, rename
+from froster.methods.video_clip import VideoCLIP, replace_blocks
+from froster.methods.xclip import xavier
+from froster.recipe import Preset
+from froster.text.bank import PromptBank
+from froster.text.prompts import Prompting
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+
+class VitaBlock(Block):
+    def __init__(self, block: Block, num_frames: int, num_global: int, local: bool, summary: bool):
+        self.adopt(block)
+        width = block.ln_1.normalized_shape[0]
+        spread = (6 / (3 * 16 * 16 + width)) ** 0.5
+        prompt = lambda rows: nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))  # noqa: E731
+        self.global_prompts = prompt(num_global) if num_global else None
+        self.local_prompts = prompt(num_frames) if local else None
+        self.cls_proj = nn.Linear(width, width) if local or summary else None
+        self.summary_ln = nn.LayerNorm(width) if summary else None
+        self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary else None
+
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+        length = x.shape[1]
+        if self.global_prompts is not None:
+            x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)
+        kept = x.shape[1]
+        if self.cls_proj is not None:
+            x = torch.cat([x, *self.clip_tokens(self.cls_proj(x[:, 0]).unflatten(0, (-1, num_frames)))], dim=1)
+        x = (x + self.attend(self.ln_1(x), num_frames))[:, :kept]
+        return (x + self.mlp(self.ln_2(x)))[:, :length]
+
+    def clip_tokens(self, q: Tensor) -> list[Tensor]:
+        """W_c x_cls, (B, T, D) -> the tokens that tell a frame of its clip, (B*T, n, D) each."""
+        T = q.shape[1]
+        tokens = []
+        if self.local_prompts is not None:
+            if T != len(self.local_prompts):
+                raise UsageError(f"this network was made for clips of {len(self.local_prompts)} frames, not of {T}")
+            tokens.append((q + self.local_prompts).repeat_interleave(T, dim=0))
+        if self.summary_attn is not None and self.summary_ln is not None:
+            tokens.append((q + self.summary_attn(self.summary_ln(q))).flatten(0, 1)[:, None])
+        return tokens
+
+
+class VitaNet(VideoCLIP):
+    """Learned context before the name: the same for all classes, or (for the classes it was trained on) their own."""
+
+    def __init__(self, clip: CLIP, context: int, classes: tuple[str, ...]):
+        super().__init__(clip, "mean_then_unit")
+        self.class_names = classes
+        shape = (*([len(classes)] if classes else []), context, clip.config.text.width)
+        self.text_prompt = nn.Parameter(torch.randn(shape) * 0.02) if context else None
+        self.reserved_tokens = context
+
+    def encode_text(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        """Token ids (K, L). `context`: (n, W) or (K, n, W); by default the generic one, or none where it is class-specific."""
+        if context is None and self.text_prompt is not None and self.text_prompt.ndim == 2:
+            context = self.text_prompt
+        if context is None:
+            return super().encode_text(tokens)
+        tokens = tokens.to(context.device)
+        words = self.clip.text.token_embedding(tokens)
+        words = torch.cat([words[:, :1], context.expand(len(tokens), -1, -1), words[:, 1:]], dim=1)
+        return self.clip.text.encode(words[:, : self.clip.config.text.context], tokens.argmax(-1) + context.shape[-2])
+
+    def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
+        known = {name: i for i, name in enumerate(self.class_names)}
+        if self.text_prompt is None or not all(label in known for label in bank.labels):
+            return super().prompts(bank, rows)
+        own = self.text_prompt[[known[label] for label in bank.labels]]
+        return torch.stack([self.encode_text(bank.tokens(row)[0], own) for row in rows])
+
+
+@dataclass(frozen=True)
+class VitaCLIP(Method):
+    """Prompts, time embedding, summary attention and logit scale are trained; both towers are frozen."""
+
+    name = "vita-clip"
+    summary = "global, local and summary prompt tokens in every block, a time embedding, learned text context"
+    reference = "Wasim et al., Vita-CLIP, CVPR 2023"
+    variants = {"generic": {}, "class": {"context_of": "class"}, "vision": {"context": 0}}
+    learns_prompts = True
+
+    frames: int = 8
+    num_global: int = 8
+    local: bool = True
+    summary_token: bool = True
+    context: int = 8
+    """Learned text tokens; 0: none."""
+    context_of: Literal["all", "class"] = "all"
+    """One context for all classes, or one a class, which a new class cannot have: it gets none."""
+    classes: tuple[str, ...] = ()
+    """The classes of a class-specific context."""
+
+    def __post_init__(self) -> None:
+        one_of("context_of", self.context_of, "all", "class")
+        object.__setattr__(self, "classes", tuple(self.classes))
+
+    def for_classes(self, labels: Sequence[str]) -> Method:
+        return replace(self, classes=tuple(labels)) if self.context_of == "class" else self
+
+    def build(self, clip: CLIP) -> VideoCLIP:
+        replace_blocks(
+            clip, lambda block: VitaBlock(block, self.frames, self.num_global, self.local, self.summary_token)
+        )
+        clip.visual.temporal_embedding = nn.Parameter(torch.randn(self.frames, clip.config.vision.width) * 0.02)
+        if self.context_of == "class" and not self.classes:
+            raise UsageError("a class-specific context needs its classes")
+        return VitaNet(clip, self.context, self.classes if self.context_of == "class" else ())
+
+    def trains(self, name: str) -> bool:
+        new = ("global_prompts", "local_prompts", "summary_", "temporal_embedding", "text_prompt", "logit_scale")
+        return any(part in name for part in new)
+
+    def preset(self) -> Preset:
+        recipe = tuned(4e-4, epochs=32, batch_size=256, warmup_epochs=0, lr_ends=0.0, weight_decay=0.05, draw="all")
+        augment = Augment(rand_augment=(4, 7))
+        note = "30,000 steps of batch 256, which are 32 epochs of K400"
+        return Preset(recipe, Prompting(("{}.",), "plain"), augment, Sampling("dense", self.frames), fusion="probs", note=note)
+
+    def froster_preset(self) -> Preset:
+        return adapters(4e-4, prompting=Prompting(("{}.",), "plain"))
+
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        if not has(state, r"^visual\.(time_embed|blocks\.\d+\.)"):
+            return None
+        specific = [name for name in state if name.startswith("prompt_learner.") and state[name].ndim == 3]
+        buffers = [name for name in state if name.startswith("prompt_learner.token_")]
+        rest = {name: tensor for name, tensor in state.items() if name not in {*specific, *buffers}}
+        rules = [
+            (r"^textual\.", "text."), (r"^prompt_learner\.ctx(_generic)?$", "text_prompt"),
+            (r"^visual\.blocks\.", "visual.transformer.resblocks."), (r"\.norm([12])\.", r".ln_\1."),
+            (r"\.mlp\.fc1\.", ".mlp.c_fc."), (r"\.mlp\.fc2\.", ".mlp.c_proj."), (r"\.summary_attn_layer\.", ".summary_attn."),
+            (r"^visual\.cls_token$", "visual.class_embedding"), (r"^visual\.pos_embed$", "visual.positional_embedding"),
+            (r"^visual\.time_embed$", "visual.temporal_embedding"), (r"^visual\.patch_embed\.proj\.", "visual.conv1."),
+        ]  # fmt: skip
+        found = rename(fuse_attention(rest), rules)
+        # CLIP's patch convolution has no bias: one is the same as a shift of the patches' positions.
+        if (bias := found.pop("visual.conv1.bias", None)) is not None:
+            positions = found["visual.positional_embedding"].float().clone()
+            positions[1:] += bias.float()
+            found["visual.positional_embedding"] = positions
+        if (rows := found.pop("visual.global_prompts", None)) is not None:
+            for i, layer in enumerate(rows):
+                found[f"visual.transformer.resblocks.{i}.global_prompts"] = layer
+        for name in [name for name in found if name.endswith(".local_prompts")]:
+            found[name] = found[name][0]
+        local, summary = has(found, r"\.local_prompts$"), has(found, r"\.summary_ln\.")
+        if not (local or summary):
+            found = {name: tensor for name, tensor in found.items() if ".cls_proj." not in name}
+        context = len(found["text_prompt"]) if "text_prompt" in found else 0
+        method = cls(
+            len(found["visual.temporal_embedding"]),
+            0 if rows is None else rows.shape[1], local, summary, context,
+        )  # fmt: skip
+        notes = ["the file does not name the classes of its class-specific context, so it is left out"] if specific else []
+        return Official("Vita-CLIP", method, found, [*specific, *buffers], notes)

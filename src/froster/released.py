@@ -1,0 +1,142 @@
+"""Checkpoints that the methods' authors released: recognised by the names of their weights, completed, loaded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from froster.clip.checkpoints import architecture_from_state_dict, is_training_extra, locate, strict_load, to_official
+from froster.clip.huggingface import read_hf_weights
+from froster.clip.model import CLIP, CLIPConfig
+from froster.clip.reading import State, flat_weights, read_file
+from froster.errors import CheckpointError, FrosterError
+from froster.methods import METHODS, Method, VideoCLIP, saved_names
+from froster.methods.official import Official
+
+# Where training loops put the weights, and the separate head of ActionCLIP and Text4Vis.
+_NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
+_HEAD_NEST = "fusion_model_state_dict"
+
+
+@dataclass
+class Released:
+    model: VideoCLIP
+    method: Method
+    origin: str
+
+
+def recognise(state: State) -> Official | None:
+    """What a state dict is, if it holds weights that only one of the methods has."""
+    for method in METHODS.values():
+        found = method.from_official(state)
+        if found is not None:
+            return found
+    return None
+
+
+def load_released(source: str | Path, clip: Callable[[], CLIP]) -> Released | None:
+    """A method's released file or folder, or None where it is a plain CLIP (or VCLIP). `clip()` gives what it lacks."""
+    path = locate(source)
+    try:
+        state = read_state(path)
+        found = recognise(state) if state is not None else None
+        if found is None:
+            return None
+        lacking = missing_parts(found.state)
+        try:
+            base = clip() if lacking else None
+        except FrosterError as error:
+            raise CheckpointError(
+                f"taken for {found.format}, which holds no {', '.join(lacking)}: pass clip=…, the CLIP it was trained from "
+                f"({error})"
+            ) from None
+        origin = [found.format, *(f"ignored {name}" for name in found.ignored), *found.notes]
+        if lacking:
+            origin.append(f"{', '.join(lacking)} of the CLIP")
+        return Released(assemble(found, base), found.method, "; ".join(origin))
+    except FrosterError as error:
+        if str(path) in str(error):
+            raise
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def read_state(path: Path) -> State | None:
+    """The weights of a checkpoint under their official names, without what a training loop wrapped round them."""
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            return None
+        return read_hf_weights(path)
+    content: dict[str, Any] = read_file(path)[1]
+    nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
+    state = flat_weights(content[nest] if nest else content)
+    head = content.get(_HEAD_NEST) if nest else None
+    if isinstance(head, dict):
+        state = {**state, **{f"fusion_model.{name.removeprefix('module.')}": t for name, t in head.items()}}
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if not is_training_extra(name)}
+    if all(name.startswith("model.") for name in state):
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return state
+
+
+def missing_parts(state: State) -> dict[str, str]:
+    """What a release left out: words -> how the names of its weights begin."""
+    parts = {
+        "image tower": "visual.transformer.",
+        "projection": "visual.proj",
+        "text tower": "text.transformer.",
+        "logit scale": "logit_scale",
+    }
+    return {words: start for words, start in parts.items() if not any(name.startswith(start) for name in state)}
+
+
+def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
+    """The network of a release, with parts that it lacks taken from `base`.
+
+    Raises CheckpointError where a weight is missing, unknown or of another shape.
+    """
+    lacking = missing_parts(found.state)
+    if lacking and base is None:
+        raise CheckpointError(f"{found.format} holds no {', '.join(lacking)}")
+    state = dict(found.state)
+    if base is not None:
+        starts = tuple("visual." if s == "visual.transformer." else "text." if s == "text.transformer." else s
+                       for s in lacking.values())  # fmt: skip
+        state |= {name: t for name, t in base.state_dict().items() if name.startswith(starts) and name not in state}
+    with torch.device("meta"):
+        model = found.method.build(CLIP(architecture(state, base, lacking)))
+    load_saved(model, {name: tensor.float() for name, tensor in state.items()})
+    return model
+
+
+def architecture(state: State, base: CLIP | None, lacking: dict[str, str]) -> CLIPConfig:
+    """The sizes, from the weights; of a tower that came from `base`, from there."""
+    if base is None:
+        return architecture_from_state_dict({to_official(name): tensor for name, tensor in state.items()})
+    config = base.config
+    blank = {
+        "visual.conv1.weight": (64, 3, 8, 8), "visual.positional_embedding": (5, 64), "positional_embedding": (8, 64),
+        "token_embedding.weight": (9, 64), "text_projection": (64, 64),
+    }  # fmt: skip
+    known = {name: torch.empty(shape, device="meta") for name, shape in blank.items()}
+    found = architecture_from_state_dict({**known, **{to_official(name): tensor for name, tensor in state.items()}})
+    return CLIPConfig(
+        config.vision if "image tower" in lacking else found.vision,
+        config.text if "text tower" in lacking else found.text,
+        config.embed_dim if "projection" in lacking else state["visual.proj"].shape[1],
+        config.activation,
+    )
+
+
+def load_saved(model: VideoCLIP, state: State) -> None:
+    """Load weights under their saved names, all of them. Raises CheckpointError naming what does not fit."""
+    names = saved_names(model)
+    known = {names.get(name, name): tensor for name, tensor in state.items()}
+    try:
+        strict_load(model, known)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("clip.", "")) from None
