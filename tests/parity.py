@@ -24,12 +24,11 @@ from torch import Tensor
 from froster.clip.checkpoints import architecture_from_state_dict, from_official, strict_load, to_official
 from froster.clip.model import CLIP, unit
 from froster.distill import Distill
-from froster.methods import VCLIP, Frozen, Method, VideoCLIP, class_embeddings, pool
-from froster.methods.actionclip import ActionCLIP, ActionNet, in_batch_kl, same_class
-from froster.methods.aim import AIM
+from froster.methods import VCLIP, Frozen, VideoCLIP, class_embeddings, pool
+from froster.methods.actionclip import ActionNet, in_batch_kl, same_class
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.openvclip import OpenVCLIP
-from froster.methods.vita_clip import VitaCLIP, VitaNet
+from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
 from froster.optim import adamw
 from froster.released import assemble, recognise
@@ -201,7 +200,8 @@ def actionclip_heads(g: Golden) -> Outputs:
         video, text = in_batch_kl(logits, target)
         total = (video + text) / 2
         gradients = torch.autograd.grad(total, [v, t])
-    out |= {"kl_logits_video": logits, "kl_target": (target == target.max(-1, keepdim=True).values).float(), "kl_video": video, "kl_text": text, "kl_total": total}
+    same = (target == target.max(-1, keepdim=True).values).float()
+    out |= {"kl_logits_video": logits, "kl_target": same, "kl_video": video, "kl_text": text, "kl_total": total}
     out |= {"kl_grad_video": gradients[0], "kl_grad_text": gradients[1]}
     net = ActionNet(CLIP(replace(TINY, embed_dim=E)), "mean_then_unit").eval()
     net.clip.logit_scale.data.fill_(torch.tensor(100.0).log())

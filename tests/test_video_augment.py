@@ -101,6 +101,14 @@ def test_nothing_but_the_generator_decides_and_nothing_else_changes():
     assert torch.equal(frames, kept)
 
 
+def test_frames_that_need_no_resize_are_not_written_into():
+    frames = noise(2, 32, 32)
+    kept = frames.clone()
+    for seed in range(20):
+        augment(frames, 32, random.Random(seed), Augment(flip=False, erasing=1.0))
+    assert torch.equal(frames, kept)
+
+
 def test_half_of_the_clips_are_mirror_images():
     frames, mirrored = noise(2, 48, 64), 0
     for seed in range(60):
@@ -159,6 +167,8 @@ def test_rand_augment_leaves_out_half_of_its_operations():
     plain = augment(field, 8, random.Random(0), Augment())
     clips = [augment(field, 8, random.Random(seed), Augment(rand_augment=(1, 10))) for seed in range(700)]
     assert 0.3 < sum(not torch.equal(clip, plain) for clip in clips) / 700 < 0.42  # 10 / 28 = 0.36
+    flat = {tuple(clip[0, :, 0, 0].tolist()) for clip in clips if (clip == clip[:, :, :1, :1]).all()}
+    assert {(20, 10, 5), (255, 190, 95)} <= flat  # brightness in both directions, at its ends
 
 
 def test_the_operations_at_their_ends():

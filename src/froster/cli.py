@@ -114,7 +114,7 @@ LabelsJsonOption = Annotated[Path | None, typer.Option(help="Label JSON for list
 WhereOption = Annotated[
     list[str] | None, typer.Option(help="Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated.")
 ]
-WorkersOption = Annotated[int, typer.Option(help="Processes that decode videos.", min=0)]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
 
 
 @app.command()
@@ -148,7 +148,7 @@ def train(
     views: Annotated[int | None, typer.Option(help="Clips a test video.", min=1)] = None,
     flip: Annotated[bool, typer.Option(help="Mirror half of the training clips (not for left/right classes).")] = True,
     seed: Annotated[int, typer.Option(help="Order, templates, crops and projectors.")] = 0,
-    workers: WorkersOption = 0,
+    workers: WorkersOption = None,
     keep: Annotated[int, typer.Option(help="Checkpoints kept; 0 keeps one for every epoch.", min=0)] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
     where: WhereOption = None,
@@ -181,7 +181,7 @@ def evaluate(
     views: Annotated[int | None, typer.Option(help="Clips a video.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
     batch_size: Annotated[int, typer.Option(help="Videos a batch.", min=1)] = 8,
-    workers: WorkersOption = 0,
+    workers: WorkersOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the predictions and the report.")] = None,
     where: WhereOption = None,
     root: RootOption = None,

@@ -117,36 +117,49 @@ def fuse(logits: Tensor, fusion: Fusion) -> Tensor:
     return logits.softmax(dim=-1).mean(dim=-2).log()
 
 
+@dataclass
+class Scorer:
+    """A network with the classes it chooses from."""
+
+    model: VideoCLIP
+    classes: Tensor
+    """The result of `model.classes`, made once."""
+    dtype: torch.dtype = torch.float32
+    fusion: Fusion = "logits"
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """uint8 frames (B, V, T, 3, H, W) -> fused logits (B, K), on the CPU."""
+        device = self.model.clip.logit_scale.device
+        with autocast(device, self.dtype):
+            features = self.model.encode(normalise(views.to(device).flatten(0, 1)))
+        each = self.model.logits(features.video, self.classes, features.context)
+        return fuse(each.float().unflatten(0, views.shape[:2]), self.fusion).cpu()
+
+
 @torch.no_grad()
 def evaluate(
-    model: VideoCLIP,
+    scorers: Sequence[Scorer],
     dataset: Dataset,
     classes: list[str],
-    class_embeddings: Tensor,
     *,
     names: list[str] | None = None,
     batch_size: int = 16,
     workers: int = 0,
-    dtype: torch.dtype = torch.float32,
-    fusion: Fusion = "logits",
     on_videos: Callable[[int], None] | None = None,
-) -> Predictions:
-    """Score every video of `dataset` against `class_embeddings`, the result of `model.classes`, made once by the caller."""
-    model.eval()
-    device = model.clip.logit_scale.device
+) -> list[Predictions]:
+    """Every video of `dataset`, scored by each of the networks; it is decoded once for all of them."""
     count = len(dataset)  # type: ignore[arg-type]
-    logits = torch.full((count, len(classes)), float("nan"))
+    logits = [torch.full((count, len(classes)), float("nan")) for _ in scorers]
     errors: list[tuple[int, str]] = []
+    for scorer in scorers:
+        scorer.model.eval()
     for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=ignore):
         check()
         errors += batch.errors
         if len(batch.labels):
-            B, V = batch.frames.shape[:2]
-            with autocast(device, dtype):
-                features = model.encode(normalise(batch.frames.to(device).flatten(0, 1)))
-            each = model.logits(features.video, class_embeddings, features.context)
-            logits[batch.indices] = fuse(each.float().unflatten(0, (B, V)), fusion).cpu()
+            for scorer, own in zip(scorers, logits, strict=True):
+                own[batch.indices] = scorer(batch.frames)
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
-    return Predictions(classes, labels, logits, errors, names)
+    return [Predictions(classes, labels, own, errors, names) for own in logits]

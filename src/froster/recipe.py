@@ -56,6 +56,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.new_scale <= 0:
             raise UsageError("epochs, batch size and learning rates must be positive")
+        if not (0 <= self.label_smoothing < 1 and self.mixup >= 0 and self.cutmix >= 0):
+            raise UsageError("label smoothing lies in [0, 1), mixup and cutmix are not negative")
         one_of("tune", self.tune, "method", "both", "image", "text")
         one_of("schedule", self.schedule, "cosine", "constant")
         one_of("optimizer", self.optimizer, "adamw", "sgd")

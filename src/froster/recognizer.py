@@ -15,19 +15,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from froster.checkpoint import cpu_state
-from froster.clip.checkpoints import load_clip, strict_load
+from froster.clip.checkpoints import load_clip
 from froster.clip.model import CLIP, CLIPConfig, normalise, unit
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, UsageError
-from froster.files import atomic_folder
 from froster.evaluation import Fusion, fuse
+from froster.files import atomic_folder
 from froster.methods import (
-    VCLIP, Features, Frozen, Method, VideoCLIP, class_embeddings, method_dict, method_from_dict, saved_names,
+    VCLIP,
+    Features,
+    Frozen,
+    Method,
+    VideoCLIP,
+    class_embeddings,
+    method_dict,
+    method_from_dict,
+    saved_names,
 )  # fmt: skip
 from froster.precision import Precision, autocast, pick_device, pick_dtype
-from froster.text.bank import PromptBank
 from froster.released import load_released, load_saved
-from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting, check_labels
+from froster.text.bank import PromptBank
+from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -121,16 +129,15 @@ class Recognizer:
         For most networks that is unit class embeddings (K, E). The last label set is remembered, so that many videos
         cost one pass over the text.
         """
-        if isinstance(labels, str):
-            raise UsageError(f"labels must be a list of names, not the one text {labels!r}")
         key: tuple[object, ...] = (truncate, *labels)
-        if self._classes is None or self._classes[0] != key:
-            check_labels(list(labels))
+        if self._classes is None or self._classes[0] != key or isinstance(labels, str):
             self._classes = key, self.model.classes(self.prompts(labels, truncate))
         return self._classes[1]
 
     def prompts(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
-        """The raw embeddings of all prompts of all labels, (P, K, E)."""
+        """The raw embeddings of all prompts of all labels, (P, K, E). Raises UsageError on empty or repeated labels."""
+        if isinstance(labels, str):
+            raise UsageError(f"labels must be a list of names, not the one text {labels!r}")
         bank = self.bank(labels, truncate)
         with autocast(self.device, self.dtype):
             return self.model.prompts(bank, bank.rows).float()

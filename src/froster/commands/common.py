@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,3 +68,9 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
         except ValueError:
             options[name.replace("-", "_")] = value
     return options
+
+
+def spare_cores() -> int:
+    """Processes that may decode while the network computes: one core is left to it, and four are always enough."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(4, cores - 1))

@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from froster.commands.common import announce, load_model, parse_where
+from froster.commands.common import announce, load_model, parse_where, spare_cores
 from froster.errors import DataError
-from froster.evaluation import Predictions, evaluate, over_splits
+from froster.evaluation import Predictions, Scorer, evaluate, over_splits
 from froster.files import claim_folder, write_text
 from froster.progress import console, output, progress
 from froster.splits import TEST_WORDS, VALIDATION_WORDS
@@ -29,7 +29,7 @@ def run(
     views: int | None,
     sampling: str | None,
     batch_size: int,
-    workers: int,
+    workers: int | None,
     out: Path | None,
     where: Sequence[str] | None,
     root: Path | None,
@@ -41,6 +41,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster evaluate` does; the options are described there."""
+    workers = spare_cores() if workers is None else workers
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
     sets = chosen_splits(items, split)
     classes = read_labels(labels_file) if labels_file else sorted({item.label for item in items})
@@ -55,15 +56,14 @@ def run(
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     announce(recognizer, model)
-    embeddings = recognizer.class_embeddings(texts, truncate)
+    scorer = Scorer(recognizer.model, recognizer.class_embeddings(texts, truncate), recognizer.dtype, config.fusion)
     results: dict[str, Predictions] = {}
     with progress() as bars:
         bar = bars.add_task("evaluate", total=sum(map(len, sets.values())), note="")
         for name, part in datasets.items():
-            results[name] = evaluate(
-                recognizer.model, part, classes, embeddings, names=[str(item.path) for item in sets[name]],
-                batch_size=batch_size, workers=workers, dtype=recognizer.dtype, fusion=config.fusion,
-                on_videos=lambda n: bars.update(bar, advance=n),
+            (results[name],) = evaluate(
+                [scorer], part, classes, names=[str(item.path) for item in sets[name]], batch_size=batch_size,
+                workers=workers, on_videos=lambda n: bars.update(bar, advance=n),
             )  # fmt: skip
     report = make_report(results)
     if out is not None:

@@ -1,35 +1,122 @@
-"""`froster methods`: what `train` can build and distil."""
+"""`froster methods`: what `train` can build and distil. The tables of the README and of docs/methods.md come from here."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
 from rich.table import Table
 
+from froster.clip.model import ARCHITECTURES, CLIP
 from froster.distill import PRESETS
-from froster.methods import METHODS
+from froster.files import write_text
+from froster.methods import METHODS, Method
+from froster.methods.video_clip import new_weights
 from froster.progress import output
+from froster.recipe import Preset
+from froster.task import freeze, trained
+
+MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
+
+
+def facts(method: Method) -> dict[str, Any]:
+    """What a method has and trains on CLIP B/16, counted without allocating a weight."""
+    with torch.device("meta"):
+        model = method.for_classes(["one", "two"]).build(CLIP(ARCHITECTURES["ViT-B/16"]))
+    new = new_weights(model)
+    freeze(model, method, "method")
+    vision = trained(model, "clip.visual.") or (trained(model, "head.") and method.level == "video")
+    text = trained(model, "clip.text.", "text_prompt")
+    return {
+        "new": sum(p.numel() for name, p in model.named_parameters() if name in new),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "distils": [*([method.level] if vision else []), *(["text"] if text else [])],
+    }
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every method with the facts of each variant; the first variant is the default."""
+    return [
+        {
+            "name": method.name,
+            "summary": method.summary,
+            "reference": method.reference,
+            "options": {f.name: f.default for f in dataclasses.fields(method)},
+            "variants": {name: facts(method.make(name or None)) for name in method.variants or {"": {}}},
+            "presets": {
+                "official": preset_line(method().preset()),
+                "froster": preset_line(method().froster_preset()),
+            },
+        }
+        for method in METHODS.values()
+    ]
+
+
+def preset_line(preset: Preset) -> str:
+    recipe = preset.recipe
+    rate = f"{recipe.lr:.3g}" + (f" (new {recipe.lr * recipe.new_scale:.3g})" if recipe.new_scale != 1 else "")
+    return (
+        f"{recipe.optimizer} {rate}, decay {recipe.weight_decay:g}, {recipe.epochs} epochs of batch {recipe.batch_size}, "
+        f"{preset.sampling.frames} frames {preset.sampling.kind}, {preset.views} views"
+    )
+
+
+def millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"
+
+
+def variant_cells(variants: dict[str, dict[str, Any]]) -> tuple[str, str, str]:
+    """Variants, weights trained and where distillation attaches, a line each; equal ones are said once."""
+    names = "\n".join(variants)
+    counts = "\n".join(millions(v["trained"]) for v in variants.values())
+    places = ["+".join(v["distils"]) or "no" for v in variants.values()]
+    return names, counts, "\n".join(places)
+
+
+def markdown() -> str:
+    """The table of the README, one row a method."""
+    lines = ["| method | variants | trained, B/16 | what it changes | distils | reference |", "|---|---|---|---|---|---|"]
+    for method in listing():
+        cells = [cell.replace("\n", "<br>") or "–" for cell in variant_cells(method["variants"])]
+        lines.append(
+            f"| `{method['name']}` | {cells[0]} | {cells[1]} | {method['summary']} | {cells[2]} | {method['reference']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def markdown_presets() -> str:
+    """The presets, one row a method."""
+    lines = ["| method | official | froster |", "|---|---|---|"]
+    for method in listing():
+        if method["name"] != "frozen":
+            lines.append(f"| `{method['name']}` | {method['presets']['official']} | {method['presets']['froster']} |")
+    return "\n".join(lines) + "\n"
+
+
+def fill(page: str) -> str:
+    """The page with what stands between the marks replaced by today's tables."""
+    tables = iter([markdown(), markdown_presets()])
+    begin, end = MARKS
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: begin + next(tables) + end, page, flags=re.DOTALL)
 
 
 def run(as_json: bool) -> None:
     if as_json:
-        methods = [
-            {
-                "name": method.name,
-                "summary": method.summary,
-                "reference": method.reference,
-                "options": {f.name: f.default for f in dataclasses.fields(method)},
-            }
-            for method in METHODS.values()
-        ]
         distill = {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()}
-        print(json.dumps({"methods": methods, "distill": distill}))
+        print(json.dumps({"methods": listing(), "distill": distill}))
         return
-    table = Table("method", "what it is", "options", "reference", title="froster train --method", title_justify="left")
-    for method in METHODS.values():
-        options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(method))
-        table.add_row(method.name, method.summary, options, method.reference)
+    table = Table(
+        "method", "variant", "trained, B/16", "distils", "what it changes", title="froster train --method", title_justify="left"
+    )
+    for method in listing():
+        table.add_row(method["name"], *variant_cells(method["variants"]), f"{method['summary']} ({method['reference']})")
+        table.add_section()
     output.print(table)
     kinds = Table("distill", "projector", "distance", "level", "reduction", "features", title="froster train --distill")
     kinds.title_justify = "left"
@@ -38,3 +125,13 @@ def run(as_json: bool) -> None:
             name, preset.kind, preset.distance, preset.level, preset.reduction, "unit" if preset.unit else "raw"
         )
     output.print(kinds)
+
+
+def main(pages: Sequence[str]) -> None:
+    """`python -m froster.commands.methods README.md docs/methods.md` brings their tables up to date."""
+    for page in map(Path, pages):
+        write_text(page, fill(page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -14,13 +14,13 @@ import torch.distributed as dist
 from rich.progress import Progress
 from rich.table import Table
 
-from froster.commands.common import announce, load_model, parse_options, parse_where
+from froster.commands.common import announce, load_model, parse_options, parse_where, spare_cores
 from froster.commands.train_plan import Plan, make_plan
 from froster.commands.train_report import write_report
 from froster.distributed import process_group
 from froster.errors import UsageError
 from froster.evaluation import Space
-from froster.experiment import EvalSet, Row, fine_tune, halfway, measure, with_weights
+from froster.experiment import EvalSet, Row, fine_tune, halfway, measure_many, with_weights
 from froster.files import claim_folder, write_text
 from froster.loggers import open_logger
 from froster.methods import method_from_dict
@@ -72,7 +72,7 @@ def run(
     views: int | None,
     flip: bool,
     seed: int,
-    workers: int,
+    workers: int | None,
     keep: int,
     resume: bool,
     where: Sequence[str] | None,
@@ -86,6 +86,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster train` does; the options are described there."""
+    workers = spare_cores() if workers is None else workers
     network = method_from_dict({"name": method, **parse_options(option)}, variant)
     if sum(given is not None for given in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
         raise UsageError("hold classes out by one of --novel-column, --novel-file and --novel-fraction")
@@ -208,11 +209,14 @@ def measure_all(
         **({"last epoch": trained.last} if trained.averaged > 1 else {}),
         "half start": halfway(base, student, trained.average),
     }
-    rows = [Row("frozen", "start", measure(base, sets, bars, "start", workers, truncate))]
-    rows += [Row(name, w, measure(with_weights(student, s), sets, bars, w, workers, truncate)) for w, s in states.items()]
+    models = [base, *(with_weights(student, state) for state in states.values())]
+    found = measure_many(models, sets, bars, "before and after", workers, truncate)
+    rows = [Row("frozen", "start", found[0])]
+    rows += [Row(name, weights, p) for weights, p in zip(states, found[1:], strict=True)]
     spaces: tuple[Space, ...] = ("logit", "prob")
+    frozen, tuned = rows[0].predictions, rows[1].predictions
     return rows + [
-        Row(f"{name} + frozen", f"mean of {space}s", {key: p.joined(rows[1].predictions[key], space) for key, p in rows[0].predictions.items()})
+        Row(f"{name} + frozen", f"mean of {space}s", {key: frozen[key].joined(tuned[key], space) for key in frozen})
         for space in spaces
     ]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from froster.clip.model import CLIP, Block, unit
 from froster.errors import one_of
 from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
-from froster.methods.method import Method, tuned
+from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, ours, rename
 from froster.methods.video_clip import VideoCLIP, replace_blocks
 from froster.recipe import Preset
@@ -122,22 +122,33 @@ class ActionCLIP(Method):
             5e-6, epochs=50, batch_size=128, new_scale=10, warmup_epochs=5, lr_ends=0.0, weight_decay=0.2, decay="all",
             betas=(0.9, 0.98), draw="one a clip",
         )  # fmt: skip
-        augment = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2, rand_augment=(2, 9))
+        # The release counts RandAugment's magnitude, 9, out of 30.
+        augment = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2, rand_augment=(2, 3))
         return Preset(recipe, Prompting(TEMPLATES, "plain"), augment, Sampling("uniform", 8), views=1, fusion="probs")
+
+    def froster_preset(self) -> Preset:
+        return adapters(3.33e-5)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
         """`model_state_dict` and `fusion_model_state_dict`, the latter under `fusion_model.` here."""
         shift = has(state, r"resblocks\.\d+\.net\.")
-        kinds: dict[str, Head] = {r"fusion_model\.transformer": "transf", "lstm_visual": "lstm", r"shift\.weight": "conv1d-released"}
-        head = next((kind for pattern, kind in kinds.items() if has(state, pattern)), "meanp")
         if not shift and not has(state, r"^fusion_model\."):
             return None
-        ignored = [] if head == "transf" else [name for name in state if name.endswith("frame_position_embeddings.weight")]
+        head: Head = "meanp"
+        if has(state, r"^fusion_model\.transformer\."):
+            head = "transf"
+        elif has(state, r"^fusion_model\.lstm_visual\."):
+            head = "lstm"
+        elif has(state, r"^fusion_model\.shift\."):
+            head = "conv1d-released"
+        # Every head of the release holds positions; only the transformer uses them.
+        ignored = [name for name in state if head != "transf" and name.endswith("frame_position_embeddings.weight")]
         kept = ours({name: tensor for name, tensor in state.items() if name not in ignored})
+        layers = count_layers(state, r"fusion_model\.transformer") if head == "transf" else 6
         return Official(
             f"ActionCLIP ({'tsm' if shift else head})",
-            cls(head, shift, **({"layers": count_layers(state, r"fusion_model\.transformer")} if head == "transf" else {})),
+            cls(head, shift, layers),
             rename(kept, [*HEAD_NAMES, (r"(resblocks\.\d+)\.net\.", r"\1.")]),
             ignored,
         )

@@ -28,14 +28,13 @@ from froster.video.sampling import Sampling
 
 
 class AIMBlock(Block):
-    def __init__(self, block: Block, scale: float, t_adapters: int, drop: float):
+    def __init__(self, block: Block, scale: float, t_adapters: int, drop: float, std: float | None):
         self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
         self.scale, self.drop = scale, drop
-        self.t_adapter_in = Adapter(width, width // 4, nn.GELU) if t_adapters == 2 else None
-        self.t_adapter = Adapter(width, width // 4, nn.GELU)
-        self.s_adapter = Adapter(width, width // 4, nn.GELU)
-        self.mlp_adapter = Adapter(width, width // 4, nn.GELU)
+        width = block.ln_1.normalized_shape[0]
+        adapter = lambda: Adapter(width, width // 4, nn.GELU, std)  # noqa: E731
+        self.t_adapter_in = adapter() if t_adapters == 2 else None
+        self.t_adapter, self.s_adapter, self.mlp_adapter = adapter(), adapter(), adapter()
 
     def over_frames(self, x: Tensor, num_frames: int) -> Tensor:
         """The block's attention along time, for every token position by itself."""
@@ -84,10 +83,7 @@ class AIM(Method):
         for i, block in enumerate(blocks):
             assert isinstance(block, Block)
             rate = self.drop_path * i / max(1, len(blocks) - 1)
-            blocks[i] = AIMBlock(block, self.scale, self.t_adapters, rate)
-            for name, module in blocks[i].named_children():
-                if name.endswith(("adapter", "adapter_in")) and self.frames:
-                    nn.init.trunc_normal_(module.down.weight, std=0.02)
+            blocks[i] = AIMBlock(block, self.scale, self.t_adapters, rate, std=0.02 if self.frames else None)
         if self.frames:
             clip.visual.temporal_embedding = nn.Parameter(torch.zeros(self.frames, clip.config.vision.width))
         return VideoCLIP(clip, self.pooling)

@@ -37,6 +37,9 @@ class Frozen(Method):
     def trains(self, name: str) -> bool:
         return False
 
+    def preset(self) -> Preset:
+        return Preset()
+
 
 @dataclass(frozen=True)
 class FineTuned(Method):

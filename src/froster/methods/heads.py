@@ -38,7 +38,7 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         T, known = z.shape[1], len(self.positional_embedding)
-        if T > known:
+        if known < T:
             raise UsageError(f"this network's temporal head was made for at most {known} frames, not for {T}")
         y = self.transformer(z + self.positional_embedding[:T])
         return (y + z if self.skip else y).mean(dim=1)
@@ -76,11 +76,8 @@ class ConvHead(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         B, T, E = z.shape
-        if self.scrambled:
-            y = self.shift(z.reshape(B, E, T)).transpose(1, 2)
-        else:
-            y = self.shift(z.transpose(1, 2)).transpose(1, 2)
-        return (y + z).mean(dim=1)
+        channels = z.reshape(B, E, T) if self.scrambled else z.transpose(1, 2)
+        return (self.shift(channels).transpose(1, 2) + z).mean(dim=1)
 
 
 def temporal_shift(x: Tensor, num_frames: int, parts: int = 8) -> Tensor:

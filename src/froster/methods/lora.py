@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Attention
+from froster.clip.model import CLIP, Attention, Block
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.video_clip import Pooling, VideoCLIP
@@ -90,10 +90,9 @@ class LoRAAttention(Attention):
 class LoRANet(VideoCLIP):
     def merged(self) -> CLIP:
         clip = copy.deepcopy(self.clip)
-        for tower in (clip.visual, clip.text):
-            for block in tower.transformer.resblocks:
-                if isinstance(block.attn, LoRAAttention):
-                    block.attn = block.attn.fold()
+        for block in list(clip.modules()):
+            if isinstance(block, Block) and isinstance(block.attn, LoRAAttention):
+                block.attn = block.attn.fold()
         return clip
 
 
@@ -123,9 +122,9 @@ class LoRA(Method):
             raise UsageError(f"the rank must be 1 or more, not {self.rank}")
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        towers = {"image": [clip.visual], "text": [clip.text], "both": [clip.visual, clip.text]}[self.towers]
-        for tower in towers:
-            for block in tower.transformer.resblocks:
+        tower: nn.Module = {"image": clip.visual, "text": clip.text, "both": clip}[self.towers]
+        for block in list(tower.modules()):
+            if isinstance(block, Block):
                 block.attn = LoRAAttention(block.attn, self.targets, self.rank, self.alpha, self.dropout)
         return LoRANet(clip, self.pooling)
 

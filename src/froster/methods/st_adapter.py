@@ -107,7 +107,7 @@ class STAdapter(Method):
             1e-3 if ssv2 else 7.5e-4, epochs=50 if ssv2 else 12, batch_size=256 if ssv2 else 192, weight_decay=0.01,
             lr_ends=0.0, draw="all",
         )  # fmt: skip
-        augment = Augment(rand_augment=(4, 7)) if ssv2 else Augment()
+        augment = Augment(crop="resized", flip=False, rand_augment=(4, 7)) if ssv2 else Augment()
         note = "the classifier and its dropout .5 are replaced by CLIP's projection and text"
         sampling = Sampling("uniform" if ssv2 else "dense", 8)
         return Preset(recipe, FROSTER_PROMPTS, augment, sampling, 1 if ssv2 else 3, "probs", note=note)

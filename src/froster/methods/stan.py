@@ -26,7 +26,6 @@ from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
 
-
 # Its release keeps the tower deep inside a retrieval model.
 _PREFIX = re.compile(
     r"^.*?(?=STAN_|layers\.|class_embedding|patch_embedding|position_embedding|pre_layrnorm|post_layernorm|visual_projection)"

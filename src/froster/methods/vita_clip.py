@@ -55,7 +55,7 @@ class VitaBlock(Block):
         T = q.shape[1]
         tokens = []
         if self.local_prompts is not None:
-            if T != len(self.local_prompts):
+            if len(self.local_prompts) != T:
                 raise UsageError(f"this network was made for clips of {len(self.local_prompts)} frames, not of {T}")
             tokens.append((q + self.local_prompts).repeat_interleave(T, dim=0))
         if self.summary_attn is not None and self.summary_ln is not None:
@@ -135,7 +135,7 @@ class VitaCLIP(Method):
 
     def preset(self) -> Preset:
         recipe = tuned(4e-4, epochs=32, batch_size=256, warmup_epochs=0, lr_ends=0.0, weight_decay=0.05, draw="all")
-        augment = Augment(rand_augment=(4, 7))
+        augment = Augment(crop="resized", rand_augment=(4, 7))
         note = "30,000 steps of batch 256, which are 32 epochs of K400"
         return Preset(recipe, Prompting(("{}.",), "plain"), augment, Sampling("dense", self.frames), fusion="probs", note=note)
 

@@ -11,7 +11,6 @@ FROSTER compares with the message tokens alone.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import torch
@@ -205,9 +204,10 @@ class XCLIP(Method):
         ]  # fmt: skip
         found = rename(ours(state), rules)
         found["head.positional_embedding"] = found["head.positional_embedding"].flatten(0, -2)
-        layers = {kind: len({m[1] for name in state if (m := re.match(kind + r"(\d+)\.", name))})
-                  for kind in (r"mit\.resblocks\.", r"prompts_generator\.decoder\.")}  # fmt: skip
-        return Official(format, cls(False, len(found["head.positional_embedding"]), *layers.values()), found)
+        mit = {name.split(".")[2] for name in state if name.startswith("mit.resblocks.")}
+        decoder = {name.split(".")[2] for name in state if name.startswith("prompts_generator.decoder.")}
+        method = cls(False, len(found["head.positional_embedding"]), len(mit), len(decoder))
+        return Official(format, method, found)
 
     @classmethod
     def from_huggingface(cls, state: State) -> Official:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from froster.errors import VideoError
@@ -58,6 +59,7 @@ class Video:
         self.damaged = 0
         self._container: av.container.InputContainer | None = None
         self._errors = 0
+        self._converter = VideoReformatter()
         try:
             self._open()
             self._index()
@@ -202,7 +204,9 @@ class Video:
 
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = self._native
-        return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), _quarter_turns(frame))
+        # One converter for all frames: setting one up costs as much as converting a small picture.
+        picture = self._converter.reformat(frame, width=width, height=height, format="rgb24")
+        return np.rot90(picture.to_ndarray(), _quarter_turns(frame))
 
     def _open(self) -> None:
         """(Re)opens the file at its start."""
