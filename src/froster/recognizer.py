@@ -18,7 +18,7 @@ from froster.checkpoint import cpu_state
 from froster.clip.checkpoints import load_clip
 from froster.clip.model import CLIP, CLIPConfig, normalise, unit
 from froster.clip.tokenizer import Tokenizer
-from froster.errors import CheckpointError, UsageError
+from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.evaluation import Fusion, fuse
 from froster.files import atomic_folder
 from froster.methods import (
@@ -32,8 +32,9 @@ from froster.methods import (
     method_from_dict,
     saved_names,
 )  # fmt: skip
+from froster.methods.official import Official
 from froster.precision import Precision, autocast, pick_device, pick_dtype
-from froster.released import load_released, load_saved
+from froster.released import complete, find_released, load_saved, missing_parts
 from froster.text.bank import PromptBank
 from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
 from froster.video.reader import Video
@@ -93,12 +94,16 @@ class Classification:
 
 
 class Recognizer:
-    """A video network with its tokenizer: classify, embed, save. `origin` says what the weights were taken for."""
+    """A video network with its tokenizer: classify, embed, save. `origin` says what the weights were taken for.
+
+    Of a checkpoint without a vocabulary, `tokenizer` is the error that says what is missing; it is raised when a label
+    has to be read, so that videos can be embedded without one.
+    """
 
     def __init__(
         self,
         model: VideoCLIP,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | FrosterError,
         config: ModelConfig,
         *,
         device: torch.device | None = None,
@@ -108,7 +113,7 @@ class Recognizer:
         self.origin, self.precision = origin, precision
         self.device = device or pick_device()
         self.model = model.to(self.device).eval()
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self.config = config
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
         self._classes: tuple[tuple[object, ...], Tensor] | None = None
@@ -116,6 +121,12 @@ class Recognizer:
     @property
     def clip(self) -> CLIP:
         return self.model.clip
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if isinstance(self._tokenizer, FrosterError):
+            raise self._tokenizer
+        return self._tokenizer
 
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
         context = self.clip.config.text.context
@@ -229,18 +240,38 @@ def load(
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"  # the output folder of a training run
     origin = "froster"
+    tokenizer: Tokenizer | FrosterError
     if is_model_folder(folder):
         model, tokenizer, config = load_folder(folder)
-    elif (released := load_released(source, lambda: load(clip or DEFAULT_MODEL, device="cpu").clip)) is not None:
-        model, config, origin = released.model, preset_config(released.method), released.origin
-        tokenizer = tokenizer_beside(source, model.clip)
+    elif (found := find_released(source)) is not None:
+        lacking = missing_parts(found.state)
+        base = base_of(found, source, clip) if lacking else None
+        model, config = complete(found, source, base.clip if base else None), preset_config(found.method)
+        origin = "; ".join([found.format, *(f"ignored {name}" for name in found.ignored), *found.notes])
+        if lacking:
+            origin += f"; {', '.join(lacking)} of the CLIP"
+        borrowed = base is not None and "text tower" in lacking
+        tokenizer = base._tokenizer if base and borrowed else tokenizer_beside(source, model.clip)
     else:
         plain, report = load_clip(source)
         config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
         model = config.method.build(plain)
         origin = "; ".join([report.format, *(f"ignored {name}" for name in report.ignored), *report.notes])
         tokenizer = tokenizer_beside(source, plain)
+    if isinstance(tokenizer, FrosterError):
+        origin += "; no tokenizer: labels cannot be read"
     return Recognizer(model, tokenizer, config, device=pick_device(device), precision=precision, origin=origin)
+
+
+def base_of(found: Official, source: str | Path, clip: str | Path | None) -> Recognizer:
+    """The CLIP that gives what a release lacks."""
+    try:
+        return load(clip or DEFAULT_MODEL, device="cpu")
+    except FrosterError as error:
+        raise CheckpointError(
+            f"{source}: taken for {found.format}, which holds no {', '.join(missing_parts(found.state))}: "
+            f"pass clip=…, the CLIP it was trained from ({error})"
+        ) from None
 
 
 def preset_config(method: Method) -> ModelConfig:
@@ -251,14 +282,17 @@ def preset_config(method: Method) -> ModelConfig:
     return ModelConfig(method, sampling, preset.views, preset.prompting, preset.fusion)
 
 
-def tokenizer_beside(source: str | Path, clip: CLIP) -> Tokenizer:
-    """The tokenizer of a checkpoint. Raises CheckpointError where it has another vocabulary than the weights."""
-    tokenizer = Tokenizer.find(source if Path(source).exists() else None)
-    if tokenizer.vocab_size != clip.config.text.vocab:
-        raise CheckpointError(
-            f"{source}: the model has {clip.config.text.vocab} token embeddings, its tokenizer {tokenizer.vocab_size} tokens"
-        )
-    return tokenizer
+def tokenizer_beside(source: str | Path, clip: CLIP) -> Tokenizer | FrosterError:
+    """The tokenizer of a checkpoint, or why there is none."""
+    try:
+        tokenizer = Tokenizer.find(source if Path(source).exists() else None)
+    except FrosterError as error:
+        return error
+    if tokenizer.vocab_size == clip.config.text.vocab:
+        return tokenizer
+    return CheckpointError(
+        f"{source}: the model has {clip.config.text.vocab} token embeddings, its tokenizer {tokenizer.vocab_size} tokens"
+    )
 
 
 def is_model_folder(folder: Path) -> bool:

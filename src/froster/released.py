@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,12 @@ from froster.clip.huggingface import read_hf_weights
 from froster.clip.model import CLIP, CLIPConfig
 from froster.clip.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError
-from froster.methods import METHODS, Method, VideoCLIP, saved_names
+from froster.methods import METHODS, VideoCLIP, saved_names
 from froster.methods.official import Official
 
 # Where training loops put the weights, and the separate head of ActionCLIP and Text4Vis.
 _NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
 _HEAD_NEST = "fusion_model_state_dict"
-
-
-@dataclass
-class Released:
-    model: VideoCLIP
-    method: Method
-    origin: str
 
 
 def recognise(state: State) -> Official | None:
@@ -38,30 +29,29 @@ def recognise(state: State) -> Official | None:
     return None
 
 
-def load_released(source: str | Path, clip: Callable[[], CLIP]) -> Released | None:
-    """A method's released file or folder, or None where it is a plain CLIP (or VCLIP). `clip()` gives what it lacks."""
+def find_released(source: str | Path) -> Official | None:
+    """What a file or folder is, if it is a method's release; None where it is a plain CLIP (or VCLIP).
+
+    Raises CheckpointError naming the file and the cause.
+    """
     path = locate(source)
     try:
         state = read_state(path)
-        found = recognise(state) if state is not None else None
-        if found is None:
-            return None
-        lacking = missing_parts(found.state)
-        try:
-            base = clip() if lacking else None
-        except FrosterError as error:
-            raise CheckpointError(
-                f"taken for {found.format}, which holds no {', '.join(lacking)}: pass clip=…, the CLIP it was trained from "
-                f"({error})"
-            ) from None
-        origin = [found.format, *(f"ignored {name}" for name in found.ignored), *found.notes]
-        if lacking:
-            origin.append(f"{', '.join(lacking)} of the CLIP")
-        return Released(assemble(found, base), found.method, "; ".join(origin))
+        return recognise(state) if state is not None else None
     except FrosterError as error:
-        if str(path) in str(error):
-            raise
-        raise CheckpointError(f"{path}: {error}") from None
+        raise naming(path, error) from None
+
+
+def complete(found: Official, source: str | Path, clip: CLIP | None) -> VideoCLIP:
+    """`assemble`, with errors that name the file."""
+    try:
+        return assemble(found, clip)
+    except FrosterError as error:
+        raise naming(Path(source), error) from None
+
+
+def naming(path: Path, error: FrosterError) -> FrosterError:
+    return error if str(path) in str(error) else CheckpointError(f"{path}: {error}")
 
 
 def read_state(path: Path) -> State | None:

@@ -111,13 +111,18 @@ def run(as_json: bool) -> None:
         distill = {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()}
         print(json.dumps({"methods": listing(), "distill": distill}))
         return
-    table = Table(
-        "method", "variant", "trained, B/16", "distils", "what it changes", title="froster train --method", title_justify="left"
-    )
+    output.print("froster train --method NAME --variant NAME    (weights trained on CLIP B/16; where distillation attaches)\n")
     for method in listing():
-        table.add_row(method["name"], *variant_cells(method["variants"]), f"{method['summary']} ({method['reference']})")
-        table.add_section()
-    output.print(table)
+        output.print(f"[bold]{method['name']}[/bold]  {method['summary']}", markup=True, soft_wrap=True)
+        output.print(f"    {method['reference']}", style="dim", soft_wrap=True)
+        for name, facts in method["variants"].items():
+            place = "distils " + " and ".join(facts["distils"]) if facts["distils"] else "nothing to distil"
+            output.print(f"    {name or '(no variants)':16} {millions(facts['trained']):>9}  {place}", soft_wrap=True)
+        output.print()
+    output.print(
+        "After training, for every method: mean of the epochs' weights, interpolation with CLIP (WiSE-FT, PAINT), and the "
+        "mean of its outputs with frozen CLIP's, as logits or probabilities; train reports all of them.\n"
+    )
     kinds = Table("distill", "projector", "distance", "level", "reduction", "features", title="froster train --distill")
     kinds.title_justify = "left"
     for name, preset in PRESETS.items():

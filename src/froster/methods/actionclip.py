@@ -137,6 +137,8 @@ class ActionCLIP(Method):
             return None
         head: Head = "meanp"
         if has(state, r"^fusion_model\.transformer\."):
+            if not has(state, "token_embedding"):
+                return None  # Text4Vis, whose head has the same names
             head = "transf"
         elif has(state, r"^fusion_model\.lstm_visual\."):
             head = "lstm"

@@ -3,7 +3,8 @@
     x_patch += W2 conv_t( W1 x_patch )            no activation; the class token is untouched
 
 Official: before the MLP of every block (K400), or before the attention and before the MLP (SSv2); the convolution starts
-at zero. FROSTER's version sits before the attention and starts with W2 = 0.
+at zero. FROSTER's version sits before the attention and starts with W2 = 0. The adapter before the last MLP is in the
+release, but has no effect: it changes patches that no class token reads any more.
 """
 
 from __future__ import annotations

@@ -53,10 +53,7 @@ class Text4Vis(Method):
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
-        """Text4Vis' files hold the CLIP as `model_state_dict`, the head as `fusion_model_state_dict`, as ActionCLIP's do.
-
-        They are told apart by the text: Text4Vis' training model has no text tower beside the image tower.
-        """
+        """Image tower, logit scale and head in one model; ActionCLIP's files have the text tower too."""
         if not has(state, r"^fusion_model\.transformer\.") or has(state, "token_embedding"):
             return None
         layers = count_layers(state, r"fusion_model\.transformer")
