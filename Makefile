@@ -10,11 +10,14 @@ SEED ?= 0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo test lint clean
+.PHONY: install demo docs test lint clean
 install: .venv/installed
 
 demo: install
 	$(BIN)/froster demo --seed $(SEED) --out $(OUT)
+
+docs: install
+	$(BIN)/python -m froster.commands.methods README.md docs/methods.md
 
 lint: install
 	$(BIN)/ruff check src tests

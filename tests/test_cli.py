@@ -145,9 +145,48 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
 
 def test_methods_lists_what_train_accepts(run) -> None:
     listed = run("methods", "--json").json
-    assert {"frozen", "finetuned", "vclip"} <= {method["name"] for method in listed["methods"]}
+    methods = {method["name"]: method for method in listed["methods"]}
+    assert len(methods) == 16
+    assert methods["aim"]["variants"]["official"] == {"new": 10_657_536, "trained": 10_659_072, "distils": ["frame"]}
     assert {"froster", "froster-paper", "none"} <= listed["distill"].keys()
     assert "vclip" in run("methods").out
+
+
+METHODS_LINES = [
+    (("--method", "aim"), "text is frozen: distillation on the vision side only", "aim"),
+    (("--method", "efficient-prompt"), "distil residual (cosine, video)", "efficient-prompt"),
+    (("--method", "xclip", "--variant", "message", "-O", "pooling=mean_then_unit"), "trained:", "xclip"),
+    (("--method", "finetuned", "--tune", "text"), "the image side is frozen", "finetuned"),
+    (("--method", "actionclip", "--variant", "tsm", "--preset", "froster"), "distil residual (cosine, frame)", "actionclip"),
+    (("--method", "vita-clip", "--variant", "class"), "distil residual", "vita-clip"),
+    (("--method", "ewc"), "trained:", "ewc"),
+]
+
+
+@pytest.mark.parametrize(("options", "said", "name"), METHODS_LINES, ids=[row[2] for row in METHODS_LINES])
+def test_methods_train_and_say_what_distillation_does(
+    run, folder: Path, video: Path, tmp_path: Path, options: tuple[str, ...], said: str, name: str
+) -> None:
+    out = tmp_path / "run"
+    train = ("train", "--data", folder, "--model", "nano", "--out", out, "--epochs", 1, "--batch-size", 5, "--workers", 0)
+    result = run(*train, *options, "--distill", "residual", "--json")
+    assert result.code == 0, result.err
+    assert said in " ".join(result.err.split())
+    assert result.json["trained_weights"] > 0
+    config = json.loads((out / "model" / "config.json").read_text())
+    assert config["method"]["name"] == name
+    assert run("classify", video, "--labels", "cat spinning, key pacing", "--model", out).code == 0
+
+
+def test_methods_that_cannot_be_are_refused(run, folder: Path, tmp_path: Path) -> None:
+    train = ("train", "--data", folder, "--model", "nano", "--out", tmp_path / "run", "--method")
+    one_line(run(*train, "aim", "--variant", "k400"), 2, "no variant 'k400'", "ssv2")
+    one_line(run(*train, "aim", "-O", "width=3"), 2, "no option 'width'", "scale")
+    one_line(run(*train, "aim", "-O", "t_adapters=3"), 2, "1 or 2 temporal adapters")
+    one_line(run(*train, "aim", "-O", "scale"), 2, "NAME=VALUE")
+    one_line(run(*train, "efficient-prompt", "--distill", "residual", "--level", "frame"), 2, "--level video")
+    one_line(run(*train, "frozen", "--distill", "residual"), 2, "trains nothing")
+    assert not (tmp_path / "run").exists()
 
 
 LABELS = [

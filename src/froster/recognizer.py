@@ -16,7 +16,7 @@ from torch import Tensor
 
 from froster.checkpoint import cpu_state
 from froster.clip.checkpoints import load_clip
-from froster.clip.model import CLIP, CLIPConfig, normalise, unit
+from froster.clip.model import CLIP, CLIPConfig, blank, normalise, unit
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.evaluation import Fusion, fuse
@@ -307,7 +307,7 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = ModelConfig.from_dict(values)
-        with torch.device("meta"):
+        with blank():
             model = config.method.build(CLIP(CLIPConfig.from_dict(values["architecture"])))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({error!r})") from error

@@ -9,7 +9,7 @@ import torch
 
 from froster.clip.checkpoints import architecture_from_state_dict, is_training_extra, locate, strict_load, to_official
 from froster.clip.huggingface import read_hf_weights
-from froster.clip.model import CLIP, CLIPConfig
+from froster.clip.model import CLIP, CLIPConfig, blank
 from froster.clip.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import METHODS, VideoCLIP, saved_names
@@ -97,7 +97,7 @@ def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
         starts = tuple("visual." if s == "visual.transformer." else "text." if s == "text.transformer." else s
                        for s in lacking.values())  # fmt: skip
         state |= {name: t for name, t in base.state_dict().items() if name.startswith(starts) and name not in state}
-    with torch.device("meta"):
+    with blank():
         model = found.method.build(CLIP(architecture(state, base, lacking)))
     load_saved(model, {name: tensor.float() for name, tensor in state.items()})
     return model

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import nn
 
 from froster.clip.huggingface import download, read_hf_config, read_hf_weights, state_from_hf
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.clip.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError
 
@@ -205,7 +204,7 @@ def _from_official_state(
 
 
 def _build(config: CLIPConfig, state: State) -> CLIP:
-    with torch.device("meta"):  # the weights are the file's: no time and memory for random ones
+    with blank():  # the weights are the file's: no time and memory for random ones
         clip = CLIP(config)
     strict_load(clip, state)
     return clip

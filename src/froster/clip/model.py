@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from froster.errors import UsageError
 
@@ -82,6 +85,24 @@ def normalise(frames: Tensor) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """u(x): x divided by its L2 norm over the last dimension."""
     return x / x.norm(dim=-1, keepdim=True)
+
+
+class _NoDraws(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def blank() -> Iterator[None]:
+    """Networks that are built in here have shapes but no memory: to count weights, or to load them from a file.
+
+    The meta device alone would still carry out the initial draws, in Python, and import the compiler for it (seconds).
+    """
+    with torch.device("meta"), _NoDraws():
+        yield
 
 
 class QuickGELU(nn.Module):

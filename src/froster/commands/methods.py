@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
-from froster.clip.model import ARCHITECTURES, CLIP
+from froster.clip.model import ARCHITECTURES, CLIP, blank
 from froster.distill import PRESETS
 from froster.files import write_text
 from froster.methods import METHODS, Method
@@ -27,7 +26,7 @@ MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
 
 def facts(method: Method) -> dict[str, Any]:
     """What a method has and trains on CLIP B/16, counted without allocating a weight."""
-    with torch.device("meta"):
+    with blank():
         model = method.for_classes(["one", "two"]).build(CLIP(ARCHITECTURES["ViT-B/16"]))
     new = new_weights(model)
     freeze(model, method, "method")
@@ -72,11 +71,14 @@ def millions(count: int) -> str:
 
 
 def variant_cells(variants: dict[str, dict[str, Any]]) -> tuple[str, str, str]:
-    """Variants, weights trained and where distillation attaches, a line each; equal ones are said once."""
-    names = "\n".join(variants)
-    counts = "\n".join(millions(v["trained"]) for v in variants.values())
+    """Variants, weights trained and where distillation attaches, a line each; what is equal for all is said once."""
+    counts = [millions(v["trained"]) for v in variants.values()]
     places = ["+".join(v["distils"]) or "no" for v in variants.values()]
-    return names, counts, "\n".join(places)
+    return "\n".join(variants), lines_of(counts), lines_of(places)
+
+
+def lines_of(values: list[str]) -> str:
+    return values[0] if len(set(values)) == 1 else "\n".join(values)
 
 
 def markdown() -> str:
@@ -101,7 +103,7 @@ def markdown_presets() -> str:
 
 def fill(page: str) -> str:
     """The page with what stands between the marks replaced by today's tables."""
-    tables = iter([markdown(), markdown_presets()])
+    tables = iter([markdown(), markdown_presets()])  # the README has the first alone
     begin, end = MARKS
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: begin + next(tables) + end, page, flags=re.DOTALL)
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from froster.clip.model import CLIP
+from froster.clip.model import CLIP, blank
 from froster.distill import Distill, distill_preset
 from froster.errors import UsageError, one_of
 from froster.experiment import fitted
@@ -68,7 +66,7 @@ def make_plan(
     method = dataclasses.replace(method, **changes)
     kind = distill_preset(distill or setting.distill)
     config = dataclasses.replace(kind, **{"level": kind.level if kind.level == "video" else method.level, **loss})
-    with torch.device("meta"):
+    with blank():
         probe = method.for_classes(classes).build(CLIP(base.clip.config))
     freeze(probe, method, setting.recipe.tune)
     trained = {name: p.numel() for name, p in probe.named_parameters() if p.requires_grad}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block, unit
+from froster.clip.model import CLIP, Block, CLIPConfig, blank, unit
 from froster.text.bank import PromptBank
 
 Pooling = Literal["frame_unit", "mean_then_unit"]
@@ -127,9 +128,13 @@ def start_of(clip: CLIP) -> dict[str, Tensor]:
 
 def new_weights(model: VideoCLIP) -> set[str]:
     """Names of the weights that a plain CLIP does not have."""
-    with torch.device("meta"):
-        known = {f"clip.{name}" for name in CLIP(model.clip.config).state_dict()}
-    return set(model.state_dict()) - known
+    return set(model.state_dict()) - clip_names(model.clip.config)
+
+
+@cache
+def clip_names(config: CLIPConfig) -> frozenset[str]:
+    with blank():
+        return frozenset(f"clip.{name}" for name in CLIP(config).state_dict())
 
 
 def over_time(x: Tensor, num_frames: int) -> Tensor:

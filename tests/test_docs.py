@@ -1,0 +1,73 @@
+"""The pages show code that runs and tables that are true."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.commands.methods import fill
+from froster.distill import Distill
+from froster.experiment import EvalSet, fine_tune, measure, with_weights
+from froster.methods import METHODS
+from froster.methods.video_clip import start_of
+from froster.progress import progress
+from froster.recipe import Recipe
+from froster.recognizer import load
+from froster.weights import towards
+from froster.world.clips import WorldClips
+from froster.world.sets import render_set
+from golden import close
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+def test_tables_are_up_to_date(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "`st-adapter`" in text
+    assert fill(text) == text, "run: make docs"
+
+
+def test_the_page_on_adding_a_method_adds_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the code of docs/add-a-method.md, and trains its method for an epoch."""
+    page = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(code.splitlines()) < 60
+    module = types.ModuleType("motion")
+    monkeypatch.setitem(sys.modules, "motion", module)
+    exec(compile(code, "docs/add-a-method.md", "exec"), module.__dict__)
+    monkeypatch.setitem(METHODS, "motion", module.Motion)
+
+    torch.manual_seed(0)
+    clip = CLIP(CLIPConfig(VisionConfig(32, 8, 64, 2, 1), TextConfig(20, 99, 64, 1, 1), embed_dim=32)).eval()
+    frames = torch.randn(2, 4, 3, 32, 32)
+    start, plain = start_of(clip), clip.encode_image(frames).detach()
+    model = module.Motion().build(clip)
+    close(model.encode_frames(frames), plain, atol=1e-6)
+    state = {name: torch.randn_like(x) if ".motion." in name else x.clone() for name, x in model.state_dict().items()}
+    model.load_state_dict(state)
+    assert not torch.allclose(model.encode_frames(frames), plain, atol=1e-3)
+    model.load_state_dict(towards(start, state, 1.0, module.Motion.output_layers))
+    close(model.encode_frames(frames), plain, atol=1e-6)
+
+    base = load("nano", device="cpu")
+    videos = render_set("order", 2, 0, "train")
+    clips = WorldClips(videos, base.config.sampling, train=True)
+    recipe = Recipe(epochs=1, batch_size=16, lr=3e-4)
+    with progress(quiet=True) as bars:
+        student, trained = fine_tune(
+            base, module.Motion(), Distill(), recipe, clips, videos.classes, tmp_path / "run", bars, "motion"
+        )
+        moved = [name for name, x in trained.last.items() if ".motion." in name and x.any()]
+        assert len(moved) == base.clip.config.vision.layers - 1  # the first block sees equal class tokens
+        test = EvalSet("order", WorldClips(videos, base.config.sampling, train=False), videos.classes)
+        found = measure(with_weights(student, trained.last), [test], bars, "motion")["order"]
+    again = load(with_weights(student, trained.last).save(tmp_path / "model"), device="cpu")
+    assert again.config.method == module.Motion()
+    assert found.logits.isfinite().all()
