@@ -88,6 +88,29 @@ def test_two_processes_are_one_with_the_same_global_batch(whole: Path, tmp_path:
         assert a["template"] == b["template"]
 
 
+def test_a_contrast_within_the_batch_is_over_all_processes(tmp_path: Path) -> None:
+    """ActionCLIP's loss needs every clip of the global batch: two processes must see each other's."""
+    runs = {}
+    for processes in (1, 2):
+        done = run(tmp_path / f"{processes}", "--method", "actionclip", "--epochs", 1, processes=processes)
+        assert done.returncode == 0, done.stderr[-2000:]
+        runs[processes] = steps(tmp_path / f"{processes}")
+    for a, b in zip(runs[1], runs[2], strict=True):
+        for key in ("loss", "ce", "distill_v", "distill_t", "grad_norm"):
+            assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (a["step"], key, a[key], b[key])
+
+
+def test_dropped_branches_are_the_same_after_a_resume(tmp_path: Path) -> None:
+    """AIM drops branches at random; a killed run goes on with the very draws of one that was not."""
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole, "--method", "aim", "--epochs", 2).returncode == 0
+    assert run(out, "--method", "aim", "--epochs", 2, "--kill-at", 5).returncode == -signal.SIGKILL
+    assert run(out, "--method", "aim", "--epochs", 2).returncode == 0
+    assert steps(out) == steps(whole)
+    for name, tensor in weights(whole)["last"].items():
+        assert torch.equal(weights(out)["last"][name], tensor), name
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path / "run", "--batch", 7, processes=2)
     assert done.returncode != 0

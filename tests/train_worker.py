@@ -19,10 +19,11 @@ from froster.distill import Distill
 from froster.distributed import process_group
 from froster.errors import FrosterError
 from froster.experiment import fine_tune
-from froster.methods import VCLIP
+from froster.methods import METHODS
 from froster.progress import progress
+from froster.recipe import Preset, Recipe
 from froster.recognizer import load
-from froster.training import Recipe
+from froster.text.prompts import Prompting
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Videos
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--method", default="vclip")
     parser.add_argument("--kill-in-save", type=int)
     parser.add_argument("--limit", type=int, help="largest file that may be written, in bytes")
     args = parser.parse_args()
@@ -63,7 +65,10 @@ def main() -> None:
 
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
+    method = METHODS[args.method]()
     recipe = Recipe(epochs=args.epochs, batch_size=args.batch, lr=1e-3, warmup_epochs=1, precision="float32")
+    # One prompt, as every process draws the templates of its own clips.
+    preset = Preset(recipe, Prompting(("{}",), "plain"), sampling=base.config.sampling) if args.method != "vclip" else None
 
     def log(step: int, metrics: dict[str, float]) -> None:
         if step == args.kill_at:
@@ -72,7 +77,7 @@ def main() -> None:
     with process_group("cpu") as (rank, _), progress(quiet=True) as bars:
         clips = small_world(base)
         _, trained = fine_tune(
-            base, VCLIP(), Distill(), recipe, clips, clips.videos.classes, args.out, bars, "test", log=log
+            base, method, Distill(), recipe, clips, clips.videos.classes, args.out, bars, "test", log=log, preset=preset
         )
         if rank == 0:
             torch.save({"last": trained.last, "average": trained.average}, args.out / "weights.pt")

@@ -32,7 +32,7 @@ from froster.weights import towards
 
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
-SMALL_NEW_SCALE = 10.0
+SMALL_NEW_SCALE = 30.0
 SMALL_RECIPE = Recipe(epochs=6, batch_size=16, lr=SMALL_LR, warmup_epochs=1.0, weight_decay=0.05, tune="both")
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from rich.progress import Progress
 from rich.table import Table
 
+from froster.checkpoint import State
 from froster.commands.common import announce, load_model, parse_options, parse_where, spare_cores
 from froster.commands.train_plan import Plan, make_plan
 from froster.commands.train_report import write_report
@@ -128,8 +129,10 @@ def run(
             if rank > 0:
                 return
             sets = eval_sets(base, plan.preset, parts, sentences)
-            rows = measure_all(base, student, trained, sets, bars, workers, truncate)
-            finish(out, base, student, trained, parts, recipe, plan, rows, as_json)
+            states = final_weights(base, student, trained)
+            rows = measure_all(base, student, states, sets, bars, workers, truncate)
+            best = with_weights(student, next(iter(states.values())))
+            finish(out, base, best, trained, parts, recipe, plan, rows, as_json)
 
 
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
@@ -194,21 +197,29 @@ def eval_sets(model: Recognizer, preset: Preset, parts: Split, sentences: dict[s
     ]  # fmt: skip
 
 
+def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, State]:
+    """Words -> weights. The first are the method's own result: the mean of the epochs, in Open-VCLIP half CLIP's."""
+    several = trained.averaged > 1
+    mean = f"mean of {trained.averaged} epochs" if several else "last epoch"
+    states = {mean: trained.average, **({"last epoch": trained.last} if several else {})}
+    half = {f"{mean}, half start": halfway(base, student, trained.average)}
+    patch = student.config.method.patch
+    if not patch:
+        return {**states, **half}
+    return {f"{mean}, {patch:g} start": halfway(base, student, trained.average, patch), **states}
+
+
 def measure_all(
     base: Recognizer,
     student: Recognizer,
-    trained: Trained,
+    states: dict[str, State],
     sets: list[EvalSet],
     bars: Progress,
     workers: int,
     truncate: bool,
 ) -> list[Row]:
+    """Frozen CLIP, each of the final weights, and the first of them together with frozen CLIP."""
     name = student.config.method.name
-    states = {
-        f"mean of {trained.averaged} epochs" if trained.averaged > 1 else "last epoch": trained.average,
-        **({"last epoch": trained.last} if trained.averaged > 1 else {}),
-        "half start": halfway(base, student, trained.average),
-    }
     models = [base, *(with_weights(student, state) for state in states.values())]
     found = measure_many(models, sets, bars, "before and after", workers, truncate)
     rows = [Row("frozen", "start", found[0])]
@@ -224,7 +235,7 @@ def measure_all(
 def finish(
     out: Path,
     base: Recognizer,
-    student: Recognizer,
+    tuned: Recognizer,
     trained: Trained,
     parts: Split,
     recipe: Recipe,
@@ -246,13 +257,12 @@ def finish(
         "augment": dataclasses.asdict(plan.preset.augment),
         "trained_weights": plan.trained,
     }
-    averaged = with_weights(student, trained.average)
-    averaged.save(out / "model", report)
-    with_weights(student, trained.last).save(out / "last", report)
+    tuned.save(out / "model", report)
+    with_weights(tuned, trained.last).save(out / "last", report)
     for name, predictions in rows[1].predictions.items():
         predictions.save(out / f"predictions_{name}.csv")
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
-    write_report(out, base, averaged, parts, rows, report)
+    write_report(out, base, tuned, parts, rows, report)
     if as_json:
         print(json.dumps(report))
     else:

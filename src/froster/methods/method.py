@@ -34,6 +34,11 @@ class Method:
     output_layers: ClassVar[str] = ""
     """A regular expression: the last, linear layers of new branches, which interpolation with CLIP can scale."""
 
+    @property
+    def patch(self) -> float:
+        """The share of CLIP's weights in the final ones."""
+        return 0.0
+
     @classmethod
     def make(cls, variant: str | None = None, **options: Any) -> Method:
         """The method in one of its variants, with single options changed."""

@@ -63,13 +63,17 @@ class OpenVCLIP(VCLIP):
     """R: how far towards CLIP the weights may lie."""
     exact_factor: bool = False
     """Take the exact gradient, with its factor (1 - a); the released code leaves that out."""
-    patch: float = 0.5
-    """Share of CLIP in the final weights."""
+    clip_share: float = 0.5
+    """How much of CLIP's weights is in the final ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 <= self.iwr_range < 1 and self.iwr_weight >= 0 and 0 <= self.patch <= 1):
-            raise UsageError("iwr_range must lie in [0, 1), patch in [0, 1], and iwr_weight not be negative")
+        if not (0 <= self.iwr_range < 1 and self.iwr_weight >= 0 and 0 <= self.clip_share <= 1):
+            raise UsageError("iwr_range must lie in [0, 1), clip_share in [0, 1], and iwr_weight not be negative")
+
+    @property
+    def patch(self) -> float:
+        return self.clip_share
 
     def trains(self, name: str) -> bool:
         return not name.startswith("clip.text.")
