@@ -147,7 +147,11 @@ def test_methods_lists_what_train_accepts(run) -> None:
     listed = run("methods", "--json").json
     methods = {method["name"]: method for method in listed["methods"]}
     assert len(methods) == 16
-    assert methods["aim"]["variants"]["official"] == {"new": 10_657_536, "trained": 10_659_072, "distils": ["frame"]}
+    aim = methods["aim"]["variants"]["ssv2"]
+    assert (aim["new"], aim["trained"], aim["distils"]) == (14_208_000, 14_209_536, ["frame"])
+    assert aim["options"]["t_adapters"] == 2
+    assert aim["presets"]["official"]["recipe"]["label_smoothing"] == 0.1
+    assert aim["presets"]["froster"]["distill"] == "residual"
     assert {"froster", "froster-paper", "none"} <= listed["distill"].keys()
     assert "vclip" in run("methods").out
 

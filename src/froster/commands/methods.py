@@ -25,7 +25,7 @@ MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
 
 
 def facts(method: Method) -> dict[str, Any]:
-    """What a method has and trains on CLIP B/16, counted without allocating a weight."""
+    """What a method has and trains on CLIP B/16, counted without allocating a weight, and its two recipes in full."""
     with blank():
         model = method.for_classes(["one", "two"]).build(CLIP(ARCHITECTURES["ViT-B/16"]))
     new = new_weights(model)
@@ -36,6 +36,8 @@ def facts(method: Method) -> dict[str, Any]:
         "new": sum(p.numel() for name, p in model.named_parameters() if name in new),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "distils": [*([method.level] if vision else []), *(["text"] if text else [])],
+        "options": dataclasses.asdict(method),
+        "presets": {name: dataclasses.asdict(preset) for name, preset in presets_of(method).items()},
     }
 
 
@@ -46,15 +48,15 @@ def listing() -> list[dict[str, Any]]:
             "name": method.name,
             "summary": method.summary,
             "reference": method.reference,
-            "options": {f.name: f.default for f in dataclasses.fields(method)},
             "variants": {name: facts(method.make(name or None)) for name in method.variants or {"": {}}},
-            "presets": {
-                "official": preset_line(method().preset()),
-                "froster": preset_line(method().froster_preset()),
-            },
+            "presets": {name: preset_line(preset) for name, preset in presets_of(method()).items()},
         }
         for method in METHODS.values()
     ]
+
+
+def presets_of(method: Method) -> dict[str, Preset]:
+    return {"official": method.preset(), "froster": method.froster_preset()}
 
 
 def preset_line(preset: Preset) -> str:

@@ -87,7 +87,7 @@ class L2SP(FineTuned):
     summary = "fine-tuned CLIP, held near its start by a squared distance of the weights"
     reference = "Li et al., L2-SP, ICML 2018"
 
-    strength: float = 10.0
+    strength: float = 0.1
     """lambda"""
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class EWC(L2SP):
     summary = "fine-tuned CLIP, held near its start by Fisher-weighted distances (elastic weight consolidation)"
     reference = "Kirkpatrick et al., EWC, PNAS 2017"
 
-    strength: float = 1e4
+    strength: float = 1e3
     fisher: Literal["batch", "sampled"] = "batch"
     """`batch`, as in Open-VCLIP's code: squared batch-mean gradients of what CLIP gets right (smaller by about the batch
     size, so lambda does not carry over). `sampled`: per clip, labels drawn from the model."""
