@@ -154,7 +154,7 @@ def train(
     where: WhereOption = None,
     root: RootOption = None,
     labels_json: LabelsJsonOption = None,
-    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, added to the class names.")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")] = None,
     truncate: TruncateOption = False,
     logger: Annotated[str | None, typer.Option(help="Also log to tensorboard or wandb (extras).")] = None,
     device: DeviceOption = None,
@@ -186,7 +186,7 @@ def evaluate(
     where: WhereOption = None,
     root: RootOption = None,
     labels_json: LabelsJsonOption = None,
-    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, added to the class names.")] = None,
+    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")] = None,
     truncate: TruncateOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
@@ -209,3 +209,27 @@ def methods(as_json: JsonOption = False) -> None:
     from froster.commands.methods import run
 
     run(as_json)
+
+
+@app.command()
+def reproduce(
+    tables: Annotated[list[str], typer.Argument(help="table1 … table7, fig1, or all.")],
+    world: Annotated[bool, typer.Option("--world", help="In miniature, on the rendered world and the nano CLIP.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the runs and tables; what it holds is not run again.")] = Path("results"),
+    seeds: Annotated[int, typer.Option(help="Draws of the training videos.", min=1)] = 5,
+    videos: Annotated[int, typer.Option(help="Test videos a set, at least.", min=24)] = 500,
+    shard: Annotated[str, typer.Option(help="This process's share of the runs, for example 0/2.")] = "0/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and how long.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Only write the tables from the runs that exist.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The paper's tables with every run, its published value and ours.
+
+    Example: froster reproduce table4 --world --out results
+    """
+    from froster.commands.reproduce import run
+    from froster.errors import UsageError
+
+    if not world:
+        raise UsageError("reproducing on the real data sets is not there yet: pass --world")
+    run(tables, out=out, seeds=seeds, videos=videos, shard=shard, dry_run=dry_run, report=report, as_json=as_json)

@@ -19,12 +19,18 @@ def describe(names: Sequence[str], descriptions: Mapping[str, str]) -> list[str]
     return [f"{name}: {by_key[_key(name)]}" if _key(name) in by_key else name for name in names]
 
 
+DATA = Path(__file__).parent / "data"
+SHIPPED = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
+"""Data sets whose classes have a sentence each in this package."""
+
+
 def read_descriptions(path: str | Path) -> dict[str, str]:
     """Read {name: description} from a `.json` object, or from "Name: description" entries, one a line.
 
-    The released label files, `{"0": "Name: description", …}`, are such entries too. Raises UsageError naming the file.
+    The released label files, `{"0": "Name: description", …}`, are such entries too; a name in `SHIPPED` stands for the
+    sentences that come with the package. Raises UsageError naming the file.
     """
-    path = Path(path)
+    path = DATA / f"{path}.json" if str(path) in SHIPPED and not Path(path).exists() else Path(path)
     if path.suffix.lower() == ".json":
         table = parse_json(read_utf8(path), path)
         if isinstance(table, dict) and not all(key.isdecimal() for key in table):

@@ -1,0 +1,162 @@
+"""The programme on the world: every run of the tables with the nano CLIP, seed by seed, resumable.
+
+Base classes of the world stand for the training data, its novel classes for the novel ones; near, mid and far, ever less
+like base, for the three cross-dataset tests. A run trains on its seed's own 16 videos a class; test videos are fixed.
+Nothing here looks at a test set before the end of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from froster.clip.model import normalise
+from froster.distill import distill_preset
+from froster.evaluation import harmonic_mean
+from froster.experiment import fine_tune, fitted, halfway, with_weights
+from froster.files import write_text
+from froster.interrupt import check
+from froster.methods import Method
+from froster.paper.cells import Cell
+from froster.recipe import Preset
+from froster.recognizer import Recognizer
+from froster.text.descriptions import describe
+from froster.video.dataset import collate
+from froster.weights import ensemble
+from froster.world.clips import WorldClips
+from froster.world.sentences import sentences
+from froster.world.sets import SETS, render_set
+
+SHOTS = 16
+TEST_SETS = ("base", "novel", "near", "mid", "far")
+COLUMNS = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
+"""A column of the paper -> the set of the world that stands for it."""
+
+Scores = dict[str, float]
+Results = dict[str, Scores]
+"""How the weights and the labels were taken ("final, plain") -> accuracy by set, per cent."""
+
+
+@dataclass
+class World:
+    """Rendered test videos, the model to start from, and what frozen CLIP says of them."""
+
+    base: Recognizer
+    tests: dict[str, WorldClips]
+    frozen: dict[str, dict[str, Tensor]]
+    """labels -> set -> logits (N, K)"""
+
+
+def texts(classes: list[str], described: bool) -> list[str]:
+    return describe(classes, sentences()) if described else classes
+
+
+def open_world(base: Recognizer, videos: int, bars: Progress) -> World:
+    """Render `videos` or a few more test videos a set, and score them with frozen CLIP."""
+    bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
+    tests = {}
+    for name in TEST_SETS:
+        per_class = -(-videos // len(SETS[name].classes))
+        tests[name] = WorldClips(render_set(name, per_class, split="test"), base.config.sampling, train=False)
+        bars.update(bar, advance=1, note=name)
+    world = World(base, tests, {})
+    world.frozen = logits_of(base, world)
+    return world
+
+
+@torch.no_grad()
+def logits_of(model: Recognizer, world: World) -> dict[str, dict[str, Tensor]]:
+    """Logits of every test video for plain and for described labels, from one pass over the videos."""
+    found: dict[str, dict[str, Tensor]] = {"plain": {}, "described": {}}
+    for name, clips in world.tests.items():
+        classes = {kind: model.class_embeddings(texts(SETS[name].classes, kind == "described")) for kind in found}
+        parts: dict[str, list[Tensor]] = {kind: [] for kind in found}
+        for batch in DataLoader(clips, batch_size=32, collate_fn=collate):
+            check()
+            features = model.model.encode(normalise(batch.frames[:, 0].to(model.device)))
+            for kind in found:
+                parts[kind].append(model.model.logits(features.video, classes[kind], features.context).cpu())
+        for kind in found:
+            found[kind][name] = torch.cat(parts[kind])
+    return found
+
+
+def accuracies(world: World, logits: dict[str, Tensor]) -> Scores:
+    """Top-1 on every set, and the harmonic mean of base and novel."""
+    top1 = {
+        name: 100 * (logits[name].argmax(1) == clips.videos.labels).float().mean().item() for name, clips in world.tests.items()
+    }
+    return {**top1, "hm": harmonic_mean(top1["base"], top1["novel"])}
+
+
+def frozen_results(world: World) -> Results:
+    return {f"frozen, {kind}": accuracies(world, logits) for kind, logits in world.frozen.items()}
+
+
+def setting(cell: Cell, base: Recognizer, seed: int) -> tuple[Method, Preset]:
+    """The method and the preset of a run, fitted to the nano CLIP."""
+    method = cell.build()
+    preset = fitted(method.froster_preset() if cell.preset == "froster" else method.preset(), base)
+    tune = cell.tune if cell.preset == "froster" else preset.recipe.tune
+    recipe = dataclasses.replace(preset.recipe, seed=seed, tune=tune)
+    changes: dict[str, object] = {}
+    if getattr(method, "frames", 0):
+        changes["frames"] = preset.sampling.frames
+    if cell.preset == "froster" and hasattr(method, "pooling"):
+        changes["pooling"] = "frame_unit"
+    return dataclasses.replace(method, **changes), dataclasses.replace(preset, recipe=recipe)  # type: ignore[arg-type]
+
+
+def run_cell(cell: Cell, seed: int, world: World, bars: Progress) -> Results:
+    """Train once and measure: final weights and their sum with frozen CLIP, for plain and for described labels."""
+    base = world.base
+    method, preset = setting(cell, base, seed)
+    classes = SETS["base"].classes
+    train_set = WorldClips(render_set("base", SHOTS, seed, "train"), base.config.sampling, train=True, seed=seed)
+    loss = dataclasses.replace(distill_preset(cell.distill), level=method.level, **dict(cell.changes))
+    with tempfile.TemporaryDirectory() as folder:
+        student, trained = fine_tune(
+            base, method, loss, preset.recipe, train_set, texts(classes, cell.described), Path(folder), bars,
+            f"{cell.key} {seed}", preset=preset,
+        )  # fmt: skip
+    final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
+    logits = logits_of(with_weights(student, final), world)
+    results: Results = {}
+    for kind, found in logits.items():
+        results[f"final, {kind}"] = accuracies(world, found)
+        summed = {name: ensemble(world.frozen[kind][name], x) for name, x in found.items()}
+        results[f"ensemble, {kind}"] = accuracies(world, summed)
+    return results
+
+
+def path_of(cell: Cell, seed: int, out: Path) -> Path:
+    return out / "cells" / f"{cell.key}_seed-{seed}.json"
+
+
+def run_all(
+    cells: list[Cell], seeds: int, videos: int, base: Recognizer, out: Path, bars: Progress, shard: tuple[int, int] = (0, 1)
+) -> None:
+    """Every missing run, all cells of one seed before the next seed; what exists is not run again."""
+    jobs = [(cell, seed) for seed in range(seeds) for cell in cells][shard[0] :: shard[1]]
+    missing = [(cell, seed) for cell, seed in jobs if not path_of(cell, seed, out).exists()]
+    frozen = out / "cells" / "frozen.json"
+    if not missing and frozen.exists():
+        return
+    world = open_world(base, videos, bars)
+    write_text(frozen, json.dumps({"videos": videos, "results": frozen_results(world)}, indent=1) + "\n")
+    bar = bars.add_task("runs", total=len(missing), note="")
+    for cell, seed in missing:
+        began = time.monotonic()
+        results = run_cell(cell, seed, world, bars)
+        record = {"cell": dataclasses.asdict(cell), "seed": seed, "videos": videos, "results": results}
+        write_text(path_of(cell, seed, out), json.dumps({**record, "seconds": round(time.monotonic() - began, 1)}) + "\n")
+        bars.update(bar, advance=1, note=f"{cell.key} {seed}")

@@ -1,0 +1,83 @@
+"""The programme in miniature: its tables, its verdicts, and runs that go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from froster import experiment
+from froster.evaluation import harmonic_mean
+from froster.paper.cells import Cell
+from froster.paper.claims import claims, verdict
+from froster.paper.miniature import path_of, run_all
+from froster.paper.published import TABLE_1, TABLE_3, TABLE_4
+from froster.paper.report import Records, write_report
+from froster.paper.tables import TABLES, cells_of
+from froster.progress import progress
+from froster.recognizer import load
+from froster.text.descriptions import describe
+from froster.world.sentences import sentences
+from froster.world.sets import SETS
+
+
+def test_printed_harmonic_means_follow_from_base_and_novel() -> None:
+    """All but VPT's, which the paper rounds otherwise."""
+    for name, row in TABLE_1.items():
+        for dataset in ("K400", "HMDB", "UCF", "SSv2"):
+            base, novel, hm = (row[f"{dataset} {part}"] for part in ("base", "novel", "HM"))
+            assert base and novel and hm
+            assert abs(harmonic_mean(base, novel) - hm) < (0.12 if name == "VPT (*)" else 0.06), (name, dataset)
+
+
+def test_every_row_has_a_run_or_is_a_quotation() -> None:
+    for table in TABLES.values():
+        assert len({row.name for row in table.rows}) == len(table.rows)
+        for row in table.rows:
+            assert row.cell is not None or row.weights == "frozen" or row.published
+    keys = [cell.key for cell in cells_of(list(TABLES))]
+    assert len(set(keys)) == len(keys)
+    printed = [row for row in TABLES["table3"].rows if row.published]
+    assert len(TABLES["table3"].rows) == 48 and len(printed) == 2 * len(TABLE_3)
+    assert sum(bool(row.published) for row in TABLES["table4"].rows) == len(TABLE_4)
+
+
+def test_claims_are_about_runs_of_the_tables() -> None:
+    keys = {cell.key for cell in cells_of(list(TABLES))}
+    for claim in claims():
+        for cell, _ in (claim.better, claim.worse):
+            assert cell is None or cell.key in keys, claim.text
+
+
+def test_verdicts() -> None:
+    assert verdict([1.0, 1.2, 0.9, 1.1, 1.0]) == "holds"
+    assert verdict([-1.0, -1.2, -0.9, -1.1, -1.0]) == "does not hold"
+    assert verdict([2.0, -1.5, 0.5, -0.8, 1.0]) == "within noise"
+    assert verdict([1.0]) == "too few seeds"
+
+
+def test_every_class_of_the_world_has_a_sentence() -> None:
+    for name, classes in SETS.items():
+        labels = describe(classes.classes, sentences([name]))
+        assert all(": the " in label for label in labels)
+
+
+def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SMALL_RECIPE",):
+        monkeypatch.setattr(experiment, name, experiment.dataclasses.replace(experiment.SMALL_RECIPE, epochs=1))
+    monkeypatch.setattr("froster.paper.miniature.SHOTS", 1)
+    base, cells = load("nano", device="cpu"), [Cell("aim", "froster", tune="image"), Cell("finetuned", preset="official")]
+    with progress(quiet=True) as bars:
+        run_all(cells[:1], 1, 24, base, tmp_path, bars)
+        first = path_of(cells[0], 0, tmp_path).read_text()
+        run_all(cells, 1, 24, base, tmp_path, bars)
+    assert path_of(cells[0], 0, tmp_path).read_text() == first
+    record = json.loads(path_of(cells[1], 0, tmp_path).read_text())
+    assert record["results"].keys() == {"final, plain", "final, described", "ensemble, plain", "ensemble, described"}
+    assert all(0 <= value <= 100 for scores in record["results"].values() for value in scores.values())
+    data = write_report(["table1"], Records(tmp_path, 1), "# head")
+    rows = {row["row"]: row["ours"]["base"] for row in data["table1"]}
+    assert len(rows["Frozen CLIP (*)"]) == len(rows["AIM"]) == 1 and rows["X-CLIP (*)"] == []
+    assert "ViFi-CLIP" in (tmp_path / "tables.md").read_text()
+    assert "runs are missing" in (tmp_path / "claims.md").read_text()
