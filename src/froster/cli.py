@@ -114,6 +114,9 @@ LabelsJsonOption = Annotated[Path | None, typer.Option(help="Label JSON for list
 WhereOption = Annotated[
     list[str] | None, typer.Option(help="Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated.")
 ]
+DescriptionsOption = Annotated[
+    Path | None, typer.Option(help="JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")
+]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
 
 
@@ -154,7 +157,7 @@ def train(
     where: WhereOption = None,
     root: RootOption = None,
     labels_json: LabelsJsonOption = None,
-    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")] = None,
+    descriptions: DescriptionsOption = None,
     truncate: TruncateOption = False,
     logger: Annotated[str | None, typer.Option(help="Also log to tensorboard or wandb (extras).")] = None,
     device: DeviceOption = None,
@@ -186,7 +189,7 @@ def evaluate(
     where: WhereOption = None,
     root: RootOption = None,
     labels_json: LabelsJsonOption = None,
-    descriptions: Annotated[Path | None, typer.Option(help="JSON of name: sentence, or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")] = None,
+    descriptions: DescriptionsOption = None,
     truncate: TruncateOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
@@ -233,3 +236,71 @@ def reproduce(
     if not world:
         raise UsageError("reproducing on the real data sets is not there yet: pass --world")
     run(tables, out=out, seeds=seeds, videos=videos, shard=shard, dry_run=dry_run, report=report, as_json=as_json)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="k400, k600, ucf101, hmdb51 or ssv2.")],
+    videos: Annotated[Path, typer.Option(help="Folder of the videos, as downloaded.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write (.csv); its reports lie beside it.")],
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder of the official annotation files, or of lists; default: split folders.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that check videos; default: one a core.", min=0)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the checks of an earlier run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make and verify the manifest of a data set in its official layout.
+
+    Example: froster prepare ucf101 --videos UCF-101 --annotations ucfTrainTestlist --out ucf101.csv
+    """
+    from froster.commands.prepare import run
+
+    run(name, videos, annotations, out, workers=workers, resume=resume, as_json=as_json)
+
+
+@app.command()
+def attend(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    models: Annotated[str, typer.Option(help="Between commas: frozen (the CLIP of --model), nano, model folders, hub ids.")],
+    out: Annotated[Path, typer.Option(help="The picture, a .png: one row a model, one column a frame.")],
+    layer: Annotated[int, typer.Option(help="Block of the image tower; -1 is the last one.")] = -1,
+    rollout: Annotated[bool, typer.Option("--rollout", help="Through all blocks up to that one.")] = False,
+    animate: Annotated[Path | None, typer.Option(help="Also as a moving picture, a .gif or .mp4.")] = None,
+    model: ModelOption = None,
+    sampling: Annotated[str | None, typer.Option(help="dense or uniform; default: as the first video network.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames shown.", min=1)] = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where models look: the attention of [CLS] to the patches of each frame, drawn over the frames.
+
+    Example: froster attend holiday.mp4 --models frozen,runs/first --model nano --out attention.png
+    """
+    from froster.commands.attend import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
+def distance(
+    first: Annotated[str, typer.Argument(metavar="A", help="File of labels, data set (k400 …), or names between commas.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other set, likewise.")],
+    model: ModelOption = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the nearest similarities, a .png.")] = None,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "float32",
+    as_json: JsonOption = False,
+) -> None:
+    """How far apart two label sets are: the released code's similarity and the Hausdorff distance, both ways.
+
+    Example: froster distance ucf101 k400 --out distance.png
+    """
+    from froster.commands.distance import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
