@@ -95,7 +95,7 @@ def scale_of(g: Golden) -> float | Tensor:
     """The factor of the stored logits: the file's own logit scale, or a number that its layout names."""
     if "logit_scale" in g.weights:
         return g.weights["logit_scale"].exp()
-    found = re.search(r"logit scale for logits_\* is ([\d.]+\d)", g.layout)
+    found = re.search(r"logit scale for logits_\* is (\d+(\.\d+)?)", g.layout)
     return float(found[1]) if found else 20.0
 
 
@@ -134,8 +134,9 @@ def plain(g: Golden) -> Outputs:
 def blocks(g: Golden) -> Outputs:
     """Methods that change the blocks: FROSTER's adapters and message tokens, AdaptFormer, tsm, the official AIM, ST-Adapter."""
     options = {}
-    if "adapter_scale" in g.config:
-        options["scale"] = g.config["adapter_scale"]
+    said = re.search(r"^AIM official.*scale (\d+(\.\d+)?)", g.method)
+    if "adapter_scale" in g.config or said:
+        options["scale"] = float(g.config.get("adapter_scale") or said[1])  # type: ignore[index]
     model = network(g, **options)
     out: Outputs = {}
     for suffix, frames in g.clips():
@@ -206,7 +207,8 @@ def actionclip_heads(g: Golden) -> Outputs:
     net = ActionNet(CLIP(replace(TINY, embed_dim=E)), "mean_then_unit").eval()
     net.clip.logit_scale.data.fill_(torch.tensor(100.0).log())
     prompts = g.inputs["eval_text_emb"].unflatten(0, (int(g.inputs["eval_num_templates"]), -1))
-    out["eval_probs"] = net.logits(unit(out["head_Transf"]), net.classes(prompts)).softmax(-1)
+    if "head_Transf" in out:
+        out["eval_probs"] = net.logits(unit(out["head_Transf"]), net.classes(prompts)).softmax(-1)
     return out
 
 
@@ -239,7 +241,8 @@ def text4vis(g: Golden) -> Outputs:
 
 
 def efficient_prompt(g: Golden) -> Outputs:
-    options = {"prefix": g.config["prefix"], "postfix": g.config["postfix"], "heads": g.config["tfm_heads"]}
+    names = {"prefix": "prefix", "postfix": "postfix", "tfm_heads": "heads"}
+    options = {own: g.config[theirs] for theirs, own in names.items() if theirs in g.config}
     found = recognise(g.weights)
     assert found is not None and isinstance(found.method, EfficientPrompt)
     found.method = replace(found.method, **options)
@@ -276,11 +279,14 @@ def vita_clip(g: Golden) -> Outputs:
         z = model.encode_frames(g.inputs["frames"])
         out |= {f"frame_emb{suffix}": z, f"video_emb{suffix}": z.mean(1)}
     model = network(g)
-    assert isinstance(model, VitaNet) and isinstance(model.text_prompt, Tensor)
-    n = model.text_prompt.shape[-2]
-    tokens = torch.cat([g.inputs["prompt_tokens"][:, :1], g.inputs["prompt_tokens"][:, 1 + n :]], dim=1)
+    assert isinstance(model, VitaNet)
     video = pool(out["frame_emb"], "mean_then_unit")
-    for kind, context in (("generic", None), ("class", g.weights["prompt_learner.ctx_class"])):
+    for kind in ("generic", "class"):
+        context = g.weights.get(f"prompt_learner.ctx_{kind}")
+        if context is None:
+            continue
+        n = context.shape[-2]
+        tokens = torch.cat([g.inputs["prompt_tokens"][:, :1], g.inputs["prompt_tokens"][:, 1 + n :]], dim=1)
         text = model.encode_text(tokens, context)
         out |= {f"text_emb_{kind}": text, f"logits_{kind}": model.logits(video, unit(text))}
     return out
@@ -375,7 +381,7 @@ def froster_step(g: Golden) -> Outputs:
                 "img_encode": task.distill.projector_v(unit(z)), "text_encode": task.distill.projector_t(w),
             }  # fmt: skip
             clipped = {name: p.grad.clone() for name, p in parameters.items()}  # type: ignore[union-attr]
-            adamw(task, lr=g.config["adamw_lr"], weight_decay=0.01).step()
+            adamw(task, lr=g.config.get("adamw_lr", 1e-3), weight_decay=0.01).step()
             for name, parameter in parameters.items():
                 expected = g.outputs.get(f"adamw_step/{name}")
                 if expected is not None:  # the direction of a step is rounding where the gradient nearly vanishes
@@ -394,7 +400,7 @@ def openvclip(g: Golden) -> Outputs:
     """One step with interpolated weights; gradients in the released and in the exact form."""
     out: Outputs = {}
     start, tuned = g.part("clip."), {**g.part("clip."), **g.part("tuned.")}
-    alpha, weight = g.config["alpha"], g.config["iwr_weight"]
+    alpha, weight = g.config["alpha"], g.config.get("iwr_weight", 0.5)
     tokens, labels, frames = g.inputs["tokens"], g.inputs["labels"], g.inputs["frames"]
 
     def run(method: OpenVCLIP) -> tuple[Any, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,66 @@ def test_the_nano_can_complete_nothing_of_another_width() -> None:
     assert found is not None
     with pytest.raises(CheckpointError):
         assemble(found, CLIP(NANO.clip.config))
+
+
+def test_vifi_clip_without_its_token_embeddings(tmp_path: Path) -> None:
+    """Its towers are called encoders, and the token embeddings are not in the file."""
+    image = {n.replace("visual.", "image_encoder."): t for n, t in full_clip().items() if n.startswith("visual.")}
+    text = {f"text_encoder.{n}": t for n, t in full_clip().items()
+            if not n.startswith(("visual.", "token_embedding", "logit_scale"))}  # fmt: skip
+    rest = {"logit_scale": full_clip()["logit_scale"], "prompt_learner.complete_text_embeddings": torch.zeros(2, 77, 64)}
+    torch.save({"model": under("module.", {**image, **text, **rest}), "epoch": 3}, tmp_path / "vifi.pth")
+    base = Recognizer(Frozen().build(clip_from(full_clip())), NANO.tokenizer, ModelConfig()).save(tmp_path / "clip")
+    model = froster.load(tmp_path / "vifi.pth", clip=base, device="cpu")
+    assert model.origin.startswith("ViFi-CLIP") and model.config.method.name == "finetuned"
+    frames = torch.randn(1, 2, 3, 32, 32)
+    close(model.model.encode_frames(frames), clip_from(full_clip()).encode_image(frames))
+
+
+class Settings(dict):
+    """Stands for a training loop's settings object, which no one may import."""
+
+    def __init__(self) -> None:
+        super().__init__(lr=1)
+        self.frozen = True
+
+
+def test_a_settings_object_beside_the_weights_is_left_alone(tmp_path: Path) -> None:
+    """X-CLIP's training loop saves one; its class must not be imported, and the weights must be had."""
+    torch.save({"model": part(golden("xclip_official"), "weights/"), "config": Settings(), "epoch": 3}, tmp_path / "x.pth")
+    model = froster.load(tmp_path / "x.pth", device="cpu")
+    assert model.origin.startswith("X-CLIP (official)")
+
+
+def test_adapters_alone_take_everything_else_from_the_clip(tmp_path: Path) -> None:
+    """ST-Adapter's own code saves what was trained, no more."""
+    weights = part(golden("stadapter_official_k400"), "weights/")
+    kept = {n: t for n, t in weights.items() if "adapter_pre" in n or n.startswith("fc.")}
+    torch.save({"model": kept}, tmp_path / "st.pth")
+    found = recognise(weights)
+    assert found is not None
+    base = stand_in(found.state)
+    plain = {n: t for n, t in weights.items() if "adapter_pre" not in n and not n.startswith("fc.")}
+    with pytest.raises(CheckpointError, match="image tower"):
+        assemble(recognise(kept))  # type: ignore[arg-type]
+    vision = dataclasses.replace(base.config.vision, layers=2, image_size=32, patch_size=8)
+    whole = CLIP(dataclasses.replace(base.config, vision=vision))
+    whole.visual.load_state_dict({**whole.visual.state_dict(), **plain})
+    frames = golden("stadapter_official_k400")["input/frames_a"]
+    full = assemble(found, whole).eval().encode_frames(frames)
+    close(assemble(recognise(kept), whole).eval().encode_frames(frames), full)  # type: ignore[arg-type]
+
+
+def test_actionclip_with_the_plain_mean(tmp_path: Path) -> None:
+    torch.save({"epoch": 1, "model_state_dict": full_clip(), "fusion_model_state_dict": {}}, tmp_path / "m.pt")
+    assert froster.load(tmp_path / "m.pt", device="cpu").origin.startswith("ActionCLIP (meanp)")
+    torch.save({"epoch": 1, "model_state_dict": full_clip()}, tmp_path / "c.pt")
+    assert froster.load(tmp_path / "c.pt", device="cpu").config.method.name == "frozen"
+
+
+def test_a_convolution_over_space_is_refused() -> None:
+    weights = part(golden("stadapter_official_k400"), "weights/")
+    for name in [n for n in weights if n.endswith("conv.weight")]:
+        weights[name] = torch.zeros(len(weights[name]), 1, 3, 3, 3)
+    with pytest.raises(CheckpointError, match="over space"):
+        recognise(weights)

@@ -304,3 +304,27 @@ def distance(
     given: dict[str, Any] = dict(locals())
     given.pop("run")
     run(**given)
+
+
+@app.command()
+def describe(
+    labels: Annotated[Path | None, typer.Argument(help="One label a line, or the label JSON of a dataset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON of name: sentence; what it holds is not asked again.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Chat endpoint, http://localhost:8000/v1; default: OpenAI's.")] = None,
+    model: Annotated[str, typer.Option(help="The language model's name there.")] = "gpt-4o-mini",
+    from_file: Annotated[str | None, typer.Option(help="Take sentences from this file first; alone, ask nobody.")] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    concurrency: Annotated[int, typer.Option(help="Requests at a time.", min=1, max=64)] = 4,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the server.", min=0.1)] = 60,
+    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Only print what is asked for each class.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """One sentence for each class, written by a language model: labels that say more than a name.
+
+    Example: froster describe labels.txt --out descriptions.json --endpoint http://localhost:8000/v1 --model llama3
+    """
+    from froster.commands.describe import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)

@@ -37,6 +37,8 @@ class Predictions:
     errors: list[tuple[int, str]] = field(default_factory=list)
     """(index, message) of the unreadable ones."""
     names: list[str] | None = None
+    views: Tensor | None = None
+    """(N, V, K), the logits of each view, before they were fused."""
 
     def ranks(self) -> Tensor:
         """Place of the right class, (N,): 0 is a hit; beyond any k for an unreadable video.
@@ -72,8 +74,12 @@ class Predictions:
         }
 
     def joined(self, tuned: Predictions, space: Space) -> Predictions:
-        """The mean of two models' outputs for the same videos and classes: of their logits, or of their soft-maxes."""
-        return Predictions(self.classes, self.labels, ensemble(self.logits, tuned.logits, 0.5, space), self.errors, self.names)
+        """The mean of two models' outputs for the same views and classes, of their logits or of their soft-maxes; then
+        the sum over the views, however each model fuses its own."""
+        if self.views is None or tuned.views is None:
+            raise ValueError("outputs are joined view by view, which were not kept")
+        each = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
+        return Predictions(self.classes, self.labels, each.sum(dim=1), self.errors, self.names, each)
 
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
@@ -128,12 +134,12 @@ class Scorer:
     fusion: Fusion = "logits"
 
     def __call__(self, views: Tensor) -> Tensor:
-        """uint8 frames (B, V, T, 3, H, W) -> fused logits (B, K), on the CPU."""
+        """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU."""
         device = self.model.clip.logit_scale.device
         with autocast(device, self.dtype):
             features = self.model.encode(normalise(views.to(device).flatten(0, 1)))
         each = self.model.logits(features.video, self.classes, features.context)
-        return fuse(each.float().unflatten(0, views.shape[:2]), self.fusion).cpu()
+        return each.float().unflatten(0, views.shape[:2]).cpu()
 
 
 @torch.no_grad()
@@ -149,7 +155,7 @@ def evaluate(
 ) -> list[Predictions]:
     """Every video of `dataset`, scored by each of the networks; it is decoded once for all of them."""
     count = len(dataset)  # type: ignore[arg-type]
-    logits = [torch.full((count, len(classes)), float("nan")) for _ in scorers]
+    logits: list[Tensor] = []
     errors: list[tuple[int, str]] = []
     for scorer in scorers:
         scorer.model.eval()
@@ -157,9 +163,15 @@ def evaluate(
         check()
         errors += batch.errors
         if len(batch.labels):
+            V = batch.frames.shape[1]
+            logits = logits or [torch.full((count, V, len(classes)), float("nan")) for _ in scorers]
             for scorer, own in zip(scorers, logits, strict=True):
                 own[batch.indices] = scorer(batch.frames)
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
-    return [Predictions(classes, labels, own, errors, names) for own in logits]
+    logits = logits or [torch.full((count, 1, len(classes)), float("nan")) for _ in scorers]
+    return [
+        Predictions(classes, labels, fuse(own, scorer.fusion), errors, names, own)
+        for scorer, own in zip(scorers, logits, strict=True)
+    ]

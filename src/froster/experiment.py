@@ -26,7 +26,7 @@ from froster.methods.video_clip import new_weights
 from froster.recipe import FROSTER, Preset, Recipe
 from froster.recognizer import ModelConfig, Recognizer
 from froster.task import Task, freeze
-from froster.training import Trained, epoch_loader, train
+from froster.training import Trained, epoch_loader, rows_of_step, train
 from froster.video.augment import FROSTER_AUGMENT
 from froster.weights import towards
 
@@ -238,12 +238,13 @@ def penalty_of(
     bar = bars.add_task("weigh CLIP's weights (Fisher)", total=count, note="")
     batch = min(recipe.batch_size, count)
     loader = epoch_loader(train_set, recipe, 0, max(1, count // batch), batch)
-    with torch.no_grad():
-        prompts = student.model.classes(student.prompts(classes, truncate))
+    bank = student.bank(classes, truncate)
+    rows = rows_of_step(recipe.draw, 0, bank)
     student.model.eval()
     importance = fisher(
-        student.model, prompts, loader, method.fisher, recipe.seed, lambda n: bars.update(bar, advance=n)
-    )
+        student.model, lambda: student.model.classes(student.model.prompts(bank, rows).float()), loader, method.fisher,
+        recipe.seed, lambda n: bars.update(bar, advance=n),
+    )  # fmt: skip
     return Penalty(base.clip, method.strength, importance)
 
 

@@ -22,12 +22,13 @@ def parameter_groups(
     """Groups by weight decay and by `scale`, the factor of the learning rate: `new_scale` for the names in `new`, else 1.
 
     With `decay="matrices"`, the released rule: no decay on 1-D tensors and biases. The 0-D `logit_scale` is therefore
-    decayed.
+    decayed. `"no positions"`: nor on positional and temporal embeddings; `"all"`: on every weight.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
-            free = decay == "matrices" and (parameter.ndim == 1 or name.endswith(".bias"))
+            free = decay != "all" and (parameter.ndim == 1 or name.endswith(".bias"))
+            free = free or (decay == "no positions" and name.endswith(("positional_embedding", "temporal_embedding")))
             key = (0.0 if free else weight_decay, new_scale if name in new else 1.0)
             groups.setdefault(key, []).append(parameter)
     ordered = sorted(groups.items(), key=lambda item: (item[0][1], -item[0][0]))

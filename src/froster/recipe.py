@@ -34,8 +34,9 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
-    decay: Literal["matrices", "all"] = "matrices"
-    """`matrices`: not on 1-D tensors and biases. `all`: on every weight (ViFi-CLIP, ActionCLIP)."""
+    decay: Literal["matrices", "no positions", "all"] = "matrices"
+    """`matrices`: not on 1-D tensors and biases; `no positions`: nor on positional embeddings (X-CLIP, AIM). `all`: on
+    every weight (ViFi-CLIP, ActionCLIP)."""
     clip_norm: float | None = 1.0
     average_from: int | None = 2
     """First epoch (counted from 1) whose weights enter the average; None: the last epoch's weights stand alone."""
@@ -61,7 +62,7 @@ class Recipe:
         one_of("tune", self.tune, "method", "both", "image", "text")
         one_of("schedule", self.schedule, "cosine", "constant")
         one_of("optimizer", self.optimizer, "adamw", "sgd")
-        one_of("decay", self.decay, "matrices", "all")
+        one_of("decay", self.decay, "matrices", "no positions", "all")
         one_of("draw", self.draw, "one", "all", "one a clip")
 
     def rate(self, epoch: float) -> float:

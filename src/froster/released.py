@@ -13,7 +13,7 @@ from froster.clip.model import CLIP, CLIPConfig, blank
 from froster.clip.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import METHODS, VideoCLIP, saved_names
-from froster.methods.official import Official
+from froster.methods.official import Official, ours
 
 # Where training loops put the weights, and the separate head of ActionCLIP and Text4Vis.
 _NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
@@ -36,8 +36,11 @@ def find_released(source: str | Path) -> Official | None:
     """
     path = locate(source)
     try:
-        state = read_state(path)
-        return recognise(state) if state is not None else None
+        state, separate_head = read_state(path)
+        found = recognise(state)
+        if found is None and separate_head:  # ActionCLIP's plain mean has a head without weights
+            found = Official("ActionCLIP (meanp)", METHODS["actionclip"].make("meanp"), ours(state))
+        return found
     except FrosterError as error:
         raise naming(path, error) from None
 
@@ -54,12 +57,11 @@ def naming(path: Path, error: FrosterError) -> FrosterError:
     return error if str(path) in str(error) else CheckpointError(f"{path}: {error}")
 
 
-def read_state(path: Path) -> State | None:
-    """The weights of a checkpoint under their official names, without what a training loop wrapped round them."""
+def read_state(path: Path) -> tuple[State, bool]:
+    """The weights of a checkpoint under their official names, without what a training loop wrapped round them, and
+    whether it holds a head apart from them."""
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            return None
-        return read_hf_weights(path)
+        return (read_hf_weights(path) if (path / "config.json").is_file() else {}), False
     content: dict[str, Any] = read_file(path)[1]
     nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
     state = flat_weights(content[nest] if nest else content)
@@ -70,18 +72,22 @@ def read_state(path: Path) -> State | None:
     state = {name: tensor for name, tensor in state.items() if not is_training_extra(name)}
     if all(name.startswith("model.") for name in state):
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-    return state
+    return state, isinstance(head, dict)
 
 
 def missing_parts(state: State) -> dict[str, str]:
     """What a release left out: words -> how the names of its weights begin."""
     parts = {
-        "image tower": "visual.transformer.",
+        "image tower": "visual.conv1.",
         "projection": "visual.proj",
         "text tower": "text.transformer.",
+        "token embeddings": "text.token_embedding.",
         "logit scale": "logit_scale",
     }
-    return {words: start for words, start in parts.items() if not any(name.startswith(start) for name in state)}
+    lacking = {words: start for words, start in parts.items() if not any(name.startswith(start) for name in state)}
+    if "text tower" in lacking:
+        del lacking["token embeddings"]
+    return lacking
 
 
 def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
@@ -94,8 +100,8 @@ def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
         raise CheckpointError(f"{found.format} holds no {', '.join(lacking)}")
     state = dict(found.state)
     if base is not None:
-        starts = tuple("visual." if s == "visual.transformer." else "text." if s == "text.transformer." else s
-                       for s in lacking.values())  # fmt: skip
+        whole = {"visual.conv1.": "visual.", "text.transformer.": "text."}
+        starts = tuple(whole.get(start, start) for start in lacking.values())
         state |= {name: t for name, t in base.state_dict().items() if name.startswith(starts) and name not in state}
     with blank():
         model = found.method.build(CLIP(architecture(state, base, lacking)))
@@ -113,7 +119,8 @@ def architecture(state: State, base: CLIP | None, lacking: dict[str, str]) -> CL
         "token_embedding.weight": (9, 64), "text_projection": (64, 64),
     }  # fmt: skip
     known = {name: torch.empty(shape, device="meta") for name, shape in blank.items()}
-    found = architecture_from_state_dict({**known, **{to_official(name): tensor for name, tensor in state.items()}})
+    own = {name: tensor for name, tensor in state.items() if not ("image tower" in lacking and name.startswith("visual."))}
+    found = architecture_from_state_dict({**known, **{to_official(name): tensor for name, tensor in own.items()}})
     return CLIPConfig(
         config.vision if "image tower" in lacking else found.vision,
         config.text if "text tower" in lacking else found.text,

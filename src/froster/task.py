@@ -82,7 +82,7 @@ def attach(student: VideoCLIP, distill: Distill, network: str) -> tuple[bool, bo
     Frame level needs a trained image tower, video level that or a trained head; text a trained text tower or learned
     prompts. Raises UsageError where the chosen vision level has no gradient but the other one would, or nothing has.
     """
-    text = trained(student, "clip.text.", "text_prompt")
+    text = trained(student, "clip.text.") or (student.shared_prompts and trained(student, "text_prompt"))
     encoder = trained(student, "clip.visual.")
     head = trained(student, "head.")
     vision = encoder or (head and distill.level == "video")
@@ -93,7 +93,9 @@ def attach(student: VideoCLIP, distill: Distill, network: str) -> tuple[bool, bo
         )
     if not vision and not text:
         raise UsageError(f"{network} trains nothing that distillation could hold: use --distill none")
-    notes = [] if text else ["text is frozen: distillation on the vision side only"]
+    own = trained(student, "text_prompt")
+    why = "prompts that belong to one class have no teacher" if own else "text is frozen"
+    notes = [] if text else [f"{why}: distillation on the vision side only"]
     if not vision:
         notes.append("the image side is frozen: distillation on the text side only")
     return vision, text, notes

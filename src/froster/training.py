@@ -109,7 +109,8 @@ def train(
             rng = random.Random(f"step/{recipe.seed}/{epoch}/{step}/{rank}")
             torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
             rows = rows_of_step(recipe.draw, template, task.bank)
-            metrics = take_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, device)
+            T = dataset.sampling.frames  # type: ignore[attr-defined]
+            metrics = take_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, device, T)
             if metrics is None:
                 continue
             if not all(map(math.isfinite, metrics.values())):
@@ -183,6 +184,7 @@ def take_step(
     rng: random.Random,
     clip_norm: float | None,
     device: torch.device,
+    num_frames: int,
 ) -> dict[str, float] | None:
     """One optimiser step; returns the global means of the losses, or None when no rank could read a clip.
 
@@ -199,7 +201,7 @@ def take_step(
     frames, labels = samples.frames.to(device), samples.labels.to(device)
     if not mine:
         size = task.student.clip.config.vision.image_size
-        frames = torch.zeros(1, 1, 3, size, size, dtype=torch.uint8, device=device)
+        frames = torch.zeros(1, num_frames, 3, size, size, dtype=torch.uint8, device=device)
         labels = torch.zeros(1, dtype=torch.long, device=device)
     losses: Losses = stepper(frames, labels, rows, rng, weight=mine * ranks() / total)
     optimizer.zero_grad(set_to_none=True)

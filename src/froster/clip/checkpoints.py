@@ -156,7 +156,8 @@ def _load_file(path: Path) -> tuple[CLIP, LoadReport]:
         student = {name.removeprefix("model."): state[name] for name in state if name not in set(ignored)}
         return _from_official_state(student, LoadReport("froster-released", "vclip", ignored))
     nested = "state_dict" in content  # open_clip's training checkpoints
-    state = flat_weights(content["state_dict"] if nested else content)
+    nest = next((key for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)), None)
+    state = flat_weights(content[nest] if nest else content)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if any(name.startswith("vision_model.") for name in state):
         return _from_hf_state(state, read_hf_config(path.parent))

@@ -72,7 +72,7 @@ def flat_weights(content: Any) -> State:
     if not isinstance(content, dict) or not content:
         raise CheckpointError("expected a dictionary of weights")
     if others := [name for name, value in content.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(f"expected a dictionary of weights, found also {', '.join(map(str, others[:3]))}")
+        raise CheckpointError(f"found also {', '.join(map(str, others[:3]))}, and only tensors are loaded")
     return content
 
 
@@ -84,10 +84,26 @@ def _read_pickle(path: Path, is_zip: bool) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # a cut-off archive, a foreign pickle and a forbidden class raise unrelated types
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found and is_zip:  # X-CLIP's loop, for one, saves its settings object beside the weights
+            return _read_inert(path)
         cause = f"it holds a {found[1]}, and only tensors are loaded" if found else _first_line(error)
         raise CheckpointError(f"{path}: not a checkpoint of plain tensors ({cause})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dictionary of weights, found {type(content).__name__}")
+    return content
+
+
+def _read_inert(path: Path) -> dict[str, Any]:
+    """A torch archive that holds other objects than tensors: those become empty shells, the tensors are read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            root = archive.namelist()[0].split("/")[0]
+            with archive.open(f"{root}/data.pkl") as file:
+                content = _ModuleTree(file, archive, root).load()
+    except Exception as error:  # a foreign pickle can fail in any way
+        raise CheckpointError(f"{path}: not a checkpoint of plain tensors ({_first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a dictionary of weights, found an object")
     return content
 
 
@@ -125,9 +141,18 @@ class _Inert:
         if isinstance(state, dict):
             self.__dict__.update(state)
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+    def extend(self, items: Any) -> None:
+        pass
+
 
 class _ModuleTree(pickle.Unpickler):
-    """The modules of a TorchScript archive as `_Inert` objects that hold tensors. No name is ever imported."""
+    """The modules of an archive as `_Inert` objects that hold tensors. No name is ever imported."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
@@ -138,7 +163,7 @@ class _ModuleTree(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        return _rebuild if (module, name) == ("torch._utils", "_rebuild_tensor_v2") else _Inert
+        return _HARMLESS.get((module, name), _Inert)
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, numel = pid
@@ -150,6 +175,18 @@ class _ModuleTree(pickle.Unpickler):
 
 def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     return storage.as_strided(size, stride, offset)
+
+
+def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
+    return data
+
+
+_HARMLESS = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("collections", "OrderedDict"): dict,
+}
+"""What a pickle may really call."""
 
 
 def _tensors(module: _Inert, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -31,7 +31,7 @@ def facts(method: Method) -> dict[str, Any]:
     new = new_weights(model)
     freeze(model, method, "method")
     vision = trained(model, "clip.visual.") or (trained(model, "head.") and method.level == "video")
-    text = trained(model, "clip.text.", "text_prompt")
+    text = trained(model, "clip.text.") or (model.shared_prompts and trained(model, "text_prompt"))
     return {
         "new": sum(p.numel() for name, p in model.named_parameters() if name in new),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -88,7 +88,10 @@ def run(
 ) -> None:
     """Everything `froster train` does; the options are described there."""
     workers = spare_cores() if workers is None else workers
-    network = method_from_dict({"name": method, **parse_options(option)}, variant)
+    options = parse_options(option)
+    if "frames" in options:
+        raise UsageError("a network is made for clips of as many frames as --frames says: use that")
+    network = method_from_dict({"name": method, **options}, variant)
     if sum(given is not None for given in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
         raise UsageError("hold classes out by one of --novel-column, --novel-file and --novel-fraction")
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))

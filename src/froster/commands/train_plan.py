@@ -66,8 +66,11 @@ def make_plan(
     method = dataclasses.replace(method, **changes)
     kind = distill_preset(distill or setting.distill)
     config = dataclasses.replace(kind, **{"level": kind.level if kind.level == "video" else method.level, **loss})
-    with blank():
-        probe = method.for_classes(classes).build(CLIP(base.clip.config))
+    try:
+        with blank():
+            probe = method.for_classes(classes).build(CLIP(base.clip.config))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise UsageError(f"{method.name} cannot be built with these options: {error}") from None
     freeze(probe, method, setting.recipe.tune)
     trained = {name: p.numel() for name, p in probe.named_parameters() if p.requires_grad}
     if not trained:

@@ -50,10 +50,27 @@ def method_from_dict(values: dict[str, Any], variant: str | None = None) -> Meth
     if variant is not None and variant not in method.variants:
         raise UsageError(f"method {method.name} has no variant {variant!r}; it has {', '.join(method.variants) or 'none'}")
     known = [field.name for field in dataclasses.fields(method)]
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise UsageError(f"method {method.name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+        check_type(method, option, value)
     return method.make(variant, **options)
+
+
+def check_type(method: type[Method], option: str, value: Any) -> None:
+    """Raises UsageError where a value is not of the kind that the option's default is."""
+    default = getattr(method, option)
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", tuple: "a list"}
+    kind = int if default is None else type(default)  # an option without default is a count
+    fits = {
+        bool: isinstance(value, bool),
+        int: (isinstance(value, int) and not isinstance(value, bool)) or (value is None and default is None),
+        float: isinstance(value, (int, float)) and not isinstance(value, bool),
+        str: isinstance(value, str),
+        tuple: isinstance(value, (list, tuple)),
+    }
+    if not fits[kind]:
+        raise UsageError(f"option {option} of {method.name} is {words[kind]}, such as {default}, not {value!r}")
 
 
 def method_dict(method: Method) -> dict[str, Any]:

@@ -92,5 +92,7 @@ class AdaptFormer(Method):
             return Official("AdaptFormer (official adapter)", cls(width), rename(ours(state), rules))
         if has(state, r"\.ffn_adapter\.adapter\.0\.") and not has(state, r"\.t_adapter\."):
             rules = [(r"\.ffn_adapter\.", ".mlp_adapter."), (r"\.adapter\.0\.", ".down."), (r"\.adapter\.2\.", ".up.")]
-            return Official("AdaptFormer (FROSTER's version)", cls.make("froster"), rename(ours(state), rules))
+            width = next(len(t) for name, t in state.items() if name.endswith("ffn_adapter.adapter.0.bias"))
+            method = cls.make("froster", bottleneck=width)
+            return Official("AdaptFormer (FROSTER's version)", method, rename(ours(state), rules))
         return None

@@ -28,11 +28,13 @@ from froster.video.sampling import Sampling
 
 
 class AIMBlock(Block):
-    def __init__(self, block: Block, scale: float, t_adapters: int, drop: float, std: float | None):
+    def __init__(
+        self, block: Block, bottleneck: int, scale: float, t_adapters: int, drop: float, std: float | None
+    ):
         self.adopt(block)
         self.scale, self.drop = scale, drop
         width = block.ln_1.normalized_shape[0]
-        adapter = lambda: Adapter(width, width // 4, nn.GELU, std)  # noqa: E731
+        adapter = lambda: Adapter(width, bottleneck or width // 4, nn.GELU, std)  # noqa: E731
         self.t_adapter_in = adapter() if t_adapters == 2 else None
         self.t_adapter, self.s_adapter, self.mlp_adapter = adapter(), adapter(), adapter()
 
@@ -70,6 +72,8 @@ class AIM(Method):
     """Of the adapter beside the MLP."""
     frames: int = 8
     """Rows of the temporal embedding; 0: none, as in FROSTER's version."""
+    bottleneck: int = 0
+    """Width of the adapters; 0: a quarter of the tower's."""
     drop_path: float = 0.2
     """Of the last block; it grows linearly from 0 in the first."""
     pooling: Pooling = "mean_then_unit"
@@ -77,13 +81,17 @@ class AIM(Method):
     def __post_init__(self) -> None:
         if self.t_adapters not in (1, 2):
             raise UsageError(f"AIM has 1 or 2 temporal adapters, not {self.t_adapters!r}")
+        if not (self.bottleneck >= 0 and 0 <= self.drop_path < 1):
+            raise UsageError("bottleneck is a width, and drop_path lies in [0, 1)")
 
     def build(self, clip: CLIP) -> VideoCLIP:
         blocks = clip.visual.transformer.resblocks
         for i, block in enumerate(blocks):
             assert isinstance(block, Block)
             rate = self.drop_path * i / max(1, len(blocks) - 1)
-            blocks[i] = AIMBlock(block, self.scale, self.t_adapters, rate, std=0.02 if self.frames else None)
+            blocks[i] = AIMBlock(
+                block, self.bottleneck, self.scale, self.t_adapters, rate, std=0.02 if self.frames else None
+            )
         if self.frames:
             clip.visual.temporal_embedding = nn.Parameter(torch.zeros(self.frames, clip.config.vision.width))
         return VideoCLIP(clip, self.pooling)
@@ -95,6 +103,7 @@ class AIM(Method):
         ssv2 = self.t_adapters == 2
         recipe = tuned(
             3e-4, epochs=50 if ssv2 else 30, batch_size=64, warmup_epochs=2.5, lr_ends=0.0, weight_decay=0.05, draw="all",
+            decay="no positions",
             label_smoothing=0.1 if ssv2 else 0.0,
         )  # fmt: skip
         augment = Augment(crop="resized", rand_augment=(4, 7), erasing=0.25) if ssv2 else Augment(crop="resized")
@@ -108,7 +117,8 @@ class AIM(Method):
     def from_official(cls, state: State) -> Official | None:
         if has(state, r"resblocks\.\d+\.t_adapter\.adapter\.0"):
             rules = [(r"\.ffn_adapter\.", ".mlp_adapter."), (r"\.adapter\.0\.", ".down."), (r"\.adapter\.2\.", ".up.")]
-            method = cls.make("froster")
+            width = next(len(t) for name, t in state.items() if name.endswith("t_adapter.adapter.0.bias"))
+            method = cls.make("froster", bottleneck=width)
             return Official("AIM (FROSTER's version)", method, rename(ours(state), rules))
         if not has(state, r"T_Adapter\.D_fc1"):
             return None
@@ -122,6 +132,7 @@ class AIM(Method):
         ours_ = rename({name: tensor for name, tensor in backbone.items() if name not in ignored}, rules)
         ours_["visual.temporal_embedding"] = ours_["visual.temporal_embedding"][0]
         t_adapters = 2 if has(state, "T_Adapter_in") else 1
-        method = cls(t_adapters, 0.5, frames=len(ours_["visual.temporal_embedding"]))
+        width = next(len(t) for name, t in state.items() if name.endswith("T_Adapter.D_fc1.bias"))
+        method = cls(t_adapters, 0.5, len(ours_["visual.temporal_embedding"]), width)
         notes = ["the weights do not tell the scale of the MLP adapter: 0.5 assumed (SSv2 runs used 1)"]
         return Official(f"AIM (official, {t_adapters} temporal)", method, ours_, ignored, notes)

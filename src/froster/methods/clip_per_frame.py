@@ -8,6 +8,7 @@ from typing import Literal
 from froster.clip.model import CLIP
 from froster.errors import one_of
 from froster.methods.method import Method, tuned
+from froster.methods.official import Official, State, has, rename
 from froster.methods.video_clip import Pooling, VideoCLIP
 from froster.recipe import Preset
 from froster.text.prompts import Prompting
@@ -63,7 +64,7 @@ class FineTuned(Method):
     def trains(self, name: str) -> bool:
         if name.startswith("clip.text."):
             return self.towers != "image" and name != "clip.text.token_embedding.weight"
-        return self.towers != "text" or not name.startswith("clip.visual.")
+        return self.towers == "both" or (self.towers == "image" and name.startswith("clip.visual."))
 
     def preset(self) -> Preset:
         """Base-to-novel on 16 shots (the zero-shot setting on all of K400: rate 8e-6, batch 256, 10 epochs)."""
@@ -73,3 +74,13 @@ class FineTuned(Method):
         )  # fmt: skip
         prompting = Prompting(("a photo of a {}.",), "plain")
         return Preset(recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs")
+
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        """ViFi-CLIP's release: both towers without the token embeddings, which are CLIP's, and its classes' prompts."""
+        if cls is not FineTuned or not has(state, r"^image_encoder\."):
+            return None
+        ignored = [name for name in state if name.startswith("prompt_learner.")]
+        rules = [(r"^image_encoder\.", "visual."), (r"^text_encoder\.", "text.")]
+        kept = {name: tensor for name, tensor in state.items() if name not in ignored}
+        return Official("ViFi-CLIP", cls(), rename(kept, rules), ignored)

@@ -18,7 +18,7 @@ from froster.errors import UsageError
 from froster.methods.heads import TemporalTransformer
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, rename
-from froster.methods.video_clip import VideoCLIP
+from froster.methods.video_clip import VideoCLIP, check_reserved
 from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
@@ -31,7 +31,7 @@ class PromptedNet(VideoCLIP):
     def __init__(self, clip: CLIP, head: TemporalTransformer, prefix: int, postfix: int):
         super().__init__(clip, "mean_then_unit", head)
         self.prefix, self.postfix = prefix, postfix
-        self.reserved_tokens = prefix + postfix
+        self.reserved_tokens = check_reserved(prefix + postfix, clip.config.text.context)
         text = clip.config.text
         self.text_prompt = nn.Embedding(text.context, text.width)
         nn.init.normal_(self.text_prompt.weight, std=0.01)
@@ -72,13 +72,16 @@ class EfficientPrompt(Method):
     summary = "CLIP frozen; learned vectors around the class name, a temporal transformer on the frame embeddings"
     reference = "Ju et al., Prompting Visual-Language Models for Efficient Video Understanding, ECCV 2022"
     level = "video"
-    learns_prompts = True
 
     prefix: int = 16
     postfix: int = 16
     layers: int = 2
     heads: int = 8
     frames: int = 16
+
+    @property
+    def learns_prompts(self) -> bool:
+        return True
 
     def build(self, clip: CLIP) -> VideoCLIP:
         head = TemporalTransformer(clip.config.embed_dim, self.heads, self.layers, self.frames, skip=False)

@@ -19,8 +19,8 @@ class TemporalTransformer(nn.Module):
 
     def __init__(self, width: int, heads: int, layers: int, positions: int, *, skip: bool = True, eps: float = 1e-5):
         super().__init__()
-        if width % heads:
-            raise UsageError(f"a temporal head of width {width} cannot have {heads} attention heads")
+        if layers < 1 or heads < 1 or width % heads:
+            raise UsageError(f"a temporal head of width {width} cannot have {layers} layers of {heads} attention heads")
         self.skip = skip
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         self.transformer = Transformer(width, layers, heads, "quick_gelu", eps=eps)
@@ -58,7 +58,7 @@ class LSTMHead(nn.Module):
 class ConvHead(nn.Module):
     """ActionCLIP's `Conv_1D`: a depthwise convolution over three frames, with a skip, then the mean.
 
-    At the start it shifts: a quarter of the channels from the next frame, a quarter from the previous one. The released
+    At the start it shifts: the first quarter of the channels from the previous frame, the last from the next. The released
     code reads the memory of (B, T, E) as (B, E, T) in place of transposing, which mixes channels with times
     (`scrambled`); its weights need that.
     """
@@ -70,9 +70,9 @@ class ConvHead(nn.Module):
         fold = width // 4
         with torch.no_grad():
             self.shift.weight.zero_()
-            self.shift.weight[:fold, 0, 2] = 1
-            self.shift.weight[fold : 2 * fold, 0, 0] = 1
-            self.shift.weight[2 * fold :, 0, 1] = 1
+            self.shift.weight[:fold, 0, 0] = 1
+            self.shift.weight[fold : width - fold, 0, 1] = 1
+            self.shift.weight[width - fold :, 0, 2] = 1
 
     def forward(self, z: Tensor) -> Tensor:
         B, T, E = z.shape

@@ -118,8 +118,8 @@ class LoRA(Method):
         one_of("towers", self.towers, "both", "image", "text")
         if not self.targets or not set(self.targets) <= set("qkvo") or len(set(self.targets)) < len(self.targets):
             raise UsageError(f"targets are letters of qkvo, each once, not {self.targets!r}")
-        if self.rank < 1:
-            raise UsageError(f"the rank must be 1 or more, not {self.rank}")
+        if self.rank < 1 or not 0 <= self.dropout < 1:
+            raise UsageError(f"the rank must be 1 or more, dropout in [0, 1): {self.rank}, {self.dropout}")
 
     def build(self, clip: CLIP) -> VideoCLIP:
         tower: nn.Module = {"image": clip.visual, "text": clip.text, "both": clip}[self.towers]

@@ -27,12 +27,15 @@ class Method:
     """Name -> options; the first is the default."""
     level: ClassVar[Level] = "frame"
     """Where vision distillation attaches by itself: at `video` level where only what follows the frames is trained."""
-    learns_prompts: ClassVar[bool] = False
-    """Prompts are learned, so the teacher's class embeddings are those of the 28 templates."""
     objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
     """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
     output_layers: ClassVar[str] = ""
     """A regular expression: the last, linear layers of new branches, which interpolation with CLIP can scale."""
+
+    @property
+    def learns_prompts(self) -> bool:
+        """Prompts for all classes are learned, so the teacher's class embeddings are those of the 28 templates."""
+        return False
 
     @property
     def patch(self) -> float:

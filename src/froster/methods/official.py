@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -87,5 +87,16 @@ def hf_blocks(prefix: str, ours: str) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def take(state: State, names: Iterable[str]) -> State:
-    return {name: state[name] for name in names if name in state}
+def text_of_huggingface(state: State) -> State:
+    """Hugging Face's text tower, under whatever prefix -> ours."""
+    rules = [
+        (r"^.*?(?=text_model\.|text_projection)", ""), (r"^text_projection\.weight$", "text.text_projection"),
+        (r"^text_model\.embeddings\.position_embedding\.weight$", "text.positional_embedding"),
+        (r"^text_model\.embeddings\.token_embedding\.", "text.token_embedding."),
+        (r"^text_model\.final_layer_norm\.", "text.ln_final."),
+        *hf_blocks(r"text_model\.encoder\.layers\.", "text.transformer.resblocks."),
+    ]  # fmt: skip
+    found = rename(fuse_attention({n: t for n, t in state.items() if not n.endswith("position_ids")}), rules)
+    if "text.text_projection" in found:
+        found["text.text_projection"] = found["text.text_projection"].T.contiguous()
+    return found

@@ -18,6 +18,7 @@ from froster.methods.official import Official, State
 from froster.methods.vclip import VCLIP
 from froster.methods.video_clip import VideoCLIP, start_of
 from froster.recipe import Preset, Recipe
+from froster.text.prompts import KINETICS_28, Prompting
 
 
 class InterpolatedWeights:
@@ -82,7 +83,7 @@ class OpenVCLIP(VCLIP):
         return InterpolatedWeights(clip, self.iwr_weight, self.iwr_range, self.exact_factor) if self.iwr_weight else None
 
     def preset(self) -> Preset:
-        return Preset(Recipe(epochs=22, batch_size=64, draw="all"))
+        return Preset(Recipe(epochs=22, batch_size=64, draw="all"), Prompting(KINETICS_28, "plain"))
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:

@@ -42,10 +42,16 @@ class Penalty:
 
 
 def fisher(
-    student: VideoCLIP, classes: Tensor, batches: Iterable[Batch], kind: str, seed: int, progress: Callable[[int], None]
+    student: VideoCLIP,
+    classes: Callable[[], Tensor],
+    batches: Iterable[Batch],
+    kind: str,
+    seed: int,
+    progress: Callable[[int], None],
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of the student as it stands, over labelled clips.
 
+    `classes` encodes the class texts anew, so that a trained text tower gets its share.
     `batch` (Open-VCLIP's code): per batch, the gradient of the mean cross-entropy of the clips it gets right, squared,
     weighted by their number. `sampled`: per clip, the label drawn from the model's own prediction.
     """
@@ -59,7 +65,7 @@ def fisher(
             continue
         frames, labels = normalise(batch.frames.to(device)), batch.labels.to(device)
         for x, y in zip(frames.split(1), labels.split(1), strict=True) if kind == "sampled" else [(frames, labels)]:
-            logits = student(x, classes)
+            logits = student(x, classes())
             if kind == "sampled":
                 y = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0].to(device)
             right = torch.ones_like(y, dtype=torch.bool) if kind == "sampled" else logits.argmax(-1) == y

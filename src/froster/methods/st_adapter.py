@@ -9,6 +9,7 @@ release, but has no effect: it changes patches that no class token reads any mor
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from froster.clip.model import CLIP, Block
-from froster.errors import UsageError, one_of
+from froster.errors import CheckpointError, UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, ours, rename
 from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
@@ -31,9 +32,8 @@ Zero = Literal["conv", "up"]
 
 
 class TimeAdapter(nn.Module):
-    def __init__(self, width: int, kernel: int, zero: Zero):
+    def __init__(self, width: int, inner: int, kernel: int, zero: Zero):
         super().__init__()
-        inner = width // 2
         self.down = nn.Linear(width, inner)
         self.conv = nn.Conv1d(inner, inner, kernel, padding=kernel // 2, groups=inner)
         self.up = nn.Linear(inner, width)
@@ -53,11 +53,12 @@ class TimeAdapter(nn.Module):
 
 
 class STAdapterBlock(Block):
-    def __init__(self, block: Block, place: Place, kernel: int, zero: Zero):
+    def __init__(self, block: Block, place: Place, bottleneck: int, kernel: int, zero: Zero):
         self.adopt(block)
         width = block.ln_1.normalized_shape[0]
-        self.before_attn = TimeAdapter(width, kernel, zero) if place != "mlp" else None
-        self.before_mlp = TimeAdapter(width, kernel, zero) if place != "attention" else None
+        adapter = lambda: TimeAdapter(width, bottleneck or width // 2, kernel, zero)  # noqa: E731
+        self.before_attn = adapter() if place != "mlp" else None
+        self.before_mlp = adapter() if place != "attention" else None
 
     def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
         if self.before_attn is not None:
@@ -83,6 +84,8 @@ class STAdapter(Method):
     output_layers = r"before_(attn|mlp)\.up\."
 
     place: Place = "mlp"
+    bottleneck: int = 0
+    """Its width; 0: half of the tower's."""
     kernel: int = 3
     """Frames that the convolution spans, an odd number."""
     zero: Zero = "conv"
@@ -92,11 +95,11 @@ class STAdapter(Method):
     def __post_init__(self) -> None:
         one_of("place", self.place, "mlp", "attention", "both")
         one_of("zero", self.zero, "conv", "up")
-        if self.kernel % 2 == 0:
-            raise UsageError(f"the kernel must span an odd number of frames, not {self.kernel}")
+        if self.kernel < 1 or self.kernel % 2 == 0 or self.bottleneck < 0:
+            raise UsageError(f"kernel must be an odd number of frames, bottleneck a width: {self.kernel}, {self.bottleneck}")
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        replace_blocks(clip, lambda block: STAdapterBlock(block, self.place, self.kernel, self.zero))
+        replace_blocks(clip, lambda block: STAdapterBlock(block, self.place, self.bottleneck, self.kernel, self.zero))
         return VideoCLIP(clip, self.pooling)
 
     def trains(self, name: str) -> bool:
@@ -132,10 +135,18 @@ class STAdapter(Method):
             found = Official(f"ST-Adapter (official, {place})", cls(place), image, ignored)
         else:
             return None
+        changes = {}
         for name, tensor in found.state.items():
-            if ".before_" in name and tensor.ndim > 2:  # 1x1 and (T, 1, 1) convolutions of images and videos
-                taps = tensor.shape[2:].numel()
-                found.state[name] = tensor.flatten(1) if ".conv." not in name else tensor.reshape(len(tensor), 1, taps)
-                if ".conv." in name:
-                    found.method = cls(found.method.place, taps, found.method.zero, found.method.pooling)  # type: ignore[attr-defined]
+            if ".before_" not in name or not name.endswith("weight"):
+                continue
+            if ".conv." in name:  # depthwise, over images (T, 1) or videos (T, 1, 1)
+                if tensor[0, 0].numel() != tensor.shape[2]:
+                    raise CheckpointError(f"{name}: convolutions over space, {tuple(tensor.shape)}, are not supported")
+                changes["kernel"] = tensor.shape[2]
+                found.state[name] = tensor.reshape(len(tensor), 1, -1)
+            else:  # linear layers, or convolutions of one pixel
+                found.state[name] = tensor.flatten(1)
+                if ".down." in name:
+                    changes["bottleneck"] = len(tensor)
+        found.method = dataclasses.replace(found.method, **changes)
         return found

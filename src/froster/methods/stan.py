@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from froster.clip.model import CLIP, Attention, Block, VisionTower
 from froster.errors import UsageError
 from froster.methods.method import Method, adapters, tuned
-from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, rename
+from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, rename, text_of_huggingface
 from froster.methods.video_clip import Pooling, VideoCLIP
 from froster.methods.xclip import xavier
 from froster.recipe import Preset
@@ -110,6 +110,7 @@ class STAN(Method):
     output_layers = r"time_fc\."
 
     depth: int = 4
+    """Layers of the branch; a tower with fewer has one beside each of its own."""
     max_frames: int = 64
     pooling: Pooling = "mean_then_unit"
 
@@ -131,7 +132,9 @@ class STAN(Method):
     def from_official(cls, state: State) -> Official | None:
         if not has(state, r"STAN_T_layers\."):
             return None
-        stripped = {_PREFIX.sub("", name, count=1): tensor for name, tensor in state.items()}
+        text = {name: tensor for name, tensor in state.items() if re.search(r"text_model\.|text_projection", name)}
+        image = {name: tensor for name, tensor in state.items() if name not in text and not name.endswith("position_ids")}
+        stripped = {_PREFIX.sub("", name, count=1): tensor for name, tensor in image.items() if "logit_scale" not in name}
         depth = len({name.split(".")[1] for name in stripped if name.startswith("STAN_S_layers.")})
         rules = [
             (r"^class_embedding$", "visual.class_embedding"), (r"^patch_embedding\.", "visual.conv1."),
@@ -146,4 +149,6 @@ class STAN(Method):
         ]  # fmt: skip
         found = rename(fuse_attention(stripped), rules)
         found["visual.proj"] = found["visual.proj"].T.contiguous()
+        found |= text_of_huggingface(text)
+        found |= {name.split(".")[-1]: tensor for name, tensor in state.items() if name.endswith("logit_scale")}
         return Official(f"STAN (depth {depth})", cls(depth, len(found["visual.time_embedding"])), found)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from froster.clip.model import CLIP, Block, CLIPConfig, blank, unit
+from froster.errors import UsageError, one_of
 from froster.text.bank import PromptBank
 
 Pooling = Literal["frame_unit", "mean_then_unit"]
@@ -56,9 +57,12 @@ class VideoCLIP(nn.Module):
 
     reserved_tokens = 0
     """Places of the text context that `encode_text` fills itself."""
+    shared_prompts = True
+    """Learned prompts serve every class; such prompts can be distilled."""
 
     def __init__(self, clip: CLIP, pooling: Pooling = "frame_unit", head: nn.Module | None = None):
         super().__init__()
+        one_of("pooling", pooling, "frame_unit", "mean_then_unit")
         self.clip = clip
         self.pooling: Pooling = pooling
         self.head = head
@@ -106,6 +110,13 @@ class VideoCLIP(nn.Module):
     def merged(self) -> CLIP | None:
         """A plain CLIP that computes the same frame by frame, where there is one (LoRA)."""
         return None
+
+
+def check_reserved(count: int, context: int) -> int:
+    """Learned tokens, of which a name must still fit beside. Raises UsageError."""
+    if not 0 <= count <= context - 3:
+        raise UsageError(f"{count} learned tokens do not fit a context of {context} with start, name and end")
+    return count
 
 
 def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:

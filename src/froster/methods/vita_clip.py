@@ -19,7 +19,7 @@ from froster.clip.model import CLIP, Attention, Block
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, fuse_attention, has, rename
-from froster.methods.video_clip import VideoCLIP, replace_blocks
+from froster.methods.video_clip import VideoCLIP, check_reserved, replace_blocks
 from froster.methods.xclip import xavier
 from froster.recipe import Preset
 from froster.text.bank import PromptBank
@@ -69,9 +69,10 @@ class VitaNet(VideoCLIP):
     def __init__(self, clip: CLIP, context: int, classes: tuple[str, ...]):
         super().__init__(clip, "mean_then_unit")
         self.class_names = classes
+        self.shared_prompts = not classes
         shape = (*([len(classes)] if classes else []), context, clip.config.text.width)
         self.text_prompt = nn.Parameter(torch.randn(shape) * 0.02) if context else None
-        self.reserved_tokens = context
+        self.reserved_tokens = check_reserved(context, clip.config.text.context)
 
     def encode_text(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Token ids (K, L). `context`: (n, W) or (K, n, W); by default the generic one, or none where it is class-specific."""
@@ -86,9 +87,10 @@ class VitaNet(VideoCLIP):
 
     def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
         known = {name: i for i, name in enumerate(self.class_names)}
-        if self.text_prompt is None or not all(label in known for label in bank.labels):
+        names = [label.partition(":")[0] for label in bank.labels]
+        if self.text_prompt is None or not all(name in known for name in names):
             return super().prompts(bank, rows)
-        own = self.text_prompt[[known[label] for label in bank.labels]]
+        own = self.text_prompt[[known[name] for name in names]]
         return torch.stack([self.encode_text(bank.tokens(row)[0], own) for row in rows])
 
 
@@ -100,7 +102,6 @@ class VitaCLIP(Method):
     summary = "global, local and summary prompt tokens in every block, a time embedding, learned text context"
     reference = "Wasim et al., Vita-CLIP, CVPR 2023"
     variants = {"generic": {}, "class": {"context_of": "class"}, "vision": {"context": 0}}
-    learns_prompts = True
 
     frames: int = 8
     num_global: int = 8
@@ -115,10 +116,17 @@ class VitaCLIP(Method):
 
     def __post_init__(self) -> None:
         one_of("context_of", self.context_of, "all", "class")
+        if self.num_global < 0 or self.context < 0:
+            raise UsageError(f"num_global and context count tokens: {self.num_global}, {self.context}")
         object.__setattr__(self, "classes", tuple(self.classes))
 
+    @property
+    def learns_prompts(self) -> bool:
+        return self.context > 0 and self.context_of == "all"
+
     def for_classes(self, labels: Sequence[str]) -> Method:
-        return replace(self, classes=tuple(labels)) if self.context_of == "class" else self
+        names = tuple(label.partition(":")[0] for label in labels)
+        return replace(self, classes=names) if self.context_of == "class" else self
 
     def build(self, clip: CLIP) -> VideoCLIP:
         replace_blocks(

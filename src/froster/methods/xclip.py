@@ -177,7 +177,7 @@ class XCLIP(Method):
         """The zero-shot setting, trained on K400 with the text frozen."""
         recipe = tuned(
             8e-6, epochs=10, batch_size=256, new_scale=10, warmup_epochs=5, weight_decay=1e-3, betas=(0.9, 0.98),
-            label_smoothing=0.1, mixup=0.8, cutmix=1.0, draw="all",
+            label_smoothing=0.1, mixup=0.8, cutmix=1.0, draw="all", decay="no positions",
         )  # fmt: skip
         prompting = Prompting(("{}",), "plain")
         return Preset(recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs")

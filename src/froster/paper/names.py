@@ -72,4 +72,5 @@ def _by_key(dataset: str) -> dict[str, str]:
 
 @cache
 def _data(name: str) -> Any:
-    return json.loads(resources.files("froster.paper").joinpath("data", f"{name}.json").read_text(encoding="utf-8"))
+    path = resources.files("froster.paper") / "data" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
