@@ -138,7 +138,7 @@ COUNTS = {
     ("adaptformer", "official"): 1_189_632,
     ("adaptformer", "froster"): 3_550_464,
     ("vita-clip", "generic"): 28_366_848 + 2 * 73_728 + 6_144 + 4_096 + 1,
-    ("stan", "depth4"): 149_620_737 + 40_218_624,
+    ("stan", "third"): 149_620_737 + 40_218_624,
     ("lora", "r2-qkv"): 110_592 + 73_728,
     ("lora", "r16-qkvo"): 12 * 4 * 16 * 2 * (768 + 512),
     ("frozen", ""): 0,

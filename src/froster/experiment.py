@@ -32,7 +32,6 @@ from froster.weights import towards
 
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
-SMALL_NEW_SCALE = 30.0
 SMALL_RECIPE = Recipe(epochs=6, batch_size=16, lr=SMALL_LR, warmup_epochs=1.0, weight_decay=0.05, tune="both")
 
 
@@ -45,7 +44,7 @@ def default_recipe(model: Recognizer) -> Recipe:
     return SMALL_RECIPE if is_small(model) else FROSTER.recipe
 
 
-def fitted(preset: Preset, model: Recognizer) -> Preset:
+def fitted(preset: Preset, model: Recognizer, method: Method) -> Preset:
     """A paper's setting for this model. Published rates and lengths are for CLIP B/16 on large data: a small network is
     trained with few, large steps in their place, without the mixing, smoothing and colour changes that only pay in long
     training, and takes its clips as it was made to. What remains is the method's own: prompts, objective, what it trains."""
@@ -53,7 +52,7 @@ def fitted(preset: Preset, model: Recognizer) -> Preset:
         return preset
     recipe = dataclasses.replace(
         preset.recipe, epochs=SMALL_RECIPE.epochs, batch_size=SMALL_RECIPE.batch_size, lr=SMALL_LR,
-        new_scale=SMALL_NEW_SCALE, warmup_epochs=1.0, lr_ends=0.01, schedule="cosine", optimizer="adamw", clip_norm=1.0,
+        new_scale=method.small_scale, warmup_epochs=1.0, lr_ends=0.01, schedule="cosine", optimizer="adamw", clip_norm=1.0,
         average_from=2, weight_decay=SMALL_RECIPE.weight_decay, label_smoothing=0.0, mixup=0.0, cutmix=0.0,
     )  # fmt: skip
     note = "a small network: few, large steps and FROSTER's augmentation in place of the paper's"

@@ -50,7 +50,7 @@ def make_plan(
     """
     one_of("preset", preset or "official", "official", "froster")
     setting = method.froster_preset() if preset == "froster" else method.preset()
-    setting = fitted(setting, base)
+    setting = fitted(setting, base, method)
     setting = dataclasses.replace(
         setting,
         recipe=dataclasses.replace(setting.recipe, **recipe),

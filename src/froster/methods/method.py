@@ -29,6 +29,8 @@ class Method:
     """Where vision distillation attaches by itself: at `video` level where only what follows the frames is trained."""
     objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
     """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
+    small_scale: ClassVar[float] = 30.0
+    """In a small network such as the nano CLIP: the rate of new weights as a multiple of the others' (`docs/lab.md`)."""
     output_layers: ClassVar[str] = ""
     """A regular expression: the last, linear layers of new branches, which interpolation with CLIP can scale."""
 

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from froster.clip.model import CLIP, Attention, Block, VisionTower
@@ -45,7 +46,8 @@ class BranchLayer(nn.Module):
         nn.init.zeros_(self.time_fc.bias)
         self.space = copy.deepcopy(block)
 
-    def forward(self, cls: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, cls: Tensor, patches: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Of the last layer only the class token is asked for: its patches are returned as they came from time."""
         B, T, N, _ = patches.shape
         times = patches.transpose(1, 2).flatten(0, 1)  # (B*N, T, D)
         change = self.time_fc(self.time_attn(self.time_ln(times)))
@@ -53,9 +55,15 @@ class BranchLayer(nn.Module):
         # The block's attention per frame; the class token takes the mean of what the frames give it, then its MLP.
         block = self.space
         x = torch.cat([cls[:, None].expand(-1, T, -1, -1), patches], dim=2).flatten(0, 1)  # (B*T, 1+N, D)
-        y = block.attend(block.ln_1(x), 1).unflatten(0, (B, T))
-        cls, patches = cls + y[:, :, :1].mean(dim=1), patches + y[:, :, 1:]
-        return cls + block.mlp(block.ln_2(cls)), patches + block.mlp(block.ln_2(patches))
+        q, k, v = block.attn.project(block.ln_1(x))
+        heads = F.scaled_dot_product_attention(q[:, :, :1] if last else q, k, v)
+        y = block.attn.merge(heads).unflatten(0, (B, T))
+        cls = cls + y[:, :, :1].mean(dim=1)
+        cls = cls + block.mlp(block.ln_2(cls))
+        if last:
+            return cls, patches
+        patches = patches + y[:, :, 1:]
+        return cls, patches + block.mlp(block.ln_2(patches))
 
 
 class STANTower(VisionTower):
@@ -95,7 +103,7 @@ class STANTower(VisionTower):
                 patches = clip[:, :, 1:] + self.positional_embedding[1:] + self.time_embedding[:num_frames, None]
             else:
                 cls, patches = cls + mean, patches + clip[:, :, 1:]
-            cls, patches = layer(cls, patches)
+            cls, patches = layer(cls, patches, last=i == self.depth - 1)
         return cls
 
 
@@ -106,16 +114,18 @@ class STAN(Method):
     name = "stan"
     summary = "a branch beside the last layers that attends over time and space by turns; its class token is added"
     reference = "Liu et al., Revisiting Temporal Modeling for CLIP-based Image-to-Video Knowledge Transferring, CVPR 2023"
-    variants = {"depth4": {}, "depth2": {"depth": 2}}
+    small_scale = 10.0
+    variants = {"third": {}, "depth2": {"depth": 2}}
     output_layers = r"time_fc\."
 
-    depth: int = 4
-    """Layers of the branch; a tower with fewer has one beside each of its own."""
+    depth: int = 0
+    """Layers of the branch, at most the tower's; 0: a third of the tower's, which is the release's 4 for B/16."""
     max_frames: int = 64
     pooling: Pooling = "mean_then_unit"
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        clip.visual = STANTower(clip.visual, min(self.depth, clip.config.vision.layers), self.max_frames)
+        layers = clip.config.vision.layers
+        clip.visual = STANTower(clip.visual, min(self.depth or max(1, layers // 3), layers), self.max_frames)
         return VideoCLIP(clip, self.pooling)
 
     def preset(self) -> Preset:

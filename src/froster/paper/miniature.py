@@ -105,7 +105,7 @@ def frozen_results(world: World) -> Results:
 def setting(cell: Cell, base: Recognizer, seed: int) -> tuple[Method, Preset]:
     """The method and the preset of a run, fitted to the nano CLIP."""
     method = cell.build()
-    preset = fitted(method.froster_preset() if cell.preset == "froster" else method.preset(), base)
+    preset = fitted(method.froster_preset() if cell.preset == "froster" else method.preset(), base, method)
     tune = cell.tune if cell.preset == "froster" else preset.recipe.tune
     recipe = dataclasses.replace(preset.recipe, seed=seed, tune=tune)
     changes: dict[str, object] = {}
