@@ -66,16 +66,17 @@ def test_every_class_of_the_world_has_a_sentence() -> None:
 def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SMALL_RECIPE",):
         monkeypatch.setattr(experiment, name, experiment.dataclasses.replace(experiment.SMALL_RECIPE, epochs=1))
-    monkeypatch.setattr("froster.paper.miniature.SHOTS", 1)
     base, cells = load("nano", device="cpu"), [Cell("aim", "froster", tune="image"), Cell("finetuned", preset="official")]
     with progress(quiet=True) as bars:
-        run_all(cells[:1], 1, 24, base, tmp_path, bars)
+        run_all(cells[:1], 1, 1, 24, base, tmp_path, bars)
         first = path_of(cells[0], 0, tmp_path).read_text()
-        run_all(cells, 1, 24, base, tmp_path, bars)
+        run_all(cells, 1, 1, 24, base, tmp_path, bars)
     assert path_of(cells[0], 0, tmp_path).read_text() == first
     record = json.loads(path_of(cells[1], 0, tmp_path).read_text())
     assert record["results"].keys() == {"final, plain", "final, described", "ensemble, plain", "ensemble, described"}
     assert all(0 <= value <= 100 for scores in record["results"].values() for value in scores.values())
+    right = sum(record["correct"]["final, plain"]["base"])
+    assert record["results"]["final, plain"]["base"] == pytest.approx(100 * right / 24)
     data = write_report(["table1"], Records(tmp_path, 1), "# head")
     rows = {row["row"]: row["ours"]["base"] for row in data["table1"]}
     assert len(rows["Frozen CLIP (*)"]) == len(rows["AIM"]) == 1 and rows["X-CLIP (*)"] == []

@@ -220,6 +220,7 @@ def reproduce(
     world: Annotated[bool, typer.Option("--world", help="In miniature, on the rendered world and the nano CLIP.")] = False,
     out: Annotated[Path, typer.Option(help="Folder of the runs and tables; what it holds is not run again.")] = Path("results"),
     seeds: Annotated[int, typer.Option(help="Draws of the training videos.", min=1)] = 5,
+    shots: Annotated[int, typer.Option(help="Training videos a class.", min=1)] = 16,
     videos: Annotated[int, typer.Option(help="Test videos a set, at least.", min=24)] = 500,
     shard: Annotated[str, typer.Option(help="This process's share of the runs, for example 0/2.")] = "0/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and how long.")] = False,
@@ -235,7 +236,10 @@ def reproduce(
 
     if not world:
         raise UsageError("reproducing on the real data sets is not there yet: pass --world")
-    run(tables, out=out, seeds=seeds, videos=videos, shard=shard, dry_run=dry_run, report=report, as_json=as_json)
+    run(
+        tables, out=out, seeds=seeds, shots=shots, videos=videos, shard=shard, dry_run=dry_run, report=report,
+        as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()

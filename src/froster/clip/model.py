@@ -167,14 +167,39 @@ class Block(nn.Module):
         """What each frame attends to: keys, values (B*T, h, L', d) and a mask (True = seen), or None for no mask."""
         return k, v, None
 
-    def attend(self, x: Tensor, num_frames: int) -> Tensor:
+    def attend(self, x: Tensor, num_frames: int, place: Tensor | None = None) -> Tensor:
+        """(B*T, L, D) -> the same; with `place`, (B*T,), only for that token of each row, (B*T, 1, D)."""
         q, k, v = self.attn.project(x)
         k, v, mask = self.keys_values(k, v, num_frames)
-        return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal))
+        if place is None:
+            return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal))
+        if self.causal:
+            mask = (torch.arange(k.shape[2], device=x.device) <= place[:, None])[:, None, None]
+        q = q[torch.arange(len(q), device=x.device), :, place][:, :, None]
+        return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+        """The half of the block in which tokens see each other."""
+        return x + self.attend(self.ln_1(x), num_frames)
+
+    def each(self, x: Tensor) -> Tensor:
+        """The half that treats every token by itself: (…, D) -> the same."""
+        return x + self.mlp(self.ln_2(x))
 
     def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:  # (B*T, L, D) -> the same
-        x = x + self.attend(self.ln_1(x), num_frames)
-        return x + self.mlp(self.ln_2(x))
+        return self.each(self.mix(x, num_frames))
+
+    def read(self, x: Tensor, place: Tensor, num_frames: int = 1) -> Tensor:
+        """One token of each row of `forward(x)`, (B*T, D), without making the others: all that is used of a last block.
+
+        Subclasses with their own `mix` or `each` save what follows the attention, with their own `forward` nothing.
+        """
+        kind, rows = type(self), torch.arange(len(x), device=x.device)
+        if kind.forward is not Block.forward:
+            return self(x, num_frames)[rows, place]
+        if kind.mix is not Block.mix or kind.attend is not Block.attend:
+            return self.each(self.mix(x, num_frames)[rows, place])
+        return self.each(x[rows, place] + self.attend(self.ln_1(x), num_frames, place)[:, 0])
 
 
 class Transformer(nn.Module):
@@ -190,6 +215,14 @@ class Transformer(nn.Module):
             if layers is not None:
                 layers.append(x)
         return x
+
+    def read(self, x: Tensor, place: Tensor, num_frames: int = 1) -> Tensor:
+        """One token of each row of `forward(x)`: (B*T, L, D), (B*T,) -> (B*T, D)."""
+        *first, last = self.resblocks
+        for block in first:
+            x = block(x, num_frames)
+        assert isinstance(last, Block)
+        return last.read(x, place, num_frames)
 
 
 def conv_stem(width: int) -> nn.Sequential:
@@ -248,8 +281,12 @@ class VisionTower(nn.Module):
         `layers`: a list that receives every block's output, (B*T, L, D) each.
         """
         B, T = self.check(frames)
-        x = self.transformer(self.embed(frames.flatten(0, 1), T), T, layers)
-        return (self.ln_post(x[:, 0]) @ self.proj).unflatten(0, (B, T))
+        x = self.embed(frames.flatten(0, 1), T)
+        if layers is None:
+            cls = self.transformer.read(x, torch.zeros(len(x), dtype=torch.long, device=x.device), T)
+        else:
+            cls = self.transformer(x, T, layers)[:, 0]
+        return (self.ln_post(cls) @ self.proj).unflatten(0, (B, T))
 
     def check(self, frames: Tensor) -> tuple[int, int]:
         """B and T of frames (B, T, 3, H, W). Raises ValueError on another shape."""
@@ -280,9 +317,8 @@ class TextTower(nn.Module):
 
     def encode(self, words: Tensor, end: Tensor) -> Tensor:
         """Token embeddings (K, L, W), of whatever source, and the place of each end token, (K,) -> (K, E)."""
-        x = self.transformer(words + self.positional_embedding[: words.shape[1]])
-        pooled = x[torch.arange(len(x), device=x.device), end]
-        return self.ln_final(pooled) @ self.text_projection
+        x = words + self.positional_embedding[: words.shape[1]]
+        return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
 
 
 class CLIP(nn.Module):

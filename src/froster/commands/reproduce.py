@@ -22,8 +22,9 @@ MINUTES_A_RUN = 1.2
 
 
 def run(
-    tables: Sequence[str], *, out: Path, seeds: int, videos: int, shard: str, dry_run: bool, report: bool, as_json: bool
-) -> None:
+    tables: Sequence[str], *, out: Path, seeds: int, shots: int, videos: int, shard: str, dry_run: bool,
+    report: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Everything `froster reproduce` does; the options are described there."""
     names = list(TABLES) if "all" in tables else list(dict.fromkeys(tables))
     for name in names:
@@ -39,10 +40,11 @@ def run(
     if not report:
         base = load("nano", device="cpu")
         with progress() as bars:
-            run_all(cells, seeds, videos, base, out, bars, (index, total))
+            run_all(cells, seeds, shots, videos, base, out, bars, (index, total))
     records = Records(out, seeds)
     head = (
-        f"# The programme in miniature\n\n    froster reproduce {' '.join(tables)} --world --seeds {seeds} --videos {videos}\n\n"
+        f"# The programme in miniature\n\n"
+        f"    froster reproduce {' '.join(tables)} --world --seeds {seeds} --shots {shots} --videos {videos}\n\n"
         f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}. Accuracy in per cent, "
         "mean ± sample standard deviation over the seeds; every number is in `cells/`."
     )

@@ -146,9 +146,9 @@ def recording(tower: VisionTower) -> Iterator[dict[object, Seen]]:
     def noting(block: Block):
         attend = block.attend
 
-        def note(x: Tensor, num_frames: int) -> Tensor:
+        def note(x: Tensor, num_frames: int, *place: Tensor) -> Tensor:
             seen[block] = Seen(block, x.detach(), num_frames)
-            return attend(x, num_frames)
+            return attend(x, num_frames, *place)
 
         return note
 

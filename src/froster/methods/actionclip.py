@@ -67,8 +67,8 @@ class ShiftBlock(Block):
     def __init__(self, block: Block):
         self.adopt(block)
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
-        return super().forward(temporal_shift(x, num_frames), num_frames)
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+        return super().mix(temporal_shift(x, num_frames), num_frames)
 
 
 Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]

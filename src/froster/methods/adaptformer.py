@@ -32,8 +32,7 @@ class AdaptFormerBlock(Block):
         self.scale, self.after_norm = scale, after_norm
         self.mlp_adapter = Adapter(width, bottleneck or width // 4, ACTIVATIONS[activation])
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
-        x = x + self.attend(self.ln_1(x), num_frames)
+    def each(self, x: Tensor) -> Tensor:
         n = self.ln_2(x)
         return x + self.mlp(n) + self.scale * self.mlp_adapter(n if self.after_norm else x)
 

@@ -45,10 +45,12 @@ class AIMBlock(Block):
             n = n + self.t_adapter_in(n)
         return over_space(self.attn(n), x.shape[1])
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
         x = x + drop_path(self.t_adapter(self.over_frames(x, num_frames)), self.drop, self.training)
         y = self.attend(self.ln_1(x), num_frames)
-        x = x + y + self.s_adapter(y)
+        return x + y + self.s_adapter(y)
+
+    def each(self, x: Tensor) -> Tensor:
         n = self.ln_2(x)
         return x + self.mlp(n) + drop_path(self.scale * self.mlp_adapter(n), self.drop, self.training)
 

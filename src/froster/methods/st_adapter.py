@@ -60,13 +60,13 @@ class STAdapterBlock(Block):
         self.before_attn = adapter() if place != "mlp" else None
         self.before_mlp = adapter() if place != "attention" else None
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
         if self.before_attn is not None:
             x = self.before_attn(x, num_frames)
         x = x + self.attend(self.ln_1(x), num_frames)
         if self.before_mlp is not None:
             x = self.before_mlp(x, num_frames)
-        return x + self.mlp(self.ln_2(x))
+        return x
 
 
 @dataclass(frozen=True)

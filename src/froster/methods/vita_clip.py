@@ -40,15 +40,13 @@ class VitaBlock(Block):
         self.summary_ln = nn.LayerNorm(width) if summary else None
         self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary else None
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
-        length = x.shape[1]
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+        length = x.shape[1]  # what is added is seen, and thrown away again
         if self.global_prompts is not None:
             x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)
-        kept = x.shape[1]
         if self.cls_proj is not None:
             x = torch.cat([x, *self.clip_tokens(self.cls_proj(x[:, 0]).unflatten(0, (-1, num_frames)))], dim=1)
-        x = (x + self.attend(self.ln_1(x), num_frames))[:, :kept]
-        return (x + self.mlp(self.ln_2(x)))[:, :length]
+        return (x + self.attend(self.ln_1(x), num_frames))[:, :length]
 
     def clip_tokens(self, q: Tensor) -> list[Tensor]:
         """W_c x_cls, (B, T, D) -> the tokens that tell a frame of its clip, (B*T, n, D) each."""

@@ -36,12 +36,11 @@ class XCLIPBlock(Block):
         self.message_ln = nn.LayerNorm(width)
         self.message_attn = xavier(Attention(width, block.attn.heads))
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
         m = self.message_fc(x[:, 0]).unflatten(0, (-1, num_frames))  # (B, T, D)
         m = (m + self.message_attn(self.message_ln(m))).flatten(0, 1)[:, None]
         seen = torch.cat([x, m], dim=1)
-        x = (seen + self.attend(self.ln_1(seen), num_frames))[:, :-1]
-        return x + self.mlp(self.ln_2(x))
+        return (seen + self.attend(self.ln_1(seen), num_frames))[:, :-1]
 
 
 def xavier(attention: Attention) -> Attention:

@@ -1,7 +1,7 @@
 """The programme on the world: every run of the tables with the nano CLIP, seed by seed, resumable.
 
 Base classes of the world stand for the training data, its novel classes for the novel ones; near, mid and far, ever less
-like base, for the three cross-dataset tests. A run trains on its seed's own 16 videos a class; test videos are fixed.
+like base, for the three cross-dataset tests. A run trains on its seed's own `shots` videos a class; test videos are fixed.
 Nothing here looks at a test set before the end of a run.
 """
 
@@ -11,8 +11,10 @@ import dataclasses
 import json
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from froster.clip.model import normalise
 from froster.distill import distill_preset
+from froster.errors import UsageError
 from froster.evaluation import harmonic_mean
 from froster.experiment import fine_tune, fitted, halfway, with_weights
 from froster.files import write_text
@@ -36,21 +39,20 @@ from froster.world.clips import WorldClips
 from froster.world.sentences import sentences
 from froster.world.sets import SETS, render_set
 
-SHOTS = 16
 TEST_SETS = ("base", "novel", "near", "mid", "far")
 COLUMNS = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 """A column of the paper -> the set of the world that stands for it."""
 
 Scores = dict[str, float]
-Results = dict[str, Scores]
-"""How the weights and the labels were taken ("final, plain") -> accuracy by set, per cent."""
-
+"""Set -> accuracy, per cent."""
 
 @dataclass
 class World:
     """Rendered test videos, the model to start from, and what frozen CLIP says of them."""
 
     base: Recognizer
+    shots: int
+    """Training videos a base class."""
     tests: dict[str, WorldClips]
     frozen: dict[str, dict[str, Tensor]]
     """labels -> set -> logits (N, K)"""
@@ -60,7 +62,7 @@ def texts(classes: list[str], described: bool) -> list[str]:
     return describe(classes, sentences()) if described else classes
 
 
-def open_world(base: Recognizer, videos: int, bars: Progress) -> World:
+def open_world(base: Recognizer, shots: int, videos: int, bars: Progress) -> World:
     """Render `videos` or a few more test videos a set, and score them with frozen CLIP."""
     bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
     tests = {}
@@ -68,7 +70,7 @@ def open_world(base: Recognizer, videos: int, bars: Progress) -> World:
         per_class = -(-videos // len(SETS[name].classes))
         tests[name] = WorldClips(render_set(name, per_class, split="test"), base.config.sampling, train=False)
         bars.update(bar, advance=1, note=name)
-    world = World(base, tests, {})
+    world = World(base, shots, tests, {})
     world.frozen = logits_of(base, world)
     return world
 
@@ -98,8 +100,18 @@ def accuracies(world: World, logits: dict[str, Tensor]) -> Scores:
     return {**top1, "hm": harmonic_mean(top1["base"], top1["novel"])}
 
 
-def frozen_results(world: World) -> Results:
-    return {f"frozen, {kind}": accuracies(world, logits) for kind, logits in world.frozen.items()}
+def measured(world: World, logits: Mapping[str, dict[str, Tensor]]) -> dict[str, dict[str, Any]]:
+    """What is kept of the logits by kind of weights and labels: accuracies, and the right answers of every class."""
+    results, correct = {}, {}
+    for kind, found in logits.items():
+        results[kind] = accuracies(world, found)
+        correct[kind] = {name: right_by_class(clips.videos.labels, found[name]) for name, clips in world.tests.items()}
+    return {"results": results, "correct": correct}
+
+
+def right_by_class(labels: Tensor, logits: Tensor) -> list[int]:
+    right = labels[logits.argmax(1) == labels]
+    return torch.bincount(right, minlength=logits.shape[1]).tolist()
 
 
 def setting(cell: Cell, base: Recognizer, seed: int) -> tuple[Method, Preset]:
@@ -116,12 +128,12 @@ def setting(cell: Cell, base: Recognizer, seed: int) -> tuple[Method, Preset]:
     return dataclasses.replace(method, **changes), dataclasses.replace(preset, recipe=recipe)  # type: ignore[arg-type]
 
 
-def run_cell(cell: Cell, seed: int, world: World, bars: Progress) -> Results:
-    """Train once and measure: final weights and their sum with frozen CLIP, for plain and for described labels."""
+def run_cell(cell: Cell, seed: int, world: World, bars: Progress) -> dict[str, dict[str, Tensor]]:
+    """Train once: logits of the final weights and of their sum with frozen CLIP, for plain and for described labels."""
     base = world.base
     method, preset = setting(cell, base, seed)
     classes = SETS["base"].classes
-    train_set = WorldClips(render_set("base", SHOTS, seed, "train"), base.config.sampling, train=True, seed=seed)
+    train_set = WorldClips(render_set("base", world.shots, seed, "train"), base.config.sampling, train=True, seed=seed)
     loss = dataclasses.replace(distill_preset(cell.distill), level=method.level, **dict(cell.changes))
     with tempfile.TemporaryDirectory() as folder:
         student, trained = fine_tune(
@@ -129,13 +141,11 @@ def run_cell(cell: Cell, seed: int, world: World, bars: Progress) -> Results:
             f"{cell.key} {seed}", preset=preset,
         )  # fmt: skip
     final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
-    logits = logits_of(with_weights(student, final), world)
-    results: Results = {}
-    for kind, found in logits.items():
-        results[f"final, {kind}"] = accuracies(world, found)
-        summed = {name: ensemble(world.frozen[kind][name], x) for name, x in found.items()}
-        results[f"ensemble, {kind}"] = accuracies(world, summed)
-    return results
+    logits = {}
+    for kind, found in logits_of(with_weights(student, final), world).items():
+        logits[f"final, {kind}"] = found
+        logits[f"ensemble, {kind}"] = {name: ensemble(world.frozen[kind][name], x) for name, x in found.items()}
+    return logits
 
 
 def path_of(cell: Cell, seed: int, out: Path) -> Path:
@@ -143,20 +153,29 @@ def path_of(cell: Cell, seed: int, out: Path) -> Path:
 
 
 def run_all(
-    cells: list[Cell], seeds: int, videos: int, base: Recognizer, out: Path, bars: Progress, shard: tuple[int, int] = (0, 1)
-) -> None:
-    """Every missing run, all cells of one seed before the next seed; what exists is not run again."""
+    cells: list[Cell], seeds: int, shots: int, videos: int, base: Recognizer, out: Path, bars: Progress,
+    shard: tuple[int, int] = (0, 1),
+) -> None:  # fmt: skip
+    """Every missing run, all cells of one seed before the next seed; what exists is not run again.
+
+    Raises UsageError where `out` holds runs of other sizes.
+    """
     jobs = [(cell, seed) for seed in range(seeds) for cell in cells][shard[0] :: shard[1]]
     missing = [(cell, seed) for cell, seed in jobs if not path_of(cell, seed, out).exists()]
     frozen = out / "cells" / "frozen.json"
-    if not missing and frozen.exists():
-        return
-    world = open_world(base, videos, bars)
-    write_text(frozen, json.dumps({"videos": videos, "results": frozen_results(world)}, indent=1) + "\n")
+    sizes = {"shots": shots, "videos": videos}
+    if frozen.exists():
+        there = json.loads(frozen.read_text())
+        if known := {name: there[name] for name in sizes if there[name] != sizes[name]}:
+            raise UsageError(f"the runs in {out} have {known}: go on with these, or choose another --out")
+        if not missing:
+            return
+    world = open_world(base, shots, videos, bars)
+    known = measured(world, {f"frozen, {kind}": logits for kind, logits in world.frozen.items()})
+    write_text(frozen, json.dumps({**sizes, **known}) + "\n")
     bar = bars.add_task("runs", total=len(missing), note="")
     for cell, seed in missing:
         began = time.monotonic()
-        results = run_cell(cell, seed, world, bars)
-        record = {"cell": dataclasses.asdict(cell), "seed": seed, "videos": videos, "results": results}
+        record = {"cell": dataclasses.asdict(cell), "seed": seed, **sizes, **measured(world, run_cell(cell, seed, world, bars))}
         write_text(path_of(cell, seed, out), json.dumps({**record, "seconds": round(time.monotonic() - began, 1)}) + "\n")
         bars.update(bar, advance=1, note=f"{cell.key} {seed}")
