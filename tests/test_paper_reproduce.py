@@ -77,8 +77,8 @@ def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(0 <= value <= 100 for scores in record["results"].values() for value in scores.values())
     right = sum(record["correct"]["final, plain"]["base"])
     assert record["results"]["final, plain"]["base"] == pytest.approx(100 * right / 24)
-    data = write_report(["table1"], Records(tmp_path, 1), "# head")
-    rows = {row["row"]: row["ours"]["base"] for row in data["table1"]}
+    data = write_report(["table1"], Records(tmp_path, 1), {}, "# head")
+    rows = {row["row"]: row["ours"]["base"] for row in data["tables"]["table1"]}
     assert len(rows["Frozen CLIP (*)"]) == len(rows["AIM"]) == 1 and rows["X-CLIP (*)"] == []
     assert "ViFi-CLIP" in (tmp_path / "tables.md").read_text()
     assert "runs are missing" in (tmp_path / "claims.md").read_text()

@@ -148,6 +148,7 @@ def train(
     new_scale: Annotated[float | None, typer.Option(help="Rate of new weights, as a multiple of --lr.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames a clip.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
+    clamp: Annotated[str | None, typer.Option(help="Of dense sampling: released or even; default: as the model does.")] = None,
     views: Annotated[int | None, typer.Option(help="Clips a test video.", min=1)] = None,
     flip: Annotated[bool, typer.Option(help="Mirror half of the training clips (not for left/right classes).")] = True,
     seed: Annotated[int, typer.Option(help="Order, templates, crops and projectors.")] = 0,
@@ -183,6 +184,7 @@ def evaluate(
     split: Annotated[list[str] | None, typer.Option(help="Splits to score, one result each; default: test, or all.")] = None,
     views: Annotated[int | None, typer.Option(help="Clips a video.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
+    clamp: Annotated[str | None, typer.Option(help="Of dense sampling: released or even; default: as the model does.")] = None,
     batch_size: Annotated[int, typer.Option(help="Videos a batch.", min=1)] = 8,
     workers: WorkersOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the predictions and the report.")] = None,
@@ -216,29 +218,51 @@ def methods(as_json: JsonOption = False) -> None:
 
 @app.command()
 def reproduce(
-    tables: Annotated[list[str], typer.Argument(help="table1 … table7, fig1, or all.")],
+    tables: Annotated[list[str], typer.Argument(help="table1 … table7, fig1, fig4, fig5, or all.")],
     world: Annotated[bool, typer.Option("--world", help="In miniature, on the rendered world and the nano CLIP.")] = False,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of prepared manifests: k400.csv, ucf101.csv, …")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs and tables; what it holds is not run again.")] = Path("results"),
-    seeds: Annotated[int, typer.Option(help="Draws of the training videos.", min=1)] = 5,
-    shots: Annotated[int, typer.Option(help="Training videos a class.", min=1)] = 16,
-    videos: Annotated[int, typer.Option(help="Test videos a set, at least.", min=24)] = 500,
+    seeds: Annotated[int | None, typer.Option(help="Runs of a row; default: 5 in miniature, 1 on real data.", min=1)] = None,
+    shots: Annotated[int, typer.Option(help="Training videos a class, in base-to-novel and in miniature.", min=1)] = 16,
+    videos: Annotated[int, typer.Option(help="In miniature: test videos a set, at least.", min=24)] = 500,
+    base_sets: Annotated[int, typer.Option(help="Draws of the base-to-novel training videos.", min=1)] = 3,
+    lists: Annotated[Path | None, typer.Option(help="Training lists to take in their place: LISTS/ucf101/*.csv, …")] = None,
+    hmdb_labels: Annotated[str, typer.Option(help="released (two pairs of names swapped) or fixed.")] = "released",
+    hmdb_full: Annotated[str, typer.Option(help="HMDB*: released (5,100 videos) or all (6,766).")] = "released",
+    ssv2_flip: Annotated[bool, typer.Option(help="Mirror SSv2's training clips, as released.")] = True,
+    sampling: Annotated[str, typer.Option(help="dense (as released) or uniform (as the paper says).")] = "dense",
+    clamp: Annotated[str, typer.Option(help="Of dense sampling: released or even.")] = "released",
+    gpu: Annotated[str, typer.Option(help="Whose hours to estimate: v100, a100, h100, h200, l40s, rtx4090.")] = "a100",
+    workers: Annotated[int | None, typer.Option(help="Processes that read videos; default: one a spare core.", min=0)] = None,
     shard: Annotated[str, typer.Option(help="This process's share of the runs, for example 0/2.")] = "0/1",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and how long.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, what is missing and how long.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only write the tables from the runs that exist.")] = False,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """The paper's tables with every run, its published value and ours.
+    """The paper's tables and figures: every row trained and tested, its published value, ours, and the difference.
 
-    Example: froster reproduce table4 --world --out results
+    Example: froster reproduce table2 --data-root DATA --dry-run
     """
-    from froster.commands.reproduce import run
     from froster.errors import UsageError
 
-    if not world:
-        raise UsageError("reproducing on the real data sets is not there yet: pass --world")
-    run(
-        tables, out=out, seeds=seeds, shots=shots, videos=videos, shard=shard, dry_run=dry_run, report=report,
-        as_json=as_json,
+    if world == (data_root is not None):
+        raise UsageError("pass --data-root DIR for the real data sets (froster prepare makes them), or --world for the miniature")
+    common: dict[str, Any] = {"out": out, "shard": shard, "dry_run": dry_run, "report": report, "as_json": as_json}
+    if data_root is None:
+        from froster.commands.reproduce import run_world
+
+        run_world(tables, seeds=seeds or 5, shots=shots, videos=videos, **common)
+        return
+    from froster.commands.reproduce import run_real
+    from froster.paper.protocols import Options
+
+    options = Options(hmdb_labels, hmdb_full, ssv2_flip, sampling, clamp, shots, base_sets)  # type: ignore[arg-type]
+    run_real(
+        tables, data_root=data_root, options=options, lists=lists, seeds=seeds or 1, gpu=gpu, workers=workers, model=model,
+        device=device, precision=precision, **common,
     )  # fmt: skip
 
 

@@ -7,16 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from torch import Tensor
 
 from froster.commands.common import announce, load_model
 from froster.errors import UsageError
-from froster.insight.distance import Nearest, nearest, similarity_histogram
+from froster.insight.distance import Nearest, nearest, similarity_histogram, text_features
 from froster.progress import console, output
-from froster.recognizer import Recognizer
-from froster.text.bank import PromptBank
 from froster.text.prompts import check_labels, read_labels, split_labels
 
 
@@ -93,13 +90,6 @@ def packaged_set(text: str) -> list[str] | None:
 
     spelt: Callable[[str], str] = readable
     return [spelt(name) for name in classes(text.lower())]
-
-
-@torch.no_grad()
-def text_features(recognizer: Recognizer, names: list[str], truncate: bool) -> Tensor:
-    """The bare names through the text tower, without template or description, as the released code does: (n, E)."""
-    tokens = recognizer.tokenizer(names, recognizer.clip.config.text.context, truncate)
-    return PromptBank.encode(recognizer.clip.encode_text, tokens).float().cpu()
 
 
 def whole(sets: list[list[str]], features: list[Tensor], i: int) -> Nearest:

@@ -1,58 +1,44 @@
-"""`froster reproduce`: the paper's tables, in miniature on the world."""
+"""`froster reproduce`: the paper's tables and figures, on the real data sets or in miniature on the world."""
 
 from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from rich.table import Table as Grid
 
 from froster import __version__
-from froster.errors import UsageError
-from froster.paper.miniature import path_of, run_all
+from froster.commands.common import announce, load_model, spare_cores
+from froster.errors import FrosterError, UsageError, one_of
+from froster.paper.cells import Cell
+from froster.paper.cost import GPUS, UTILISATION, hours
+from froster.paper.figures import FIGURE_4, FIGURE_5, figure_1, figure_4, figure_5
+from froster.paper.miniature import open_world, path_of, run_all
+from froster.paper.protocols import Options
+from froster.paper.real import Data, Job, flops_of, jobs_of, record_of, run_jobs, setting
+from froster.paper.real_report import write_report as write_real_report
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
-from froster.progress import console, progress
-from froster.recognizer import load
+from froster.progress import console, output, progress
+from froster.recognizer import Recognizer, load
 
-MINUTES_A_RUN = 1.2
-"""On one core of a common machine."""
+MINUTES_A_RUN = {8: 0.5, 16: 0.9}
+"""In miniature, on one core of a common machine, by shots."""
+FIGURES = ("fig4", "fig5")
+"""What is drawn beside the tables; Figure 1 is both."""
 
 
-def run(
-    tables: Sequence[str], *, out: Path, seeds: int, shots: int, videos: int, shard: str, dry_run: bool,
-    report: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Everything `froster reproduce` does; the options are described there."""
-    names = list(TABLES) if "all" in tables else list(dict.fromkeys(tables))
+def chosen(tables: Sequence[str]) -> list[str]:
+    known = (*TABLES, *FIGURES)
+    names = list(known) if "all" in tables else list(dict.fromkeys(tables))
     for name in names:
-        if name not in TABLES:
-            raise UsageError(f"there is no {name!r}; choose of all, {', '.join(TABLES)}")
-    index, total = parse_shard(shard)
-    cells = cells_of(names)
-    missing = sum(not path_of(cell, seed, out).exists() for cell in cells for seed in range(seeds))
-    hours = missing * MINUTES_A_RUN / 60
-    console.print(f"{len(cells)} runs x {seeds} seeds, {missing} of them missing: about {hours:.1f} hours on one core")
-    if dry_run:
-        return
-    if not report:
-        base = load("nano", device="cpu")
-        with progress() as bars:
-            run_all(cells, seeds, shots, videos, base, out, bars, (index, total))
-    records = Records(out, seeds)
-    head = (
-        f"# The programme in miniature\n\n"
-        f"    froster reproduce {' '.join(tables)} --world --seeds {seeds} --shots {shots} --videos {videos}\n\n"
-        f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}. Accuracy in per cent, "
-        "mean ± sample standard deviation over the seeds; every number is in `cells/`."
-    )
-    data = write_report(names, records, head)
-    if as_json:
-        print(json.dumps(data))
-    else:
-        console.print(f"tables: {out / 'tables.md'}   claims: {out / 'claims.md'}")
+        one_of("a table or figure", name, "all", *known)
+    return names
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -61,3 +47,128 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (slash and index.isdecimal() and total.isdecimal() and int(index) < int(total)):
         raise UsageError(f"--shard takes I/N with I < N, such as 0/2, not {text!r}")
     return int(index), int(total)
+
+
+def run_world(
+    tables: Sequence[str], *, out: Path, seeds: int, shots: int, videos: int, shard: str, dry_run: bool, report: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """The miniature."""
+    names, part = chosen(tables), parse_shard(shard)
+    drawn: list[Cell] = [cell for cell, _ in FIGURE_5.values()] if "fig5" in names else []
+    cells = list(dict.fromkeys([*cells_of([name for name in names if name in TABLES]), *drawn]))
+    missing = sum(not path_of(cell, seed, out).exists() for cell in cells for seed in range(seeds))
+    longest = missing * MINUTES_A_RUN.get(shots, 0.06 * shots) / 60
+    words = f"{len(cells)} runs x {seeds} seeds, {missing} of them missing: about {longest:.1f} hours on one core"
+    console.print(words + (f"; fig4 trains {len(FIGURE_4)} more" if "fig4" in names else ""))
+    if dry_run:
+        return
+    base = load("nano", device="cpu")
+    if not report:
+        with progress() as bars:
+            run_all(cells, seeds, shots, videos, base, out, bars, part)
+            if "fig4" in names and not (out / "fig4_base.png").exists() and part[0] == 0:
+                figure_4(open_world(base, shots, videos, bars), out, bars)
+    records = Records(out, seeds)
+    command = shlex.join(["froster", "reproduce", *tables, "--world", "--seeds", str(seeds), "--shots", str(shots),
+                          "--videos", str(videos)])  # fmt: skip
+    if "fig1" in names:
+        figure_1(records, out / "fig1.png")
+    gains = figure_5(records, base, out) if "fig5" in names else {}
+    head = f"# The programme in miniature\n\n    {command}\n\n{versions()} {records.effort()}"
+    finish(out, write_report([name for name in names if name in TABLES], records, gains, head), as_json)
+
+
+def run_real(
+    tables: Sequence[str], *, data_root: Path, out: Path, model: str | None, options: Options, lists: Path | None,
+    seeds: int, gpu: str, workers: int | None, shard: str, dry_run: bool, report: bool, device: str | None,
+    precision: str, as_json: bool,
+) -> None:  # fmt: skip
+    """The real data sets."""
+    names, (index, total) = chosen(tables), parse_shard(shard)
+    drawn = [name for name in names if name not in TABLES]
+    names = [name for name in names if name in TABLES]
+    one_of("--gpu", gpu, *GPUS)
+    data = Data(data_root, options, lists)
+    base = load_model(model, device, precision)
+    wanted = {name: jobs_of(TABLES[name], data, seeds, everything=True) for name in names}
+    possible = unique(job for name in names for job in jobs_of(TABLES[name], data, seeds))
+    plan = plan_of(wanted, possible, data, base, out, gpu)
+    if not as_json:
+        show_plan(plan, data, gpu)
+    for name in drawn:
+        console.print(f"{name}: see docs/paper/{name}.md for the command that draws it from your videos and models")
+    if dry_run:
+        if as_json:
+            print(json.dumps(plan))
+        return
+    if not possible and not report:
+        raise UsageError(f"none of the needed manifests is in {data_root}; it lacks {', '.join(plan['missing'])}")
+    failed = []
+    if not report:
+        announce(base, model)
+        with progress() as bars:
+            threads = spare_cores() if workers is None else workers
+            failed = run_jobs(possible[index::total], base, data, out, bars, threads)
+    head = f"# The programme\n\n{versions()}"
+    found = write_real_report(names, data, seeds, out, head)
+    finish(out, {**found, "failed": failed}, as_json)
+    for line in failed:
+        console.print(f"not done: {line}")
+    if failed:
+        raise FrosterError(f"{len(failed)} of {len(possible)} runs could not be done; the others are in the tables")
+
+
+def unique(jobs: Any) -> list[Job]:
+    return list(dict.fromkeys(jobs))
+
+
+def plan_of(
+    wanted: dict[str, list[Job]], possible: Sequence[Job], data: Data, base: Recognizer, out: Path, gpu: str
+) -> dict[str, Any]:
+    """What is missing and what the runs cost: of each table by itself, and of all that are still to do."""
+    config = base.clip.config
+    every = unique(job for jobs in wanted.values() for job in jobs)
+    cost = {job: flops_of(job, config, setting(job, base, data.options) if job.cell else None) for job in every}
+    todo = [job for job in possible if not record_of(job, out).exists()]
+    tables = {}
+    for name, jobs in wanted.items():
+        flops = sum(cost[job] for job in jobs)
+        tables[name] = {"runs": len(jobs), "flops": flops, "hours": hours(flops, gpu)}
+    flops = sum(cost[job] for job in todo)
+    return {
+        "missing": data.missing({TABLES[name].protocol for name in wanted}),
+        "tables": tables,
+        "runs": {"all": len(every), "possible": len(possible), "to do": len(todo)},
+        "flops": flops,
+        "hours": hours(flops, gpu),
+        "gpu": gpu,
+        "utilisation": UTILISATION,
+    }
+
+
+def show_plan(plan: dict[str, Any], data: Data, gpu: str) -> None:
+    grid = Grid("", "runs", "EFLOP", f"hours on one {gpu}", box=None, pad_edge=False)
+    for name, row in plan["tables"].items():
+        grid.add_row(name, str(row["runs"]), f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
+    output.print(grid)
+    for name in plan["missing"]:
+        path = data.path(name)
+        console.print(f"missing: {path}   make it: froster prepare {name} --videos … --annotations … --out {path}")
+    runs = plan["runs"]
+    console.print(
+        f"{runs['possible']} of {runs['all']} runs are possible with what is there, {runs['to do']} are to do: "
+        f"{plan['flops'] / 1e18:,.2f} EFLOP, {plan['hours']:,.1f} hours on one {gpu} at {plan['utilisation']:.0%} of its peak"
+    )
+
+
+def versions() -> str:
+    return f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}."
+
+
+def finish(out: Path, data: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(data))
+    else:
+        extra = f"   claims: {out / 'claims.md'}" if (out / "claims.md").exists() else ""
+        console.print(f"tables: {out / 'tables.md'}{extra}")

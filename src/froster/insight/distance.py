@@ -20,6 +20,8 @@ from froster.clip.model import unit
 from froster.errors import UsageError
 from froster.evaluation import Predictions
 from froster.insight.plots import COLOURS, save, tidy
+from froster.recognizer import Recognizer
+from froster.text.bank import PromptBank
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Nearest:
     def hausdorff(self) -> float:
         """The directed distance from this set to the other, in 1 - cosine: 0 to 2."""
         return max(0.0, 1 - self.smallest)
+
+
+@torch.no_grad()
+def text_features(recognizer: Recognizer, names: list[str], truncate: bool = False) -> Tensor:
+    """The bare names through the text tower, without template or description, as the released code does: (n, E)."""
+    tokens = recognizer.tokenizer(names, recognizer.clip.config.text.context, truncate)
+    return PromptBank.encode(recognizer.clip.encode_text, tokens).float().cpu()
 
 
 def nearest(

@@ -6,8 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from froster.distill import Distill, distill_preset
+from froster.experiment import fitted
 from froster.methods import METHODS, Method
-from froster.recipe import Tune
+from froster.recipe import Preset, Tune
+from froster.recognizer import Recognizer
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,24 @@ class Cell:
         ]  # fmt: skip
         return "_".join(str(part) for part in parts if part is not None)
 
-    def build(self) -> Method:
-        return METHODS[self.method].make(self.variant)
+    def setting(self, base: Recognizer, **recipe: Any) -> tuple[Method, Preset]:
+        """The method and the preset of a run, fitted to the model it starts from; `recipe` changes single settings."""
+        method = METHODS[self.method].make(self.variant)
+        preset = fitted(method.froster_preset() if self.preset == "froster" else method.preset(), base, method)
+        changes: dict[str, Any] = {}
+        if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
+            changes["frames"] = preset.sampling.frames
+        if self.preset == "froster":
+            recipe = {"tune": self.tune, **recipe}
+            if hasattr(method, "pooling"):
+                changes["pooling"] = "frame_unit"
+        preset = dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, **recipe))
+        return dataclasses.replace(method, **changes), preset
+
+    def loss(self, method: Method) -> Distill:
+        kind = distill_preset(self.distill)
+        level = kind.level if kind.level == "video" else method.level
+        return dataclasses.replace(kind, level=level, **dict(self.changes))
 
 
 def froster_cell(**changes: Any) -> Cell:

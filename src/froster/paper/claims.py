@@ -63,7 +63,6 @@ def grid(method: str, tune: str, described: bool, distill: str) -> Cell:
 
 def run_of(name: str) -> Run:
     """The run behind a row of Table 1 or 2, with plain labels; frozen CLIP gets FROSTER's described ones."""
-    name = name.removesuffix(" (*)")
     return (None, "frozen, described") if name == "Frozen CLIP" else (OFFICIAL[name], "final, plain")
 
 
@@ -71,12 +70,14 @@ def claims() -> list[Claim]:
     """What the paper's tables and figures are said to show."""
     plain, text = "final, plain", "final, described"
     vclip_none = grid("vclip", "image", False, "none")
-    found = [Claim(f"FROSTER beats {name.removesuffix(' (*)')} in base-to-novel (Table 1)", (FROSTER, text), run_of(name), ("hm",))
-             for name in TABLE_1 if name != "FROSTER"]  # fmt: skip
-    found += [Claim(f"FROSTER beats {name} across data sets (Table 2)", (FROSTER, text), run_of(name), CROSS)
-              for name in TABLE_2 if name in OFFICIAL.keys() - {"FROSTER"} or name == "Frozen CLIP"]  # fmt: skip
-    found.append(Claim("tuning VCLIP alone falls below frozen CLIP on the farthest set (Table 3, K600)", (None, "frozen, plain"),
-                       (vclip_none, plain), ("far",)))  # fmt: skip
+    found = []
+    protocols = (("in base-to-novel (Table 1)", TABLE_1, ("hm",)), ("across data sets (Table 2)", TABLE_2, CROSS))
+    for where, rows, measure in protocols:
+        for name in (row.removesuffix(" (*)") for row in rows):
+            if name != "FROSTER" and name in (*OFFICIAL, "Frozen CLIP"):
+                found.append(Claim(f"FROSTER beats {name} {where}", (FROSTER, text), run_of(name), measure))
+    words = "tuning VCLIP alone falls below frozen CLIP on the farthest set (Table 3, K600)"
+    found.append(Claim(words, (None, "frozen, plain"), (vclip_none, plain), ("far",)))
     for name, (method, _) in NETWORKS.items():
         found.append(
             Claim(f"{name} gains with FROSTER, as printed: text tuned and described too (Table 3)",

@@ -22,15 +22,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from froster.clip.model import normalise
-from froster.distill import distill_preset
 from froster.errors import UsageError
 from froster.evaluation import harmonic_mean
-from froster.experiment import fine_tune, fitted, halfway, with_weights
+from froster.experiment import fine_tune, halfway, with_weights
 from froster.files import write_text
 from froster.interrupt import check
-from froster.methods import Method
 from froster.paper.cells import Cell
-from froster.recipe import Preset
 from froster.recognizer import Recognizer
 from froster.text.descriptions import describe
 from froster.video.dataset import collate
@@ -62,13 +59,17 @@ def texts(classes: list[str], described: bool) -> list[str]:
     return describe(classes, sentences()) if described else classes
 
 
+def videos_of_class(name: str, videos: int) -> int:
+    """Test videos of each class, so that the set has `videos` or a few more."""
+    return -(-videos // len(SETS[name].classes))
+
+
 def open_world(base: Recognizer, shots: int, videos: int, bars: Progress) -> World:
     """Render `videos` or a few more test videos a set, and score them with frozen CLIP."""
     bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
     tests = {}
     for name in TEST_SETS:
-        per_class = -(-videos // len(SETS[name].classes))
-        tests[name] = WorldClips(render_set(name, per_class, split="test"), base.config.sampling, train=False)
+        tests[name] = WorldClips(render_set(name, videos_of_class(name, videos), split="test"), base.config.sampling, train=False)
         bars.update(bar, advance=1, note=name)
     world = World(base, shots, tests, {})
     world.frozen = logits_of(base, world)
@@ -114,35 +115,25 @@ def right_by_class(labels: Tensor, logits: Tensor) -> list[int]:
     return torch.bincount(right, minlength=logits.shape[1]).tolist()
 
 
-def setting(cell: Cell, base: Recognizer, seed: int) -> tuple[Method, Preset]:
-    """The method and the preset of a run, fitted to the nano CLIP."""
-    method = cell.build()
-    preset = fitted(method.froster_preset() if cell.preset == "froster" else method.preset(), base, method)
-    tune = cell.tune if cell.preset == "froster" else preset.recipe.tune
-    recipe = dataclasses.replace(preset.recipe, seed=seed, tune=tune)
-    changes: dict[str, object] = {}
-    if getattr(method, "frames", 0):
-        changes["frames"] = preset.sampling.frames
-    if cell.preset == "froster" and hasattr(method, "pooling"):
-        changes["pooling"] = "frame_unit"
-    return dataclasses.replace(method, **changes), dataclasses.replace(preset, recipe=recipe)  # type: ignore[arg-type]
+def train_cell(cell: Cell, seed: int, world: World, bars: Progress) -> Recognizer:
+    """The network that a run ends with."""
+    base = world.base
+    method, preset = cell.setting(base, seed=seed)
+    classes = SETS["base"].classes
+    train_set = WorldClips(render_set("base", world.shots, seed, "train"), base.config.sampling, train=True, seed=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        student, trained = fine_tune(
+            base, method, cell.loss(method), preset.recipe, train_set, texts(classes, cell.described), Path(folder), bars,
+            f"{cell.key} {seed}", preset=preset,
+        )  # fmt: skip
+    final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
+    return with_weights(student, final)
 
 
 def run_cell(cell: Cell, seed: int, world: World, bars: Progress) -> dict[str, dict[str, Tensor]]:
     """Train once: logits of the final weights and of their sum with frozen CLIP, for plain and for described labels."""
-    base = world.base
-    method, preset = setting(cell, base, seed)
-    classes = SETS["base"].classes
-    train_set = WorldClips(render_set("base", world.shots, seed, "train"), base.config.sampling, train=True, seed=seed)
-    loss = dataclasses.replace(distill_preset(cell.distill), level=method.level, **dict(cell.changes))
-    with tempfile.TemporaryDirectory() as folder:
-        student, trained = fine_tune(
-            base, method, loss, preset.recipe, train_set, texts(classes, cell.described), Path(folder), bars,
-            f"{cell.key} {seed}", preset=preset,
-        )  # fmt: skip
-    final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
     logits = {}
-    for kind, found in logits_of(with_weights(student, final), world).items():
+    for kind, found in logits_of(train_cell(cell, seed, world, bars), world).items():
         logits[f"final, {kind}"] = found
         logits[f"ensemble, {kind}"] = {name: ensemble(world.frozen[kind][name], x) for name, x in found.items()}
     return logits

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from froster.files import write_text
 from froster.paper.cells import Cell
 from froster.paper.claims import Claim, Run, Verdict, claims, judge
-from froster.paper.miniature import COLUMNS, Scores, path_of
+from froster.paper.miniature import COLUMNS, Scores, path_of, videos_of_class
+from froster.paper.published import TABLE_1, TABLE_2
 from froster.paper.tables import TABLES, Row, Table
+from froster.world.sets import SETS
 
 SETS_OF = {"base-to-novel": ("base", "novel", "hm"), "cross-dataset": ("near", "mid", "far")}
 
@@ -23,15 +25,39 @@ class Records:
     def __init__(self, out: Path, seeds: int):
         self.out, self.seeds = out, range(seeds)
         frozen = out / "cells" / "frozen.json"
-        self.frozen: dict[str, Scores] = json.loads(frozen.read_text())["results"] if frozen.exists() else {}
+        self.start: dict[str, Any] = json.loads(frozen.read_text()) if frozen.exists() else {}
+
+    @property
+    def frozen(self) -> dict[str, Scores]:
+        return self.start.get("results", {})
+
+    def read(self, cell: Cell | None) -> dict[int, dict[str, Any]]:
+        """Seed -> record, for the seeds that are there. Frozen CLIP has no seed: it stands for all of them."""
+        if cell is None:
+            return dict.fromkeys(self.seeds, self.start) if self.start else {}
+        paths = {seed: path_of(cell, seed, self.out) for seed in self.seeds}
+        return {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
+
+    def effort(self) -> str:
+        """How many runs there are, and what they took."""
+        seconds = [json.loads(path.read_text())["seconds"] for path in (self.out / "cells").glob("*_seed-*.json")]
+        return f"{len(seconds)} runs, {sum(seconds) / 3600:.1f} hours of processor time in all, one thread each."
 
     def scores(self, cell: Cell | None, kind: str) -> dict[int, Scores]:
-        """Seed -> accuracies, for the seeds that are there. Frozen CLIP has no seed: it stands for all of them."""
-        if cell is None:
-            found = self.frozen.get(kind)
-            return dict.fromkeys(self.seeds, found) if found else {}
-        paths = {seed: path_of(cell, seed, self.out) for seed in self.seeds}
-        return {seed: json.loads(path.read_text())["results"][kind] for seed, path in paths.items() if path.exists()}
+        """Seed -> accuracies."""
+        return {seed: record["results"][kind] for seed, record in self.read(cell).items()}
+
+    def by_class(self, cell: Cell | None, kind: str) -> dict[int, dict[str, float]]:
+        """Seed -> class -> accuracy in per cent, of the classes of all test sets."""
+        found = {}
+        for seed, record in self.read(cell).items():
+            counts = record["correct"][kind]
+            shown = {name: videos_of_class(name, record["videos"]) for name in counts}
+            found[seed] = {
+                label: 100 * right / shown[name]
+                for name in counts for label, right in zip(SETS[name].classes, counts[name], strict=True)
+            }  # fmt: skip
+        return found
 
 
 def kind_of(row: Row) -> str:
@@ -57,8 +83,30 @@ def table_data(table: Table, records: Records) -> list[dict[str, Any]]:
         if row.cell is None:
             values = {name: v[:1] for name, v in values.items()}
         run = row.cell.key if row.cell else row.weights
-        rows.append({"row": row.name, "run": run, "published": row.published, "ours": values})
+        gain, published = gains(row, table, found, records)
+        rows.append(
+            {"row": row.name, "run": run, "published": row.published, "ours": values, "gain": gain, "published_gain": published}
+        )
     return rows
+
+
+def gains(row: Row, table: Table, found: dict[int, Scores], records: Records) -> tuple[float | None, float | None]:
+    """Over frozen CLIP with plain labels: ours and the paper's, in points, on the columns that both have. Base-to-novel:
+    of the harmonic mean. This is what can be compared between the miniature and the paper."""
+    start = records.frozen.get("frozen, plain")
+    if table.protocol == "base-to-novel":
+        theirs = [(row.published[c], v) for c, v in TABLE_1["Frozen CLIP (*)"].items() if c.endswith("HM") and c in row.published]
+        sets = ["hm"]
+    else:
+        frozen = TABLE_2["Frozen CLIP"]
+        columns = [c for c in COLUMNS if row.published.get(c) is not None and frozen[c] is not None]
+        theirs = [(row.published[c], frozen[c]) for c in columns]
+        sets = [COLUMNS[c] for c in columns or COLUMNS]
+    differences = [a - b for a, b in theirs if a is not None and b is not None]
+    published = statistics.fmean(differences) if differences else None
+    if not found or start is None:
+        return None, published
+    return statistics.fmean(scores[s] - start[s] for scores in found.values() for s in sets), published
 
 
 def published_line(row: dict[str, Any]) -> str:
@@ -68,11 +116,15 @@ def published_line(row: dict[str, Any]) -> str:
 
 def table_markdown(name: str, table: Table, records: Records) -> str:
     sets = SETS_OF[table.protocol]
-    head = f"| row | {' | '.join(sets)} | seeds | the paper, on its data |"
-    lines = [f"## {name}: {table.title}", "", head, "|---|" + "---|" * (len(sets) + 2)]
+    head = f"| row | {' | '.join(sets)} | seeds | gain, ours | gain, paper | difference | the paper, on its data |"
+    lines = [f"## {name}: {table.title}", "", head, "|---|" + "---|" * (len(sets) + 5)]
     for row in table_data(table, records):
         cells = [spread(row["ours"][s]) for s in sets]
-        lines.append(f"| {row['row']} | {' | '.join(cells)} | {len(row['ours'][sets[0]])} | {published_line(row)} |")
+        ours, paper = row["gain"], row["published_gain"]
+        difference = None if ours is None or paper is None else ours - paper
+        signed = ["–" if value is None else f"{value:+.1f}" for value in (ours, paper, difference)]
+        seeds = len(row["ours"][sets[0]])
+        lines.append(f"| {row['row']} | {' | '.join([*cells, str(seeds), *signed])} | {published_line(row)} |")
     if table.protocol == "cross-dataset":
         pairs = ", ".join(f"{ours} for {theirs}" for theirs, ours in COLUMNS.items())
         lines += ["", f"Sets of the world stand for the paper's: {pairs}."]
@@ -90,12 +142,19 @@ def verdicts(records: Records) -> list[tuple[Claim, Verdict | None]]:
     return found
 
 
+def claim_data(claim: Claim, v: Verdict | None) -> dict[str, Any]:
+    return {
+        "claim": claim.text, "better": run_name(claim.better), "worse": run_name(claim.worse), "measure": claim.measure,
+        "differences": v.differences if v else [], "result": v.result if v else "runs are missing",
+    }  # fmt: skip
+
+
 def run_name(run: Run) -> str:
     cell, kind = run
     return f"`{cell.key if cell else 'frozen CLIP'}` ({kind})"
 
 
-def claims_markdown(records: Records) -> str:
+def claims_markdown(records: Records, gain_by_distance: Mapping[str, Any]) -> str:
     lines = [
         "# The paper's claims, in miniature", "",
         "Measure: the mean accuracy over the named sets of the world. Rule: a paired t-test over the seeds at 5 %, two-sided; "
@@ -107,14 +166,45 @@ def claims_markdown(records: Records) -> str:
         result, seeds = (v.result, len(v.differences)) if v else ("runs are missing", 0)
         cells = [claim.text, run_name(claim.better), run_name(claim.worse), ", ".join(claim.measure), difference]
         lines.append(f"| {' | '.join(cells)} | {seeds} | {result} |")
+    for network, found in gain_by_distance.items():
+        each = found["rank_correlation"]
+        words = f"{network}: classes near the training labels gain more (Figure 5)"
+        spread_of = f"{statistics.fmean(each):+.2f} ± {statistics.stdev(each):.2f}" if len(each) > 1 else "–"
+        cells = [words, "–", "–", "rank correlation of gain and similarity", spread_of, str(len(each)), found["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def write_report(names: Sequence[str], records: Records, head: str) -> dict[str, Any]:
+def pictures_markdown(out: Path) -> list[str]:
+    """The pictures that lie beside the report."""
+    titles = {"fig1": "Figure 1: alone, and summed with frozen CLIP", "fig4": "Figure 4: attention of [CLS]",
+              "fig5": "Figure 5: gain of each class over frozen CLIP by its similarity to training"}  # fmt: skip
+    lines = []
+    for name, title in titles.items():
+        found = sorted(out.glob(f"{name}*.png"))
+        if found:
+            lines += [f"## {title}", "", *(f"![{path.stem}]({path.name})" for path in found), ""]
+    return lines
+
+
+LEGEND = (
+    "Accuracy in per cent, mean ± sample standard deviation over the seeds; every number is in `cells/`. *Gain*: over frozen "
+    "CLIP with plain labels, ours on the world and the paper's on its data, on the columns that both have (base-to-novel: of "
+    "the harmonic mean)."
+)
+
+
+def write_report(
+    names: Sequence[str], records: Records, gain_by_distance: Mapping[str, Any], head: str
+) -> dict[str, Any]:
     """Writes `tables.md`, `tables.json` and `claims.md` beside the runs; returns what the JSON holds."""
-    data = {name: table_data(TABLES[name], records) for name in names}
+    data = {
+        "tables": {name: table_data(TABLES[name], records) for name in names},
+        "claims": [claim_data(claim, v) for claim, v in verdicts(records)],
+        "fig5": gain_by_distance,
+    }  # fmt: skip
     pages = [table_markdown(name, TABLES[name], records) for name in names]
-    write_text(records.out / "tables.md", "\n".join([head, "", *pages]))
+    write_text(records.out / "tables.md", "\n".join([head, "", LEGEND, "", *pages, *pictures_markdown(records.out)]))
     write_text(records.out / "tables.json", json.dumps(data, indent=1) + "\n")
-    write_text(records.out / "claims.md", claims_markdown(records))
+    write_text(records.out / "claims.md", claims_markdown(records, gain_by_distance))
     return data

@@ -1,0 +1,292 @@
+"""The programme on the real data sets: what each run trains on and is tested on, run by run, resumable.
+
+The data are manifests that `froster prepare` wrote, one a data set, `DATA/k400.csv` and so on. A run that has a record is
+not run again; a run that was stopped goes on at its last epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from froster.clip.model import CLIPConfig
+from froster.errors import DataError, UsageError
+from froster.evaluation import Predictions
+from froster.experiment import EvalSet, fine_tune, halfway, measure_many, with_weights
+from froster.files import write_text
+from froster.methods import Method
+from froster.paper.cells import Cell
+from froster.paper.cost import test_flops, training_flops
+from froster.paper.names import classes as official_classes
+from froster.paper.names import partition, published_clips
+from froster.paper.protocols import (
+    CrossSet,
+    Options,
+    base_to_novel_sets,
+    cross_dataset,
+    cross_training,
+)  # fmt: skip
+from froster.paper.tables import Protocol, Table
+from froster.recipe import Preset
+from froster.recognizer import Recognizer
+from froster.splits import Split
+from froster.text.descriptions import describe, read_descriptions
+from froster.video.dataset import Item, VideoDataset, read_items
+
+SHORT = {"k400": "K400", "hmdb51": "HMDB", "ucf101": "UCF", "ssv2": "SSv2"}
+"""Data sets of base-to-novel, in the paper's order -> their columns."""
+CROSS_TESTS = ("ucf101", "hmdb51", "k600")
+SENTENCES = {"k400": "kinetics400", "k600": "kinetics600"}
+"""Data sets whose sentences are shipped under another name."""
+K400_CLIPS = 240_000
+"""About as many of its training videos can be had."""
+CROSS_RECIPE = {"epochs": 22, "batch_size": 64}
+NOVEL_RECIPE: dict[str, dict[str, Any]] = {
+    "k400": {}, "hmdb51": {}, "ucf101": {"batch_size": 64}, "ssv2": {"average_from": None},
+}  # fmt: skip
+"""What the released scripts change of FROSTER's setting (12 epochs of batch 32, averaged from the second) by data set."""
+OFFICIAL_RECIPE: dict[tuple[str, Protocol], dict[str, Any]] = {
+    ("xclip", "base-to-novel"): {"epochs": 50, "lr": 2e-6},
+    ("finetuned", "cross-dataset"): {"epochs": 10, "lr": 8e-6, "batch_size": 256},
+}
+"""Where a paper trains its method differently on few videos and on all of K400; its preset is the other of the two."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, or one measurement of frozen CLIP."""
+
+    cell: Cell | None
+    protocol: Protocol
+    dataset: str
+    number: int
+    """Training set of base-to-novel, or the seed of a cross-dataset run; from 1."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.cell.key if self.cell else 'frozen'}_{self.protocol}_{self.dataset}_{self.number}"
+
+
+@dataclass(frozen=True)
+class Test:
+    name: str
+    """Column of the table, with the number of the split where there are several."""
+    dataset: str
+    classes: list[str]
+    items: list[Item]
+
+
+@dataclass
+class Data:
+    """The prepared manifests of a folder, read when they are first asked for."""
+
+    root: Path
+    options: Options
+    lists: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.root.is_dir():
+            raise UsageError(f"there is no folder {self.root}: --data-root holds the manifests of froster prepare")
+        self._items: dict[str, list[Item]] = {}
+
+    def path(self, dataset: str) -> Path:
+        return self.root / f"{dataset}.csv"
+
+    def there(self, dataset: str) -> bool:
+        return self.path(dataset).is_file()
+
+    def items(self, dataset: str) -> list[Item]:
+        if dataset not in self._items:
+            self._items[dataset] = list(read_items(self.path(dataset)))
+        return self._items[dataset]
+
+    def missing(self, protocols: set[Protocol]) -> list[str]:
+        """What these protocols need and the folder lacks."""
+        needed = {"base-to-novel": tuple(SHORT), "cross-dataset": ("k400", *CROSS_TESTS)}
+        names = dict.fromkeys(name for protocol in sorted(protocols) for name in needed[protocol])
+        return [name for name in names if not self.there(name)]
+
+    def splits(self, dataset: str) -> list[Split]:
+        return base_to_novel_sets(dataset, self.items(dataset), self.options, self.given(dataset))
+
+    def given(self, dataset: str) -> list[Path] | None:
+        """The lists of training videos, `LISTS/<dataset>/*`, one a training set, in the order of their names."""
+        if self.lists is None:
+            return None
+        folder = self.lists / dataset
+        found = sorted(path for path in folder.glob("*") if path.suffix in (".csv", ".txt")) if folder.is_dir() else []
+        if not found:
+            raise UsageError(f"there are no lists (.csv, .txt) in {folder}")
+        return found
+
+    def sets(self, dataset: str) -> int:
+        given = self.given(dataset) if self.there(dataset) else None
+        return len(given) if given else self.options.base_sets
+
+    @cached_property
+    def cross_tests(self) -> list[CrossSet]:
+        return cross_dataset({name: self.items(name) for name in CROSS_TESTS if self.there(name)}, self.options)
+
+    def of(self, job: Job) -> tuple[list[str], list[Item], list[Test], list[str]]:
+        """Classes and videos that a job learns, what it is tested on, and what is to be said of them."""
+        if job.protocol == "base-to-novel":
+            split, column = self.splits(job.dataset)[job.number - 1], SHORT[job.dataset]
+            tests = [
+                Test(f"{column} base", job.dataset, split.base, split.base_test),
+                Test(f"{column} novel", job.dataset, split.novel, split.novel_test),
+            ]
+            return split.base, split.train, tests, split.notes
+        tests = [Test(one.name, one.dataset, one.classes, one.items) for one in self.cross_tests]
+        notes = [
+            f"{one.name}: {len(one.items)} videos, published {one.published}"
+            for one in self.cross_tests if len(one.items) != one.published
+        ]  # fmt: skip
+        if job.cell is None:
+            return [], [], tests, notes
+        train, names = cross_training(self.items("k400"))
+        return names, train, tests, notes
+
+
+def jobs_of(table: Table, data: Data, seeds: int, everything: bool = False) -> list[Job]:
+    """The jobs of a table that the data allow; `everything`: also those that they do not."""
+    cells = dict.fromkeys(row.cell for row in table.rows if not row.quoted)
+    jobs = []
+    for cell in cells:
+        if table.protocol == "base-to-novel":
+            names = [name for name in SHORT if everything or data.there(name)]
+            jobs += [Job(cell, table.protocol, name, n) for name in names for n in numbers(cell, data.sets(name))]
+        elif everything or (any(map(data.there, CROSS_TESTS)) and (cell is None or data.there("k400"))):
+            jobs += [Job(cell, table.protocol, "k400", n) for n in numbers(cell, seeds)]
+    return jobs
+
+
+def numbers(cell: Cell | None, count: int) -> range:
+    """Frozen CLIP does not depend on training videos or seeds: it is measured once."""
+    return range(1, count + 1 if cell is not None else 2)
+
+
+def setting(job: Job, base: Recognizer, options: Options) -> tuple[Method, Preset]:
+    """FROSTER's runs take clips and mirror images as the options say, other papers' as these do."""
+    assert job.cell is not None
+    changes: dict[str, Any] = {"seed": job.number}
+    if job.cell.preset == "froster":
+        changes |= CROSS_RECIPE if job.protocol == "cross-dataset" else NOVEL_RECIPE[job.dataset]
+    else:
+        changes |= OFFICIAL_RECIPE.get((job.cell.method, job.protocol), {})
+    method, preset = job.cell.setting(base, **changes)
+    if job.cell.preset == "froster":
+        preset = dataclasses.replace(preset, sampling=options.frames_of(preset.sampling.frames, preset.sampling.rate))
+    return method, dataclasses.replace(preset, augment=options.augment(job.dataset, preset.augment))
+
+
+def texts(dataset: str, names: list[str], described: bool) -> list[str]:
+    return describe(names, read_descriptions(SENTENCES.get(dataset, dataset))) if described else names
+
+
+def run_job(job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, workers: int) -> dict[str, Any]:
+    """Train (or take frozen CLIP) and measure on every test set. Returns the record of the run."""
+    classes, items, tests, notes = data.of(job)
+    size = base.clip.config.vision.image_size
+    described = job.cell is not None and job.cell.described
+    unreadable: dict[str, int] = {}
+    if job.cell is None:
+        sampling = data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate)
+        models, views, names = {"frozen": base}, base.config.views, ["frozen"]
+    else:
+        method, preset = setting(job, base, data.options)
+        sampling, views = preset.sampling, preset.views
+        train_set = VideoDataset(items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment)
+        recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
+        work = out / "work" / job.key
+        student, trained = fine_tune(
+            base, method, job.cell.loss(method), recipe, train_set, texts(job.dataset, classes, described), work, bars,
+            job.key, preset=preset,
+        )  # fmt: skip
+        final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
+        tuned = with_weights(student, final)
+        unreadable, names = trained.unreadable, ["final", "frozen"]
+        models = {"final": tuned, "frozen": base}
+    sets = [
+        EvalSet(
+            test.name, VideoDataset(test.items, test.classes, sampling, size, views=views, train=False), test.classes,
+            texts(test.dataset, test.classes, described), [str(item.path) for item in test.items],
+        )
+        for test in tests
+    ]  # fmt: skip
+    found = dict(zip(names, measure_many([models[name] for name in names], sets, bars, job.key, workers), strict=True))
+    if job.cell is not None:
+        tuned.save(out / "models" / job.key, {"job": job.key, "notes": notes})
+        found["ensemble"] = {name: found["frozen"][name].joined(one, "logit") for name, one in found["final"].items()}
+        del found["frozen"]
+    return {
+        "job": dataclasses.asdict(job),
+        "notes": notes,
+        "unreadable_in_training": unreadable,
+        "tests": {weights: {name: summary(one) for name, one in tests.items()} for weights, tests in found.items()},
+    }
+
+
+def summary(predictions: Predictions) -> dict[str, Any]:
+    return {**predictions.summary(), "errors": [message for _, message in predictions.errors]}
+
+
+def record_of(job: Job, out: Path) -> Path:
+    return out / "runs" / f"{job.key}.json"
+
+
+def settings_of(base: Recognizer, options: Options) -> dict[str, Any]:
+    """What all records of a folder must share."""
+    return {"clip": base.clip.architecture(), "options": dataclasses.asdict(options)}
+
+
+def run_jobs(jobs: Sequence[Job], base: Recognizer, data: Data, out: Path, bars: Progress, workers: int) -> list[str]:
+    """Every job without a record. Returns what could not be done: one job's bad data do not stop the others."""
+    same = out / "runs" / "settings.json"
+    wanted = json.loads(json.dumps(settings_of(base, data.options)))
+    if same.exists() and (known := json.loads(same.read_text())) != wanted:
+        changed = [name for name in wanted["options"] if known["options"].get(name) != wanted["options"][name]]
+        words = f"other options ({', '.join(changed)})" if changed else "another CLIP"
+        raise UsageError(f"the runs in {out} were made with {words}: go on with the same, or choose another --out")
+    write_text(same, json.dumps(wanted, indent=1) + "\n")
+    missing = [job for job in jobs if not record_of(job, out).exists()]
+    bar, failed = bars.add_task("runs", total=len(missing), note=""), []
+    for job in missing:
+        bars.update(bar, note=job.key)
+        began = time.monotonic()
+        try:
+            record = run_job(job, base, data, out, bars, workers)
+        except DataError as error:
+            failed.append(f"{job.key}: {error}")
+        else:
+            record["seconds"] = round(time.monotonic() - began, 1)
+            write_text(record_of(job, out), json.dumps(record) + "\n")
+            shutil.rmtree(out / "work" / job.key, ignore_errors=True)
+        bars.update(bar, advance=1)
+    return failed
+
+
+def flops_of(job: Job, config: CLIPConfig, method_preset: tuple[Method, Preset] | None) -> float:
+    """Operations of a job, by the published numbers of videos."""
+    counts = published_clips()
+    if job.protocol == "base-to-novel":
+        known = counts["base_to_novel"][job.dataset]
+        clips = known["train"][min(job.number, len(known["train"])) - 1]
+        classes, videos = len(partition(job.dataset).base), known["base"] + known["novel"]
+    else:
+        clips, classes = K400_CLIPS, len(official_classes("k400"))
+        videos = sum(sum(numbers) for numbers in counts["cross_dataset"].values())
+    if method_preset is None:
+        return test_flops(config, Preset(), videos)
+    assert job.cell is not None
+    method, preset = method_preset
+    tests = test_flops(config, preset, videos) * 2  # the tuned network and frozen CLIP
+    return training_flops(config, job.cell, method, preset, clips, classes) + tests

@@ -1,0 +1,213 @@
+"""The pages on the paper: its numbers are those of the code, and the commands in them exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import froster
+from froster.cli import app
+from froster.commands.distance import label_set
+from froster.commands.reproduce import chosen
+from froster.distill import Distill, distill_preset
+from froster.evaluation import standard_error
+from froster.methods import METHODS
+from froster.paper.names import published_clips
+from froster.paper.protocols import Options
+from froster.paper.published import ALPHA, BETA, TABLE_1, TABLE_2, TABLE_3, TABLE_4, ZERO_INIT, Values
+from froster.paper.tables import TABLES
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {path.stem: path for path in sorted(DOCS.glob("paper/*.md"))}
+EVERY = [*PAGES.values(), DOCS / "released-code.md"]
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+PUBLISHED: dict[str, dict[str, Values]] = {
+    "table1": TABLE_1,
+    "table2": TABLE_2,
+    "table3": {
+        f"{name}{words}": row
+        for name, pair in TABLE_3.items()
+        for words, row in zip(("", " with FROSTER"), pair, strict=True)
+    },
+    "table4": TABLE_4,
+    "table5": {f"alpha = {value}": row for value, row in ALPHA.items()},
+    "table6": ZERO_INIT,
+    "table7": {f"beta = {value}": row for value, row in BETA.items()},
+    "fig1": {row.name: row.published for row in TABLES["fig1"].rows if row.published},
+}
+
+
+def text_of(page: str) -> str:
+    return PAGES[page].read_text(encoding="utf-8")
+
+
+def tables_of(text: str) -> list[list[list[str]]]:
+    """Every Markdown table of a page: its lines, the rule left out, as lists of cells."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    rows = [[[cell.strip().replace("\\*", "*") for cell in re.split(r"(?<!\\)\|", line[1:-1])] for line in b.splitlines()]
+            for b in blocks]  # fmt: skip
+    return [[table[0], *table[2:]] for table in rows]
+
+
+def code_lines(text: str) -> list[str]:
+    return re.findall(r"^    (froster .+)$", text, re.MULTILINE)
+
+
+def spans(text: str) -> list[str]:
+    """Code within the lines, what is indented or fenced left out."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", "\n".join(line for line in prose.splitlines() if not line.startswith("    ")))
+
+
+def parsed(line: str) -> tuple[str, dict[str, Any]]:
+    """The command of a line and its parameters, checked by the command line itself."""
+    _, name, *arguments = shlex.split(line.partition(" > ")[0])
+    return name, COMMANDS[name].make_context(name, arguments).params
+
+
+@pytest.mark.parametrize("page", PUBLISHED)
+def test_the_table_of_a_page_is_the_published_one(page: str) -> None:
+    head, *rows = tables_of(text_of(page).partition("## The paper's numbers")[2])[0]
+    shown = {
+        row[0]: {column: None if cell == "–" else float(cell) for column, cell in zip(head[1:], row[1:], strict=True)}
+        for row in rows
+    }
+    numbers = lambda rows: {name: {c: v for c, v in row.items() if v is not None} for name, row in rows.items()}  # noqa: E731
+    assert numbers(shown) == numbers(PUBLISHED[page])
+
+
+def test_every_table_and_figure_has_its_page() -> None:
+    assert PAGES.keys() == {"README", *chosen(["all"])}
+    linked = re.findall(r"\]\((\w+)\.md\)", text_of("README"))
+    assert PAGES.keys() - {"README"} <= set(linked)
+    for name in TABLES:
+        commands = [parsed(line) for line in code_lines(text_of(name))]
+        runs = [params for command, params in commands if command == "reproduce" and params["tables"] == [name]]
+        assert any(params["world"] for params in runs) and any(params["data_root"] for params in runs), name
+    assert {"attend", "reproduce"} <= {parsed(line)[0] for line in code_lines(text_of("fig4"))}
+    assert {"distance", "reproduce"} <= {parsed(line)[0] for line in code_lines(text_of("fig5"))}
+    prepared = [params["name"] for name, params in map(parsed, code_lines(text_of("README"))) if name == "prepare"]
+    assert sorted(prepared) == ["hmdb51", "k400", "k600", "ssv2", "ucf101"]
+
+
+@pytest.mark.parametrize("page", ["table1", "table2"])
+def test_standard_errors(page: str) -> None:
+    row = PUBLISHED[page]["FROSTER"]
+    counts = published_clips()
+    videos = {column: numbers[0] for column, numbers in counts["cross_dataset"].items()}
+    for column, dataset in (("K400", "k400"), ("HMDB", "hmdb51"), ("UCF", "ucf101"), ("SSv2", "ssv2")):
+        videos |= {f"{column} {half}": counts["base_to_novel"][dataset][half] for half in ("base", "novel")}
+    _, *shown = tables_of(text_of(page))[1]
+    assert [line[0] for line in shown] == [column for column in row if not column.endswith("HM")]
+    for column, count, printed, error in shown:
+        value = row[column]
+        assert value is not None
+        assert (count, printed) == (f"{videos[column]:,}", f"{value:.1f}")
+        assert error == f"{standard_error(value, videos[column]):.1f}"
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_commands_and_options_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    commands = code_lines(text)
+    named = None  # an option that stands alone belongs to the command named last
+    for span in spans(text):
+        first, *words = shlex.split(span.removeprefix("froster "))
+        if first in COMMANDS:
+            named = first
+        flags = [word for word in ([first, *words] if first.startswith("-") else words) if re.match(r"-{1,2}[A-Za-z]", word)]
+        known = {name for p in COMMANDS[named].params for name in (*p.opts, *p.secondary_opts)} if named else set()
+        assert set(flags) <= known, f"{span!r}: froster {named} has no such option"
+        if span.startswith("froster ") and flags:
+            commands.append(span)
+        for flag, value in zip([first, *words], words, strict=False):
+            check_choice(flag, value)
+    for line in commands:
+        name, params = parsed(line)
+        if name == "reproduce":
+            chosen(params["tables"])
+            assert params["world"] != (params["data_root"] is not None), line
+            Options(**{field.name: params[field.name] for field in dataclasses.fields(Options)})
+        elif name == "train":
+            distill_preset(params["distill"] or "none")
+        elif name == "distance":
+            assert label_set(params["first"]) and label_set(params["second"])
+
+
+def check_choice(flag: str, value: str) -> None:
+    """Raises UsageError, or fails, where an option of `train` does not take this value."""
+    if flag == "--distill":
+        distill_preset(value)
+    elif flag in ("--distance", "--level"):
+        Distill(**{flag[2:]: value})
+    elif flag == "--method":
+        assert value in METHODS
+    elif flag == "--variant":
+        assert any(value in method.variants for method in METHODS.values())
+
+
+def test_alternatives_in_the_switches_are_values_that_are_taken() -> None:
+    for table in tables_of((DOCS / "released-code.md").read_text(encoding="utf-8")):
+        for *_, switch in table[1:]:
+            for option, values in re.findall(r"`(?:train|reproduce) (--[\w-]+) [\w-]+`((?:,? (?:or )?`\w+`)+)", switch):
+                name = option[2:].replace("-", "_")
+                for value in re.findall(r"`(\w+)`", values):
+                    check_choice(option, value)
+                    if name in {field.name for field in dataclasses.fields(Options)}:
+                        Options(**{name: value})
+
+
+def test_defaults_that_the_page_on_the_released_code_states() -> None:
+    rows = [row for table in tables_of((DOCS / "released-code.md").read_text(encoding="utf-8")) for row in table[1:]]
+    assert all(len(row) == 5 for row in rows)
+    for field in dataclasses.fields(Options):
+        option = "--" + field.name.replace("_", "-")
+        stated = [row[3] for row in rows if f"reproduce {option}" in row[4]]
+        wanted = option if field.default is True else str(field.default)
+        assert stated and all(wanted in cell for cell in stated), (option, wanted)
+        (parameter,) = (p for p in COMMANDS["reproduce"].params if p.name == field.name)
+        assert parameter.default == field.default, option
+    loss = Distill()
+    for option in ("alpha", "beta_v", "beta_t", "distance", "level"):
+        wanted = getattr(loss, option)
+        stated = [row[3] for row in rows if f"train --{option.replace('_', '-')}" in row[4]]
+        words = f"{wanted:g}" if isinstance(wanted, float) else wanted
+        assert stated and all(words in cell for cell in stated), option
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", path.read_text(encoding="utf-8")):
+        there = path.parent / target if target else path
+        if (DOCS / "results").resolve() in there.resolve().parents:
+            continue
+        assert there.is_file(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_measured_values_are_where_the_pages_say() -> None:
+    for name in ("tables.md", "claims.md"):
+        assert (DOCS / "results" / name).is_file(), "the miniature's report is missing: froster reproduce all --world"
+
+
+def test_the_lines_that_draw_figure_5_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", text_of("fig5"), re.DOTALL)
+    names = label_set("ucf101")[:12]
+    for file, accuracy in (("before.json", 50.0), ("after.json", 60.0)):
+        result = {"splits": {"test": {"per_class": dict.fromkeys(names, accuracy)}}}
+        (tmp_path / file).write_text(json.dumps(result))
+    monkeypatch.chdir(tmp_path)
+    load = froster.load
+    monkeypatch.setattr(froster, "load", lambda _: load("nano", device="cpu"))
+    exec(compile(code, "docs/paper/fig5.md", "exec"), {})
+    assert (tmp_path / "gain.png").stat().st_size > 1000
