@@ -10,16 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from froster.cli import main
 from froster.clip.model import ARCHITECTURES
+from froster.experiment import student_of
 from froster.paper.cells import Cell, froster_cell
 from froster.paper.cost import frame_flops, hours, prompt_flops
 from froster.paper.names import partition, readable
 from froster.paper.protocols import Options
 from froster.paper.published import TABLE_1
-from froster.paper.real import NOVEL_RECIPE, Data, Job, jobs_of, setting
-from froster.paper.tables import TABLES, Row, Table
+from froster.paper.real import NOVEL_RECIPE, Data, Job, jobs_of, record_of, run_jobs, setting
+from froster.paper.real_figures import by_class, draw, first_run
+from froster.paper.tables import PICTURED, TABLES, Row, Table
+from froster.progress import progress
 from froster.recognizer import load
 from golden import shared
 
@@ -139,6 +143,26 @@ def test_frozen_clip_across_data_sets_needs_no_training_data(ucf: Path) -> None:
     tests = data.of(jobs[0])[2]
     assert [test.name for test in tests] == ["UCF*", "UCF 1", "UCF 2", "UCF 3"]
     assert len(tests[0].classes) == 101 and len(tests[1].items) == len(tests[0].items) / 2
+
+
+def test_figures_of_the_runs_that_are_there(ucf: Path) -> None:
+    data, out, base = Data(ucf, Options()), ucf / "out", load("nano", device="cpu")
+    for name in ("UCF 1", "UCF 2", "UCF 3"):  # one of the tests is enough
+        data.cross_tests.remove(next(test for test in data.cross_tests if test.name == name))
+    with progress(quiet=True) as bars:
+        assert run_jobs([first_run(None)], base, data, out, bars, 0) == []
+    names = ["fig1", "fig4", "fig5"]
+    assert [path.name for path in draw(names, data, base, 1, out)] == ["fig1.png"]  # nothing is trained yet
+    job = first_run(PICTURED["FROSTER"])
+    assert job.cell is not None
+    student_of(base, job.cell.setting(base)[0]).save(out / "models" / job.key)
+    record = json.loads(record_of(first_run(None), out).read_text())
+    record["tests"] = {"final": record["tests"]["frozen"]}
+    record_of(job, out).write_text(json.dumps(record))
+    found = draw(names, data, base, 1, out)
+    assert [path.name for path in found] == ["fig1.png", "fig4_ucf101.png", "fig5_FROSTER.png"]
+    assert all(Image.open(path).size[0] > 300 for path in found)
+    assert by_class(None, out) == by_class(job.cell, out) and len(by_class(None, out)["UCF*"]) == 8
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from rich.table import Table as Grid
 from froster import __version__
 from froster.commands.common import announce, load_model, spare_cores
 from froster.errors import FrosterError, UsageError, one_of
-from froster.paper.cells import Cell
 from froster.paper.cost import GPUS, UTILISATION, hours
-from froster.paper.figures import FIGURE_4, FIGURE_5, figure_1, figure_4, figure_5
+from froster.paper.figures import figure_1, figure_4, figure_5
 from froster.paper.miniature import open_world, path_of, run_all
 from froster.paper.protocols import Options
 from froster.paper.real import Data, Job, flops_of, jobs_of, record_of, run_jobs, setting
+from froster.paper.real_figures import draw
 from froster.paper.real_report import write_report as write_real_report
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
@@ -29,15 +29,12 @@ from froster.recognizer import Recognizer, load
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""
-FIGURES = ("fig4", "fig5")
-"""What is drawn beside the tables; Figure 1 is both."""
 
 
 def chosen(tables: Sequence[str]) -> list[str]:
-    known = (*TABLES, *FIGURES)
-    names = list(known) if "all" in tables else list(dict.fromkeys(tables))
+    names = list(TABLES) if "all" in tables else list(dict.fromkeys(tables))
     for name in names:
-        one_of("a table or figure", name, "all", *known)
+        one_of("a table or figure", name, "all", *TABLES)
     return names
 
 
@@ -55,12 +52,10 @@ def run_world(
 ) -> None:  # fmt: skip
     """The miniature."""
     names, part = chosen(tables), parse_shard(shard)
-    drawn: list[Cell] = [cell for cell, _ in FIGURE_5.values()] if "fig5" in names else []
-    cells = list(dict.fromkeys([*cells_of([name for name in names if name in TABLES]), *drawn]))
+    cells = cells_of(names)
     missing = sum(not path_of(cell, seed, out).exists() for cell in cells for seed in range(seeds))
     longest = missing * MINUTES_A_RUN.get(shots, 0.06 * shots) / 60
-    words = f"{len(cells)} runs x {seeds} seeds, {missing} of them missing: about {longest:.1f} hours on one core"
-    console.print(words + (f"; fig4 trains {len(FIGURE_4)} more" if "fig4" in names else ""))
+    console.print(f"{len(cells)} runs x {seeds} seeds, {missing} of them missing: about {longest:.1f} hours on one core")
     if dry_run:
         return
     base = load("nano", device="cpu")
@@ -76,7 +71,7 @@ def run_world(
         figure_1(records, out / "fig1.png")
     gains = figure_5(records, base, out) if "fig5" in names else {}
     head = f"# The programme in miniature\n\n    {command}\n\n{versions()} {records.effort()}"
-    finish(out, write_report([name for name in names if name in TABLES], records, gains, head), as_json)
+    finish(out, write_report(names, records, gains, head), as_json)
 
 
 def run_real(
@@ -86,8 +81,6 @@ def run_real(
 ) -> None:  # fmt: skip
     """The real data sets."""
     names, (index, total) = chosen(tables), parse_shard(shard)
-    drawn = [name for name in names if name not in TABLES]
-    names = [name for name in names if name in TABLES]
     one_of("--gpu", gpu, *GPUS)
     data = Data(data_root, options, lists)
     base = load_model(model, device, precision)
@@ -96,8 +89,6 @@ def run_real(
     plan = plan_of(wanted, possible, data, base, out, gpu)
     if not as_json:
         show_plan(plan, data, gpu)
-    for name in drawn:
-        console.print(f"{name}: see docs/paper/{name}.md for the command that draws it from your videos and models")
     if dry_run:
         if as_json:
             print(json.dumps(plan))
@@ -111,7 +102,8 @@ def run_real(
             threads = spare_cores() if workers is None else workers
             failed = run_jobs(possible[index::total], base, data, out, bars, threads)
     head = f"# The programme\n\n{versions()}"
-    found = write_real_report(names, data, seeds, out, head)
+    pictures = draw(names, data, base, seeds, out)
+    found = write_real_report(names, data, seeds, out, head, pictures)
     finish(out, {**found, "failed": failed}, as_json)
     for line in failed:
         console.print(f"not done: {line}")

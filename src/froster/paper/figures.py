@@ -13,18 +13,12 @@ from froster.clip.model import normalise
 from froster.insight.attention import Row, attention_strip, cls_attention
 from froster.insight.distance import ClassGain, class_gains, gain_scatter, nearest, rank_correlation, text_features
 from froster.insight.plots import Bars, accuracy_bars
-from froster.paper.cells import Cell, froster_cell
 from froster.paper.claims import verdict
 from froster.paper.miniature import TEST_SETS, World, train_cell
 from froster.paper.report import Records
-from froster.paper.tables import OFFICIAL
+from froster.paper.tables import OFFICIAL, PICTURED
 from froster.recognizer import Recognizer
 from froster.world.sets import SETS
-
-ALONE = Cell("vclip", "step1", "froster", "image")
-"""VCLIP tuned by itself: text frozen, plain labels, no distillation."""
-FIGURE_5 = {"VCLIP alone": (ALONE, "plain"), "FROSTER": (froster_cell(variant="step1"), "described")}
-FIGURE_4 = {"VCLIP alone": ALONE, "FROSTER": froster_cell(variant="step1")}
 
 
 def figure_1(records: Records, path: Path) -> Path | None:
@@ -56,7 +50,8 @@ def figure_5(records: Records, base: Recognizer, folder: Path) -> dict[str, Any]
     similar = nearest(names, text_features(base, names), training, text_features(base, training))
     assert similar is not None
     found: dict[str, Any] = {}
-    for network, (cell, labels) in FIGURE_5.items():
+    for network, cell in PICTURED.items():
+        labels = "described" if cell.described else "plain"
         seeds = records.by_class(cell, f"final, {labels}")
         before = records.by_class(None, f"frozen, {labels}")
         if not seeds or not before:
@@ -79,7 +74,7 @@ def mean_gains(seeds: Sequence[Sequence[ClassGain]]) -> list[ClassGain]:
 
 def figure_4(world: World, folder: Path, bars: Progress) -> list[Path]:
     """What [CLS] looks at in the last block: one test video of each set, frozen CLIP above two tuned networks."""
-    networks = {"frozen": world.base, **{name: train_cell(cell, 0, world, bars) for name, cell in FIGURE_4.items()}}
+    networks = {"frozen": world.base, **{name: train_cell(cell, 0, world, bars) for name, cell in PICTURED.items()}}
     paths = []
     for name, clips in world.tests.items():
         sample = clips[0]

@@ -100,7 +100,7 @@ def notes_of(names: list[str], data: Data, out: Path) -> list[str]:
     return list(said)
 
 
-def write_report(names: list[str], data: Data, seeds: int, out: Path, head: str) -> dict[str, Any]:
+def write_report(names: list[str], data: Data, seeds: int, out: Path, head: str, pictures: list[Path]) -> dict[str, Any]:
     """Writes `tables.md` and `tables.json`; returns what the JSON holds."""
     found = {name: [row_data(row, TABLES[name], data, seeds, out) for row in TABLES[name].rows] for name in names}
     notes = notes_of(names, data, out)
@@ -110,7 +110,10 @@ def write_report(names: list[str], data: Data, seeds: int, out: Path, head: str)
     )
     pages = [table_markdown(name, rows) for name, rows in found.items()]
     said = ["## How it was done", "", *(f"- {note}" for note in notes), ""]
-    write_text(out / "tables.md", "\n".join([head, "", legend, NOISE, "", *pages, *said]))
-    result = {"tables": found, "noise": REPRODUCTION_NOISE, "notes": notes}
+    shown = [f"![{path.stem}]({path.name})\n" for path in pictures]
+    write_text(out / "tables.md", "\n".join([head, "", legend, NOISE, "", *pages, *shown, *said]))
+    result = {
+        "tables": found, "noise": REPRODUCTION_NOISE, "notes": notes, "pictures": [path.name for path in pictures],
+    }  # fmt: skip
     write_text(out / "tables.json", json.dumps(result, indent=1) + "\n")
     return result

@@ -136,6 +136,18 @@ def ensembles() -> tuple[Row, ...]:
     return (*rows, Row("FROSTER", froster_cell(variant="step1"), TABLE_2["FROSTER"]))
 
 
+ALONE = Cell("vclip", "step1", "froster", "image")
+"""VCLIP tuned by itself: text frozen, plain labels, no distillation."""
+PICTURED = {"VCLIP alone": ALONE, "FROSTER": froster_cell(variant="step1")}
+"""The networks of Figures 4 and 5, beside frozen CLIP."""
+
+
+def pictured() -> tuple[Row, ...]:
+    published = {"VCLIP alone": TABLE_3["VCLIP"][0], "FROSTER": TABLE_2["FROSTER"]}
+    frozen = Row("Frozen CLIP", None, TABLE_2["Frozen CLIP"], "frozen")
+    return (frozen, *(Row(name, cell, published[name]) for name, cell in PICTURED.items()))
+
+
 TABLES: dict[str, Table] = {
     "table1": Table("Base-to-novel", "base-to-novel", tuple(row_of(name, row) for name, row in TABLE_1.items())),
     "table2": Table("Cross-dataset", "cross-dataset", tuple(row_of(name, row) for name, row in TABLE_2.items())),
@@ -145,6 +157,8 @@ TABLES: dict[str, Table] = {
     "table6": Table("Initialisation of W2", "cross-dataset", zero_init()),
     "table7": Table("Weight beta of the distillation", "cross-dataset", betas()),
     "fig1": Table("Outputs summed with frozen CLIP's", "cross-dataset", ensembles()),
+    "fig4": Table("The networks whose attention is drawn", "cross-dataset", pictured()),
+    "fig5": Table("The networks whose gain by class is drawn", "cross-dataset", pictured()),
 }
 
 
