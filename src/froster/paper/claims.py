@@ -113,6 +113,23 @@ def claims() -> list[Claim]:
     return found
 
 
+def afterthoughts() -> list[Claim]:
+    """What was asked once the first seed had been looked at, to understand it: hints, not tests."""
+    plain, text = "final, plain", "final, described"
+    distilled, alone = grid("vclip", "both", False, "residual"), grid("vclip", "both", False, "none")
+    return [
+        Claim("FROSTER with plain labels beats frozen CLIP", (distilled, plain), (None, "frozen, plain"), CROSS),
+        Claim("FROSTER with plain labels beats Open-VCLIP", (distilled, plain), (OFFICIAL["Open-VCLIP"], plain), ("hm",)),
+        Claim("FROSTER with plain labels beats ViFi-CLIP", (distilled, plain), (OFFICIAL["ViFi-CLIP"], plain), ("hm",)),
+        Claim("FROSTER, trained with sentences, is better asked with plain labels", (FROSTER, plain), (FROSTER, text), CROSS),
+        Claim("FROSTER gains on base", (FROSTER, text), (None, "frozen, described"), ("base",)),
+        Claim("FROSTER with plain labels gains on base", (distilled, plain), (None, "frozen, plain"), ("base",)),
+        Claim("distilled VCLIP keeps more of novel than undistilled", (distilled, plain), (alone, plain), ("novel",)),
+        Claim("distilled VCLIP learns more of base than undistilled", (distilled, plain), (alone, plain), ("base",)),
+        Claim("VCLIP summed with frozen CLIP beats distilled VCLIP", (alone, "ensemble, plain"), (distilled, plain), CROSS),
+    ]
+
+
 def judge(claim: Claim, better: Sequence[Mapping[str, float]], worse: Sequence[Mapping[str, float]]) -> Verdict:
     """Scores by seed of both runs, in the same order of seeds."""
     mean = lambda scores: statistics.fmean(scores[name] for name in claim.measure)  # noqa: E731

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from froster.errors import DataError
-from froster.paper.names import DATASETS, TEST_SPLIT, classes, official
+from froster.paper.names import DATASETS, TEST_SPLIT, classes, official, partition
 from froster.paper.tree import split_of, split_word, stem
 from froster.text.prompts import parse_json, read_utf8
 
@@ -47,12 +47,13 @@ def read_annotations(dataset: str, folder: Path) -> Annotations:
     read, or a class that the data set does not have.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; --annotations needs the folder of the annotation files of {dataset}")
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; --annotations needs the folder of the annotation files of {dataset}")
     expected, reader = _OFFICIAL[dataset]
     found = reader(dataset, folder) or _lists(dataset, folder)
     if found is None:
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
-        raise DataError(f"{folder}: no annotations of {dataset}; expected {expected}, found {there}")
+        raise DataError(f"{folder}: no annotations of {dataset}; expected {expected}, found {there}{_lists_below(dataset, folder)}")
     if not found.clips:
         raise DataError(f"{folder}: the annotations ({found.layout}) list no clips")
     return _each_once(found)
@@ -60,19 +61,21 @@ def read_annotations(dataset: str, folder: Path) -> Annotations:
 
 def from_folders(dataset: str, files: Iterable[str]) -> Annotations:
     """Without annotations: `train/<class>/<file>`, with val and test alike; `files` are paths below the videos' folder."""
-    files = list(files)
-    clips = []
+    clips, left = [], []
     for path in files:
         label, split = official(dataset, Path(path).parent.name), split_of(path)
         if label and split:
             clips.append(Clip(path, label, (split,), (stem(path),)))
+        else:
+            left.append(path)
     if not clips:
         raise DataError(
             f"{dataset}: no annotations were given, and the videos do not lie in folders such as train/{classes(dataset)[0]}"
+            f"{f', but as {left[0]}' if left else ''}; pass --annotations, or as --videos the folder above train and val"
         )
     found = Annotations("split and class folders", clips)
-    if left := len(files) - len(clips):
-        found.notes.append(f"{left} videos are left out: their folders name no split and class")
+    if left:
+        found.notes.append(f"{len(left)} videos are left out: their folders name no split and class, such as {left[0]}")
     return found
 
 
@@ -169,6 +172,12 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
     lists = [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".txt") and path.stem in _LISTS]
     for path in sorted(lists, key=lambda path: list(_LISTS).index(path.stem)):
         word, half = _LISTS[path.stem]
+        if dataset == "hmdb51" and word == "train" and len({label for _, label in list_rows(path)}) > len(partition(dataset).base):
+            # So do the lists of the released hmdb_split folders: their train.csv has the 1,666 clips that split leaves out.
+            raise DataError(
+                f"{path}: holds classes of both halves, so it is no base-to-novel list, and the published protocols train on "
+                f"no other of {dataset}; pass the official testTrainMulti_7030_splits, or the folder B2N_hmdb of the release"
+            )
         names = _list_names(path, half)
         for number, (video, label) in enumerate(list_rows(path), 1):
             if label not in names:
@@ -177,6 +186,14 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
             split = word if word == "train" else TEST_SPLIT[dataset]
             clips.append(Clip(video, known, (split,), (stem(video),)))
     return Annotations("lists of FROSTER, Open-VCLIP or ViFi-CLIP", clips) if lists else None
+
+
+def _lists_below(dataset: str, folder: Path) -> str:
+    """Says which folders below hold such lists, those that may be of the data set if there are any."""
+    below = sorted({path.parent for word in _LISTS for end in ("csv", "txt") for path in _files(folder, f"{word}.{end}")})
+    own = [path for path in below if dataset[:3] in path.name.lower()] or below
+    names = ", ".join(str(path.relative_to(folder)) for path in own[:5])
+    return f"; lists lie below it, so pass one of the folders {names}" if names else ""
 
 
 def list_rows(path: Path) -> Iterator[tuple[str, str]]:

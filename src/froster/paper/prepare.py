@@ -18,10 +18,10 @@ from typing import Any
 from rich.progress import Progress
 
 from froster.errors import DataError, UsageError
-from froster.files import cannot_write, write_text
+from froster.files import cannot_write, exclusive, write_text
 from froster.paper.check import Check, check_files
 from froster.paper.datasets import Annotations, Clip, from_folders, read_annotations
-from froster.paper.names import classes, partition, readable, unseen_k600
+from froster.paper.names import classes, official, partition, readable, unseen_k600
 from froster.paper.tree import Tree
 
 SPAN_SECONDS = 8 * 16 / 30
@@ -58,20 +58,35 @@ def prepare(
     """Write the manifest `out` and, beside it, a list for each category and a summary, which is returned.
 
     Each check is kept in `<out>.checks.jsonl` as soon as it is done; `resume` takes over those whose file has not changed.
-    Raises UsageError where `out` or its checks exist and `resume` is not given, DataError where not one video is found.
+    Raises UsageError where `out` or its checks exist and `resume` is not given, or while another process writes them;
+    DataError where not one video is found, or those of one class folder alone.
     """
     classes(dataset)
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out must be a .csv file, not {out}")
+    lock = out.with_name(f".{out.name}.lock")
+    with exclusive(lock, f"another prepare is writing {out}: wait until it ends, or choose another --out"):
+        return _prepare(dataset, videos, annotations, out, workers, resume, bars)
+
+
+def _prepare(
+    dataset: str, videos: Path, annotations: Path | None, out: Path, workers: int, resume: bool, bars: Progress
+) -> dict[str, Any]:
     done = beside(out, "checks.jsonl")
     if not resume and (out.exists() or done.exists()):
         raise UsageError(f"{out} has been prepared, in part at least: --resume goes on and keeps what was checked")
     tree = Tree(videos, dataset)
+    if not tree.files:
+        unpacked = _archives(tree) or f"--videos needs the folder of the videos of {dataset}"
+        raise DataError(f"{videos}: no videos in this folder or below; {unpacked}")
     found = read_annotations(dataset, annotations) if annotations else from_folders(dataset, tree.files)
     placed = [Placed(clip, tree.find(clip.files, clip.label, clip.splits[0])) for clip in found.clips]
     files = list(dict.fromkeys(item.path for item in placed if item.path))
     if not files:
         raise DataError(_nothing(tree, found))
+    own = videos.resolve().name
+    if {item.clip.label for item in placed if item.path} == {official(dataset, own)}:
+        raise DataError(f"{videos}: the videos of one class alone ({own}); --videos needs the folder above, with all classes")
     checks = read_journal(done, videos) if resume else {}
     todo = [path for path in files if path not in checks]
     bar = bars.add_task("check", total=len(files), completed=len(files) - len(todo), note="")
@@ -176,12 +191,18 @@ def summary(
     rows: Sequence[Placed],
     lists: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
+    listed, missing = (
+        Counter(item.clip.splits[0] or "unused" for item in items)
+        for items in (placed, [item for item in placed if item.path is None])
+    )
     there = {item.clip.label for item in rows}
     unlisted = len(tree.files) - len({item.path for item in placed if item.path})
     notes = list(found.notes)
-    if tree.archives:
-        more = f" and {len(tree.archives) - 1} more" if len(tree.archives) > 1 else ""
-        notes.append(f"archives that were not extracted: {tree.archives[0]}{more}")
+    if missing and tree.archives:
+        notes.append(f"{missing.total()} clips are missing, and {_archives(tree)}, then run again with --resume")
+    for split in listed:
+        if missing[split] == listed[split] and not missing == listed:
+            notes.append(f"no video of {split} is here; if --videos is the folder of one split, pass the folder above it")
     return {
         "dataset": dataset,
         "layout": found.layout,
@@ -189,7 +210,7 @@ def summary(
         "videos": len(rows),
         "splits": dict(Counter(item.clip.splits[0] or "unused" for item in rows)),
         "counts": {name: len(entries) for name, entries in lists.items()},
-        "missing_by_split": dict(Counter(item.clip.splits[0] or "unused" for item in placed if item.path is None)),
+        "missing_by_split": dict(missing),
         "unlisted": unlisted,
         "classes_without_videos": [name for name in classes(dataset) if name not in there],
         "notes": notes,
@@ -228,10 +249,16 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _nothing(tree: Tree, found: Annotations) -> str:
-    held = f"{len(tree.files)} videos, such as {tree.files[0]}" if tree.files else "no videos"
-    if tree.archives:
-        held += f", and {len(tree.archives)} archives that were not extracted, such as {tree.archives[0]}"
+    unpacked = _archives(tree) or "are --videos and --annotations of the same data set?"
     return (
-        f"{tree.root}: none of the {len(found.clips)} clips of the annotations is here, such as {found.clips[0].name}; "
-        f"the folder holds {held}"
+        f"{tree.root}: none of the {len(found.clips)} clips of the annotations is here; expected files such as "
+        f"{found.clips[0].name}, found {len(tree.files)} videos such as {tree.files[0]}; {unpacked}"
     )
+
+
+def _archives(tree: Tree) -> str:
+    """What to do about them, if there are any."""
+    count = len(tree.archives)
+    if count == 1:
+        return f"there is 1 archive not extracted, {tree.archives[0]}: extract it"
+    return f"there are {count} archives not extracted, such as {tree.archives[0]}: extract them" if count else ""

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from froster.errors import DataError, UsageError, one_of
 from froster.evaluation import harmonic_mean, over_splits
 from froster.paper.datasets import list_rows
@@ -24,7 +22,7 @@ from froster.paper.tree import stem
 from froster.splits import Split, few_shots
 from froster.video.augment import FROSTER_AUGMENT, Augment
 from froster.video.manifest import Item
-from froster.video.sampling import Sampling, Start, Timing
+from froster.video.sampling import Sampling
 
 SWAPPED = (("sword", "sword_exercise"), ("kick", "kick_ball"))
 """HMDB51 classes whose names stand in each other's place in the released base-to-novel label files."""
@@ -58,9 +56,7 @@ class Options:
 
     def frames_of(self, frames: int = 8, rate: int = 16) -> Sampling:
         """How clips are taken from the videos, in training and in the test."""
-        if self.sampling == "dense" and self.clamp == "even":
-            return EvenSampling("dense", frames, rate)
-        return Sampling(self.sampling, frames, rate)
+        return Sampling(self.sampling, frames, rate, clamp=self.clamp)
 
     def augment(self, dataset: str, augment: Augment = FROSTER_AUGMENT) -> Augment:
         """A method's augmentation, without the mirror image where it must not be."""
@@ -86,16 +82,6 @@ class Options:
             full = {"released": "training and test videos of split 1 (as released)", "all": "all videos of the data set"}
             said.append(f"HMDB*: {full[self.hmdb_full]}")
         return said
-
-
-class EvenSampling(Sampling):
-    """Dense sampling without the released code's clamp, the same for every container."""
-
-    def _dense(self, timing: Timing, cut_start: Start, whole_start: Start) -> list[int]:
-        length = min(self.rate * self.frames / self.target_fps * timing.fps, timing.num_frames)
-        start = whole_start(timing.num_frames - length)
-        last = timing.num_frames - 1
-        return torch.linspace(start, start + length - 1, self.frames).clamp(0, last).long().tolist()
 
 
 @dataclass(frozen=True)

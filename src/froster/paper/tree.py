@@ -12,7 +12,8 @@ from froster.errors import DataError
 from froster.paper.names import classes, key
 from froster.video.reader import VIDEO_SUFFIXES
 
-_ARCHIVES = (".rar", ".zip", ".tar", ".tgz", ".gz", ".7z")
+_ARCHIVES = re.compile(r"\.(rar|zip|tar|tgz|gz|bz2|xz|zst|7z|[rz]\d\d)(\.\d+|\.part\w*)?$|^20bn-something-something-v2-\d\d$")
+"""Also the parts of one; those of SSv2 have no suffix."""
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 _WHOLE = {"training": "train", "testing": "test"}
 """Only as a whole name: there is a class "training dog"."""
@@ -22,6 +23,9 @@ class Tree:
     """An index of all videos below `root`, whatever the folders between. Paths are relative, with slashes, and sorted."""
 
     def __init__(self, root: Path, dataset: str) -> None:
+        if root.is_file():
+            hint = "extract it and pass the folder" if _ARCHIVES.search(root.name.lower()) else "pass the folder of the videos"
+            raise DataError(f"{root}: a file; --videos needs a folder: {hint}")
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; --videos needs the folder of the videos of {dataset}")
         self.root = root
@@ -48,7 +52,7 @@ class Tree:
             below[:] = [name for name in below if not name.startswith(".")]
             for name in files:
                 path = Path(os.path.relpath(os.path.join(folder, name), self.root)).as_posix()
-                if name.lower().endswith(_ARCHIVES):
+                if _ARCHIVES.search(name.lower()):
                     self.archives.append(path)
                 elif os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("."):
                     self.files.append(path)
