@@ -339,6 +339,9 @@ def test_options_that_do_not_exist_are_refused(run, folder: Path, tmp_path: Path
     for option in ("--distance", "--level", "--preset", "--variant"):
         one_line(run(*train, option, "foo"), 2, option.strip("-"), "'foo'")
     one_line(run(*train, "--device", "foo"), 2, "foo")
+    one_line(run(*train, "--sampling", "dense", "--clamp", "foo"), 2, "clamp", "'foo'")
+    one_line(run(*train, "--clamp", "even"), 2, "clamp", "dense")
+    one_line(run("evaluate", "--model", "nano", "--data", folder, "--clamp", "even"), 2, "clamp", "dense")
     one_line(run(*train, "--novel-column", "Zone"), 2, "no column 'Zone'")
     assert not (tmp_path / "run").exists()
 

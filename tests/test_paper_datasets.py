@@ -161,7 +161,7 @@ def test_split_and_class_folders(tmp_path: Path) -> None:
     assert [(clip.label, clip.splits[0]) for clip in found.clips] == [
         ("air drumming", "train"), ("abseiling", "val"), ("abseiling", "test"),
     ]  # fmt: skip
-    assert "1 videos are left out" in found.notes[0]
+    assert found.notes == ["1 videos are left out: their folders name no split and class, such as val_256/d.mp4"]
     with pytest.raises(DataError, match="no annotations were given"):
         from_folders("k400", ["abseiling/a.mp4"])
 
@@ -197,6 +197,27 @@ def test_lists_of_the_repositories(tmp_path: Path) -> None:
     write(whole / "test.csv", "YoYo/a.avi,7")
     with pytest.raises(DataError, match="label 7"):
         read_annotations("ucf101", whole)
+
+
+def test_the_released_repository_as_a_whole(tmp_path: Path) -> None:
+    """Its root is answered with the folders to take; a split's train.csv, which lists what no split uses, is refused."""
+    hmdb = names.classes("hmdb51")
+    for folder in ("B2N_hmdb", "B2N_ucf101", "hmdb_split1"):
+        write(tmp_path / "zs_label_db" / folder / "test.csv", f"{hmdb[0]}/a.avi,0")
+    write(tmp_path / "label_rephrase" / "hmdb_rephrased_classes.json", json.dumps(dict(enumerate(hmdb))))
+    with pytest.raises(DataError, match=r"lists lie below it, .*the folders zs_label_db/B2N_hmdb, zs_label_db/hmdb_split1$"):
+        read_annotations("hmdb51", tmp_path)
+    with pytest.raises(DataError, match=r"expected trainlist01.*pass one of the folders zs_label_db/B2N_ucf101$"):
+        read_annotations("ucf101", tmp_path)
+    split = tmp_path / "zs_label_db" / "hmdb_split1"
+    write(split / "train.csv", *(f"{name}/{name}_1.avi,{number}" for number, name in enumerate(hmdb)))
+    for labels in (None, {str(number): name for number, name in enumerate(hmdb)}):
+        if labels:
+            write(split / "labels.json", json.dumps(labels))
+        with pytest.raises(DataError, match=r"train.csv: 51 classes, though .* 26 base classes.*testTrainMulti_7030_splits"):
+            read_annotations("hmdb51", split)
+    (split / "train.csv").unlink()
+    assert read_annotations("hmdb51", split).clips[0].splits == ("test",)
 
 
 def test_wrong_annotations_are_said(tmp_path: Path) -> None:

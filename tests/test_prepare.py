@@ -281,6 +281,32 @@ def test_a_second_run_needs_resume_and_takes_what_has_come(many: Path) -> None:
     assert not (many / "m.missing.csv").exists(), "a list of an earlier run must not stay"
 
 
+HOLD = """
+import sys, pathlib, froster.files
+with froster.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_two_at_once_are_refused(many: Path) -> None:
+    """The lock is held while another process writes, and a file that a kill left behind locks nothing."""
+    pytest.importorskip("fcntl")
+    lock = many / ".m.csv.lock"
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        for resume in (False, True):
+            with pytest.raises(UsageError, match=r"another prepare is writing .*m.csv: wait until it ends, or choose another"):
+                run("ucf101", many / "videos", many / "lists", many / "m.csv", resume=resume)
+        assert not (many / "m.csv").exists() and not (many / "m.checks.jsonl").exists()
+        assert run("ucf101", many / "videos", many / "lists", many / "other.csv")["videos"] == 40
+        other.kill()
+    assert lock.exists(), "a killed process cannot have tidied up"
+    assert run("ucf101", many / "videos", many / "lists", many / "m.csv")["videos"] == 40
+    assert not lock.exists()
+
+
 def test_a_process_that_dies_or_hangs_costs_one_file(many: Path) -> None:
     files = [f"Archery/v_Archery_g{i:02d}_c01.avi" for i in range(6)]
     checks = []
@@ -308,16 +334,81 @@ def test_what_cannot_be_prepared_is_said(spoilt: Path) -> None:
         run("ucf", videos, lists, out)
     with pytest.raises(UsageError, match=r"\.csv"):
         run("ucf101", videos, lists, spoilt / "m.txt")
-    with pytest.raises(DataError, match="no annotations were given"):
+    with pytest.raises(DataError, match=r"no annotations were given.*but as Archery/v_Arch.*pass --annotations, or"):
         run("ucf101", videos, None, out)
     archives = spoilt / "archives"
     write(archives / "Archery.rar", "")
-    with pytest.raises(DataError, match=r"none of the 13 clips.*no videos, and 1 archives that were not extracted"):
+    with pytest.raises(DataError, match=r"no videos in this.*there is 1 archive not extracted, Archery.rar: extract it"):
         run("ucf101", archives, lists, out)
+    write(archives / "Archery.zip.001", "")
+    put(ucf_clips(1)[0], archives / "wave" / "x.avi")
+    with pytest.raises(DataError, match=r"none of the 13 clips.*found 1 videos such as wave/x.avi; there are 2 archives not"):
+        run("ucf101", archives, lists, out)
+    with pytest.raises(DataError, match="of the same data set"):
+        run("ucf101", archives / "wave", lists, out)
+    (archives / "empty").mkdir()
+    with pytest.raises(DataError, match="no videos in this folder or below; --videos needs the folder of the videos of ucf101"):
+        run("ucf101", archives / "empty", lists, out)
+    with pytest.raises(DataError, match="a file; --videos needs a folder: extract it"):
+        run("ucf101", archives / "Archery.rar", lists, out)
+    with pytest.raises(DataError, match="a file, not a folder; --annotations needs the folder"):
+        run("ucf101", videos, lists / "trainlist01.txt", out)
     write(archives / "Archery" / "v_Archery_g01_c01.avi", "no video")
     with pytest.raises(DataError, match="not one of 1 files can be read"):
         run("ucf101", archives, lists, out)
     assert not out.exists()
+
+
+def test_a_tree_in_the_wrong_place(tmp_path: Path) -> None:
+    """From a folder above all is found; the folder of one class is refused, that of one split is commented on."""
+    names = [f"{name}/v_{name}_g0{n}_c01.avi" for name in ("Archery", "PullUps") for n in (1, 8)]
+    for clip, name in zip(ucf_clips(4), names, strict=True):
+        put(clip, tmp_path / "above" / "UCF-101" / name)
+    lists = ucf_lists(tmp_path / "lists", names, [names[::2]] * 3)
+    write(tmp_path / "above" / "UCF101.rar", "")
+    report = run("ucf101", tmp_path / "above", lists, tmp_path / "m.csv")
+    assert (report["videos"], report["counts"]["mislabelled"]) == (4, 0)
+    assert report["notes"] == [], "an archive that lies beside all of its files is no news"
+    with pytest.raises(DataError, match=r"the videos of one class alone \(PullUps\).*the folder above"):
+        run("ucf101", tmp_path / "above" / "UCF-101" / "PullUps", lists, tmp_path / "one.csv")
+    assert not (tmp_path / "one.csv").exists()
+
+    for clip, name, place in zip(ucf_clips(3), "ABC", ("train/abseiling", "train/archery", "val/archery"), strict=True):
+        put(clip, tmp_path / "k400" / place / f"{name}_000001_000011.mp4")
+    kinetics_csv(tmp_path / "csv" / "train.csv", "abseiling,A,1,11,train", "archery,B,1,11,train")
+    kinetics_csv(tmp_path / "csv" / "val.csv", "archery,C,1,11,val")
+    report = run("k400", tmp_path / "k400" / "train", tmp_path / "csv", tmp_path / "k.csv")
+    assert report["notes"] == ["no video of val is here; if --videos is the folder of one split, pass the folder above it"]
+    with pytest.raises(DataError, match="the folder above train and val"):
+        run("k400", tmp_path / "k400" / "train", None, tmp_path / "none.csv")
+
+
+def test_archives_that_were_not_extracted(tmp_path: Path) -> None:
+    names = [f"{name}/v_{name}_g0{n}_c01.avi" for name in ("Archery", "PullUps", "Typing") for n in (1, 8)]
+    for clip, name in zip(ucf_clips(3), names[:3], strict=True):
+        put(clip, tmp_path / "v" / name)
+    for archive in ("PullUps.zip", "Typing.tar.gz", "20bn-something-something-v2-07", "part2.r00"):
+        write(tmp_path / "v" / archive, "")
+    report = run("ucf101", tmp_path / "v", ucf_lists(tmp_path / "l", names, [names[::2]] * 3), tmp_path / "m.csv")
+    assert report["notes"] == [
+        "3 clips are missing, and there are 4 archives not extracted, such as 20bn-something-something-v2-07: extract them, "
+        "then run again with --resume"
+    ]
+
+
+def test_class_folders_spelt_differently(tmp_path: Path) -> None:
+    names = [f"{name}/v_{name}_g0{n}_c01.avi" for name in ("ApplyEyeMakeup", "YoYo", "BasketballDunk") for n in (1, 8)]
+    respelt = ("apply_eye_makeup", "Apply Eye Makeup", "yo yo", "YOYO", "Basketball-Dunk", "basketballdunk")
+    for clip, name, folder in zip(ucf_clips(6), names, respelt, strict=True):
+        put(clip, tmp_path / "v" / folder / Path(name).name.replace("_", " " if folder == "YOYO" else "_").lower())
+    report = run("ucf101", tmp_path / "v", ucf_lists(tmp_path / "l", names, [names[::2]] * 3), tmp_path / "m.csv")
+    assert (report["videos"], report["counts"]["missing"], report["counts"]["mislabelled"]) == (6, 0, 0)
+    assert {item.label for item in read_items(tmp_path / "m.csv")} == {"Apply Eye Makeup", "Yoyo", "Basketball Dunk"}
+    for clip, place in zip(ucf_clips(3), ("train/Air-Drumming", "val/ABSEILING", "val/abselling"), strict=True):
+        put(clip, tmp_path / "k" / place / "x.mp4")
+    report = run("k400", tmp_path / "k", None, tmp_path / "k.csv")
+    assert {item.label for item in read_items(tmp_path / "k.csv")} == {"air drumming", "abseiling"}
+    assert report["notes"] == ["1 videos are left out: their folders name no split and class, such as val/abselling/x.mp4"]
 
 
 def test_the_command(spoilt: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

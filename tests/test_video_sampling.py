@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from froster.errors import UsageError
+from froster.recognizer import ModelConfig
 from froster.video.reader import Video
 from froster.video.sampling import Sampling, Timing
 from video_files import make_video, shared
 
 DENSE = Sampling("dense")
+EVEN = Sampling("dense", clamp="even")
 
 
 def timing_of(case: dict) -> Timing:
@@ -60,6 +62,23 @@ def test_dense_in_numbers():
     assert DENSE.view_indices(mp4, 3)[2] == [126, 144, 162, 180, 198, 216, 234, 237]
     webm = Timing([round(number * 1000 / 30) for number in range(300)], 30.0)
     assert DENSE.view_indices(webm, 3)[2] == [172, 190, 208, 226, 244, 262, 280, 299]
+
+
+def test_an_even_clamp_is_the_same_in_every_container():
+    for timing in (Timing(range(0, 300 * 512, 512), 30.0, 300, 300 * 512), Timing(range(300), 30.0)):
+        assert [view[0] for view in EVEN.view_indices(timing, 3)] == [0, 86, 172]
+        assert EVEN.view_indices(timing, 3)[2] == [172, 190, 208, 226, 244, 262, 280, 299]
+    short = Timing(range(90), 30.0, 90, 90)
+    assert EVEN.view_indices(short, 3) == [[0, 12, 25, 38, 50, 63, 76, 89]] * 3
+    assert EVEN.train_indices(short, random.Random(0)) == EVEN.view_indices(short, 1)[0]
+
+
+def test_a_model_remembers_its_clamp():
+    """Configurations from before there was one have none: they were released."""
+    saved = json.loads(json.dumps(ModelConfig(sampling=EVEN).to_dict()))
+    assert ModelConfig.from_dict(saved).sampling == EVEN
+    del saved["sampling"]["clamp"]
+    assert ModelConfig.from_dict(saved).sampling == DENSE
 
 
 def test_dense_draws_its_start_once():
@@ -111,10 +130,11 @@ def test_a_short_video_repeats_frames():
     claimed=st.integers(0, 500),
     duration=st.one_of(st.none(), st.integers(0, 10**7)),
     kind=st.sampled_from(["dense", "uniform"]),
+    clamp=st.sampled_from(["released", "even"]),
     seed=st.integers(0, 100),
 )
-def test_every_index_exists(count, fps, frames, rate, views, claimed, duration, kind, seed):
-    sampling = Sampling(kind, frames, rate)
+def test_every_index_exists(count, fps, frames, rate, views, claimed, duration, kind, clamp, seed):
+    sampling = Sampling(kind, frames, rate, clamp=clamp)
     timing = Timing(range(0, 512 * count, 512), fps, claimed, duration)
     clips = [*sampling.view_indices(timing, views), sampling.train_indices(timing, random.Random(seed))]
     assert len(clips) == views + 1
@@ -127,6 +147,11 @@ def test_every_index_exists(count, fps, frames, rate, views, claimed, duration, 
 def test_a_wrong_sampling_is_refused():
     with pytest.raises(UsageError, match="expected 'dense' or 'uniform'"):
         Sampling("random")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="clamp must be released or even"):
+        Sampling("dense", clamp="odd")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="clamp belongs to dense sampling"):
+        EVEN.changed(kind="uniform", clamp="even")
+    assert EVEN.changed(kind="uniform").kind == "uniform"
     with pytest.raises(UsageError, match="above zero"):
         Sampling("uniform", frames=0)
     with pytest.raises(UsageError, match="not in 0"):

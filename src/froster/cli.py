@@ -143,6 +143,7 @@ def train(
     shots: Annotated[int | None, typer.Option(help="Training videos a class; default: all.", min=1)] = None,
     holdout: Annotated[float, typer.Option(help="Share of videos kept for the test if there is no split.", min=0, max=0.9)] = 0.2,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.", min=1)] = None,
+    average_from: Annotated[int | None, typer.Option(help="First epoch of the final mean of the weights.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips a step, over all processes.", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate of pretrained weights.")] = None,
     new_scale: Annotated[float | None, typer.Option(help="Rate of new weights, as a multiple of --lr.")] = None,
@@ -153,7 +154,7 @@ def train(
     flip: Annotated[bool, typer.Option(help="Mirror half of the training clips (not for left/right classes).")] = True,
     seed: Annotated[int, typer.Option(help="Order, templates, crops and projectors.")] = 0,
     workers: WorkersOption = None,
-    keep: Annotated[int, typer.Option(help="Checkpoints kept; 0 keeps one for every epoch.", min=0)] = 1,
+    keep: Annotated[int, typer.Option(help="Checkpoints kept; 0: every epoch's (for blend --epochs).", min=0)] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
     where: WhereOption = None,
     root: RootOption = None,
@@ -202,6 +203,41 @@ def evaluate(
     Example: froster evaluate --data videos/ --model runs/first
     """
     from froster.commands.evaluate import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
+def blend(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of froster train.")],
+    data: Annotated[Path | None, typer.Option(help="The run's data, if it lies elsewhere now.")] = None,
+    root: RootOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of model, numbers and picture; default: RUN/blend.")] = None,
+    epochs: Annotated[
+        str | None, typer.Option(help="A-B: tuned is the mean of these epochs' checkpoints; default: the run's own mean.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="Ratios measured, evenly from 0 (tuned) to 1 (CLIP).")] = 11,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="On held-out base videos, never on novel ones: one-se (the largest ratio within one standard error of "
+            "the best accuracy) or best."
+        ),
+    ] = "one-se",
+    ratio: Annotated[float | None, typer.Option(help="Take this share of CLIP; measure and choose nothing.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The CLIP of the run, if it lies elsewhere now.")] = None,
+    workers: WorkersOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Mix a run's weights with CLIP's: base, novel and HM over the ratio; a ratio chosen on held-out base videos.
+
+    Example: froster blend runs/first --epochs 2-6
+    """
+    from froster.commands.blend import run
 
     given: dict[str, Any] = dict(locals())
     given.pop("run")

@@ -249,8 +249,15 @@ def penalty_of(
 
 def fingerprint(model: Recognizer) -> str:
     """Tells the starting weights of one run from those of another, and the type they are computed in."""
-    sums = [float(tensor.double().abs().sum()) for tensor in cpu_state(model.clip).values()]
-    return hashlib.sha256(repr((sums, str(model.dtype))).encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{weights_digest(model)} {model.dtype}".encode()).hexdigest()[:16]
+
+
+def weights_digest(model: Recognizer) -> str:
+    """Of the CLIP's very bytes: a sum over a large weight would depend on the number of threads."""
+    digest = hashlib.sha256()
+    for tensor in cpu_state(model.clip).values():
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def with_weights(student: Recognizer, state: State, config: ModelConfig | None = None) -> Recognizer:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from froster.errors import FrosterError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def cannot_write(path: Path, error: Exception) -> FrosterError:
@@ -75,6 +81,54 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def absolute(path: str | Path | None) -> str | None:
+    """The whole path, for a file that another command will read from another folder."""
+    return None if path is None else str(Path(path).absolute())
+
+
+@contextmanager
+def exclusive(path: Path, taken: str) -> Iterator[None]:
+    """Holds the lock file `path`. Raises UsageError, which says `taken`, while another process holds it.
+
+    The lock is the system's and ends with the process, however that ends; a file that is left behind locks nothing.
+    Where the system or the file system has no such locks, nothing is locked.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path)
+    except BlockingIOError:
+        raise UsageError(taken) from None
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _locked(path: Path) -> int:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
+            # The last holder may have removed the file after we opened it: then others lock a new one of that name.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file)):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
 
 
 def flush(path: Path) -> None:

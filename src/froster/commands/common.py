@@ -20,6 +20,7 @@ def load_model(
     precision: str,
     *,
     sampling: str | None = None,
+    clamp: str | None = None,
     frames: int | None = None,
     views: int | None = None,
 ) -> Recognizer:
@@ -28,10 +29,11 @@ def load_model(
         raise UsageError(f"--precision must be auto, float32 or bfloat16, not {precision!r}")
     kind: Precision = precision  # type: ignore[assignment]
     model = load(source or DEFAULT_MODEL, device=device, precision=kind)
-    changes: dict[str, Any] = {name: value for name, value in (("kind", sampling), ("frames", frames)) if value is not None}
+    asked = {"kind": sampling, "clamp": clamp, "frames": frames}
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     model.config = dataclasses.replace(
         model.config,
-        sampling=dataclasses.replace(model.config.sampling, **changes),
+        sampling=model.config.sampling.changed(**changes),
         views=views or model.config.views,
     )
     return model

@@ -28,6 +28,7 @@ def run(
     split: Sequence[str] | None,
     views: int | None,
     sampling: str | None,
+    clamp: str | None,
     batch_size: int,
     workers: int | None,
     out: Path | None,
@@ -47,7 +48,7 @@ def run(
     classes = read_labels(labels_file) if labels_file else sorted({item.label for item in items})
     check_labels(classes)
     texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes
-    recognizer = load_model(model, device, precision, sampling=sampling, views=views)
+    recognizer = load_model(model, device, precision, sampling=sampling, clamp=clamp, views=views)
     size, config = recognizer.clip.config.vision.image_size, recognizer.config
     datasets = {
         name: VideoDataset(part, classes, config.sampling, size, views=config.views, train=False)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,14 @@ from froster.commands.train_report import write_report
 from froster.distributed import process_group
 from froster.errors import UsageError
 from froster.evaluation import Space
-from froster.experiment import EvalSet, Row, fine_tune, halfway, measure_many, with_weights
-from froster.files import claim_folder, write_text
+from froster.experiment import EvalSet, Row, fine_tune, halfway, measure_many, weights_digest, with_weights
+from froster.files import absolute, claim_folder, write_text
 from froster.loggers import open_logger
 from froster.methods import method_from_dict
 from froster.progress import console, output, progress
 from froster.recipe import Preset, Recipe
-from froster.recognizer import Recognizer
+from froster.recognizer import DEFAULT_MODEL, ModelConfig, Recognizer
+from froster.runs import Source, digest
 from froster.splits import Split, split
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import read_labels
@@ -65,11 +64,13 @@ def run(
     shots: int | None,
     holdout: float,
     epochs: int | None,
+    average_from: int | None,
     batch_size: int | None,
     lr: float | None,
     new_scale: float | None,
     frames: int | None,
     sampling: str | None,
+    clamp: str | None,
     views: int | None,
     flip: bool,
     seed: int,
@@ -105,9 +106,13 @@ def run(
         plan = make_plan(
             base, network, preset, distill, parts.base,
             loss=chosen(alpha=alpha, beta_v=beta_v, beta_t=beta_t, distance=distance, level=level),
-            recipe=chosen(epochs=epochs, batch_size=batch_size, lr=lr, new_scale=new_scale, tune=tune),
-            sampling=chosen(kind=sampling, frames=frames), views=views, flip=flip,
+            recipe=chosen(
+                epochs=epochs, average_from=average_from, batch_size=batch_size, lr=lr, new_scale=new_scale, tune=tune
+            ),
+            sampling=chosen(kind=sampling, clamp=clamp, frames=frames), views=views, flip=flip,
         )  # fmt: skip
+        if average_from is not None and average_from > plan.preset.recipe.epochs:
+            raise UsageError(f"--average-from {average_from} comes after the last epoch, {plan.preset.recipe.epochs}")
         recipe = dataclasses.replace(
             plan.preset.recipe, seed=seed, workers=workers, keep=keep, precision=base.precision
         )
@@ -135,7 +140,18 @@ def run(
             states = final_weights(base, student, trained)
             rows = measure_all(base, student, states, sets, bars, workers, truncate)
             best = with_weights(student, next(iter(states.values())))
-            finish(out, base, best, trained, parts, recipe, plan, rows, as_json)
+            source = Source(
+                model=whereabouts(model or DEFAULT_MODEL), weights=weights_digest(base), data=str(absolute(data)),
+                root=absolute(root), labels_json=absolute(labels_json), where=parse_where(where),
+                descriptions=whereabouts(descriptions) if descriptions else None, truncate=truncate, holdout=holdout,
+                shots=shots, split_seed=split_seed, training=digest(parts.train),
+            )  # fmt: skip
+            finish(out, base, best, trained, parts, recipe, plan, rows, source, as_json)
+
+
+def whereabouts(name: str | Path) -> str:
+    """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
+    return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
@@ -188,11 +204,13 @@ def dataset(
     )
 
 
-def eval_sets(model: Recognizer, preset: Preset, parts: Split, sentences: dict[str, str]) -> list[EvalSet]:
+def eval_sets(
+    model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
+) -> list[EvalSet]:
     """Base and novel test videos, each against its own classes."""
     return [
         EvalSet(
-            name, dataset(model, preset.sampling, items, classes, views=preset.views), classes,
+            name, dataset(model, setting.sampling, items, classes, views=setting.views), classes,
             describe(classes, sentences), [str(item.path) for item in items],
         )
         for name, items, classes in (("base", parts.base_test, parts.base), ("novel", parts.novel_test, parts.novel))
@@ -244,6 +262,7 @@ def finish(
     recipe: Recipe,
     plan: Plan,
     rows: list[Row],
+    source: Source,
     as_json: bool,
 ) -> None:
     report = {
@@ -259,6 +278,7 @@ def finish(
         "distill": dataclasses.asdict(plan.loss),
         "augment": dataclasses.asdict(plan.preset.augment),
         "trained_weights": plan.trained,
+        "source": dataclasses.asdict(source),
     }
     tuned.save(out / "model", report)
     with_weights(tuned, trained.last).save(out / "last", report)
@@ -291,9 +311,3 @@ def show(out: Path, rows: list[Row], trained: Trained) -> None:
         for _, message in predictions.errors:
             console.print(f"unreadable, scored wrong: {message}")
     console.print(f"model: {out / 'model'}   report: {out / 'report.html'}")
-
-
-def digest(items: Sequence[Item]) -> str:
-    """Identifies the training data: a resumed run must have the same."""
-    text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]

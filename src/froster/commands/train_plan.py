@@ -54,7 +54,7 @@ def make_plan(
     setting = dataclasses.replace(
         setting,
         recipe=dataclasses.replace(setting.recipe, **recipe),
-        sampling=dataclasses.replace(setting.sampling, **sampling),
+        sampling=setting.sampling.changed(**sampling),
         views=views or setting.views,
         augment=setting.augment if flip else dataclasses.replace(setting.augment, flip=False),
     )

@@ -53,7 +53,8 @@ def read_annotations(dataset: str, folder: Path) -> Annotations:
     found = reader(dataset, folder) or _lists(dataset, folder)
     if found is None:
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
-        raise DataError(f"{folder}: no annotations of {dataset}; expected {expected}, found {there}{_lists_below(dataset, folder)}")
+        below = _lists_below(dataset, folder)
+        raise DataError(f"{folder}: no annotations of {dataset}; expected {expected}, found {there}{below}")
     if not found.clips:
         raise DataError(f"{folder}: the annotations ({found.layout}) list no clips")
     return _each_once(found)
@@ -172,12 +173,8 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
     lists = [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".txt") and path.stem in _LISTS]
     for path in sorted(lists, key=lambda path: list(_LISTS).index(path.stem)):
         word, half = _LISTS[path.stem]
-        if dataset == "hmdb51" and word == "train" and len({label for _, label in list_rows(path)}) > len(partition(dataset).base):
-            # So do the lists of the released hmdb_split folders: their train.csv has the 1,666 clips that split leaves out.
-            raise DataError(
-                f"{path}: holds classes of both halves, so it is no base-to-novel list, and the published protocols train on "
-                f"no other of {dataset}; pass the official testTrainMulti_7030_splits, or the folder B2N_hmdb of the release"
-            )
+        if dataset == "hmdb51" and word == "train":
+            _of_base_classes(path)
         names = _list_names(path, half)
         for number, (video, label) in enumerate(list_rows(path), 1):
             if label not in names:
@@ -188,9 +185,20 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
     return Annotations("lists of FROSTER, Open-VCLIP or ViFi-CLIP", clips) if lists else None
 
 
+def _of_base_classes(path: Path) -> None:
+    """Refuses a training list of all of HMDB51's classes. No published protocol trains on one, and those of the released
+    hmdb_split folders hold the 1,666 clips that the split leaves out, not the ones it trains on."""
+    found, base = len({label for _, label in list_rows(path)}), len(partition("hmdb51").base)
+    if found > base:
+        raise DataError(
+            f"{path}: {found} classes, though training lists of hmdb51 have its {base} base classes (in the released "
+            f"hmdb_split folders they list what the split leaves out); pass the official testTrainMulti_7030_splits, or B2N_hmdb"
+        )
+
+
 def _lists_below(dataset: str, folder: Path) -> str:
     """Says which folders below hold such lists, those that may be of the data set if there are any."""
-    below = sorted({path.parent for word in _LISTS for end in ("csv", "txt") for path in _files(folder, f"{word}.{end}")})
+    below = sorted({path.parent for end in ("csv", "txt") for path in _files(folder, f"*.{end}") if path.stem in _LISTS})
     own = [path for path in below if dataset[:3] in path.name.lower()] or below
     names = ", ".join(str(path.relative_to(folder)) for path in own[:5])
     return f"; lists lie below it, so pass one of the folders {names}" if names else ""

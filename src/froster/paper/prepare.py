@@ -201,7 +201,7 @@ def summary(
     if missing and tree.archives:
         notes.append(f"{missing.total()} clips are missing, and {_archives(tree)}, then run again with --resume")
     for split in listed:
-        if missing[split] == listed[split] and not missing == listed:
+        if split != "unused" and missing[split] == listed[split]:
             notes.append(f"no video of {split} is here; if --videos is the folder of one split, pass the folder above it")
     return {
         "dataset": dataset,

@@ -3,15 +3,18 @@
 Pure functions on numbers: a video is known here only by its `Timing`.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from froster.errors import UsageError
+from froster.errors import UsageError, one_of
 
 Start = Callable[[float], float]
 "from the room for a clip's start, in frames, to the start that is taken"
@@ -42,7 +45,8 @@ class Sampling:
     `dense` is what the released code of FROSTER does: one stretch of about `frames * rate / target_fps` seconds. It
     depends on the container: where the length is stated (mp4, avi) the stretch is cut out by time stamps before it is
     sampled, so that its last step is short and the end of the video is never seen in a test; elsewhere (mkv, webm)
-    steps are even and the last view ends with the video.
+    steps are even and the last view ends with the video. With `clamp` "even" every video is taken as the latter are,
+    and one that is shorter than the stretch is spread over the clip in place of repeating its last frame.
 
     `uniform` is what the paper says: the whole video in `frames` equal segments and one frame of each.
     """
@@ -55,6 +59,8 @@ class Sampling:
     "dense only: step between frames, counted at `target_fps`"
     target_fps: float = 30.0
     "dense only: the rate in frames per second that `rate` refers to"
+    clamp: Literal["released", "even"] = "released"
+    "dense only: 'released': as the released code does; 'even': even steps in every container"
 
     def __post_init__(self) -> None:
         if self.kind not in ("dense", "uniform"):
@@ -62,6 +68,14 @@ class Sampling:
         if self.frames < 1 or self.rate < 1 or not self.target_fps > 0:
             found = f"{self.frames}, {self.rate}, {self.target_fps}"
             raise UsageError(f"sampling needs frames, rate and target_fps above zero, not {found}")
+        one_of("clamp", self.clamp, "released", "even")
+
+    def changed(self, **changes: Any) -> Sampling:
+        """The same with what was asked for. Raises UsageError where a clamp is asked for that would do nothing."""
+        sampling = dataclasses.replace(self, **changes)
+        if "clamp" in changes and sampling.kind != "dense":
+            raise UsageError("clamp belongs to dense sampling, and this is uniform: ask for dense too, or leave clamp out")
+        return sampling
 
     def train_indices(self, timing: Timing, rng: random.Random) -> list[int]:
         """A random clip: `frames` indices. `dense` draws one number, `uniform` one for each segment."""
@@ -102,7 +116,9 @@ class Sampling:
         The reference's floating-point operations are kept in its order: their truncations decide indices.
         """
         length = self.rate * self.frames / self.target_fps * timing.fps
-        kept = self._cut(timing, cut_start)
+        if self.clamp == "even":
+            length = min(length, timing.num_frames)
+        kept = [] if self.clamp == "even" else self._cut(timing, cut_start)
         if kept:
             start = 0.0
         else:

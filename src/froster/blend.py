@@ -1,0 +1,115 @@
+"""The straight line in weight space from a tuned network to CLIP: measured point by point, and one point chosen.
+
+W(r) = r * CLIP + (1 - r) * tuned. The ratio r counts as in Open-VCLIP, which takes 0.5; WiSE-FT (Wortsman et al., CVPR
+2022) and PAINT (Ilharco et al., NeurIPS 2022) write alpha = 1 - r. `docs/blend.md` has the rule and its reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from froster.checkpoint import State
+from froster.evaluation import Predictions, Scorer, evaluate, standard_error
+from froster.experiment import EvalSet
+from froster.recognizer import Recognizer
+from froster.splits import TEST_WORDS, VALIDATION_WORDS
+from froster.video.dataset import Item
+from froster.weights import towards
+
+Rule = Literal["one-se", "best"]
+
+
+class Line:
+    """All networks W(r) in the memory of one: `student`'s weights are set anew for every ratio.
+
+    Ratio 1 has CLIP's weights in the student's network, which may still read videos in its own way (VCLIP's frames see
+    their neighbours).
+    """
+
+    def __init__(self, base: Recognizer, student: Recognizer, tuned: State):
+        self.student = student
+        self.start = {f"clip.{name}": tensor for name, tensor in base.clip.state_dict().items()}
+        self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}
+
+    def move_to(self, ratio: float) -> Recognizer:
+        state = towards(self.start, self.tuned, ratio, self.student.config.method.output_layers)
+        self.student.model.load_state_dict(state)
+        return self.student
+
+
+class PointScorer(Scorer):
+    """Scores with the weights of one point of a line."""
+
+    def __init__(self, line: Line, ratio: float, texts: Sequence[str], truncate: bool):
+        student = line.move_to(ratio)
+        with torch.no_grad():  # not `class_embeddings`, which remembers those of the ratio before
+            classes = student.model.classes(student.prompts(texts, truncate))
+        super().__init__(student.model, classes, student.dtype, student.config.fusion)
+        self.line, self.ratio = line, ratio
+
+    def __call__(self, views: Tensor) -> Tensor:
+        self.line.move_to(self.ratio)
+        return super().__call__(views)
+
+
+def measure_line(
+    base: Recognizer, line: Line, ratios: Sequence[float], sets: Sequence[EvalSet], bars: Progress, workers: int = 0,
+    truncate: bool = False,
+) -> tuple[dict[str, Predictions], list[dict[str, Predictions]]]:  # fmt: skip
+    """Frozen CLIP, and the network at each ratio, on every set; a video is decoded once for all of them."""
+    bar = bars.add_task(f"evaluate {len(ratios)} ratios", total=sum(len(s.dataset) for s in sets), note="")  # type: ignore[arg-type, misc]
+    frozen: dict[str, Predictions] = {}
+    points: list[dict[str, Predictions]] = [{} for _ in ratios]
+    for s in sets:
+        texts = s.texts or s.classes
+        bars.update(bar, note=f"{s.name}: class texts")
+        scorers: list[Scorer] = [Scorer(base.model, base.class_embeddings(texts, truncate), base.dtype, base.config.fusion)]
+        scorers += [PointScorer(line, ratio, texts, truncate) for ratio in ratios]
+        bars.update(bar, note=s.name)
+        frozen[s.name], *found = evaluate(
+            scorers, s.dataset, s.classes, names=s.videos, workers=workers, on_videos=lambda n: bars.update(bar, advance=n)
+        )
+        for point, predictions in zip(points, found, strict=True):
+            point[s.name] = predictions
+    bars.update(bar, note="")
+    return frozen, points
+
+
+def choose(ratios: Sequence[float], accuracies: Sequence[float], videos: int, rule: Rule) -> float:
+    """The ratio that `accuracies` (per cent of `videos` held-out base videos) speak for.
+
+    `best`: of the highest accuracy. `one-se`: the largest, nearest to CLIP, whose accuracy is at most one standard error
+    of the best one below it. Of equal ratios the larger is taken in both.
+    """
+    best = max(accuracies)
+    floor = best - (standard_error(best, videos) if rule == "one-se" else 0.0)
+    return max(ratio for ratio, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= floor)
+
+
+def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
+    """Videos of base classes in a validation split that neither trains nor tests: there is a test split beside it."""
+    words = [(item.split or "").lower() for item in items]
+    if not TEST_WORDS & set(words):
+        return []
+    return [item for item, word in zip(items, words, strict=True) if word in VALIDATION_WORDS and item.label in base]
+
+
+def choosing_half(items: Sequence[Item]) -> Tensor:
+    """(N,) bools: which half of the held-out base videos chooses; the other half is reported.
+
+    Class by class, every second video in the order of a hash of its name; so no seed, machine or novel video matters.
+    """
+    order = sorted(range(len(items)), key=lambda i: (items[i].label, hashed(items[i]), str(items[i].path)))
+    chooses = torch.zeros(len(items), dtype=torch.bool)
+    chooses[torch.tensor(order[::2], dtype=torch.long)] = True
+    return chooses
+
+
+def hashed(item: Item) -> str:
+    return hashlib.sha256(f"{item.label}/{item.path.name}".encode(errors="surrogateescape")).hexdigest()
