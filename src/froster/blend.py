@@ -38,6 +38,7 @@ class Line:
         self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}
 
     def move_to(self, ratio: float) -> Recognizer:
+        """The student, now with the weights W(ratio)."""
         state = towards(self.start, self.tuned, ratio, self.student.config.method.output_layers)
         self.student.model.load_state_dict(state)
         return self.student
