@@ -13,19 +13,21 @@ import torch
 from rich.table import Table as Grid
 
 from froster import __version__
+from froster.clip.model import ARCHITECTURES, CLIP, blank
 from froster.commands.common import announce, load_model, spare_cores
-from froster.errors import FrosterError, UsageError, one_of
+from froster.errors import CheckpointError, FrosterError, UsageError, one_of
+from froster.methods import Frozen
 from froster.paper.cost import GPUS, UTILISATION, hours
 from froster.paper.figures import figure_1, figure_4, figure_5
 from froster.paper.miniature import open_world, path_of, run_all
 from froster.paper.protocols import Options
-from froster.paper.real import Data, Job, flops_of, jobs_of, record_of, run_jobs, setting
+from froster.paper.real import Data, Job, check_settings, flops_of, is_done, jobs_of, run_jobs, setting
 from froster.paper.real_figures import draw
 from froster.paper.real_report import write_report as write_real_report
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
 from froster.progress import console, output, progress
-from froster.recognizer import Recognizer, load
+from froster.recognizer import ModelConfig, Recognizer, load
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""
@@ -83,7 +85,7 @@ def run_real(
     names, (index, total) = chosen(tables), parse_shard(shard)
     one_of("--gpu", gpu, *GPUS)
     data = Data(data_root, options, lists)
-    base = load_model(model, device, precision)
+    base = sketch() if dry_run and model is None else load_model(model, device, precision)
     wanted = {name: jobs_of(TABLES[name], data, seeds, everything=True) for name in names}
     possible = unique(job for name in names for job in jobs_of(TABLES[name], data, seeds))
     plan = plan_of(wanted, possible, data, base, out, gpu)
@@ -95,6 +97,7 @@ def run_real(
         return
     if not possible and not report:
         raise UsageError(f"none of the needed manifests is in {data_root}; it lacks {', '.join(plan['missing'])}")
+    check_settings(base, data, out)
     failed = []
     if not report:
         announce(base, model)
@@ -111,6 +114,15 @@ def run_real(
         raise FrosterError(f"{len(failed)} of {len(possible)} runs could not be done; the others are in the tables")
 
 
+def sketch() -> Recognizer:
+    """The default CLIP without its weights: enough to plan with, and there is nothing to download."""
+    with blank():
+        model = Frozen().build(CLIP(ARCHITECTURES["ViT-B/16"]))
+    return Recognizer(
+        model, CheckpointError("a sketch has no vocabulary"), ModelConfig(), device=torch.device("meta"), precision="float32"
+    )  # fmt: skip
+
+
 def unique(jobs: Any) -> list[Job]:
     return list(dict.fromkeys(jobs))
 
@@ -122,7 +134,7 @@ def plan_of(
     config = base.clip.config
     every = unique(job for jobs in wanted.values() for job in jobs)
     cost = {job: flops_of(job, config, setting(job, base, data.options) if job.cell else None) for job in every}
-    todo = [job for job in possible if not record_of(job, out).exists()]
+    todo = [job for job in possible if not is_done(job, data, out)]
     tables = {}
     for name, jobs in wanted.items():
         flops = sum(cost[job] for job in jobs)

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 from rich.progress import Progress
 
 from froster.clip.model import CLIPConfig
-from froster.errors import DataError, UsageError
-from froster.evaluation import Predictions
-from froster.experiment import EvalSet, fine_tune, halfway, measure_many, with_weights
+from froster.errors import DataError, FrosterError, UsageError
+from froster.evaluation import Predictions, Scorer, evaluate
+from froster.experiment import fine_tune, halfway, weights_digest, with_weights
 from froster.files import write_text
 from froster.methods import Method
 from froster.paper.cells import Cell
@@ -37,7 +37,7 @@ from froster.paper.protocols import (
 )  # fmt: skip
 from froster.paper.tables import Protocol, Table
 from froster.recipe import Preset
-from froster.recognizer import Recognizer
+from froster.recognizer import Recognizer, load
 from froster.splits import Split
 from froster.text.descriptions import describe, read_descriptions
 from froster.video.dataset import Item, VideoDataset, read_items
@@ -193,46 +193,58 @@ def texts(dataset: str, names: list[str], described: bool) -> list[str]:
 
 
 def run_job(job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, workers: int) -> dict[str, Any]:
-    """Train (or take frozen CLIP) and measure on every test set. Returns the record of the run."""
+    """Train (or take frozen CLIP, or what an earlier call trained) and measure on every test set: the record of the run."""
     classes, items, tests, notes = data.of(job)
     size = base.clip.config.vision.image_size
-    described = job.cell is not None and job.cell.described
     unreadable: dict[str, int] = {}
-    if job.cell is None:
-        sampling = data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate)
-        models, views, names = {"frozen": base}, base.config.views, ["frozen"]
-    else:
+    models = {"frozen": base}
+    sampling, views = data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate), base.config.views
+    if job.cell is not None:
         method, preset = setting(job, base, data.options)
         sampling, views = preset.sampling, preset.views
-        train_set = VideoDataset(items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment)
-        recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
-        work = out / "work" / job.key
-        student, trained = fine_tune(
-            base, method, job.cell.loss(method), recipe, train_set, texts(job.dataset, classes, described), work, bars,
-            job.key, preset=preset,
-        )  # fmt: skip
-        final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
-        tuned = with_weights(student, final)
-        unreadable, names = trained.unreadable, ["final", "frozen"]
-        models = {"final": tuned, "frozen": base}
-    sets = [
-        EvalSet(
-            test.name, VideoDataset(test.items, test.classes, sampling, size, views=views, train=False), test.classes,
-            texts(test.dataset, test.classes, described), [str(item.path) for item in test.items],
-        )
-        for test in tests
-    ]  # fmt: skip
-    found = dict(zip(names, measure_many([models[name] for name in names], sets, bars, job.key, workers), strict=True))
-    if job.cell is not None:
-        tuned.save(out / "models" / job.key, {"job": job.key, "notes": notes})
-        found["ensemble"] = {name: found["frozen"][name].joined(one, "logit") for name, one in found["final"].items()}
-        del found["frozen"]
-    return {
-        "job": dataclasses.asdict(job),
-        "notes": notes,
-        "unreadable_in_training": unreadable,
-        "tests": {weights: {name: summary(one) for name, one in tests.items()} for weights, tests in found.items()},
-    }
+        saved = out / "models" / job.key
+        if not saved.is_dir():
+            train_set = VideoDataset(items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment)
+            recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
+            student, trained = fine_tune(
+                base, method, job.cell.loss(method), recipe, train_set, texts(job.dataset, classes, job.cell.described),
+                out / "work" / job.key, bars, job.key, preset=preset,
+            )  # fmt: skip
+            final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
+            unreadable = trained.unreadable
+            report = {"job": job.key, "notes": notes, "unreadable_in_training": unreadable}
+            with_weights(student, final).save(saved, report)
+        models["final"] = load(saved, device=str(base.device), precision=base.precision)
+    bar = bars.add_task(f"evaluate {job.key}", total=sum(len(test.items) for test in tests), note="")
+    found: dict[str, dict[str, Any]] = {}
+    for test in tests:
+        videos = VideoDataset(test.items, test.classes, sampling, size, views=views, train=False)
+        for kind, predictions in scored(test, videos, models, workers, lambda n: bars.update(bar, advance=n)).items():
+            found.setdefault(kind, {})[test.name] = summary(predictions)
+    return {"job": dataclasses.asdict(job), "notes": notes, "unreadable_in_training": unreadable, "tests": found}
+
+
+def scored(
+    test: Test, videos: VideoDataset, models: dict[str, Recognizer], workers: int, on_videos: Callable[[int], None]
+) -> dict[str, Predictions]:
+    """ "final, plain" -> predictions, and so on for all weights, their sum with frozen CLIP, and both kinds of labels, from
+    one decode. Raises DataError where not one video can be read."""
+    asked = {kind: texts(test.dataset, test.classes, kind == "described") for kind in ("plain", "described")}
+    kinds = [(weights, labels) for weights in models for labels in asked]
+    scorers = [
+        Scorer(m.model, m.class_embeddings(asked[labels]), m.dtype, m.config.fusion)
+        for m, labels in ((models[weights], labels) for weights, labels in kinds)
+    ]
+    names = [str(item.path) for item in test.items]
+    each = evaluate(scorers, videos, test.classes, names=names, workers=workers, on_videos=on_videos)
+    found = {f"{weights}, {labels}": one for (weights, labels), one in zip(kinds, each, strict=True)}
+    errors = each[0].errors
+    if len(errors) == len(test.items):
+        raise DataError(f"{test.name}: none of its {len(errors)} videos can be read; the first: {errors[0][1]}")
+    if "final" in models:
+        for labels in asked:
+            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].joined(found[f"final, {labels}"], "logit")
+    return found
 
 
 def summary(predictions: Predictions) -> dict[str, Any]:
@@ -243,28 +255,44 @@ def record_of(job: Job, out: Path) -> Path:
     return out / "runs" / f"{job.key}.json"
 
 
-def settings_of(base: Recognizer, options: Options) -> dict[str, Any]:
-    """What all records of a folder must share."""
-    return {"clip": base.clip.architecture(), "options": dataclasses.asdict(options)}
+def check_settings(base: Recognizer, data: Data, out: Path) -> None:
+    """All records of a folder share the CLIP and the options. Raises UsageError where these are others."""
+    wanted = {
+        "clip": weights_digest(base), "lists": str(data.lists) if data.lists else None,
+        **dataclasses.asdict(data.options),
+    }  # fmt: skip
+    path = out / "runs" / "settings.json"
+    if path.exists():
+        known = json.loads(path.read_text())
+        if changed := [name for name in wanted if known.get(name) != wanted[name]]:
+            raise UsageError(
+                f"the runs in {out} were made with another {', '.join(changed)}: go on with the same, or choose another --out"
+            )
+    else:
+        write_text(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def is_done(job: Job, data: Data, out: Path) -> bool:
+    """There is a record, and it has every test that the data allow: a data set may have been prepared since."""
+    path = record_of(job, out)
+    if not path.exists():
+        return False
+    if job.protocol == "base-to-novel":
+        return True
+    tests = next(iter(json.loads(path.read_text())["tests"].values()))
+    return all(test.name in tests for test in data.cross_tests)
 
 
 def run_jobs(jobs: Sequence[Job], base: Recognizer, data: Data, out: Path, bars: Progress, workers: int) -> list[str]:
-    """Every job without a record. Returns what could not be done: one job's bad data do not stop the others."""
-    same = out / "runs" / "settings.json"
-    wanted = json.loads(json.dumps(settings_of(base, data.options)))
-    if same.exists() and (known := json.loads(same.read_text())) != wanted:
-        changed = [name for name in wanted["options"] if known["options"].get(name) != wanted["options"][name]]
-        words = f"other options ({', '.join(changed)})" if changed else "another CLIP"
-        raise UsageError(f"the runs in {out} were made with {words}: go on with the same, or choose another --out")
-    write_text(same, json.dumps(wanted, indent=1) + "\n")
-    missing = [job for job in jobs if not record_of(job, out).exists()]
+    """Every job that is not done. Returns what could not be done: one job's failure does not stop the others."""
+    missing = [job for job in jobs if not is_done(job, data, out)]
     bar, failed = bars.add_task("runs", total=len(missing), note=""), []
     for job in missing:
         bars.update(bar, note=job.key)
         began = time.monotonic()
         try:
             record = run_job(job, base, data, out, bars, workers)
-        except DataError as error:
+        except FrosterError as error:
             failed.append(f"{job.key}: {error}")
         else:
             record["seconds"] = round(time.monotonic() - began, 1)

@@ -74,11 +74,12 @@ def figure_5(base: Recognizer, out: Path) -> list[Path]:
     """Gain of each test class over frozen CLIP by the similarity of its name to the nearest of K400's."""
     training = [readable(name) for name in classes("k400")]
     features = text_features(base, training)
-    before = by_class(None, out)
     paths = []
     for network, cell in PICTURED.items():
+        labels = "described" if cell.described else "plain"
         points: list[ClassGain] = []
-        for test, after in by_class(cell, out).items():
+        before = by_class(None, f"frozen, {labels}", out)
+        for test, after in by_class(cell, f"final, {labels}", out).items():
             if test.rstrip("123 ") in COLUMNS and test in before:
                 names = list(after)
                 similar = nearest(names, text_features(base, names), training, features)
@@ -89,10 +90,10 @@ def figure_5(base: Recognizer, out: Path) -> list[Path]:
     return paths
 
 
-def by_class(cell: Cell | None, out: Path) -> dict[str, dict[str, float]]:
+def by_class(cell: Cell | None, kind: str, out: Path) -> dict[str, dict[str, float]]:
     """Test set -> class -> accuracy, of the first run."""
     path = record_of(first_run(cell), out)
     if not path.exists():
         return {}
-    tests = json.loads(path.read_text())["tests"]["frozen" if cell is None else "final"]
+    tests = json.loads(path.read_text())["tests"][kind]
     return {name: test["per_class"] for name, test in tests.items()}

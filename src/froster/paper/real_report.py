@@ -10,6 +10,7 @@ from froster.evaluation import harmonic_mean, over_splits
 from froster.files import write_text
 from froster.paper.published import REPRODUCTION_NOISE
 from froster.paper.real import SHORT, Data, Job, numbers, record_of
+from froster.paper.report import kind_of
 from froster.paper.tables import TABLES, Row, Table
 
 NOISE = (
@@ -18,12 +19,12 @@ NOISE = (
 )
 
 
-def tests_of(job: Job, weights: str, out: Path) -> dict[str, float]:
-    """Test set -> top-1 of a run that is there; else empty."""
+def tests_of(job: Job, kind: str, out: Path) -> dict[str, float]:
+    """Test set -> top-1 of a run that is there, for a kind of weights and labels ("final, plain"); else empty."""
     path = record_of(job, out)
     if not path.exists():
         return {}
-    found = json.loads(path.read_text())["tests"].get(weights, {})
+    found = json.loads(path.read_text())["tests"].get(kind, {})
     return {name: test["top1"] for name, test in found.items()}
 
 
@@ -35,7 +36,7 @@ def ours(row: Row, table: Table, data: Data, seeds: int, out: Path) -> tuple[dic
         means, spreads = {}, {}
         for dataset, column in SHORT.items():
             jobs = [Job(row.cell, table.protocol, dataset, n) for n in numbers(row.cell, data.sets(dataset))]
-            runs = [found for job in jobs if (found := tests_of(job, row.weights, out))]
+            runs = [found for job in jobs if (found := tests_of(job, kind_of(row), out))]
             if not runs:
                 continue
             for half in ("base", "novel"):
@@ -44,7 +45,7 @@ def ours(row: Row, table: Table, data: Data, seeds: int, out: Path) -> tuple[dic
             means[f"{column} HM"] = harmonic_mean(means[f"{column} base"], means[f"{column} novel"])
         return means, spreads
     jobs = [Job(row.cell, table.protocol, "k400", n) for n in numbers(row.cell, seeds)]
-    runs = [found for job in jobs if (found := tests_of(job, row.weights, out))]
+    runs = [found for job in jobs if (found := tests_of(job, kind_of(row), out))]
     columns: dict[str, list[float]] = {}
     for run in runs:
         for name, top1 in run.items():
