@@ -48,7 +48,10 @@ def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> N
         close(found.sum(-1), torch.ones(T, 2, n))
         v = layer.block.attn.project(layer.x)[2]
         values = layer.block.keys_values(v, v, T)[1]
-        close((found @ values).transpose(1, 2).flatten(2), real[layer.block.attn.out_proj])
+        made = (found @ values).transpose(1, 2).flatten(2)
+        used = real[layer.block.attn.out_proj]  # of a last block perhaps the class token alone
+        assert used.shape[1] == n or (used.shape[1] == 1 and layer is seen[-1])
+        close(made[:, : used.shape[1]], used)
     assert not any("attend" in vars(block) for block in blocks_of(model))
     close(model.encode_frames(frames), plain, atol=0, rtol=0)
 
@@ -173,7 +176,7 @@ def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: P
     assert len(result.json["seconds"]) == 8
     assert frozen["patches"] == nano["patches"] != mine["patches"]
     assert np.shape(mine["patches"]) == (8, 5, 5)
-    assert (frozen["shares"]["padding"], nano["shares"]["padding"]) == (0, 0)
+    assert max(frozen["shares"]["padding"], nano["shares"]["padding"]) < 1e-5  # 1 less a sum of float32
     assert mine["shares"]["padding"] > 0
     picture = np.asarray(Image.open(out).convert("RGB")).astype(int)
     assert picture.shape[1] > 1000

@@ -13,6 +13,7 @@ from froster.commands.common import announce, load_model, parse_where, spare_cor
 from froster.errors import DataError
 from froster.evaluation import Predictions, Scorer, evaluate, over_splits
 from froster.files import claim_folder, write_text
+from froster.insight.distance import confusion_matrix, confusion_picture
 from froster.progress import console, output, progress
 from froster.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.text.descriptions import describe, read_descriptions
@@ -70,6 +71,7 @@ def run(
     if out is not None:
         for name, predictions in results.items():
             predictions.save(out / f"predictions_{name}.csv")
+            confusion_picture(confusion_matrix(predictions), classes, out / f"confusion_{name}.png", name)
         write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
     if as_json:
         print(json.dumps(report))

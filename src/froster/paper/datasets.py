@@ -148,7 +148,10 @@ def _ssv2(dataset: str, folder: Path) -> Annotations | None:
     if not tables or not all(isinstance(parse_json(read_utf8(path), path), list) for path in tables.values()):
         return None
     for path in labels:
-        for name in parse_json(read_utf8(path), path):
+        names = parse_json(read_utf8(path), path)
+        if not isinstance(names, (dict, list)) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}: expected the class names, as the keys of an object or as a list")
+        for name in names:
             _known(dataset, name, str(path))
     for split in sorted(tables):
         for number, entry in enumerate(parse_json(read_utf8(tables[split]), tables[split]), 1):

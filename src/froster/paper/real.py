@@ -119,13 +119,14 @@ class Data:
         return base_to_novel_sets(dataset, self.items(dataset), self.options, self.given(dataset))
 
     def given(self, dataset: str) -> list[Path] | None:
-        """The lists of training videos, `LISTS/<dataset>/*`, one a training set, in the order of their names."""
-        if self.lists is None:
+        """The lists of training videos, `LISTS/<dataset>/*train*.csv` or `.txt`, one a training set, in the order of their
+        names; None for a data set without a folder, whose videos are drawn."""
+        if self.lists is None or not (self.lists / dataset).is_dir():
             return None
         folder = self.lists / dataset
-        found = sorted(path for path in folder.glob("*") if path.suffix in (".csv", ".txt")) if folder.is_dir() else []
+        found = sorted(p for p in folder.glob("*train*") if p.suffix in (".csv", ".txt") and "idx2cls" not in p.name)
         if not found:
-            raise UsageError(f"there are no lists (.csv, .txt) in {folder}")
+            raise UsageError(f"there are no training lists (*train*.csv or .txt) in {folder}")
         return found
 
     def sets(self, dataset: str) -> int:

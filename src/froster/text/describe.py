@@ -89,8 +89,12 @@ class Endpoint:
     """Seconds before the second try; they double with every other one."""
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        try:
+            parts = urlsplit(self.url)
+            fits = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
+        except ValueError:  # a bad port, or brackets that do not close
+            fits = False
+        if not fits or not re.fullmatch(r"[!-~]+", self.url):
             raise UsageError("--endpoint takes an address such as https://api.openai.com/v1 or http://localhost:8000/v1")
         # http.client would show the whole header.
         if self.key is not None and not re.fullmatch(r"[!-~]+", self.key):
@@ -115,7 +119,7 @@ class Endpoint:
             raise Busy(self.readable(str(cause))) from None
         try:
             text = json.loads(data)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             said = self.readable(data.decode("utf-8", "replace"))
             raise Unusable(f"the answer is not of the chat protocol: {said!r}") from None
         if not isinstance(text, str) or not text.strip():
@@ -130,7 +134,7 @@ class Endpoint:
             body = ""
         try:
             said = str(json.loads(body)["error"]["message"])
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             said = body
         cause = self.readable(f"HTTP {error.code} {error.reason}: {said}".rstrip(": "))
         passing = error.code in (408, 425, 429) or error.code >= 500
@@ -248,6 +252,8 @@ def complaints(tokenizer: Tokenizer | None) -> Complaint:
         words = len(sentence.split())
         if "\n" in sentence:
             return "it has more than one line"
+        if not sentence.isprintable():
+            return "it holds characters that cannot be printed"
         if ":" in sentence:
             return "it holds a colon, which divides names from sentences"
         if not re.search(r"[.!?。！？][\"'”’)]?$", sentence) or words < 4:
