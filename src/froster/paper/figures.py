@@ -43,7 +43,7 @@ def figure_5(records: Records, base: Recognizer, folder: Path) -> dict[str, Any]
     """Per-class gain over frozen CLIP against the similarity of the class's name to the nearest training class.
 
     One picture a network, `fig5_<network>.png`, of the classes of all test sets; of each network the rank correlation by
-    seed, and the verdict on the claim that it is positive.
+    seed, with and without the classes that were trained on, and the verdict on the claim that it is positive.
     """
     names = [name for s in TEST_SETS for name in SETS[s].classes]
     training = SETS["base"].classes
@@ -57,11 +57,16 @@ def figure_5(records: Records, base: Recognizer, folder: Path) -> dict[str, Any]
         if not seeds or not before:
             continue
         points = [class_gains(next(iter(before.values())), after, similar) for after in seeds.values()]
-        each = [rank_correlation([p.similarity for p in seed], [p.gain for p in seed]) for seed in points]
+        unseen = [[point for point in seed if point.name not in training] for seed in points]
         picture = folder / f"fig5_{network.replace(' ', '_')}.png"
         gain_scatter(mean_gains(points), picture, f"{network}, mean of {len(points)} seeds")
-        found[network] = {"rank_correlation": each, "verdict": verdict(each), "picture": picture.name}
+        found[network] = {"all": correlations(points), "unseen": correlations(unseen)}
     return found
+
+
+def correlations(seeds: Sequence[Sequence[ClassGain]]) -> dict[str, Any]:
+    each = [rank_correlation([p.similarity for p in seed], [p.gain for p in seed]) for seed in seeds]
+    return {"rank_correlation": each, "verdict": verdict(each)}
 
 
 def mean_gains(seeds: Sequence[Sequence[ClassGain]]) -> list[ClassGain]:
