@@ -1,0 +1,1 @@
+"""How fast froster is, as ratios to ordinary ways of doing the same work. `python -m benchmarks` lists the parts."""
