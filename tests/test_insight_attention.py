@@ -95,8 +95,8 @@ def test_keys_are_traced_to_their_tokens() -> None:
     seen = look((model := network("vclip")).clip.visual, lambda: model.encode_frames(clips(1)))[0]
     place = sources(seen)
     own = torch.arange(1, 18)
-    assert place[0].tolist() == [*(own + 17).tolist(), *[0] * 17, *own.tolist()]  # next, none before, own
-    assert place[2].tolist() == [*(own + 51).tolist(), *(own + 17).tolist(), *(own + 34).tolist()]
+    assert place[0].tolist() == [*[0] * 17, *own.tolist(), *(own + 17).tolist()]  # none before, own, next
+    assert place[2].tolist() == [*(own + 17).tolist(), *(own + 34).tolist(), *(own + 51).tolist()]
 
 
 @pytest.mark.parametrize(("name", "variant"), [("frozen", ""), ("vclip", "step1"), ("xclip", "full")])

@@ -176,8 +176,7 @@ class Task(nn.Module):
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """(P, k, L) -> (P, k, E), raw."""
         with autocast(self.student.clip.logit_scale.device, self.dtype):
-            flat = self.bank.encode(self.student.encode_text, tokens.flatten(0, 1))
-        return flat.unflatten(0, tokens.shape[:2]).float()
+            return torch.stack([self.bank.encode(self.student.encode_text, row) for row in tokens]).float()
 
     def forward(
         self, frames: Tensor, labels: Tensor, rows: list[int], rng: random.Random, weight: float = 1.0

@@ -21,6 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from froster.clip.attention import attention
+from froster.clip.mlp import MLP
+from froster.clip.packed import Packed
 from froster.errors import UsageError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -105,11 +108,6 @@ def blank() -> Iterator[None]:
         yield
 
 
-class QuickGELU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
 class Attention(nn.Module):
     """Multi-head attention with one fused q/k/v projection."""
 
@@ -120,11 +118,19 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, L, D) -> q, k, v, each (N, h, L, d)."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+    def project(self, x: Tensor, asking: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, L, D) -> q, k, v, each (N, h, L, d); with `asking` (N, L', D) the queries are those of these tokens alone."""
+        if asking is None:
+            q, k, v = self._heads(x, 0, 3)
+            return q, k, v
+        (q,), (k, v) = self._heads(asking, 0, 1), self._heads(x, 1, 3)
         return q, k, v
+
+    def _heads(self, x: Tensor, first: int, end: int) -> Tensor:
+        """Of q, k and v those from `first` to before `end`: (end - first, N, h, L, d)."""
+        D = x.shape[-1]
+        some = F.linear(x, self.in_proj_weight[first * D : end * D], self.in_proj_bias[first * D : end * D])
+        return some.unflatten(-1, (end - first, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def merge(self, heads: Tensor) -> Tensor:
         """(N, h, L, d) -> (N, L, D), through the output projection."""
@@ -132,18 +138,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every token of (N, L, D) attends to all L of its row."""
-        return self.merge(F.scaled_dot_product_attention(*self.project(x)))
-
-
-class MLP(nn.Module):
-    def __init__(self, width: int, activation: str):
-        super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
-        self.c_proj = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(self.gelu(self.c_fc(x)))
+        return self.merge(attention(*self.project(x)))
 
 
 class Block(nn.Module):
@@ -167,16 +162,19 @@ class Block(nn.Module):
         """What each frame attends to: keys, values (B*T, h, L', d) and a mask (True = seen), or None for no mask."""
         return k, v, None
 
+    def look(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
+        """Queries (B*T, h, L', d) over what their frames attend to, made of k and v (B*T, h, L, d) -> (B*T, h, L', d)."""
+        k, v, mask = self.keys_values(k, v, num_frames)
+        return attention(q, k, v, mask, self.causal)
+
     def attend(self, x: Tensor, num_frames: int, place: Tensor | None = None) -> Tensor:
         """(B*T, L, D) -> the same; with `place`, (B*T,), only for that token of each row, (B*T, 1, D)."""
-        q, k, v = self.attn.project(x)
-        k, v, mask = self.keys_values(k, v, num_frames)
-        if place is None:
-            return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal))
-        if self.causal:
+        asking = None if place is None else x[torch.arange(len(x), device=x.device), place][:, None]
+        q, k, v = self.attn.project(x, asking)
+        if place is not None and self.causal:
             mask = (torch.arange(k.shape[2], device=x.device) <= place[:, None])[:, None, None]
-        q = q[torch.arange(len(q), device=x.device), :, place][:, :, None]
-        return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+            return self.attn.merge(attention(q, k, v, mask))
+        return self.attn.merge(self.look(q, k, v, num_frames))
 
     def mix(self, x: Tensor, num_frames: int) -> Tensor:
         """The half of the block in which tokens see each other."""
@@ -218,11 +216,13 @@ class Transformer(nn.Module):
 
     def read(self, x: Tensor, place: Tensor, num_frames: int = 1) -> Tensor:
         """One token of each row of `forward(x)`: (B*T, L, D), (B*T,) -> (B*T, D)."""
-        *first, last = self.resblocks
+        *first, last = self.blocks()
         for block in first:
             x = block(x, num_frames)
-        assert isinstance(last, Block)
         return last.read(x, place, num_frames)
+
+    def blocks(self) -> list[Block]:
+        return list(self.resblocks)  # type: ignore[arg-type]
 
 
 def conv_stem(width: int) -> nn.Sequential:
@@ -260,12 +260,21 @@ class VisionTower(nn.Module):
         # (T, D), for methods that tell the frames apart: added to every token of frame t. CLIP has none.
         self.register_parameter("temporal_embedding", None)
 
+    def patches(self, images: Tensor) -> Tensor:
+        """(B*T, 3, H, W) -> (B*T, L - 1, D). The patches do not overlap: a convolution is one matrix product of them."""
+        if isinstance(self.conv1, nn.Sequential):
+            return self.conv1(images).flatten(2).transpose(1, 2)
+        P = self.config.patch_size
+        side = self.config.image_size // P
+        grid = images[..., : side * P, : side * P].unflatten(3, (side, P)).unflatten(2, (side, P))
+        return F.linear(grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), self.conv1.weight.flatten(1))
+
     def embed(self, images: Tensor, num_frames: int = 1) -> Tensor:
         """(B*T, 3, H, W) -> tokens before the first block, (B*T, L, D); token 0 is the class token.
 
         Raises UsageError where the network has time embeddings for another number of frames.
         """
-        patches = self.conv1(images).flatten(2).transpose(1, 2)
+        patches = self.patches(images)
         cls = self.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
         x = torch.cat([cls, patches], dim=1) + self.positional_embedding
         if self.temporal_embedding is not None:
@@ -309,16 +318,28 @@ class TextTower(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids (K, L), L <= context -> embeddings (K, E), not unit length.
 
-        Pooled at the end token, which has the largest id. The mask is causal, so columns behind the last end token can
-        be cut off without changing the result.
+        Pooled at the end token, which has the largest id. The mask is causal, so nothing behind that token is computed,
+        and what all rows begin with is computed once.
         """
-        tokens = tokens.to(self.positional_embedding.device)
-        return self.encode(self.token_embedding(tokens), tokens.argmax(dim=-1))
+        end = tokens.argmax(dim=-1)
+        differ = (tokens != tokens[:1]).any(0).nonzero()
+        same = int(differ[0]) if len(differ) else tokens.shape[1]
+        return self.encode(self.token_embedding(tokens.to(self.positional_embedding.device)), end, same)
 
-    def encode(self, words: Tensor, end: Tensor) -> Tensor:
-        """Token embeddings (K, L, W), of whatever source, and the place of each end token, (K,) -> (K, E)."""
-        x = words + self.positional_embedding[: words.shape[1]]
-        return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
+    def encode(self, words: Tensor, end: Tensor, same: int = 0) -> Tensor:
+        """Token embeddings (K, L, W), of whatever source, and the place of each end token, (K,) -> (K, E).
+
+        `same`: that many columns are the same in all rows.
+        """
+        packed = Packed.of(end.cpu() + 1, min(same, int(end.min())), words.device)
+        x = packed.pack(words + self.positional_embedding[: words.shape[1]])
+        *first, last = self.transformer.blocks()
+        for block in first:
+            x = block.each(x + block.attn.merge(packed.attend(*block.attn.project(block.ln_1(x)))))
+        n = last.ln_1(x)
+        y = last.attn.merge(packed.attend_from_ends(*last.attn.project(n, n[:, packed.ends])))
+        x = last.each(x[:, packed.ends] + y)[0]
+        return packed.unsort(self.ln_final(x) @ self.text_projection)
 
 
 class CLIP(nn.Module):

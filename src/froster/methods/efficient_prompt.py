@@ -57,7 +57,7 @@ class PromptedNet(VideoCLIP):
         length = int(end.max()) + 1
         if length > len(self.text_prompt.weight):
             raise UsageError(f"a prompt of {length} tokens, {self.reserved_tokens} of them learned, does not fit the context")
-        return self.clip.text.encode(self.prompt_rows(tokens, length), end)
+        return self.clip.text.encode(self.prompt_rows(tokens, length), end, same=1 + self.prefix)
 
     def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
         """The temperature is fixed."""

@@ -9,12 +9,13 @@ so they take softmax weight and shrink the output at the ends of a clip. Weights
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from froster.clip.attention import attention
 from froster.clip.model import CLIP, Block
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method
@@ -25,11 +26,33 @@ Pad = Literal["zero", "mask"]
 
 
 def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
-    """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): next frames, previous frames, own frame; zeros beyond the clip's ends."""
+    """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): the frames t-r to t+r one after the other; zeros beyond the clip's ends."""
     x = x.unflatten(0, (-1, num_frames))  # (B, T, h, L, d)
     padded = F.pad(x, (0, 0, 0, 0, 0, 0, radius, radius))  # (B, T+2r, h, L, d)
-    shifts = [radius + s for s in range(1, radius + 1)] + [radius - s for s in range(1, radius + 1)] + [radius]
-    return torch.cat([padded[:, s : s + num_frames] for s in shifts], dim=3).flatten(0, 1)
+    return torch.cat([padded[:, s : s + num_frames] for s in range(2 * radius + 1)], dim=3).flatten(0, 1)
+
+
+class Windows(torch.autograd.Function):
+    """`neighbours` of one clip, (T, h, L, d) -> (T, h, (2r+1)L, d), as overlapping views of one copy in place of 2r+1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
+        T, h, L, d = x.shape
+        padded = x.new_empty(T + 2 * radius, L, h, d)
+        padded[:radius], padded[radius + T :] = 0, 0
+        padded[radius : radius + T] = x.transpose(1, 2)
+        ctx.radius = radius
+        return padded.as_strided((T, h, (2 * radius + 1) * L, d), (L * h * d, d, h * d, 1))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        r, T = ctx.radius, len(grad)
+        parts = grad.unflatten(2, (2 * r + 1, -1))  # part i of window t is frame t + i - r
+        total = parts[:, :, r].contiguous()
+        for shift in [s for s in range(-r, r + 1) if s and abs(s) < T]:
+            frames, windows = slice(max(0, shift), T + min(0, shift)), slice(max(0, -shift), T + min(0, -shift))
+            total[frames] += parts[windows, :, r + shift]
+        return total, None
 
 
 class VCLIPBlock(Block):
@@ -45,6 +68,15 @@ class VCLIPBlock(Block):
             there = neighbours(torch.ones_like(k[:, :1, :, :1]), num_frames, self.radius)  # (B*T, 1, (2r+1)L, 1)
             mask = there.transpose(-1, -2).bool()
         return neighbours(k, num_frames, self.radius), neighbours(v, num_frames, self.radius), mask
+
+    def look(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
+        if q.device.type != "cpu" or self.pad == "mask" or torch.compiler.is_compiling():
+            return super().look(q, k, v, num_frames)
+        # Clip by clip, as windows over several clips are no views; elsewhere that many small calls cost more than copies.
+        clips = zip(*(x.split(num_frames) for x in (q, k, v)), strict=True)
+        each = [attention(q, Windows.apply(k, self.radius), Windows.apply(v, self.radius)) for q, k, v in clips]
+        # Joined with tokens before heads, as they lie in memory and as the output projection reads them.
+        return torch.cat([heads.transpose(1, 2) for heads in each]).transpose(1, 2)
 
 
 @dataclass(frozen=True)

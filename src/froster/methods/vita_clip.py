@@ -81,7 +81,10 @@ class VitaNet(VideoCLIP):
         tokens = tokens.to(context.device)
         words = self.clip.text.token_embedding(tokens)
         words = torch.cat([words[:, :1], context.expand(len(tokens), -1, -1), words[:, 1:]], dim=1)
-        return self.clip.text.encode(words[:, : self.clip.config.text.context], tokens.argmax(-1) + context.shape[-2])
+        same = 1 + context.shape[0] if context.ndim == 2 else 1
+        return self.clip.text.encode(
+            words[:, : self.clip.config.text.context], tokens.argmax(-1) + context.shape[-2], same
+        )
 
     def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
         known = {name: i for i, name in enumerate(self.class_names)}

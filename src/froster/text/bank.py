@@ -1,7 +1,7 @@
-"""The prompts of a class set, tokenised once, and their embeddings, computed at their own length.
+"""The prompts of a class set, tokenised once, and their embeddings, a template at a time.
 
-The text tower's mask is causal and a prompt is read off at its end token, so columns behind the end token can be cut
-without changing the result. Rows are therefore sorted by length and computed in buckets, each as long as its longest row.
+The text tower computes what the prompts of one template begin with once, and nothing behind a prompt's end
+(`clip/packed.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from froster.text.prompts import FROSTER_PROMPTS, Prompting, check_labels
 EncodeText = Callable[[Tensor], Tensor]
 """Token ids (n, L) -> embeddings (n, E)."""
 
-MAX_BATCH = 512
-# A bucket ends where padding its rows to the longest would cost more than this share of their own tokens.
-WASTE = 0.15
+# Rows that are encoded together: enough to fill the processor, few enough for its memory.
+MAX_BATCH = 2048
 
 
 class PromptBank:
@@ -56,34 +55,15 @@ class PromptBank:
 
     def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:
         """The raw embeddings of the given rows of prompts, (len(rows), K, E)."""
-        tokens = self.tokens(*rows)
-        return self.encode(encode_text, tokens.flatten(0, 1)).unflatten(0, (len(rows), -1))
+        return torch.stack([self.encode(encode_text, self.tokens(row)[0]) for row in rows])
 
     @staticmethod
     def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
         """Token rows (n, L) -> embeddings (n, E), in the given order. Equal rows are computed once. Differentiable."""
         rows, inverse = torch.unique(tokens, dim=0, return_inverse=True)
-        order = lengths(rows).argsort(stable=True)
-        parts = [encode_text(rows[order[start:end], :width]) for start, end, width in buckets(lengths(rows)[order])]
-        position = torch.empty_like(order)
-        position[order] = torch.arange(len(order), device=order.device)
-        return torch.cat(parts)[position[inverse]]
+        return torch.cat([encode_text(part) for part in rows.split(MAX_BATCH)])[inverse]
 
 
 def lengths(tokens: Tensor) -> Tensor:
     """Tokens up to the end token, which has the largest id, for rows (…, L)."""
     return tokens.argmax(dim=-1) + 1
-
-
-def buckets(sorted_lengths: Tensor) -> list[tuple[int, int, int]]:
-    """Ascending row lengths -> (start, end, width) of runs that are padded to one width."""
-    runs: list[tuple[int, int, int]] = []
-    start, total = 0, 0
-    values = sorted_lengths.tolist()
-    for i, length in enumerate(values):
-        rows = i - start
-        if rows and (rows >= MAX_BATCH or rows * length > (1 + WASTE) * total):
-            runs.append((start, i, values[i - 1]))
-            start, total = i, 0
-        total += length
-    return [*runs, (start, len(values), values[-1])]

@@ -1,0 +1,159 @@
+"""Every faster way gives the numbers of the plain one: float32 to 1e-5 relative, bfloat16 as near as PyTorch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from froster.clip.attention import attention
+from froster.clip.mlp import MLP
+from froster.clip.model import Attention, Block, VisionConfig, VisionTower
+from froster.methods.lora import LoRAAttention
+from froster.methods.vclip import VCLIPBlock, Windows, neighbours
+
+SHAPES = [(5, 3, 7, 19, 8), (1, 2, 33, 33, 16), (40, 2, 6, 6, 8), (3, 2, 1, 11, 8)]
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected.double()).detach().norm() / expected.double().detach().norm())
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    assert found.shape == expected.shape and relative(found, expected) < tolerance
+
+
+def qkv(shape: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    N, h, L, M, d = shape
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(N, h, n, d, generator=generator) for n in (L, M, M)]
+
+
+def run(function, inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
+    """The result and the gradients of the inputs."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    out = function(*leaves)
+    return [out.detach(), *torch.autograd.grad((out * upstream.to(out.dtype)).sum(), leaves)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["all", "causal", "mask", "row mask"])
+@pytest.mark.parametrize("scores", [1, 1 << 21])
+def test_attention_in_parts_is_as_near_as_the_fused_kernel(
+    shape: tuple[int, ...], kind: str, scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("froster.clip.attention._SCORES", scores)
+    torch.manual_seed(0)
+    N, _, L, M, _ = shape
+    causal, mask = kind == "causal", None
+    if causal and L != M:
+        pytest.skip("a causal mask is square")
+    if kind == "mask":
+        mask = torch.ones(L, M, dtype=torch.bool).tril(2)
+    if kind == "row mask":
+        mask = (torch.arange(M) <= torch.randint(0, M, (N, 1)))[:, None, None]
+    *inputs, upstream = *qkv(shape), qkv(shape, seed=1)[0]
+    plain = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # noqa: E731
+    ours = lambda q, k, v: attention(q, k, v, mask, causal)  # noqa: E731
+    exact = run(plain, [x.double() for x in inputs], upstream)
+    half = [x.bfloat16() for x in inputs]
+    for mine, fused, truth in zip(run(ours, half, upstream), run(plain, half, upstream), exact, strict=True):
+        if float(truth.norm()):
+            assert relative(mine, truth) < 2.5 * relative(fused, truth) + 4e-3  # one rounding of bfloat16
+    for mine, truth in zip(run(ours, inputs, upstream), exact, strict=True):
+        assert not float(truth.norm()) or relative(mine, truth) < 1e-5
+    close(attention(*half, mask, causal), run(ours, half, upstream)[0])
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_windows_are_the_copied_neighbours(radius: int, frames: int) -> None:
+    torch.manual_seed(0)
+    x, upstream = torch.randn(frames, 2, 4, 8), torch.randn(frames, 2, (2 * radius + 1) * 4, 8)
+    expected = run(lambda x: neighbours(x, frames, radius), [x], upstream)
+    for mine, truth in zip(run(lambda x: Windows.apply(x, radius), [x], upstream), expected, strict=True):
+        torch.testing.assert_close(mine, truth, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_block_over_windows_is_the_block_over_copies(radius: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    block = VCLIPBlock(Block(32, 4, "quick_gelu"), radius, "zero")
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    q, k, v = (x.flatten(0, 1) for x in torch.randn(3, 2, 4, 4, 5, 8))
+    upstream = torch.randn(8, 4, 5, 8)
+    exact = run(lambda q, k, v: Block.look(block, q, k, v, 4), [q, k, v], upstream)
+    found = run(lambda q, k, v: block.look(q, k, v, 4), [x.to(dtype) for x in (q, k, v)], upstream)
+    for mine, truth in zip(found, exact, strict=True):
+        close(mine, truth, 1e-5 if dtype == torch.float32 else 1.5e-2)
+
+
+def plain_mlp(mlp: MLP, x: Tensor) -> Tensor:
+    return mlp.c_proj(mlp.gelu(mlp.c_fc(x)))
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("frozen", [(), ("c_fc.weight", "c_proj.weight", "c_proj.bias"), ("c_fc.bias",)])
+def test_the_perceptron_is_the_plain_one(activation: str, frozen: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    mlp = MLP(24, activation)
+    for name, parameter in mlp.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    trained = [p for p in mlp.parameters() if p.requires_grad]
+    x, upstream = torch.randn(3, 5, 24, requires_grad=True), torch.randn(3, 5, 24)
+    ours, theirs = mlp(x), plain_mlp(mlp, x)
+    close(ours, theirs)
+    expected = torch.autograd.grad((theirs * upstream).sum(), [x, *trained])
+    for mine, truth in zip(torch.autograd.grad((ours * upstream).sum(), [x, *trained]), expected, strict=True):
+        close(mine, truth)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = [run(lambda x, way=way: way(x), [x.detach()], upstream) for way in (mlp, lambda x: plain_mlp(mlp, x))]
+    exact = run(lambda x: plain_mlp(mlp, x), [x.detach()], upstream)
+    assert half[0][0].dtype == half[1][0].dtype == torch.bfloat16
+    for mine, fused, truth in zip(*half, exact, strict=True):
+        assert relative(mine, truth) < 1.5 * relative(fused, truth) + 1e-3
+
+
+def test_the_perceptron_keeps_no_activation_for_the_backward_pass() -> None:
+    def kept(function) -> int:
+        held: dict[int, int] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            out = function(x)
+        weights = {p.untyped_storage().data_ptr() for p in mlp.parameters()}
+        del out
+        return sum(size for pointer, size in held.items() if pointer not in weights) // (x.numel() * 4)
+
+    mlp, x = MLP(32, "quick_gelu"), torch.randn(64, 32, requires_grad=True)
+    assert kept(mlp) == 5  # the input, and the hidden layer before its activation
+    assert kept(lambda x: plain_mlp(mlp, x)) >= 13
+
+
+@pytest.mark.parametrize(("image", "patch"), [(32, 8), (35, 8), (28, 14)])
+def test_patches_are_those_of_the_convolution(image: int, patch: int) -> None:
+    torch.manual_seed(0)
+    tower = VisionTower(VisionConfig(image, patch, 24, 1, 2), 16, "quick_gelu")
+    images = torch.randn(3, 3, image, image)
+    close(tower.patches(images), tower.conv1(images).flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_queries_of_some_tokens_are_those_of_all(lora: bool) -> None:
+    torch.manual_seed(0)
+    attend = Attention(16, 2)
+    torch.nn.init.normal_(attend.in_proj_weight)
+    if lora:
+        attend = LoRAAttention(attend, "qv", 2, 1.0, 0.0)
+        torch.nn.init.normal_(attend.lora_in.b)
+    x = torch.randn(3, 5, 16)
+    q, k, v = attend.project(x)
+    some = attend.project(x, x[:, 2:4])
+    for mine, truth in zip(some, (q[:, :, 2:4], k, v), strict=True):
+        torch.testing.assert_close(mine, truth, rtol=1e-5, atol=1e-5)
