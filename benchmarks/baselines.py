@@ -5,7 +5,7 @@
     scores over neighbouring frames' keys that are copied into place; weights in float32, or plain autocast; default AdamW.
 (b) `frame_by_frame`: transformers' CLIPModel with its fused attention, looped over the frames of a clip.
 (c) `xclip`: transformers' XCLIPModel.
-(d) `views_one_by_one`: every view of a video decoded by its own open, from the start.
+(d) `one_view`: every view of a video decoded by its own open, from the start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import AttentionInterface, CLIPModel, XCLIPConfig, XCLIPModel
 from benchmarks.setup import Scene
 from froster.clip.model import MEAN, STD
 from froster.text.prompts import FROSTER_PROMPTS
-from froster.video.sampling import Sampling
+from froster.video.sampling import Sampling, Timing
 
 ALPHA, BETA = 0.1, 2.0
 
@@ -213,9 +213,9 @@ def xclip(scene: Scene, dtype: torch.dtype, frames: int) -> Callable[[Tensor, Se
     return run
 
 
-def views_one_by_one(path: Path, sampling: Sampling, views: int, size: int, timing) -> Tensor:
-    """(d) A video's views (V, T, 3, S, S), uint8: for each the file is opened, decoded from its start and resized."""
-    return torch.stack([decoded(path, indices, size) for indices in sampling.view_indices(timing, views)])
+def one_view(path: Path, sampling: Sampling, timing: Timing, view: int, views: int, size: int) -> Tensor:
+    """(d) One view of a video, (T, 3, S, S) uint8: the file is opened for it, and decoded from its start."""
+    return decoded(path, sampling.view_indices(timing, views)[view], size)
 
 
 def decoded(path: Path, indices: Sequence[int], size: int) -> Tensor:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from froster.clip.attention import attention
 from froster.clip.mlp import MLP
-from froster.clip.model import Attention, Block, VisionConfig, VisionTower
+from froster.clip.model import CLIP, Attention, Block, CLIPConfig, TextConfig, VisionConfig, VisionTower
 from froster.methods.lora import LoRAAttention
-from froster.methods.vclip import VCLIPBlock, Windows, neighbours
+from froster.methods.vclip import VCLIP, VCLIPBlock, Windows, neighbours
+from froster.precision import with_cast_weights
+from froster.recognizer import load
 
 SHAPES = [(5, 3, 7, 19, 8), (1, 2, 33, 33, 16), (40, 2, 6, 6, 8), (3, 2, 1, 11, 8)]
 
@@ -157,3 +159,30 @@ def test_queries_of_some_tokens_are_those_of_all(lora: bool) -> None:
     some = attend.project(x, x[:, 2:4])
     for mine, truth in zip(some, (q[:, :, 2:4], k, v), strict=True):
         torch.testing.assert_close(mine, truth, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_that_are_cast_once_give_what_autocast_gives() -> None:
+    torch.manual_seed(0)
+    network = VCLIP().build(CLIP(CLIPConfig(VisionConfig(32, 8, 64, 2, 2), TextConfig(40, 100, 64, 2, 2), 32)))
+    frames, tokens = torch.randn(2, 3, 3, 32, 32), torch.randint(1, 100, (4, 9))
+    cast = with_cast_weights(network, torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.encode_frames(frames), cast.encode_frames(frames))
+        assert torch.equal(network.encode_text(tokens), cast.encode_text(tokens))
+    own = dict(network.named_parameters())
+    shared = [name for name, p in cast.named_parameters() if p is own[name]]
+    assert "clip.text.token_embedding.weight" in shared and "clip.visual.ln_pre.weight" in shared
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+
+
+def test_a_recognizer_infers_with_the_weights_that_it_has_now() -> None:
+    model = load("nano", precision="bfloat16")
+    frames = torch.randint(0, 256, (8, 60, 60, 3), dtype=torch.uint8)
+    before = model.embed_video(frames)
+    assert model.inference is model.inference is not model.model
+    with torch.no_grad():
+        model.model.clip.visual.proj.neg_()
+        model.model.clip.visual.transformer.resblocks[0].attn.in_proj_weight.mul_(0.5)
+    after = model.embed_video(frames)
+    assert not torch.allclose(before, -after, atol=1e-3) and not torch.allclose(before, after, atol=1e-3)
+    assert load("nano", precision="float32").inference.clip.visual.conv1[0].weight.dtype == torch.float32

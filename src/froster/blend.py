@@ -70,7 +70,7 @@ def measure_line(
     for s in sets:
         texts = s.texts or s.classes
         bars.update(bar, note=f"{s.name}: class texts")
-        scorers: list[Scorer] = [Scorer(base.model, base.class_embeddings(texts, truncate), base.dtype, base.config.fusion)]
+        scorers: list[Scorer] = [Scorer(base.inference, base.class_embeddings(texts, truncate), base.dtype, base.config.fusion)]
         scorers += [PointScorer(line, ratio, texts, truncate) for ratio in ratios]
         bars.update(bar, note=s.name)
         frozen[s.name], *found = evaluate(

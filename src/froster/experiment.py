@@ -130,7 +130,7 @@ def measure_many(
     for s in sets:
         bars.update(bar, note=s.name)
         scorers = [
-            Scorer(m.model, m.class_embeddings(s.texts or s.classes, truncate), m.dtype, m.config.fusion) for m in models
+            Scorer(m.inference, m.class_embeddings(s.texts or s.classes, truncate), m.dtype, m.config.fusion) for m in models
         ]
         found = evaluate(
             scorers, s.dataset, s.classes, names=s.videos, workers=workers, on_videos=lambda n: bars.update(bar, advance=n)

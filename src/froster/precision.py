@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
+from froster.clip.model import Attention, TextTower, VisionTower
 from froster.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Network = TypeVar("Network", bound=nn.Module)
 
 # Below this width the casts cost more than the matrix units save (the nano CLIP, width 128, is about half as fast).
 SMALLEST_BF16_WIDTH = 512
@@ -38,3 +42,16 @@ def pick_dtype(device: torch.device, width: int, precision: Precision = "auto") 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+@torch.no_grad()
+def with_cast_weights(network: Network, dtype: torch.dtype) -> Network:
+    """The network for inference under `autocast`, which casts every matrix of the two towers each time it is used: here
+    they are cast once, with equal results. Everything else is shared with the original."""
+    shared: dict[int, object] = {id(x): x for x in [*network.parameters(), *network.buffers()]}
+    for tower in [x for x in network.modules() if isinstance(x, (VisionTower, TextTower))]:
+        for module in tower.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, Attention)):
+                for parameter in module.parameters(recurse=False):
+                    shared[id(parameter)] = nn.Parameter(parameter.to(dtype), requires_grad=False)
+    return copy.deepcopy(network, shared)

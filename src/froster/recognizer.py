@@ -33,7 +33,7 @@ from froster.methods import (
     saved_names,
 )  # fmt: skip
 from froster.methods.official import Official
-from froster.precision import Precision, autocast, pick_device, pick_dtype
+from froster.precision import Precision, autocast, pick_device, pick_dtype, with_cast_weights
 from froster.released import complete, find_released, load_saved, missing_parts
 from froster.text.bank import PromptBank
 from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
@@ -117,10 +117,21 @@ class Recognizer:
         self.config = config
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
         self._classes: tuple[tuple[object, ...], Tensor] | None = None
+        self._cast: tuple[list[tuple[int, int]], VideoCLIP] | None = None
 
     @property
     def clip(self) -> CLIP:
         return self.model.clip
+
+    @property
+    def inference(self) -> VideoCLIP:
+        """The network as `self.dtype` wants it: `model`, or one that shares its weights with the towers' matrices cast."""
+        if self.dtype == torch.float32:
+            return self.model
+        state = [(id(p), p._version) for p in self.model.parameters()]  # changes with every step of an optimiser
+        if self._cast is None or self._cast[0] != state:
+            self._cast = state, with_cast_weights(self.model, self.dtype)
+        return self._cast[1]
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -151,7 +162,7 @@ class Recognizer:
             raise UsageError(f"labels must be a list of names, not the one text {labels!r}")
         bank = self.bank(labels, truncate)
         with autocast(self.device, self.dtype):
-            return self.model.prompts(bank, bank.rows).float()
+            return self.inference.prompts(bank, bank.rows).float()
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
@@ -206,7 +217,7 @@ class Recognizer:
         else:
             frames = self.read_views(video, views)
         with autocast(self.device, self.dtype):
-            return self.model.encode(normalise(frames.to(self.device)))
+            return self.inference.encode(normalise(frames.to(self.device)))
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""

@@ -19,7 +19,7 @@ from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.penalised import Penalty
 from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, pool
 from froster.mixing import mix, soft_targets
-from froster.precision import autocast
+from froster.precision import autocast, with_cast_weights
 from froster.recipe import Recipe
 from froster.text.bank import PromptBank
 
@@ -145,6 +145,8 @@ class Task(nn.Module):
             vision, text, _ = attach(student, distill, network)
             self.distill = Distillation(student.clip.config.embed_dim, distill, vision=vision, text=text)
             teacher.eval().requires_grad_(False)
+            if dtype != torch.float32:
+                self.teacher = teacher = with_cast_weights(teacher, dtype)
             self.teacher_prompts = self.prompt_table(VideoCLIP(teacher), teacher_bank or bank)
         if self.text_is_frozen:
             self.student_prompts = self.prompt_table(student, bank)

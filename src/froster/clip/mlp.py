@@ -27,50 +27,66 @@ class Activation(NamedTuple):
 
     scale: float
     function: Callable[[Tensor], Tensor]
+    in_place: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     """(gradient of the output, input) -> gradient of the input"""
 
 
+_aten = torch.ops.aten
 ACTIVATIONS = {
-    "quick_gelu": Activation(QUICK, F.silu, torch.ops.aten.silu_backward),
-    "gelu": Activation(1.0, F.gelu, torch.ops.aten.gelu_backward),
+    "quick_gelu": Activation(QUICK, F.silu, _aten.silu_, _aten.silu_backward),
+    "gelu": Activation(1.0, F.gelu, _aten.gelu_, _aten.gelu_backward),
 }
 
 
 class MLP(nn.Module):
     def __init__(self, width: int, activation: str):
         super().__init__()
-        self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)
         self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
         self.c_proj = nn.Linear(4 * width, width)
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or torch.compiler.is_compiling():  # there the scaled products are no gain
             return self.c_proj(self.gelu(self.c_fc(x)))
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        weights = [w.to(dtype) for w in (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias)]
+        w1, b1, w2, b2 = (w.to(dtype) for w in (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias))
+        rows = x.flatten(0, -2).to(dtype)
         with torch.autocast("cpu", enabled=False):
-            return _TwoLayers.apply(x.flatten(0, -2).to(dtype), *weights, self.activation).view(x.shape)
+            if torch.is_grad_enabled():
+                y = _TwoLayers.apply(rows, w1, b1, w2, b2, self.activation)
+            else:
+                hidden = self.activation.in_place(_hidden(rows, w1, b1, self.activation))
+                y = _output(hidden, w2, b2, self.activation)
+        return y.view(x.shape)
+
+
+def _hidden(x: Tensor, w1: Tensor, b1: Tensor, activation: Activation) -> Tensor:
+    return torch.addmm(b1, x, w1.T, beta=activation.scale, alpha=activation.scale)
+
+
+def _output(active: Tensor, w2: Tensor, b2: Tensor, activation: Activation) -> Tensor:
+    return torch.addmm(b2, active, w2.T, alpha=1 / activation.scale)
 
 
 class _TwoLayers(torch.autograd.Function):
     """W2 f(W1 x + b1) + b2 for x (N, D)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, activation: str) -> Tensor:
-        scale, function, _ = ctx.activation = ACTIVATIONS[activation]
-        u = torch.addmm(b1, x, w1.T, beta=scale, alpha=scale)
-        ctx.save_for_backward(x, w1, w2, u)
-        return torch.addmm(b2, function(u), w2.T, alpha=1 / scale)
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, activation: Activation) -> Tensor:
+        ctx.activation = activation
+        hidden = _hidden(x, w1, b1, activation)
+        ctx.save_for_backward(x, w1, w2, hidden)
+        return _output(activation.function(hidden), w2, b2, activation)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, w1, w2, u = ctx.saved_tensors
-        scale, function, function_backward = ctx.activation
+        x, w1, w2, hidden = ctx.saved_tensors
+        activation = ctx.activation
         need_x, need_w1, need_b1, need_w2, need_b2, _ = ctx.needs_input_grad
-        dw2 = (grad.T @ function(u)).div_(scale) if need_w2 else None
-        du = function_backward(grad @ w2, u)
+        dw2 = (grad.T @ activation.function(hidden)).div_(activation.scale) if need_w2 else None
+        du = activation.backward(grad @ w2, hidden)
         dw1 = du.T @ x if need_w1 else None
         db1, db2 = (du.sum(0) if need_b1 else None), (grad.sum(0) if need_b2 else None)
         return (du @ w1 if need_x else None), dw1, db1, dw2, db2, None

@@ -58,7 +58,7 @@ def run(
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     announce(recognizer, model)
-    scorer = Scorer(recognizer.model, recognizer.class_embeddings(texts, truncate), recognizer.dtype, config.fusion)
+    scorer = Scorer(recognizer.inference, recognizer.class_embeddings(texts, truncate), recognizer.dtype, config.fusion)
     results: dict[str, Predictions] = {}
     with progress() as bars:
         bar = bars.add_task("evaluate", total=sum(map(len, sets.values())), note="")

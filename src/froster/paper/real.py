@@ -233,7 +233,7 @@ def scored(
     asked = {kind: texts(test.dataset, test.classes, kind == "described") for kind in ("plain", "described")}
     kinds = [(weights, labels) for weights in models for labels in asked]
     scorers = [
-        Scorer(m.model, m.class_embeddings(asked[labels]), m.dtype, m.config.fusion)
+        Scorer(m.inference, m.class_embeddings(asked[labels]), m.dtype, m.config.fusion)
         for m, labels in ((models[weights], labels) for weights, labels in kinds)
     ]
     names = [str(item.path) for item in test.items]
