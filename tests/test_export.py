@@ -97,7 +97,7 @@ def test_the_file_says_what_the_network_says(name: str, variant: str, target: st
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("name", "variant"), MORE, ids=map("-".join, MORE))
-@pytest.mark.slow  # about 6 s each and runtime
+@pytest.mark.slow  # about 4 s each
 def test_other_methods_say_it_too(name: str, variant: str, target: str, tmp_path: Path) -> None:
     test_the_file_says_what_the_network_says(name, variant, target, tmp_path)
 
