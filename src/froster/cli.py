@@ -324,6 +324,27 @@ def prepare(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder for the model file, export.json and the class embeddings.")],
+    to: Annotated[str, typer.Option(help="onnx or openvino (extras).")] = "onnx",
+    labels: Annotated[str | None, typer.Option(help="Labels between commas, for a file that gives their logits.")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    model: ModelOption = None,
+    truncate: TruncateOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A model as a file for ONNX Runtime or OpenVINO, checked against PyTorch before it appears.
+
+    Example: froster export --model runs/first --to openvino --labels-file labels.txt --out exported
+    """
+    from froster.commands.export import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
 def attend(
     video: Annotated[Path, typer.Argument(help="A video file.")],
     models: Annotated[str, typer.Option(help="Between commas: frozen (the CLIP of --model), nano, model folders, hub ids.")],

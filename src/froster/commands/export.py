@@ -1,0 +1,37 @@
+"""`froster export`: a model as a file for ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from froster.commands.classify import given_labels
+from froster.commands.common import announce, load_model
+from froster.export import check_target, export
+from froster.progress import console
+
+
+def run(
+    *,
+    to: str,
+    out: Path,
+    labels: str | None,
+    labels_file: Path | None,
+    model: str | None,
+    truncate: bool,
+    as_json: bool,
+) -> None:
+    """Everything `froster export` does; the options are described there."""
+    check_target(to, out)  # before a model is loaded, or downloaded
+    names = None if labels is None and labels_file is None else given_labels(labels, labels_file)
+    recognizer = load_model(model, "cpu", "float32")
+    announce(recognizer, model)
+    about = export(recognizer, out, to, names, truncate=truncate)
+    if as_json:
+        print(json.dumps({"folder": str(out), **about}))
+        return
+    shape = ", ".join(map(str, about["input"]["shape"]))
+    console.print(f"{out / about['file']}: {about['input']['type']} frames ({shape}) -> {', '.join(about['outputs'])}")
+    for name in about["outputs"]:
+        found = about["parity"][name]
+        console.print(f"largest difference to PyTorch, {name}: {found['difference']:.2g} (largest value {found['largest']:.3g})")
