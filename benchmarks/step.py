@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -28,14 +29,16 @@ class OurStep:
     """What `froster train` does with a batch. Calling it returns the loss."""
 
     def __init__(
-        self, scene: Scene, labels: Sequence[str], frames: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
-    ):
+        self, scene: Scene, labels: Sequence[str], frames: int, dtype: torch.dtype = torch.float32, device: str = "cpu",
+        compile: bool = False,
+    ):  # fmt: skip
         teacher, student = (load_clip(scene.folder)[0] for _ in range(2))
         network = VCLIP().build(student)
         freeze(network, VCLIP(), "both")
         bank = PromptBank(scene.tokenizer, labels, scene.config.text.context)
         self.device, self.frames = torch.device(device), frames
-        self.task = Task(network.to(device), bank, Distill(), teacher.to(device), dtype, recipe=FROSTER.recipe).to(device)
+        recipe = dataclasses.replace(FROSTER.recipe, compile=compile)
+        self.task = Task(network.to(device), bank, Distill(), teacher.to(device), dtype, recipe=recipe).to(device)
         self.optimizer = adamw(self.task, 1e-8, 0.01)
         self.task.train()
 

@@ -154,6 +154,10 @@ def train(
     flip: Annotated[bool, typer.Option(help="Mirror half of the training clips (not for left/right classes).")] = True,
     seed: Annotated[int, typer.Option(help="Order, templates, crops and projectors.")] = 0,
     workers: WorkersOption = None,
+    compile_towers: Annotated[bool, typer.Option("--compile", help="Kernels made by torch.compile: faster on a GPU.")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute activations again in the backward pass: less memory, slower.")
+    ] = False,
     keep: Annotated[int, typer.Option(help="Checkpoints kept; 0: every epoch's (for blend --epochs).", min=0)] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that --out holds.")] = False,
     where: WhereOption = None,

@@ -51,6 +51,10 @@ class Recipe:
     seed: int = 0
     precision: Precision = "auto"
     workers: int = 0
+    compile: bool = False
+    """Let torch.compile make kernels for the image towers: faster steps after a minute, on a GPU above all."""
+    checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: large networks fit."""
     keep: int = 1
     """Checkpoints kept: the newest `keep`, or all of them with 0."""
 

@@ -145,11 +145,16 @@ class Task(nn.Module):
             vision, text, _ = attach(student, distill, network)
             self.distill = Distillation(student.clip.config.embed_dim, distill, vision=vision, text=text)
             teacher.eval().requires_grad_(False)
-            if dtype != torch.float32:
-                self.teacher = teacher = with_cast_weights(teacher, dtype)
+            self.teacher = teacher = with_cast_weights(teacher, dtype)
             self.teacher_prompts = self.prompt_table(VideoCLIP(teacher), teacher_bank or bank)
         if self.text_is_frozen:
             self.student_prompts = self.prompt_table(student, bank)
+        if self.recipe.checkpointing:
+            for tower in (student.clip.visual, student.clip.text):
+                tower.transformer.checkpointing = True
+        if self.recipe.compile:
+            for clip in filter(None, (student.clip, self.teacher)):
+                clip.visual.compile()
 
     @torch.no_grad()
     def prompt_table(self, model: VideoCLIP, bank: PromptBank) -> Tensor:

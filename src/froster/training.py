@@ -164,7 +164,10 @@ def epoch_loader(dataset: Dataset, recipe: Recipe, epoch: int, steps: int, batch
     world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
     batches = [order[s * batch : (s + 1) * batch][rank::world] for s in range(steps)]
     dataset.set_epoch(epoch)  # type: ignore[attr-defined]
-    return DataLoader(dataset, batch_sampler=batches, num_workers=recipe.workers, collate_fn=collate, worker_init_fn=ignore)
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=recipe.workers, collate_fn=collate, worker_init_fn=ignore,
+        pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip
 
 
 def from_all_ranks(messages: list[str]) -> list[str]:
@@ -191,14 +194,14 @@ def take_step(
     Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its share, so that the gradient
     is that of the mean over all clips; a rank with none computes on a blank clip of weight zero, as DDP needs it to.
     """
-    count = torch.tensor([float(len(samples.labels))], device=device)
-    mine = float(count)
+    mine = total = float(len(samples.labels))
     if ranks() > 1:
+        count = torch.tensor([mine], device=device)
         dist.all_reduce(count)
-    total = float(count)
+        total = float(count)
     if not total:
         return None
-    frames, labels = samples.frames.to(device), samples.labels.to(device)
+    frames, labels = (x.to(device, non_blocking=True) for x in (samples.frames, samples.labels))
     if not mine:
         size = task.student.clip.config.vision.image_size
         frames = torch.zeros(1, num_frames, 3, size, size, dtype=torch.uint8, device=device)
@@ -210,12 +213,12 @@ def take_step(
     norm = torch.nn.utils.clip_grad_norm_(trained, math.inf if clip_norm is None else clip_norm)
     optimizer.step()
     right = (losses.predicted == labels).float().sum() * (mine > 0)
-    means = torch.stack([losses.total.detach(), losses.ce, losses.vision, losses.text, losses.regulariser, right])
+    means = torch.stack([losses.total.detach(), losses.ce, losses.vision, losses.text, losses.regulariser, right, norm])
     if ranks() > 1:
-        dist.all_reduce(means)
+        dist.all_reduce(means[:6])
         means[:5] /= ranks()
-    loss, ce, vision, text, regulariser, right = means.tolist()
-    metrics = {"loss": loss, "ce": ce, "grad_norm": float(norm), "accuracy": 100 * right / total}
+    loss, ce, vision, text, regulariser, right, norm = means.tolist()  # all at once: a GPU is waited for
+    metrics = {"loss": loss, "ce": ce, "grad_norm": norm, "accuracy": 100 * right / total}
     if task.distill is not None:
         metrics |= {"distill_v": vision, "distill_t": text}
     return {**metrics, "regulariser": regulariser} if task.iwr is not None or task.penalty is not None else metrics

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from froster.clip.attention import attention
 from froster.clip.mlp import MLP
@@ -206,10 +207,18 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, activation, causal, eps) for _ in range(layers))
+        self.checkpointing = False
+        """Training keeps what goes into each block and computes the rest again: less memory, a third more time."""
+
+    def through(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """The work of one block, kept for the backward pass or computed again there."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
 
     def forward(self, x: Tensor, num_frames: int = 1, layers: list[Tensor] | None = None) -> Tensor:
         for block in self.resblocks:
-            x = block(x, num_frames)
+            x = self.through(block, x, num_frames)
             if layers is not None:
                 layers.append(x)
         return x
@@ -218,7 +227,7 @@ class Transformer(nn.Module):
         """One token of each row of `forward(x)`: (B*T, L, D), (B*T,) -> (B*T, D)."""
         *first, last = self.blocks()
         for block in first:
-            x = block(x, num_frames)
+            x = self.through(block, x, num_frames)
         return last.read(x, place, num_frames)
 
     def blocks(self) -> list[Block]:
@@ -335,10 +344,8 @@ class TextTower(nn.Module):
         x = packed.pack(words + self.positional_embedding[: words.shape[1]])
         *first, last = self.transformer.blocks()
         for block in first:
-            x = block.each(x + block.attn.merge(packed.attend(*block.attn.project(block.ln_1(x)))))
-        n = last.ln_1(x)
-        y = last.attn.merge(packed.attend_from_ends(*last.attn.project(n, n[:, packed.ends])))
-        x = last.each(x[:, packed.ends] + y)[0]
+            x = self.transformer.through(packed.block, block, x)
+        x = packed.last_block(last, x)
         return packed.unsort(self.ln_final(x) @ self.text_projection)
 
 

@@ -9,11 +9,15 @@ token; for the attention, rows of about equal length are views of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from froster.clip.attention import attention
+
+if TYPE_CHECKING:
+    from froster.clip.model import Block
 
 # A run of rows of about equal length ends where padding them to the longest would cost more than this share of them. An
 # accelerator would rather pad than start many small kernels.
@@ -56,6 +60,16 @@ class Packed:
     def unsort(self, x: Tensor) -> Tensor:
         """(n, …) in the order of the runs -> in that of the rows."""
         return torch.empty_like(x).index_copy(0, self.order, x)
+
+    def block(self, block: Block, x: Tensor) -> Tensor:
+        """`block(x)`, (1, N, D) -> the same."""
+        return block.each(x + block.attn.merge(self.attend(*block.attn.project(block.ln_1(x)))))
+
+    def last_block(self, block: Block, x: Tensor) -> Tensor:
+        """The end tokens of `block(x)` alone, (1, N, D) -> (n, D), in the order of the runs."""
+        seen = block.ln_1(x)
+        y = block.attn.merge(self.attend_from_ends(*block.attn.project(seen, seen[:, self.ends])))
+        return block.each(x[:, self.ends] + y)[0]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(1, h, N, d) each -> the same: every token looks at those before it in its own row."""

@@ -75,6 +75,8 @@ def run(
     flip: bool,
     seed: int,
     workers: int | None,
+    compile_towers: bool,
+    checkpointing: bool,
     keep: int,
     resume: bool,
     where: Sequence[str] | None,
@@ -114,8 +116,9 @@ def run(
         if average_from is not None and average_from > plan.preset.recipe.epochs:
             raise UsageError(f"--average-from {average_from} comes after the last epoch, {plan.preset.recipe.epochs}")
         recipe = dataclasses.replace(
-            plan.preset.recipe, seed=seed, workers=workers, keep=keep, precision=base.precision
-        )
+            plan.preset.recipe, seed=seed, workers=workers, keep=keep, precision=base.precision,
+            compile=compile_towers, checkpointing=checkpointing,
+        )  # fmt: skip
         for names in filter(None, (parts.base, parts.novel)):  # a label that is too long is found before the training
             base.bank(describe(names, sentences), truncate)
         if rank == 0:
