@@ -123,12 +123,13 @@ def measure_step(bench: Bench, compiled: bool, batch: int) -> float:
         work = counter.get_total_flops()
         bench.works[batch] = work
     began = time.perf_counter()
-    step(seen, targets, TEMPLATE)
+    loss = step(seen, targets, TEMPLATE)
     first = time.perf_counter() - began
     seconds = bench.seconds(lambda: step(seen, targets, TEMPLATE))
     peak = bench.peak(lambda: step(seen, targets, TEMPLATE))
     what = f"training step, FROSTER, {kind(compiled)}, batch {batch}, {bench.classes} classes"
     report(bench, what, seconds, work or bench.works.get(batch, 0), peak, first, "training", batch)
+    bench.rows[-1]["loss"] = loss
     return seconds
 
 
@@ -159,6 +160,19 @@ def report(
     bench.add(what, **values)
 
 
+def check_loss(bench: Bench, batch: int = 2, classes: int = 8) -> None:
+    """The same step on the CPU in float32, on the device, and by baseline (a): they do the same work."""
+    seen, targets = clips(batch, bench.stage.image_size), torch.arange(batch)
+    names, device = labels(classes), str(bench.device)
+    cpu = OurStep(bench.stage, names, FRAMES)(seen, targets, TEMPLATE)
+    here = OurStep(bench.stage, names, FRAMES, bench.dtype, device)(seen, targets, TEMPLATE)
+    theirs = ReleasedStep(bench.stage, names, FRAMES, bench.dtype, device=device)
+    other = theirs(seen.to(bench.device), targets.to(bench.device), TEMPLATE)
+    bench.add("loss of a step: CPU in float32, here, (a) here", loss=cpu, here=here, released=other)
+    if max(abs(here - cpu), abs(other - cpu)) > 0.02 * abs(cpu):
+        raise SystemExit("the losses differ: something is wrong")
+
+
 def measure_released(bench: Bench) -> int:
     """Baseline (a) at the largest batch, halved until it fits; the batch, or 0."""
     batch = bench.batch
@@ -170,11 +184,11 @@ def measure_released(bench: Bench) -> int:
             def run(step: ReleasedStep = step, seen: torch.Tensor = seen, targets: torch.Tensor = targets) -> float:
                 return step(seen.to(bench.device), targets.to(bench.device), TEMPLATE)
 
-            run()
+            loss = run()
             seconds = bench.seconds(run, max(2, bench.repeats // 2))
             peak = bench.peak(run)
             bench.add(f"training step, (a) with autocast, batch {batch}, {bench.classes} classes", seconds=seconds,
-                      clips_s=batch / seconds, images_s=batch * FRAMES / seconds, peak_gb=peak)  # fmt: skip
+                      clips_s=batch / seconds, images_s=batch * FRAMES / seconds, peak_gb=peak, loss=loss)  # fmt: skip
             bench.released = seconds
             return batch
         except torch.OutOfMemoryError:
@@ -211,7 +225,7 @@ def markdown(bench: Bench, command: str) -> str:
     lines = ["# A GPU", "", f"    {command}", "", machine(), "", f"| what | {' | '.join(heads)} |", "|---" * 10 + "|"]
     for row in bench.rows:
         cells = [f"{row[c]:.3g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in columns]
-        note = "".join(f", {key} {row[key]:.3g}" for key in ("ratio", "batch") if key in row)
+        note = "".join(f", {key} {row[key]:.5g}" for key in ("ratio", "batch", "loss", "here", "released") if key in row)
         lines.append(f"| {row['what']}{note} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -229,6 +243,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bench = Bench(scene(args.toy), args.batch or (4 if args.toy else 64), 8 if args.toy else 400, args.repeats, device)
     measure_ceiling(bench, 256 if args.toy else 8192)
+    check_loss(bench)
+    bench.free()
     parts = args.parts.split(",")
     if "forward" in parts:
         for method in (VCLIP(), Frozen()):

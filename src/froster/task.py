@@ -155,6 +155,9 @@ class Task(nn.Module):
         if self.recipe.compile:
             for clip in filter(None, (student.clip, self.teacher)):
                 clip.visual.compile()
+            if not self.text_is_frozen:
+                for block in student.clip.text.transformer.blocks():
+                    block.compile()
 
     @torch.no_grad()
     def prompt_table(self, model: VideoCLIP, bank: PromptBank) -> Tensor:

@@ -327,8 +327,8 @@ class TextTower(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Token ids (K, L), L <= context -> embeddings (K, E), not unit length.
 
-        Pooled at the end token, which has the largest id. The mask is causal, so nothing behind that token is computed,
-        and what all rows begin with is computed once.
+        Pooled at the end token, which has the largest id. The mask is causal, so columns behind the last end token can be
+        cut off; on a CPU nothing behind a row's own is computed, and what all rows begin with is computed once.
         """
         end = tokens.argmax(dim=-1)
         differ = (tokens != tokens[:1]).any(0).nonzero()
@@ -340,8 +340,11 @@ class TextTower(nn.Module):
 
         `same`: that many columns are the same in all rows.
         """
-        packed = Packed.of(end.cpu() + 1, min(same, int(end.min())), words.device)
-        x = packed.pack(words + self.positional_embedding[: words.shape[1]])
+        x = words + self.positional_embedding[: words.shape[1]]
+        if x.device.type != "cpu":  # an accelerator would rather pad rows than start many small kernels
+            return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
+        packed = Packed.of(end + 1, min(same, int(end.min())))
+        x = packed.pack(x)
         *first, last = self.transformer.blocks()
         for block in first:
             x = self.transformer.through(packed.block, block, x)

@@ -19,10 +19,8 @@ from froster.clip.attention import attention
 if TYPE_CHECKING:
     from froster.clip.model import Block
 
-# A run of rows of about equal length ends where padding them to the longest would cost more than this share of them. An
-# accelerator would rather pad than start many small kernels.
-_WASTE = {"cpu": 0.02}
-_WASTE_ELSEWHERE = 0.2
+# A run of rows of about equal length ends where padding them to the longest would cost more than this share of them.
+_WASTE = 0.02
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,16 @@ class Packed:
     """(n,): where in the long row each end token is, in the order of the runs"""
 
     @classmethod
-    def of(cls, lengths: Tensor, shared: int, device: torch.device) -> Packed:
-        """Rows with so many tokens each, (n,) on the CPU, `shared` of them the same in all and fewer than the shortest has."""
+    def of(cls, lengths: Tensor, shared: int) -> Packed:
+        """Rows with so many tokens each, (n,), `shared` of them the same in all and fewer than the shortest has."""
         order = lengths.argsort(stable=True)
         rest = (lengths - shared)[order]
         runs, ends, start = [], [], shared
-        for first, end, width in _runs(rest.tolist(), _WASTE.get(device.type, _WASTE_ELSEWHERE)):
+        for first, end, width in _runs(rest.tolist(), _WASTE):
             runs.append((end - first, width))
             ends.append(start + torch.arange(end - first) * width + rest[first:end] - 1)
             start += (end - first) * width
-        return cls(shared, runs, order.to(device), torch.cat(ends).to(device))
+        return cls(shared, runs, order, torch.cat(ends))
 
     def pack(self, x: Tensor) -> Tensor:
         """Padded rows (n, L, …) -> (1, N, …)"""
@@ -77,20 +75,20 @@ class Packed:
         (start_q, *own_q), (start_k, *own_k), (start_v, *own_v) = (self._split(x) for x in (q, k, v))
         parts = [attention(start_q, start_k, start_v, causal=True)] if S else []
         for Q, K, V in zip(own_q, own_k, own_v, strict=True):
-            seen = torch.ones(Q.shape[2], S + Q.shape[2], dtype=torch.bool, device=q.device).tril(S) if S else None
+            seen = torch.ones(Q.shape[2], S + Q.shape[2], dtype=torch.bool).tril(S) if S else None
             parts.append(attention(Q, _behind(start_k, K), _behind(start_v, V), seen, causal=not S))
         return torch.cat([x.transpose(1, 2).flatten(0, 1) for x in parts]).transpose(0, 1)[None]
 
     def attend_from_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same for the end tokens alone, in the order of the runs: q (1, h, n, d) -> (1, h, n, d)."""
-        S, device = self.shared, q.device
+        S = self.shared
         (start_k, *own_k), (start_v, *own_v) = (self._split(x) for x in (k, v))
         asking, ends = (x.split([rows for rows, _ in self.runs], dim) for x, dim in ((q[0], 1), (self.ends, 0)))
         parts, start = [], S
         for Q, end, K, V in zip(asking, ends, own_k, own_v, strict=True):
             rows, _, width, _ = K.shape
-            place = end - start - torch.arange(rows, device=device) * width  # in its row
-            seen = torch.arange(S + width, device=device) <= S + place[:, None]
+            place = end - start - torch.arange(rows) * width  # in its row
+            seen = torch.arange(S + width) <= S + place[:, None]
             Q = Q.transpose(0, 1)[:, :, None]
             parts.append(attention(Q, _behind(start_k, K), _behind(start_v, V), seen[:, None, None])[:, :, 0])
             start += rows * width

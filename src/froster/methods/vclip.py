@@ -27,9 +27,10 @@ Pad = Literal["zero", "mask"]
 
 def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
     """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): the frames t-r to t+r one after the other; zeros beyond the clip's ends."""
-    x = x.unflatten(0, (-1, num_frames))  # (B, T, h, L, d)
-    padded = F.pad(x, (0, 0, 0, 0, 0, 0, radius, radius))  # (B, T+2r, h, L, d)
-    return torch.cat([padded[:, s : s + num_frames] for s in range(2 * radius + 1)], dim=3).flatten(0, 1)
+    x = x.transpose(1, 2).unflatten(0, (-1, num_frames))  # (B, T, L, h, d), as it lies in memory
+    padded = F.pad(x, (0, 0, 0, 0, 0, 0, radius, radius))  # (B, T+2r, L, h, d)
+    frames = torch.cat([padded[:, s : s + num_frames] for s in range(2 * radius + 1)], dim=2)
+    return frames.flatten(0, 1).transpose(1, 2)
 
 
 class Windows(torch.autograd.Function):
