@@ -18,7 +18,7 @@ from froster.optim import adamw
 from froster.recipe import FROSTER
 from froster.task import Task, freeze
 from froster.text.bank import PromptBank
-from froster.training import rows_of_step, take_step
+from froster.training import Started, rows_of_step, start_step
 from froster.video.dataset import Batch
 
 TEMPLATE = 5
@@ -36,20 +36,22 @@ class OurStep:
         network = VCLIP().build(student)
         freeze(network, VCLIP(), "both")
         bank = PromptBank(scene.tokenizer, labels, scene.config.text.context)
-        self.device, self.frames = torch.device(device), frames
+        self.frames = frames
         recipe = dataclasses.replace(FROSTER.recipe, compile=compile)
         self.task = Task(network.to(device), bank, Distill(), teacher.to(device), dtype, recipe=recipe).to(device)
         self.optimizer = adamw(self.task, 1e-8, 0.01)
         self.task.train()
 
     def __call__(self, clips: Tensor, targets: Tensor, template: int) -> float:
+        return self.start(clips, targets, template).metrics()["loss"]
+
+    def start(self, clips: Tensor, targets: Tensor, template: int) -> Started:
+        """The step as `froster train` starts it: its numbers are read when the next one has been started."""
         batch = Batch(clips, targets, torch.arange(len(clips)), [])
         rows = rows_of_step("one", template, self.task.bank)
-        metrics = take_step(
-            self.task, self.task, self.optimizer, batch, rows, random.Random(0), 1.0, self.device, self.frames
-        )
-        assert metrics is not None
-        return metrics["loss"]
+        found = start_step(self.task, self.task, self.optimizer, batch, rows, random.Random(0), 1.0, self.frames)
+        assert found is not None
+        return Started(0, 0.0, template, *found)
 
 
 GOALS = {("step", "float32"): 1.8, ("step", "bfloat16"): 5.0, ("step400", "float32"): 2.3, ("step400", "bfloat16"): 7.0}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
@@ -77,7 +78,6 @@ def train(
     `run` identifies the run: a checkpoint of another run is refused. `on_step(done, total, metrics)` and
     `on_epoch(epoch, metrics)` are called on rank 0 only.
     """
-    device = task.student.clip.logit_scale.device
     world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
     steps = max(1, len(dataset) // recipe.batch_size)  # type: ignore[arg-type]
     batch = min(recipe.batch_size, len(dataset))  # type: ignore[arg-type]
@@ -99,28 +99,17 @@ def train(
         sums: dict[str, float] = {}
         taken = 0
         met: list[str] = []
-        for step, samples in enumerate(loader):
-            rate = recipe.rate(epoch + step / steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            check()
-            met += [message for _, message in samples.errors]
-            template = draw_template(recipe.seed, epoch, step, task.bank.num_templates)
-            rng = random.Random(f"step/{recipe.seed}/{epoch}/{step}/{rank}")
-            torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
-            rows = rows_of_step(recipe.draw, template, task.bank)
-            T = dataset.sampling.frames  # type: ignore[attr-defined]
-            metrics = take_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, device, T)
-            if metrics is None:
-                continue
+        for started in late(start_steps(stepper, task, optimizer, loader, recipe, epoch, steps, met)):
+            metrics = started.metrics()
             if not all(map(math.isfinite, metrics.values())):
-                raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: lower --lr")
-            log.write(epoch=epoch + 1, step=epoch * steps + step + 1, lr=rate, template=template, **metrics)
+                raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {started.step + 1}: lower --lr")
+            done = epoch * steps + started.step + 1
+            log.write(epoch=epoch + 1, step=done, lr=started.lr, template=started.template, **metrics)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
             taken += 1
             if on_step is not None and rank == 0:
-                on_step(epoch * steps + step + 1, recipe.epochs * steps, metrics)
+                on_step(done, recipe.epochs * steps, metrics)
         for message in from_all_ranks(met):
             unreadable[message] = unreadable.get(message, 0) + 1
         if not taken:
@@ -138,6 +127,62 @@ def train(
 
     last = cpu_state(task.student)
     return Trained(last, average.weights(like=last), average.count, unreadable)
+
+
+@dataclass
+class Started:
+    """A step that has been started. A GPU may still be at it: whoever asks for its numbers waits."""
+
+    step: int
+    """In its epoch."""
+    lr: float
+    template: int
+    total: float
+    """Clips, over all ranks."""
+    means: Tensor
+    names: tuple[str, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """The global means of the losses, the norm of the gradient, the accuracy in per cent."""
+        loss, ce, vision, text, regulariser, right, norm = self.means.tolist()
+        found = {
+            "loss": loss, "ce": ce, "grad_norm": norm, "accuracy": 100 * right / self.total, "distill_v": vision,
+            "distill_t": text, "regulariser": regulariser,
+        }  # fmt: skip
+        return {name: found[name] for name in self.names}
+
+
+def late(steps: Iterator[Started]) -> Iterator[Started]:
+    """Each step once the next one has been started, so that a GPU always has work."""
+    waiting = None
+    for step in steps:
+        if waiting is not None:
+            yield waiting
+        waiting = step
+    if waiting is not None:
+        yield waiting
+
+
+def start_steps(
+    stepper: torch.nn.Module, task: Task, optimizer: torch.optim.Optimizer, loader: DataLoader, recipe: Recipe, epoch: int,
+    steps: int, met: list[str],
+) -> Iterator[Started]:  # fmt: skip
+    """The optimiser steps of one epoch, as they are started. `met` receives what cannot be read."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    for step, samples in enumerate(loader):
+        rate = recipe.rate(epoch + step / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        check()
+        met += [message for _, message in samples.errors]
+        template = draw_template(recipe.seed, epoch, step, task.bank.num_templates)
+        rng = random.Random(f"step/{recipe.seed}/{epoch}/{step}/{rank}")
+        torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
+        rows = rows_of_step(recipe.draw, template, task.bank)
+        T = loader.dataset.sampling.frames  # type: ignore[attr-defined]
+        found = start_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, T)
+        if found is not None:
+            yield Started(step, rate, template, *found)
 
 
 def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
@@ -178,7 +223,7 @@ def from_all_ranks(messages: list[str]) -> list[str]:
     return [message for part in gathered for message in part or []]
 
 
-def take_step(
+def start_step(
     stepper: torch.nn.Module,
     task: Task,
     optimizer: torch.optim.Optimizer,
@@ -186,14 +231,14 @@ def take_step(
     rows: list[int],
     rng: random.Random,
     clip_norm: float | None,
-    device: torch.device,
     num_frames: int,
-) -> dict[str, float] | None:
-    """One optimiser step; returns the global means of the losses, or None when no rank could read a clip.
+) -> tuple[float, Tensor, tuple[str, ...]] | None:
+    """One optimiser step; returns what `Started` holds of it, or None when no rank could read a clip.
 
     Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its share, so that the gradient
     is that of the mean over all clips; a rank with none computes on a blank clip of weight zero, as DDP needs it to.
     """
+    device = task.student.clip.logit_scale.device
     mine = total = float(len(samples.labels))
     if ranks() > 1:
         count = torch.tensor([mine], device=device)
@@ -217,8 +262,7 @@ def take_step(
     if ranks() > 1:
         dist.all_reduce(means[:6])
         means[:5] /= ranks()
-    loss, ce, vision, text, regulariser, right, norm = means.tolist()  # all at once: a GPU is waited for
-    metrics = {"loss": loss, "ce": ce, "grad_norm": norm, "accuracy": 100 * right / total}
-    if task.distill is not None:
-        metrics |= {"distill_v": vision, "distill_t": text}
-    return {**metrics, "regulariser": regulariser} if task.iwr is not None or task.penalty is not None else metrics
+    names = ["loss", "ce", "grad_norm", "accuracy"]
+    names += ["distill_v", "distill_t"] if task.distill is not None else []
+    names += ["regulariser"] if task.iwr is not None or task.penalty is not None else []
+    return total, means, tuple(names)
