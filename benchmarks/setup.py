@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from froster.recognizer import NANO
 from froster.text.descriptions import SHIPPED, read_descriptions
 
 FRAMES = 8
+SHARED_VOCABULARY = Path(__file__).resolve().parents[2] / "shared" / "vocab"
 _folders: list[tempfile.TemporaryDirectory] = []  # they live as long as the process
 
 
@@ -38,6 +40,8 @@ class Scene:
 @cache
 def scene(toy: bool = False) -> Scene:
     """The B/16 needs CLIP's vocabulary: the environment variable FROSTER_BPE says where it is, or the hub is asked."""
+    if SHARED_VOCABULARY.exists():
+        os.environ.setdefault("FROSTER_BPE", str(SHARED_VOCABULARY))
     torch.manual_seed(0)
     if toy:
         tokenizer = Tokenizer.from_file(NANO / "tokenizer.json")
