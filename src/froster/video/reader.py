@@ -32,8 +32,8 @@ VIDEO_SUFFIXES = frozenset({
 _FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
-# A seek costs what the decoder holds back: to pass over fewer frames than this, decoding on is as fast.
-_SEEK_GAIN = 8
+# A seek costs less than one frame, for the decoder is emptied before it and nothing that it held back is lost.
+_SEEK_GAIN = 2
 # A damaged file may fail in many places, but not for ever.
 _READ_ERRORS = 32
 _NO_STAMP = -(1 << 63)
