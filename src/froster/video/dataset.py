@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate, get_worker_info
+from torch.utils.data import Dataset
 
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.manifest import Item, Items, read_items
+from froster.video.parcel import stack
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -121,18 +121,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     clips = [sample for sample in samples if sample.frames is not None]
     stacked = [sample.frames for sample in samples if sample.frames is not None]
     return Batch(
-        frames=_stack(stacked) if stacked else torch.empty(0, dtype=torch.uint8),
+        frames=stack(stacked) if stacked else torch.empty(0, dtype=torch.uint8),
         labels=torch.tensor([sample.label for sample in clips], dtype=torch.int64),
         indices=torch.tensor([sample.index for sample in clips], dtype=torch.int64),
         errors=[(sample.index, sample.error) for sample in samples if sample.error is not None],
         damaged=sum(sample.damaged for sample in clips),
     )
-
-
-def _stack(clips: list[Tensor]) -> Tensor:
-    if get_worker_info() is None:
-        return torch.from_numpy(np.stack([clip.numpy() for clip in clips]))  # in one thread, as in `packed`
-    return default_collate(clips)  # in shared memory, which saves a copy on the way to the parent
 
 
 def _integer_labels(items: Sequence[Item], classes: list[str]) -> list[int]:
