@@ -13,9 +13,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from froster.errors import VideoError
-from froster.video.reader import Video
+from froster.video.h264 import unreferenced
+from froster.video.reader import VIDEO_SUFFIXES, Video
 from video_files import cut_without_decoding, make_video, numbers, rotate_clockwise, shared
 
 VP9 = {"deadline": "realtime", "cpu-used": "8"}
@@ -102,6 +105,90 @@ def test_only_what_is_needed_is_decoded(tmp_path, monkeypatch):
         monkeypatch.setattr(Video, "_frames", counting)
         assert numbers(video.read([5, 305, 306, 599])) == [5, 305, 306, 599]
     assert len(decoded) < 60
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many frames were decoded, in a list of one number."""
+    count = [0]
+    original = Video._frames
+
+    def counting(self, packets):
+        for frame in original(self, packets):
+            count[0] += 1
+            yield frame
+
+    monkeypatch.setattr(Video, "_frames", counting)
+    return count
+
+
+def in_full(video: Video, indices: list[int]) -> Tensor:
+    """What `read` falls back on: every frame decoded from the key frame on, and until the last is out."""
+    pictures = np.empty((len(indices), video.height, video.width, 3), np.uint8)
+    video._fill(pictures, indices, video._shown)
+    return torch.from_numpy(pictures)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.mov"])
+def test_frames_that_no_other_needs_are_passed_over(tmp_path, counted, name):
+    path = make_video(tmp_path / name, 120, b_frames=3, gop=250)
+    with Video(path) as video:
+        counted[0] = 0
+        for index in (100, 101, 102, 103):  # referenced or not
+            assert numbers(video.read([index])) == [index]
+        spared, counted[0] = counted[0], 0
+        for index in (100, 101, 102, 103):
+            assert numbers(in_full(video, [index])) == [index]
+        assert spared < 0.65 * counted[0]
+
+
+def test_the_decoder_is_emptied_after_the_last_packet_needed(tmp_path, counted):
+    """In place of pushing the frames that it holds back out with further ones, before every seek."""
+    path = make_video(tmp_path / "v.mp4", 120, b_frames=2, gop=12, options={"x264-params": "rc-lookahead=0:scenecut=0"})
+    with Video(path) as video:
+        counted[0] = 0
+        keys = [video._pts.index(key) for key in video._keys]
+        assert numbers(video.read(keys)) == keys
+        assert counted[0] == len(keys)
+
+
+def test_damage_is_left_to_the_full_decoding(tmp_path, monkeypatch):
+    """The nearest frame that stands in for a lost one may be one that is otherwise passed over."""
+    path = make_video(tmp_path / "v.mkv", 60, b_frames=2, gop=30, options={"x264-params": "scenecut=0"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux() if packet.size]
+        stamps = sorted(packet.pts for packet in packets)
+        lost = next(packet for packet in packets[6:] if not unreferenced(packet, 4))
+        data, payload = bytearray(path.read_bytes()), bytes(lost)
+    place = data.index(payload)
+    data[place + 4 : place + len(payload)] = b"\xff" * (len(payload) - 4)
+    path.write_bytes(data)
+    indices = [*range(0, 60, 5), stamps.index(lost.pts)]
+    with Video(path) as video:
+        found, damaged = video.read(indices), video.damaged
+    with Video(path) as video:
+        assert torch.equal(found, in_full(video, indices))
+        assert video.damaged == damaged
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["originals", "clips"])
+def test_real_frames_are_those_of_the_full_decoding(folder, counted):
+    """About 12 s: all originals and every tenth clip, eight frames over the whole and five in a row."""
+    paths = sorted(path for path in shared("videos", folder).rglob("*.*") if path.suffix in VIDEO_SUFFIXES)
+    spared = whole = 0
+    for path in paths if folder == "originals" else paths[::10]:
+        with Video(path) as video, Video(path) as other:
+            n = video.num_frames
+            for indices in ([n * k // 8 for k in range(8)], list(range(max(0, n // 2 - 5), n // 2))):
+                counted[0] = 0
+                found = video.read(indices)
+                spared, counted[0] = spared + counted[0], 0
+                assert torch.equal(found, in_full(other, indices)), path
+                whole += counted[0]
+            assert video.damaged == other.damaged == 0 and video.num_frames == n
+            assert video._sound == video._trusted, path
+    assert spared < 0.9 * whole
 
 
 def test_an_index_outside_is_an_error(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from froster.errors import UsageError, one_of
-from froster.video.transforms import multiscale_crop, random_crop, resized_crop, scaled
+from froster.video.transforms import multiscale_crop, packed, random_crop, resized_crop, scaled
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -76,7 +76,7 @@ def augment(frames: Tensor, size: int, rng: random.Random, how: Augment) -> Tens
         images = _rand_augment(images, *how.rand_augment, rng)
     images = _CROPS[how.crop](images, size, rng)
     if how.flip and rng.random() < 0.5:
-        images = images.flip(3)
+        images = packed(images, mirrored=True)
     # A probability of 0 draws nothing, so that an option that is off leaves the other draws as they are.
     if how.color_jitter and rng.random() < how.color_jitter:
         images = _by_pil(images, lambda image: _jitter_colors(image, rng))
@@ -84,7 +84,7 @@ def augment(frames: Tensor, size: int, rng: random.Random, how: Augment) -> Tens
         images = _by_pil(images, lambda image: image.convert("L").convert("RGB"))
     if how.erasing and rng.random() < how.erasing:
         images = _erase(images, rng)
-    return images.contiguous()
+    return packed(images)
 
 
 def _by_pil(images: Tensor, change: Change) -> Tensor:

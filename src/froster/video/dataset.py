@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.manifest import Item, Items, read_items
+from froster.video.parcel import stack
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -112,7 +113,7 @@ class VideoDataset(Dataset[Sample]):
         needed = sorted({frame for view in views for frame in view})
         row = {frame: number for number, frame in enumerate(needed)}
         frames = inference_transform(video.read(needed), self.image_size)
-        return frames[torch.tensor([[row[frame] for frame in view] for view in views])]
+        return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -120,7 +121,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     clips = [sample for sample in samples if sample.frames is not None]
     stacked = [sample.frames for sample in samples if sample.frames is not None]
     return Batch(
-        frames=torch.stack(stacked) if stacked else torch.empty(0, dtype=torch.uint8),
+        frames=stack(stacked) if stacked else torch.empty(0, dtype=torch.uint8),
         labels=torch.tensor([sample.label for sample in clips], dtype=torch.int64),
         indices=torch.tensor([sample.index for sample in clips], dtype=torch.int64),
         errors=[(sample.index, sample.error) for sample in samples if sample.error is not None],

@@ -1,10 +1,11 @@
 """Exact frames of a video by index, through PyAV, from files as they are: damaged, cut, rotated, of variable rate."""
 
 import contextlib
+import heapq
 import itertools
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from froster.errors import VideoError
+from froster.video.h264 import prefix_bytes, unreferenced
 from froster.video.sampling import Timing
 
 # fmt: off
@@ -29,11 +32,13 @@ VIDEO_SUFFIXES = frozenset({
 _FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
-# A seek costs what the decoder holds back: to pass over fewer frames than this, decoding on is as fast.
-_SEEK_GAIN = 8
+# A seek costs less than one frame, for the decoder is emptied before it and nothing that it held back is lost.
+_SEEK_GAIN = 2
 # A damaged file may fail in many places, but not for ever.
 _READ_ERRORS = 32
 _NO_STAMP = -(1 << 63)
+# Starting threads costs more than they save in converting a frame; before PyAV 17 there were none.
+_ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
 
 class Video:
@@ -59,6 +64,7 @@ class Video:
         self.damaged = 0
         self._container: av.container.InputContainer | None = None
         self._errors = 0
+        self._sound = False
         self._converter = VideoReformatter()
         try:
             self._open()
@@ -100,14 +106,21 @@ class Video:
             if not 0 <= index < self.num_frames:
                 raise IndexError(f"{self.path}: no frame {index} among {self.num_frames}")
         pictures = np.empty((len(indices), self.height, self.width, 3), np.uint8)
+        if self._sound:
+            try:
+                self._fill(pictures, list(indices), self._needed)
+                return torch.from_numpy(pictures)
+            except _Misled:
+                self._sound = False
+                self._open()  # for what a decoder makes of damage depends on what it has seen
         try:
-            self._fill(pictures, list(indices))
+            self._fill(pictures, list(indices), self._shown)
         except _Misled:
             self._count()
-            self._fill(pictures, [min(index, self.num_frames - 1) for index in indices])
+            self._fill(pictures, [min(index, self.num_frames - 1) for index in indices], self._shown)
         return torch.from_numpy(pictures)
 
-    def _fill(self, pictures: np.ndarray, indices: list[int]) -> None:
+    def _fill(self, pictures: np.ndarray, indices: list[int], decode: "_Decode") -> None:
         places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
             places.setdefault(index, []).append(place)
@@ -121,7 +134,7 @@ class Video:
         for key, run in self._runs(sorted(places)):
             pending = deque(run)
             previous: _Shown | None = None
-            for shown in self._shown(key):
+            for shown in decode(key, run):
                 while pending and pending[0] <= shown.position:
                     index = pending.popleft()
                     before = previous is not None and index - previous.position < shown.position - index
@@ -152,7 +165,44 @@ class Video:
                 runs.append((key, [index]))
         return runs
 
-    def _shown(self, key: int | None) -> Iterator["_Shown"]:
+    def _needed(self, key: int | None, wanted: list[int]) -> Iterator["_Shown"]:
+        """The wanted frames and those that they are predicted from, and no more than that is decoded.
+
+        Raises _Misled where the decoder does not give just the frames whose packets it got, in their order and
+        undamaged: what to make of that is left to `_shown`.
+        """
+        errors = self._errors
+        first = expected = 0 if key is None else bisect_left(self._pts, key)
+        stamps = {self._pts[index] for index in wanted}
+        prefix = prefix_bytes(self._stream.codec_context)
+        due: list[int] = []  # a heap
+
+        def sent() -> Iterator[av.Packet]:
+            for packet in self._packets_from(key):
+                stamp = _stamp(packet)
+                if stamp not in stamps and prefix and unreferenced(packet, prefix):
+                    continue
+                index = self._place.get(stamp, -1)
+                if index >= first:
+                    heapq.heappush(due, index)
+                yield packet
+                stamps.discard(stamp)
+                if not stamps:
+                    return  # what the decoder still holds back need not be pushed out by further packets
+
+        for frame in self._frames(sent()):
+            index = self._place.get(_stamp(frame), -1)
+            if 0 <= index < first:
+                continue  # as in `_shown`
+            if not due or index != heapq.heappop(due) or frame.is_corrupt or self._errors != errors:
+                raise _Misled
+            if not all(self._pts[passed] in self._order for passed in range(expected, index)):
+                raise _Misled  # promised by no packet
+            yield _Shown(index, frame)
+            expected = index + 1
+        raise _Misled
+
+    def _shown(self, key: int | None, wanted: list[int]) -> Iterator["_Shown"]:
         """Decoded frames with their index from a key frame on. Raises _Misled where they are not those of the index."""
         errors = self._errors
         first = expected = 0 if key is None else bisect_left(self._pts, key)
@@ -205,7 +255,7 @@ class Video:
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
         width, height = self._native
         # One converter for all frames: setting one up costs as much as converting a small picture.
-        picture = self._converter.reformat(frame, width=width, height=height, format="rgb24")
+        picture = self._converter.reformat(frame, width=width, height=height, format="rgb24", **_ONE_THREAD)
         return np.rot90(picture.to_ndarray(), _quarter_turns(frame))
 
     def _open(self) -> None:
@@ -235,6 +285,8 @@ class Video:
         self._stream = streams[0]
         # Frame threads can dead-lock when the file is damaged; slice threads never have.
         self._stream.thread_type = "SLICE"
+        if get_worker_info() is not None:  # the other cores have workers of their own
+            self._stream.codec_context.thread_count = 1
 
     def _index(self) -> None:
         """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be the index."""
@@ -242,18 +294,18 @@ class Video:
         stream = self._stream
         self._header_frames = stream.frames
         self._duration = stream.duration
-        scan: list[tuple[int | None, bool, bool]] = []
+        packets = self._packets()
+        first: list[av.Packet] = []  # what was read up to the first frame
 
-        def recorded() -> Iterator[av.Packet]:
-            for packet in self._packets():
-                scan.append((packet.pts, packet.is_keyframe, packet.is_discard))
+        def kept() -> Iterator[av.Packet]:
+            for packet in packets:
+                first.append(packet)
                 yield packet
 
-        packets = recorded()
-        frame = next(self._frames(packets), None)
+        frame = next(self._frames(kept()), None)
         if frame is None:
-            raise self._error("no frame can be decoded" if scan else "no frames")
-        deque(packets, maxlen=0)
+            raise self._error("no frame can be decoded" if first else "no frames")
+        scan = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in itertools.chain(first, packets)]
         self._native = frame.width, frame.height
         self.width, self.height = self._native if _quarter_turns(frame) % 2 == 0 else self._native[::-1]
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
@@ -268,6 +320,7 @@ class Video:
             # Avi has the times of decoding only, other containers where there is no sign of another order.
             and not (stream.codec_context.has_b_frames and (in_order or self._container.format.name == "avi"))
         )
+        self._sound = self._trusted  # and nothing has shown the contrary
         self._pts = sorted(stamps)
         self._place = {pts: index for index, pts in enumerate(self._pts)}
         self._order = {pts: number for number, (pts, _, _) in enumerate(scan) if pts is not None}
@@ -288,6 +341,9 @@ class Video:
 
     def _error(self, cause: str) -> VideoError:
         return VideoError(f"{self.path}: {cause}")
+
+
+_Decode = Callable[[int | None, list[int]], Iterator["_Shown"]]
 
 
 class _Misled(Exception):

@@ -32,7 +32,17 @@ def inference_transform(frames: Tensor, size: int) -> Tensor:
         images = [image.resize((size, size), Image.Resampling.BICUBIC, down) for image in images]
         return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
     resized = _resize(frames, new_height, new_width, mode="bicubic", antialias=True)
-    return resized[:, :, top : top + size, left : left + size].contiguous()
+    return packed(resized[:, :, top : top + size, left : left + size])
+
+
+def packed(images: Tensor, mirrored: bool = False) -> Tensor:
+    """(n, 3, h, w) in any layout -> the same in the plain one; `mirrored` left to right.
+
+    By NumPy, in this thread alone: PyTorch would share the millisecond out, and wait twenty for the other thread where
+    another process, or another worker of the loader, has the core.
+    """
+    array = images.numpy()
+    return torch.from_numpy(array[..., ::-1].copy() if mirrored else np.ascontiguousarray(array))
 
 
 def scaled(frames: Tensor, short: int, rng: random.Random) -> Tensor:
