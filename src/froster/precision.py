@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from froster.clip.model import Attention, TextTower, VisionTower
 from froster.errors import UsageError
@@ -43,19 +40,8 @@ def pick_dtype(device: torch.device, width: int, precision: Precision = "auto") 
     return torch.bfloat16 if has_bf16 and width >= SMALLEST_BF16_WIDTH else torch.float32
 
 
-@contextmanager
-def autocast(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Where networks are run: matrix products in `dtype`, and the attention kernel that suits the device."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16), fastest_attention(device):
-        yield
-
-
-def fastest_attention(device: torch.device) -> AbstractContextManager[None]:
-    """cuDNN's kernel first on Hopper and later: for heads of 64 it is 1.3 times as fast as the flash kernel (docs/lab.md)."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
-        return nullcontext()
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    return sdpa_kernel(order, set_priority=True)
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 @torch.no_grad()
