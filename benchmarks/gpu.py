@@ -244,14 +244,15 @@ def markdown(bench: Bench, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--toy", action="store_true", help="a tiny network, on whatever is there, to try the script itself")
     parser.add_argument("--batch", type=int, help="clips a step; default 64")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
     parser.add_argument("--parts", default="forward,step,released,largest", help="what to measure, between commas")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if not (args.toy or torch.cuda.is_available()):
         raise SystemExit("no GPU here: --toy tries the script on the CPU")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -259,20 +260,20 @@ def main() -> None:
     measure_ceiling(bench, 256 if args.toy else 8192)
     check_loss(bench)
     bench.free()
-    parts = args.parts.split(",")
+    parts, kinds = args.parts.split(","), (False,) if args.eager else (False, True)
     if "forward" in parts:
         for method in (VCLIP(), Frozen()):
-            for compiled in (False, True):
+            for compiled in kinds:
                 measure_forward(bench, method, compiled)
                 bench.free()
     ours = {}
     if "step" in parts:
-        for compiled in (False, True):
+        for compiled in kinds:
             ours[compiled] = measure_step(bench, compiled, bench.batch)
             bench.free()
     if "released" in parts and (batch := measure_released(bench)):
         bench.free()
-        for compiled in (False, True):
+        for compiled in kinds:
             seconds = ours[compiled] if batch == bench.batch and compiled in ours else measure_step(bench, compiled, batch)
             bench.free()
             ratio = bench.released / seconds

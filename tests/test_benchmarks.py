@@ -1,0 +1,65 @@
+"""The benchmarks run at toy size, do the same work as their baselines, and write a table that says so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.__main__ import PARTS, main
+from benchmarks.baselines import ReleasedStep
+from benchmarks.gpu import main as gpu
+from benchmarks.setup import FRAMES, clips, labels, scene
+from benchmarks.step import TEMPLATE, OurStep
+from benchmarks.timing import Row, Spread, compare, interleave
+
+
+@pytest.mark.parametrize("part", ["step", "evaluate", "classify"])
+def test_a_part_writes_its_rows(part: str, tmp_path: Path) -> None:
+    main([part, "--toy", "--rounds", "1", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "speed.json").read_text())[part]
+    assert found["rows"] and found["toy"] and "torch" in found["machine"]
+    text = (tmp_path / "speed.md").read_text()
+    assert f"python -m benchmarks {part}" in text and "it says nothing" in text
+
+
+def test_parts_are_kept_beside_each_other(tmp_path: Path) -> None:
+    for part in ("startup", "flops"):
+        main([part, "--toy", "--rounds", "1", "--out", str(tmp_path)])
+    assert set(json.loads((tmp_path / "speed.json").read_text())) == {"startup", "flops"}
+    assert {"memory", "decode", "loader", "startup", "demo", "export", "growth"} < set(PARTS)
+
+
+def test_the_gpu_script_runs_on_what_is_there(tmp_path: Path) -> None:
+    gpu(["--toy", "--eager", "--repeats", "1", "--batch", "2", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert any("times as fast as (a)" in row["what"] for row in rows) and all(row.get("seconds", 1) > 0 for row in rows)
+    with pytest.raises(SystemExit, match="--toy"):
+        gpu(["--out", str(tmp_path)]) if not torch.cuda.is_available() else sys.exit("--toy")
+
+
+def test_the_baseline_takes_the_same_steps_whether_its_text_is_in_one_piece_or_more() -> None:
+    stage, names = scene(toy=True), labels(6)
+    seen, targets = clips(2, stage.image_size), torch.arange(2)
+    ours = OurStep(stage, names, FRAMES)
+    whole, parts = (ReleasedStep(stage, names, FRAMES, text_chunks=chunks) for chunks in (1, 3))
+    losses = [step(seen, targets, TEMPLATE) for step in (ours, whole, parts)]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+    mine = dict(ours.task.student.clip.visual.named_parameters())["proj"].grad
+    theirs = whole.student.visual_projection.weight.grad
+    torch.testing.assert_close(mine, theirs.T, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+
+
+def test_ratios_are_taken_turn_by_turn() -> None:
+    row = compare("work", {"ours": [1.0, 2.0, 4.0], "theirs": [3.0, 4.0, 4.0]}, "ours", "theirs", goal=2)
+    assert row.ratio == Spread(2.0, 1.0, 3.0) and row.reached
+    assert Row.from_dict(row.to_dict()) == row
+    order: list[str] = []
+    interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, warmup=1)
+    assert "".join(order) == "ababab"
