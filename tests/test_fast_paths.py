@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from froster.clip.attention import attention
+from froster.clip.block import Attention, Block
 from froster.clip.mlp import MLP
-from froster.clip.model import CLIP, Attention, Block, CLIPConfig, TextConfig, VisionConfig, VisionTower
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
 from froster.distill import Distill
 from froster.methods.lora import LoRAAttention
 from froster.methods.vclip import VCLIP, VCLIPBlock, Windows, neighbours

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block
+from froster.clip.block import Block
+from froster.clip.model import CLIP
 from froster.errors import UsageError
 from froster.insight.attention import Row, attention_strip, cls_attention, joint, look, sources, weights
 from froster.methods import METHODS, VideoCLIP

@@ -8,7 +8,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from froster.clip.model import Attention, TextTower, VisionTower
+from froster.clip.block import Attention
+from froster.clip.model import TextTower, VisionTower
 from froster.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16"]

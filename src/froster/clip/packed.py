@@ -17,7 +17,7 @@ from torch import Tensor
 from froster.clip.attention import attention
 
 if TYPE_CHECKING:
-    from froster.clip.model import Block
+    from froster.clip.block import Block
 
 # A run of rows of about equal length ends where padding them to the longest would cost more than this share of them.
 _WASTE = 0.02

@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from froster.clip.model import Block, VisionTower
+from froster.clip.block import Block
+from froster.clip.model import VisionTower
 from froster.errors import UsageError
 from froster.files import atomic_file
 from froster.insight.plots import save

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block, unit
+from froster.clip.block import Block
+from froster.clip.model import CLIP, unit
 from froster.errors import one_of
 from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
 from froster.methods.method import Method, adapters, tuned

@@ -11,7 +11,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block
+from froster.clip.block import Block
+from froster.clip.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.adapter import Adapter
 from froster.methods.method import Method, adapters, tuned

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block
+from froster.clip.block import Block
+from froster.clip.model import CLIP
 from froster.errors import UsageError
 from froster.methods.adapter import Adapter
 from froster.methods.method import Method, adapters, tuned

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.model import Transformer
+from froster.clip.block import Transformer
 from froster.errors import UsageError
 
 

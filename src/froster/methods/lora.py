@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Attention, Block
+from froster.clip.block import Attention, Block
+from froster.clip.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.video_clip import Pooling, VideoCLIP

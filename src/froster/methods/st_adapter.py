@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block
+from froster.clip.block import Block
+from froster.clip.model import CLIP
 from froster.errors import CheckpointError, UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, ours, rename

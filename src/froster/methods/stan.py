@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Attention, Block, VisionTower
+from froster.clip.block import Attention, Block
+from froster.clip.model import CLIP, VisionTower
 from froster.errors import UsageError
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, rename, text_of_huggingface

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from froster.clip.attention import attention
-from froster.clip.model import CLIP, Block
+from froster.clip.block import Block
+from froster.clip.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method
 from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks

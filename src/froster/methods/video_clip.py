@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block, CLIPConfig, blank, unit
+from froster.clip.block import Block
+from froster.clip.model import CLIP, CLIPConfig, blank, unit
 from froster.errors import UsageError, one_of
 from froster.text.bank import PromptBank
 

@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Attention, Block
+from froster.clip.block import Attention, Block
+from froster.clip.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, fuse_attention, has, rename

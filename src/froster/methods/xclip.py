@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from froster.clip.block import Attention, Block
 from froster.clip.mlp import QuickGELU
-from froster.clip.model import CLIP, Attention, Block, unit
+from froster.clip.model import CLIP, unit
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
 from froster.methods.heads import TemporalTransformer
 from froster.methods.method import Method, adapters, tuned
