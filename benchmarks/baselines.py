@@ -148,6 +148,7 @@ class ReleasedStep:
     def finish(self, loss: Tensor) -> float:
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
+        self.optimizer.zero_grad()  # so that contenders which wait for their turn hold less
         return float(loss.detach())
 
 

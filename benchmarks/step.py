@@ -43,7 +43,9 @@ class OurStep:
         self.task.train()
 
     def __call__(self, clips: Tensor, targets: Tensor, template: int) -> float:
-        return self.start(clips, targets, template).metrics()["loss"]
+        loss = self.start(clips, targets, template).metrics()["loss"]
+        self.optimizer.zero_grad()  # so that contenders which wait for their turn hold less
+        return loss
 
     def start(self, clips: Tensor, targets: Tensor, template: int) -> Started:
         """The step as `froster train` starts it: its numbers are read when the next one has been started."""

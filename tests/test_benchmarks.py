@@ -51,9 +51,6 @@ def test_the_baseline_takes_the_same_steps_whether_its_text_is_in_one_piece_or_m
     whole, parts = (ReleasedStep(stage, names, FRAMES, text_chunks=chunks) for chunks in (1, 3))
     losses = [step(seen, targets, TEMPLATE) for step in (ours, whole, parts)]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
-    mine = dict(ours.task.student.clip.visual.named_parameters())["proj"].grad
-    theirs = whole.student.visual_projection.weight.grad
-    torch.testing.assert_close(mine, theirs.T, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
