@@ -52,11 +52,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("tokens", CASES)
-@pytest.mark.parametrize("waste", [0.0, 0.5])
+@pytest.mark.parametrize("run", [0, 1 << 18])
 def test_values_and_gradients_are_those_of_padded_rows(
-    tower: TextTower, tokens: Tensor, waste: float, monkeypatch: pytest.MonkeyPatch
+    tower: TextTower, tokens: Tensor, run: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("froster.clip.packed._WASTE", waste)
+    monkeypatch.setattr("froster.clip.packed._RUN", run)
     upstream = torch.randn(len(tokens), 16, generator=torch.Generator().manual_seed(5))
     expected, found = padded(tower, tokens), tower(tokens)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.detach().abs().max()))
@@ -75,7 +75,8 @@ def test_bfloat16_stays_as_near_as_the_padded_rows(tower: TextTower) -> None:
     assert (ours - exact).norm() < 1.5 * (theirs - exact).norm() + 1e-3 * exact.norm()
 
 
-def test_only_tokens_that_count_are_computed(tower: TextTower) -> None:
+def test_only_tokens_that_count_are_computed(tower: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("froster.clip.packed._RUN", 0)
     seen: list[int] = []
     tower.transformer.resblocks[0].mlp.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
     lengths = [9, 12, 30, 12, 5, 40]
@@ -90,9 +91,8 @@ def test_the_last_block_is_computed_for_the_end_tokens_alone(tower: TextTower) -
     assert seen == [3]
 
 
-def test_runs_are_padded_a_little_where_that_joins_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_towers_would_rather_pad_than_start_another_run() -> None:
     lengths = torch.tensor([10, 11, 10, 30])
-    exact = Packed.of(lengths, 2)
-    assert exact.runs == [(2, 8), (1, 9), (1, 28)] and exact.order.tolist() == [0, 2, 1, 3]
-    monkeypatch.setattr("froster.clip.packed._WASTE", 0.2)
-    assert Packed.of(lengths, 2).runs == [(3, 9), (1, 28)]
+    wide = Packed.of(lengths, 2, width=1024)
+    assert wide.runs == [(2, 8), (1, 9), (1, 28)] and wide.order.tolist() == [0, 2, 1, 3]
+    assert Packed.of(lengths, 2, width=128).runs == [(3, 9), (1, 28)]

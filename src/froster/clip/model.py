@@ -215,7 +215,7 @@ class TextTower(nn.Module):
         x = words + self.positional_embedding[: words.shape[1]]
         if x.device.type != "cpu":  # an accelerator would rather pad rows than start many small kernels
             return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
-        packed = Packed.of(end + 1, min(same, int(end.min())))
+        packed = Packed.of(end + 1, min(same, int(end.min())), self.config.width)
         x = packed.pack(x)
         *first, last = self.transformer.blocks()
         for block in first:

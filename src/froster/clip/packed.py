@@ -19,8 +19,10 @@ from froster.clip.attention import attention
 if TYPE_CHECKING:
     from froster.clip.block import Block
 
-# A run of rows of about equal length ends where padding them to the longest would cost more than this share of them.
+# A run of rows of about equal length ends where padding them to the longest would cost more than this share of them, and
+# more than another run would: that is the time of about this many tokens in a tower of width 1 (one token at width 512).
 _WASTE = 0.02
+_RUN = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,16 @@ class Packed:
     """(n,): where in the long row each end token is, in the order of the runs"""
 
     @classmethod
-    def of(cls, lengths: Tensor, shared: int) -> Packed:
-        """Rows with so many tokens each, (n,), `shared` of them the same in all and fewer than the shortest has."""
+    def of(cls, lengths: Tensor, shared: int, width: int) -> Packed:
+        """Rows with so many tokens each, (n,), `shared` of them the same in all and fewer than the shortest has, for a tower
+        of that width."""
         order = lengths.argsort(stable=True)
         rest = (lengths - shared)[order]
         runs, ends, start = [], [], shared
-        for first, end, width in _runs(rest.tolist(), _WASTE):
-            runs.append((end - first, width))
-            ends.append(start + torch.arange(end - first) * width + rest[first:end] - 1)
-            start += (end - first) * width
+        for first, end, longest in _runs(rest.tolist(), spare=_RUN // width**2):
+            runs.append((end - first, longest))
+            ends.append(start + torch.arange(end - first) * longest + rest[first:end] - 1)
+            start += (end - first) * longest
         return cls(shared, runs, order, torch.cat(ends))
 
     def pack(self, x: Tensor) -> Tensor:
@@ -109,13 +112,13 @@ def _behind(shared: Tensor, own: Tensor) -> Tensor:
     return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2) if shared.shape[2] else own
 
 
-def _runs(ascending: list[int], waste: float) -> list[tuple[int, int, int]]:
-    """Ascending lengths -> (start, end, longest) of runs that are padded to one width."""
+def _runs(ascending: list[int], spare: int) -> list[tuple[int, int, int]]:
+    """Ascending lengths -> (start, end, longest) of runs that are padded to one width. `spare`: tokens that a run is worth."""
     runs: list[tuple[int, int, int]] = []
     start, total = 0, 0
     for i, length in enumerate(ascending):
         rows = i - start
-        if rows and rows * length > (1 + waste) * total:
+        if rows and rows * length > (1 + _WASTE) * total + spare:
             runs.append((start, i, ascending[i - 1]))
             start, total = i, 0
         total += length
