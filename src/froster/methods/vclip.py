@@ -24,6 +24,8 @@ from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
 from froster.recipe import FROSTER, Preset
 
 Pad = Literal["zero", "mask"]
+SMALL_CLIP = 1 << 18
+"""Numbers in the keys of a clip below which they are rather copied: B/16 has five times as many, the nano a tenth."""
 
 
 def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
@@ -72,9 +74,10 @@ class VCLIPBlock(Block):
         return neighbours(k, num_frames, self.radius), neighbours(v, num_frames, self.radius), mask
 
     def look(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
-        if q.device.type != "cpu" or self.pad == "mask" or torch.compiler.is_compiling():
+        small = k[0].numel() * num_frames < SMALL_CLIP
+        if small or q.device.type != "cpu" or self.pad == "mask" or torch.compiler.is_compiling():
             return super().look(q, k, v, num_frames)
-        # Clip by clip, as windows over several clips are no views; elsewhere that many small calls cost more than copies.
+        # Clip by clip, for windows over several clips are no views; where calls cost more than copies, copies are made.
         clips = zip(*(x.split(num_frames) for x in (q, k, v)), strict=True)
         each = [attention(q, Windows.apply(k, self.radius), Windows.apply(v, self.radius)) for q, k, v in clips]
         # Joined with tokens before heads, as they lie in memory and as the output projection reads them.
