@@ -149,7 +149,7 @@ def evaluate(
     classes: list[str],
     *,
     names: list[str] | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
     workers: int = 0,
     on_videos: Callable[[int], None] | None = None,
 ) -> list[Predictions]:

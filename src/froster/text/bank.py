@@ -1,4 +1,4 @@
-"""The prompts of a class set, tokenised once, and their embeddings, a template at a time.
+"""The prompts of a class set, tokenised once, and their embeddings, a template or a few at a time.
 
 The text tower computes what the prompts of one template begin with once, and nothing behind a prompt's end
 (`clip/packed.py`).
@@ -17,8 +17,10 @@ from froster.text.prompts import FROSTER_PROMPTS, Prompting, check_labels
 EncodeText = Callable[[Tensor], Tensor]
 """Token ids (n, L) -> embeddings (n, E)."""
 
-# Rows that are encoded together: enough to fill the processor, few enough for its memory.
+# Prompts that are encoded together: few enough for the memory; and so many at least, which fill the processor, of as many
+# templates as that takes. More would not begin alike.
 MAX_BATCH = 2048
+FULL_BATCH = 128
 
 
 class PromptBank:
@@ -55,7 +57,9 @@ class PromptBank:
 
     def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:
         """The raw embeddings of the given rows of prompts, (len(rows), K, E)."""
-        return torch.stack([self.encode(encode_text, self.tokens(row)[0]) for row in rows])
+        together = max(1, FULL_BATCH // len(self.labels))
+        parts = [self.tokens(*rows[start : start + together]) for start in range(0, len(rows), together)]
+        return torch.cat([self.encode(encode_text, part.flatten(0, 1)).unflatten(0, part.shape[:2]) for part in parts])
 
     @staticmethod
     def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
