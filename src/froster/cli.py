@@ -413,3 +413,32 @@ def describe(
     given: dict[str, Any] = dict(locals())
     given.pop("run")
     run(**given)
+
+
+@app.command()
+def timeline(
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video file of any length.")],
+    labels: Annotated[str | None, typer.Option(help='Labels between commas: "surfing, skiing, cooking".')] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Write a .json, .csv, .srt, .vtt or .png (a picture); may be repeated.")
+    ] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds seen at once; the model's sampling says how many.")] = None,
+    stride: Annotated[float | None, typer.Option(help="Seconds from window to window; default: about a quarter of one.")] = None,
+    min_segment: Annotated[float, typer.Option(help="Shorter segments, in seconds, become part of a neighbour.", min=0)] = 0.0,
+    model: ModelOption = None,
+    batch_size: Annotated[int, typer.Option(help="Windows a batch.", min=1)] = 8,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Which of these labels when? Segments with start, end, label and score, over a video of any length.
+
+    Example: froster timeline holiday.mp4 --labels "surfing, skiing, cooking" --out holiday.srt --out holiday.png
+    """
+    from froster.commands.timeline import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)

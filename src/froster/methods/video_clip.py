@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP, Block, CLIPConfig, blank, unit
+from froster.clip.model import CLIP, Block, CLIPConfig, Transformer, VisionTower, blank, unit
 from froster.errors import UsageError, one_of
 from froster.text.bank import PromptBank
 
@@ -66,6 +66,22 @@ class VideoCLIP(nn.Module):
         self.clip = clip
         self.pooling: Pooling = pooling
         self.head = head
+
+    @property
+    def frames_apart(self) -> bool:
+        """Is a frame embedded without a look at the others? Then one that several clips share is embedded once.
+
+        Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame embeddings; of others
+        it is not assumed.
+        """
+        visual, own = self.clip.visual, type(self)
+        return (
+            own.encode is VideoCLIP.encode
+            and own.encode_frames is VideoCLIP.encode_frames
+            and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
+            and visual.temporal_embedding is None
+            and all(type(block) is Block for block in visual.transformer.resblocks)
+        )
 
     def encode(self, frames: Tensor) -> Features:
         """frames (B, T, 3, H, W), normalised -> everything that scoring and distillation need, in float32."""

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from froster.errors import VideoError
+from froster.video.opening import open_file, quarter_turns, upright
 from froster.video.sampling import Timing
 
 # fmt: off
@@ -25,8 +26,6 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
-# What FFmpeg takes for videos though it is text, or a text that makes it open other files and addresses, and wait.
-_FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # A seek costs what the decoder holds back: to pass over fewer frames than this, decoding on is as fast.
@@ -188,7 +187,7 @@ class Video:
                     if packet.size:  # an empty one would end the decoding
                         yield packet
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # PyAV's IndexError: a stream that the header did not announce
                 self._errors += 1
 
     def _frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
@@ -203,38 +202,12 @@ class Video:
             yield from self._stream.decode(None)
 
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        width, height = self._native
-        # One converter for all frames: setting one up costs as much as converting a small picture.
-        picture = self._converter.reformat(frame, width=width, height=height, format="rgb24")
-        return np.rot90(picture.to_ndarray(), _quarter_turns(frame))
+        return upright(frame, *self._native, self._converter)
 
     def _open(self) -> None:
         """(Re)opens the file at its start."""
         self.close()
-        if not self.path.exists():
-            raise self._error("no such file")
-        if not self.path.is_file():  # a pipe would be waited for
-            raise self._error("a directory, not a file" if self.path.is_dir() else "not a regular file")
-        try:
-            if self.path.stat().st_size == 0:
-                raise self._error("empty file")
-            # Absolute, so that no name is taken for a protocol.
-            self._container = av.open(
-                str(self.path.absolute()),
-                metadata_errors="replace",
-                options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            )
-        except av.ArgumentError as error:
-            raise self._error("a text or a play list, not a video") from error
-        except (av.FFmpegError, OSError) as error:
-            raise self._error(f"not a readable video ({error.strerror})") from error
-        pictures = av.stream.Disposition.attached_pic
-        streams = [stream for stream in self._container.streams.video if not stream.disposition & pictures]
-        if not streams:
-            raise self._error("audio only" if self._container.streams.audio else "no video stream")
-        self._stream = streams[0]
-        # Frame threads can dead-lock when the file is damaged; slice threads never have.
-        self._stream.thread_type = "SLICE"
+        self._container, self._stream = open_file(self.path)
 
     def _index(self) -> None:
         """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be the index."""
@@ -255,7 +228,7 @@ class Video:
             raise self._error("no frame can be decoded" if scan else "no frames")
         deque(packets, maxlen=0)
         self._native = frame.width, frame.height
-        self.width, self.height = self._native if _quarter_turns(frame) % 2 == 0 else self._native[::-1]
+        self.width, self.height = self._native if quarter_turns(frame) % 2 == 0 else self._native[::-1]
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
 
         stamps = [pts for pts, _, discard in scan if not discard and pts is not None]
@@ -302,8 +275,3 @@ class _Shown(NamedTuple):
 def _stamp(timed: av.Packet | av.VideoFrame) -> int:
     """Its time stamp, or one that no frame has."""
     return _NO_STAMP if timed.pts is None else timed.pts
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise turns by 90 degrees that put the frame upright."""
-    return round(frame.rotation / 90) % 4
