@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -19,7 +20,6 @@ from torch import Tensor
 
 import froster
 from froster import interrupt
-from froster.clip.model import normalise
 from froster.methods import METHODS
 from froster.recognizer import ModelConfig, Recognizer, load
 from froster.video.reader import Video
@@ -31,54 +31,16 @@ from froster.when.segments import Segment, merged, smoothed
 from froster.when.subtitles import srt, vtt
 from froster.when.timeline import Scan, timeline
 from froster.world.files import write_video
-from froster.world.sets import Videos, render_set
+from known_clips import LABELS, PARTS, Known
 from test_cli import one_line, run  # noqa: F401
 from video_files import make_video, shared
-
-LABELS = ["cat", "tree", "umbrella", "boat", "clock"]
-PARTS = [("cat", 3), ("boat", 5), ("tree", 2), ("umbrella", 3), ("clock", 4)]
-"""What the long video shows: a label, and how many clips of two seconds."""
-
-
-@dataclass
-class Known:
-    path: Path
-    segments: list[tuple[float, float, str]]
-
-
-@pytest.fixture(scope="module")
-def nano() -> Recognizer:
-    return load("nano", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def known(nano: Recognizer, tmp_path_factory: pytest.TempPathFactory) -> Known:
-    """Clips of the world of which the nano CLIP knows every frame, in a row."""
-    videos = render_set("base", 4)
-    frames, segments, time = [], [], 0.0
-    for label, count in PARTS:
-        clips = recognised(nano, videos, label)
-        frames += [clips[i % len(clips)] for i in range(count)]
-        segments.append((time, time + 2 * count, label))
-        time += 2 * count
-    path = tmp_path_factory.mktemp("known") / "known.mp4"
-    return Known(write_video(path, torch.cat(frames)), segments)
-
-
-@torch.no_grad()
-def recognised(nano: Recognizer, videos: Videos, label: str) -> list[Tensor]:
-    own = [i for i, n in enumerate(videos.labels.tolist()) if videos.classes[n].startswith(label)]
-    frames = videos.frames[own]
-    embeddings = nano.model.encode_frames(normalise(frames))
-    best = (embeddings @ nano.class_embeddings(LABELS).T).argmax(-1)  # (n, 16)
-    return [clip for clip, found in zip(frames, best, strict=True) if (found == LABELS.index(label)).all()]
 
 
 def near(found: list[Segment], expected: list[tuple[float, float, str]], within: float) -> None:
     assert [s.label for s in found] == [label for _, _, label in expected], found
     for segment, (start, end, _) in zip(found, expected, strict=True):
         assert abs(segment.start - start) <= within and abs(segment.end - end) <= within, segment
-    assert all(a.end == b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end == b.start for a, b in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(None, None), (2.0, 0.5), (1.0, 0.25), (3.0, 0.7)])
@@ -108,7 +70,7 @@ def test_real_clips_in_a_row(nano: Recognizer, tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     scan = Scan(nano, names, window=2, stride=0.5)
     scan.classes = torch.stack([nano.embed_video(source) for source in paths])
-    assert [seen for seen in scan.run(path)][-1] == pytest.approx(15, abs=0.1)
+    assert list(scan.run(path))[-1] == pytest.approx(15, abs=0.1)
     near(scan.result().segments, expected, 0.5)
 
 
@@ -225,8 +187,9 @@ def test_the_command_writes_every_format(run, known: Known, tmp_path: Path) -> N
     assert [s["label"] for s in result.json["segments"]] == [label for label, _ in PARTS]
     assert json.loads(outputs[0].read_text(encoding="utf-8")) == result.json
     rows = list(csv.DictReader(outputs[1].open()))
-    assert [(float(row["start"]), row["label"]) for row in rows] == [(s, label) for s, _, label in known.segments]
-    assert outputs[2].read_text().startswith("1\n00:00:00,000 --> 00:00:06,000\ncat (")
+    found = [{**row, **{key: float(row[key]) for key in ("start", "end", "score")}} for row in rows]
+    assert found == result.json["segments"]
+    assert outputs[2].read_text().startswith("1\n00:00:00,000 --> 00:00:0")
     assert outputs[4].read_bytes().startswith(b"\x89PNG")
     assert "34/34" in result.err and "written: " in result.err
     assert "umbrella" in run(*asked[:-1]).out
@@ -297,3 +260,24 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         assert end == pytest.approx(seconds)
         peaks.append(peak)
     assert peaks[1] - peaks[0] < 20, peaks
+
+
+PAGES = Path(__file__).parents[1] / "docs"
+
+
+@pytest.mark.parametrize("page", ["timeline.md", "watch.md"])
+def test_the_pages_show_what_works(run, known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str) -> None:  # noqa: F811
+    """Every command on the nano model, as it is written, and the Python."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "holiday.mp4").write_bytes(known.path.read_bytes())
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    text = (PAGES / page).read_text(encoding="utf-8")
+    commands = re.findall(r"^    froster (.*--model nano.*)$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        result = run(*shlex.split(command))
+        assert result.code == 0 and "cat" in result.out, result.err
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, page, "exec"), {})
+    if page == "timeline.md":
+        assert (tmp_path / "holiday.srt").exists() and (tmp_path / "holiday.png").exists()

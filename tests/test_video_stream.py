@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ def read(path: Path) -> tuple[list[float], list[int], Stream]:
     with Stream.of_file(path) as stream:
         found = [(frame.time, frame.picture.to_ndarray(format="rgb24")) for frame in stream]
     times = [time for time, _ in found]
-    assert all(a < b for a, b in zip(times, times[1:], strict=False)), "times go forward"
+    assert all(a < b for a, b in itertools.pairwise(times)), "times go forward"
     return times, numbers(torch.stack([torch.from_numpy(picture) for _, picture in found])), stream
 
 
@@ -41,6 +42,14 @@ def test_variable_rate_keeps_its_times(tmp_path: Path) -> None:
     stamps = [40 * i + i % 7 * 5 + i // 10 * 300 for i in range(60)]
     times, _, _ = read(make_video(tmp_path / "v.mp4", 60, b_frames=2, times=stamps))
     assert times == pytest.approx([stamp / 1000 for stamp in stamps], abs=0.002)
+
+
+def test_a_file_that_states_no_length_tells_how_far_it_is_read(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "v.mkv", 60, container_options={"live": "1"})
+    with Stream.of_file(path) as stream:
+        shares = [stream.share for _ in stream]
+    assert stream.duration is None
+    assert shares == sorted(shares) and 0 < shares[0] < 0.3 and 0.9 < shares[-1] <= 1
 
 
 def test_a_rotated_video_is_upright(tmp_path: Path) -> None:
@@ -69,7 +78,7 @@ def test_whatever_is_broken_there_are_frames_or_a_clear_error(tmp_path: Path, na
         try:
             with Stream.of_file(flip(tmp_path / name, step, first=step % 5 / 10)) as stream:
                 times = [frame.time for frame in stream]
-            assert all(a < b for a, b in zip(times, times[1:], strict=False))
+            assert all(a < b for a, b in itertools.pairwise(times))
             ends["frames"] += 1
         except VideoError:
             ends["error"] += 1

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from froster.recognizer import Classification, Recognizer, load
     from froster.when.segments import Segment
     from froster.when.timeline import Timeline, timeline
+    from froster.when.watch import Watch
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOMES = {
     "load": "froster.recognizer",
     "timeline": "froster.when.timeline",
     "Timeline": "froster.when.timeline",
+    "Watch": "froster.when.watch",
     "Segment": "froster.when.segments",
     "Recognizer": "froster.recognizer",
     "Classification": "froster.recognizer",
@@ -44,6 +46,7 @@ __all__ = [
     "Timeline",
     "UsageError",
     "VideoError",
+    "Watch",
     "__version__",
     "load",
     "timeline",

@@ -62,9 +62,8 @@ class Stream:
         pause = _BROADCAST_PAUSE if container.format.flags & _TS_DISCONT else _PAUSE
         self.clock = Clock(tick, self.period, pause, _seconds(container.start_time))
         self._longest = pause / tick
-        self.duration = _seconds(container.duration)
-        if self.duration is None and stream.duration is not None:
-            self.duration = stream.duration * tick
+        stated = _seconds(container.duration) or (stream.duration or 0) * tick
+        self.duration = stated if stated > 0 else None
 
     @classmethod
     def of_file(cls, path: str | Path) -> Stream:
@@ -83,7 +82,7 @@ class Stream:
     def __iter__(self) -> Iterator[Frame]:
         """All frames. Damage is counted and passed over; raises VideoError where not one frame can be decoded."""
         found = False
-        for packet in self._packets():
+        for packet in self.packets():
             for frame in self.decode(packet):
                 found = True
                 yield frame
@@ -93,7 +92,8 @@ class Stream:
         if not found:
             raise VideoError(f"{self.container.name}: no frame can be decoded")
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def packets(self) -> Iterator[av.Packet]:
+        """Those of a file to its end, past errors of reading."""
         size = self.container.size
         for _ in range(_READ_ERRORS):
             try:

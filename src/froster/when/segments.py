@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from froster.evaluation import Fusion
@@ -31,13 +33,12 @@ def smoothed(logits: Tensor, plan: Plan, duration: float, fusion: Fusion) -> Ten
     """
     moments = max(1, -int(-(duration - 1e-6) // plan.stride))
     each = logits if fusion == "logits" else logits.softmax(dim=-1)
-    rows = []
+    joined = each.new_empty(moments, each.shape[1])
     for moment in range(moments):
         middle = min((moment + 0.5) * plan.stride, duration)
         last = min(int(middle / plan.stride), len(logits) - 1)
         first = min(max(0, int((middle - plan.window) // plan.stride) + 1), last)
-        rows.append(each[first : last + 1].mean(dim=0))
-    joined = torch.stack(rows)
+        joined[moment] = each[first : last + 1].mean(dim=0)
     return joined if fusion == "logits" else joined.log()
 
 
@@ -47,29 +48,42 @@ def merged(scores: Tensor, edges: Sequence[float], labels: Sequence[str], shorte
     While a segment is shorter than `shortest` seconds, the shortest one gets the label of the neighbour whose label has
     the higher score in it, and becomes part of that.
     """
-    best = scores.argmax(dim=-1).tolist()
-    runs = [[i, i + 1, label] for i, label in enumerate(best)]
-    runs = _joined(runs)
-    while len(runs) > 1:
-        length = [edges[end] - edges[first] for first, end, _ in runs]
-        i = min(range(len(runs)), key=length.__getitem__)
-        if length[i] >= shortest - 1e-6:
+    runs = _runs(scores.argmax(dim=-1).tolist())
+    starts, ends = {run.first: run for run in runs}, {run.end: run for run in runs}
+    heap = [(edges[run.end] - edges[run.first], run) for run in runs]
+    heapq.heapify(heap)
+    while heap and len(starts) > 1:
+        length, run = heapq.heappop(heap)
+        if starts.get(run.first) != run:
+            continue  # it has become part of another one
+        if length >= shortest - 1e-6:
             break
-        first, end, _ = runs[i]
-        beside = [runs[j][2] for j in (i - 1, i + 1) if 0 <= j < len(runs)]
-        runs[i][2] = max(beside, key=lambda label: float(scores[first:end, label].mean()))
-        runs = _joined(runs)
+        beside = [other for other in (ends.get(run.first), starts.get(run.end)) if other is not None]
+        label = max((other.label for other in beside), key=lambda label: float(scores[run.first : run.end, label].mean()))
+        parts = [run, *(other for other in beside if other.label == label)]
+        for part in parts:
+            del starts[part.first], ends[part.end]
+        whole = _Run(min(part.first for part in parts), max(part.end for part in parts), label)
+        starts[whole.first] = ends[whole.end] = whole
+        heapq.heappush(heap, (edges[whole.end] - edges[whole.first], whole))
     return [
-        Segment(edges[first], edges[end], labels[label], float(scores[first:end, label].mean()))
-        for first, end, label in runs
+        Segment(edges[run.first], edges[run.end], labels[run.label], float(scores[run.first : run.end, run.label].mean()))
+        for _, run in sorted(starts.items())
     ]
 
 
-def _joined(runs: list[list[int]]) -> list[list[int]]:
-    joined: list[list[int]] = []
-    for first, end, label in runs:
-        if joined and joined[-1][2] == label:
-            joined[-1][1] = end
-        else:
-            joined.append([first, end, label])
-    return joined
+class _Run(NamedTuple):
+    """Moments from `first` to before `end`, all of one label."""
+
+    first: int
+    end: int
+    label: int
+
+
+def _runs(best: Sequence[int]) -> list[_Run]:
+    runs, first = [], 0
+    for label, same in itertools.groupby(best):
+        end = first + len(list(same))
+        runs.append(_Run(first, end, label))
+        first = end
+    return runs

@@ -93,6 +93,7 @@ class Scan:
         self.stream: Stream | None = None
         self.windows: Windows | None = None
         self.logits: list[Tensor] = []
+        """Batches (n, K) of the windows seen so far."""
         self.complete = False
 
     def run(self, path: str | Path) -> Iterator[float]:
@@ -112,18 +113,18 @@ class Scan:
             self.windows = Windows(self.stream, self.plan, self.scorer.keep)
             for part in batches(self.windows, self.scorer.batch):
                 check()
-                self.logits += self.scorer(part, self.classes)
+                self.logits.append(self.scorer(part, self.classes))
                 yield self.windows.end
 
     def result(self) -> Timeline:
         """What was found so far. Raises UsageError where nothing was."""
         if not self.logits or self.windows is None or self.stream is None:
             raise UsageError("stopped before the first window had been seen: nothing was found yet")
-        start, stride = self.windows.start, self.plan.stride
-        end = self.windows.end
+        start, end, stride = self.windows.start, self.windows.end, self.plan.stride
+        each = torch.cat(self.logits)
         if not self.complete:
-            end = min(end, start + (len(self.logits) - 1) * stride + self.plan.window)
-        logits = smoothed(torch.stack(self.logits), self.plan, end - start, self.recognizer.config.fusion)
+            end = min(end, start + (len(each) - 1) * stride + self.plan.window)
+        logits = smoothed(each, self.plan, end - start, self.recognizer.config.fusion)
         scores = self.scores(logits)
         labels = [*self.labels, NONE][: scores.shape[1]]
         edges = [start + i * stride for i in range(len(scores))] + [end]
