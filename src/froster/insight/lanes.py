@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from froster.insight.plots import COLOURS, save, tidy
 
@@ -23,6 +23,8 @@ GREY = "#b5b5b5"
 _LONGEST_NAME = 34
 # More points than the picture has pixels across would only take time.
 _POINTS = 2000
+# Seconds between marks on the axis of time.
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 
 
 def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
@@ -59,7 +61,8 @@ def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
     below.set_ylim(0, 1.02)
     below.set_ylabel("score", fontsize=8)
     below.set_xlim(timeline.start, timeline.end)
-    below.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 1.5, 2, 3, 6, 10]))
+    length = timeline.end - timeline.start
+    below.xaxis.set_major_locator(MultipleLocator(next((step for step in _TICKS if length <= 10 * step), length / 10)))
     below.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, timeline.end)))
     below.tick_params(labelsize=8)
     tidy(below)
