@@ -2,7 +2,25 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # No test asks the hub; where one is about the hub, it says so.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def nano():
+    """The nano CLIP on the CPU."""
+    from froster.recognizer import load
+
+    return load("nano", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def known(nano, tmp_path_factory: pytest.TempPathFactory):
+    """A long video whose segments are known."""
+    from known_clips import known_video
+
+    return known_video(nano, tmp_path_factory.mktemp("known") / "known.mp4")

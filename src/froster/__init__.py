@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
     from froster.recognizer import Classification, Recognizer, load
+    from froster.when.segments import Segment
+    from froster.when.timeline import Timeline, timeline
+    from froster.when.watch import Watch
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "load": "froster.recognizer",
+    "timeline": "froster.when.timeline",
+    "Timeline": "froster.when.timeline",
+    "Watch": "froster.when.watch",
+    "Segment": "froster.when.segments",
     "Recognizer": "froster.recognizer",
     "Classification": "froster.recognizer",
     "FrosterError": "froster.errors",
@@ -35,10 +42,14 @@ __all__ = [
     "DataError",
     "FrosterError",
     "Recognizer",
+    "Segment",
+    "Timeline",
     "UsageError",
     "VideoError",
+    "Watch",
     "__version__",
     "load",
+    "timeline",
 ]
 
 

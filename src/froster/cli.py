@@ -418,3 +418,63 @@ def describe(
     given: dict[str, Any] = dict(locals())
     given.pop("run")
     run(**given)
+
+
+@app.command()
+def timeline(
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video file of any length.")],
+    labels: Annotated[str | None, typer.Option(help='Labels between commas: "surfing, skiing, cooking".')] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Write a .json, .csv, .srt, .vtt or .png (a picture); may be repeated.")
+    ] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds seen at once; the model's sampling says how many.")] = None,
+    stride: Annotated[float | None, typer.Option(help="Seconds from window to window; default: about a quarter of one.")] = None,
+    min_segment: Annotated[float, typer.Option(help="Shorter segments, in seconds, become part of a neighbour.", min=0)] = 0.0,
+    model: ModelOption = None,
+    batch_size: Annotated[int, typer.Option(help="Windows a batch.", min=1)] = 8,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Which of these labels when? Segments with start, end, label and score, over a video of any length.
+
+    Example: froster timeline holiday.mp4 --labels "surfing, skiing, cooking" --out holiday.srt --out holiday.png
+    """
+    from froster.commands.timeline import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
+def watch(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="rtsp://…, http://…, /dev/video0, or a file.")],
+    labels: Annotated[str | None, typer.Option(help='Labels between commas: "surfing, skiing, cooking".')] = None,
+    labels_file: Annotated[
+        Path | None, typer.Option(help="One label a line; read again whenever it changes, without a stop.")
+    ] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds seen at once; the model's sampling says how many.")] = None,
+    stride: Annotated[float | None, typer.Option(help="Seconds from line to line; default: about a quarter of a window.")] = None,
+    stall: Annotated[float, typer.Option(help="Seconds without a frame after which to reconnect.", min=0.1)] = 10.0,
+    reconnect: Annotated[float, typer.Option(help="Seconds to the first new try; then twice as many each.", min=0)] = 1.0,
+    tries: Annotated[int, typer.Option(help="Tries in a row before giving up; 0: never give up.", min=0)] = 0,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.", min=0)] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many lines.", min=1)] = None,
+    model: ModelOption = None,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Which of these labels now? A line a stride, from a camera, a stream or a file that plays at its own speed.
+
+    Example: froster watch rtsp://camera.local/live --labels-file labels.txt --model runs/first --json
+    """
+    from froster.commands.watch import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.block import Block
-from froster.clip.model import CLIP, CLIPConfig, blank, unit
+from froster.clip.block import Block, Transformer
+from froster.clip.model import CLIP, CLIPConfig, VisionTower, blank, unit
 from froster.errors import UsageError, one_of
 from froster.text.bank import PromptBank
 
@@ -67,6 +67,22 @@ class VideoCLIP(nn.Module):
         self.clip = clip
         self.pooling: Pooling = pooling
         self.head = head
+
+    @property
+    def frames_apart(self) -> bool:
+        """Is a frame embedded without a look at the others? Then one that several clips share is embedded once.
+
+        Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame embeddings; of others
+        it is not assumed.
+        """
+        visual, own = self.clip.visual, type(self)
+        return (
+            own.encode is VideoCLIP.encode
+            and own.encode_frames is VideoCLIP.encode_frames
+            and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
+            and visual.temporal_embedding is None
+            and all(type(block) is Block for block in visual.transformer.resblocks)
+        )
 
     def encode(self, frames: Tensor) -> Features:
         """frames (B, T, 3, H, W), normalised -> everything that scoring and distillation need, in float32."""

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from froster.errors import VideoError
 from froster.video.h264 import prefix_bytes, unreferenced
+from froster.video.opening import open_file, quarter_turns, upright
 from froster.video.sampling import Timing
 
 # fmt: off
@@ -28,8 +28,6 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
-# What FFmpeg takes for videos though it is text, or a text that makes it open other files and addresses, and wait.
-_FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # A seek costs less than one frame, for the decoder is emptied before it and nothing that it held back is lost.
@@ -37,8 +35,6 @@ _SEEK_GAIN = 2
 # A damaged file may fail in many places, but not for ever.
 _READ_ERRORS = 32
 _NO_STAMP = -(1 << 63)
-# Starting threads costs more than they save in converting a frame; before PyAV 17 there were none.
-_ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
 
 class Video:
@@ -238,7 +234,7 @@ class Video:
                     if packet.size:  # an empty one would end the decoding
                         yield packet
                 return
-            except av.FFmpegError:
+            except (av.FFmpegError, IndexError):  # PyAV's IndexError: a stream that the header did not announce
                 self._errors += 1
 
     def _frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
@@ -253,40 +249,12 @@ class Video:
             yield from self._stream.decode(None)
 
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        width, height = self._native
-        # One converter for all frames: setting one up costs as much as converting a small picture.
-        picture = self._converter.reformat(frame, width=width, height=height, format="rgb24", **_ONE_THREAD)
-        return np.rot90(picture.to_ndarray(), _quarter_turns(frame))
+        return upright(frame, *self._native, self._converter)
 
     def _open(self) -> None:
         """(Re)opens the file at its start."""
         self.close()
-        if not self.path.exists():
-            raise self._error("no such file")
-        if not self.path.is_file():  # a pipe would be waited for
-            raise self._error("a directory, not a file" if self.path.is_dir() else "not a regular file")
-        try:
-            if self.path.stat().st_size == 0:
-                raise self._error("empty file")
-            # Absolute, so that no name is taken for a protocol.
-            self._container = av.open(
-                str(self.path.absolute()),
-                metadata_errors="replace",
-                options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-            )
-        except av.ArgumentError as error:
-            raise self._error("a text or a play list, not a video") from error
-        except (av.FFmpegError, OSError) as error:
-            raise self._error(f"not a readable video ({error.strerror})") from error
-        pictures = av.stream.Disposition.attached_pic
-        streams = [stream for stream in self._container.streams.video if not stream.disposition & pictures]
-        if not streams:
-            raise self._error("audio only" if self._container.streams.audio else "no video stream")
-        self._stream = streams[0]
-        # Frame threads can dead-lock when the file is damaged; slice threads never have.
-        self._stream.thread_type = "SLICE"
-        if get_worker_info() is not None:  # the other cores have workers of their own
-            self._stream.codec_context.thread_count = 1
+        self._container, self._stream = open_file(self.path)
 
     def _index(self) -> None:
         """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be the index."""
@@ -307,7 +275,7 @@ class Video:
             raise self._error("no frame can be decoded" if first else "no frames")
         scan = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in itertools.chain(first, packets)]
         self._native = frame.width, frame.height
-        self.width, self.height = self._native if _quarter_turns(frame) % 2 == 0 else self._native[::-1]
+        self.width, self.height = self._native if quarter_turns(frame) % 2 == 0 else self._native[::-1]
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
 
         stamps = [pts for pts, _, discard in scan if not discard and pts is not None]
@@ -358,8 +326,3 @@ class _Shown(NamedTuple):
 def _stamp(timed: av.Packet | av.VideoFrame) -> int:
     """Its time stamp, or one that no frame has."""
     return _NO_STAMP if timed.pts is None else timed.pts
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise turns by 90 degrees that put the frame upright."""
-    return round(frame.rotation / 90) % 4

@@ -1,0 +1,235 @@
+"""A source that is read by a thread of its own, at its own pace: what nobody takes in time is dropped and counted.
+
+Two things may be too slow. Where the network is, the oldest of the waiting frames give way to new ones. Where the decoder is,
+packets are passed over up to the next key frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+import av
+
+from froster.errors import FrosterError, VideoError
+from froster.video.source import Source
+from froster.video.stream import Frame, Stream
+from froster.video.windows import Keep, Sample
+
+_LONGEST_WAIT = 30.0  # between two tries
+_LONGEST_SKIP = 10.0  # without a key frame
+_WAITED = 0.002  # a packet that took longer to come had not been waiting for us: there is no backlog
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do about a source that fails."""
+
+    stall: float = 10.0
+    """Seconds without a frame after which the connection is given up."""
+    reconnect: float = 1.0
+    """Seconds to the first new try; each further one in a row waits twice as long, up to half a minute."""
+    tries: int | None = None
+    """Tries in a row before giving up; None: never."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """A frame that was sampled."""
+
+    sample: Sample
+    due: float
+    """When it came, or should have come if reading had not been late; on the clock of `time.monotonic`."""
+    fresh: bool
+    """The first one of a connection: it does not follow on the one before."""
+
+
+class Live:
+    """Samples of a source, one every `step` seconds; at most `room` of them wait. To be closed with `close`.
+
+    What states a length (a file, here or at an address) plays at its own speed and ends. All else is opened again whenever
+    it ends or stalls, but not if the very first try fails.
+    """
+
+    def __init__(self, source: Source, step: float, room: int, keep: Keep, policy: Policy, patience: float):
+        """`patience`: seconds that reading may be late before packets are passed over."""
+        self.source, self.step, self.keep, self.policy, self.patience = source, step, keep, policy, patience
+        self.notes: SimpleQueue[str] = SimpleQueue()
+        """What happened to the source, for people to read."""
+        self.dropped = 0
+        """Frames that were passed over undecoded, or sampled and never taken."""
+        self.connections = 0
+        self.error: FrosterError | None = None
+        """Why it ended, if that was a failure."""
+        self._waiting: deque[Arrival] = deque(maxlen=room)
+        self._changed = threading.Condition()
+        self._ended = False
+        self._stop = threading.Event()
+        self._time = 0.0  # the newest sample's, and when it came
+        self._came: float | None = None
+        self._thread = threading.Thread(target=self._run, name=f"froster watch {source.name}", daemon=True)
+        self._thread.start()
+
+    def take(self, timeout: float) -> list[Arrival]:
+        """What has come since the last call, oldest first; waits for `timeout` seconds if that is nothing."""
+        with self._changed:
+            if not self._waiting and not self._ended:
+                self._changed.wait(timeout)
+            taken = list(self._waiting)
+            self._waiting.clear()
+        return taken
+
+    @property
+    def ended(self) -> bool:
+        with self._changed:
+            return self._ended and not self._waiting
+
+    def told(self) -> list[str]:
+        """The notes since the last call."""
+        notes = []
+        with contextlib.suppress(Empty):
+            while True:
+                notes.append(self.notes.get_nowait())
+        return notes
+
+    def close(self) -> None:
+        """The thread may still wait for the source; it ends by itself, and with the process."""
+        self._stop.set()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        try:
+            self._connect_again_and_again()
+        except Exception as error:  # it must not die in silence
+            self.error = error if isinstance(error, FrosterError) else VideoError(f"{self.source.name}: {error!r}")
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _connect_again_and_again(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            before = self._came
+            cause = self._connect()
+            if self._stop.is_set() or cause is None:
+                return
+            failures = 1 if self._came != before else failures + 1
+            if self.connections == 0:
+                raise VideoError(f"{self.source.name}: {cause}")
+            if self.policy.tries is not None and failures > self.policy.tries:
+                raise VideoError(f"{self.source.name}: {cause}; gave up after {self.policy.tries} tries to reconnect")
+            wait = min(self.policy.reconnect * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
+            self.notes.put(f"{self.source.name}: {cause}; reconnecting in {wait:g} s")
+            self._stop.wait(wait)
+
+    def _connect(self) -> str | None:
+        """Read one connection to its end. Why another one is needed; None where it is not."""
+        try:
+            with self.source.open(self.policy.stall) as stream:
+                self.connections += 1
+                if self.connections > 1:
+                    self.notes.put(f"{self.source.name}: connected again")
+                plays = self.source.is_file or stream.duration is not None
+                self._read(stream, plays)
+                return None if plays else "the stream ended"
+        except (av.ExitError, TimeoutError):
+            return f"nothing came for {self.policy.stall:g} s"
+        except VideoError as error:
+            return str(error).removeprefix(f"{self.source.name}: ")
+        except (av.FFmpegError, OSError, IndexError) as error:
+            return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+
+    def _read(self, stream: Stream, plays: bool) -> None:
+        reading = _Reading(stream, plays, self.patience)
+        last = asked = time.monotonic()
+        packets = stream.packets() if self.source.is_file else stream.container.demux(stream.stream)
+        for packet in packets:
+            if self._stop.is_set():
+                return
+            arrived = time.monotonic()
+            frames = reading.frames(packet, asked, arrived)
+            if frames is None:
+                self._drop()
+            for frame in frames or []:
+                last = arrived
+                self._take(frame, reading, arrived)
+            if arrived - last > self.policy.stall + reading.skipped_for(arrived):
+                raise TimeoutError
+            asked = time.monotonic()
+        if self.source.is_file:  # its packets end without the empty one that makes the decoder give the last frames
+            for frame in stream.decode(None):
+                self._take(frame, reading, asked)
+
+    def _take(self, frame: Frame, reading: _Reading, arrived: float) -> None:
+        due = reading.due(frame, arrived)
+        if reading.paced and due > time.monotonic():
+            self._stop.wait(due - time.monotonic())
+        if reading.fresh:
+            reading.wanted = frame.time
+            if self._came is not None:
+                reading.base = self._time + time.monotonic() - self._came - frame.time
+        if frame.time < reading.wanted - 1e-4:
+            return
+        reading.wanted = max(reading.wanted, frame.time - self.step / 2) + self.step
+        sample = self.keep(frame)
+        sample.time = self._time = reading.base + frame.time
+        self._came = time.monotonic()
+        with self._changed:
+            self.dropped += len(self._waiting) == self._waiting.maxlen
+            self._waiting.append(Arrival(sample, due, reading.fresh))
+            self._changed.notify()
+        reading.fresh = False
+
+    def _drop(self) -> None:
+        with self._changed:
+            self.dropped += 1
+
+
+class _Reading:
+    """One connection: how late it is read, and what is passed over for that."""
+
+    def __init__(self, stream: Stream, paced: bool, patience: float):
+        self.stream, self.paced, self.patience = stream, paced, patience
+        self.base = 0.0  # from the frames' times to those of all connections
+        self.wanted = 0.0  # the time of the next sample
+        self.fresh = True
+        self.late = 0.0
+        self._offset: float | None = None  # from the packets' clock to ours, where reading is not late
+        self._shown: float | None = None  # the same for frames
+        self._skipping: float | None = None  # since when
+
+    def frames(self, packet: av.Packet, asked: float, arrived: float) -> list[Frame] | None:
+        """What a packet gives; None where it is passed over."""
+        if not packet.size:
+            return self.stream.decode(None)
+        self.late = self._lateness(packet, asked, arrived)
+        if packet.is_keyframe or self.skipped_for(arrived) > _LONGEST_SKIP:
+            self._skipping = None
+        elif self.late > self.patience and self._skipping is None:
+            self._skipping = arrived
+        return None if self._skipping is not None else self.stream.decode(packet)
+
+    def skipped_for(self, now: float) -> float:
+        return 0.0 if self._skipping is None else now - self._skipping
+
+    def due(self, frame: Frame, arrived: float) -> float:
+        if not self.paced:
+            return arrived - self.late
+        if self._shown is None:
+            self._shown = arrived - frame.time
+        return self._shown + frame.time
+
+    def _lateness(self, packet: av.Packet, asked: float, arrived: float) -> float:
+        if packet.dts is None:
+            return self.late
+        offset = arrived - packet.dts * self.stream.clock.tick
+        edge = not self.paced and (arrived - asked > _WAITED or offset < (self._offset or offset))
+        if self._offset is None or edge:
+            self._offset = offset
+        return offset - self._offset
+
+

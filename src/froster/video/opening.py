@@ -1,0 +1,68 @@
+"""A video file, opened so that it can be trusted to be one, and the upright picture of a decoded frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from torch.utils.data import get_worker_info
+
+from froster.errors import VideoError
+
+# What FFmpeg takes for videos though it is text, or a text that makes it open other files and addresses, and wait.
+FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
+# Starting threads costs more than they save in converting a frame; before PyAV 17 there were none.
+_ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+
+
+def open_file(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """Raises VideoError, which names the file and the cause."""
+    if not path.exists():
+        raise VideoError(f"{path}: no such file")
+    if not path.is_file():  # a pipe would be waited for
+        raise VideoError(f"{path}: {'a directory, not a file' if path.is_dir() else 'not a regular file'}")
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path}: empty file")
+        # Absolute, so that no name is taken for a protocol.
+        container = av.open(
+            str(path.absolute()),
+            metadata_errors="replace",
+            options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+        )
+    except av.ArgumentError as error:
+        raise VideoError(f"{path}: a text or a play list, not a video") from error
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: not a readable video ({error.strerror})") from error
+    return container, video_stream(container, str(path))
+
+
+def video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The stream to decode; the container is closed where there is none."""
+    pictures = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not streams:
+        cause = "audio only" if container.streams.audio else "no video stream"
+        container.close()
+        raise VideoError(f"{name}: {cause}")
+    # Frame threads can dead-lock when the file is damaged; slice threads never have.
+    streams[0].thread_type = "SLICE"
+    if get_worker_info() is not None:  # the other cores have workers of their own
+        streams[0].codec_context.thread_count = 1
+    return streams[0]
+
+
+def upright(frame: av.VideoFrame, width: int, height: int, converter: VideoReformatter) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of `width` x `height` before the rotation that the file asks for.
+
+    One converter for all frames: setting one up costs as much as converting a small picture.
+    """
+    picture = converter.reformat(frame, width=width, height=height, format="rgb24", **_ONE_THREAD)
+    return np.rot90(picture.to_ndarray(), quarter_turns(frame))
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise turns by 90 degrees that put the frame upright."""
+    return round(frame.rotation / 90) % 4

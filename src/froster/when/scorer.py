@@ -1,0 +1,90 @@
+"""Windows of frames to logits, whichever network it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import av
+import torch
+from torch import Tensor
+
+from froster.clip.model import normalise
+from froster.methods import Features
+from froster.precision import autocast
+from froster.recognizer import Recognizer
+from froster.video.stream import Frame
+from froster.video.windows import Sample, Window
+
+Item = TypeVar("Item")
+Scores = Callable[[Tensor], Tensor]
+"""Logits (n, K) -> probabilities (n, K), or (n, K + 1) where the last one says that none of the labels fits."""
+
+NONE = "none of these"
+"""What that last one is called."""
+
+
+def softmax(logits: Tensor) -> Tensor:
+    return logits.softmax(dim=-1)
+
+
+class WindowScorer:
+    """Logits of windows of one network; the labels may change between two calls.
+
+    A network that embeds each frame by itself does so once for each frame, however many windows it is in, and its pixels
+    are let go; another sees every window whole.
+    """
+
+    def __init__(self, recognizer: Recognizer, batch: int = 8):
+        self.recognizer, self.batch = recognizer, batch
+        self.size = recognizer.clip.config.vision.image_size
+        self.apart = recognizer.model.frames_apart
+        self.broken = 0
+        "pictures that could not be converted"
+        self._shown = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+
+    def keep(self, frame: Frame) -> Sample:
+        """The frame as the network wants it; where its picture is broken the one before it stands in."""
+        try:
+            self._shown = frame.square(self.size)
+        except (av.FFmpegError, ValueError, MemoryError):
+            self.broken += 1
+        return Sample(frame.time, self._shown)
+
+    @torch.no_grad()
+    def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:
+        """Windows and the result of `Recognizer.class_embeddings` -> (n, K) float32, on the CPU."""
+        seen = self._together(windows) if self.apart else self._whole(windows)
+        return self.recognizer.model.logits(seen.video, classes, seen.context).float().cpu()
+
+    def _whole(self, windows: Sequence[Window]) -> Features:
+        recognizer = self.recognizer
+        frames = torch.stack([_pixels(window.samples) for window in windows])  # (n, T, 3, S, S)
+        with autocast(recognizer.device, recognizer.dtype):
+            return recognizer.inference.encode(normalise(frames.to(recognizer.device)))
+
+    def _together(self, windows: Sequence[Window]) -> Features:
+        recognizer = self.recognizer
+        new = {id(s): s for window in windows for s in window.samples if s.embedding is None}
+        room = self.batch * len(windows[0].samples)
+        with autocast(recognizer.device, recognizer.dtype):
+            for part in batches(list(new.values()), room):
+                frames = normalise(_pixels(part).to(recognizer.device))
+                embeddings = recognizer.inference.encode_frames(frames[:, None]).float()[:, 0]
+                for sample, embedding in zip(part, embeddings, strict=True):
+                    sample.embedding, sample.pixels = embedding.clone(), None
+            z = [torch.stack([s.embedding for s in window.samples if s.embedding is not None]) for window in windows]
+            return recognizer.inference.pool_frames(torch.stack(z))
+
+
+def _pixels(samples: Sequence[Sample]) -> Tensor:
+    """(n, 3, S, S)"""
+    return torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` of the items; the last one may be shorter."""
+    items = iter(items)
+    while part := list(itertools.islice(items, size)):
+        yield part
