@@ -49,17 +49,16 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
         growth_of_clips(stage, dtype, toy), growth_of_classes(stage, dtype, toy), growth_of_frames(stage, dtype),
         *growth_of_views(stage, dtype),
     ]  # fmt: skip
-    notes = [f"ViT-B/16, VCLIP, {name_of(dtype)}; the medians of {TURNS} turns.", ""]
+    notes = [f"ViT-B/16, VCLIP, {name_of(dtype)}; the medians of {TURNS} turns."]
     for curve in curves:
         sizes = " | ".join(str(size) for size in curve.points)
         seconds = " | ".join(short(value) for value in curve.points.values())
         start, slope = curve.line()
         notes += [
-            f"| {curve.what}: {curve.unit} | {sizes} |", "|---" * (len(curve.points) + 1) + "|", f"| s | {seconds} |", "",
-            f"About {short(max(0.0, start))} s, and {short(slope)} s for each more. {curve.words}", "",
-        ]  # fmt: skip
-    table, words = growth_of_workers(stage, dtype, toy)
-    notes += [*table, "", words, ""]
+            f"| {curve.what}: {curve.unit} | {sizes} |\n{'|---' * (len(curve.points) + 1)}|\n| s | {seconds} |",
+            f"About {short(max(0.0, start))} s, and {short(slope)} s for each more. {curve.words}",
+        ]
+    notes += growth_of_workers(stage, dtype, toy)
     if not toy:
         draw(curves)
         notes.append("![How cost grows](growth.png)")
@@ -121,7 +120,7 @@ def growth_of_views(stage: Scene, dtype: torch.dtype) -> list[Curve]:
     return [Curve("embed a video", "views", whole, words), Curve("only read it", "views", read, "One decode serves all views.")]
 
 
-def growth_of_workers(stage: Scene, dtype: torch.dtype, toy: bool) -> tuple[list[str], str]:
+def growth_of_workers(stage: Scene, dtype: torch.dtype, toy: bool) -> list[str]:
     """Clips a second that are read by 0 to 2 workers, beside what the network takes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
@@ -137,15 +136,15 @@ def growth_of_workers(stage: Scene, dtype: torch.dtype, toy: bool) -> tuple[list
             rates[workers] = len(items) / (time.perf_counter() - began)
         model = recognizer(stage, dtype, Sampling("dense", FRAMES))
         network = 1 / median(lambda: model.embed_video(files[0], 1))
-    table = [
-        f"| read training clips: workers | {' | '.join(map(str, rates))} |", "|---" * (len(rates) + 1) + "|",
-        f"| clips/s, start included | {' | '.join(short(rate) for rate in rates.values())} |",
-    ]  # fmt: skip
+    table = (
+        f"| read training clips: workers | {' | '.join(map(str, rates))} |\n{'|---' * (len(rates) + 1)}|\n"
+        f"| clips/s, start included | {' | '.join(short(rate) for rate in rates.values())} |"
+    )
     words = (
         f"The network embeds {short(network)} clips/s on this machine, so one process that reads {short(rates[0])} is enough "
         f"for it; a network that takes more than {short(max(rates.values()))} clips/s, as on a GPU, waits for the readers."
     )
-    return table, words
+    return [table, words]
 
 
 def recognizer(stage: Scene, dtype: torch.dtype, sampling: Sampling) -> Recognizer:

@@ -28,7 +28,7 @@ def update(folder: Path, part: str, rows: list[Row], notes: list[str], *, toy: b
     }
     file.write_text(json.dumps(parts, indent=1) + "\n")
     (folder / "speed.md").write_text(markdown(parts))
-    print("\n".join(table(rows) + notes), flush=True)
+    print("\n".join([*(table(rows) if rows else ()), *notes]), flush=True)
 
 
 def machine() -> str:
@@ -74,5 +74,5 @@ def markdown(parts: dict[str, Any]) -> str:
         rows = [Row.from_dict(values) for values in part["rows"]]
         size = " (toy size: it says nothing)" if part["toy"] else ""
         lines += ["", f"## {name}{size}", "", f"    python -m benchmarks {name}", "", f"{part['date']}, {part['machine']}", ""]
-        lines += [*table(rows), *(f"\n{note}" for note in part["notes"])]
+        lines += [*(table(rows) if rows else ()), *(f"\n{note}" for note in part["notes"])]
     return "\n".join(lines) + "\n"
