@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from froster.clip.attention import attention
@@ -123,9 +124,11 @@ class Transformer(nn.Module):
 
     def through(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
         """The work of one block, kept for the backward pass or computed again there."""
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *inputs, use_reentrant=False)
-        return function(*inputs)
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return function(*inputs)
+        if isinstance(function, nn.Module):  # it may have weights that it was lent, and gives back before the backward pass
+            return checkpoint(functional_call, function, dict(function.named_parameters()), inputs, use_reentrant=False)
+        return checkpoint(function, *inputs, use_reentrant=False)
 
     def forward(self, x: Tensor, num_frames: int = 1, layers: list[Tensor] | None = None) -> Tensor:
         for block in self.resblocks:
