@@ -96,6 +96,8 @@ class Classification:
 class Recognizer:
     """A video network with its tokenizer: classify, embed, save. `origin` says what the weights were taken for.
 
+    The network's weights come out frozen; who trains it says which of them may change (`task.freeze`).
+
     Of a checkpoint without a vocabulary, `tokenizer` is the error that says what is missing; it is raised when a label
     has to be read, so that videos can be embedded without one.
     """
@@ -112,7 +114,7 @@ class Recognizer:
     ):
         self.origin, self.precision = origin, precision
         self.device = device or pick_device()
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self.config = config
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
@@ -125,10 +127,13 @@ class Recognizer:
 
     @property
     def inference(self) -> VideoCLIP:
-        """The network as `self.dtype` wants it: `model`, or one that shares its weights with the towers' matrices cast."""
-        if self.dtype == torch.float32:
+        """The network as `self.dtype` wants it: `model`, or one that shares its weights with the towers' matrices cast.
+
+        Weights that are trained are never cast ahead, for nothing tells when a fused optimiser has changed them.
+        """
+        if self.dtype == torch.float32 or any(p.requires_grad or p.is_inference() for p in self.model.parameters()):
             return self.model
-        state = [(id(p), p._version) for p in self.model.parameters()]  # changes with every step of an optimiser
+        state = [(id(p), p._version) for p in self.model.parameters()]
         if self._cast is None or self._cast[0] != state:
             self._cast = state, with_cast_weights(self.model, self.dtype)
         return self._cast[1]
