@@ -15,7 +15,9 @@ from froster.clip.mlp import MLP
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
 from froster.distill import Distill
 from froster.methods.lora import LoRAAttention
+from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.vclip import VCLIP, VCLIPBlock, Windows, neighbours
+from froster.optim import adamw
 from froster.precision import with_cast_weights
 from froster.recipe import Recipe
 from froster.recognizer import load
@@ -195,16 +197,25 @@ def test_a_recognizer_infers_with_the_weights_that_it_has_now() -> None:
         model.model.clip.visual.transformer.resblocks[0].attn.in_proj_weight.mul_(0.5)
     after = model.embed_video(frames)
     assert not torch.allclose(before, -after, atol=1e-3) and not torch.allclose(before, after, atol=1e-3)
+    model.model.requires_grad_(True)
+    optimizer = adamw(model.model, 0.01, 0.0)
+    for parameter in model.model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()  # fused: no weight says that it was changed
+    assert not torch.allclose(model.embed_video(frames), after, atol=1e-3)
+    with torch.inference_mode():
+        load("nano", precision="bfloat16").embed_video(frames)
     assert load("nano", precision="float32").inference.clip.visual.conv1[0].weight.dtype == torch.float32
 
 
-def small_task(**recipe: bool) -> Task:
+def small_task(iwr: bool = False, **recipe: bool) -> Task:
     torch.manual_seed(0)
     config = CLIPConfig(VisionConfig(32, 8, 64, 3, 2), TextConfig(256, load("nano").clip.config.text.vocab, 64, 3, 2), 32)
     student, teacher = CLIP(config), CLIP(config)
     network = VCLIP().build(student)
     bank = PromptBank(load("nano").tokenizer, ["cat spinning", "boat pacing", "bird hopping"], 256)
-    return Task(network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe))
+    towards = InterpolatedWeights(teacher, weight=0.5, reach=0.6, exact_factor=True) if iwr else None
+    return Task(network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), iwr=towards)
 
 
 def gradients(task: Task) -> list[Tensor]:
@@ -214,7 +225,8 @@ def gradients(task: Task) -> list[Tensor]:
     return [losses.total.detach(), *torch.autograd.grad(losses.total, weights, allow_unused=True)]
 
 
-def test_checkpointing_keeps_less_and_changes_nothing() -> None:
+@pytest.mark.parametrize("iwr", [False, True], ids=["", "interpolated weights"])
+def test_checkpointing_keeps_less_and_changes_nothing(iwr: bool) -> None:
     def kept(task: Task) -> tuple[list[Tensor], int]:
         sizes: dict[int, int] = {}
 
@@ -225,7 +237,7 @@ def test_checkpointing_keeps_less_and_changes_nothing() -> None:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
             return gradients(task), sum(sizes.values())
 
-    (plain, much), (again, little) = kept(small_task()), kept(small_task(checkpointing=True))
+    (plain, much), (again, little) = kept(small_task(iwr)), kept(small_task(iwr, checkpointing=True))
     for mine, truth in zip(again, plain, strict=True):
         assert mine is truth is None or torch.equal(mine, truth)
     assert little < 0.6 * much

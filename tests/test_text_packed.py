@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from froster.clip.block import Block
 from froster.clip.model import TextConfig, TextTower
 from froster.clip.packed import Packed
 
@@ -89,6 +90,19 @@ def test_the_last_block_is_computed_for_the_end_tokens_alone(tower: TextTower) -
     tower.transformer.resblocks[-1].mlp.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
     tower(rows([9, 12, 30], same=4))
     assert seen == [3]
+
+
+class Louder(Block):
+    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+        return super().mix(2 * x, num_frames)
+
+
+def test_blocks_of_another_kind_are_asked_themselves(tower: TextTower) -> None:
+    tokens = rows([9, 12, 30], same=4)
+    for i, block in enumerate(tower.transformer.blocks()):
+        block.__class__ = Louder
+        assert tower.transformer.resblocks[i] is block
+    torch.testing.assert_close(tower(tokens), padded(tower, tokens), rtol=1e-5, atol=1e-5)
 
 
 def test_small_towers_would_rather_pad_than_start_another_run() -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 QUICK = 1.702
 
@@ -48,7 +49,8 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_compiling():  # there the scaled products are no gain
+        plain = type(self.c_fc) is type(self.c_proj) is nn.Linear
+        if not plain or x.device.type != "cpu" or torch.compiler.is_compiling():  # there the scaled products are no gain
             return self.c_proj(self.gelu(self.c_fc(x)))
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         w1, b1, w2, b2 = (w.to(dtype) for w in (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias))
@@ -81,6 +83,7 @@ class _TwoLayers(torch.autograd.Function):
         return _output(activation.function(hidden), w2, b2, activation)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w1, w2, hidden = ctx.saved_tensors
         activation = ctx.activation

@@ -213,7 +213,8 @@ class TextTower(nn.Module):
         `same`: that many columns are the same in all rows.
         """
         x = words + self.positional_embedding[: words.shape[1]]
-        if x.device.type != "cpu":  # an accelerator would rather pad rows than start many small kernels
+        own = any(type(block) is not Block for block in self.transformer.blocks())
+        if own or not len(x) or x.device.type != "cpu":  # an accelerator would rather pad rows than start many small kernels
             return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
         packed = Packed.of(end + 1, min(same, int(end.min())), self.config.width)
         x = packed.pack(x)
