@@ -149,12 +149,16 @@ def evaluate(
     classes: list[str],
     *,
     names: list[str] | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     on_videos: Callable[[int], None] | None = None,
 ) -> list[Predictions]:
-    """Every video of `dataset`, scored by each of the networks; it is decoded once for all of them."""
+    """Every video of `dataset`, scored by each of the networks; it is decoded once for all of them.
+
+    `batch_size` videos at a time; left out, as many as have 32 views together.
+    """
     count = len(dataset)  # type: ignore[arg-type]
+    batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
     logits: list[Tensor] = []
     errors: list[tuple[int, str]] = []
     for scorer in scorers:

@@ -87,7 +87,8 @@ def train(
     average = RunningMean()
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
     run = {**asdict(recipe), **(run or {}), "clips": len(dataset), "world": world}  # type: ignore[arg-type]
-    run.pop("workers"), run.pop("keep")
+    for name in ("workers", "keep", "compile", "checkpointing"):  # what changes speed and memory may change on the way
+        del run[name]
     unreadable: dict[str, int] = {}
     first = checkpoints.resume(task.trained(), optimizer, average, unreadable, run)
     log = MetricsLog(out / "metrics.jsonl", first, active=rank == 0)
