@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         module = importlib.import_module(f"benchmarks.{'step' if part == 'step400' else part}")
         print(f"== {part}: {PARTS[part]}", flush=True)
         rows, notes = module.run(part, rounds=args.rounds, toy=args.toy)
-        update(args.out, part, rows, notes, toy=args.toy)
+        update(args.out, part, rows, notes, rounds=args.rounds, toy=args.toy)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def pytorch(recognizer: Recognizer, frames: Tensor) -> Callable[[], Tensor]:
     @torch.no_grad()
     def logits() -> Tensor:
         with autocast(recognizer.device, recognizer.dtype):
-            features = recognizer.model.encode(normalise(frames))
+            features = recognizer.inference.encode(normalise(frames))
         return recognizer.model.logits(features.video, classes).float()
 
     return logits

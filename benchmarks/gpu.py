@@ -11,6 +11,7 @@ import argparse
 import gc
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,10 +49,16 @@ class Bench:
     """Operations of a training step, by batch."""
     released: float = 0.0
     """Seconds of a step of baseline (a)."""
+    out: Path = Path("docs/results")
+    command: str = "python -m benchmarks.gpu"
 
     def add(self, what: str, **values: object) -> None:
+        """A row more, on the screen and at once in the files, so that a run that is cut off leaves what it measured."""
         self.rows.append({"what": what, **values})
         print(json.dumps(self.rows[-1]), flush=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "gpu.json").write_text(json.dumps({"machine": machine(), "rows": self.rows}, indent=1) + "\n")
+        (self.out / "gpu.md").write_text(markdown(self))
 
     def sync(self) -> None:
         if self.device.type == "cuda":
@@ -112,6 +119,19 @@ def measure_forward(bench: Bench, method: Method, compiled: bool) -> None:
     report(bench, what, seconds, work, bench.peak(run), first, "forward")
 
 
+def measure_fitting(bench: Bench, compiled: bool) -> tuple[int, float]:
+    """A training step at the largest batch, halved until it fits: the batch and its seconds, or (0, 0)."""
+    batch = bench.batch
+    while batch:
+        try:
+            return batch, measure_step(bench, compiled, batch)
+        except torch.OutOfMemoryError:
+            bench.add(f"training step, FROSTER, {kind(compiled)}, batch {batch}: out of memory")
+        bench.free()
+        batch //= 2
+    return 0, 0.0
+
+
 def measure_step(bench: Bench, compiled: bool, batch: int) -> float:
     """Seconds of a training step."""
     step = OurStep(bench.stage, labels(bench.classes), FRAMES, bench.dtype, str(bench.device), compile=compiled)
@@ -129,8 +149,7 @@ def measure_step(bench: Bench, compiled: bool, batch: int) -> float:
     seconds = series(bench, step, seen, targets)
     peak = bench.peak(lambda: step(seen, targets, TEMPLATE))
     what = f"training step, FROSTER, {kind(compiled)}, batch {batch}, {bench.classes} classes"
-    report(bench, what, seconds, work or bench.works.get(batch, 0), peak, first, "training", batch)
-    bench.rows[-1]["loss"] = loss
+    report(bench, what, seconds, work or bench.works.get(batch, 0), peak, first, "training", batch, loss)
     return seconds
 
 
@@ -159,8 +178,9 @@ def operations(network: VideoCLIP, frames: torch.Tensor, bench: Bench) -> int:
 
 
 def report(
-    bench: Bench, what: str, seconds: float, work: int, peak: float, first: float, goal: str, batch: int | None = None
-) -> None:
+    bench: Bench, what: str, seconds: float, work: int, peak: float, first: float, goal: str, batch: int | None = None,
+    loss: float | None = None,
+) -> None:  # fmt: skip
     batch = batch or bench.batch
     values: dict[str, object] = {
         "seconds": seconds, "clips_s": batch / seconds, "images_s": batch * FRAMES / seconds, "peak_gb": peak, "first_s": first,
@@ -170,7 +190,7 @@ def report(
         values |= {"tflops": work / seconds / 1e12, "share": share, "goal": GOALS[goal], "reached": share >= GOALS[goal]}
     if goal == "training":
         epoch = K400_CLIPS / batch * seconds / 3600
-        values |= {"k400_epoch_h": epoch, "k400_recipe_h": EPOCHS * epoch}
+        values |= {"k400_epoch_h": epoch, "k400_recipe_h": EPOCHS * epoch, "loss": loss}
     bench.add(what, **values)
 
 
@@ -216,12 +236,12 @@ def measure_released(bench: Bench) -> int:
 def measure_largest(bench: Bench) -> None:
     """The largest batch of the step that is not compiled: doubled until memory is out, then tried half-way back."""
     step = OurStep(bench.stage, labels(bench.classes), FRAMES, bench.dtype, str(bench.device))
-    fits, batch, jump = 0, bench.batch, bench.batch
-    while jump >= max(1, bench.batch // 4):
+    fits, peak, batch, jump = 0, 0.0, bench.batch, bench.batch
+    while batch and jump >= max(1, bench.batch // 4):
         try:
             bench.free()
-            step(*batch_of(bench, batch), TEMPLATE)
-            fits, peak = batch, torch.cuda.max_memory_allocated() / 1e9
+            now = bench.peak(lambda batch=batch: step(*batch_of(bench, batch), TEMPLATE))
+            fits, peak = batch, now
             batch += jump
         except torch.OutOfMemoryError:
             jump //= 2
@@ -233,10 +253,10 @@ def kind(compiled: bool) -> str:
     return "compiled" if compiled else "eager"
 
 
-def markdown(bench: Bench, command: str) -> str:
+def markdown(bench: Bench) -> str:
     columns = ("seconds", "images_s", "tflops", "share", "goal", "peak_gb", "first_s", "k400_epoch_h", "k400_recipe_h")
     heads = ("s", "images/s", "TFLOP/s", "of the ceiling", "goal", "peak GB", "first call, s", "K400 epoch, h", "22 epochs, h")
-    lines = ["# A GPU", "", f"    {command}", "", machine(), "", f"| what | {' | '.join(heads)} |", "|---" * 10 + "|"]
+    lines = ["# A GPU", "", f"    {bench.command}", "", machine(), "", f"| what | {' | '.join(heads)} |", "|---" * 10 + "|"]
     for row in bench.rows:
         cells = [f"{row[c]:.3g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in columns]
         note = "".join(f", {key} {row[key]:.5g}" for key in ("ratio", "batch", "loss", "here", "released") if key in row)
@@ -256,7 +276,10 @@ def main(arguments: list[str] | None = None) -> None:
     if not (args.toy or torch.cuda.is_available()):
         raise SystemExit("no GPU here: --toy tries the script on the CPU")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = Bench(scene(args.toy), args.batch or (4 if args.toy else 64), 8 if args.toy else 400, args.repeats, device)
+    bench = Bench(
+        scene(args.toy), args.batch or (4 if args.toy else 64), 8 if args.toy else 400, args.repeats, device, out=args.out,
+        command=" ".join(["python -m benchmarks.gpu", *(sys.argv[1:] if arguments is None else arguments)]),
+    )  # fmt: skip
     measure_ceiling(bench, 256 if args.toy else 8192)
     check_loss(bench)
     bench.free()
@@ -266,26 +289,23 @@ def main(arguments: list[str] | None = None) -> None:
             for compiled in kinds:
                 measure_forward(bench, method, compiled)
                 bench.free()
-    ours = {}
+    ours: dict[tuple[bool, int], float] = {}
     if "step" in parts:
         for compiled in kinds:
-            ours[compiled] = measure_step(bench, compiled, bench.batch)
+            fits, seconds = measure_fitting(bench, compiled)
+            ours[compiled, fits] = seconds
             bench.free()
     if "released" in parts and (batch := measure_released(bench)):
         bench.free()
         for compiled in kinds:
-            seconds = ours[compiled] if batch == bench.batch and compiled in ours else measure_step(bench, compiled, batch)
+            seconds = ours.get((compiled, batch)) or measure_step(bench, compiled, batch)
             bench.free()
             ratio = bench.released / seconds
             bench.add(f"times as fast as (a), {kind(compiled)}, batch {batch}", ratio=ratio, goal=GOALS["against (a)"],
                       reached=ratio >= GOALS["against (a)"])  # fmt: skip
     if "largest" in parts and device.type == "cuda":
         measure_largest(bench)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "gpu.json").write_text(json.dumps({"machine": machine(), "rows": bench.rows}, indent=1) + "\n")
-    text = markdown(bench, "python -m benchmarks.gpu" + (" --toy" if args.toy else ""))
-    (args.out / "gpu.md").write_text(text)
-    print(text)
+    print(markdown(bench))
 
 
 if __name__ == "__main__":

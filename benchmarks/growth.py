@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
@@ -45,10 +46,9 @@ class Curve:
 
 def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]:
     stage, dtype = scene(toy), precisions(toy)[-1]
-    curves = [
-        growth_of_clips(stage, dtype, toy), growth_of_classes(stage, dtype, toy), growth_of_frames(stage, dtype),
-        *growth_of_views(stage, dtype),
-    ]  # fmt: skip
+    of_clips = growth_of_clips(stage, dtype, toy)
+    of_classes = growth_of_classes(stage, dtype, toy, clip=of_clips.line()[1])
+    curves = [of_clips, of_classes, growth_of_frames(stage, dtype), *growth_of_views(stage, dtype)]
     notes = [f"ViT-B/16, VCLIP, {name_of(dtype)}; the medians of {TURNS} turns."]
     for curve in curves:
         sizes = " | ".join(str(size) for size in curve.points)
@@ -81,20 +81,27 @@ def growth_of_clips(stage: Scene, dtype: torch.dtype, toy: bool) -> Curve:
         count: median(lambda c=count: step(clips(c, stage.image_size), torch.arange(c) % 10, TEMPLATE))
         for count in ([1, 2] if toy else [1, 2, 4, 8])
     }
-    return Curve("training step, 10 classes", "clips", points, "The image tower's work: in proportion to the clips.")
+    curve = Curve("training step, 10 classes", "clips", points)
+    start, slope = curve.line()
+    curve.words = (
+        f"What a step costs in any case (text, optimiser) is that of {max(0.0, start) / slope:.1f} clips: with more, the image "
+        "tower is what one waits for."
+    )
+    return curve
 
 
-def growth_of_classes(stage: Scene, dtype: torch.dtype, toy: bool) -> Curve:
+def growth_of_classes(stage: Scene, dtype: torch.dtype, toy: bool, clip: float) -> Curve:
+    """`clip`: seconds that one more clip takes."""
     seen, targets = clips(2, stage.image_size), torch.arange(2)
     points = {}
     for count in [2, 4] if toy else [10, 100, 400, 1000]:
         step = OurStep(stage, labels(count), FRAMES, dtype)
         points[count] = median(lambda step=step: step(seen, targets, TEMPLATE))
     curve = Curve("training step of 2 clips", "described classes", points)
-    start, slope = curve.line()
+    even = np.interp(min(points.values()) + clip, [*points.values()], [*points])
     curve.words = (
-        f"Text costs as much as a clip at {start / 2 / slope:.0f} classes, and so a batch of B clips waits for text from "
-        f"{start / 2 / slope:.0f} B classes on."
+        f"A clip ({short(clip)} s) costs as much as about {even:.0f} classes: a batch of B clips waits for text from "
+        f"{even:.0f} B classes on."
     )
     return curve
 
@@ -105,7 +112,10 @@ def growth_of_frames(stage: Scene, dtype: torch.dtype) -> Curve:
         model = recognizer(stage, dtype, Sampling("dense", frames))
         clip = torch.randint(0, 256, (frames, stage.image_size, stage.image_size, 3), dtype=torch.uint8)
         points[frames] = median(lambda model=model, clip=clip: model.embed_video(clip))
-    words = "Attention reaches to the next frames only, so a frame costs the same in long clips."
+    words = (
+        f"Twice the frames take {points[32] / points[16]:.2f} times as long at the end: attention reaches to the next frames "
+        "only, so frames are what one waits for, and none costs more in a longer clip."
+    )
     return Curve("embed one clip", "frames", points, words)
 
 

@@ -14,7 +14,9 @@ import torch
 from benchmarks.timing import Row
 
 
-def update(folder: Path, part: str, rows: list[Row], notes: list[str], *, toy: bool = False) -> None:
+def update(
+    folder: Path, part: str, rows: list[Row], notes: list[str], *, rounds: int | None = None, toy: bool = False
+) -> None:
     """Put one part's rows in the place of its earlier ones, print them, and write the table anew."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "speed.json"
@@ -23,6 +25,7 @@ def update(folder: Path, part: str, rows: list[Row], notes: list[str], *, toy: b
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
         "toy": toy,
+        "rounds": rounds,
         "rows": [row.to_dict() for row in rows],
         "notes": notes,
     }
@@ -66,13 +69,16 @@ def markdown(parts: dict[str, Any]) -> str:
     lines = [
         "# Speed",
         "",
-        "Ratios within one run: contenders take turns, the figure is the median of the turns, smallest and largest in brackets. "
+        "Ratios within one run: contenders take turns, the figure is the median of the turns, smallest and largest in brackets; "
+        "where there are none, there was one turn. "
         "Seconds are those of a shared machine and mean little by themselves. Every section is written by the command above it; "
         "`speed.json` has the numbers.",
     ]
     for name, part in parts.items():
         rows = [Row.from_dict(values) for values in part["rows"]]
         size = " (toy size: it says nothing)" if part["toy"] else ""
-        lines += ["", f"## {name}{size}", "", f"    python -m benchmarks {name}", "", f"{part['date']}, {part['machine']}", ""]
+        rounds = f" --rounds {part['rounds']}" if part.get("rounds") else ""
+        lines += ["", f"## {name}{size}", "", f"    python -m benchmarks {name}{rounds}", ""]
+        lines += [f"{part['date']}, {part['machine']}", ""]
         lines += [*(table(rows) if rows else ()), *(f"\n{note}" for note in part["notes"])]
     return "\n".join(lines) + "\n"
