@@ -29,6 +29,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the default is CUDA if there is one.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 where the chip has it), float32 or bfloat16.")]
 TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut labels that are too long for the text tower.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
+FilesFromOption = Annotated[Path | None, typer.Option(help="A list of videos, one a line; - for standard input.")]
+ListRootOption = Annotated[Path | None, typer.Option(help="Folder that the paths of lists and manifests start from.")]
+ShardOption = Annotated[
+    str | None, typer.Option(help="This process's part, such as 0/4; auto: as torchrun or a job array says.")
+]
+TimeLimitOption = Annotated[float, typer.Option(help="Seconds without progress after which a file is given up.", min=1)]
 
 
 def main() -> None:
@@ -85,14 +92,26 @@ def demo(
 
 @app.command()
 def classify(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
+    ] = None,
     labels: Annotated[str | None, typer.Option(help='Labels between commas: "archery, surfing, playing piano".')] = None,
     labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    files_from: FilesFromOption = None,
+    root: ListRootOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows to a .csv, .jsonl or .parquet file; what it holds is not done again.")
+    ] = None,
+    shard: ShardOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what failed before.")] = False,
     model: ModelOption = None,
     views: Annotated[int | None, typer.Option(help="Clips taken from each video; the model says how many.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense (a few seconds at a fixed rate) or uniform.")] = None,
     top: Annotated[int, typer.Option(help="Labels shown for each video.", min=1)] = 5,
     truncate: TruncateOption = False,
+    workers: WorkersOption = None,
+    batch_size: Annotated[int | None, typer.Option(help="Videos a batch; default: 1, or 8 on a GPU.", min=1)] = None,
+    time_limit: TimeLimitOption = 300,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
@@ -101,11 +120,12 @@ def classify(
 
     Example: froster classify holiday.mp4 --labels "surfing, skiing, cooking" --model nano
     """
-    from froster.commands.classify import run
+    from froster.commands.classify import Reading, run
 
     run(
-        videos, labels, labels_file, model, views=views, sampling=sampling, top=top, truncate=truncate,
-        device=device, precision=precision, as_json=as_json,
+        videos or [], labels, labels_file, model, files_from=files_from, root=root, out=out, shard=shard,
+        retry_failed=retry_failed, reading=Reading(workers, batch_size, time_limit, top, truncate), views=views,
+        sampling=sampling, device=device, precision=precision, as_json=as_json,
     )  # fmt: skip
 
 
@@ -118,7 +138,6 @@ WhereOption = Annotated[
 DescriptionsOption = Annotated[
     Path | None, typer.Option(help="JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
 
 
 @app.command()
