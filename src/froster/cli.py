@@ -129,6 +129,67 @@ def classify(
     )  # fmt: skip
 
 
+@app.command()
+def index(
+    out: Annotated[Path, typer.Option(help="Folder of the index; unchanged videos that it has are passed over.")],
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
+    ] = None,
+    files_from: FilesFromOption = None,
+    root: ListRootOption = None,
+    model: ModelOption = None,
+    segment: Annotated[float | None, typer.Option(help="Seconds of a segment; default: 4.", min=0.1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the embeddings: float16 (the default) or float32.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Take out videos that are gone.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what failed before.")] = False,
+    workers: WorkersOption = None,
+    batch_size: Annotated[int | None, typer.Option(help="Segments a batch; default: 4, or 32 on a GPU.", min=1)] = None,
+    time_limit: TimeLimitOption = 300,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Make or extend an index of videos, segment by segment, for froster search.
+
+    Example: froster index videos/ --out index --model nano
+    """
+    from froster.commands.index import run
+
+    run(
+        videos or [], out, model, files_from=files_from, root=root, segment=segment, dtype=dtype, prune=prune,
+        retry_failed=retry_failed, workers=workers, batch_size=batch_size, limit=time_limit, device=device,
+        precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder that froster index wrote.")],
+    text: Annotated[str | None, typer.Argument(help='What to look for: "a person surfing".')] = None,
+    video: Annotated[Path | None, typer.Option(help="Look for what is like this video.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The index's model, if it lies elsewhere now.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos, if they lie elsewhere now.")] = None,
+    top: Annotated[int, typer.Option(help="Answers.", min=1)] = 10,
+    by_video: Annotated[bool, typer.Option("--by-video", help="The best answer of each video alone.")] = False,
+    join: Annotated[bool, typer.Option(help="Neighbouring segments that fit nearly as well are one answer.")] = True,
+    thumbnails: Annotated[Path | None, typer.Option(help="A sheet of pictures (.png, .jpg), or a folder for them.")] = None,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Where in the videos of an index is this to be seen? Every segment is compared.
+
+    Example: froster search index "a person surfing" --thumbnails found.png
+    """
+    from froster.commands.search import run
+
+    run(
+        index, text, video=video, model=model, root=root, top=top, by_video=by_video, join=join, pictures=thumbnails,
+        truncate=truncate, device=device, precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
 DataOption = Annotated[Path, typer.Option(help="A folder of class folders, or a CSV / JSONL manifest: path,label[,split].")]
 RootOption = Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from; default: its own.")]
 LabelsJsonOption = Annotated[Path | None, typer.Option(help="Label JSON for lists with integer labels.")]
