@@ -190,6 +190,43 @@ def search(
     )  # fmt: skip
 
 
+@app.command()
+def doctor(
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
+    ] = None,
+    files_from: FilesFromOption = None,
+    root: ListRootOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Manifest of what can be used (.csv), findings beside it; goes on where it was stopped.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Kinds of findings to leave out of it, or none; default: duplicate.")
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(help="Shorter videos are too short.", min=0)] = 8 * 16 / 30,
+    min_frames: Annotated[int, typer.Option(help="Videos of fewer frames too.", min=1)] = 8,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode; default: one a core.", min=0)] = None,
+    time_limit: TimeLimitOption = 300,
+    env: Annotated[bool, typer.Option("--env", help="Examine the installation in place of videos.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find broken, cut, frozen, short, uneven and duplicate videos: every frame is decoded. Or --env.
+
+    Example: froster doctor videos/ --out clean.csv
+    """
+    from froster.commands.doctor import run, run_env
+
+    if env:
+        run_env(as_json)
+        return
+    from froster.doctor.diagnose import Needs
+
+    run(
+        videos or [], files_from=files_from, root=root, out=out, drop=drop or ["duplicate"], needs=Needs(min_seconds, min_frames),
+        workers=workers, limit=time_limit, as_json=as_json,
+    )  # fmt: skip
+
+
 DataOption = Annotated[Path, typer.Option(help="A folder of class folders, or a CSV / JSONL manifest: path,label[,split].")]
 RootOption = Annotated[Path | None, typer.Option(help="Folder that the manifest's paths start from; default: its own.")]
 LabelsJsonOption = Annotated[Path | None, typer.Option(help="Label JSON for lists with integer labels.")]
