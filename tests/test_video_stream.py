@@ -30,7 +30,7 @@ def read(path: Path) -> tuple[list[float], list[int], Stream]:
     return times, numbers(torch.stack([torch.from_numpy(picture) for _, picture in found])), stream
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.mov"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.mov", "a.avi"])
 def test_every_frame_comes_once_and_at_its_time(tmp_path: Path, name: str) -> None:
     times, shown, stream = read(make_video(tmp_path / name, 60, b_frames=2))
     assert shown == list(range(60))

@@ -29,6 +29,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the default is CUDA if there is one.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 where the chip has it), float32 or bfloat16.")]
 TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut labels that are too long for the text tower.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
+FilesFromOption = Annotated[Path | None, typer.Option(help="A list of videos, one a line; - for standard input.")]
+ListRootOption = Annotated[Path | None, typer.Option(help="Folder that the paths of lists and manifests start from.")]
+ShardOption = Annotated[
+    str | None, typer.Option(help="This process's part, such as 0/4; auto: as torchrun or a job array says.")
+]
+TimeLimitOption = Annotated[float, typer.Option(help="Seconds without progress after which a file is given up.", min=1)]
 
 
 def main() -> None:
@@ -85,14 +92,26 @@ def demo(
 
 @app.command()
 def classify(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
+    ] = None,
     labels: Annotated[str | None, typer.Option(help='Labels between commas: "archery, surfing, playing piano".')] = None,
     labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    files_from: FilesFromOption = None,
+    root: ListRootOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Rows to a .csv, .jsonl or .parquet file; what it holds is not done again.")
+    ] = None,
+    shard: ShardOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what failed before.")] = False,
     model: ModelOption = None,
     views: Annotated[int | None, typer.Option(help="Clips taken from each video; the model says how many.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense (a few seconds at a fixed rate) or uniform.")] = None,
     top: Annotated[int, typer.Option(help="Labels shown for each video.", min=1)] = 5,
     truncate: TruncateOption = False,
+    workers: WorkersOption = None,
+    batch_size: Annotated[int | None, typer.Option(help="Videos a batch; default: 1, or 8 on a GPU.", min=1)] = None,
+    time_limit: TimeLimitOption = 300,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
@@ -101,11 +120,110 @@ def classify(
 
     Example: froster classify holiday.mp4 --labels "surfing, skiing, cooking" --model nano
     """
-    from froster.commands.classify import run
+    from froster.commands.classify import Reading, run
 
     run(
-        videos, labels, labels_file, model, views=views, sampling=sampling, top=top, truncate=truncate,
-        device=device, precision=precision, as_json=as_json,
+        videos or [], labels, labels_file, model, files_from=files_from, root=root, out=out, shard=shard,
+        retry_failed=retry_failed, reading=Reading(workers, batch_size, time_limit, top, truncate), views=views,
+        sampling=sampling, device=device, precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def index(
+    out: Annotated[Path, typer.Option(help="Folder of the index; unchanged videos that it has are passed over.")],
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
+    ] = None,
+    files_from: FilesFromOption = None,
+    root: ListRootOption = None,
+    model: ModelOption = None,
+    segment: Annotated[float | None, typer.Option(help="Seconds of a segment; default: 4.", min=0.1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of the embeddings: float16 (the default) or float32.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Take out videos that are gone.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also what failed before.")] = False,
+    workers: WorkersOption = None,
+    batch_size: Annotated[int | None, typer.Option(help="Segments a batch; default: 4, or 32 on a GPU.", min=1)] = None,
+    time_limit: TimeLimitOption = 300,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Make or extend an index of videos, segment by segment, for froster search.
+
+    Example: froster index videos/ --out index --model nano
+    """
+    from froster.commands.index import run
+
+    run(
+        videos or [], out, model, files_from=files_from, root=root, segment=segment, dtype=dtype, prune=prune,
+        retry_failed=retry_failed, workers=workers, batch_size=batch_size, limit=time_limit, device=device,
+        precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="Folder that froster index wrote.")],
+    text: Annotated[str | None, typer.Argument(help='What to look for: "a person surfing".')] = None,
+    video: Annotated[Path | None, typer.Option(help="Look for what is like this video.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The index's model, if it lies elsewhere now.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the videos, if they lie elsewhere now.")] = None,
+    top: Annotated[int, typer.Option(help="Answers.", min=1)] = 10,
+    by_video: Annotated[bool, typer.Option("--by-video", help="The best answer of each video alone.")] = False,
+    join: Annotated[bool, typer.Option(help="Neighbouring segments that fit nearly as well are one answer.")] = True,
+    thumbnails: Annotated[Path | None, typer.Option(help="A sheet of pictures (.png, .jpg), or a folder for them.")] = None,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Where in the videos of an index is this to be seen? Every segment is compared.
+
+    Example: froster search index "a person surfing" --thumbnails found.png
+    """
+    from froster.commands.search import run
+
+    run(
+        index, text, video=video, model=model, root=root, top=top, by_video=by_video, join=join, pictures=thumbnails,
+        truncate=truncate, device=device, precision=precision, as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
+def doctor(
+    videos: Annotated[
+        list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
+    ] = None,
+    files_from: FilesFromOption = None,
+    root: ListRootOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Manifest of what can be used (.csv), findings beside it; goes on where it was stopped.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Kinds of findings to leave out of it, or none; default: duplicate.")
+    ] = None,
+    min_seconds: Annotated[float, typer.Option(help="Shorter videos are too short.", min=0)] = 8 * 16 / 30,
+    min_frames: Annotated[int, typer.Option(help="Videos of fewer frames too.", min=1)] = 8,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode; default: one a core.", min=0)] = None,
+    time_limit: TimeLimitOption = 300,
+    env: Annotated[bool, typer.Option("--env", help="Examine the installation in place of videos.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find broken, cut, frozen, short, uneven and duplicate videos: every frame is decoded. Or --env.
+
+    Example: froster doctor videos/ --out clean.csv
+    """
+    from froster.commands.doctor import run, run_env
+
+    if env:
+        run_env(as_json)
+        return
+    from froster.doctor.diagnose import Needs
+
+    run(
+        videos or [], files_from=files_from, root=root, out=out, drop=drop or ["duplicate"], needs=Needs(min_seconds, min_frames),
+        workers=workers, limit=time_limit, as_json=as_json,
     )  # fmt: skip
 
 
@@ -118,7 +236,6 @@ WhereOption = Annotated[
 DescriptionsOption = Annotated[
     Path | None, typer.Option(help="JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2.")
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
 
 
 @app.command()

@@ -37,9 +37,9 @@ from froster.precision import Precision, autocast, pick_device, pick_dtype, with
 from froster.released import complete, find_released, load_saved, missing_parts
 from froster.text.bank import PromptBank
 from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
-from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
+from froster.video.views import ReadViews
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
 NANO = Path(__file__).parent / "world" / "nano"
@@ -126,6 +126,10 @@ class Recognizer:
         return self.model.clip
 
     @property
+    def image_size(self) -> int:
+        return self.clip.config.vision.image_size
+
+    @property
     def inference(self) -> VideoCLIP:
         """The network as `self.dtype` wants it: `model`, or one that shares its weights with the towers' matrices cast.
 
@@ -182,6 +186,11 @@ class Recognizer:
         """
         return unit(self._views(video, views).video.mean(0)).cpu()
 
+    @torch.no_grad()
+    def embed_clips(self, clips: Tensor) -> Tensor:
+        """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings (B, E)."""
+        return unit(self._encode(clips).video).cpu()
+
     def classify(
         self,
         video: str | Path | Tensor,
@@ -197,18 +206,23 @@ class Recognizer:
         classes = self.class_embeddings(labels, truncate)
         with torch.no_grad():
             seen = self._views(video, views)
-            logits = self.model.logits(seen.video, classes, seen.context).float()  # (V, K)
-            joined = logits.mean(0) if self.config.fusion == "logits" else fuse(logits, self.config.fusion)
-        scores, order = joined.softmax(-1).sort(descending=True)
+            scores, order = self._scores(seen, classes, 1)[0].sort(descending=True)
         return Classification([labels[i] for i in order.tolist()], scores.tolist())
+
+    @torch.no_grad()
+    def scores(self, clips: Tensor, classes: Tensor) -> Tensor:
+        """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` -> soft-max (B, K)."""
+        return self._scores(self._encode(clips.flatten(0, 1)), classes, len(clips)).cpu()
+
+    def _scores(self, seen: Features, classes: Tensor, videos: int) -> Tensor:
+        logits = self.model.logits(seen.video, classes, seen.context).float().unflatten(0, (videos, -1))  # (B, V, K)
+        joined = logits.mean(1) if self.config.fusion == "logits" else fuse(logits, self.config.fusion)
+        return joined.softmax(-1)
 
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
         """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
-        with Video(video) as source:
-            indices = self.config.sampling.view_indices(source.timing, views or self.config.views)
-            frames = source.read([i for view in indices for i in view])
-        small = inference_transform(frames, self.clip.config.vision.image_size)
-        return small.unflatten(0, (len(indices), -1))
+        (found,) = ReadViews(self.config.sampling, views or self.config.views, self.image_size)(str(video))
+        return torch.from_numpy(found.clips)
 
     @torch.no_grad()
     def _views(self, video: str | Path | Tensor, views: int | None) -> Features:
@@ -218,11 +232,15 @@ class Recognizer:
             if video.ndim != 4 or video.shape[0] != T or video.shape[-1] != 3 or video.dtype != torch.uint8:
                 found = f"{tuple(video.shape)} {video.dtype}"
                 raise UsageError(f"expected uint8 frames (T, H, W, 3) with T = {T} as the model reads, got {found}")
-            frames = inference_transform(video, self.clip.config.vision.image_size)[None]
+            frames = inference_transform(video, self.image_size)[None]
         else:
             frames = self.read_views(video, views)
+        return self._encode(frames)
+
+    def _encode(self, clips: Tensor) -> Features:
+        """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
-            return self.inference.encode(normalise(frames.to(self.device)))
+            return self.inference.encode(normalise(clips.to(self.device)))
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""

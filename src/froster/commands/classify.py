@@ -1,20 +1,53 @@
-"""`froster classify`: which label fits each video."""
+"""`froster classify`: which label fits each video, shown or written to a file that a stopped run goes on with."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.table import Table
 
-from froster.commands.common import load_model
-from froster.errors import UsageError, VideoError
-from froster.progress import output, progress
+from froster.commands.common import announce, load_model, spare_cores
+from froster.errors import UsageError
+from froster.failures import Failures
+from froster.files import exclusive
+from froster.identity import digest
+from froster.many import answers
+from froster.origin import check_origin
+from froster.progress import console, output, progress
 from froster.recognizer import DEFAULT_MODEL, Recognizer
+from froster.results import Results, check_suffix, open_results
+from froster.shards import Shard, parse_shard
 from froster.text.prompts import check_labels, read_labels, split_labels
+from froster.video.listing import Found, Listing, list_videos
+
+FEW = 8
+"""Videos for which it does not pay to start processes."""
+MANY_TEXTS = 20_000
+"""Prompts that take long enough to say so."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How videos are read and answered, which changes no answer."""
+
+    workers: int | None
+    batch_size: int | None
+    limit: float
+    top: int
+    truncate: bool
+
+    def of(self, model: Recognizer, videos: int) -> dict[str, Any]:
+        """With what is not said chosen. A batch of one on a CPU, where more are no faster and rows the same to the bit."""
+        batch = self.batch_size or (8 if model.device.type == "cuda" else 1)
+        workers = self.workers if self.workers is not None else 0 if videos <= FEW else spare_cores()
+        return {**dataclasses.asdict(self), "batch_size": batch, "workers": workers}
 
 
 def run(
@@ -23,30 +56,40 @@ def run(
     labels_file: Path | None,
     model: str | None,
     *,
+    files_from: Path | None,
+    root: Path | None,
+    out: Path | None,
+    shard: str | None,
+    retry_failed: bool,
+    reading: Reading,
     views: int | None,
     sampling: str | None,
-    top: int,
-    truncate: bool,
     device: str | None,
     precision: str,
     as_json: bool,
 ) -> None:
-    """Print the labels of every video. A video that cannot be read is listed with its cause, and the exit code is 1."""
+    """Everything `froster classify` does. A video that cannot be read is listed with its cause, and the exit code is 1."""
+    part = parse_shard(shard)
+    if out is not None:
+        check_suffix(out)
+    elif part.count > 1 or retry_failed:
+        raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     names = given_labels(labels, labels_file)
-    recognizer = load_model(model, device, precision, sampling=sampling, views=views)
-    results = []
-    recognizer.class_embeddings(names, truncate)
-    with progress(quiet=len(videos) == 1) as bars:
-        bar = bars.add_task("classify", total=len(videos), note="")
-        for video in videos:
-            bars.update(bar, note=video.name[:40])
-            results.append(classify_one(recognizer, video, names, top, truncate))
-            bars.update(bar, advance=1, note="")
-    if as_json:
-        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "results": results}))
+    listing = list_videos(videos, files_from=files_from, root=root)
+    recognizer = load_model(model, device or own_device(part), precision, sampling=sampling, views=views)
+    encode(recognizer, names, reading.truncate)
+    if out is None:
+        failed = print_all(recognizer, names, listing, reading, model, as_json)
     else:
-        show(results)
-    if any("error" in result for result in results):
+        announce(recognizer, model)
+        report = write_all(recognizer, names, listing, part, part.file(out), reading, retry_failed)
+        failed = report["failed"] > 0
+        if as_json:
+            print(json.dumps(report))
+        else:
+            why = f"; {report['failed']} failed, see {report['failures']}" if failed else ""
+            output.print(f"{report['out']}: {report['rows']} of {report['videos']} videos{why}")
+    if failed:
         raise typer.Exit(1)
 
 
@@ -58,15 +101,47 @@ def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     return names
 
 
-def classify_one(
-    recognizer: Recognizer, video: Path, names: list[str], top: int, truncate: bool
-) -> dict[str, Any]:
-    try:
-        found = recognizer.classify(video, names, truncate=truncate)
-    except VideoError as error:
-        return {"video": str(video), "error": str(error)}
-    scores = [{"label": label, "score": score} for label, score in zip(found.labels, found.scores, strict=True)]
-    return {"video": str(video), "label": found.label, "scores": scores[:top]}
+def own_device(part: Shard) -> str | None:
+    """The GPU that torchrun gives this process, where there is one."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK", "")
+    if part.count > 1 and local.isdecimal() and torch.cuda.is_available():
+        return f"cuda:{int(local) % torch.cuda.device_count()}"
+    return None
+
+
+def encode(recognizer: Recognizer, names: list[str], truncate: bool) -> None:
+    """The class embeddings, once for all videos."""
+    prompts = len(names) * len(recognizer.bank(names, truncate).rows)
+    if prompts > MANY_TEXTS:
+        console.print(f"{len(names)} labels in {prompts} prompts are encoded first")
+    recognizer.class_embeddings(names, truncate)
+
+
+def print_all(
+    recognizer: Recognizer, names: list[str], videos: Listing, reading: Reading, model: str | None, as_json: bool
+) -> bool:
+    """Shows the answers to all videos; whether some failed."""
+    results: list[dict[str, Any]] = []
+    with progress(quiet=len(videos) == 1) as bars:
+        bar = bars.add_task("classify", total=len(videos), note="")
+        for batch in answers(recognizer, names, videos, **reading.of(recognizer, len(videos))):
+            for answer in batch:
+                result: dict[str, Any] = {"video": str(answer.video.path)}
+                if answer.row is None:
+                    result["error"] = f"{answer.video.path}: {answer.error}"
+                else:
+                    best = zip(answer.row["labels"], answer.row["scores"], strict=True)
+                    result["label"] = answer.row["label"]
+                    result["scores"] = [{"label": label, "score": score} for label, score in best]
+                results.append(result)
+            bars.update(bar, advance=len(batch), note=batch[-1].video.path.name[:40])
+    if as_json:
+        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "results": results}))
+    else:
+        show(results)
+    return any("error" in result for result in results)
 
 
 def show(results: list[dict[str, Any]]) -> None:
@@ -81,3 +156,57 @@ def show(results: list[dict[str, Any]]) -> None:
             table.add_row(name if i == 0 else "", entry["label"], f"{100 * entry['score']:.1f} %", bar, style=style)
     output.print(table)
 
+
+def write_all(
+    recognizer: Recognizer, names: list[str], listing: Listing, part: Shard, out: Path, reading: Reading, retry: bool
+) -> dict[str, Any]:
+    """Adds the rows that `out` lacks, and says what there is now. Failures of earlier runs are left alone but with `retry`."""
+    config = recognizer.config.to_dict()
+    made = {
+        "made_by": "froster classify",
+        "model": digest(recognizer),
+        "precision": str(recognizer.dtype).removeprefix("torch."),
+        "labels": names,
+        **{name: config[name] for name in ("sampling", "views", "fusion")},
+        "top": reading.top,
+        "truncate": reading.truncate,
+        "root": os.path.realpath(listing.root),
+        "shard": f"{part.index}/{part.count}",
+    }
+    begun = any(path.exists() for path in (out, out.with_name(f"{out.name}.rows.jsonl")))
+    taken = f"another froster classify is writing {out}: wait until it ends, or choose another --out"
+    with exclusive(out.with_name(f".{out.name}.lock"), taken):
+        check_origin(out, made, begun)
+        results = open_results(out, min(reading.top, len(names)))
+        failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
+        mine = part.of(listing)
+        todo = [video for video in mine if video.key not in results.done and (retry or video.key not in failures.causes)]
+        try:
+            work(recognizer, names, mine, todo, results, failures, reading)
+        finally:
+            results.close()
+            failures.close(results.done)
+        results.finish()
+    failed = [video.key for video in mine if video.key in failures.causes]
+    report = {"out": str(out), "videos": len(mine), "rows": sum(video.key in results.done for video in mine)}
+    report |= {"new": sum(video.key in results.done for video in todo), "failed": len(failed)}
+    return {**report, "failures": str(failures.path) if failed else None, "shard": made["shard"]}
+
+
+def work(
+    recognizer: Recognizer,
+    names: list[str],
+    mine: list[Found],
+    todo: list[Found],
+    results: Results,
+    failures: Failures,
+    reading: Reading,
+) -> None:
+    with progress() as bars:
+        bar = bars.add_task("classify", total=len(mine), completed=len(mine) - len(todo), note="")
+        for batch in answers(recognizer, names, todo, **reading.of(recognizer, len(todo))):
+            results.add([answer.row for answer in batch if answer.row is not None])
+            for answer in batch:
+                if answer.row is None:
+                    failures.add(answer.video.key, answer.error)
+            bars.update(bar, advance=len(batch), note=f"{len(failures.causes)} failed" if failures.causes else "")

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
-import torch
-
-from froster import interrupt
-from froster.errors import FrosterError, VideoError
+from froster import pool
+from froster.errors import VideoError
 from froster.video.reader import Video
-
-SECONDS_PER_FILE = 300.0
-"""After this a decoder hangs."""
 
 
 @dataclass(frozen=True)
@@ -72,109 +62,30 @@ def check_file(root: Path, path: str) -> Check:
         return Check(path, size, mtime, error=str(error).removeprefix(f"{file}: ") or type(error).__name__)
 
 
-def check_files(root: Path, paths: Sequence[str], workers: int, limit: float = SECONDS_PER_FILE) -> Iterator[Check]:
+def check_files(
+    root: Path, paths: Sequence[str], workers: int, limit: float = pool.SECONDS_OF_SILENCE
+) -> Iterator[Check]:
     """A Check of each file, in the order in which they are done. With `workers` 0 in this process.
 
     A file over which a process dies, or takes more than `limit` seconds, is broken and the work goes on in another one.
     """
-    if workers == 0:
-        for path in paths:
-            interrupt.check()
-            yield check_file(root, path)
-        return
-    context = _context()
-    waiting = list(reversed(paths))
-    pool = [_Worker(context, root) for _ in range(min(workers, len(paths)))]
-    try:
-        for worker in pool:
-            worker.give(waiting.pop())
-        while busy := [worker for worker in pool if worker.path is not None]:
-            interrupt.check()
-            ready = wait([worker.connection for worker in busy], timeout=1.0)
-            for worker in busy:
-                late = time.monotonic() - worker.since > limit
-                if worker.connection not in ready and not late:
-                    continue
-                check = worker.result(late, limit)
-                if check is None:
-                    continue
-                if not worker.process.is_alive():
-                    worker.close()
-                    pool[pool.index(worker)] = worker = _Worker(context, root)
-                if waiting:
-                    worker.give(waiting.pop())
-                yield check
-    finally:
-        for worker in pool:
-            worker.close()
+    checked = set()
+    for event in pool.run(partial(_checks, root), paths, workers, limit=limit):
+        if event.part is not None:
+            checked.add(event.task)
+            yield event.part
+        elif event.error and event.task not in checked:
+            path = paths[event.task]
+            try:
+                status = (root / path).stat()
+            except OSError:
+                yield Check(path, error=event.error)
+            else:
+                yield Check(path, status.st_size, status.st_mtime_ns, error=event.error)
 
 
-class _Worker:
-    """A process that checks one file at a time. It ends by itself when this process does."""
-
-    connection: Connection
-
-    def __init__(self, context: BaseContext, root: Path) -> None:
-        self.root = root
-        self.path: str | None = None
-        self.since = 0.0
-        self.started = False
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=_work, args=(other, root), daemon=True)  # type: ignore[attr-defined]
-        self.process.start()
-        other.close()
-
-    def give(self, path: str) -> None:
-        self.path, self.since = path, time.monotonic()
-        with contextlib.suppress(OSError):  # where it has died, the result will say so
-            self.connection.send(path)
-
-    def result(self, late: bool, limit: float) -> Check | None:
-        """What it has found, or what became of it; None where it only says that it has started."""
-        if not late:
-            with contextlib.suppress(EOFError, OSError):
-                check = self.connection.recv()
-                self.started = True
-                if check is not None:
-                    self.path = None
-                return check
-            if not self.started:
-                raise FrosterError("no process that checks videos can be started; --workers 0 does without")
-        path, self.path = self.path, None
-        assert path is not None
-        self.process.kill()
-        self.process.join()
-        error = f"not done after {limit:.0f} s" if late else f"the decoder crashed (exit code {self.process.exitcode})"
-        try:
-            status = (self.root / path).stat()
-        except OSError:
-            return Check(path, error=error)
-        return Check(path, status.st_size, status.st_mtime_ns, error=error)
-
-    def close(self) -> None:
-        self.connection.close()
-        self.process.kill()
-        self.process.join()
-
-
-def _work(connection: Connection, root: Path) -> None:
-    interrupt.ignore()
-    torch.set_num_threads(1)
-    try:
-        connection.send(None)
-        while True:
-            connection.send(check_file(root, connection.recv()))
-    except (EOFError, OSError):  # the other end is gone
-        os._exit(0)
-
-
-def _context() -> BaseContext:
-    """Never by fork: a forked process would keep the pipes of its siblings open, and the threads' locks closed."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["froster.paper.check"])
-    return context
+def _checks(root: Path, path: str) -> list[Check]:
+    return [check_file(root, path)]
 
 
 def _digest(file: Path) -> str:

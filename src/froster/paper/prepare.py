@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
-import errno
 import io
 import json
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,8 @@ from typing import Any
 from rich.progress import Progress
 
 from froster.errors import DataError, UsageError
-from froster.files import cannot_write, exclusive, write_text
+from froster.files import exclusive, write_text
+from froster.journal import journal, read_entries
 from froster.paper.check import Check, check_files
 from froster.paper.datasets import Annotations, Clip, from_folders, read_annotations
 from froster.paper.names import classes, official, partition, readable, unseen_k600
@@ -87,7 +84,7 @@ def _prepare(
     own = videos.resolve().name
     if {item.clip.label for item in placed if item.path} == {official(dataset, own)}:
         raise DataError(f"{videos}: the videos of one class alone ({own}); --videos needs the folder above, with all classes")
-    checks = read_journal(done, videos) if resume else {}
+    checks = read_entries(done, Check, lambda check: check.is_current(videos)) if resume else {}
     todo = [path for path in files if path not in checks]
     bar = bars.add_task("check", total=len(files), completed=len(files) - len(todo), note="")
     broken = 0
@@ -116,44 +113,6 @@ def _prepare(
 
 def beside(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}.{ending}")
-
-
-def read_journal(path: Path, root: Path) -> dict[str, Check]:
-    """The checks done so far, one JSON object a line. A line that a kill cut off is a check that was not done."""
-    checks = {}
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-        try:
-            check = Check(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
-        if check.is_current(root):
-            checks[check.path] = check
-    return checks
-
-
-@contextmanager
-def journal(path: Path, checks: Iterable[Check]) -> Iterator[Callable[[Check], None]]:
-    """Starts the journal anew with these checks; what is yielded adds one more."""
-    write_text(path, "".join(_line(check) for check in checks))
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
-
-    def add(check: Check) -> None:
-        line = _line(check).encode()
-        try:
-            # One call of the system for a line, so that no interruption comes between its halves.
-            if os.write(file, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise cannot_write(path, error) from error
-
-    try:
-        yield add
-    finally:
-        os.close(file)
-
-
-def _line(check: Check) -> str:
-    return json.dumps(dataclasses.asdict(check)) + "\n"
 
 
 def categories(placed: Sequence[Placed], checks: dict[str, Check], tree: Tree) -> dict[str, list[dict[str, Any]]]:

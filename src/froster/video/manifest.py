@@ -5,7 +5,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,9 @@ class Items(list[Item]):
 
     ignored: int = 0
     "files in class folders that are hidden or no videos"
+
+
+_LABELLED = ("path", "label")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,17 @@ def read_items(
     return items
 
 
+def read_rows(source: str | Path, root: str | Path | None = None) -> list[tuple[Path, dict[str, str]]]:
+    """The path of each row of a manifest, which need not exist, and its columns, which need no label.
+
+    Relative paths start at `root`, or else at the manifest's folder. Raises DataError as `read_items` does.
+    """
+    source = Path(source)
+    base = Path(root) if root is not None else source.parent
+    rows, _ = _rows(source, ("path",))
+    return [(_locate(base, row.fields["path"]), row.fields) for row in rows]
+
+
 def _from_folder(folder: Path) -> Items:
     items = Items()
     for directory in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -105,16 +119,16 @@ def _from_folder(folder: Path) -> Items:
     return items
 
 
-def _rows(source: Path) -> tuple[list[_Row], bool]:
+def _rows(source: Path, needs: Sequence[str] = _LABELLED) -> tuple[list[_Row], bool]:
     """All rows of a manifest, and whether it is a list without a header."""
     text = _text(source)
     if not text.strip():
         raise DataError(f"{source}: empty manifest")
     if source.suffix.lower() in (".jsonl", ".ndjson"):
-        return list(_json_rows(source, text)), False
+        return list(_json_rows(source, text, needs)), False
     first = [name.strip().lower() for name in next(_csv_lines(source, text))[1]]
     if "path" in first or "label" in first:
-        return list(_csv_rows(source, text, first)), False
+        return list(_csv_rows(source, text, first, needs)), False
     return list(_list_rows(source, text)), True
 
 
@@ -138,18 +152,19 @@ def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{source}, line {reader.line_num}: {error}") from error
 
 
-def _csv_rows(source: Path, text: str, columns: list[str]) -> Iterator[_Row]:
+def _csv_rows(source: Path, text: str, columns: list[str], needs: Sequence[str]) -> Iterator[_Row]:
     lines = _csv_lines(source, text)
     next(lines)
-    if len(set(columns)) < len(columns) or not {"path", "label"} <= set(columns):
-        raise DataError(f"{source}, line 1: expected a column 'path' and a column 'label', found: {', '.join(columns)}")
+    if len(set(columns)) < len(columns) or not set(needs) <= set(columns):
+        wanted = " and ".join(f"a column '{name}'" for name in needs)
+        raise DataError(f"{source}, line 1: expected {wanted}, found: {', '.join(columns)}")
     for line, values in lines:
         if len(values) != len(columns):
             raise DataError(f"{source}, line {line}: expected {len(columns)} values, found {len(values)}")
-        yield _checked(source, line, dict(zip(columns, values, strict=True)))
+        yield _checked(source, line, dict(zip(columns, values, strict=True)), needs)
 
 
-def _json_rows(source: Path, text: str) -> Iterator[_Row]:
+def _json_rows(source: Path, text: str, needs: Sequence[str]) -> Iterator[_Row]:
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
@@ -158,8 +173,8 @@ def _json_rows(source: Path, text: str) -> Iterator[_Row]:
         except ValueError as error:
             raise DataError(f"{source}, line {line}: not JSON ({error})") from error
         if not isinstance(fields, dict):
-            raise DataError(f"{source}, line {line}: expected an object with path and label")
-        yield _checked(source, line, {key: str(value) for key, value in fields.items() if value is not None})
+            raise DataError(f"{source}, line {line}: expected an object with {' and '.join(needs)}")
+        yield _checked(source, line, {key: str(value) for key, value in fields.items() if value is not None}, needs)
 
 
 def _list_rows(source: Path, text: str) -> Iterator[_Row]:
@@ -175,9 +190,9 @@ def _list_rows(source: Path, text: str) -> Iterator[_Row]:
         yield _checked(source, line, {"path": path, "label": label})
 
 
-def _checked(source: Path, line: int, fields: dict[str, str]) -> _Row:
+def _checked(source: Path, line: int, fields: dict[str, str], needs: Sequence[str] = _LABELLED) -> _Row:
     fields = {key: value.strip() for key, value in fields.items()}
-    for name in ("path", "label"):
+    for name in needs:
         if not fields.get(name):
             raise DataError(f"{source}, line {line}: no {name}")
     return _Row(line, fields)

@@ -116,6 +116,16 @@ class Video:
             self._fill(pictures, [min(index, self.num_frames - 1) for index in indices], self._shown)
         return torch.from_numpy(pictures)
 
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the end of the last, by their times."""
+        return float((self._pts[-1] - self._pts[0]) * (self._stream.time_base or 0)) + 1 / self.fps
+
+    def index_at(self, seconds: float) -> int:
+        """The frame that is shown that long after the first."""
+        tick = self._stream.time_base or 1
+        return max(0, bisect_right(self._pts, self._pts[0] + seconds / float(tick)) - 1)
+
     def _fill(self, pictures: np.ndarray, indices: list[int], decode: "_Decode") -> None:
         places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):

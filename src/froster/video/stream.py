@@ -62,6 +62,8 @@ class Stream:
         pause = _BROADCAST_PAUSE if container.format.flags & _TS_DISCONT else _PAUSE
         self.clock = Clock(tick, self.period, pause, _seconds(container.start_time))
         self._longest = pause / tick
+        # Avi has the times of decoding only, and frames may be decoded in another order than shown.
+        self._stamped = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         stated = _seconds(container.duration) or (stream.duration or 0) * tick
         self.duration = stated if stated > 0 else None
 
@@ -117,7 +119,7 @@ class Stream:
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
         self.damaged += picture.is_corrupt
-        time = self.clock.time(picture.pts)
+        time = self.clock.time(picture.pts if self._stamped else None)
         known = 0 < (picture.duration or 0) <= self._longest
         return Frame(time, time + (picture.duration * self.clock.tick if known else self.period), picture, self._converter)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import av
+import torch
 from torch import Tensor
 
 from froster.errors import UsageError
@@ -77,11 +79,29 @@ class Window(NamedTuple):
 Keep = Callable[[Frame], Sample]
 
 
-class Windows:
-    """The windows of a stream, in order: iterate once. `start` and `end` tell how far the stream has been read.
+class Squares:
+    """Frames as the network's squares of `size` pixels. Where a picture is broken the one before it stands in."""
 
-    A frame that no window wants is neither converted nor kept. The first window starts with the first frame; the last
-    one is the first that reaches the end of the video, and what it lacks is made up by repeating its frames evenly.
+    def __init__(self, size: int):
+        self.size = size
+        self.broken = 0
+        "pictures that could not be converted"
+        self._shown = torch.zeros(3, size, size, dtype=torch.uint8)
+
+    def keep(self, frame: Frame) -> Sample:
+        try:
+            self._shown = frame.square(self.size)
+        except (av.FFmpegError, ValueError, MemoryError):
+            self.broken += 1
+        return Sample(frame.time, self._shown)
+
+
+class Windows:
+    """The windows of a stream, in order: iterate once, or give it the frames one by one and then `finish`.
+
+    `start` and `end` tell how far the stream has been read. A frame that no window wants is neither converted nor kept.
+    The first window starts with the first frame; the last one is the first that reaches the end of the video, and what
+    it lacks is made up by repeating its frames evenly.
     """
 
     def __init__(self, frames: Iterable[Frame], plan: Plan, keep: Keep):
@@ -91,18 +111,26 @@ class Windows:
         self.held: list[tuple[float, list[Sample]]] = []
         """Open windows: their start, and their samples so far."""
         self._opened = 0
+        self._shown: Frame | None = None
 
     def __iter__(self) -> Iterator[Window]:
-        shown: Frame | None = None
         for frame in self.frames:
-            if shown is None:
-                self.start = frame.time
-            else:
-                yield from self._show(shown, frame.time)
-            shown, self.end = frame, frame.end
-        if shown is not None:
-            yield from self._show(shown, self.end)
-            yield from self._last(shown)
+            yield from self.take(frame)
+        yield from self.finish()
+
+    def take(self, frame: Frame) -> Iterator[Window]:
+        """The windows that the next frame completes."""
+        if self._shown is None:
+            self.start = frame.time
+        else:
+            yield from self._show(self._shown, frame.time)
+        self._shown, self.end = frame, frame.end
+
+    def finish(self) -> Iterator[Window]:
+        """The windows that the end of the video completes."""
+        if self._shown is not None:
+            yield from self._show(self._shown, self.end)
+            yield from self._last(self._shown)
 
     def _show(self, frame: Frame, until: float) -> Iterator[Window]:
         """`frame` is what windows see of the time up to `until`."""

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-import av
 import torch
 from torch import Tensor
 
@@ -14,8 +13,7 @@ from froster.clip.model import normalise
 from froster.methods import Features
 from froster.precision import autocast
 from froster.recognizer import Recognizer
-from froster.video.stream import Frame
-from froster.video.windows import Sample, Window
+from froster.video.windows import Sample, Squares, Window
 
 Item = TypeVar("Item")
 Scores = Callable[[Tensor], Tensor]
@@ -38,19 +36,9 @@ class WindowScorer:
 
     def __init__(self, recognizer: Recognizer, batch: int = 8):
         self.recognizer, self.batch = recognizer, batch
-        self.size = recognizer.clip.config.vision.image_size
+        self.squares = Squares(recognizer.image_size)
+        self.keep = self.squares.keep
         self.apart = recognizer.model.frames_apart
-        self.broken = 0
-        "pictures that could not be converted"
-        self._shown = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-
-    def keep(self, frame: Frame) -> Sample:
-        """The frame as the network wants it; where its picture is broken the one before it stands in."""
-        try:
-            self._shown = frame.square(self.size)
-        except (av.FFmpegError, ValueError, MemoryError):
-            self.broken += 1
-        return Sample(frame.time, self._shown)
 
     @torch.no_grad()
     def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class Scan:
         self.complete = True
 
     def _run(self, path: str | Path) -> Iterator[float]:
-        self.scorer.broken = 0
+        self.scorer.squares.broken = 0
         with Stream.of_file(path) as self.stream:
             self.windows = Windows(self.stream, self.plan, self.scorer.keep)
             for part in batches(self.windows, self.scorer.batch):
@@ -129,7 +129,7 @@ class Scan:
         labels = [*self.labels, NONE][: scores.shape[1]]
         edges = [start + i * stride for i in range(len(scores))] + [end]
         segments = merged(scores, edges, labels, self.shortest)
-        damaged = self.stream.damaged + self.scorer.broken
+        damaged = self.stream.damaged + self.scorer.squares.broken
         return Timeline(labels, segments, edges, scores, self.plan, damaged, self.stream.duration, self.complete)
 
 

@@ -1,0 +1,85 @@
+"""`froster search`: where in indexed videos something can be seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from froster.clip.model import unit
+from froster.commands.common import load_model
+from froster.commands.index import check_comparable, check_model
+from froster.errors import DataError, UsageError
+from froster.progress import console, output
+from froster.recognizer import Recognizer
+from froster.search.find import Hit, search
+from froster.search.sheet import check_target, span, thumbnails
+from froster.search.store import Store
+from froster.text.prompts import check_labels
+from froster.video.segments import ReadSegments, Segment
+
+
+def run(
+    index: Path,
+    text: str | None,
+    *,
+    video: Path | None,
+    model: str | None,
+    root: Path | None,
+    top: int,
+    by_video: bool,
+    join: bool,
+    pictures: Path | None,
+    truncate: bool,
+    device: str | None,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Everything `froster search` does; the options are described there."""
+    if (text is None) == (video is None):
+        raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
+    if text is not None:
+        check_labels([text])
+    if pictures is not None:
+        check_target(pictures)
+    store = Store(index)
+    if not store.places:
+        raise DataError(f"{index}: there is no video in this index yet")
+    recognizer = load_model(model or store.about["source"], device, precision)
+    check_comparable(recognizer)
+    check_model(store, recognizer)
+    if text is not None:
+        query = recognizer.embed_text([text], truncate)[0]
+    else:
+        assert video is not None
+        query = embed_video(recognizer, video, float(store.about["segment"]))
+    hits = search(store, query, top, join=join, by_video=by_video)
+    place = root if root is not None else store.root
+    if pictures is not None:
+        thumbnails(hits, place, pictures, text or f"like {video}")
+    if as_json:
+        found = [
+            {"video": str(hit.path(place)), "score": hit.score, "start": hit.start, "end": hit.end, "best": list(hit.best)}
+            for hit in hits
+        ]
+        print(json.dumps({"query": text or str(video), "videos": len(store.places), "segments": store.segments, "hits": found}))
+        return
+    show(hits)
+    if pictures is not None:
+        console.print(f"pictures: {pictures}")
+
+
+def embed_video(recognizer: Recognizer, video: Path, seconds: float) -> torch.Tensor:
+    """The mean of its segments, as a video of the index has it."""
+    work = ReadSegments(recognizer.config.sampling.frames, recognizer.image_size, seconds)
+    segments = [part for part in work(str(video)) if isinstance(part, Segment)]
+    return unit(torch.cat([recognizer.embed_clips(torch.from_numpy(part.clip)[None]) for part in segments]).mean(0))
+
+
+def show(hits: list[Hit]) -> None:
+    table = Table("", "score", "when", "video", box=None, pad_edge=False)
+    for number, hit in enumerate(hits, 1):
+        table.add_row(str(number), f"{hit.score:.3f}", span(hit), hit.entry.path)
+    output.print(table)

@@ -1,0 +1,21 @@
+"""What makes two models the same: a digest of their weights and of what is done with them."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+
+import torch
+
+from froster.recognizer import Recognizer
+
+
+def digest(model: Recognizer) -> str:
+    """Of weights, method and prompts: equal digests give equal embeddings of equal frames and texts."""
+    config = model.config.to_dict()
+    shape = {name: config[name] for name in ("method", "templates", "prompt_form")}
+    found = blake2b(json.dumps([shape, model.clip.architecture()], sort_keys=True).encode(), digest_size=16)
+    for name, weight in sorted(model.model.state_dict().items()):
+        found.update(name.encode())
+        found.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

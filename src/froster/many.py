@@ -1,0 +1,91 @@
+"""Many videos through one network: processes read while it computes, and every video gets one answer, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+
+from froster import pool
+from froster.recognizer import Recognizer
+from froster.results import Row
+from froster.video.listing import Found
+from froster.video.views import ReadViews, Views
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`row` is None exactly where `error` says why."""
+
+    video: Found
+    row: Row | None
+    error: str = ""
+
+
+def answers(
+    model: Recognizer,
+    labels: Sequence[str],
+    videos: Sequence[Found],
+    *,
+    workers: int = 0,
+    batch_size: int = 1,
+    top: int = 5,
+    truncate: bool = False,
+    limit: float = pool.SECONDS_OF_SILENCE,
+) -> Iterator[list[Answer]]:
+    """The answers in the order of the videos, a batch at a time.
+
+    With `workers` a file that a decoder crashes on, or hangs on for `limit` seconds, is an error like others.
+    """
+    classes = model.class_embeddings(labels, truncate)
+    work = ReadViews(model.config.sampling, model.config.views, model.image_size)
+    window = workers + 2 * batch_size
+    paths = [str(video.path) for video in videos]
+    events = _ends(pool.in_order(pool.run(work, paths, workers, limit=limit, window=window)))
+    batch: list[tuple[Found, Views | str]] = []
+    with closing(pool.ahead(events, window) if workers else events) as ends:
+        for task, found in ends:
+            batch.append((videos[task], found))
+            if sum(isinstance(found, Views) for _, found in batch) == batch_size:
+                yield _answered(model, labels, classes, batch, top)
+                batch = []
+    if batch:
+        yield _answered(model, labels, classes, batch, top)
+
+
+def _ends(events: Iterator[pool.Event]) -> Generator[tuple[int, Views | str], None, None]:
+    """What became of each file: its views, or what failed."""
+    views = None
+    for event in events:
+        if not event.done:
+            views = event.part
+        else:
+            yield event.task, event.error if views is None else views
+            views = None
+
+
+def _answered(
+    model: Recognizer, labels: Sequence[str], classes: torch.Tensor, batch: list[tuple[Found, Views | str]], top: int
+) -> list[Answer]:
+    seen = [found for _, found in batch if isinstance(found, Views)]
+    best: Iterator[tuple[list[float], list[int]]] = iter(())
+    if seen:
+        try:
+            scores = model.scores(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
+        except torch.OutOfMemoryError:
+            raise MemoryError from None
+        values, places = scores.sort(dim=-1, descending=True)
+        best = zip(values[:, :top].tolist(), places[:, :top].tolist(), strict=True)
+    found = []
+    for video, views in batch:
+        if isinstance(views, str):
+            found.append(Answer(video, None, views))
+            continue
+        values_, places_ = next(best)
+        names = [labels[place] for place in places_]
+        row = {"path": video.key, "label": names[0], "score": values_[0], "labels": names, "scores": values_}
+        row |= {"seconds": round(views.seconds, 3), "frames": views.frames, "damaged": views.damaged}
+        found.append(Answer(video, row))
+    return found

@@ -1,0 +1,211 @@
+"""Many videos: killed at any time and gone on with, every video has one row, and the row it would have had."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from froster.errors import DataError, VideoError
+from froster.results import Parquet, Row, open_results
+from froster.video.views import unchanged
+from froster.world.files import write_video
+from froster.world.sets import render_set
+from test_cli import Result, one_line, run  # noqa: F401  (the fixture that types commands)
+from video_files import make_video
+
+LABELS = ("--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano", "--top", 2)
+WHY = "not installed: pip install 'froster[parquet]'"
+needs_parquet = pytest.mark.skipif(not importlib.util.find_spec("pyarrow"), reason=WHY)
+FORMATS = ["csv", "jsonl", pytest.param("parquet", marks=needs_parquet)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen videos in folders, a broken one, an empty one, and a file that is no video."""
+    root = tmp_path_factory.mktemp("many") / "videos"
+    videos = render_set("base", 2, split="val")
+    for i in range(16):
+        write_video(root / f"{i % 3}" / f"{i:02d}.mp4", videos.frames[i])
+    (root / "1" / "broken.mp4").write_bytes(b"not a video")
+    (root / "2" / "empty.mp4").touch()
+    (root / "notes.txt").touch()
+    return root
+
+
+def table(path: Path) -> list[Row]:
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def row(number: int) -> Row:
+    best = {"label": "sürfing, “big”", "score": 0.5, "labels": ["sürfing, “big”", "b"], "scores": [0.5, 0.25]}
+    return {"path": f"f/{number}, \"ü\".mp4", **best, "seconds": 1.5, "frames": 12, "damaged": 0}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_cut_at_any_byte_a_file_goes_on_with_whole_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"r.{suffix}"
+    written = path.with_name("r.parquet.rows.jsonl") if suffix == "parquet" else path
+    rows = [row(number) for number in range(3)]
+    results = open_results(path, 2)
+    results.add(rows)
+    results.close()
+    whole = written.read_bytes()
+    for length in range(0, len(whole), 5):
+        written.write_bytes(whole[:length])
+        results = open_results(path, 2)
+        results.add([row for row in rows if row["path"] not in results.done])
+        results.close()
+        assert written.read_bytes() == whole, length
+    results.finish()
+    assert [found["path"] for found in table(path)] == [row["path"] for row in rows]
+
+
+@needs_parquet
+def test_parquet_killed_between_its_last_two_steps(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    for again in (False, True):
+        results = Parquet(path)
+        results.add([row(1), row(2)] if not again else [row(3)])
+        journal = (tmp_path / "r.parquet.rows.jsonl").read_bytes()
+        results.close()
+        results.finish()
+        (tmp_path / "r.parquet.rows.jsonl").write_bytes(journal)
+    assert [found["path"] for found in table(path)] == [row(number)["path"] for number in (1, 2, 3)]
+
+
+def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    for name, text in (("a.csv", "path,label\nx,y\n"), ("b.csv", '"a"b\nx\n'), ("c.jsonl", "[]\n{}\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match="changed"):
+            open_results(tmp_path / name, 2)
+        assert (tmp_path / name).read_text() == text
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_rows_failures_and_a_second_run(run, folder: Path, tmp_path: Path, suffix: str) -> None:  # noqa: F811
+    out = tmp_path / f"r.{suffix}"
+    ask = ("classify", folder, *LABELS, "--out", out, "--workers", 0)
+    result = run(*ask, "--json")
+    assert result.code == 1
+    report = result.json
+    assert (report["videos"], report["rows"], report["new"], report["failed"]) == (18, 16, 16, 2)
+    rows = table(out)
+    assert [found["path"] for found in rows] == sorted(f"{i % 3}/{i:02d}.mp4" for i in range(16))
+    assert all(found["frames"] in (16, "16") for found in rows)
+    failures = {}
+    for line in Path(report["failures"]).read_text().splitlines():
+        entry = json.loads(line)
+        failures[entry["path"]] = entry["error"]
+    assert set(failures) == {"1/broken.mp4", "2/empty.mp4"} and failures["2/empty.mp4"] == "empty file"
+    before = out.read_bytes()
+    assert run(*ask, "--json").json["new"] == 0
+    assert suffix == "parquet" or out.read_bytes() == before
+
+
+def test_what_was_made_otherwise_is_refused(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "r.csv"
+    ask = ("classify", folder / "0", "--model", "nano", "--out", out, "--workers", 0, "--labels")
+    assert run(*ask, "a, b").code == 0
+    before = out.read_bytes()
+    one_line(run(*ask, "a, b, c"), 2, "labels list of 2", "list of 3", "another --out")
+    one_line(run(*ask, "a, c"), 2, "labels", "another one of that length")
+    one_line(run(*ask, "a, b", "--views", 2), 2, "views 1, now it is 2")
+    one_line(run("classify", folder / "1", *ask[2:], "a, b"), 2, "root")
+    assert out.read_bytes() == before
+    (tmp_path / "r.csv.run.json").unlink()
+    one_line(run(*ask, "a, b"), 2, "r.csv.run.json", "another --out")
+    (tmp_path / "r.csv.run.json").write_text("{")
+    one_line(run(*ask, "a, b"), 2, "cannot be read")
+    one_line(run(*ask[:5], tmp_path / "r.xlsx", "--labels", "a"), 2, "must end in .jsonl")
+    one_line(run(*ask[:5], tmp_path, "--labels", "a"), 2, "must end in")
+    one_line(run(*ask[:4], "--labels", "a, b", "--shard", "0/2"), 2, "give --out")
+    one_line(run(*ask[:5], "/proc/nowhere/r.csv", "--labels", "a"), 1, "cannot write")
+
+
+def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    good = (folder / "0" / "00.mp4").read_bytes()
+    (clips / "a.mp4").write_bytes(good)
+    (clips / "b.mp4").write_bytes(good[:100])
+    ask = ("classify", clips, *LABELS, "--out", tmp_path / "r.csv", "--workers", 0)
+    assert run(*ask).code == 1
+    (clips / "b.mp4").write_bytes(good)
+    assert run(*ask).code == 1
+    assert len(table(tmp_path / "r.csv")) == 1
+    assert run(*ask, "--retry-failed").code == 0
+    assert [found["path"] for found in table(tmp_path / "r.csv")] == ["a.mp4", "b.mp4"]
+    assert not (tmp_path / "r.csv.failures.jsonl").exists()
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "froster", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.slow  # about 15 s: five processes that load torch
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(folder: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.csv", tmp_path / "killed.csv"
+    ask = ("classify", folder, *LABELS)
+    assert start(*ask, "--out", whole, "--workers", 0).wait() == 1
+    for rows in (1, 5, 11):
+        process = start(*ask, "--out", out, "--workers", 1)
+        deadline = time.monotonic() + 120
+        while (not out.exists() or out.read_bytes().count(b"\n") <= rows) and time.monotonic() < deadline:
+            assert process.poll() is None or out.read_bytes().count(b"\n") == 17, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    with out.open("ab") as file:
+        file.write(b'"0/00.mp4",cat sp')  # as if the kill had come in the middle of a line
+    assert start(*ask, "--out", out, "--workers", 1).wait() == 1
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(Path(f"{out}.failures.jsonl").read_text().splitlines()) == sorted(
+        Path(f"{whole}.failures.jsonl").read_text().splitlines()
+    )
+
+
+def test_shards_together_have_every_row_once(run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    run("classify", folder, *LABELS, "--out", tmp_path / "whole.csv", "--workers", 0)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        run("classify", folder, *LABELS, "--out", tmp_path / "r.csv", "--workers", 0, "--shard", "auto")
+    parts = [table(tmp_path / f"r.{rank}-of-3.csv") for rank in range(3)]
+    assert sorted((row for part in parts for row in part), key=lambda row: row["path"]) == table(tmp_path / "whole.csv")
+
+
+def test_without_a_file_the_answers_are_the_same(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    """And they are those of a batch, of processes, and of the Python API."""
+    alone = run("classify", folder / "0", *LABELS, "--json").json["results"]
+    many = run("classify", folder / "0", *LABELS, "--json", "--workers", 2, "--batch-size", 4).json["results"]
+    assert [found["video"] for found in alone] == [found["video"] for found in many]
+    for one, other in zip(alone, many, strict=True):
+        assert one["label"] == other["label"]
+        for a, b in zip(one["scores"], other["scores"], strict=True):
+            assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+
+
+def test_a_file_that_grows_is_said_to(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", 8)
+    with unchanged(path):
+        pass
+    with pytest.raises(VideoError, match=r"a\.mp4: the file changed while it was read"), unchanged(path), path.open("ab") as file:
+        file.write(b"x")
