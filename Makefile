@@ -20,11 +20,12 @@ docs: install
 	$(BIN)/python -m froster.commands.methods README.md docs/methods.md
 
 lint: install
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
+# A process a core with one thread each; a file's tests stay together, for they share what is slow to make.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 clean:
 	rm -rf .venv demo
