@@ -20,13 +20,14 @@ from torch import Tensor
 
 import froster
 from froster import interrupt
+from froster.calibration import NONE
 from froster.methods import METHODS
 from froster.recognizer import ModelConfig, Recognizer, load
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.stream import Stream
 from froster.video.windows import Plan, Windows
-from froster.when.scorer import NONE, WindowScorer, batches
+from froster.when.scorer import WindowScorer, batches
 from froster.when.segments import Segment, merged, smoothed
 from froster.when.subtitles import srt, vtt
 from froster.when.timeline import Scan, timeline

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from froster.errors import FrosterError, UsageError
 
+CALIBRATION = "calibration.json"
+"""Beside the weights in a model folder."""
+
 try:
     import fcntl
 except ImportError:  # Windows

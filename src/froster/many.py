@@ -70,22 +70,22 @@ def _answered(
     model: Recognizer, labels: Sequence[str], classes: torch.Tensor, batch: list[tuple[Found, Views | str]], top: int
 ) -> list[Answer]:
     seen = [found for _, found in batch if isinstance(found, Views)]
-    best: Iterator[tuple[list[float], list[int]]] = iter(())
+    best: Iterator[tuple[list[float], list[int], float]] = iter(())
     if seen:
         try:
-            scores = model.scores(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
+            judged = model.judge_clips(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
         except torch.OutOfMemoryError:
             raise MemoryError from None
-        values, places = scores.sort(dim=-1, descending=True)
-        best = zip(values[:, :top].tolist(), places[:, :top].tolist(), strict=True)
+        values, places = judged.scores.sort(dim=-1, descending=True)
+        best = zip(values[:, :top].tolist(), places[:, :top].tolist(), judged.none.tolist(), strict=True)
     found = []
     for video, views in batch:
         if isinstance(views, str):
             found.append(Answer(video, None, views))
             continue
-        values_, places_ = next(best)
+        values_, places_, none = next(best)
         names = [labels[place] for place in places_]
-        row = {"path": video.key, "label": names[0], "score": values_[0], "labels": names, "scores": values_}
+        row = {"path": video.key, "label": names[0], "score": values_[0], "labels": names, "scores": values_, "none": none}
         row |= {"seconds": round(views.seconds, 3), "frames": views.frames, "damaged": views.damaged}
         found.append(Answer(video, row))
     return found

@@ -14,12 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from froster.calibration import Calibration, Judgement, read_calibration
 from froster.checkpoint import cpu_state
-from froster.clip.checkpoints import load_clip
+from froster.clip.checkpoints import load_clip, locate
 from froster.clip.model import CLIP, CLIPConfig, blank, normalise, unit
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
-from froster.evaluation import Fusion, fuse
+from froster.evaluation import Fusion
 from froster.files import atomic_folder
 from froster.methods import (
     VCLIP,
@@ -87,10 +88,23 @@ class Classification:
 
     labels: list[str]
     scores: list[float]
+    """How likely each label is if one of them fits; they sum to 1."""
+    none: float
+    """How likely it is that none of the labels fits."""
 
     @property
     def label(self) -> str:
         return self.labels[0]
+
+    @property
+    def answer(self) -> str | None:
+        """The best label, or None where it is more likely that none fits."""
+        return None if self.none > 0.5 else self.labels[0]
+
+    @property
+    def probabilities(self) -> list[float]:
+        """Of each label, with the possibility that none fits: with `none` they sum to 1."""
+        return [score * (1 - self.none) for score in self.scores]
 
 
 class Recognizer:
@@ -111,12 +125,14 @@ class Recognizer:
         device: torch.device | None = None,
         precision: Precision = "auto",
         origin: str = "froster",
+        calibration: Calibration | None = None,
     ):
         self.origin, self.precision = origin, precision
         self.device = device or pick_device()
         self.model = model.to(self.device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self.config = config
+        self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
         self._classes: tuple[tuple[object, ...], Tensor] | None = None
         self._cast: tuple[list[tuple[int, int]], VideoCLIP] | None = None
@@ -158,10 +174,11 @@ class Recognizer:
         """Labels ("Name" or "Name: description") -> what the network compares videos with, over all prompts.
 
         For most networks that is unit class embeddings (K, E). The last label set is remembered, so that many videos
-        cost one pass over the text.
+        cost one pass over the text; but not while the weights are being trained.
         """
         key: tuple[object, ...] = (truncate, *labels)
-        if self._classes is None or self._classes[0] != key or isinstance(labels, str):
+        trained = any(p.requires_grad for p in self.model.parameters())
+        if trained or self._classes is None or self._classes[0] != key or isinstance(labels, str):
             self._classes = key, self.model.classes(self.prompts(labels, truncate))
         return self._classes[1]
 
@@ -206,18 +223,27 @@ class Recognizer:
         classes = self.class_embeddings(labels, truncate)
         with torch.no_grad():
             seen = self._views(video, views)
-            scores, order = self._scores(seen, classes, 1)[0].sort(descending=True)
-        return Classification([labels[i] for i in order.tolist()], scores.tolist())
+            judged = self.judge(self._logits(seen, classes, 1))
+        scores, order = judged.scores[0].sort(descending=True)
+        return Classification([labels[i] for i in order.tolist()], scores.tolist(), float(judged.none[0]))
 
     @torch.no_grad()
-    def scores(self, clips: Tensor, classes: Tensor) -> Tensor:
-        """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` -> soft-max (B, K)."""
-        return self._scores(self._encode(clips.flatten(0, 1)), classes, len(clips)).cpu()
+    def judge_clips(self, clips: Tensor, classes: Tensor) -> Judgement:
+        """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` -> scores, on the CPU."""
+        return self.judge(self._logits(self._encode(clips.flatten(0, 1)), classes, len(clips)).cpu())
 
-    def _scores(self, seen: Features, classes: Tensor, videos: int) -> Tensor:
-        logits = self.model.logits(seen.video, classes, seen.context).float().unflatten(0, (videos, -1))  # (B, V, K)
-        joined = logits.mean(1) if self.config.fusion == "logits" else fuse(logits, self.config.fusion)
-        return joined.softmax(-1)
+    def judge(self, views: Tensor) -> Judgement:
+        """Logits of the views of n videos (n, V, K) -> calibrated scores, and how likely it is that no label fits."""
+        return self.calibration.judge(views, self.logit_scale, self.config.fusion)
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied with to give logits."""
+        return float(self.clip.logit_scale.detach().exp())
+
+    def _logits(self, seen: Features, classes: Tensor, videos: int) -> Tensor:
+        """(videos, V, K)"""
+        return self.model.logits(seen.video, classes, seen.context).float().unflatten(0, (videos, -1))
 
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
         """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
@@ -253,6 +279,8 @@ class Recognizer:
             save_file({name: state[own] for name, own in saved_names(self.model).items()}, part / "model.safetensors")
             (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             self.tokenizer.save(part / "tokenizer.json")
+            if self.calibration.fitted is not None:
+                self.calibration.save(part)
             (part / "report.json").write_text(json.dumps(report or {}, indent=2) + "\n")
         return folder
 
@@ -264,7 +292,7 @@ def load(
     device: str | None = None,
     precision: Precision = "auto",
 ) -> Recognizer:
-    """A model from a froster folder, a Hugging Face CLIP folder or hub id, a checkpoint file, or `"nano"`.
+    """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or `"nano"`.
 
     Released checkpoints of the methods are recognised by the names of their weights; `origin` of the result says what
     a file was taken for. Some hold an image tower or a head alone: `clip`, of the same width, gives what they lack.
@@ -273,10 +301,14 @@ def load(
     folder = NANO if str(source) == "nano" else Path(source)
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"  # the output folder of a training run
+    if not folder.exists():
+        folder = locate(source)  # from the hub, where it may be a model folder too
     origin = "froster"
+    calibration = None
     tokenizer: Tokenizer | FrosterError
     if is_model_folder(folder):
         model, tokenizer, config = load_folder(folder)
+        calibration = read_calibration(folder)
     elif (found := find_released(source)) is not None:
         lacking = missing_parts(found.state)
         base = base_of(found, source, clip) if lacking else None
@@ -294,7 +326,9 @@ def load(
         tokenizer = tokenizer_beside(source, plain)
     if isinstance(tokenizer, FrosterError):
         origin += "; no tokenizer: labels cannot be read"
-    return Recognizer(model, tokenizer, config, device=pick_device(device), precision=precision, origin=origin)
+    return Recognizer(
+        model, tokenizer, config, device=pick_device(device), precision=precision, origin=origin, calibration=calibration
+    )
 
 
 def base_of(found: Official, source: str | Path, clip: str | Path | None) -> Recognizer:

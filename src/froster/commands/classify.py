@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
+from froster.calibration import NONE
 from froster.commands.common import announce, load_model, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
@@ -21,8 +22,8 @@ from froster.identity import digest
 from froster.many import answers
 from froster.origin import check_origin
 from froster.progress import console, output, progress
-from froster.recognizer import DEFAULT_MODEL, Recognizer
-from froster.results import Results, check_suffix, open_results
+from froster.recognizer import DEFAULT_MODEL, Classification, Recognizer
+from froster.results import Results, Row, check_suffix, open_results
 from froster.shards import Shard, parse_shard
 from froster.text.prompts import check_labels, read_labels, split_labels
 from froster.video.listing import Found, Listing, list_videos
@@ -132,28 +133,41 @@ def print_all(
                 if answer.row is None:
                     result["error"] = f"{answer.video.path}: {answer.error}"
                 else:
-                    best = zip(answer.row["labels"], answer.row["scores"], strict=True)
-                    result["label"] = answer.row["label"]
-                    result["scores"] = [{"label": label, "score": score} for label, score in best]
+                    result |= shown(answer.row)
                 results.append(result)
             bars.update(bar, advance=len(batch), note=batch[-1].video.path.name[:40])
+    calibrated = recognizer.calibration.fitted is not None
     if as_json:
-        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "results": results}))
+        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated, "results": results}))
     else:
         show(results)
+        if not calibrated:
+            console.print("not calibrated: how likely it is that none fits is a guess; froster calibrate fits it to your videos")
     return any("error" in result for result in results)
 
 
+def shown(row: Row) -> dict[str, Any]:
+    """A row as it is printed: with every score the probability, which leaves room for "none of these"."""
+    found = Classification(row["labels"], row["scores"], row["none"])
+    entries = zip(found.labels, found.scores, found.probabilities, strict=True)
+    scores = [{"label": label, "score": score, "probability": probability} for label, score, probability in entries]
+    return {"label": found.label, "answer": found.answer, "none": found.none, "scores": scores}
+
+
 def show(results: list[dict[str, Any]]) -> None:
-    table = Table("video", "label", "score", "", box=None, pad_edge=False)
+    """The labels and "none of these" by their probability, which sum to 1 where all labels are shown."""
+    table = Table("video", "label", "probability", "", box=None, pad_edge=False)
     for result in results:
         name = Path(result["video"]).name
         if "error" in result:
             table.add_row(name, result["error"], "", "", style="red")
-        for i, entry in enumerate(result.get("scores", [])):
-            bar = "█" * round(20 * entry["score"])
+            continue
+        rows = [(entry["label"], entry["probability"]) for entry in result["scores"]]
+        rows.insert(0 if result["answer"] is None else len(rows), (NONE, result["none"]))
+        for i, (label, probability) in enumerate(rows):
+            bar = "█" * round(20 * probability)
             style = "bold" if i == 0 else "dim"
-            table.add_row(name if i == 0 else "", entry["label"], f"{100 * entry['score']:.1f} %", bar, style=style)
+            table.add_row(name if i == 0 else "", label, f"{100 * probability:.1f} %", bar, style=style)
     output.print(table)
 
 
@@ -170,6 +184,7 @@ def write_all(
         **{name: config[name] for name in ("sampling", "views", "fusion")},
         "top": reading.top,
         "truncate": reading.truncate,
+        "calibration": recognizer.calibration.rule,
         "root": os.path.realpath(listing.root),
         "shard": f"{part.index}/{part.count}",
     }

@@ -14,7 +14,10 @@ from froster.errors import DataError
 from froster.evaluation import Predictions, Scorer, evaluate, over_splits
 from froster.files import claim_folder, write_text
 from froster.insight.distance import confusion_matrix, confusion_picture
+from froster.insight.reliability import coverage_figure
 from froster.progress import console, output, progress
+from froster.recognizer import Recognizer
+from froster.reliability import reliability
 from froster.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import check_labels, read_labels
@@ -67,8 +70,10 @@ def run(
                 [scorer], part, classes, names=[str(item.path) for item in sets[name]], batch_size=batch_size,
                 workers=workers, on_videos=lambda n: bars.update(bar, advance=n),
             )  # fmt: skip
-    report = make_report(results)
+    report = make_report(results, recognizer)
     if out is not None:
+        curves = {name: result["reliability"]["coverage"] for name, result in report["splits"].items()}
+        coverage_figure(curves, out / "coverage.png")
         for name, predictions in results.items():
             predictions.save(out / f"predictions_{name}.csv")
             confusion_picture(confusion_matrix(predictions), classes, out / f"confusion_{name}.png", name)
@@ -94,22 +99,25 @@ def chosen_splits(items: Sequence[Item], names: Sequence[str] | None) -> dict[st
     return {"test": test} if test else {"all": list(items)}
 
 
-def make_report(results: dict[str, Predictions]) -> dict[str, Any]:
+def make_report(results: dict[str, Predictions], recognizer: Recognizer) -> dict[str, Any]:
     splits = {name: predictions.summary() for name, predictions in results.items()}
     for name, predictions in results.items():
+        assert predictions.views is not None
+        splits[name]["reliability"] = reliability(recognizer.judge(predictions.views), predictions.labels)
         splits[name]["errors"] = [message for _, message in predictions.errors]
-    report: dict[str, Any] = {"splits": splits}
+    report: dict[str, Any] = {"calibrated": recognizer.calibration.fitted is not None, "splits": splits}
     if len(results) > 1:
         report["over_splits"] = {key: over_splits([s[key] for s in splits.values()]) for key in ("top1", "top5")}
     return report
 
 
 def show(report: dict[str, Any]) -> None:
-    table = Table("split", "videos", "top-1", "top-5", "unreadable", box=None, pad_edge=False)
+    table = Table("split", "videos", "top-1", "top-5", "calibration error", "unreadable", box=None, pad_edge=False)
     for name, result in report["splits"].items():
         table.add_row(
             name, str(result["videos"]), f"{result['top1']:.2f} ± {result['standard_error']:.2f}",
-            f"{result['top5']:.2f}", str(result["unreadable"]),
+            f"{result['top5']:.2f}", "–" if (ece := result["reliability"]["ece"]) is None else f"{ece:.1f}",
+            str(result["unreadable"]),
         )  # fmt: skip
     output.print(table)
     if "over_splits" in report:

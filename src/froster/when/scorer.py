@@ -19,12 +19,24 @@ Item = TypeVar("Item")
 Scores = Callable[[Tensor], Tensor]
 """Logits (n, K) -> probabilities (n, K), or (n, K + 1) where the last one says that none of the labels fits."""
 
-NONE = "none of these"
-"""What that last one is called."""
-
 
 def softmax(logits: Tensor) -> Tensor:
     return logits.softmax(dim=-1)
+
+
+def calibrated(recognizer: Recognizer) -> Scores:
+    """With the probability that no label fits, where `froster calibrate` has fitted that to the model; else the soft-max.
+
+    A mean of soft-maxes has lost what that is told by, so models that fuse so keep the soft-max too.
+    """
+    if recognizer.calibration.fitted is None or recognizer.config.fusion != "logits":
+        return softmax
+
+    def judged(logits: Tensor) -> Tensor:
+        found = recognizer.judge(logits[:, None])
+        return torch.cat([found.probabilities, found.none[:, None]], dim=1)
+
+    return judged
 
 
 class WindowScorer:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from froster.calibration import NONE
 from froster.errors import UsageError
 from froster.interrupt import check
 from froster.recognizer import Recognizer, load
 from froster.video.stream import Stream
 from froster.video.windows import Plan, Windows
-from froster.when.scorer import NONE, Scores, WindowScorer, batches, softmax
+from froster.when.scorer import Scores, WindowScorer, batches, calibrated
 from froster.when.segments import Segment, merged, smoothed
 
 
@@ -84,9 +85,10 @@ class Scan:
         shortest: float = 0.0,
         batch_size: int = 8,
         truncate: bool = False,
-        scores: Scores = softmax,
+        scores: Scores | None = None,
     ):
-        self.recognizer, self.labels, self.shortest, self.scores = recognizer, list(labels), shortest, scores
+        self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
+        self.scores = scores or calibrated(recognizer)
         self.plan = Plan.of(recognizer.config.sampling, window, stride)
         self.classes = recognizer.class_embeddings(labels, truncate)
         self.scorer = WindowScorer(recognizer, batch_size)
@@ -143,14 +145,15 @@ def timeline(
     min_segment: float = 0.0,
     batch_size: int = 8,
     truncate: bool = False,
-    scores: Scores = softmax,
+    scores: Scores | None = None,
 ) -> Timeline:
     """Which of `labels` fits when: a video file of any length -> segments with start, end, label and score.
 
     Windows of `window` seconds slide by `stride` seconds; the model's sampling says how long they are by default. The
-    logits of all windows that cover a moment are averaged, `scores` makes probabilities of them (the soft-max over the
-    labels), and moments with the same best label become one segment. Raises VideoError where no frame can be had,
-    UsageError on labels, window or stride that cannot be.
+    logits of all windows that cover a moment are averaged, `scores` makes probabilities of them (by default the soft-max
+    over the labels; of a calibrated model the probabilities of the labels and of none of them), and moments with the same
+    best label become one segment. Raises VideoError where no frame can be had, UsageError on labels, window or stride
+    that cannot be.
     """
     recognizer = model if isinstance(model, Recognizer) else load(model)
     scan = Scan(

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from froster.calibration import NONE
 from froster.interrupt import check
 from froster.recognizer import Recognizer
 from froster.video.live import Arrival, Live, Policy
 from froster.video.source import Source
 from froster.video.windows import Plan, Sample, Window, spread
-from froster.when.scorer import NONE, Scores, WindowScorer, softmax
+from froster.when.scorer import Scores, WindowScorer, calibrated
 
 _POLL = 0.1  # seconds between looks at what else happened
 
@@ -60,12 +61,13 @@ class Watch:
         window: float | None = None,
         stride: float | None = None,
         truncate: bool = False,
-        scores: Scores = softmax,
+        scores: Scores | None = None,
         seconds: float | None = None,
         policy: Policy | None = None,
         on_note: Callable[[str], None] = lambda note: None,
     ):
-        self.recognizer, self.truncate, self.scores, self.on_note = recognizer, truncate, scores, on_note
+        self.recognizer, self.truncate, self.on_note = recognizer, truncate, on_note
+        self.scores = scores or calibrated(recognizer)
         self.plan = Plan.of(recognizer.config.sampling, window, stride)
         self.scorer = WindowScorer(recognizer)
         where = Source(source)
