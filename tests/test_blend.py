@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from froster.blend import choose, choosing_half, validation_videos
+from froster.blend import choose, choosing_half
 from froster.cli import main
 from froster.experiment import halfway, weights_digest
 from froster.recognizer import load
+from froster.splits import validation_videos
 from froster.video.dataset import Item
 from froster.weights import average
 from froster.world.files import write_video

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import types
 from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_command
 
+from froster.cli import app
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.commands.methods import fill
 from froster.distill import Distill
@@ -32,6 +35,19 @@ def test_tables_are_up_to_date(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "`st-adapter`" in text
     assert fill(text) == text, "run: make docs"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("blend", "fine-tune"))]
+)
+def test_commands_have_the_options_that_the_pages_show(page: str) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shown = re.findall(r"^    froster (\S+) ?(.*)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert shown
+    for name, rest in shown:
+        known = {option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.partition("=")[0] for word in shlex.split(rest, comments=True) if word.startswith("-")}
+        assert used <= known, (name, used - known)
 
 
 def test_the_page_on_adding_a_method_adds_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

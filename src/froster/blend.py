@@ -18,7 +18,6 @@ from froster.checkpoint import State
 from froster.evaluation import Predictions, Scorer, evaluate, standard_error
 from froster.experiment import EvalSet
 from froster.recognizer import Recognizer
-from froster.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.video.dataset import Item
 from froster.weights import towards
 
@@ -91,14 +90,6 @@ def choose(ratios: Sequence[float], accuracies: Sequence[float], videos: int, ru
     best = max(accuracies)
     floor = best - (standard_error(best, videos) if rule == "one-se" else 0.0)
     return max(ratio for ratio, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= floor)
-
-
-def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
-    """Videos of base classes in a validation split that neither trains nor tests: there is a test split beside it."""
-    words = [(item.split or "").lower() for item in items]
-    if not TEST_WORDS & set(words):
-        return []
-    return [item for item, word in zip(items, words, strict=True) if word in VALIDATION_WORDS and item.label in base]
 
 
 def choosing_half(items: Sequence[Item]) -> Tensor:

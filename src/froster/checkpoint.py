@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Checkpoints:
         average: RunningMean,
         unreadable: dict[str, int],
         run: dict,
+        history: Sequence[dict] = (),
     ) -> None:
         """Raises FrosterError when the disk is full; what was there before stays."""
         with atomic_folder(self.path(epoch)) as part:
@@ -78,7 +80,9 @@ class Checkpoints:
                 torch.save(optimizer.state_dict(), part / "optimizer.pt")
             except RuntimeError as error:  # what a full disk looks like from inside torch's archive writer
                 raise cannot_write(part / "optimizer.pt", error) from error
-            state = {"epoch": epoch, "averaged": average.count, "unreadable": unreadable, "run": run}
+            state = {
+                "epoch": epoch, "averaged": average.count, "unreadable": unreadable, "run": run, "history": list(history),
+            }  # fmt: skip
             (part / "state.json").write_text(json.dumps(state, indent=1))
         for old in self.epochs()[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old), ignore_errors=True)
@@ -90,8 +94,10 @@ class Checkpoints:
         average: RunningMean,
         unreadable: dict[str, int],
         run: dict,
+        history: list[dict],
     ) -> int:
-        """Load the newest checkpoint; returns the number of epochs done, 0 where there is none.
+        """Load the newest checkpoint; returns the number of epochs done, 0 where there is none. `history` is filled with
+        what was measured after those epochs.
 
         Raises UsageError when the checkpoint belongs to a run with other settings or other data.
         """
@@ -106,6 +112,7 @@ class Checkpoints:
                 module.load_state_dict(load_file(folder / f"{name}.safetensors"))
             optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
             unreadable.update(state["unreadable"])
+            history.extend(state.get("history", []))
             average.count = state["averaged"]
             average.mean = load_file(folder / "average.safetensors") if average.count else {}
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -259,7 +259,17 @@ def train(
     novel_fraction: Annotated[float, typer.Option(help="Share of the classes to hold out.", min=0, max=0.9)] = 0.0,
     split_seed: Annotated[int, typer.Option(help="Draws the held-out classes and videos.")] = 0,
     shots: Annotated[int | None, typer.Option(help="Training videos a class; default: all.", min=1)] = None,
-    holdout: Annotated[float, typer.Option(help="Share of videos kept for the test if there is no split.", min=0, max=0.9)] = 0.2,
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Share of videos kept for the test if there is no split; default: by their number.", min=0, max=0.9),
+    ] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(help="Share of training videos to watch it by; 0: none; default: 0.1 without a split.", min=0, max=0.9),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Epochs without gain on watched videos that stop it; 0: never.", min=0)
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.", min=1)] = None,
     average_from: Annotated[int | None, typer.Option(help="First epoch of the final mean of the weights.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips a step, over all processes.", min=1)] = None,
@@ -283,6 +293,8 @@ def train(
     labels_json: LabelsJsonOption = None,
     descriptions: DescriptionsOption = None,
     truncate: TruncateOption = False,
+    look: Annotated[bool, typer.Option(help="Look for test videos that are training videos too.")] = True,
+    blend_points: Annotated[int, typer.Option(help="Ratios of the report's blend curve; 0: none.", min=0)] = 5,
     logger: Annotated[str | None, typer.Option(help="Also log to tensorboard or wandb (extras).")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",

@@ -110,6 +110,21 @@ def harmonic_mean(base: float, novel: float) -> float:
     return 2 * base * novel / (base + novel) if base + novel > 0 else 0.0
 
 
+def harmonic_mean_error(base: float, novel: float, base_error: float, novel_error: float) -> float:
+    """One standard error of the harmonic mean, propagated from those of its parts."""
+    if base + novel <= 0:
+        return 0.0
+    slopes = 2 * (novel / (base + novel)) ** 2, 2 * (base / (base + novel)) ** 2
+    return ((slopes[0] * base_error) ** 2 + (slopes[1] * novel_error) ** 2) ** 0.5
+
+
+def paired_gain(before: Predictions, after: Predictions) -> tuple[float, float]:
+    """Points of accuracy gained on the same videos, and one standard error of that difference."""
+    change = (after.ranks() < 1).double() - (before.ranks() < 1).double()
+    spread = float(change.std(correction=0)) if len(change) > 1 else 0.0
+    return 100 * float(change.mean()), 100 * spread / max(1, len(change)) ** 0.5
+
+
 def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
     """Mean and (sample) standard deviation over several splits."""
     spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0

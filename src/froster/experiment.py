@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,8 +172,10 @@ def fine_tune(
     truncate: bool = False,
     log: Log | None = None,
     preset: Preset | None = None,
+    watch: Callable[[Recognizer, int], dict[str, float]] | None = None,
 ) -> tuple[Recognizer, Trained]:
-    """Train a student of `base` on `train_set`, whose integer labels count through `classes`.
+    """Train a student of `base` on `train_set`, whose integer labels count through `classes`. After every epoch
+    `watch(student, epoch)` may measure it.
 
     Returns the student (holding the last epoch's weights) and the weights a run ends with.
     """
@@ -219,6 +221,7 @@ def fine_tune(
             **(run or {}),
         },
         on_step=on_step,
+        watch=None if watch is None else lambda epoch: watch(student, epoch),
     )
     student.model.eval().requires_grad_(False)
     return student, trained

@@ -55,6 +55,8 @@ class Recipe:
     """Let torch.compile make kernels for the image towers: faster steps after a minute, on a GPU above all."""
     checkpointing: bool = False
     """Keep only the input of each block for the backward pass and compute the rest again: large networks fit."""
+    patience: int | None = None
+    """Stop after so many epochs without a gain on watched base videos; None or 0: never. Published recipes never do."""
     keep: int = 1
     """Checkpoints kept: the newest `keep`, or all of them with 0."""
 

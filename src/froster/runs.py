@@ -40,6 +40,8 @@ class Source:
     split_seed: int
     training: str
     """`digest` of the training videos."""
+    watch: float | None
+    """Share of the training videos that was held out to watch the training; None: only what neither trains nor tests."""
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are not there."""
@@ -55,7 +57,9 @@ class Source:
         gone = sorted({*base, *novel} - {item.label for item in items})
         if gone:
             raise DataError(f"this is not the data of the run: it has no video of {', '.join(gone[:3])} ({len(gone)} classes)")
-        parts = split(items, novel=novel, holdout=self.holdout, shots=self.shots, split_seed=self.split_seed)
+        parts = split(
+            items, novel=novel, holdout=self.holdout, shots=self.shots, split_seed=self.split_seed, watch=self.watch
+        )
         if digest(parts.train) != self.training:
             raise DataError(
                 f"this is not the data of the run: its split gives {len(parts.train)} training videos that differ from the "
@@ -82,6 +86,11 @@ class Run:
     def checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder / "checkpoints")
 
+    @property
+    def epochs(self) -> int:
+        """How many were done: the recipe's, or fewer where the run was stopped early."""
+        return self.report.get("epochs", self.report["recipe"]["epochs"])
+
     def tuned(self, student: Recognizer, epochs: tuple[int, int] | None = None) -> tuple[State, str]:
         """The run's own weights before any share of CLIP's was mixed in, or the uniform mean of the checkpoints of epochs
         A to B, and what they are in words. `student` is the run's model. Raises CheckpointError where one is missing,
@@ -90,7 +99,7 @@ class Run:
             return self.mean(student, *epochs)
         if not student.config.method.patch:
             return cpu_state(student.model), self.report["rows"][1]["weights"]
-        last = self.report["recipe"]["epochs"]  # `model/` holds a share of CLIP already; the last checkpoint has the mean
+        last = self.epochs  # `model/` holds a share of CLIP already; the last checkpoint has the mean
         self.demand([last])
         state = self.read(last, "average", student)
         return state, f"mean of {self.averaged(last)} epochs"
@@ -105,7 +114,7 @@ class Run:
         return mean.weights(like=student.model.state_dict()), words
 
     def demand(self, epochs: Sequence[int]) -> None:
-        there, total = self.checkpoints.epochs(), self.report["recipe"]["epochs"]
+        there, total = self.checkpoints.epochs(), self.epochs
         if max(epochs) > total:
             raise UsageError(f"the run in {self.folder} has {total} epochs: there is no epoch {max(epochs)}")
         missing = [str(epoch) for epoch in epochs if epoch not in there]
@@ -142,7 +151,8 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is no output folder of froster train: it needs report.json and model/")
     try:
         values = json.loads(report.read_text(encoding="utf-8"))
-        source = Source(**{field.name: values["source"][field.name] for field in fields(Source)})
+        known = {"watch": 0.0, **values["source"]}
+        source = Source(**{field.name: known[field.name] for field in fields(Source)})
     except KeyError as error:
         raise UsageError(
             f"{report} does not say how the data was split (no {error}), being of an older froster: froster train with the "

@@ -13,6 +13,8 @@ from froster.video.dataset import Item
 TRAIN_WORDS = {"train", "training"}
 TEST_WORDS = {"test", "testing", "eval"}
 VALIDATION_WORDS = {"val", "valid", "validation"}
+SPARE_MOST = 200
+"""Videos that neither train nor test, of which so many are watched."""
 
 
 @dataclass
@@ -26,6 +28,8 @@ class Split:
     novel_test: list[Item]
     notes: list[str] = field(default_factory=list)
     """What was left out, for the report."""
+    watch: list[Item] = field(default_factory=list)
+    """Videos of base classes that neither train nor test: the training is watched, stopped and calibrated by them."""
 
 
 def train_and_test(items: Sequence[Item], holdout: float, seed: int) -> tuple[list[Item], list[Item], list[str]]:
@@ -50,7 +54,7 @@ def train_and_test(items: Sequence[Item], holdout: float, seed: int) -> tuple[li
             unnamed += 1
     notes = [f"{unnamed} videos whose split is empty are left out"] if unnamed else []
     if unused:
-        notes.append(f"{unused} validation videos are left out: there is a test split")
+        notes.append(f"{unused} validation videos neither train nor test: there is a test split")
     return train, test, notes
 
 
@@ -97,8 +101,12 @@ def split(
     holdout: float = 0.2,
     shots: int | None = None,
     split_seed: int = 0,
+    watch: float | None = None,
 ) -> Split:
     """Take a dataset apart. `novel` names the held-out classes; otherwise a fraction of them is drawn.
+
+    What is watched are validation videos beside a test split, else those that `shots` leaves over; only where there are
+    neither, the share `watch` of the training videos is taken for it, if one is given. With 0 nothing is watched.
 
     Raises DataError when fewer than two base classes have training videos, UsageError on a novel class that does not
     exist.
@@ -120,11 +128,49 @@ def split(
     if len(base) < 2:
         raise DataError(f"two or more base classes with training videos are needed, found {len(base)}: {', '.join(base)}")
     novel_test = [item for item in test if item.label in novel] or [item for item in train if item.label in novel]
+    pool = [item for item in train if item.label in base]
+    drawn = few_shots(pool, shots, split_seed)
+    watched = [] if watch == 0 else validation_videos(items, base) or left_over(pool, drawn)
+    watched = evenly(watched, SPARE_MOST, split_seed)
+    if not watched and watch:
+        watched = watched_share(drawn, watch, split_seed)
+        drawn = left_over(drawn, watched)
     return Split(
-        base,
-        sorted(novel),
-        few_shots([item for item in train if item.label in base], shots, split_seed),
-        [item for item in test if item.label in base],
-        novel_test,
-        notes,
-    )
+        base, sorted(novel), drawn, [item for item in test if item.label in base], novel_test, notes, watched,
+    )  # fmt: skip
+
+
+def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
+    """Videos of base classes in a validation split that neither trains nor tests: there is a test split beside it."""
+    words = [(item.split or "").lower() for item in items]
+    if not TEST_WORDS & set(words):
+        return []
+    return [item for item, word in zip(items, words, strict=True) if word in VALIDATION_WORDS and item.label in base]
+
+
+def left_over(items: Sequence[Item], taken: Sequence[Item]) -> list[Item]:
+    there = {id(item) for item in taken}
+    return [item for item in items if id(item) not in there]
+
+
+def evenly(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+    """At most `most` videos, of every class as many as of the others while it has them; drawn by the seed, in order."""
+    if len(items) <= most:
+        return list(items)
+    turns: list[tuple[int, str, int]] = []
+    for label in sorted({item.label for item in items}):
+        own = [i for i, item in enumerate(items) if item.label == label]
+        random.Random(f"evenly/{seed}/{label}").shuffle(own)
+        turns += [(turn, label, i) for turn, i in enumerate(own)]
+    kept = {i for _, _, i in sorted(turns)[:most]}
+    return [item for i, item in enumerate(items) if i in kept]
+
+
+def watched_share(train: Sequence[Item], share: float, seed: int) -> list[Item]:
+    """That share of every class with five training videos or more, one at least."""
+    taken: set[int] = set()
+    for label in sorted({item.label for item in train}):
+        own = [item for item in train if item.label == label]
+        random.Random(f"watch/{seed}/{label}").shuffle(own)
+        taken.update(id(item) for item in own[: max(1, round(share * len(own)))] if len(own) >= 5)
+    return [item for item in train if id(item) in taken]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ class Trained:
     averaged: int
     unreadable: dict[str, int]
     """Message -> how often it was met."""
+    epochs: int
+    """Epochs done: fewer than the recipe's where the run was stopped early."""
+    history: list[dict[str, float]]
+    """What was measured after each epoch."""
 
 
 def epoch_of(line: str) -> float:
@@ -72,11 +76,13 @@ def train(
     run: dict[str, Any] | None = None,
     on_step: Callable[[int, int, dict[str, float]], None] | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    watch: Callable[[int], dict[str, float]] | None = None,
 ) -> Trained:
     """Train `task` on `dataset` (whose items `collate` understands), continuing what `out/checkpoints` holds.
 
-    `run` identifies the run: a checkpoint of another run is refused. `on_step(done, total, metrics)` and
-    `on_epoch(epoch, metrics)` are called on rank 0 only.
+    `run` identifies the run: a checkpoint of another run is refused. `on_step(done, total, metrics)`,
+    `on_epoch(epoch, metrics)` and `watch(epoch)` are called on rank 0 only. What `watch` measures after an epoch, by
+    `base` of which the run may be stopped, goes into the checkpoint, so that a resumed run stops where the other would.
     """
     world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
     steps = max(1, len(dataset) // recipe.batch_size)  # type: ignore[arg-type]
@@ -90,11 +96,15 @@ def train(
     for name in ("workers", "keep", "compile", "checkpointing"):  # what changes speed and memory may change on the way
         del run[name]
     unreadable: dict[str, int] = {}
-    first = checkpoints.resume(task.trained(), optimizer, average, unreadable, run)
+    history: list[dict[str, float]] = []
+    first = checkpoints.resume(task.trained(), optimizer, average, unreadable, run, history)
     log = MetricsLog(out / "metrics.jsonl", first, active=rank == 0)
     stepper = DistributedDataParallel(task) if world > 1 else task
 
+    done = first
     for epoch in range(first, recipe.epochs):
+        if gains_no_more(history, recipe.patience):
+            break
         task.train()
         loader = epoch_loader(dataset, recipe, epoch, steps, batch)
         sums: dict[str, float] = {}
@@ -104,13 +114,13 @@ def train(
             metrics = started.metrics()
             if not all(map(math.isfinite, metrics.values())):
                 raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {started.step + 1}: lower --lr")
-            done = epoch * steps + started.step + 1
-            log.write(epoch=epoch + 1, step=done, lr=started.lr, template=started.template, **metrics)
+            step = epoch * steps + started.step + 1
+            log.write(epoch=epoch + 1, step=step, lr=started.lr, template=started.template, **metrics)
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
             taken += 1
             if on_step is not None and rank == 0:
-                on_step(done, recipe.epochs * steps, metrics)
+                on_step(step, recipe.epochs * steps, metrics)
         for message in from_all_ranks(met):
             unreadable[message] = unreadable.get(message, 0) + 1
         if not taken:
@@ -118,16 +128,35 @@ def train(
         sums = {name: value / taken for name, value in sums.items()}
         if epoch + 1 >= recipe.first_averaged:
             average.add(cpu_state(task.student))
-        log.write(epoch=epoch + 1, mean=sums, averaged=average.count)
+        if watch is not None:
+            history.append(from_rank_0(watch(epoch + 1) if rank == 0 else None))
+        log.write(epoch=epoch + 1, mean=sums, averaged=average.count, **({"watched": history[-1]} if watch else {}))
         if rank == 0:
-            checkpoints.save(epoch + 1, task.trained(), optimizer, average, unreadable, run)
+            checkpoints.save(epoch + 1, task.trained(), optimizer, average, unreadable, run, history)
         if world > 1:
             dist.barrier()
         if on_epoch is not None and rank == 0:
             on_epoch(epoch + 1, sums)
+        done = epoch + 1
 
     last = cpu_state(task.student)
-    return Trained(last, average.weights(like=last), average.count, unreadable)
+    return Trained(last, average.weights(like=last) if average.count else last, average.count, unreadable, done, history)
+
+
+def gains_no_more(history: Sequence[dict[str, float]], patience: int | None) -> bool:
+    """Is the best accuracy on the watched base videos `patience` epochs old? An epoch that equals it is as good."""
+    if not patience or not history:
+        return False
+    accuracies = [values["base"] for values in history]
+    return accuracies[::-1].index(max(accuracies)) >= patience
+
+
+def from_rank_0(values: Any) -> Any:
+    if ranks() == 1:
+        return values
+    parcel = [values]
+    dist.broadcast_object_list(parcel, src=0)
+    return parcel[0]
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,20 @@ STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2.5rem auto;
        padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+figure { margin: 1rem 0 } .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e4e4 }
-th:first-child, td:first-child { text-align: left } tr.main td { font-weight: 600 }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left } td { white-space: nowrap } tr.main td { font-weight: 600 }
 img { max-width: 100%; height: auto } code, pre { background: #f5f5f5; border-radius: 4px; padding: .1rem .3rem }
 pre { padding: .8rem; overflow-x: auto } .note { color: #555 }
+.cards { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.2rem 0 }
+.card { flex: 1 1 13rem; border: 1px solid #e4e4e4; border-left: .4rem solid #8c8c8c; border-radius: 6px; padding: .7rem 1rem }
+.card b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums } .card span { color: #555; font-size: .9rem }
+.card.good { border-left-color: #009e73 } .card.good b { color: #00795a }
+.card.bad { border-left-color: #d55e00 } .card.bad b { color: #b34f00 }
+.warning { background: #fff6e0; border-left: .3rem solid #e69f00; padding: .4rem .8rem; margin: .5rem 0 }
+.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem }
+.strips figure { margin: 0 } .strips img { width: 100%; border-radius: 4px } .strips figcaption { font-size: .9rem }
 """
 
 
@@ -35,14 +45,33 @@ def figure(path: Path, page: Path, caption: str) -> str:
     return f'<figure><img src="{source}" alt="{text}"><figcaption class="note">{text}</figcaption></figure>'
 
 
+def embedded(picture: bytes, caption: str, kind: str = "png") -> str:
+    """A picture inside the page itself, so that the page can be sent alone."""
+    text = html.escape(caption)
+    source = f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    return f'<figure><img src="{source}" alt="{text}"><figcaption class="note">{text}</figcaption></figure>'
+
+
+def cards(values: Sequence[tuple[str, str, str, str]]) -> str:
+    """Large numbers: (title, number, explanation, good | bad | "")."""
+    return '<div class="cards">' + "".join(
+        f'<div class="card {kind}">{html.escape(title)}<b>{html.escape(number)}</b><span>{html.escape(text)}</span></div>'
+        for title, number, text, kind in values
+    ) + "</div>"  # fmt: skip
+
+
+def strips(figures: Sequence[str]) -> str:
+    return f'<div class="strips">{"".join(figures)}</div>'
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> str:
-    """Cells as text; the rows whose index is in `main` are set in bold."""
+    """Cells as text, those of the first two columns flush left; the rows whose index is in `main` are set in bold."""
     head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
     body = "".join(
         f'<tr{" class=main" if i in main else ""}>' + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
         for i, row in enumerate(rows)
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def write_page(path: Path, title: str, sections: Sequence[tuple[str, Sequence[str]]]) -> Path:

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from froster.distill import distill_preset
-from froster.evaluation import standard_error
+from froster.evaluation import harmonic_mean_error, standard_error
 from froster.experiment import EvalSet, Row, default_recipe, fine_tune, halfway, measure, with_weights
 from froster.files import claim_folder, write_text
 from froster.insight import page
@@ -138,11 +138,7 @@ def error(row: Row, column: str) -> float | None:
         found = row.predictions[column]
         return standard_error(found.top(1), len(found.labels))
     base, novel = row.top1("base") or 0.0, row.top1("novel") or 0.0
-    if not base + novel:
-        return None
-    slopes = 2 * (novel / (base + novel)) ** 2, 2 * (base / (base + novel)) ** 2
-    errors = [slope * (error(row, name) or 0.0) for slope, name in zip(slopes, ("base", "novel"), strict=True)]
-    return sum(e * e for e in errors) ** 0.5
+    return harmonic_mean_error(base, novel, error(row, "base") or 0.0, error(row, "novel") or 0.0)
 
 
 def show(rows: list[Row], out: Path, seconds: float) -> None:

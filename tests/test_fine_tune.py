@@ -1,0 +1,197 @@
+"""Fine-tuning as people do it: a folder of class folders, watched, stopped early, and reported on one page."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from froster.cli import main
+from froster.distill import Distill
+from froster.experiment import EvalSet, fine_tune
+from froster.gains import Watcher, foreign_labels
+from froster.methods import VCLIP
+from froster.progress import progress
+from froster.recipe import Recipe
+from froster.recognizer import Recognizer, load
+from froster.runs import read_run
+from froster.training import Trained, gains_no_more
+from froster.world.clips import WorldClips
+from froster.world.files import write_video
+from froster.world.sets import render_set
+from train_worker import small_world
+
+SECTIONS = [
+    "Accuracy before and after", "What was kept of CLIP", "How far a score can be trusted",
+    "What is taken for what: the classes it was trained on", "What is taken for what: classes it never saw in training",
+    "The worst mistakes", "Between CLIP and the tuned model", "Data and settings", "Use the model",
+]  # fmt: skip
+
+
+def command(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capfd.readouterr()
+    before, sys.argv = sys.argv, ["froster", *map(str, arguments)]
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    found = capfd.readouterr()
+    assert "Traceback" not in found.err + found.out
+    return code, found.out, " ".join(found.err.split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five classes of nine videos each."""
+    root = tmp_path_factory.mktemp("data") / "videos"
+    videos = render_set("base", 9, split="val")
+    for i in range(45):
+        name = videos.classes[int(videos.labels[i])].replace(" ", "_")
+        write_video(root / name / f"{i}.mp4", videos.frames[i])
+    return root
+
+
+def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, capfd) -> None:
+    out = tmp_path / "run"
+    train = ("train", "--data", folder, "--model", "nano", "--out", out, "--novel-fraction", 0.4, "--workers", 0)
+    few = ("--epochs", 3, "--holdout", 0.2, "--watch", 0.5, "--blend-points", 3)
+    code, text, err = command(capfd, *train, *few, "--json")
+    assert code == 0, err
+    report = json.loads(text)
+    assert "9 training videos of 3 base classes; test: 6 base, 4 novel (2 classes); watched: 12" in err
+    assert (report["training_videos"], report["watched_videos"]) == (9, 12)
+    assert "warning: 3 of 3 classes have fewer than 4 training videos" in err
+    assert "all training videos are used, 3 to 3 a class" in err
+    assert [values["epoch"] for values in report["history"]] == list(range(1, report["epochs"] + 1))
+    assert re.search(r"epoch 1: gained [\d.]+ -> [\d.]+ \([+-][\d.]+\) on 12 base videos; kept .* on 4 novel videos, ", err)
+    assert report["blend"]["choosing"]["of"] == "the watched videos"
+    assert report["reliability"]["videos"] == 6
+    page = (out / "report.html").read_text()
+    assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
+    assert 'src="' not in re.sub(r'src="data:image/(png|jpeg);base64,', "", page), "the page needs no other file"
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    assert pictures and all(base64.b64decode(picture)[:2] == b"\xff\xd8" for picture in pictures)
+    confusions = Counter(re.findall(r"<figcaption[^>]*>said: (.*?) \(\d+ %\), right: (.*?) \(", page))
+    assert confusions and max(confusions.values()) <= 3, "not the same confusion again and again"
+    assert f"froster blend {out}" in page and f"froster push {out}" in page
+    assert read_run(out).source.watch == 0.5
+    code, text, err = command(capfd, "blend", out, "--points", 2, "--workers", 0, "--json")
+    assert code == 0, err
+    assert json.loads(text)["choosing"]["of"] == "the watched videos"
+    again = json.loads(command(capfd, *train, *few, "--resume", "--json")[1])
+    assert {**again, "blend": 0} == {**report, "blend": 0}
+    assert "holds a run with patience" in command(capfd, *train, *few, "--resume", "--patience", 1)[2]
+
+
+def test_without_novel_classes_it_asks_for_other_labels(folder: Path, tmp_path: Path, capfd) -> None:
+    train = ("train", "--data", folder, "--model", "nano", "--out", tmp_path / "run", "--workers", 0, "--batch-size", 30)
+    code, text, err = command(capfd, *train, "--epochs", 1, "--watch", 0.6, "--blend-points", 0, "--no-look", "--json")
+    assert code == 0, err
+    report = json.loads(text)
+    assert report["history"][0]["foreign"] == 40
+    assert "% as CLIP answers among 40 other labels" in err
+    assert report["blend"] is None
+    assert "Between CLIP" not in (tmp_path / "run" / "report.html").read_text()
+    fitted = json.loads((tmp_path / "run" / "model" / "calibration.json").read_text())["fitted"]
+    assert (fitted["to"], fitted["videos"]) == ("the watched videos", 20)
+
+
+def test_patience_needs_videos_to_watch(folder: Path, tmp_path: Path, capfd) -> None:
+    train = ("train", "--data", folder, "--model", "nano", "--out", tmp_path / "run", "--watch", 0, "--patience", 2)
+    code, _, err = command(capfd, *train)
+    assert (code, "--patience needs videos to watch" in err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_when_a_run_gains_no_more() -> None:
+    history = lambda *values: [{"base": value} for value in values]  # noqa: E731
+    assert not gains_no_more(history(50, 40, 40), 3)
+    assert gains_no_more(history(50, 40, 40, 40), 3)
+    assert not gains_no_more(history(50, 40, 40, 50, 40, 40), 3), "an epoch that equals the best is as good"
+    assert not gains_no_more(history(50, 40, 40, 40), None) and not gains_no_more(history(50, 40, 40, 40), 0)
+    assert not gains_no_more([], 1)
+
+
+class Killed(Exception):
+    pass
+
+
+Watch = Callable[[Recognizer, int], dict[str, float]]
+
+
+def tuned(out: Path, watch: Watch | None, epochs: int = 5) -> Trained:
+    """A run that stops after two epochs without a gain, if it is watched."""
+    base = load("nano", device="cpu")
+    clips = small_world(base)
+    patience = None if watch is None else 2
+    recipe = Recipe(epochs=epochs, batch_size=24, lr=1e-3, warmup_epochs=1, precision="float32", patience=patience)
+    with progress(quiet=True) as bars:
+        return fine_tune(
+            base, VCLIP(), Distill(), recipe, clips, clips.videos.classes, out, bars, "test", watch=watch
+        )[1]  # fmt: skip
+
+
+def told(accuracies: Sequence[float], kill_after: int | None = None) -> Watch:
+    """As if these had been measured; the run dies while epoch `kill_after` is."""
+
+    def watch(student: Recognizer, epoch: int) -> dict[str, float]:
+        if epoch == kill_after:
+            raise Killed
+        return {"epoch": epoch, "base": accuracies[epoch - 1]}
+
+    return watch
+
+
+def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_stops_early_and_so_does_a_resumed_one(tmp_path: Path) -> None:
+    accuracies = [40.0, 60.0, 50.0, 50.0, 90.0]
+    whole = tuned(tmp_path / "whole", told(accuracies))
+    assert (whole.epochs, whole.averaged) == (4, 3)
+    assert [values["base"] for values in whole.history] == accuracies[:4]
+    with pytest.raises(Killed):
+        tuned(tmp_path / "killed", told(accuracies, kill_after=4))
+    resumed = tuned(tmp_path / "killed", told(accuracies))
+    assert (resumed.epochs, resumed.history) == (4, whole.history)
+    assert equal(whole.last, resumed.last) and equal(whole.average, resumed.average)
+    again = tuned(tmp_path / "whole", told(accuracies))
+    assert (again.epochs, again.history) == (4, whole.history), "a stopped run does not go on"
+    assert equal(whole.average, again.average)
+
+
+def test_watching_changes_no_weight(tmp_path: Path) -> None:
+    base = load("nano", device="cpu")
+    videos = render_set("base", 1, split="val")
+    test = EvalSet("base", WorldClips(videos, base.config.sampling, train=False), videos.classes, videos=videos.classes)
+    foreign = dataclasses.replace(test, name="foreign")
+    with progress(quiet=True) as bars:
+        measure = Watcher(base, [test, foreign], bars, 0, False)
+
+        def watch(student: Recognizer, epoch: int) -> dict[str, float]:
+            torch.rand(7)  # nor does a measurement that draws random numbers
+            return measure(student, epoch)
+
+        watched = tuned(tmp_path / "a", watch, epochs=2)
+    alone = tuned(tmp_path / "b", None, epochs=2)
+    assert watched.epochs == alone.epochs == 2
+    assert equal(watched.last, alone.last) and equal(watched.average, alone.average)
+    assert watched.history[0]["base_frozen"] > 20 and watched.history[0]["agreement"] < 100
+
+
+def test_foreign_labels_are_not_the_training_s() -> None:
+    names = foreign_labels(["Abseiling", "archery"])
+    assert len(names) == len(set(names)) == 40
+    assert not {"abseiling", "archery"} & {name.casefold() for name in names}
