@@ -379,6 +379,34 @@ def blend(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Output folder of froster train, or any model (then with --data).")],
+    data: Annotated[Path | None, typer.Option(help="Held-out labelled videos; default: those that the run held out.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to fit to; default: validation, or all if there is no split.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a calibrated copy of the model here; default: into its folder.")] = None,
+    views: Annotated[int | None, typer.Option(help="Clips a video.", min=1)] = None,
+    workers: WorkersOption = None,
+    where: WhereOption = None,
+    root: RootOption = None,
+    labels_json: LabelsJsonOption = None,
+    descriptions: DescriptionsOption = None,
+    truncate: TruncateOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Make scores mean what they say, and fit how likely "none of these" is, to held-out videos.
+
+    Example: froster calibrate runs/first
+    """
+    from froster.commands.calibrate import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)
+
+
+@app.command()
 def methods(as_json: JsonOption = False) -> None:
     """The video networks and the kinds of distillation that train knows."""
     from froster.commands.methods import run
