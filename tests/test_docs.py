@@ -38,7 +38,7 @@ def test_tables_are_up_to_date(page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", *(f"docs/{name}.md" for name in ("blend", "fine-tune", "none-of-these"))]
+    "page", ["README.md", *(f"docs/{name}.md" for name in ("blend", "fine-tune", "none-of-these", "share"))]
 )
 def test_commands_have_the_options_that_the_pages_show(page: str) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]

@@ -407,6 +407,24 @@ def calibrate(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of froster train, or a model folder.")],
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository on the Hugging Face hub; made if need be.")],
+    licence: Annotated[str | None, typer.Option("--license", help="The hub's name of a licence: apache-2.0, cc-by-4.0 …")] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository that only you can see.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the card and what would be sent.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a model with a card; froster.load("USER/NAME") reads it anywhere. HF_TOKEN and HF_ENDPOINT are honoured.
+
+    Example: froster push runs/first me/my-gestures --license cc-by-4.0 --dry-run
+    """
+    from froster.commands.push import run
+
+    run(folder, repo, licence, private=private, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def methods(as_json: JsonOption = False) -> None:
     """The video networks and the kinds of distillation that train knows."""
     from froster.commands.methods import run

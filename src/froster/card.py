@@ -1,0 +1,139 @@
+"""What is published of a model: its files, a report without anything private, and a card that says what it is.
+
+Paths, file names and messages stay at home: of the report only what is listed here goes out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from froster import __version__
+from froster.files import CALIBRATION
+
+WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")
+PUBLIC = (
+    "rows", "base_classes", "novel_classes", "training_videos", "watched_videos", "epochs", "history", "test", "reliability",
+    "recipe", "distill", "augment", "trained_weights",
+)  # fmt: skip
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+SHOWN_CLASSES = 60
+
+
+def files(folder: Path, repo: str, licence: str | None) -> dict[str, bytes | Path]:
+    """Name in the repository -> its content, or the file that holds it."""
+    report = read(folder / "report.json")
+    sent: dict[str, bytes | Path] = {name: folder / name for name in WEIGHTS}
+    if (folder / CALIBRATION).is_file():
+        sent[CALIBRATION] = folder / CALIBRATION
+    sent["report.json"] = (json.dumps(public(report), indent=2) + "\n").encode()
+    sent["README.md"] = card(
+        read(folder / "config.json"), report, read(folder / CALIBRATION), repo, licence
+    ).encode()  # fmt: skip
+    return sent
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def public(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: report[name] for name in PUBLIC if name in report}
+
+
+def card(
+    config: dict[str, Any], report: dict[str, Any], calibration: dict[str, Any], repo: str, licence: str | None
+) -> str:
+    """The README.md of the repository: the hub's metadata, then what a person wants to know. `calibration` may be empty."""
+    from huggingface_hub import ModelCardData  # slow to import
+
+    method = config.get("method", {}).get("name", "?")
+    base_model = report.get("source", {}).get("model", "")
+    values: dict[str, Any] = {
+        "license": licence,
+        "library_name": "froster",
+        "pipeline_tag": "video-classification",
+        "tags": ["video-classification", "zero-shot", "open-vocabulary", "clip", "froster", method],
+        "base_model": base_model if HUB_ID.fullmatch(base_model) else None,
+        "model-index": model_index(repo, report),
+    }
+    metadata = ModelCardData(**{name: value for name, value in values.items() if value}).to_yaml()
+    sections = [
+        f"# {repo.rpartition('/')[2]}",
+        "A video classifier for any labels that can be written down: a CLIP"
+        + (f", fine-tuned as `{method}`" if report.get("training_videos") else f" (`{method}`)")
+        + " with [froster](https://arxiv.org/abs/2402.03241).",
+        usage(report, repo, bool(calibration)),
+        *filter(None, [trained_on(report), accuracy(report, calibration)]),
+        f"## Licence\n\n{licence or 'None was given: ask before you use it.'}",
+        f"Made with froster {__version__}.",
+    ]
+    return f"---\n{metadata}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The hub's form for measured numbers: the accuracies of the tuned weights."""
+    results = [
+        {
+            "task": {"type": "video-classification"},
+            "dataset": {
+                "type": f"froster-{name}", "name": f"{name} test videos ({found['videos']} of {found['classes']} classes)"
+            },
+            "metrics": [{"type": "accuracy", "name": "top-1, per cent", "value": round(found["top1"], 2)}],
+        }
+        for name, found in report.get("test", {}).items()
+    ]  # fmt: skip
+    return [{"name": repo.rpartition("/")[2], "results": results}] if results else []
+
+
+def usage(report: dict[str, Any], repo: str, calibrated: bool) -> str:
+    labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2] or ["surfing", "skiing"]
+    none = "calibrated to held-out videos" if calibrated else "not calibrated, so a guess"
+    return (
+        "## Use\n\n```python\nimport froster\n\n"
+        f'model = froster.load("{repo}")\n'
+        f'found = model.classify("video.mp4", {json.dumps(labels, ensure_ascii=False)})\n'
+        "print(found.label, found.scores[0], found.none)\n```\n\n"
+        f'or `froster classify video.mp4 --model {repo} --labels "{", ".join(labels)}"`. `found.none` is how likely it is that '
+        f"none of the labels fits ({none})."
+    )
+
+
+def trained_on(report: dict[str, Any]) -> str:
+    classes = report.get("base_classes", [])
+    if not classes:
+        return ""
+    more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
+    names = ", ".join(classes[:SHOWN_CLASSES]) + more
+    recipe, distill = report.get("recipe", {}), report.get("distill", {})
+    return (
+        f"## Data\n\n{report.get('training_videos')} videos of {len(classes)} classes: {names}.\n\n"
+        f"{report.get('epochs', recipe.get('epochs'))} epochs of batch {recipe.get('batch_size')}, "
+        f"learning rate {recipe.get('lr')}, distillation: {distill.get('kind')}, seed {recipe.get('seed')}."
+    )
+
+
+def accuracy(report: dict[str, Any], calibration: dict[str, Any]) -> str:
+    rows = report.get("rows", [])[:2]
+    if len(rows) < 2 or not report.get("test"):
+        return ""
+    lines = ["## Accuracy", "", "| test videos | CLIP before | this model | standard error |", "|---|---|---|---|"]
+    for name, found in report["test"].items():
+        what = "training classes" if name == "base" else "classes never trained on" if name == "novel" else name
+        before = rows[0].get(name)
+        cell = "–" if before is None else f"{before:.1f}"
+        lines.append(
+            f"| {found['videos']} of {found['classes']} {what} | {cell} | {found['top1']:.1f} | {found['standard_error']:.1f} |"
+        )
+    lines += ["", "Top-1, per cent. Each set is scored against its own class names."]
+    fitted = calibration.get("fitted") or {}
+    trust = fitted.get("measured") or report.get("reliability")  # `train` measures its own fit, `calibrate` a later one
+    if trust:
+        lines.append(f"Calibration error of the scores: {trust['after']['ece']:.1f} points on {trust['videos']} videos.")
+    return "\n".join(lines)
