@@ -1,13 +1,17 @@
-"""Ctrl-C: one clear line, and never swallowed by whatever happened to run when it came."""
+"""Ctrl-C: one clear line, and never swallowed by whatever happened to run when it came. Time limits, by the same door."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 
 from froster.errors import FrosterError
 
 _requested = False
+_watch: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
 
 class Interrupted(FrosterError):
@@ -32,6 +36,18 @@ def check() -> None:
     """For long loops: an exception raised inside a finalizer or a fork hook is lost, the request is not."""
     if _requested:
         raise _message()
+    if (watch := _watch.get()) is not None:
+        watch()
+
+
+@contextmanager
+def watched(watch: Callable[[], None]) -> Iterator[None]:
+    """In this thread, every `check` calls `watch` too, which raises where the work is no longer wanted."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def ignore(worker: int = 0) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from froster.methods.official import Official
 from froster.precision import Precision, autocast, pick_device, pick_dtype, with_cast_weights
 from froster.released import complete, find_released, load_saved, missing_parts
 from froster.text.bank import PromptBank
-from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
+from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting, check_texts
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
 from froster.video.views import ReadViews
@@ -134,7 +135,9 @@ class Recognizer:
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
-        self._classes: tuple[tuple[object, ...], Tensor] | None = None
+        self.remembered = 1
+        "label sets whose class embeddings are kept"
+        self._classes: dict[tuple[object, ...], Tensor] = {}
         self._cast: tuple[list[tuple[int, int]], VideoCLIP] | None = None
 
     @property
@@ -165,6 +168,7 @@ class Recognizer:
         return self._tokenizer
 
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
+        check_texts(labels)
         context = self.clip.config.text.context
         context -= self.model.reserved_tokens
         return PromptBank(self.tokenizer, list(labels), context, self.config.prompting, truncate=truncate)
@@ -173,19 +177,21 @@ class Recognizer:
     def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
         """Labels ("Name" or "Name: description") -> what the network compares videos with, over all prompts.
 
-        For most networks that is unit class embeddings (K, E). The last label set is remembered, so that many videos
-        cost one pass over the text; but not while the weights are being trained.
+        For most networks that is unit class embeddings (K, E). The last label sets are remembered (`remembered` of them),
+        so that many videos cost one pass over the text; but not while the weights are being trained.
         """
+        check_texts(labels)
         key: tuple[object, ...] = (truncate, *labels)
-        trained = any(p.requires_grad for p in self.model.parameters())
-        if trained or self._classes is None or self._classes[0] != key or isinstance(labels, str):
-            self._classes = key, self.model.classes(self.prompts(labels, truncate))
-        return self._classes[1]
+        found = self._classes.pop(key, None)
+        if found is None or any(p.requires_grad for p in self.model.parameters()):
+            found = self.model.classes(self.prompts(labels, truncate))
+        self._classes[key] = found
+        while len(self._classes) > self.remembered:
+            del self._classes[next(iter(self._classes))]
+        return found
 
     def prompts(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
         """The raw embeddings of all prompts of all labels, (P, K, E). Raises UsageError on empty or repeated labels."""
-        if isinstance(labels, str):
-            raise UsageError(f"labels must be a list of names, not the one text {labels!r}")
         bank = self.bank(labels, truncate)
         with autocast(self.device, self.dtype):
             return self.inference.prompts(bank, bank.rows).float()
@@ -259,8 +265,10 @@ class Recognizer:
                 found = f"{tuple(video.shape)} {video.dtype}"
                 raise UsageError(f"expected uint8 frames (T, H, W, 3) with T = {T} as the model reads, got {found}")
             frames = inference_transform(video, self.image_size)[None]
-        else:
+        elif isinstance(video, (str, PathLike)):
             frames = self.read_views(video, views)
+        else:
+            raise UsageError(f"a video is a path or uint8 frames (T, H, W, 3), not {video!r:.200}")
         return self._encode(frames)
 
     def _encode(self, clips: Tensor) -> Features:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from froster.clip.tokenizer import Tokenizer
+from froster.interrupt import check
 from froster.text.prompts import FROSTER_PROMPTS, Prompting, check_labels
 
 EncodeText = Callable[[Tensor], Tensor]
@@ -65,7 +66,11 @@ class PromptBank:
     def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
         """Token rows (n, L) -> embeddings (n, E), in the given order. Equal rows are computed once. Differentiable."""
         rows, inverse = torch.unique(tokens, dim=0, return_inverse=True)
-        return torch.cat([encode_text(part) for part in rows.split(MAX_BATCH)])[inverse]
+        embeddings = []
+        for part in rows.split(MAX_BATCH):
+            check()
+            embeddings.append(encode_text(part))
+        return torch.cat(embeddings)[inverse]
 
 
 def lengths(tokens: Tensor) -> Tensor:

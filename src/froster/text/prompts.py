@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -56,9 +56,23 @@ class Prompting:
 FROSTER_PROMPTS = Prompting()
 
 
+def check_texts(labels: Any) -> None:
+    """Raises UsageError unless it is a list of texts that can be written as UTF-8."""
+    listed = hasattr(labels, "__getitem__") and isinstance(labels, Sized)  # an array of names will do
+    if not listed or isinstance(labels, (str, bytes, Mapping)):
+        raise UsageError(f"labels must be a list of names, not {labels!r:.200}")
+    for position, label in enumerate(labels, start=1):
+        if not isinstance(label, str):
+            raise UsageError(f"label {position} of {len(labels)} is no text: {label!r:.200}")
+        if any("\ud800" <= character <= "\udfff" for character in label):
+            raise UsageError(f"label {position} of {len(labels)} holds half a character: {label!r:.200}")
+
+
 def check_labels(labels: Sequence[str]) -> None:
-    """Raises UsageError on no labels, a label without a name, or one given twice (case and white space aside)."""
-    if not labels:
+    """Raises UsageError on what is no text, no labels, a label without a name, or one given twice (case and white space
+    aside)."""
+    check_texts(labels)
+    if len(labels) == 0:
         raise UsageError("no labels were given: at least one is needed")
     seen: dict[str, str] = {}
     repeated = []

@@ -13,6 +13,9 @@ from froster.errors import VideoError
 
 # What FFmpeg takes for videos though it is text, or a text that makes it open other files and addresses, and wait.
 FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
+# A small file can hold pictures of any size: more than this is no video (8K has half as many), and a picture in the middle
+# of one may have a few times the pixels that the header states, where broadcasts change over to high definition.
+_MOST_PIXELS, _GROWTH, _LEAST_PIXELS = 8192 * 8192, 4, 4096 * 2304
 # Starting threads costs more than they save in converting a frame; before PyAV 17 there were none.
 _ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 
@@ -30,7 +33,7 @@ def open_file(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
         container = av.open(
             str(path.absolute()),
             metadata_errors="replace",
-            options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+            options={"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(_MOST_PIXELS)},
         )
     except av.ArgumentError as error:
         raise VideoError(f"{path}: a text or a play list, not a video") from error
@@ -47,6 +50,11 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.VideoS
         cause = "audio only" if container.streams.audio else "no video stream"
         container.close()
         raise VideoError(f"{name}: {cause}")
+    if streams[0].codec_context is None:
+        container.close()
+        raise VideoError(f"{name}: FFmpeg has no decoder for this video")
+    stated = streams[0].width * streams[0].height or _MOST_PIXELS
+    streams[0].codec_context.options = {"max_pixels": str(min(_MOST_PIXELS, max(_LEAST_PIXELS, _GROWTH * stated)))}
     # Frame threads can dead-lock when the file is damaged; slice threads never have.
     streams[0].thread_type = "SLICE"
     if get_worker_info() is not None:  # the other cores have workers of their own

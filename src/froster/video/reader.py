@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from froster.errors import VideoError
+from froster.interrupt import check
 from froster.video.h264 import prefix_bytes, unreferenced
 from froster.video.opening import open_file, quarter_turns, upright
 from froster.video.sampling import Timing
@@ -241,6 +242,7 @@ class Video:
         for _ in range(_READ_ERRORS):
             try:
                 for packet in self._container.demux(self._stream):
+                    check()
                     if packet.size:  # an empty one would end the decoding
                         yield packet
                 return

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from froster.errors import VideoError
+from froster.interrupt import check
 from froster.video.clock import Clock
 from froster.video.opening import open_file, upright
 from froster.video.transforms import inference_transform
@@ -100,6 +101,7 @@ class Stream:
         for _ in range(_READ_ERRORS):
             try:
                 for packet in self.container.demux(self.stream):
+                    check()
                     if packet.size:  # an empty one would end the decoding
                         if size > 0 and packet.pos is not None and packet.pos >= 0:
                             self.share = min(1.0, packet.pos / size)

@@ -14,6 +14,7 @@ from froster.calibration import NONE
 from froster.errors import UsageError
 from froster.interrupt import check
 from froster.recognizer import Recognizer, load
+from froster.text.prompts import check_texts
 from froster.video.stream import Stream
 from froster.video.windows import Plan, Windows
 from froster.when.scorer import Scores, WindowScorer, batches, calibrated
@@ -87,6 +88,7 @@ class Scan:
         truncate: bool = False,
         scores: Scores | None = None,
     ):
+        check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
         self.scores = scores or calibrated(recognizer)
         self.plan = Plan.of(recognizer.config.sampling, window, stride)
