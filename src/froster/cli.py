@@ -653,3 +653,31 @@ def watch(
     given: dict[str, Any] = dict(locals())
     given.pop("run")
     run(**given)
+
+
+@app.command()
+def serve(
+    model: ModelOption = None,
+    compare: Annotated[str | None, typer.Option(help="A second model, shown beside the first.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; one that others reach needs --token-env.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 7860,
+    token_env: Annotated[str | None, typer.Option(help="Environment variable with the token that callers must give.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Folder of videos to pick from on the page.")] = None,
+    max_upload: Annotated[float, typer.Option(help="Megabytes of an upload.", min=0.001)] = 200,
+    max_seconds: Annotated[float, typer.Option(help="Length of a video.", min=0.1)] = 600,
+    max_labels: Annotated[int, typer.Option(help="Labels of a request.", min=1)] = 200,
+    queue: Annotated[int, typer.Option(help="Requests that may wait; more are told to come back.", min=0)] = 8,
+    timeout: Annotated[float, typer.Option(help="Seconds from the end of the upload to the answer.", min=0.1)] = 60,
+    page: Annotated[bool, typer.Option(help="The web page beside the API; needs gradio.")] = True,
+    device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
+) -> None:
+    """The web page and the HTTP API: upload a video, type labels, see which fits and when. On this machine alone by default.
+
+    Example: froster serve --model runs/first --compare nano
+    """
+    from froster.commands.serve import run
+
+    given: dict[str, Any] = dict(locals())
+    given.pop("run")
+    run(**given)

@@ -1,0 +1,111 @@
+"""Who may come in: the token, and pages of other sites that a browser would let in. Around everything that is served."""
+
+from __future__ import annotations
+
+import hmac
+import html
+import re
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from froster.insight.page import STYLE
+
+_COOKIE = "froster"
+_LONGEST_LOGIN = 10_000
+
+
+class Guard:
+    """With a token: it comes as `Authorization: Bearer …`, or, from a browser, once through a form that gives a cookie.
+    Without one only requests for this machine itself are taken, lest a name of somebody else's lead here."""
+
+    def __init__(self, app: ASGIApp, token: str | None):
+        self.app, self.token = app, token
+        self._session = secrets.token_urlsafe(32)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            answer = await self._refuse(Request(scope, receive))
+            await (answer or self.app)(scope, receive, send)
+
+    async def _refuse(self, request: Request) -> Response | None:
+        """The answer, where the request goes no further."""
+        headers = request.headers
+        host = headers.get("host", "")
+        if self.token is None and not is_loopback(name_of(host)):
+            return refused(403, f"{host[:100]!r} is not this machine: without a token only localhost is served")
+        origin = headers.get("origin")
+        if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+            return refused(403, "sent by a page of another site")
+        if self.token is None or request.url.path == "/healthz":
+            return None
+        if request.url.path == "/login" and request.method == "POST":
+            return await self._login(request)
+        if self._knows(headers):
+            return None
+        if request.method == "GET" and "text/html" in headers.get("accept", ""):
+            return login_page("")
+        return refused(401, "the token is missing or wrong: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+
+    def _knows(self, headers: Headers) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._equal(given.strip(), self.token or ""):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and self._equal(cookie.value, self._session)
+
+    @staticmethod
+    def _equal(given: str, expected: str) -> bool:
+        """In a time that does not tell how much of it is right."""
+        return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+
+    async def _login(self, request: Request) -> Response:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LONGEST_LOGIN:
+                return refused(413, "too long for a token")
+        given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
+        if not self._equal(given.strip(), self.token or ""):
+            return login_page("That is not the token.")
+        answer = RedirectResponse("/", 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(_COOKIE, self._session, httponly=True, samesite="strict", secure=secure)
+        return answer
+
+
+def is_loopback(name: str) -> bool:
+    return name in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
+
+
+def name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def refused(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)
+
+
+def login_page(complaint: str) -> Response:
+    return HTMLResponse(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>froster</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><h1>froster</h1>'
+        f"<p>This server asks for its token.</p>"
+        f'<form method="post" action="/login"><input name="token" type="password" autofocus required '
+        f'aria-label="Token"> <button>Open</button></form><p class="note">{html.escape(complaint)}</p></body></html>',
+        401,
+    )

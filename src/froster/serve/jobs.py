@@ -1,0 +1,171 @@
+"""The queue: a few requests wait, one thread works, and what takes too long or is no longer wanted stops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from froster.interrupt import watched
+from froster.serve.refusal import Refusal
+
+Result = TypeVar("Result")
+
+
+class Gone(Exception):
+    """The client has hung up: nobody hears the answer."""
+
+
+class Place:
+    """A request's right to be here, from its first byte to its answer, given back once."""
+
+    def __init__(self, jobs: Jobs):
+        self.jobs, self.kept, self.left = jobs, False, False
+
+    def leave(self) -> None:
+        with self.jobs.changed:
+            self.jobs.inside -= not self.left
+            self.left = True
+
+
+class Job(Generic[Result]):
+    def __init__(self, work: Callable[[], Result], place: Place, seconds: float):
+        self.work, self.place, self.seconds = work, place, seconds
+        self.began = time.monotonic()
+        self.unwanted = False
+        self.future: Future[Result] = Future()
+
+    def check(self) -> None:
+        """Called again and again by the work itself, between packets and batches."""
+        if self.unwanted:
+            raise Gone
+        if time.monotonic() > self.began + self.seconds:
+            raise too_slow(self.seconds)
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            with watched(self.check):
+                self.check()
+                self.future.set_result(self.work())
+        except BaseException as error:  # whatever it was, it is the caller's, and the thread goes on
+            self.future.set_exception(error)
+
+
+class Jobs:
+    """One thread that works, which alone touches the models, and the requests that wait for it."""
+
+    def __init__(self, waiting: int, seconds: float):
+        self.room, self.seconds = waiting + 1, seconds
+        self.changed = threading.Condition(threading.RLock())
+        self.inside = 0
+        "requests that are being uploaded, wait or are worked on"
+        self.queue: deque[Job[Any]] = deque()
+        self.running: Job[Any] | None = None
+        self.closed = False
+        self._thread = threading.Thread(target=self._work, name="froster", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """Raises Refusal at once where no place is free."""
+        with self.changed:
+            if self.closed:
+                raise Refusal(503, "the server is shutting down")
+            if self.inside >= self.room:
+                raise Refusal(
+                    429, f"{self.inside} requests are waiting, which is all there is room for", Retry_After="5"
+                )
+            self.inside += 1
+        place = Place(self)
+        try:
+            yield place
+        finally:
+            if not place.kept:
+                place.leave()
+
+    async def do(
+        self,
+        work: Callable[[], Result],
+        place: Place,
+        hung_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> Result:
+        """The result of `work`, done in the thread. Raises what it raises, Refusal when it takes too long, Gone when
+        `hung_up`, which waits for the client to hang up, ends before it."""
+        job = Job(work, place, self.seconds)
+        with self.changed:
+            if self.closed:
+                raise Refusal(503, "the server is shutting down")
+            place.kept = True
+            self.queue.append(job)
+            self.changed.notify()
+        answer = asyncio.wrap_future(job.future)
+        gone = asyncio.ensure_future(hung_up()) if hung_up else None
+        awaited: list[asyncio.Future[Any]] = [answer, gone] if gone else [answer]
+        try:
+            done, _ = await asyncio.wait(awaited, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
+            if answer in done:
+                return answer.result()
+            raise Gone if done else too_slow(self.seconds)
+        finally:
+            self._drop(job)
+            if gone:
+                gone.cancel()
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # it came too late, and is looked at so that nobody complains
+
+    def _drop(self, job: Job[Any]) -> None:
+        """Not wanted any more: it leaves the queue now, or stops at its next check."""
+        job.unwanted = True
+        with self.changed:
+            if job in self.queue:
+                self.queue.remove(job)
+                job.place.leave()
+
+    def _work(self) -> None:
+        while True:
+            with self.changed:
+                while not self.queue and not self.closed:
+                    self.changed.wait()
+                if not self.queue:
+                    return
+                job = self.running = self.queue.popleft()
+            job.run()
+            with self.changed:
+                self.running = None
+                job.place.leave()
+            del job  # and with it the result
+
+    @property
+    def busy(self) -> float:
+        """Seconds since the work in hand was asked for; 0 where there is none."""
+        job = self.running
+        return time.monotonic() - job.began if job else 0.0
+
+    def close(self) -> None:
+        """Nothing new is taken, what waits is told so, and what is in hand may finish."""
+        with self.changed:
+            self.closed = True
+            for job in self.queue:
+                job.place.leave()
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(Refusal(503, "the server is shutting down"))
+            self.queue.clear()
+            self.changed.notify_all()
+
+    def stop(self, patience: float = 5.0) -> None:
+        """As `close`, and what is in hand stops too."""
+        self.close()
+        if (job := self.running) is not None:
+            job.unwanted = True
+        self._thread.join(patience)
+
+
+def too_slow(seconds: float) -> Refusal:
+    return Refusal(504, f"no answer within {seconds:g} s, which is the most that a request may take")

@@ -1,0 +1,122 @@
+"""What is too much: bytes, seconds, pixels, labels. A video is measured by its packets, before anything is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from froster.errors import VideoError
+from froster.interrupt import check
+from froster.serve.refusal import Refusal
+from froster.text.prompts import check_labels
+from froster.video.clock import Clock
+from froster.video.opening import open_file
+from froster.video.sampling import Sampling
+from froster.video.windows import Plan
+
+MB = 1_000_000
+# Twice what people film at: a video that has more frames for its length is no video.
+_MOST_FPS = 120
+
+
+@dataclass(frozen=True)
+class Limits:
+    upload: int = 200 * MB
+    "bytes of a request's body"
+    seconds: float = 600.0
+    "length of a video"
+    labels: int = 200
+    "labels of a request"
+    characters: int = 1000
+    "length of a label"
+    views: int = 10
+    "clips of a video"
+    waiting: int = 8
+    "requests that wait or are being uploaded while one is worked on"
+    timeout: float = 60.0
+    "seconds from the end of the upload to the answer"
+    uploading: float = 300.0
+    "seconds that an upload may take"
+    idle: float = 20.0
+    "seconds without a byte after which an upload is given up"
+    pixels: int = 4096 * 2304
+    "of a frame"
+    memory: int = 1000 * MB
+    "bytes of decoded frames that are held at a time"
+    cells: int = 1_000_000
+    "moments times labels of a timeline"
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Raises Refusal or UsageError."""
+        if len(labels) > self.labels:
+            raise Refusal(422, f"{len(labels)} labels: at most {self.labels} are taken")
+        check_labels(labels)
+        for position, label in enumerate(labels, start=1):
+            if len(label) > self.characters:
+                raise Refusal(422, f"label {position} has {len(label)} characters: at most {self.characters} are taken")
+
+    def check_views(self, video: Measured, sampling: Sampling, views: int) -> None:
+        """Raises Refusal where the frames of all views would not fit the memory."""
+        needed = views * sampling.frames * video.width * video.height * 3
+        if needed > self.memory:
+            raise Refusal(
+                422, f"{views} views of {video.width} x {video.height} pixels are too much: ask for fewer views"
+            )
+
+    def check_plan(self, video: Measured, plan: Plan, labels: int) -> None:
+        """Raises Refusal where a timeline would have too many moments."""
+        moments = video.seconds / plan.stride
+        if moments * labels > self.cells:
+            raise Refusal(422, f"{moments:.0f} moments of {labels} labels are too much: ask for a longer stride")
+
+    def measure(self, path: Path) -> Measured:
+        """What a file holds, by its header and its packets. Raises Refusal where it is no video or too much of one."""
+        try:
+            container, stream = open_file(path)
+        except VideoError as error:
+            raise Refusal(415, nameless(error, path)) from None
+        with container:
+            width, height = stream.width, stream.height
+            if not 0 < width * height <= self.pixels:
+                raise Refusal(
+                    422, f"the video has {width} x {height} pixels: at most {self.pixels} are taken, and not none"
+                )
+            return Measured(*self._length(container, stream), width, height)
+
+    def _length(self, container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, int]:
+        """Seconds and packets. A header may state anything, so it is believed in nothing."""
+        rate = min(max(float(stream.average_rate or stream.guessed_rate or 30), 1.0), 240.0)
+        clock = Clock(float(stream.time_base or 1 / 90_000), 1 / rate, 3600.0)
+        seconds, packets = 0.0, 0
+        try:
+            for packet in container.demux(stream):
+                check()
+                if not packet.size:
+                    continue
+                packets += 1
+                seconds = max(seconds, clock.time(packet.pts) + 1 / rate)
+                if seconds > self.seconds + 1:
+                    raise Refusal(422, f"the video is longer than {self.seconds:g} s, which is the most that is taken")
+                if packets > self.seconds * _MOST_FPS:
+                    raise Refusal(422, f"the video has more than {packets - 1} frames, which is the most that is taken")
+        except (av.FFmpegError, IndexError):  # damage; what comes before it is measured
+            pass
+        if not packets:
+            raise Refusal(422, "the video has no frames")
+        return seconds, packets
+
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    packets: int
+    width: int
+    height: int
+
+
+def nameless(error: Exception, path: Path) -> str:
+    """What an error says, without the place where the server keeps the file."""
+    return str(error).replace(str(path), "video")

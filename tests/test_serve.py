@@ -1,0 +1,220 @@
+"""The HTTP API: right answers, every limit, every kind of bad request, and nothing that is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from server import post, refused, serving, wait_for  # isort: skip  # skips this file where there is no fastapi
+
+from froster.recognizer import Recognizer, load
+from froster.serve.app import Service
+from froster.serve.refusal import Refusal
+from froster.when.timeline import timeline
+from froster.world.files import write_video
+from froster.world.sets import render_set
+from video_files import make_video
+
+LABELS = ["cat spinning", "fish bouncing", "moon, glowing"]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    videos = render_set("base", 1, split="val")
+    frames = torch.cat([videos.frames[0], videos.frames[5]])
+    return write_video(tmp_path_factory.mktemp("serve") / "clip.mp4", frames)
+
+
+@pytest.fixture(scope="module")
+def api(nano: Recognizer):
+    with serving(nano, seconds=60, upload=1_000_000) as (client, service):
+        yield client, service
+
+
+def test_classify_answers_as_the_recognizer_does(api, nano: Recognizer, video: Path) -> None:
+    client, service = api
+    expected = nano.classify(video, LABELS)
+    for labels in (json.dumps(LABELS), json.dumps(LABELS, ensure_ascii=False)):
+        answer = post(client, "classify", video, labels=labels)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert found["label"] == expected.label
+        assert [each["label"] for each in found["scores"]] == expected.labels
+        assert [each["score"] for each in found["scores"]] == pytest.approx(expected.scores, abs=1e-6)
+        assert found["video"] == {"seconds": 4.0, "width": 60, "height": 60}
+        assert [each["probability"] for each in found["scores"]] == pytest.approx(expected.probabilities, abs=1e-6)
+        assert (found["answer"], found["none"]) == (expected.answer, pytest.approx(expected.none, abs=1e-6))
+        assert (found["model"], found["calibrated"]) == ("nano", False)
+    found = post(client, "classify", video, labels="cat spinning, fish bouncing", top=1, views=2).json()
+    expected = nano.classify(video, ["cat spinning", "fish bouncing"], views=2)
+    assert found["scores"] == [
+        {"label": expected.label, "score": pytest.approx(expected.scores[0], abs=1e-6),
+         "probability": pytest.approx(expected.probabilities[0], abs=1e-6)}
+    ]  # fmt: skip
+    assert list(service.folder.iterdir()) == []
+
+
+def test_timeline_answers_as_the_engine_does(api, nano: Recognizer, video: Path) -> None:
+    found = post(api[0], "timeline", video, labels=json.dumps(LABELS), window=1, stride=0.5, min_segment=0.6).json()
+    expected = timeline(nano, video, LABELS, window=1, stride=0.5, min_segment=0.6).to_dict()
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_embed_answers_as_the_recognizer_does(api, nano: Recognizer, video: Path) -> None:
+    found = post(api[0], "embed", video, labels=json.dumps(LABELS)).json()
+    assert torch.allclose(torch.tensor(found["video"]), nano.embed_video(video), atol=1e-6)
+    assert torch.allclose(torch.tensor(found["labels"]), nano.embed_text(LABELS), atol=1e-6)
+    assert post(api[0], "embed", None, labels="cat").json()["video"] is None
+    assert post(api[0], "embed", video).json()["labels"] is None
+    refused(api, post(api[0], "embed", None, truncate="true"), 422, "a video, labels, or both")
+
+
+def test_two_models_have_names(nano: Recognizer, video: Path) -> None:
+    with serving(nano, load("nano", device="cpu")) as (client, _):
+        assert post(client, "classify", video, labels="a,b", model="second").json()["model"] == "second"
+        assert post(client, "classify", video, labels="a,b").json()["model"] == "nano"
+        assert "nano, second" in post(client, "classify", video, labels="a,b", model="/etc").json()["error"]
+        assert [each["name"] for each in client.get("/healthz").json()["models"]] == ["nano", "second"]
+
+
+def test_the_token(nano: Recognizer, video: Path) -> None:
+    with serving(nano, token="secret-token") as api:
+        client, _ = api
+        assert client.get("/healthz").status_code == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret-token"}, {"Cookie": "froster=x"},
+                        {"Authorization": "Bearer "}, {"Authorization": "Bearer \xe9".encode("latin-1")}):  # fmt: skip
+            for path in ("/v1/classify", "/openapi.json", "/docs"):
+                answer = client.request("POST" if "v1" in path else "GET", path, headers=headers)  # type: ignore[arg-type]
+                refused(api, answer, 401, "token")
+                assert answer.headers["www-authenticate"] == "Bearer"
+        client.headers["Authorization"] = "Bearer secret-token"
+        assert post(client, "classify", video, labels="a,b").status_code == 200
+        del client.headers["Authorization"]
+        assert "asks for its token" in client.get("/docs", headers={"Accept": "text/html"}).text
+        assert client.post("/login", data={"token": "wrong"}).status_code == 401
+        assert client.post("/login", data={"token": "secret-token"}, follow_redirects=False).status_code == 303
+        assert client.get("/docs").status_code == 200  # by the cookie
+        assert "secret" not in client.cookies["froster"]
+
+
+def test_other_sites_and_names_are_kept_out(api, video: Path) -> None:
+    client, _ = api
+    for name in ("evil.example", "evil.example:7860", "localhost.evil.example", "[", ""):
+        refused(api, client.get("/docs", headers={"Host": name}), 403, "not this machine")
+    files = {"video": ("a", b"")}
+    answer = client.post("/v1/classify", files=files, headers={"Origin": "https://evil.example"})
+    refused(api, answer, 403, "another site")
+    assert client.post("/v1/classify", files=files, headers={"Origin": "http://localhost"}).status_code == 422
+    for name in ("127.0.0.1:7860", "[::1]:7860", "localhost:1"):
+        assert client.get("/healthz", headers={"Host": name}).status_code == 200
+
+
+def occupy(service: Service, until: threading.Event) -> threading.Thread:
+    """Somebody else's work, in the queue."""
+
+    def others() -> None:
+        with service.jobs.place() as place:
+            asyncio.run(service.jobs.do(until.wait, place))
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    return thread
+
+
+def test_a_full_queue_says_so_and_recovers(nano: Recognizer, video: Path) -> None:
+    with serving(nano, waiting=1) as (client, service):
+        until = threading.Event()
+        others = [occupy(service, until) for _ in range(2)]
+        wait_for(lambda: service.jobs.inside == 2 and service.jobs.running)
+        health = client.get("/healthz").json()
+        assert (health["waiting"], health["room"], health["busy"] > 0) == (1, 2, True)
+        answer = post(client, "classify", video, labels="a,b")
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+        until.set()
+        for thread in others:
+            thread.join()
+        assert post(client, "classify", video, labels="a,b").status_code == 200
+
+
+def test_what_takes_too_long_stops(nano: Recognizer, tmp_path: Path) -> None:
+    long = make_video(tmp_path / "long.mp4", 4000, "mpeg4", fps=100, size=(32, 32))
+    with serving(nano, timeout=0.4) as (client, service):
+        began = time.monotonic()
+        answer = post(client, "timeline", long, labels="a,b", window=0.5, stride=0.02)
+        assert answer.status_code == 504, answer.text
+        assert time.monotonic() - began < 2
+        wait_for(lambda: service.jobs.running is None, 1.0)  # it does not only look so
+        assert list(service.folder.iterdir()) == []
+
+
+def test_waiting_counts_and_shutting_down_is_said(nano: Recognizer, video: Path) -> None:
+    with serving(nano, timeout=0.3) as (client, service):
+        until = threading.Event()
+        service.jobs.seconds = 60
+        other = occupy(service, until)
+        wait_for(lambda: service.jobs.running)
+        service.jobs.seconds = 0.3
+        assert post(client, "classify", video, labels="a,b").status_code == 504
+        assert service.jobs.inside == 1  # what was given up has left the queue
+        waiting: list[Refusal] = []
+
+        def wait() -> None:
+            with service.jobs.place() as place:
+                try:
+                    asyncio.run(service.jobs.do(lambda: None, place))
+                except Refusal as error:
+                    waiting.append(error)
+
+        service.jobs.seconds = 60
+        thread = threading.Thread(target=wait)
+        thread.start()
+        wait_for(lambda: service.jobs.queue)
+        service.jobs.close()
+        thread.join()
+        assert [error.status for error in waiting] == [503]
+        assert post(client, "classify", video, labels="a,b").status_code == 503
+        assert client.get("/healthz").json()["status"] == "shutting down"
+        until.set()
+        other.join()  # it finished
+
+
+def test_a_failure_is_no_crash_and_tells_nothing(
+    nano: Recognizer, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(nano) as api:
+        for error, status in ((RuntimeError("/srv/secret"), 500), (MemoryError(), 503)):
+
+            def fail(*_: object, error: Exception = error, **__: object) -> None:
+                raise error
+
+            monkeypatch.setattr(Recognizer, "classify", fail)
+            refused(api, post(api[0], "classify", video, labels="a,b"), status, "the server")
+        monkeypatch.undo()
+        assert post(api[0], "classify", video, labels="a,b").status_code == 200
+
+
+def test_the_description_is_true(api, video: Path) -> None:
+    client, _ = api
+    described = client.get("/openapi.json").json()
+    assert set(described["paths"]) == {"/v1/classify", "/v1/timeline", "/v1/embed", "/healthz"}
+    text = json.dumps(described)
+    for name in set(described["components"]["schemas"]):
+        assert f"#/components/schemas/{name}" in text
+    for route, sent in (("classify", video), ("timeline", video), ("embed", video)):
+        about = described["paths"][f"/v1/{route}"]["post"]
+        form = about["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert "video" in form["properties"] and "labels" in form["properties"]
+        assert {"400", "401", "413", "415", "422", "429", "503", "504"} <= set(about["responses"])
+        schema = described["components"]["schemas"][
+            about["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        ]
+        answer = post(client, route, sent, labels="a,b").json()
+        assert set(schema["required"]) <= set(answer) <= set(schema["properties"])
+    page = client.get("/docs").text
+    assert "POST /v1/classify" in page and "<script" not in page and "https://" not in page

@@ -1,0 +1,201 @@
+"""Real servers and real connections: uploads that stop, load with broken files, Ctrl-C, the documented calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import Command, half, in_thread, wait_for  # isort: skip  # skips this file where there is no fastapi
+
+import httpx
+
+from froster.recognizer import Recognizer
+from froster.serve.app import Service, create_app
+from froster.serve.guard import Guard
+from froster.serve.limits import Limits
+from froster.serve.models import Models
+from froster.world.files import write_video
+from froster.world.sets import render_set
+from video_files import make_video
+
+ROOT = Path(__file__).parents[1]
+LABELS = ["cat spinning", "fish bouncing", "car swinging", "moon glowing"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    videos = render_set("base", 1, split="val")
+    return [write_video(folder / f"{i}.mp4", videos.frames[i]) for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory):
+    started = Command("--no-page", "--queue", "20", "--max-seconds", "30", "--max-upload", "1",
+                      folder=tmp_path_factory.mktemp("served") / "tmp")  # fmt: skip
+    yield started
+    started.process.kill()
+
+
+def health(address: str) -> dict[str, Any]:
+    return httpx.get(f"{address}/healthz").json()
+
+
+def test_two_hundred_requests_with_broken_files_among_them(
+    command: Command, nano: Recognizer, clips: list[Path]
+) -> None:
+    """About 10 s. Right answers stay right; nothing grows: memory, open files, files on the disk."""
+    good = [clip.read_bytes() for clip in clips]
+    sets = [LABELS, LABELS[:2], [*LABELS, "猫"]]
+    expected = {(i, j): nano.classify(clips[i], labels) for i in range(len(clips)) for j, labels in enumerate(sets)}
+    bad = [(b"", 415), (b"text" * 1000, 415), (good[0][: len(good[0]) // 2], 415), (bytes(1_000_001), 413),
+           (make_video(clips[0].parent / "h.mp4", 4000, "mpeg4", fps=1, size=(16, 16)).read_bytes(), 422)]  # fmt: skip
+
+    def call(number: int) -> str:
+        if number % 10 == 3:
+            half(command.address, good[0]).close()
+            return "hung up"
+        if number % 4 == 0:
+            data, status = bad[number // 4 % len(bad)]
+            answer = client.post("/v1/classify", files={"video": ("v", data)}, data={"labels": "a,b"})
+            assert answer.status_code == status, answer.text
+            return "refused"
+        i, j = number % len(clips), number % len(sets)
+        answer = client.post("/v1/classify", files={"video": ("v", good[i])}, data={"labels": json.dumps(sets[j])})
+        assert answer.status_code == 200, answer.text
+        found, right = answer.json(), expected[i, j]
+        assert found["label"] == right.label
+        scores = {each["label"]: each["score"] for each in found["scores"]}
+        assert scores == pytest.approx(dict(zip(right.labels, right.scores, strict=True)), abs=1e-5)
+        return "right"
+
+    with httpx.Client(base_url=command.address, timeout=60) as client, ThreadPoolExecutor(16) as pool:
+        list(pool.map(call, range(40)))  # what is made once is made now
+        before = command.memory
+        done = list(pool.map(call, range(200)))
+    assert {name: done.count(name) for name in set(done)} == {"right": 130, "refused": 50, "hung up": 20}
+    wait_for(lambda: health(command.address)["waiting"] == 0)
+    wait_for(lambda: command.kept == [])
+    wait_for(lambda: command.open_files < 40)
+    assert command.memory - before < 30_000, (before, command.memory)
+    assert "Traceback" not in command.said
+
+
+def test_an_upload_that_stops_half_way(command: Command, clips: list[Path]) -> None:
+    files = command.open_files
+    data = clips[0].read_bytes()
+    connections = [half(command.address, data, chunked=bool(i % 2)) for i in range(4)]
+    wait_for(lambda: health(command.address)["waiting"] == 4)
+    assert len(command.kept) == 4
+    for connection in connections:
+        connection.close()
+    wait_for(lambda: health(command.address)["waiting"] == 0)
+    assert command.kept == []
+    wait_for(lambda: command.open_files <= files + 1)
+    assert "Traceback" not in command.said
+
+
+def test_what_is_too_big_is_refused_while_it_comes(command: Command) -> None:
+    began = time.monotonic()
+    answered = half(command.address, b"", stated=10**12)  # said beforehand: not a byte of it is waited for
+    assert b" 413 " in answered.recv(100)
+    answered.close()
+    endless = half(command.address, b"", chunked=True)
+    for _ in range(60):
+        endless.sendall(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+    assert b" 413 " in endless.recv(100)
+    assert command.kept == []
+    endless.close()
+    assert time.monotonic() - began < 10
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(command: Command, clips: list[Path]) -> None:
+    """The last of those that use the command."""
+    waiting = half(command.address, clips[0].read_bytes())
+    wait_for(lambda: command.kept != [])
+    began = time.monotonic()
+    assert command.stop() == 0, command.said
+    assert time.monotonic() - began < 8  # what is only being uploaded is not waited for
+    assert list(command.folder.iterdir()) == []
+    assert "Traceback" not in command.said and "stopped" in command.said
+    waiting.close()
+
+
+@pytest.fixture(scope="module")
+def service(nano: Recognizer):
+    limits = Limits(idle=0.3, uploading=1.5, waiting=2)
+    service = Service(Models({"nano": nano}, limits), limits)
+    with in_thread(service, Guard(create_app(service), None)) as address:
+        yield address, service
+
+
+def test_an_upload_that_only_trickles(service, clips: list[Path]) -> None:
+    address, state = service
+    stalled = half(address, b"")
+    assert b" 408 " in stalled.recv(100)
+    trickling = half(address, b"", stated=10_000)
+    began = time.monotonic()
+    while not trickling_answered(trickling):
+        trickling.sendall(b".")
+        time.sleep(0.1)
+        assert time.monotonic() - began < 5
+    assert state.jobs.inside == 0 and list(state.folder.iterdir()) == []
+    stalled.close()
+    trickling.close()
+
+
+def trickling_answered(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return b" 408 " in connection.recv(100)
+    except BlockingIOError:
+        return False
+    finally:
+        connection.setblocking(True)
+
+
+def test_uploads_take_places_too(service, clips: list[Path]) -> None:
+    address, state = service
+    state.jobs.seconds = 60
+    waiting = [half(address, b"") for _ in range(3)]
+    wait_for(lambda: state.jobs.inside == 3)
+    answer = httpx.post(f"{address}/v1/classify", files={"video": ("v", clips[0].read_bytes())}, data={"labels": "a"})
+    assert answer.status_code == 429
+    for connection in waiting:
+        connection.close()
+    wait_for(lambda: state.jobs.inside == 0)
+
+
+def test_work_for_somebody_who_hung_up_stops(service, tmp_path: Path) -> None:
+    address, state = service
+    long = make_video(tmp_path / "long.mp4", 4000, "mpeg4", fps=100, size=(32, 32)).read_bytes()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{address}/v1/timeline", files={"video": ("v", long)},
+            data={"labels": "a,b", "window": "0.5", "stride": "0.02"}, timeout=httpx.Timeout(10, read=0.4),
+        )  # fmt: skip
+    wait_for(lambda: state.jobs.inside == 0, 2)
+    assert state.jobs.running is None and list(state.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_the_documented_calls_work(service, clips: list[Path], tmp_path: Path) -> None:
+    address, _ = service
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    calls = re.findall(r"^    (curl .*(?:\\\n.*)*)", page, re.MULTILINE)
+    assert len(calls) >= 4
+    shutil.copy(clips[0], tmp_path / "holiday.mp4")
+    for call in calls:
+        real = call.replace("http://127.0.0.1:7860", address)
+        found = subprocess.run(["bash", "-c", real], cwd=tmp_path, capture_output=True, text=True, check=True)
+        answer = json.loads(found.stdout)
+        assert "error" not in answer, (call, answer)
