@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,8 +29,14 @@ def _handle(number: int, frame: FrameType | None) -> None:
     raise _message()
 
 
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    if not isinstance(lost.exc_value, Interrupted):  # which `check` raises again
+        sys.__unraisablehook__(lost)
+
+
 def install() -> None:
     signal.signal(signal.SIGINT, _handle)
+    sys.unraisablehook = _unraisable
 
 
 def check() -> None:
