@@ -416,5 +416,5 @@ def test_the_command(spoilt: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytes
         main()
     said = capfd.readouterr()
     assert not stop.value.code
-    assert "9 of 13 listed clips" in said.out and "m.mislabelled.csv" in said.out
+    assert "9 of 13 listed clips" in " ".join(said.out.split()) and "m.mislabelled.csv" in said.out
     assert "1 videos are not in the annotations" in said.err and "Typing.rar" in said.err

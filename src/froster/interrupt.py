@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import FrameType
+from types import FrameType, TracebackType
 
 from froster.errors import FrosterError
 
@@ -58,5 +58,11 @@ def watched(watch: Callable[[], None]) -> Iterator[None]:
 
 
 def ignore(worker: int = 0) -> None:
-    """For loader workers, which get the terminal's Ctrl-C too: the parent ends them."""
+    """For loader workers, which get the terminal's Ctrl-C too: the parent ends them, also while they hand memory over."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _orphaned
+
+
+def _orphaned(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+        sys.__excepthook__(kind, error, trace)
