@@ -10,7 +10,7 @@ SEED ?= 0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: install demo docs test lint clean
+.PHONY: install demo docs site test lint clean
 install: .venv/installed
 
 demo: install
@@ -19,8 +19,12 @@ demo: install
 docs: install
 	$(BIN)/python -m froster.commands.methods README.md docs/methods.md
 
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html, or serve it: $(BIN)/mkdocs serve"
+
 lint: install
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
 	$(BIN)/mypy
 
 # A process a core with one thread each; a file's tests stay together, for they share what is slow to make.
@@ -28,4 +32,4 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site
