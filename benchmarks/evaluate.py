@@ -40,7 +40,7 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
 
         def ours(dtype: torch.dtype) -> Tensor:
             model = models[dtype]
-            model._classes = None  # as a new process
+            model._classes.clear()  # as a new process
             dataset = VideoDataset(items, names, sampling, stage.image_size, views=VIEWS, train=False)
             scorer = Scorer(model.inference, model.class_embeddings(names), model.dtype)
             return evaluate([scorer], dataset, names, batch_size=-(-BATCH // VIEWS))[0].logits
