@@ -147,7 +147,9 @@ def test_without_a_vocabulary_one_sentence_says_what_to_do(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a gzip file", gzip.compress(b"#version\na b\n"), gzip.compress(b"\xff\xfe")]
+    "content",
+    [b"", b"not a gzip file", gzip.compress(b"#version\na b\n"), gzip.compress(b"\xff\xfe")],
+    ids=["empty", "text", "short", "binary"],
 )
 def test_a_broken_bpe_file_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / BPE_FILE
