@@ -201,7 +201,11 @@ def test_a_recognizer_infers_with_the_weights_that_it_has_now() -> None:
     optimizer = adamw(model.model, 0.01, 0.0)
     for parameter in model.model.parameters():
         parameter.grad = torch.randn_like(parameter)
+    asked = model.class_embeddings(["cat", "boat"])
     optimizer.step()  # fused: no weight says that it was changed
+    model.model.requires_grad_(False)
+    assert not torch.allclose(model.class_embeddings(["cat", "boat"]), asked, atol=1e-3)
+    model.model.requires_grad_(True)
     assert not torch.allclose(model.embed_video(frames), after, atol=1e-3)
     with torch.inference_mode():
         load("nano", precision="bfloat16").embed_video(frames)

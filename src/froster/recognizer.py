@@ -178,12 +178,15 @@ class Recognizer:
         """Labels ("Name" or "Name: description") -> what the network compares videos with, over all prompts.
 
         For most networks that is unit class embeddings (K, E). The last label sets are remembered (`remembered` of them),
-        so that many videos cost one pass over the text; but not while the weights are being trained.
+        so that many videos cost one pass over the text; but none of weights that are being trained.
         """
         check_texts(labels)
+        if any(p.requires_grad for p in self.model.parameters()):
+            self._classes.clear()
+            return self.model.classes(self.prompts(labels, truncate))
         key: tuple[object, ...] = (truncate, *labels)
         found = self._classes.pop(key, None)
-        if found is None or any(p.requires_grad for p in self.model.parameters()):
+        if found is None:
             found = self.model.classes(self.prompts(labels, truncate))
         self._classes[key] = found
         while len(self._classes) > self.remembered:
