@@ -16,7 +16,8 @@ from benchmarks.setup import FRAMES, labels, name_of, precisions, scene
 from benchmarks.timing import Row, compare, interleave
 from froster.clip.checkpoints import load_clip
 from froster.methods import Frozen
-from froster.recognizer import ModelConfig, Recognizer
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer
 from froster.text.prompts import Prompting
 from froster.video.reader import Video
 from froster.video.sampling import Sampling

@@ -18,7 +18,8 @@ from benchmarks.timing import Row, compare, interleave
 from froster.clip.checkpoints import load_clip
 from froster.evaluation import Scorer, evaluate
 from froster.methods import VCLIP
-from froster.recognizer import ModelConfig, Recognizer
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer
 from froster.video.dataset import Item, VideoDataset
 from froster.video.reader import Video
 from froster.video.sampling import Sampling, Timing

@@ -18,8 +18,9 @@ from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, norma
 from froster.errors import UsageError
 from froster.export import export, random_frames
 from froster.methods import VCLIP
+from froster.model_folder import ModelConfig
 from froster.precision import Precision, autocast, pick_dtype
-from froster.recognizer import ModelConfig, Recognizer, load
+from froster.recognizer import Recognizer, load
 from froster.runtimes import FILES, open_file, require
 
 BASE = "froster, PyTorch float32"

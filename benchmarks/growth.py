@@ -22,7 +22,8 @@ from benchmarks.timing import Row, short
 from froster.clip.checkpoints import load_clip
 from froster.interrupt import ignore
 from froster.methods import VCLIP
-from froster.recognizer import ModelConfig, Recognizer
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer
 from froster.video.dataset import Item, VideoDataset, collate
 from froster.video.sampling import Sampling
 

@@ -17,7 +17,8 @@ import torch
 import froster
 from froster.cli import main
 from froster.clip.model import CLIP, CLIPConfig, TextConfig
-from froster.recognizer import ModelConfig, Recognizer, load
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer, load
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import shared

@@ -18,7 +18,8 @@ from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, norma
 from froster.errors import FrosterError, UsageError
 from froster.export import Deployed, differences, export, random_frames
 from froster.methods.video_clip import new_weights
-from froster.recognizer import ModelConfig, Recognizer, load
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer, load
 from froster.runtimes import FILES, PACKAGES, open_file
 from froster.video.sampling import Sampling
 from froster.world.files import write_video

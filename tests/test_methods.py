@@ -24,8 +24,9 @@ from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.penalised import Penalty, fisher
 from froster.methods.video_clip import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
+from froster.model_folder import ModelConfig
 from froster.recipe import Recipe
-from froster.recognizer import ModelConfig, Recognizer, load
+from froster.recognizer import Recognizer, load
 from froster.task import Task, attach, freeze
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting

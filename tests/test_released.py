@@ -14,7 +14,8 @@ from froster.clip.model import CLIP
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import VCLIP, Frozen
 from froster.methods.official import fuse_attention
-from froster.recognizer import ModelConfig, Recognizer
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer
 from froster.released import assemble, recognise
 from golden import clip_from, close, golden, part
 from parity import stand_in

@@ -18,7 +18,8 @@ import froster
 from froster.clip.model import CLIP
 from froster.errors import DataError, VideoError
 from froster.methods import METHODS
-from froster.recognizer import ModelConfig, Recognizer
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer
 from froster.search.find import search
 from froster.search.store import Entry, Store
 from froster.video.reader import Video

@@ -22,7 +22,8 @@ import froster
 from froster import interrupt
 from froster.calibration import NONE
 from froster.methods import METHODS
-from froster.recognizer import ModelConfig, Recognizer, load
+from froster.model_folder import ModelConfig
+from froster.recognizer import Recognizer, load
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.stream import Stream

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from froster.errors import UsageError
-from froster.recognizer import ModelConfig
+from froster.model_folder import ModelConfig
 from froster.video.reader import Video
 from froster.video.sampling import Sampling, Timing
 from video_files import make_video, shared

@@ -23,8 +23,9 @@ from froster.methods import Method, method_dict
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.penalised import EWC, L2SP, Penalty, fisher
 from froster.methods.video_clip import new_weights
+from froster.model_folder import ModelConfig
 from froster.recipe import FROSTER, Preset, Recipe
-from froster.recognizer import ModelConfig, Recognizer
+from froster.recognizer import Recognizer
 from froster.task import Task, freeze
 from froster.training import Trained, epoch_loader, rows_of_step, train
 from froster.video.augment import FROSTER_AUGMENT

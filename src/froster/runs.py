@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.files import absolute
-from froster.recognizer import Recognizer, is_model_folder
+from froster.model_folder import is_model_folder
+from froster.recognizer import Recognizer
 from froster.splits import Split, split
 from froster.video.dataset import Item, Items, read_items
 from froster.weights import check_same_keys

@@ -20,8 +20,9 @@ from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
 from froster.files import CALIBRATION
 from froster.insight.reliability import coverage_figure
+from froster.model_folder import is_model_folder
 from froster.progress import console, output, progress
-from froster.recognizer import Recognizer, is_model_folder
+from froster.recognizer import Recognizer
 from froster.reliability import auroc, measured
 from froster.runs import read_run
 from froster.splits import VALIDATION_WORDS

@@ -17,6 +17,7 @@ from froster.clip.model import ARCHITECTURES, CLIP, blank
 from froster.commands.common import announce, load_model, spare_cores
 from froster.errors import CheckpointError, FrosterError, UsageError, one_of
 from froster.methods import Frozen
+from froster.model_folder import ModelConfig
 from froster.paper.cost import GPUS, UTILISATION, hours
 from froster.paper.figures import figure_1, figure_4, figure_5
 from froster.paper.miniature import open_world, path_of, run_all
@@ -27,7 +28,7 @@ from froster.paper.real_report import write_report as write_real_report
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
 from froster.progress import console, output, progress
-from froster.recognizer import ModelConfig, Recognizer, load
+from froster.recognizer import Recognizer, load
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""

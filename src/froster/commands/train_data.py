@@ -12,8 +12,9 @@ from froster.commands.common import spare_cores
 from froster.errors import UsageError
 from froster.experiment import EvalSet
 from froster.gains import foreign_labels
+from froster.model_folder import ModelConfig
 from froster.recipe import Preset
-from froster.recognizer import ModelConfig, Recognizer
+from froster.recognizer import Recognizer
 from froster.splits import Split, evenly
 from froster.text.descriptions import describe
 from froster.video.augment import Augment
