@@ -2,7 +2,7 @@
 
     python docs/screenshots.py TUTORIAL DEMO
 
-TUTORIAL is a folder in which `docs/run_tutorial.py` ran, DEMO one that `froster demo` wrote. Needs `froster[web]` and Chromium,
+TUTORIAL is a folder in which `docs/run_tutorial.py` ran, DEMO one that `froster demo` wrote. Needs `froster-video[web]` and Chromium,
 which Playwright drives.
 """
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the server needs froster[web]")
+pytest.importorskip("fastapi", reason="the server needs froster-video[web]")
 
 import uvicorn
 from fastapi.testclient import TestClient

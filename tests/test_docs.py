@@ -16,6 +16,7 @@ from froster.cli import app
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.commands.methods import fill
 from froster.distill import Distill
+from froster.errors import install
 from froster.experiment import EvalSet, fine_tune, measure, with_weights
 from froster.methods import METHODS
 from froster.methods.video_clip import start_of
@@ -48,6 +49,40 @@ def test_commands_have_the_options_that_the_pages_show(page: str) -> None:
         known = {option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
         used = {word.partition("=")[0] for word in shlex.split(rest, comments=True) if word.startswith("-")}
         assert used <= known, (name, used - known)
+
+
+def test_nothing_tells_people_to_install_the_other_program() -> None:
+    """`froster` on the package index is an S3 archive tool; ours is froster-video, or a checkout."""
+    other = re.compile(r"\bfroster\[|pip3? install (?:-\S+ )*['\"]?froster(?![-\w])")
+    assert other.search("pip install -U 'froster'") and not other.search("pip install 'froster-video[web]'")
+    files = [ROOT / name for name in ("README.md", "CHANGELOG.md", "pyproject.toml", "Makefile")]
+    for folder in ("src", "docs", "tests", "benchmarks"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".js", ".html", ".toml")]
+    wrong = {
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in files
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if other.search(line) and "other.search" not in line
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_who_is_told_to_make_an_environment_is_told_to_step_into_it(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "python3 -m venv .venv" in text and "source .venv/bin/activate" in text and "froster-video" in text
+
+
+def test_hints_of_missing_parts_are_right_for_a_release_and_a_checkout() -> None:
+    _, _, optional = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")
+    extras = re.findall(r"^(\w+) = \[", optional, re.MULTILINE)
+    used = {
+        match
+        for path in (ROOT / "src").rglob("*.py")
+        for match in re.findall(r"install\(['\"](\w+)['\"]\)", path.read_text(encoding="utf-8"))
+    }
+    assert used >= {"parquet", "web"} and used <= set(extras)
+    assert install("web") == "pip install 'froster-video[web]', in a checkout pip install -e '.[web]'"
 
 
 def test_the_page_on_adding_a_method_adds_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def installed(target: str) -> bool:
 
 TARGETS = [
     pytest.param(
-        target, marks=pytest.mark.skipif(not installed(target), reason=f"not installed: pip install 'froster[{target}]'")
+        target, marks=pytest.mark.skipif(not installed(target), reason=f"not installed: pip install -e '.[{target}]'")
     )
     for target in FILES
 ]
@@ -119,7 +119,7 @@ def test_without_labels_the_embedding_alone(target: str, tmp_path: Path) -> None
 
 def onnx_only() -> None:
     if not installed("onnx"):
-        pytest.skip("not installed: pip install 'froster[onnx]'")
+        pytest.skip("not installed: pip install -e '.[onnx]'")
 
 
 def test_xclip_needs_its_labels(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_mistakes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             without.setitem(sys.modules, names[-1], None)
             for name in names[:-1]:
                 without.setitem(sys.modules, name, sys)
-            one_line(run(*ask, tmp_path / "out", "--to", target), 2, names[-1], f"pip install 'froster[{target}]'")
+            one_line(run(*ask, tmp_path / "out", "--to", target), 2, names[-1], f"pip install 'froster-video[{target}]'", f"pip install -e '.[{target}]'")
     onnx_only()
     one_line(run(*ask, tmp_path / "out", "--labels", "a,,b"), 2, "empty")
     one_line(run(*ask, tmp_path / "out", "--labels", "a", "--labels-file", "b.txt"), 2, "either")

@@ -23,7 +23,7 @@ from test_cli import Result, one_line, run  # noqa: F401  (the fixture that type
 from video_files import make_video
 
 LABELS = ("--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano", "--top", 2)
-WHY = "not installed: pip install 'froster[parquet]'"
+WHY = "not installed: pip install -e '.[parquet]'"
 needs_parquet = pytest.mark.skipif(not importlib.util.find_spec("pyarrow"), reason=WHY)
 FORMATS = ["csv", "jsonl", pytest.param("parquet", marks=needs_parquet)]
 

@@ -97,7 +97,7 @@ def test_the_card_says_what_the_model_is_and_nothing_private(model: Path, tmp_pa
     for line in ("license: cc-by-4.0", "library_name: froster", "pipeline_tag: video-classification", "- zero-shot",
                  "base_model: openai/clip-vit-base-patch16", "value: 60.0", "value: 49.0"):  # fmt: skip
         assert line in head, line
-    assert 'froster.load("ada/gestures")' in card
+    assert 'froster.load("ada/gestures")' in card and "pip install froster-video" in card
     assert "32 videos of 2 classes: waving, juggling." in card
     assert "| 20 of 2 training classes | 40.0 | 60.0 | 10.9 |" in card
     assert "error of the scores: 4.2 points on 40 videos" in card, "that of the calibration which is sent"

@@ -84,7 +84,7 @@ def test_what_is_old_or_too_much_is_swept(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(nano: Recognizer):
-    pytest.importorskip("gradio", reason="the page needs froster[web]")
+    pytest.importorskip("gradio", reason="the page needs froster-video[web]")
     from froster.serve.page import add_page
 
     limits = Limits(upload=1_000_000, seconds=30, idle=1.0)

@@ -93,7 +93,7 @@ class Images(HTMLParser):
 
 @pytest.mark.skipif(
     not all(map(find_spec, ("mkdocs", "material", "mkdocstrings_handlers"))),
-    reason="needs mkdocs-material and mkdocstrings: pip install 'froster[docs]'",
+    reason="needs mkdocs-material and mkdocstrings: pip install -e '.[docs]'",
 )
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Links, anchors, navigation and the reference; pictures are there, nothing is loaded from elsewhere. 8 seconds."""

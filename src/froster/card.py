@@ -96,7 +96,7 @@ def usage(report: dict[str, Any], repo: str, calibrated: bool) -> str:
     labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2] or ["surfing", "skiing"]
     none = "calibrated to held-out videos" if calibrated else "not calibrated, so a guess"
     return (
-        "## Use\n\n```python\nimport froster\n\n"
+        "## Use\n\n`pip install froster-video`, then\n\n```python\nimport froster\n\n"
         f'model = froster.load("{repo}")\n'
         f'found = model.classify("video.mp4", {json.dumps(labels, ensure_ascii=False)})\n'
         "print(found.label, found.scores[0], found.none)\n```\n\n"

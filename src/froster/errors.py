@@ -19,6 +19,11 @@ def one_of(option: str, value: object, *choices: str) -> None:
         raise UsageError(f"{option} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
 
 
+def install(extra: str) -> str:
+    """How an optional part is installed: of the distribution (`froster` on the package index is another program), or here."""
+    return f"pip install 'froster-video[{extra}]', in a checkout pip install -e '.[{extra}]'"
+
+
 class VideoError(FrosterError):
     """A video of which no frame can be had. Names the file and the cause."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from froster.errors import UsageError
+from froster.errors import UsageError, install
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -19,7 +19,7 @@ def open_logger(kind: str | None, out: Path) -> Log | None:
     try:
         return _tensorboard(out) if kind == "tensorboard" else _wandb(out)
     except ImportError as error:
-        raise UsageError(f"{kind} is not installed: pip install 'froster[{kind}]'") from error
+        raise UsageError(f"{kind} is not installed: {install(kind)}") from error
 
 
 def _tensorboard(out: Path) -> Log:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from froster.errors import DataError, FrosterError, UsageError
+from froster.errors import DataError, FrosterError, UsageError, install
 from froster.files import atomic_file, cannot_write
 from froster.journal import Appender, line, read_lines
 
@@ -50,7 +50,7 @@ def check_suffix(path: Path) -> None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
-            raise UsageError("a .parquet file needs pyarrow: pip install 'froster[parquet]'; or take .csv or .jsonl") from None
+            raise UsageError(f"a .parquet file needs pyarrow: {install('parquet')}; or take .csv or .jsonl") from None
 
 
 class Lines:

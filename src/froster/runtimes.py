@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from froster.errors import UsageError, one_of
+from froster.errors import UsageError, install, one_of
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -39,7 +39,7 @@ def require(target: str) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UsageError(f"--to {target} needs {name} ({error}): pip install 'froster[{target}]'") from error
+            raise UsageError(f"--to {target} needs {name} ({error}): {install(target)}") from error
 
 
 def versions(target: str) -> dict[str, str]:

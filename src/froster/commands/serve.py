@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from froster.commands.common import announce, load_model
-from froster.errors import FrosterError, UsageError
+from froster.errors import FrosterError, UsageError, install
 from froster.interrupt import Interrupted
 from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL
@@ -42,7 +42,7 @@ def run(
     needed = ["fastapi", "uvicorn", "python_multipart", *(["gradio"] if page else [])]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         less = ", or pass --no-page" if missing == ["gradio"] else ""
-        raise UsageError(f"froster serve needs {', '.join(missing)}: pip install 'froster[web]'{less}")
+        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}{less}")
     from froster.serve.guard import is_loopback
     from froster.serve.limits import MB, Limits
     from froster.serve.models import Models
