@@ -2,8 +2,8 @@
 
     python docs/screenshots.py TUTORIAL DEMO
 
-TUTORIAL is a folder in which `docs/run_tutorial.py` ran, DEMO one that `froster demo` wrote. Needs `froster-video[web]` and Chromium,
-which Playwright drives.
+TUTORIAL is a folder in which `docs/run_tutorial.py` ran, DEMO one that `froster demo` wrote. Needs `froster-video[web]` and
+Chromium, which Playwright drives.
 """
 
 from __future__ import annotations

@@ -213,7 +213,8 @@ def test_mistakes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             without.setitem(sys.modules, names[-1], None)
             for name in names[:-1]:
                 without.setitem(sys.modules, name, sys)
-            one_line(run(*ask, tmp_path / "out", "--to", target), 2, names[-1], f"pip install 'froster-video[{target}]'", f"pip install -e '.[{target}]'")
+            hints = f"pip install 'froster-video[{target}]'", f"pip install -e '.[{target}]'"
+            one_line(run(*ask, tmp_path / "out", "--to", target), 2, names[-1], *hints)
     onnx_only()
     one_line(run(*ask, tmp_path / "out", "--labels", "a,,b"), 2, "empty")
     one_line(run(*ask, tmp_path / "out", "--labels", "a", "--labels-file", "b.txt"), 2, "either")
