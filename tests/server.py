@@ -25,6 +25,7 @@ from fastapi.testclient import TestClient
 
 from froster.recognizer import Recognizer
 from froster.serve.app import Service, create_app
+from froster.serve.connections import MOST_CONNECTIONS, Connection
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
@@ -45,7 +46,10 @@ def serving(*recognizers: Recognizer, token: str | None = None, **limits: Any) -
 @contextlib.contextmanager
 def in_thread(service: Service, app: Any) -> Iterator[str]:
     """A real server in this process; its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(
+        app, port=0, log_level="critical", timeout_graceful_shutdown=1, http=Connection, limit_concurrency=MOST_CONNECTIONS
+    )
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,6 +23,7 @@ import httpx
 
 from froster.recognizer import Recognizer
 from froster.serve.app import Service, create_app
+from froster.serve.connections import MOST_CONNECTIONS
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
@@ -116,6 +120,113 @@ def test_what_is_too_big_is_refused_while_it_comes(command: Command) -> None:
     assert command.kept == []
     endless.close()
     assert time.monotonic() - began < 10
+
+
+def asked(address: str, head: bytes) -> bytes:
+    """The answer to a request that is sent as it stands here."""
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+        connection.sendall(head)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        return answer
+
+
+def test_idle_connections_give_way(command: Command) -> None:
+    """More than are taken at a time, silent or with half a head: whoever asks is answered all the same."""
+    place = urlsplit(command.address)
+    idle = [socket.create_connection((place.hostname, place.port), timeout=20) for _ in range(MOST_CONNECTIONS + 10)]
+    for connection in idle[::2]:
+        with contextlib.suppress(OSError):  # closed already
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: local")
+    for _ in range(5):
+        assert httpx.get(f"{command.address}/healthz", timeout=5).status_code == 200
+    for connection in idle:
+        connection.close()
+    assert "Traceback" not in command.said
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(service, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, _ = service
+    monkeypatch.setattr("froster.serve.connections.HEAD_SECONDS", 0.3)
+    place = urlsplit(address)
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for before, sent in ((b"", b""), (b"", request[:20]), (request, request[:20])):  # also the second head on a connection
+        with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+            if before:
+                connection.sendall(before)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            began = time.monotonic()
+            connection.sendall(sent)
+            while connection.recv(65536):
+                pass
+        assert 0.2 < time.monotonic() - began < 3, sent
+    with socket.create_connection((place.hostname, place.port), timeout=20) as trickling:
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            for byte in request * 20:
+                trickling.sendall(bytes([byte]))
+                time.sleep(0.05)
+                if not trickling.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                    raise OSError
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("host", [b"a/healthz?", b"a/healthz#", b"localhost/healthz?", b"[", b"127.0.0.1@a", b"a:b", b""])
+def test_no_host_opens_what_needs_the_token(nano: Recognizer, host: bytes) -> None:
+    limits = Limits()
+    state = Service(Models({"nano": nano}, limits), limits)
+    with in_thread(state, Guard(create_app(state), "0123456789abcdef")) as address:
+        for route in (b"/openapi.json", b"/docs", b"/v1/classify", b"//healthz"):
+            for method in (b"GET", b"POST", b"HEAD"):
+                found = asked(address, b"%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (method, route, host))
+                assert b" 401 " in found[:20], (method, route, found[:80])
+        let_in = b"Authorization: Bearer 0123456789abcdef\r\nConnection: close\r\n"
+        found = asked(address, b"GET /docs HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (host, let_in))
+        assert (b" 400 " if host else b" 200 ") in found[:20]
+        found = asked(address, b"GET /docs HTTP/1.1\r\nHost: [::1]:80\r\n%s\r\n" % let_in)
+        assert b" 200 " in found[:20]
+
+
+def test_head_is_answered_as_get_without_the_body(command: Command) -> None:
+    for route in ("/healthz", "/docs", "/openapi.json", "/v1/classify", "/nowhere"):
+        got, head = httpx.get(command.address + route), httpx.head(command.address + route)
+        assert head.status_code == got.status_code and head.content == b""
+        if got.status_code == 200 and route != "/healthz":  # whose numbers change
+            assert head.headers["content-length"] == got.headers["content-length"]
+    assert httpx.head(f"{command.address}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("boundary", ["b" * 300, "b" * 257, '"' + "b " * 200 + '"'])
+def test_a_boundary_that_is_too_long_is_a_bad_request(command: Command, boundary: str) -> None:
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    for route in ("classify", "timeline", "embed"):
+        answer = httpx.post(f"{command.address}/v1/{route}", content=b"x", headers=kind)
+        assert answer.status_code == 400 and "boundary" in answer.json()["error"], answer.text
+    assert "Traceback" not in command.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_waits_is_told_that_the_server_ends(number: int, tmp_path: Path) -> None:
+    """About 8 s. What is in hand may go on for ten seconds; asked a second time, the server gives it up now."""
+    served = Command("--no-page", "--max-seconds", "600", folder=tmp_path / "tmp")
+    long = make_video(tmp_path / "long.mp4", 4000, "mpeg4", fps=100, size=(320, 320)).read_bytes()
+    fields = {"labels": "a,b", "window": "0.5", "stride": "0.02"}
+    ask = lambda: httpx.post(f"{served.address}/v1/timeline", files={"video": ("v", long)}, data=fields, timeout=60)  # noqa: E731
+    with ThreadPoolExecutor(2) as pool:
+        working = pool.submit(ask)
+        wait_for(lambda: health(served.address)["busy"] > 0)
+        waiting = pool.submit(ask)
+        wait_for(lambda: health(served.address)["waiting"] > 0)
+        served.process.send_signal(number)
+        assert waiting.result(5).status_code == 503
+        assert not working.done()
+        served.process.send_signal(number)
+        answer = working.result(5)
+    assert answer.status_code == 503 and answer.json() == {"error": "the server is shutting down"}
+    assert served.process.wait(10) in (0, -number) and "Traceback" not in served.said, served.said
+    assert list(served.folder.iterdir()) == []
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(command: Command, clips: list[Path]) -> None:

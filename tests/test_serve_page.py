@@ -159,6 +159,28 @@ def test_the_page_obeys_the_limits_and_opens_no_other_files(page, video: Path) -
     assert httpx.post(f"{address}/gradio_api/queue/join", content=b"[" * 100_000).status_code == 400
 
 
+def test_samples_that_are_picked_again_and_again_fill_no_disk(page, video: Path) -> None:
+    address, service = page
+    folder = service.folder / "page"
+    functions = {each["id"]: each for each in httpx.get(f"{address}/config").json()["dependencies"]}
+    pick = next(id for id, each in functions.items() if len(each["inputs"]) == 1 and len(each["outputs"]) == 2)
+    most = 0
+    for number in range(40):
+        done = run(address, pick, ["a"], event_data={"index": number % 2})
+        assert done["success"], done
+        if number % 2:
+            upload(address, video.read_bytes())
+        most = max(most, len(list(folder.iterdir())))
+    assert most == 16
+    copies = [path for path in folder.rglob("sample*") if path.is_file()]
+    assert len(copies) <= 2
+    long = httpx.post(
+        f"{address}/gradio_api/upload", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=" + "b" * 300}
+    )
+    assert long.status_code == 400 and "boundary" in long.json()["error"]
+    assert httpx.head(address).status_code == httpx.head(f"{address}/config").status_code == 200
+
+
 def test_an_upload_to_the_page_that_stops_half_way(page, video: Path) -> None:
     address, service = page
     before = set((service.folder / "page").rglob("*"))

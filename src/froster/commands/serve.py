@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -66,10 +67,14 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
     import uvicorn
 
     from froster.serve.app import Service, create_app
+    from froster.serve.connections import MOST_CONNECTIONS, Connection
     from froster.serve.guard import Guard
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if service.jobs.closed:  # asked for a second time
+                service.jobs.give_up()
+                return
             service.jobs.close()
             super().handle_exit(sig, frame)
 
@@ -80,8 +85,10 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
 
         async def end_streams(self) -> None:
             """An open page has a connection that never ends by itself, and an upload may take long."""
-            while service.jobs.running:
+            end = time.monotonic() + _GRACE
+            while service.jobs.running and time.monotonic() < end:
                 await asyncio.sleep(0.05)
+            service.jobs.give_up()
             await asyncio.sleep(0.3)  # for the answer
             for connection in list(self.server_state.connections):
                 connection.transport.close()
@@ -94,7 +101,8 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
 
             add_page(app, service, samples)
         config = uvicorn.Config(
-            Guard(app, token), log_level="warning", access_log=False, timeout_graceful_shutdown=_GRACE, limit_concurrency=200,
+            Guard(app, token), http=Connection, ws="none", log_level="warning", access_log=False,
+            timeout_graceful_shutdown=_GRACE + 5, limit_concurrency=MOST_CONNECTIONS,
         )  # fmt: skip
         console.print(f"serving {address(listening)}{' (API: /docs)' if page else '/docs'}; Ctrl-C ends it")
         Server(config).run(sockets=[listening])

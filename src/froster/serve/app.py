@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from froster import __version__
 from froster.errors import UsageError, VideoError
@@ -102,9 +103,29 @@ def create_app(service: Service) -> FastAPI:
     # The usual pages of documentation load their scripts from elsewhere.
     app = FastAPI(title="froster", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
+    app.add_middleware(Head)
     add_routes(app, service)
     add_errors(app)
     return app
+
+
+class Head:
+    """Answers HEAD as GET, without the body, for every address (RFC 9110, 9.1)."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def headers_alone(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+
+        await self.app({**scope, "method": "GET"}, receive, headers_alone)
 
 
 def add_routes(app: FastAPI, service: Service) -> None:

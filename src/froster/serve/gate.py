@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from froster.serve.app import Service, problem
 from froster.serve.refusal import Refusal
-from froster.serve.upload import receive
+from froster.serve.upload import read_body, receive
 
 _OPEN = re.compile(
     r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(assets|static|svelte)/.*"
@@ -73,8 +74,7 @@ class Gate:
         if request.method != "POST":
             return problem(405, "Method Not Allowed")
         with self.service.jobs.place():
-            sweep(self.folder, KEPT_SECONDS, KEPT_FILES)
-            folder = Path(tempfile.mkdtemp(dir=self.folder))
+            folder = new_place(self.folder)
             file = folder / "video.mp4"  # a browser looks at what is inside
             try:
                 if (await receive(request, file, self.service.limits, "files")).file is None:
@@ -86,11 +86,7 @@ class Gate:
 
     async def _call(self, request: Request) -> bytes:
         """The body of a call, in which every file is one of ours."""
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LONGEST_CALL:
-                raise Refusal(413, "the call is too long")
+        body = await read_body(request, _LONGEST_CALL)
         try:
             named = list(_files(json.loads(body or b"null")))
         except (ValueError, RecursionError):
@@ -130,6 +126,17 @@ def _again(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return give
+
+
+_sweeping = threading.Lock()
+
+
+def new_place(folder: Path) -> Path:
+    """A new folder in it for one file; it gives way to sixteen newer ones."""
+    with _sweeping:
+        place = Path(tempfile.mkdtemp(dir=folder))
+        sweep(folder, KEPT_SECONDS, KEPT_FILES)
+    return place
 
 
 def sweep(folder: Path, seconds: float, most: int) -> None:

@@ -15,8 +15,11 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from froster.insight.page import STYLE
+from froster.serve.refusal import Refusal
+from froster.serve.upload import read_body
 
 _COOKIE = "froster"
+_HOST = re.compile(r"(([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?)?", re.ASCII | re.IGNORECASE)
 _LONGEST_LOGIN = 10_000
 
 
@@ -44,15 +47,16 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
             return refused(403, "sent by a page of another site")
-        if self.token is None or request.url.path == "/healthz":
-            return None
-        if request.url.path == "/login" and request.method == "POST":
-            return await self._login(request)
-        if self._knows(headers):
-            return None
-        if request.method == "GET" and "text/html" in headers.get("accept", ""):
-            return login_page("")
-        return refused(401, "the token is missing or wrong: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+        path = request.scope["path"]  # the one that is routed: that of `request.url` is put together from the Host header
+        if self.token is not None and path != "/healthz":
+            if path == "/login" and request.method == "POST":
+                return await self._login(request)
+            if not self._knows(headers):
+                if request.method in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):
+                    return login_page("")
+                message = "the token is missing or wrong: Authorization: Bearer …"
+                return refused(401, message, {"WWW-Authenticate": "Bearer"})
+        return None if _HOST.fullmatch(host) else refused(400, "the Host header is no name of a host")
 
     def _knows(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -70,16 +74,15 @@ class Guard:
         return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
 
     async def _login(self, request: Request) -> Response:
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _LONGEST_LOGIN:
-                return refused(413, "too long for a token")
+        try:
+            body = await read_body(request, _LONGEST_LOGIN)
+        except Refusal as error:
+            return refused(error.status, str(error), error.headers)
         given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
         if not self._equal(given.strip(), self.token or ""):
             return login_page("That is not the token.")
         answer = RedirectResponse("/", 303)
-        secure = request.url.scheme == "https"
+        secure = request.scope["scheme"] == "https"
         answer.set_cookie(_COOKIE, self._session, httponly=True, samesite="strict", secure=secure)
         return answer
 

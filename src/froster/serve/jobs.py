@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -48,13 +49,18 @@ class Job(Generic[Result]):
             raise too_slow(self.seconds)
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
         try:
             with watched(self.check):
                 self.check()
-                self.future.set_result(self.work())
+                result = self.work()
         except BaseException as error:  # whatever it was, it is the caller's, and the thread goes on
+            self.fail(error)
+        else:
+            with contextlib.suppress(InvalidStateError):  # it was given up meanwhile, and the caller told so
+                self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):
             self.future.set_exception(error)
 
 
@@ -77,7 +83,7 @@ class Jobs:
         """Raises Refusal at once where no place is free."""
         with self.changed:
             if self.closed:
-                raise Refusal(503, "the server is shutting down")
+                raise ending()
             if self.inside >= self.room:
                 raise Refusal(
                     429, f"{self.inside} requests are waiting, which is all there is room for", Retry_After="5"
@@ -101,7 +107,7 @@ class Jobs:
         job = Job(work, place, self.seconds)
         with self.changed:
             if self.closed:
-                raise Refusal(503, "the server is shutting down")
+                raise ending()
             place.kept = True
             self.queue.append(job)
             self.changed.notify()
@@ -136,7 +142,9 @@ class Jobs:
                 if not self.queue:
                     return
                 job = self.running = self.queue.popleft()
-            job.run()
+                wanted = job.future.set_running_or_notify_cancel()
+            if wanted:
+                job.run()
             with self.changed:
                 self.running = None
                 job.place.leave()
@@ -155,16 +163,26 @@ class Jobs:
             for job in self.queue:
                 job.place.leave()
                 if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(Refusal(503, "the server is shutting down"))
+                    job.fail(ending())
             self.queue.clear()
             self.changed.notify_all()
 
-    def stop(self, patience: float = 5.0) -> None:
-        """As `close`, and what is in hand stops too."""
+    def give_up(self) -> None:
+        """As `close`, and who asked for what is in hand is told so now; it stops at its next check."""
         self.close()
-        if (job := self.running) is not None:
-            job.unwanted = True
+        with self.changed:
+            if (job := self.running) is not None:
+                job.unwanted = True
+                job.fail(ending())
+
+    def stop(self, patience: float = 5.0) -> None:
+        """As `give_up`, and waits until what is in hand has stopped."""
+        self.give_up()
         self._thread.join(patience)
+
+
+def ending() -> Refusal:
+    return Refusal(503, "the server is shutting down")
 
 
 def too_slow(seconds: float) -> Refusal:

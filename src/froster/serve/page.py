@@ -7,10 +7,10 @@ import html
 import math
 import os
 import shutil
-import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from froster.errors import FrosterError
 from froster.recognizer import Classification
 from froster.serve import parts
 from froster.serve.app import Service
-from froster.serve.gate import KEPT_SECONDS, Gate, keep_swept
+from froster.serve.gate import KEPT_SECONDS, Gate, keep_swept, new_place
 from froster.serve.limits import MB, Limits, nameless
 from froster.serve.models import Look
 from froster.serve.samples import Sample, all_labels, from_folder, of_world
@@ -90,6 +90,9 @@ class Page:
     folder: Path
     samples: list[Sample]
     toast: type[Exception]
+    _copies: dict[Path, Path] = field(default_factory=dict)
+    """The samples that were picked, by their paths."""
+    _picking: threading.Lock = field(default_factory=threading.Lock)
 
     async def analyse(self, video: str | None, labels: str) -> tuple[str, str, str, Seen]:
         if video is None:
@@ -131,14 +134,22 @@ class Page:
         return parts.moment(seen.timelines, seen.first, at, look)
 
     def pick(self, labels: str, event: Any) -> tuple[str, str]:
-        """A sample, copied to where uploads are, and the labels with those of the sample among them."""
+        """A sample, copied once to where uploads are, and the labels with those of the sample among them."""
         try:
             sample = self.samples[int(event.index)]
         except (AttributeError, TypeError, ValueError, IndexError):
             raise self.toast("There is no such sample.", print_exception=False) from None  # type: ignore[call-arg]
-        copy = Path(tempfile.mkdtemp(dir=self.folder)) / f"sample{sample.path.suffix.lower()}"
-        shutil.copyfile(sample.path, copy)
-        return str(copy), with_labels(labels or "", sample)
+        return str(self.copied(sample)), with_labels(labels or "", sample)
+
+    def copied(self, sample: Sample) -> Path:
+        with self._picking:
+            copy = self._copies.get(sample.path)
+            if copy is None or not copy.exists():
+                copy = new_place(self.folder) / f"sample{sample.path.suffix.lower()}"
+                shutil.copyfile(sample.path, copy)
+                self._copies[sample.path] = copy
+            os.utime(copy.parent)  # it is kept as long as a new one
+            return copy
 
     async def do(self, work: Callable[[], Found], path: Path) -> Found:
         """In the queue, as requests of the API are; what goes wrong is told in a corner of the page."""

@@ -18,6 +18,7 @@ from froster.serve.refusal import Refusal
 _MOST_FIELDS = 20
 _LONGEST_FIELD = 1 * MB
 _LONGEST_HEADER = 8192
+_BODY_SECONDS = 20.0
 # Beside the file: the other fields and what separates them.
 _ROOM = 2 * MB
 
@@ -58,6 +59,23 @@ async def receive(request: Request, path: Path, limits: Limits, name: str = "vid
         reading.close()
 
 
+async def read_body(request: Request, most: int) -> bytes:
+    """A body of at most so many bytes. Raises Refusal where it is longer or does not come."""
+    body = bytearray()
+
+    async def read() -> None:
+        async for chunk in request.stream():
+            body.extend(chunk)
+            if len(body) > most:
+                raise Refusal(413, "the request is too long")
+
+    try:
+        await asyncio.wait_for(read(), _BODY_SECONDS)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise Refusal(408, "the request came too slowly or stopped") from None
+    return bytes(body)
+
+
 async def _next(body: AsyncIterator[bytes]) -> bytes | None:
     return await anext(body, None)
 
@@ -88,7 +106,10 @@ class _Reading:
             "end",
         )
         callbacks = {f"on_{event}": getattr(self, f"_{event}") for event in events}
-        self._parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        try:
+            self._parser = MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        except FormParserError:
+            raise Refusal(400, "not a well-formed form: its boundary is too long") from None
 
     def feed(self, chunk: bytes) -> None:
         try:
