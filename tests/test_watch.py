@@ -8,8 +8,12 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -216,8 +220,59 @@ def test_a_file_at_an_address_plays_once(nano: Recognizer, numbered: Path) -> No
 
 def test_a_silent_source_does_not_outlive_its_seconds(nano: Recognizer) -> None:
     server, began = Server((b"", 0, 5)), time.monotonic()
-    assert seen_until_the_end(Watch(nano, f"tcp://{server.address}", ["a"], seconds=0.3)) == ([], "")
+    seen, error = seen_until_the_end(Watch(nano, f"tcp://{server.address}", ["a"], seconds=0.3))
+    assert not seen and "could not be opened before the time was over" in error
     assert time.monotonic() - began < 3
+
+
+class EndlessLists(BaseHTTPRequestHandler):
+    """Every address is a play list of fifty others."""
+
+    protocol_version = "HTTP/1.1"
+    numbers = itertools.count()
+
+    def do_GET(self) -> None:
+        line = f"#EXT-X-STREAM-INF:BANDWIDTH=1\nhttp://127.0.0.1:{self.server.server_address[1]}/x{{}}.m3u8\n"
+        body = ("#EXTM3U\n" + "".join(line.format(next(self.numbers)) for _ in range(50))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seconds", [[], ["--seconds", "1"]])
+def test_play_lists_without_end_are_given_up_with_their_memory(seconds: list[str]) -> None:
+    """About 5 s each, most of it the start of the command."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), EndlessLists) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/x.m3u8"
+        code = (
+            "import resource, sys, froster.cli as c\n"
+            "try: c.main()\n"
+            "except SystemExit as end: print(end.code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        asked = ["watch", address, "--labels", "a, b", "--model", "nano", "--tries", "1", "--stall", "2", *seconds]
+        done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, timeout=60)
+        server.shutdown()
+    status, kilobytes = map(int, done.stdout.split())
+    assert status == 1 and kilobytes < 700_000
+    assert done.stderr.count("froster: ") == 1 and address in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_play_list_that_leads_to_a_stream_is_followed(nano: Recognizer, broadcast: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.ts").write_bytes(broadcast)
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na.ts\n#EXT-X-ENDLIST\n")
+    (tmp_path / "main.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlist.m3u8\n")
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"http://127.0.0.1:{server.server_address[1]}/main.m3u8"
+        seen, error = seen_until_the_end(Watch(nano, source, LABELS, window=1.0, stride=0.5, policy=Policy(tries=1)))
+        server.shutdown()
+    assert not error and [label for label, _ in itertools.groupby(s.label for s in seen)] == ["cat", "boat"]
 
 
 def test_play_lists_do_not_open_local_files(nano: Recognizer, known: Known, tmp_path: Path) -> None:

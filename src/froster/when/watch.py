@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from froster.calibration import NONE
+from froster.errors import VideoError
 from froster.interrupt import check
 from froster.recognizer import Recognizer
 from froster.video.live import Arrival, Live, Policy
@@ -18,6 +19,7 @@ from froster.video.windows import Plan, Sample, Window, spread
 from froster.when.scorer import Scores, WindowScorer, calibrated
 
 _POLL = 0.1  # seconds between looks at what else happened
+_MARGIN = 2.0  # seconds that a first try may take beyond `Policy.stall` until it is given up
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ class Watch:
         self.relabel(labels)
         self._window: deque[Sample] = deque(maxlen=self.plan.frames)
         self._next = 0.0  # the time from which on a stride is due
+        policy = policy or Policy()
+        # FFmpeg cannot be interrupted everywhere, in the look-up of a name for instance.
+        self._opened_by = float("inf") if where.is_file else time.monotonic() + policy.stall + _MARGIN
         self.live = Live(
-            where, self.plan.step, self.plan.frames, self.scorer.keep, policy or Policy(), max(self.plan.stride, 0.5)
+            where, self.plan.step, self.plan.frames, self.scorer.keep, policy, max(self.plan.stride, 0.5)
         )
 
     def __enter__(self) -> Watch:
@@ -96,6 +101,8 @@ class Watch:
 
     def __iter__(self) -> Iterator[Sighting]:
         while not self.live.ended and time.monotonic() < self._until:
+            if self.live.connections == 0 and time.monotonic() > self._opened_by:
+                raise VideoError(f"{self.live.source.name}: could not be opened within {self.live.policy.stall:g} s")
             arrivals = self.live.take(_POLL)
             check()
             for note in self.live.told():
@@ -108,6 +115,8 @@ class Watch:
             self.on_note(note)
         if self.live.error is not None:
             raise self.live.error
+        if self.live.connections == 0:
+            raise VideoError(f"{self.live.source.name}: could not be opened before the time was over")
 
     def _add(self, arrival: Arrival) -> None:
         now = arrival.sample.time
