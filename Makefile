@@ -6,6 +6,7 @@ SEED ?= 0
 
 # The stamp is written only after pip has finished, so that a failed first try starts over.
 .venv/installed: pyproject.toml constraints.txt
+	@echo "setting up .venv: PyTorch and the rest, a minute or two"
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
