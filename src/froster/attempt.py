@@ -7,12 +7,17 @@ from typing import TypeVar
 
 from froster.errors import FrosterError, WriteError
 from froster.interrupt import Interrupted, check
+from froster.progress import console
 
 Result = TypeVar("Result")
 
 
-def attempt(what: str, step: Callable[[], Result], say: Callable[[str], None]) -> Result | None:
-    """What `step` returns; None where it fails, and `say` is told a line that begins with `what`.
+def told(line: str) -> None:
+    console.print(f"left out: {line}", style="yellow")
+
+
+def attempt(what: str, step: Callable[[], Result], say: Callable[[str], None] = told) -> Result | None:
+    """What `step` returns; None where it fails, and a line that begins with `what` says why.
 
     Ctrl-C and a file that cannot be written (a full disk) are raised: what comes next would meet them too.
     """

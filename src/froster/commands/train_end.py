@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from froster.attempt import attempt
+from froster.attempt import attempt, told
 from froster.blend import Line
 from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, Calibration, fit
 from froster.checkpoint import State
@@ -61,7 +61,7 @@ def finish(run: Finished, bars: Progress, as_json: bool) -> None:
 
     def say(line: str) -> None:
         left_out.append(line)
-        bars.console.print(f"left out: {line}", style="yellow")
+        told(line)
 
     states = final_weights(run.base, run.student, trained)
     best = with_weights(run.student, next(iter(states.values())))
