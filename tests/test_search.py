@@ -210,6 +210,25 @@ def test_what_cannot_be_searched(run, folder: Path, tmp_path: Path) -> None:  # 
     one_line(run("search", index, "cat"), 1, "0001.jsonl")
 
 
+def test_the_part_after_the_9999th_is_the_newest(tmp_path: Path) -> None:
+    def entry(size: int) -> Entry:
+        return Entry("a.mp4", size, 1, 1.0, 8, 0, [0.0], [1.0])
+
+    made = store(tmp_path / "i", [1], torch.eye(1, 4))
+    made.add([(entry(1), torch.eye(1, 4), torch.eye(1, 4)[0])])
+    for ending in ("jsonl", "safetensors"):
+        (made.folder / f"0002.{ending}").rename(made.folder / f"9999.{ending}")
+    (made.folder / "1notes.jsonl").write_text("not ours\n")
+    for size in (2, 3):
+        Store(made.folder).add([(entry(size), size * torch.ones(1, 4), torch.ones(4))])
+    again = Store(made.folder)
+    assert (again.places["a.mp4"].entry.size, again.places["a.mp4"].part) == (3, "10001")
+    assert list(again.by_part()) == ["0001", "10001"]
+    assert again.tensors("10001")["segments"].tolist() == [[3.0] * 4]
+    smaller = again.without(["0.mp4"])
+    assert smaller.places["a.mp4"].entry.size == 3
+
+
 @pytest.mark.parametrize("name", ["xclip", "actionclip"])
 def test_networks_without_an_embedding_of_a_text_are_refused(run, folder: Path, tmp_path: Path, name: str) -> None:  # noqa: F811
     nano = froster.load("nano", device="cpu")

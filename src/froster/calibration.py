@@ -166,8 +166,11 @@ def sizes(classes: int) -> list[int]:
 def leave_out(logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Each video among `count` labels with its own one, and among `count` others: two tensors (n * rounds, count).
 
-    The others are drawn by the video's position, so the same call gives the same sets.
+    The others are drawn by the video's position, so the same call gives the same sets. Raises DataError where there is no
+    video.
     """
+    if not len(logits):
+        raise DataError("there is no readable video to leave labels out for")
     with_own, without = [], []
     rounds = max(1, min(4, MOST_VIDEOS // len(logits)))
     for i, own in enumerate(labels.tolist()):

@@ -1,21 +1,32 @@
-"""Training checkpoints: one folder an epoch, written whole or not at all, from which a run goes on exactly."""
+"""Training checkpoints: one folder an epoch, written whole or not at all, from which a run goes on exactly.
+
+    student.safetensors    the trained network, and one such file for each other trained module (projectors)
+    average.safetensors    the running mean of the epochs, once there is one
+    optimizer.pt
+    state.json             the run's settings, what was measured, and the SHA-256 of each file above and of itself
+
+A file that is not what was written is named, and the newest whole checkpoint is taken in its place.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from froster.errors import CheckpointError, UsageError
-from froster.files import atomic_folder, cannot_write
+from froster.attempt import reason
+from froster.errors import CheckpointError, FrosterError, UsageError
+from froster.files import atomic_folder, cannot_write, write_text
+from froster.tensors import file_digest, save_tensors
 
 State = dict[str, Tensor]
 
@@ -50,6 +61,8 @@ class Checkpoints:
     folder: Path
     keep: int = 1
     """How many of the newest to keep; 0 keeps all."""
+    passed_over: list[str] = field(default_factory=list)
+    """What is wrong with the checkpoints that `resume` could not take, the newest first."""
 
     def epochs(self) -> list[int]:
         if not self.folder.is_dir():
@@ -73,18 +86,21 @@ class Checkpoints:
         """Raises FrosterError when the disk is full; what was there before stays."""
         with atomic_folder(self.path(epoch)) as part:
             for name, module in modules.items():
-                save_file(cpu_state(module), part / f"{name}.safetensors")
+                save_tensors(cpu_state(module), part / f"{name}.safetensors")
             if average.count:
-                save_file(average.mean, part / "average.safetensors")
+                save_tensors(average.mean, part / "average.safetensors")
             try:
                 torch.save(optimizer.state_dict(), part / "optimizer.pt")
             except RuntimeError as error:  # what a full disk looks like from inside torch's archive writer
                 raise cannot_write(part / "optimizer.pt", error) from error
             state = {
                 "epoch": epoch, "averaged": average.count, "unreadable": unreadable, "run": run, "history": list(history),
+                "files": {path.name: file_digest(path) for path in sorted(part.iterdir())},
             }  # fmt: skip
-            (part / "state.json").write_text(json.dumps(state, indent=1))
-        for old in self.epochs()[: -self.keep] if self.keep else []:
+            write_text(part / "state.json", json.dumps({**state, "digest": digest_of(state)}, indent=1))
+        # A newer one was damaged and passed over: it is there until the run has come to its epoch again.
+        done = [old for old in self.epochs() if old <= epoch]
+        for old in done[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old), ignore_errors=True)
 
     def resume(
@@ -96,28 +112,106 @@ class Checkpoints:
         run: dict,
         history: list[dict],
     ) -> int:
-        """Load the newest checkpoint; returns the number of epochs done, 0 where there is none. `history` is filled with
-        what was measured after those epochs.
+        """Load the newest whole checkpoint; returns the number of epochs done, 0 where there is none. `history` is filled
+        with what was measured after those epochs, `passed_over` with what is wrong with newer checkpoints.
 
-        Raises UsageError when the checkpoint belongs to a run with other settings or other data.
+        Raises UsageError when the checkpoint belongs to a run with other settings or other data, CheckpointError when
+        there are checkpoints and none is whole.
         """
-        epochs = self.epochs()
-        if not epochs:
-            return 0
-        folder = self.path(epochs[-1])
-        try:
-            state = json.loads((folder / "state.json").read_text())
-            check_same_run(state["run"], run, folder)
-            for name, module in modules.items():
-                module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-            optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+        self.passed_over = []
+        for epoch in reversed(self.epochs()):
+            try:
+                state = self.state(epoch)
+                check_same_run(state["run"], run, self.path(epoch))
+                weights = {name: self.tensors(epoch, name) for name in modules}
+                moments = self._read(epoch, "optimizer.pt", load_optimizer)
+                mean = self.tensors(epoch, "average") if state["averaged"] else {}
+                load_into(modules, weights, optimizer, moments, self.path(epoch))
+            except CheckpointError as error:
+                self.passed_over.append(str(error))
+                continue
             unreadable.update(state["unreadable"])
-            history.extend(state.get("history", []))
-            average.count = state["averaged"]
-            average.mean = load_file(folder / "average.safetensors") if average.count else {}
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"cannot resume from {folder}: {error}") from error
-        return state["epoch"]
+            history.extend(state["history"])
+            average.count, average.mean = state["averaged"], mean
+            return epoch
+        if self.passed_over:
+            raise CheckpointError(
+                f"cannot resume from {self.folder}: {self.passed_over[0]}; no other checkpoint is whole. To start the run "
+                "anew, remove that folder (--keep 2 keeps one more to go back to)"
+            )
+        return 0
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """What `state.json` says. Raises CheckpointError where that is not what was written."""
+        path = self.path(epoch) / "state.json"
+        try:
+            return checked_state(json.loads(path.read_bytes()), epoch)
+        except (OSError, ValueError, RecursionError) as error:
+            raise damaged(path, error) from error
+
+    def tensors(self, epoch: int, name: str) -> State:
+        """The weights `name`, "student" or "average". Raises CheckpointError where they are not what was written."""
+        return self._read(epoch, f"{name}.safetensors", load_file)
+
+    def _read(self, epoch: int, name: str, reader: Callable[[Path], Any]) -> Any:
+        files = self.state(epoch)["files"]
+        path = self.path(epoch) / name
+        try:
+            if files and file_digest(path) != files.get(name):
+                raise ValueError("it is not what was written, its digest differs")
+            return reader(path)
+        except FrosterError:
+            raise
+        except Exception as error:  # without a digest, readers raise whatever the damage leads them to
+            raise damaged(path, error) from error
+
+
+def digest_of(state: dict[str, Any]) -> str:
+    """Of what JSON keeps of it, in any order."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(state)), sort_keys=True).encode()).hexdigest()
+
+
+def checked_state(state: Any, epoch: int) -> dict[str, Any]:
+    """The content of a `state.json` without its digest. Raises ValueError where it is not what was written.
+
+    Checkpoints of older versions have neither digests nor, the oldest, a history.
+    """
+    if not isinstance(state, dict):
+        raise ValueError("it is no object of JSON")
+    if "digest" in state or "files" in state:
+        digest = state.pop("digest", None)
+        if digest != digest_of(state):
+            raise ValueError("it is not what was written, its digest differs")
+    state = {"history": [], "files": {}, **state}
+    for name, kind in (("averaged", int), ("unreadable", dict), ("run", dict), ("history", list), ("files", dict)):
+        if not isinstance(state.get(name), kind):
+            raise ValueError(f"its {name} is {state.get(name)!r:.40}")
+    if not all(isinstance(values, dict) for values in state["history"]):
+        raise ValueError("its history holds something else than objects")
+    if state.get("epoch") != epoch:
+        raise ValueError(f"it is of epoch {state.get('epoch')!r:.40}")
+    return state
+
+
+def load_optimizer(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True, map_location="cpu")
+
+
+def load_into(
+    modules: dict[str, nn.Module], weights: dict[str, State], optimizer: Any, moments: dict[str, Any], folder: Path
+) -> None:
+    """Raises CheckpointError where what a checkpoint holds does not fit."""
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(weights[name])
+        optimizer.load_state_dict(moments)
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise damaged(folder, error) from error
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    cause = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+    return CheckpointError(f"{path} cannot be used ({cause.removeprefix('ValueError: ')})")
 
 
 def check_same_run(old: dict, new: dict, folder: Path) -> None:

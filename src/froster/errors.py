@@ -34,3 +34,7 @@ class CheckpointError(FrosterError):
 
 class DataError(FrosterError):
     """A dataset folder or manifest that cannot be used as it is."""
+
+
+class WriteError(FrosterError):
+    """A file that cannot be written, for example on a full disk. Names it and the cause."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -26,6 +25,7 @@ from froster.files import atomic_folder
 from froster.methods import VideoCLIP, method_dict
 from froster.recognizer import Recognizer
 from froster.runtimes import FILES, hushed, open_file, require, versions, write
+from froster.tensors import save_tensors
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch in float32, as a share of the largest absolute value of the same output."""
@@ -110,7 +110,7 @@ def export(
         }  # fmt: skip
         (part / "export.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if classes is not None:
-            save_file({"classes": classes.contiguous()}, part / "classes.safetensors")
+            save_tensors({"classes": classes.contiguous()}, part / "classes.safetensors")
     return about
 
 

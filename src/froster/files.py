@@ -6,10 +6,10 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from froster.errors import FrosterError, UsageError
+from froster.errors import FrosterError, UsageError, WriteError
 
 CALIBRATION = "calibration.json"
 """Beside the weights in a model folder."""
@@ -20,9 +20,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def cannot_write(path: Path, error: Exception) -> FrosterError:
+def cannot_write(path: Path, error: Exception) -> WriteError:
     cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return FrosterError(f"cannot write {path}: {cause}")
+    return WriteError(f"cannot write {path}: {cause}")
 
 
 @contextmanager
@@ -108,11 +108,39 @@ def exclusive(path: Path, taken: str) -> Iterator[None]:
         raise UsageError(taken) from None
     except OSError as error:
         raise cannot_write(path, error) from error
+    _held.add(file)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        _held.discard(file)
         os.close(file)
+
+
+_held: set[int] = set()
+"""The lock files that this process holds open."""
+
+
+def _let_go() -> None:
+    """In a forked child: with an open copy, a loader's worker that outlives a killed parent would hold its lock."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def sole_writer(folder: Path) -> AbstractContextManager[None]:
+    """Held as long as a command writes into a folder that it has claimed. Raises UsageError while another one does."""
+    return exclusive(folder / ".lock", f"another froster is writing {folder}: wait until it ends, or choose another --out")
+
+
+def sole_maker(path: Path) -> AbstractContextManager[None]:
+    """The same for a folder that appears whole: its lock lies beside it, as what it is made of does."""
+    whole = Path(os.path.realpath(path))
+    taken = f"another froster is writing {path}: wait until it ends, or choose another --out"
+    return exclusive(whole.parent / f".{whole.name}.lock", taken)
 
 
 def _locked(path: Path) -> int:

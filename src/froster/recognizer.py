@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from froster.calibration import Calibration, Judgement, read_calibration
@@ -26,6 +25,7 @@ from froster.methods.official import Official
 from froster.model_folder import ModelConfig, is_model_folder, load_folder
 from froster.precision import Precision, autocast, pick_device, pick_dtype, with_cast_weights
 from froster.released import complete, find_released, missing_parts
+from froster.tensors import save_tensors
 from froster.text.bank import PromptBank
 from froster.text.prompts import check_texts
 from froster.video.transforms import inference_transform
@@ -239,7 +239,7 @@ class Recognizer:
         config = {"format": "froster", "version": 1, "architecture": self.clip.architecture(), **self.config.to_dict()}
         with atomic_folder(folder) as part:
             state = cpu_state(self.model)
-            save_file({name: state[own] for name, own in saved_names(self.model).items()}, part / "model.safetensors")
+            save_tensors({name: state[own] for name, own in saved_names(self.model).items()}, part / "model.safetensors")
             (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             self.tokenizer.save(part / "tokenizer.json")
             if self.calibration.fitted is not None:

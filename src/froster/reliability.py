@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from froster.calibration import Calibration, Judgement, energy, leave_out, sizes
+from froster.errors import DataError
 from froster.evaluation import Fusion
 
 BINS = 15
@@ -18,6 +19,8 @@ def calibration_error(confidence: Tensor, hit: Tensor, bins: int = BINS) -> floa
 
     `bins` equal parts of 0 … 1, as in Guo et al. With few videos it is too large by chance alone.
     """
+    if not len(confidence):
+        raise DataError("a calibration error needs a readable video")
     place = (confidence * bins).long().clamp(0, bins - 1)
     gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, confidence.double() - hit.double())
     return 100 * float(gaps.abs().sum()) / len(confidence)
@@ -27,12 +30,19 @@ def coverage(confidence: Tensor, hit: Tensor, points: int = 20) -> list[dict[str
     """Accuracy (per cent) of the most confident share of the videos, for shares up to all of them."""
     right = hit[confidence.argsort(descending=True, stable=True)].double().cumsum(0)
     n = len(right)
+    if not n:
+        return []
     counts = sorted({max(1, round(n * i / points)) for i in range(1, points + 1)})
     return [{"coverage": 100 * k / n, "accuracy": 100 * float(right[k - 1]) / k} for k in counts]
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:
-    """The probability, per cent, that a positive is scored above a negative; of equal scores half."""
+    """The probability, per cent, that a positive is scored above a negative; of equal scores half.
+
+    Raises DataError where there is none of either.
+    """
+    if not (len(positive) and len(negative)):
+        raise DataError("nothing to tell apart: no readable video on one of the two sides")
     both = torch.cat([positive, negative]).double()
     _, place, count = both.unique(return_inverse=True, return_counts=True)
     rank = (count.cumsum(0).double() - (count.double() - 1) / 2)[place]
@@ -82,8 +92,13 @@ def detection(calibration: Calibration, logits: Tensor, labels: Tensor, scale: f
 def measured(
     calibration: Calibration, views: Tensor, labels: Tensor, scale: float, fusion: Fusion = "logits"
 ) -> dict[str, Any]:
-    """Scores before (temperature 1, default none rule) and after, for videos (n, V, K) that were not fitted to."""
+    """Scores before (temperature 1, default none rule) and after, for videos (n, V, K) that were not fitted to.
+
+    Raises DataError where none of them can be read.
+    """
     kept = ~views.isnan().flatten(1).any(1)
+    if not kept.any():
+        raise DataError(f"none of the {len(kept)} videos to measure it by can be read")
     views, labels = views[kept].double(), labels[kept]
     return {
         "videos": len(labels),

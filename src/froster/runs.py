@@ -10,9 +10,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.files import absolute
@@ -103,7 +100,7 @@ class Run:
         last = self.epochs  # `model/` holds a share of CLIP already; the last checkpoint has the mean
         self.demand([last])
         state = self.read(last, "average", student)
-        return state, f"mean of {self.averaged(last)} epochs"
+        return state, f"mean of {self.checkpoints.state(last)['averaged']} epochs"
 
     def mean(self, student: Recognizer, first: int, last: int) -> tuple[State, str]:
         epochs = range(first, last + 1)
@@ -126,19 +123,8 @@ class Run:
                 f"{total} it holds {word}; train with --keep 0 to keep them all"
             )
 
-    def averaged(self, epoch: int) -> int:
-        path = self.checkpoints.path(epoch) / "state.json"
-        try:
-            return int(json.loads(path.read_text())["averaged"])
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-
     def read(self, epoch: int, name: str, student: Recognizer) -> State:
-        path = self.checkpoints.path(epoch) / f"{name}.safetensors"
-        try:
-            state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+        state = self.checkpoints.tensors(epoch, name)
         check_same_keys(student.model.state_dict(), state)
         return state
 

@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import FrosterError, UsageError
-from froster.files import write_text
+from froster.files import cannot_write, write_text
 from froster.interrupt import check, ignore
 from froster.methods.video_clip import new_weights
 from froster.optim import adamw, draw_template, epoch_order, sgd
+from froster.progress import console
 from froster.recipe import Recipe
 from froster.task import Losses, Task, ranks
 from froster.text.bank import PromptBank
@@ -43,28 +44,39 @@ class Trained:
     """What was measured after each epoch."""
 
 
-def epoch_of(line: str) -> float:
-    """A line's epoch; infinite for a line that a kill has cut off, which the resumed run writes again."""
+def epoch_of(line: str) -> float | None:
+    """A line's epoch; None for a line that cannot be read."""
     try:
-        return json.loads(line)["epoch"]
-    except (ValueError, KeyError):
-        return math.inf
+        epoch = json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return epoch if isinstance(epoch, (int, float)) else None
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one object a line. Lines of epochs that a resumed run will repeat are dropped."""
+    """`metrics.jsonl`: one object a line. Lines of epochs that a resumed run will repeat are dropped, and what cannot be
+    read: a last line that a kill has cut off, which is written again, and others, which are counted in `lost`."""
 
     def __init__(self, path: Path, epochs_done: int, active: bool):
         self.path, self.active = path, active
+        self.lost = 0
         if active:
-            lines = path.read_text().splitlines() if path.exists() and epochs_done else []
-            kept = [line for line in lines if epoch_of(line) <= epochs_done]
+            text = path.read_text(errors="replace") if path.exists() and epochs_done else ""
+            lines = [line for line in text.split("\n") if line]
+            epochs = [epoch_of(line) for line in lines]
+            self.lost = epochs[:-1].count(None)
+            kept = [line for line, epoch in zip(lines, epochs, strict=True) if epoch is not None and epoch <= epochs_done]
             write_text(path, "".join(line + "\n" for line in kept))
 
     def write(self, **values: Any) -> None:
-        if self.active:
+        """Raises WriteError where the disk is full."""
+        if not self.active:
+            return
+        try:
             with self.path.open("a") as file:
                 file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
 
 def train(
@@ -99,6 +111,8 @@ def train(
     history: list[dict[str, float]] = []
     first = checkpoints.resume(task.trained(), optimizer, average, unreadable, run, history)
     log = MetricsLog(out / "metrics.jsonl", first, active=rank == 0)
+    if rank == 0:
+        say_damage(checkpoints, first, log)
     stepper = DistributedDataParallel(task) if world > 1 else task
 
     done = first
@@ -141,6 +155,13 @@ def train(
 
     last = cpu_state(task.student)
     return Trained(last, average.weights(like=last) if average.count else last, average.count, unreadable, done, history)
+
+
+def say_damage(checkpoints: Checkpoints, first: int, log: MetricsLog) -> None:
+    for line in checkpoints.passed_over:
+        console.print(f"{line}: going on from epoch {first}, the newest whole checkpoint", style="yellow")
+    if log.lost:
+        console.print(f"{log.path}: {log.lost} lines cannot be read and are left out", style="yellow")
 
 
 def gains_no_more(history: Sequence[dict[str, float]], patience: int | None) -> bool:

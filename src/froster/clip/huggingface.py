@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from froster.clip.model import CLIP, MEAN, STD, CLIPConfig, TextConfig, VisionConfig
@@ -16,6 +15,7 @@ from froster.clip.reading import State, flat_weights, read_file, read_safetensor
 from froster.clip.tokenizer import END, START, Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import atomic_folder
+from froster.tensors import save_tensors
 
 # What a config leaves out has these values (CLIPConfig of the transformers library).
 _VISION = {
@@ -272,7 +272,7 @@ def save_hf_folder(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None
         },
     }
     with atomic_folder(Path(folder)) as part:
-        save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(weights, part / "model.safetensors", {"format": "pt"})
         tokenizer.save(part / "tokenizer.json")
         for name, content in files.items():
             (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from froster.attempt import attempt
 from froster.blend import Line, Rule
 from froster.calibration import Calibration
 from froster.commands.blend_curve import HeldOut, curve, draw, held_out
@@ -16,7 +17,7 @@ from froster.commands.common import announce, load_model, spare_cores
 from froster.commands.train_data import eval_sets
 from froster.errors import CheckpointError, UsageError, one_of
 from froster.experiment import weights_digest
-from froster.files import claim_folder, write_text
+from froster.files import claim_folder, sole_writer, write_text
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.runs import Run, read_run
@@ -60,15 +61,15 @@ def run(
     line = Line(base, student, tuned)
     claim_folder(out, "blend.json", "choose another --out")
     report: dict[str, Any] = {"run": str(folder), "tuned": words, "ratio": ratio}
-    if held is not None:
-        announce(base, model or own.source.model)
-        report |= measured(own, base, line, held, points, rule, spare_cores() if workers is None else workers)  # type: ignore[arg-type]
-    line.move_to(report["ratio"]).save(out / "model", report)
-    if held is None:
+    with sole_writer(out):
+        if held is not None:
+            announce(base, model or own.source.model)
+            report |= measured(own, base, line, held, points, rule, spare_cores() if workers is None else workers)  # type: ignore[arg-type]
+        line.move_to(report["ratio"]).save(out / "model", report)
+        write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
         (out / "blend.png").unlink(missing_ok=True)
-    else:
-        draw(report, out / "blend.png")
-    write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
+        if held is not None:
+            attempt("the picture", lambda: draw(report, out / "blend.png"))
     if as_json:
         print(json.dumps(report))
     elif held is not None:

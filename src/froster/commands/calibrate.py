@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
+from froster.attempt import attempt
 from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, Calibration, Judgement, fit
 from froster.commands import blend
 from froster.commands.common import announce, load_model, parse_where, spare_cores
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
-from froster.files import CALIBRATION
+from froster.files import CALIBRATION, sole_maker, sole_writer
 from froster.insight.reliability import coverage_figure
 from froster.model_folder import is_model_folder
 from froster.progress import console, output, progress
@@ -75,26 +77,39 @@ def run(
         held = of_data(items, split, descriptions, truncate)
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)
-    with progress() as bars:
-        bar = bars.add_task("calibrate", total=len(held.items) + len(held.strangers), note="")
-        ask = Asker(recognizer, held, spare_cores() if workers is None else workers, lambda n: bars.update(bar, advance=n))
-        found = ask(held.items)
-        others = [dataclasses.replace(item, label=held.classes[0]) for item in held.strangers]  # a label they do not have
-        strangers = ask(others) if others else None
-    calibration, report = calibrated(recognizer, found, held, strangers)
-    recognizer.calibration = calibration
-    if out is not None:
-        recognizer.save(out, {"calibrated": str(model)})
-    calibration.save(target)
-    curves = {"before": report["before"]["coverage"], "after": report["after"]["coverage"]}
-    coverage_figure(curves, target / PICTURE)
+    with lock_of(target) if out is None else sole_maker(out):
+        with progress() as bars:
+            bar = bars.add_task("calibrate", total=len(held.items) + len(held.strangers), note="")
+            ask = Asker(recognizer, held, spare_cores() if workers is None else workers, lambda n: bars.update(bar, advance=n))
+            found = ask(held.items)
+            others = [dataclasses.replace(item, label=held.classes[0]) for item in held.strangers]  # a label they do not have
+            strangers = ask(others) if others else None
+        calibration, report = calibrated(recognizer, found, held, strangers)
+        recognizer.calibration = calibration
+        if out is not None:
+            recognizer.save(out, {"calibrated": str(model)})
+        calibration.save(target)
+        pictured = attempt("the picture", lambda: draw(report, target / PICTURE))
     if as_json:
         print(json.dumps(dataclasses.asdict(calibration)))
     else:
         show(calibration, report)
         for _, message in found.errors:
             console.print(f"unreadable, left out: {message}")
-        console.print(f"written: {target / CALIBRATION}, {target / PICTURE}")
+        console.print(f"written: {target / CALIBRATION}{f', {pictured}' if pictured else ''}")
+
+
+def lock_of(target: Path) -> AbstractContextManager[None]:
+    """Of the run that the model lies in, where it lies in one: `froster train --resume` writes it too."""
+    return sole_writer(target.parent if (target.parent / "checkpoints").is_dir() else target)
+
+
+def draw(report: dict[str, Any] | None, path: Path) -> Path | None:
+    """None, and no picture of an earlier fit, where nothing was measured."""
+    if report is None:
+        path.unlink(missing_ok=True)
+        return None
+    return coverage_figure({name: report[name]["coverage"] for name in ("before", "after")}, path)
 
 
 def model_folder(model: str) -> Path | None:
@@ -150,19 +165,27 @@ class Asker:
 
 def calibrated(
     recognizer: Recognizer, found: Predictions, held: HeldOut, strangers: Predictions | None
-) -> tuple[Calibration, dict[str, Any]]:
-    """The fit, and what videos that it was not fitted to say of it."""
+) -> tuple[Calibration, dict[str, Any] | None]:
+    """The fit, and what videos that it was not fitted to say of it; None where too few of these can be read."""
     scale, fusion, views, labels = recognizer.logit_scale, recognizer.config.fusion, found.views, found.labels
     assert views is not None
     own = held.fits if held.fits is not None and not held.fits.all() else None
     half = choosing_half(held.items) if own is None else own
     calibration = fit(views, labels, scale, fusion) if own is None else fit(views[own], labels[own], scale, fusion)
-    probe = fit(views[half], labels[half], scale, fusion, FEWEST_VIDEOS // 2) if own is None else calibration
-    report = measured(probe, views[~half], labels[~half], scale, fusion)
-    if strangers is not None and strangers.views is not None:
-        report["strangers"] = told_apart(probe.judge(views[~half], scale, fusion), probe.judge(strangers.views, scale, fusion))
+
+    def judged() -> dict[str, Any]:
+        probe = fit(views[half], labels[half], scale, fusion, FEWEST_VIDEOS // 2) if own is None else calibration
+        report = measured(probe, views[~half], labels[~half], scale, fusion)
+        if strangers is not None and strangers.views is not None:
+            known, others = (probe.judge(each, scale, fusion) for each in (views[~half], strangers.views))
+            apart = attempt("videos of classes that were held out", lambda: told_apart(known, others))
+            report |= {} if apart is None else {"strangers": apart}
+        return report
+
+    report = attempt("how good the calibration is", judged)
+    readable = ~views.isnan().flatten(1).any(1)
     fitted = {
-        "to": held.origin, "videos": len(labels) if own is None else int(own.sum()), "classes": len(held.classes),
+        "to": held.origin, "videos": int((readable if own is None else readable[own]).sum()), "classes": len(held.classes),
         "measured": report,
     }  # fmt: skip
     return dataclasses.replace(calibration, fitted=fitted), report
@@ -175,8 +198,16 @@ def told_apart(known: Judgement, strangers: Judgement) -> dict[str, float]:
     return {"videos": len(b), "auroc": auroc(b, a), "called_none": share(b), "known_called_none": share(a)}
 
 
-def show(calibration: Calibration, report: dict[str, Any]) -> None:
+def show(calibration: Calibration, report: dict[str, Any] | None) -> None:
     fitted, rule = calibration.fitted or {}, calibration.none
+    if report is not None:
+        show_measured(calibration, report)
+    if not rule.slope:
+        console.print("this model's scores do not tell whether a label fits: none of these gets 1/2 whatever the video")
+    console.print(f"fitted to {fitted['videos']} videos of {fitted['classes']} classes ({fitted['to']})")
+
+
+def show_measured(calibration: Calibration, report: dict[str, Any]) -> None:
     before, after = report["before"], report["after"]
     output.print(
         f"temperature {calibration.temperature:.3f}: calibration error {before['ece']:.1f} -> {after['ece']:.1f} points "
@@ -191,6 +222,3 @@ def show(calibration: Calibration, report: dict[str, Any]) -> None:
             f"{found['videos']} videos of classes that were held out: {found['called_none']:.0f} % called none of these, "
             f"of the others {found['known_called_none']:.0f} % (AUROC {found['auroc']:.1f})"
         )
-    if not rule.slope:
-        console.print("this model's scores do not tell whether a label fits: none of these gets 1/2 whatever the video")
-    console.print(f"fitted to {fitted['videos']} videos of {fitted['classes']} classes ({fitted['to']})")

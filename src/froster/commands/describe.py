@@ -11,7 +11,7 @@ import typer
 
 from froster.clip.tokenizer import HUB_ID, Tokenizer
 from froster.errors import FrosterError, UsageError
-from froster.files import write_text
+from froster.files import sole_maker, write_text
 from froster.progress import console, progress
 from froster.text.describe import OPENAI, PROMPT, Complaint, Endpoint, ask_all, complaints, tidy
 from froster.text.descriptions import describe, read_descriptions
@@ -41,23 +41,24 @@ def run(
         raise UsageError(f"--out is a .json, not {out.name}")
     names = [label.partition(":")[0].strip() for label in read_labels(labels)]
     check_labels(names)
-    book = Book(out, names)
-    report: dict[str, Any] = {"out": str(out), "labels": len(names), "already": len(names) - len(book.missing)}
-    report |= {"from_file": 0, "described": 0, "answers_refused": 0, "retries": 0}
-    tokenizer = tokenizer_at_hand()
-    complaint = complaints(tokenizer)
-    if tokenizer is None:
-        console.print("no CLIP vocabulary at hand (FROSTER_BPE): the length of sentences is counted in words")
-    refused: dict[str, str] = {}
-    if from_file is not None:
-        report["from_file"], refused = copy(book, read_descriptions(from_file), complaint)
-    failure: FrosterError | None = None
-    if book.missing and (endpoint is not None or from_file is None):
-        server = Endpoint(endpoint or OPENAI, model, key_of(endpoint, key_env), timeout)
-        try:
-            refused |= fill(book, server, complaint, concurrency, report)
-        except FrosterError as error:
-            failure = error
+    with sole_maker(out):
+        book = Book(out, names)
+        report: dict[str, Any] = {"out": str(out), "labels": len(names), "already": len(names) - len(book.missing)}
+        report |= {"from_file": 0, "described": 0, "answers_refused": 0, "retries": 0}
+        tokenizer = tokenizer_at_hand()
+        complaint = complaints(tokenizer)
+        if tokenizer is None:
+            console.print("no CLIP vocabulary at hand (FROSTER_BPE): the length of sentences is counted in words")
+        refused: dict[str, str] = {}
+        if from_file is not None:
+            report["from_file"], refused = copy(book, read_descriptions(from_file), complaint)
+        failure: FrosterError | None = None
+        if book.missing and (endpoint is not None or from_file is None):
+            server = Endpoint(endpoint or OPENAI, model, key_of(endpoint, key_env), timeout)
+            try:
+                refused |= fill(book, server, complaint, concurrency, report)
+            except FrosterError as error:
+                failure = error
     report["missing"] = [{"name": name, "reason": refused.get(name, "")} for name in book.missing]
     if as_json:
         print(json.dumps(report))

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from froster.attempt import attempt
 from froster.commands.common import announce, load_model, parse_where, spare_cores
 from froster.errors import DataError
 from froster.evaluation import Predictions, Scorer, evaluate, over_splits
@@ -72,16 +73,21 @@ def run(
             )  # fmt: skip
     report = make_report(results, recognizer)
     if out is not None:
-        curves = {name: result["reliability"]["coverage"] for name, result in report["splits"].items()}
-        coverage_figure(curves, out / "coverage.png")
         for name, predictions in results.items():
             predictions.save(out / f"predictions_{name}.csv")
-            confusion_picture(confusion_matrix(predictions), classes, out / f"confusion_{name}.png", name)
         write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
+        attempt("the pictures", lambda: draw(report, results, out))
     if as_json:
         print(json.dumps(report))
     else:
         show(report)
+
+
+def draw(report: dict[str, Any], results: dict[str, Predictions], out: Path) -> None:
+    curves = {name: result["reliability"]["coverage"] for name, result in report["splits"].items()}
+    coverage_figure(curves, out / "coverage.png")
+    for name, predictions in results.items():
+        confusion_picture(confusion_matrix(predictions), predictions.classes, out / f"confusion_{name}.png", name)
 
 
 def chosen_splits(items: Sequence[Item], names: Sequence[str] | None) -> dict[str, list[Item]]:

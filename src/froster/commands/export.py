@@ -8,6 +8,7 @@ from pathlib import Path
 from froster.commands.classify import given_labels
 from froster.commands.common import announce, load_model
 from froster.export import check_target, export
+from froster.files import sole_maker
 from froster.progress import console
 
 
@@ -26,7 +27,8 @@ def run(
     names = None if labels is None and labels_file is None else given_labels(labels, labels_file)
     recognizer = load_model(model, "cpu", "float32")
     announce(recognizer, model)
-    about = export(recognizer, out, to, names, truncate=truncate)
+    with sole_maker(out):
+        about = export(recognizer, out, to, names, truncate=truncate)
     if as_json:
         print(json.dumps({"folder": str(out), **about}))
         return

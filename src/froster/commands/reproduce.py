@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from rich.table import Table as Grid
 
 from froster import __version__
+from froster.attempt import attempt
 from froster.clip.model import ARCHITECTURES, CLIP, blank
 from froster.commands.common import announce, load_model, spare_cores
 from froster.errors import CheckpointError, FrosterError, UsageError, one_of
+from froster.files import exclusive
 from froster.methods import Frozen
 from froster.model_folder import ModelConfig
 from froster.paper.cost import GPUS, UTILISATION, hours
@@ -49,6 +52,12 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(total)
 
 
+def shard_lock(out: Path, part: tuple[int, int]) -> AbstractContextManager[None]:
+    """Shards write into one folder at once; the same shard only once."""
+    taken = f"another froster reproduce does shard {part[0]}/{part[1]} of {out}: wait until it ends, or choose another --out"
+    return exclusive(out / f".{part[0]}-{part[1]}.lock", taken)
+
+
 def run_world(
     tables: Sequence[str], *, out: Path, seeds: int, shots: int, videos: int, shard: str, dry_run: bool, report: bool,
     as_json: bool,
@@ -63,16 +72,16 @@ def run_world(
         return
     base = load("nano", device="cpu")
     if not report:
-        with progress() as bars:
+        with shard_lock(out, part), progress() as bars:
             run_all(cells, seeds, shots, videos, base, out, bars, part)
             if "fig4" in names and not (out / "fig4_base.png").exists() and part[0] == 0:
-                figure_4(open_world(base, shots, videos, bars), out, bars)
+                attempt("fig4", lambda: figure_4(open_world(base, shots, videos, bars), out, bars))
     records = Records(out, seeds)
     command = shlex.join(["froster", "reproduce", *tables, "--world", "--seeds", str(seeds), "--shots", str(shots),
                           "--videos", str(videos)])  # fmt: skip
     if "fig1" in names:
-        figure_1(records, out / "fig1.png")
-    gains = figure_5(records, base, out) if "fig5" in names else {}
+        attempt("fig1", lambda: figure_1(records, out / "fig1.png"))
+    gains = (attempt("fig5", lambda: figure_5(records, base, out)) or {}) if "fig5" in names else {}
     head = f"# The programme in miniature\n\n    {command}\n\n{versions()} {records.effort()}"
     finish(out, write_report(names, records, gains, head), as_json)
 
@@ -102,7 +111,7 @@ def run_real(
     failed = []
     if not report:
         announce(base, model)
-        with progress() as bars:
+        with shard_lock(out, (index, total)), progress() as bars:
             threads = spare_cores() if workers is None else workers
             failed = run_jobs(possible[index::total], base, data, out, bars, threads)
     head = f"# The programme\n\n{versions()}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from froster import defaults
+from froster.checkpoint import Checkpoints
 from froster.commands.common import announce, load_model, parse_options, parse_where, spare_cores
 from froster.commands.train_data import dataset, novel_by_column, warnings, watch_sets
 from froster.commands.train_end import Finished, finish
@@ -17,7 +19,7 @@ from froster.commands.train_plan import Plan, make_plan
 from froster.distributed import process_group
 from froster.errors import UsageError
 from froster.experiment import fine_tune, weights_digest
-from froster.files import absolute, claim_folder
+from froster.files import absolute, claim_folder, sole_writer
 from froster.gains import Watcher
 from froster.loggers import open_logger
 from froster.methods import method_from_dict
@@ -109,7 +111,7 @@ def run(
     if patience and not parts.watch:
         raise UsageError("--patience needs videos to watch the training by, and there are too few: --watch 0.2, or more videos")
     sentences = read_descriptions(descriptions) if descriptions else {}
-    with process_group(device) as (rank, own_device):
+    with process_group(device) as (rank, own_device), ExitStack() as held:
         base = load_model(model, str(own_device) if own_device else device, precision)
         plan = make_plan(
             base, network, preset, distill, parts.base,
@@ -132,7 +134,7 @@ def run(
         for names in filter(None, (parts.base, parts.novel)):  # a label that is too long is found before the training
             base.bank(describe(names, sentences), truncate)
         if rank == 0:
-            prepare_folder(out, resume)
+            prepare_folder(out, resume, held)
             announce(base, model)
             describe_split(parts, plan, seed, choice.why)
         if dist.is_initialized():
@@ -176,13 +178,16 @@ def whereabouts(name: str | Path) -> str:
     return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
-def prepare_folder(out: Path, resume: bool) -> None:
-    holds_run = (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir())
-    if holds_run and not resume:
+def prepare_folder(out: Path, resume: bool, held: ExitStack) -> None:
+    """Take `out` over and lock it until `held` ends. Raises UsageError where it holds a run, or what one has made, and
+    `resume` is not given, and while another process writes it."""
+    begun = bool(Checkpoints(out / "checkpoints").epochs())
+    if (begun or (out / "model").exists() or (out / "report.json").exists()) and not resume:
         raise UsageError(f"{out} holds a run: pass --resume to go on with it, or choose another --out")
-    if resume and not holds_run:
+    claim_folder(out, "checkpoints" if begun else "metrics.jsonl", "choose another --out")
+    held.enter_context(sole_writer(out))
+    if resume and not begun:
         console.print(f"{out} holds no checkpoint yet: starting from the beginning")
-    claim_folder(out, "checkpoints" if holds_run else "metrics.jsonl", "choose another --out")
 
 
 def describe_split(parts: Split, plan: Plan, seed: int, chosen_defaults: Sequence[str]) -> None:

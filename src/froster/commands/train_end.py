@@ -11,6 +11,7 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
+from froster.attempt import attempt, told
 from froster.blend import Line
 from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, Calibration, fit
 from froster.checkpoint import State
@@ -18,7 +19,7 @@ from froster.commands.blend_curve import curve, held_out
 from froster.commands.train_data import eval_sets
 from froster.commands.train_plan import Plan
 from froster.commands.train_report import write_report
-from froster.evaluation import Space
+from froster.evaluation import Predictions, Space
 from froster.experiment import EvalSet, Row, halfway, measure, measure_many, with_weights
 from froster.files import write_text
 from froster.progress import console, output
@@ -53,13 +54,51 @@ class Finished:
 
 
 def finish(run: Finished, bars: Progress, as_json: bool) -> None:
-    out, parts, trained, truncate = run.out, run.parts, run.trained, run.source.truncate
+    """The weights are saved before all else. What of the rest cannot be done is said and left out, and the reports are
+    written again with what there is."""
+    out, trained, truncate = run.out, run.trained, run.source.truncate
+    left_out: list[str] = []
+
+    def say(line: str) -> None:
+        left_out.append(line)
+        told(line)
+
     states = final_weights(run.base, run.student, trained)
-    sets = eval_sets(run.base, run.plan.preset, parts, run.sentences)
-    rows = measure_all(run.base, run.student, states, sets, bars, run.workers, truncate)
     best = with_weights(run.student, next(iter(states.values())))
-    best.calibration = calibrate(run, best, rows, bars)
-    report = {
+    rows = table_of(run.student, states, [{} for _ in range(1 + len(states))])
+    report = {**facts(run, rows), "blend": None, "left_out": left_out}
+    best.save(out / "model", report)
+    with_weights(run.student, trained.last).save(out / "last", report)
+    write_json(out / "report.json", report)
+
+    sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
+    measured_rows = lambda: measure_all(run.base, run.student, states, sets, bars, run.workers, truncate)  # noqa: E731
+    rows = attempt("the accuracy on the test videos", measured_rows, say) or rows
+    calibration = attempt("calibration", lambda: calibrate(run, best, bars), say)
+    if calibration is not None:
+        best.calibration = calibration
+        calibration.save(out / "model")
+    for name, predictions in rows[1].predictions.items():
+        predictions.save(out / f"predictions_{name}.csv")
+    report |= facts(run, rows)
+    report["reliability"] = attempt("how far a score can be trusted", lambda: reliability_of(best, rows), say)
+    report["blend"] = attempt("the curve between CLIP and the model", lambda: blend_curve(run, bars), say)
+    for folder in (out / "model", out / "last", out):
+        write_json(folder / "report.json", report)
+    known = len(left_out)
+    write_report(out, best, run.parts, rows, report, say)
+    if len(left_out) > known:
+        write_json(out / "report.json", report)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show(out, rows, trained)
+
+
+def facts(run: Finished, rows: list[Row]) -> dict[str, Any]:
+    """What the report says of the run, and of the test as far as it has been done."""
+    parts, trained, tested = run.parts, run.trained, rows[1].predictions
+    return {
         "rows": [row.to_dict() for row in rows],
         "base_classes": parts.base,
         "novel_classes": parts.novel,
@@ -68,9 +107,9 @@ def finish(run: Finished, bars: Progress, as_json: bool) -> None:
         "epochs": trained.epochs,
         "history": trained.history,
         "unreadable_in_training": trained.unreadable,
-        "test": {name: p.summary() for name, p in rows[1].predictions.items()},
-        "unreadable_in_test": [message for p in rows[1].predictions.values() for _, message in p.errors],
-        "reliability": reliability_of(best, rows),
+        "test": {name: p.summary() for name, p in tested.items()},
+        "unreadable_in_test": [message for p in tested.values() for _, message in p.errors],
+        "reliability": None,
         "notes": parts.notes,
         **run.said,
         "recipe": dataclasses.asdict(run.recipe),
@@ -78,18 +117,11 @@ def finish(run: Finished, bars: Progress, as_json: bool) -> None:
         "augment": dataclasses.asdict(run.plan.preset.augment),
         "trained_weights": run.plan.trained,
         "source": dataclasses.asdict(run.source),
-        "blend": blend_curve(run, bars),
     }
-    best.save(out / "model", report)
-    with_weights(run.student, trained.last).save(out / "last", report)
-    for name, predictions in rows[1].predictions.items():
-        predictions.save(out / f"predictions_{name}.csv")
-    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
-    write_report(out, best, parts, rows, report)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show(out, rows, trained)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, State]:
@@ -116,9 +148,7 @@ def measure_all(
     """Frozen CLIP, each of the final weights, and the first of them together with frozen CLIP."""
     name = student.config.method.name
     models = [base, *(with_weights(student, state) for state in states.values())]
-    found = measure_many(models, sets, bars, "before and after", workers, truncate)
-    rows = [Row("frozen", "start", found[0])]
-    rows += [Row(name, weights, p) for weights, p in zip(states, found[1:], strict=True)]
+    rows = table_of(student, states, measure_many(models, sets, bars, "before and after", workers, truncate))
     spaces: tuple[Space, ...] = ("logit", "prob")
     frozen, tuned = rows[0].predictions, rows[1].predictions
     return rows + [
@@ -127,17 +157,26 @@ def measure_all(
     ]
 
 
-def calibrate(run: Finished, model: Recognizer, rows: list[Row], bars: Progress) -> Calibration:
-    """Fitted to the watched videos, where these are enough: never to the test."""
+def table_of(student: Recognizer, states: dict[str, State], found: list[dict[str, Predictions]]) -> list[Row]:
+    """A row for frozen CLIP and one for each of the weights, with what was found for them in this order."""
+    rows = [Row("frozen", "start", found[0])]
+    return rows + [Row(student.config.method.name, weights, p) for weights, p in zip(states, found[1:], strict=True)]
+
+
+def calibrate(run: Finished, model: Recognizer, bars: Progress) -> Calibration | None:
+    """Fitted to the watched videos, never to the test; None where the run has too few.
+
+    Raises DataError where too few of them can be read.
+    """
     watched = run.parts.watch
     if len(watched) < FEWEST_VIDEOS or len({item.label for item in watched}) < FEWEST_CLASSES:
-        return Calibration()
+        return None
     parts = dataclasses.replace(run.parts, base_test=watched, novel_test=[])
     sets = eval_sets(model, run.plan.preset, parts, run.sentences)
     found = measure(model, sets, bars, "watched", run.workers, run.source.truncate)["base"]
     assert found.views is not None
     calibration = fit(found.views, found.labels, model.logit_scale, model.config.fusion)
-    fitted = {"to": "the watched videos", "videos": len(watched), "classes": len(parts.base)}
+    fitted = {"to": "the watched videos", "videos": len(watched) - len(found.errors), "classes": len(parts.base)}
     return dataclasses.replace(calibration, fitted=fitted)
 
 

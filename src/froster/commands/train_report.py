@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from froster.attempt import attempt
 from froster.commands.blend_curve import draw
 from froster.commands.train_mistakes import common_mistakes, worst_mistakes
 from froster.evaluation import Predictions, harmonic_mean_error, paired_gain, standard_error
@@ -17,24 +20,31 @@ from froster.insight.watched import watched_figure
 from froster.recognizer import Recognizer
 from froster.splits import Split
 
-Section = tuple[str, list[str]]
 WHAT = {"base": "the classes it was trained on", "novel": "classes it never saw in training"}
 
 
-def write_report(out: Path, tuned: Recognizer, parts: Split, rows: list[Row], report: dict[str, Any]) -> None:
+def write_report(
+    out: Path, tuned: Recognizer, parts: Split, rows: list[Row], report: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """A section that cannot be made is left out, and `say` is told why."""
     found = rows[1].predictions
-    sections: list[Section] = [
-        ("", in_short(rows, report)),
-        ("Accuracy before and after", accuracy(out, rows)),
-        ("What was kept of CLIP", kept(out, rows, report)),
-        ("How far a score can be trusted", trust(out, tuned, report)),
-        *(confusion(out, name, found[name]) for name in found),
-        ("The worst mistakes", worst_mistakes(tuned, found)),
-        ("Between CLIP and the tuned model", blend(out, report)),
-        ("Data and settings", data(out, rows, parts, report)),
-        ("Use the model", use(out, parts)),
+    makers: list[tuple[str, Callable[[], list[str]]]] = [
+        ("", partial(in_short, rows, report)),
+        ("Accuracy before and after", partial(accuracy, out, rows)),
+        ("What was kept of CLIP", partial(kept, out, rows, report)),
+        ("How far a score can be trusted", partial(trust, out, tuned, report)),
+        *((f"What is taken for what: {WHAT[name]}", partial(confusion, out, name, found[name])) for name in found),
+        ("The worst mistakes", partial(worst_mistakes, tuned, found)),
+        ("Between CLIP and the tuned model", partial(blend, out, report)),
+        ("Data and settings", partial(data, out, rows, parts, report)),
+        ("Use the model", partial(use, out, parts)),
     ]
-    page.write_page(out / "report.html", f"Training report: {out.resolve().name}", [s for s in sections if s[1]])
+    sections = [(title, attempt(f"report.html, {title or 'in short'}", make, say)) for title, make in makers]
+    left_out = [page.paragraph(f"Left out: {line}", "warning") for line in report["left_out"]]
+    if left_out:
+        sections.insert(1, ("What could not be done", left_out))
+    shown = [(title, content) for title, content in sections if content]
+    page.write_page(out / "report.html", f"Training report: {out.resolve().name}", shown)
 
 
 def in_short(rows: list[Row], report: dict[str, Any]) -> list[str]:
@@ -154,7 +164,7 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[str]:
     return [page.paragraph(how), page.paragraph(none), page.embedded(figure.read_bytes(), caption)]
 
 
-def confusion(out: Path, name: str, found: Predictions) -> Section:
+def confusion(out: Path, name: str, found: Predictions) -> list[str]:
     counts = confusion_matrix(found)
     picture = confusion_picture(counts, found.classes, out / "figures" / f"confusion_{name}.png")
     caption = "Rows are the right classes, columns the answers; darker is more, and the diagonal is right."
@@ -162,7 +172,7 @@ def confusion(out: Path, name: str, found: Predictions) -> Section:
     pairs = common_mistakes(counts, found.classes)
     if pairs:
         parts.insert(0, page.table(["the right class", "was taken for", "videos"], pairs))
-    return f"What is taken for what: {WHAT[name]}", parts
+    return parts
 
 
 def blend(out: Path, report: dict[str, Any]) -> list[str]:

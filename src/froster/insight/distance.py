@@ -8,6 +8,7 @@ other set, h(A, B) = max over a of min over b of 1 - cos(a, b), that is 1 - the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's, ties at their mean rank; not a number where all values of one side are equal."""
     ranks = [_ranks(torch.tensor(values, dtype=torch.float64)) for values in (x, y)]
     a, b = (r - r.mean() for r in ranks)
-    return float((a @ b) / (a.norm() * b.norm()))
+    norms = float(a.norm() * b.norm())
+    return float(a @ b) / norms if norms else math.nan
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -155,7 +157,8 @@ def gain_scatter(gains: Sequence[ClassGain], path: Path, title: str = "", named:
         axes.annotate(point.name[:32], (point.similarity, point.gain), (4, 2), textcoords="offset points", fontsize=6)
     rho = rank_correlation(x, y) if len(gains) > 1 else float("nan")
     mean = sum(y) / len(y)
-    axes.set_title(f"{title + ': ' if title else ''}mean gain {mean:+.1f}, rank correlation {rho:+.2f}", fontsize=9, loc="left")
+    ranked = "–" if math.isnan(rho) else f"{rho:+.2f}"
+    axes.set_title(f"{title + ': ' if title else ''}mean gain {mean:+.1f}, rank correlation {ranked}", fontsize=9, loc="left")
     axes.set_xlabel("similarity of the class's name to the nearest training class", fontsize=8)
     axes.set_ylabel("gain in accuracy, points", fontsize=8)
     axes.tick_params(labelsize=7)

@@ -137,12 +137,14 @@ def judge(claim: Claim, better: Sequence[Mapping[str, float]], worse: Sequence[M
     return Verdict(claim, differences, verdict(differences))
 
 
-def verdict(differences: Sequence[float]) -> str:
-    n = len(differences)
+def verdict(differences: Sequence[float | None]) -> str:
+    """Seeds that have no number (None, or not a number) do not count."""
+    known = [value for value in differences if value is not None and math.isfinite(value)]
+    n = len(known)
     if n < 2:
         return "too few seeds"
-    sd = statistics.stdev(differences)
-    mean = statistics.fmean(differences)
+    sd = statistics.stdev(known)
+    mean = statistics.fmean(known)
     point = T_POINTS[max(df for df in T_POINTS if df <= n - 1)]
     if sd == 0:
         return "within noise" if mean == 0 else "holds" if mean > 0 else "does not hold"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,8 +66,9 @@ def figure_5(records: Records, base: Recognizer, folder: Path) -> dict[str, Any]
 
 
 def correlations(seeds: Sequence[Sequence[ClassGain]]) -> dict[str, Any]:
+    """None for a seed whose classes all gain the same: nothing can be ranked."""
     each = [rank_correlation([p.similarity for p in seed], [p.gain for p in seed]) for seed in seeds]
-    return {"rank_correlation": each, "verdict": verdict(each)}
+    return {"rank_correlation": [None if math.isnan(rho) else rho for rho in each], "verdict": verdict(each)}
 
 
 def mean_gains(seeds: Sequence[Sequence[ClassGain]]) -> list[ClassGain]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from froster.attempt import attempt
 from froster.clip.model import normalise
 from froster.insight.attention import Row, attention_strip, cls_attention
 from froster.insight.distance import ClassGain, class_gains, gain_scatter, nearest, text_features
@@ -23,14 +24,12 @@ COLUMNS = ("UCF*", "HMDB*", "K600")
 
 def draw(names: Sequence[str], data: Data, base: Recognizer, seeds: int, out: Path) -> list[Path]:
     """The pictures of those figures among `names` for which there are runs."""
-    found: list[Path] = []
-    if "fig1" in names:
-        found += figure_1(data, seeds, out)
-    if "fig4" in names:
-        found += figure_4(data, base, out)
-    if "fig5" in names:
-        found += figure_5(base, out)
-    return found
+    figures: dict[str, Callable[[], list[Path]]] = {
+        "fig1": lambda: figure_1(data, seeds, out),
+        "fig4": lambda: figure_4(data, base, out),
+        "fig5": lambda: figure_5(base, out),
+    }
+    return [path for name, figure in figures.items() if name in names for path in attempt(name, figure) or []]
 
 
 def first_run(cell: Cell | None) -> Job:

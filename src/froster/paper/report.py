@@ -183,7 +183,7 @@ def claims_markdown(records: Records, gain_by_distance: Mapping[str, Any]) -> st
 
 def correlation_line(network: str, found: Mapping[str, Any], which: str) -> str:
     """Figure 5 of one network, over all test classes or over those that were not trained on."""
-    each = found[which]["rank_correlation"]
+    each = [rho for rho in found[which]["rank_correlation"] if rho is not None]
     words = f"{network}: of {which} classes, those near the training labels gain more (Figure 5)"
     measured = f"{statistics.fmean(each):+.2f} ± {statistics.stdev(each):.2f}" if len(each) > 1 else "–"
     cells = [words, "–", "–", "rank correlation of gain and similarity", measured, str(len(each)), found[which]["verdict"]]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from froster.errors import DataError, UsageError
 from froster.files import atomic_file, atomic_folder, write_text
 from froster.journal import line, read_lines
+from froster.tensors import save_tensors
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 ABOUT = "index.json"
@@ -82,8 +84,8 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: not an index of froster index ({ABOUT}: {error!r})") from None
         self.places: dict[str, Place] = {}
-        for path in sorted(folder.glob("[0-9]*.jsonl")):
-            self._read(path)
+        for name in self._parts():
+            self._read(folder / f"{name}.jsonl")
 
     @classmethod
     def create(cls, folder: Path, about: dict[str, Any]) -> Store:
@@ -101,14 +103,14 @@ class Store:
         """Entries with their segments' embeddings (n, E) and their own (E,), as a part of their own."""
         if not videos:
             return
-        name = f"{max((int(path.stem) for path in self.folder.glob('[0-9]*.jsonl')), default=0) + 1:04d}"
+        name = f"{max(map(int, self._parts()), default=0) + 1:04d}"
         dtype = DTYPES[self.dtype]
         tensors = {
             "segments": torch.cat([segments for _, segments, _ in videos]).to(dtype),
             "videos": torch.stack([video for _, _, video in videos]).to(dtype),
         }
         with atomic_file(self.folder / f"{name}.safetensors") as part:
-            part.write_bytes(save(tensors))  # save_file would keep it from everybody else
+            save_tensors(tensors, part)
         write_text(self.folder / f"{name}.jsonl", "".join(line(dataclasses.asdict(entry)) for entry, _, _ in videos))
         self._place(name, [entry for entry, _, _ in videos])
 
@@ -124,7 +126,7 @@ class Store:
         parts: dict[str, list[Place]] = {}
         for place in self.places.values():
             parts.setdefault(place.part, []).append(place)
-        return dict(sorted(parts.items()))
+        return dict(sorted(parts.items(), key=lambda part: int(part[0])))
 
     def without(self, keys: Iterable[str]) -> Store:
         """Written anew without these videos, and without what later entries have replaced."""
@@ -143,6 +145,10 @@ class Store:
             if failures.exists():
                 write_text(part / failures.name, failures.read_text(encoding="utf-8"))
         return Store(self.folder)
+
+    def _parts(self) -> list[str]:
+        """Their names in the order in which they were written: 9999 comes before 10000."""
+        return sorted((path.stem for path in self.folder.glob("*.jsonl") if re.fullmatch(r"[0-9]+", path.stem)), key=int)
 
     def _read(self, path: Path) -> None:
         lines, _ = read_lines(path)

@@ -16,10 +16,11 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
+from froster.attempt import attempt
 from froster.distill import distill_preset
 from froster.evaluation import harmonic_mean_error, standard_error
 from froster.experiment import EvalSet, Row, default_recipe, fine_tune, halfway, measure, with_weights
-from froster.files import claim_folder, write_text
+from froster.files import claim_folder, sole_writer, write_text
 from froster.insight import page
 from froster.insight.plots import Bars, Clip, Verdict, accuracy_bars, classified_clips, training_curves
 from froster.methods import VCLIP
@@ -44,7 +45,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
     claim_folder(out, "demo.txt", "choose another --out, or remove it")
     write_text(out / "demo.txt", f"Written by: froster demo --seed {seed}\n")
     base = load("nano")
-    with progress() as bars:
+    with sole_writer(out), progress() as bars:
         videos = render(seed, bars)
         train_set = WorldClips(videos["train"], base.config.sampling, train=True, seed=seed)
         sets = [
@@ -58,11 +59,12 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
             students[arm] = with_weights(student, trained.average)
             rows += arm_rows(base, arm, student, trained, sets, bars)
             students[arm].save(out / arm, {"demo": True, "seed": seed, **rows[-3].to_dict()})
-        clips = classify_novel(students, videos["novel"], out / "videos", bars)
+        shown = lambda: classify_novel(students, videos["novel"], out / "videos", bars)  # noqa: E731
+        clips = attempt("videos of novel classes", shown) or []
     seconds = round(time.monotonic() - began, 1)
     result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
     write_text(out / "report.json", json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n")
-    write_report(out, rows, clips, result)
+    attempt("report.html", lambda: write_report(out, rows, clips, result))
     if as_json:
         print(json.dumps(result))
     else:

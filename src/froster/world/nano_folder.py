@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from froster.clip.model import CLIP
 from froster.clip.tokenizer import Tokenizer
 from froster.files import atomic_folder
+from froster.tensors import save_tensors
 
 NANO = Path(__file__).parent / "nano"
 
@@ -26,7 +25,7 @@ def save_nano(clip: CLIP, tokenizer: Tokenizer, folder: Path, report: dict[str, 
         "views": 1,
     }
     with atomic_folder(folder) as part:
-        save_file({name: tensor.half() for name, tensor in clip.state_dict().items()}, part / "model.safetensors")
+        save_tensors({name: tensor.half() for name, tensor in clip.state_dict().items()}, part / "model.safetensors")
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         tokenizer.save(part / "tokenizer.json")
         (part / "report.json").write_text(json.dumps(report, indent=2) + "\n")

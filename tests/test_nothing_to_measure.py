@@ -1,0 +1,115 @@
+"""Statistics of nothing, of one, and of what is no number: said in words, and never at the cost of a result."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from froster.attempt import attempt
+from froster.calibration import Calibration, leave_out
+from froster.commands.calibrate import run as calibrate
+from froster.errors import DataError, WriteError
+from froster.insight.distance import ClassGain, gain_scatter, rank_correlation
+from froster.interrupt import Interrupted
+from froster.paper.claims import verdict
+from froster.paper.figures import correlations
+from froster.paper.report import correlation_line
+from froster.reliability import auroc, calibration_error, coverage, measured
+from froster.world.files import write_video
+from froster.world.sets import render_set
+
+NAN = float("nan")
+
+
+def test_measures_of_no_video() -> None:
+    none = torch.zeros(0)
+    for measure in (
+        lambda: measured(Calibration(), torch.full((3, 1, 4), NAN), torch.tensor([0, 1, 2]), 60.0),
+        lambda: measured(Calibration(), torch.zeros(0, 1, 4), none.long(), 60.0),
+        lambda: leave_out(torch.zeros(0, 4), none.long(), 2),
+        lambda: auroc(none, torch.ones(2)),
+        lambda: auroc(torch.ones(2), none),
+        lambda: calibration_error(none, none.bool()),
+    ):
+        with pytest.raises(DataError):
+            measure()
+    assert coverage(none, none.bool()) == []
+
+
+def test_one_readable_video_can_be_measured() -> None:
+    views = torch.full((3, 1, 4), NAN)
+    views[1] = torch.tensor([0.0, 9.0, 0.0, 0.0])
+    assert measured(Calibration(), views, torch.tensor([0, 1, 2]), 1.0)["videos"] == 1
+
+
+def test_classes_that_all_gain_the_same_rank_nothing(tmp_path: Path) -> None:
+    equal = [ClassGain("a", 0.1, 50.0, 50.0), ClassGain("b", 0.2, 60.0, 60.0), ClassGain("c", 0.3, 1.0, 1.0)]
+    rising = [ClassGain("a", 0.1, 50.0, 50.0), ClassGain("b", 0.2, 60.0, 70.0), ClassGain("c", 0.3, 1.0, 60.0)]
+    assert math.isnan(rank_correlation([0.1, 0.2], [0.0, 0.0])) and math.isnan(rank_correlation([], []))
+    assert correlations([equal, equal]) == {"rank_correlation": [None, None], "verdict": "too few seeds"}
+    found = correlations([equal, rising, rising])
+    assert found == {"rank_correlation": [None, pytest.approx(1), pytest.approx(1)], "verdict": "holds"}
+    assert json.loads(json.dumps(found, allow_nan=False))["rank_correlation"][0] is None
+    line = correlation_line("VCLIP", {"all": found}, "all")
+    assert "| +1.00 ± 0.00 | 2 | holds |" in line
+    assert "| – | 0 | too few seeds |" in correlation_line("VCLIP", {"all": correlations([equal, equal])}, "all")
+    gain_scatter(equal, tmp_path / "equal.png")
+
+
+def test_verdicts_leave_out_what_is_no_number() -> None:
+    assert verdict([NAN, NAN]) == verdict([]) == verdict([None, 1.0]) == "too few seeds"
+    assert verdict([1.0, NAN, 1.2, 0.9, None, 1.1, 1.0]) == "holds"
+    assert verdict([math.inf, 2.0, -1.5, 0.5, -0.8, 1.0]) == "within noise"
+
+
+def test_what_an_attempt_lets_through() -> None:
+    said: list[str] = []
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    assert attempt("the sum", lambda: 3, said.append) == 3
+    for error in (DataError("two\nlines"), ZeroDivisionError("by zero"), MemoryError(), torch.OutOfMemoryError("CUDA\nfull")):
+        assert attempt("the picture", lambda error=error: fail(error), said.append) is None
+    assert said == [
+        "the picture: two", "the picture: ZeroDivisionError: by zero", "the picture: MemoryError",
+        "the picture: OutOfMemoryError: CUDA",
+    ]  # fmt: skip
+    for error in (WriteError("cannot write x: No space left on device"), Interrupted("stopped"), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            attempt("the picture", lambda error=error: fail(error), said.append)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four readable videos of four classes, and as many that are not."""
+    folder, rows = tmp_path_factory.mktemp("data"), ["path,label"]
+    videos = render_set("base", 6, split="val")
+    for i in range(24):
+        label = videos.classes[int(videos.labels[i])]
+        write_video(folder / f"{i}.mp4", videos.frames[i])
+        (folder / f"broken{i}.mp4").write_bytes(b"not a video")
+        rows += [f"{i}.mp4,{label}", f"broken{i}.mp4,{label}"]
+    (folder / "videos.csv").write_text("\n".join(rows) + "\n")
+    return folder / "videos.csv"
+
+
+def test_a_calibration_that_cannot_be_measured_is_written(manifest: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """The half that measures is the unreadable one."""
+    readable = lambda items: torch.tensor(["broken" not in item.path.name for item in items])  # noqa: E731
+    monkeypatch.setattr("froster.commands.calibrate.choosing_half", readable)
+    out = tmp_path / "calibrated"
+    calibrate(
+        model="nano", data=manifest, split=None, out=out, views=None, workers=0, where=None, root=None, labels_json=None,
+        descriptions=None, truncate=False, device="cpu", precision="float32", as_json=False,
+    )  # fmt: skip
+    fitted = json.loads((out / "calibration.json").read_text())["fitted"]
+    assert (fitted["videos"], fitted["measured"]) == (24, None), "readable videos are counted"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out: how good the calibration is: none of the 24 videos to measure it by can be read" in said
+    assert "fitted to 24 videos of 4 classes" in said
+    assert not (out / "calibration.png").exists()

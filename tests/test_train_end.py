@@ -1,0 +1,384 @@
+"""The end of a training: whatever goes wrong there, the weights are saved, and --resume brings what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from froster.cli import main
+from froster.commands import train_end, train_report
+from froster.files import exclusive
+from froster.world.files import write_video
+from froster.world.sets import render_set
+
+FAULTY = Path(__file__).with_name("faulty.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+WATCHED = 20
+
+
+def froster(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    capfd.readouterr()
+    before, sys.argv = sys.argv, ["froster", *map(str, arguments)]
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = before
+    found = capfd.readouterr()
+    assert "Traceback" not in found.err + found.out
+    return code, found.out, " ".join(found.err.split())
+
+
+def faulty(place: str, fault: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FAULTY), place, fault, "--", *map(str, arguments)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of four classes: two training videos, five to watch by and one for the test of each."""
+    folder, rows = tmp_path_factory.mktemp("data"), ["path,label,split"]
+    for split, each in (("train", 2), ("val", 5), ("test", 1)):
+        videos = render_set("base", each, split=split)  # type: ignore[arg-type]
+        for i in range(4 * each):
+            path = write_video(folder / f"{split}{i}.mp4", videos.frames[i])
+            rows.append(f"{path.name},{videos.classes[int(videos.labels[i])]},{split}")
+    (folder / "videos.csv").write_text("\n".join(rows) + "\n")
+    return folder / "videos.csv"
+
+
+def train(data: Path, out: Path, *more: object) -> tuple[object, ...]:
+    return (
+        "train", "--data", data, "--model", "nano", "--out", out, "--epochs", 2, "--batch-size", 4, "--workers", 0,
+        "--patience", 9, "--no-look", "--blend-points", 0, *more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing has happened to. Other tests copy it."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    command = [sys.executable, "-m", "froster", *map(str, train(data, out))]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, umask=0o027)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+@pytest.fixture
+def broken(data: Path) -> Iterator[Path]:
+    """One of the watched videos, unreadable as long as the test lasts."""
+    path = data.parent / "val3.mp4"
+    content = path.read_bytes()
+    path.write_bytes(b"not a video")
+    yield path
+    path.write_bytes(content)
+
+
+def same_weights(one: Path, two: Path) -> bool:
+    for name in ("model", "last"):
+        a, b = (load_file(run / name / "model.safetensors") for run in (one, two))
+        if a.keys() != b.keys() or not all(torch.equal(a[key], b[key]) for key in a):
+            return False
+    return True
+
+
+def test_an_unreadable_watched_video_costs_the_calibration_alone(
+    data: Path, broken: Path, whole: Path, tmp_path: Path, capfd
+) -> None:
+    out = tmp_path / "run"
+    code, text, err = froster(capfd, *train(data, out, "--json"))
+    assert code == 0, err
+    line = f"calibration: {WATCHED - 1} readable videos of 4 classes are too few to calibrate with: it takes 20 of 3"
+    assert json.loads(text)["left_out"] == [line]
+    assert f"left out: {line}" in err
+    assert same_weights(out, whole), "what is watched changes no weight"
+    assert not (out / "model" / "calibration.json").exists()
+    for folder in (out, out / "model", out / "last"):
+        assert json.loads((folder / "report.json").read_text()) == json.loads(text)
+    assert f"Left out: {line}" in (out / "report.html").read_text()
+
+    code, _, err = froster(capfd, *train(data, out, "--resume"))
+    assert code == 0 and f"left out: {line}" in err, "--resume meets the same and says the same"
+    broken.write_bytes((data.parent / "val2.mp4").read_bytes())
+    code, text, err = froster(capfd, *train(data, out, "--resume", "--json"))
+    assert code == 0 and json.loads(text)["left_out"] == []
+    fitted = json.loads((out / "model" / "calibration.json").read_text())["fitted"]
+    assert (fitted["videos"], fitted["classes"]) == (WATCHED, 4)
+
+
+def test_readable_videos_are_counted(data: Path, broken: Path, copy: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(train_end, "FEWEST_VIDEOS", WATCHED - 1)
+    monkeypatch.setattr(train_end.fit, "__defaults__", ("logits", WATCHED - 1))
+    code, _, err = froster(capfd, *train(data, copy, "--resume"))
+    assert code == 0, err
+    assert json.loads((copy / "model" / "calibration.json").read_text())["fitted"]["videos"] == WATCHED - 1
+
+
+STEPS = {
+    "measure_all": (train_end, "the accuracy on the test videos"),
+    "calibrate": (train_end, "calibration"),
+    "reliability_of": (train_end, "how far a score can be trusted"),
+    "blend_curve": (train_end, "the curve between CLIP and the model"),
+    "accuracy": (train_report, "report.html, Accuracy before and after"),
+    "worst_mistakes": (train_report, "report.html, The worst mistakes"),
+    "in_short": (train_report, "report.html, in short"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_fails_is_said_and_left_out(step: str, data: Path, whole: Path, copy: Path, monkeypatch, capfd) -> None:
+    module, words = STEPS[step]
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    for name in ("model", "last", "report.json", "report.html"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr(module, step, fail)
+    code, text, err = froster(capfd, *train(data, copy, "--resume", "--json"))
+    assert code == 0, err
+    report = json.loads(text)
+    assert f"{words}: ZeroDivisionError: float division by zero" in report["left_out"]
+    assert f"left out: {words}" in err
+    assert report == json.loads((copy / "report.json").read_text())
+    assert same_weights(copy, whole)
+    assert (copy / "report.html").is_file()
+    assert (copy / "model" / "calibration.json").exists() == (step != "calibrate")
+    rows = json.loads((whole / "report.json").read_text())["rows"]
+    assert [row["base"] for row in report["rows"]] == ([None] * 3 if step == "measure_all" else [row["base"] for row in rows])
+    assert froster(capfd, "blend", copy, "--ratio", 0.5)[0] == 0, "other commands can use such a run"
+
+
+@pytest.mark.parametrize(
+    ("place", "fault", "code"),
+    [
+        ("froster.commands.train:finish", "kill", -signal.SIGKILL),
+        ("froster.commands.train_end:eval_sets", "kill", -signal.SIGKILL),
+        ("froster.commands.train_end:calibrate", "interrupt", 130),
+        ("froster.commands.train_end:write_report", "kill", -signal.SIGKILL),
+    ],
+)
+def test_resume_mends_an_end_that_was_cut_off(
+    place: str, fault: str, code: int, data: Path, whole: Path, tmp_path: Path, capfd
+) -> None:
+    out = tmp_path / "run"
+    done = faulty(place, fault, *train(data, out))
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    saved = place.endswith(("eval_sets", "calibrate", "write_report"))
+    assert saved == (out / "model").is_dir() == (out / "report.json").is_file()
+    assert not saved or same_weights(out, whole), "the weights were saved before anything else"
+    assert froster(capfd, *train(data, out, "--resume"))[0] == 0
+    assert same_weights(out, whole)
+    without_place = [json.loads((run / "report.json").read_text()) for run in (out, whole)]
+    assert without_place[0] == without_place[1]
+    assert (out / "report.html").is_file() and (out / "model" / "calibration.json").is_file()
+
+
+def test_resume_mends_what_is_missing_or_cut(data: Path, whole: Path, copy: Path, capfd) -> None:
+    shutil.rmtree(copy / "model")
+    (copy / "report.json").write_text((copy / "report.json").read_text()[:200])
+    metrics = (copy / "metrics.jsonl").read_bytes()
+    lines = metrics.splitlines(keepends=True)
+    (copy / "metrics.jsonl").write_bytes(lines[0] + b"[1]\n\xff\xfe\n" + b"".join(lines[1:]) + b'{"epoch": 2, "st')
+    code, _, err = froster(capfd, *train(data, copy, "--resume"))
+    assert code == 0, err
+    assert "metrics.jsonl: 2 lines cannot be read and are left out" in err
+    assert same_weights(copy, whole)
+    assert (copy / "metrics.jsonl").read_bytes() == metrics
+    assert json.loads((copy / "report.json").read_text()) == json.loads((whole / "report.json").read_text())
+
+
+def test_a_model_whose_checkpoints_are_gone_is_not_trained_over(data: Path, whole: Path, copy: Path, capfd) -> None:
+    shutil.rmtree(copy / "checkpoints")
+    code, _, err = froster(capfd, *train(data, copy, "--seed", 5))
+    assert (code, "holds a run" in err) == (2, True)
+    assert same_weights(copy, whole)
+
+
+def test_all_files_have_the_mode_of_the_umask(whole: Path) -> None:
+    modes = {str(path.relative_to(whole)): stat.S_IMODE(path.stat().st_mode) for path in whole.rglob("*") if path.is_file()}
+    assert {name for name in modes if name.endswith("safetensors")} >= {
+        "model/model.safetensors", "last/model.safetensors", "checkpoints/epoch-0002/student.safetensors",
+        "checkpoints/epoch-0002/average.safetensors",
+    }  # fmt: skip
+    assert {name: oct(mode) for name, mode in modes.items() if mode != 0o640} == {}
+
+
+# One writer
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
+    resume: bool, data: Path, whole: Path, tmp_path: Path, capfd
+) -> None:
+    pytest.importorskip("fcntl")
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "froster", *map(str, train(data, out))]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as first:
+        wait_for((out / ".lock").exists, first)
+        again = train(data, out, *(["--resume"] if resume else []), "--seed", 0 if resume else 9)
+        code, _, err = froster(capfd, *again)
+        assert code == 2
+        assert err.startswith("froster: ") and err.count("froster: ") == 1, err
+        assert "another froster is writing" in err or "holds a run" in err
+        assert first.wait(120) == 0, first.communicate()
+    assert same_weights(out, whole)
+    assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert not (out / ".lock").exists()
+
+
+def test_a_killed_run_s_lock_holds_nobody_up(data: Path, whole: Path, tmp_path: Path, capfd) -> None:
+    """Not even while its loader's workers, which are forked from it, have not noticed yet."""
+    out = tmp_path / "run"
+    done = faulty("froster.checkpoint:Checkpoints.save", "kill", *train(data, out), "--workers", 2)
+    assert done.returncode == -signal.SIGKILL
+    assert (out / ".lock").exists()
+    code, _, err = froster(capfd, *train(data, out, "--resume"))
+    assert code == 0, err
+    assert same_weights(out, whole)
+
+
+def test_a_fork_does_not_hold_the_lock(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with exclusive(tmp_path / "lock", "taken"):
+        child = os.fork()
+        if child == 0:
+            time.sleep(20)
+            os._exit(0)
+    try:
+        with exclusive(tmp_path / "lock", "taken"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+HOLD = """
+import sys, pathlib, froster.files
+with froster.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path: Path, capfd) -> None:
+    pytest.importorskip("fcntl")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat spinning\nboat pacing\n")
+    nano = ("--model", "nano")
+    cases = [
+        (copy / ".lock", ("calibrate", copy, "--workers", 0)),
+        (copy / ".lock", ("calibrate", copy / "model", "--data", data, "--workers", 0)),
+        (copy / ".lock", train(data, copy, "--resume")),
+        (copy / "blend" / ".lock", ("blend", copy, "--ratio", 0.5)),
+        (tmp_path / ".copy.lock", ("calibrate", "nano", "--data", data, "--out", tmp_path / "copy", "--workers", 0)),
+        (tmp_path / ".net.lock", ("export", "--to", "onnx", "--out", tmp_path / "net", *nano)),
+        (tmp_path / "demo" / ".lock", ("demo", "--out", tmp_path / "demo")),
+        (tmp_path / ".d.json.lock", ("describe", labels, "--out", tmp_path / "d.json", "--endpoint", "http://127.0.0.1:9")),
+        (tmp_path / "world" / ".0-1.lock", ("reproduce", "table6", "--world", "--out", tmp_path / "world", "--seeds", 1)),
+    ]
+    if importlib.util.find_spec("onnxruntime") is None:
+        cases = [case for case in cases if case[1][0] != "export"]
+    for lock, arguments in cases:
+        command = [sys.executable, "-c", HOLD, str(lock)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None and other.stdout.readline() == "held\n"
+            code, _, err = froster(capfd, *arguments)
+            assert (code, err.count("froster: another froster")) == (2, 1), (arguments[0], err)
+            other.kill()
+
+
+# A full disk
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that a test may fill."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if shutil.which("mount") is None or subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(folder)], capture_output=True
+    ).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("froster.training:MetricsLog.write:2", "metrics.jsonl"),
+        ("froster.checkpoint:Checkpoints.save:1", "epoch-0001"),
+        ("froster.checkpoint:Checkpoints.save:2", "epoch-0002"),
+        ("froster.commands.train:finish", "model"),
+        ("froster.commands.train_end:eval_sets", "json"),
+        ("froster.commands.train_end:write_report", "png"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_the_run_goes_on(
+    place: str, file: str, disk: Path, data: Path, whole: Path, capfd
+) -> None:
+    out = disk / "run"
+    done = faulty(place, f"fill={disk}", *train(data, out))
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("froster: ")]
+    assert line.startswith(f"froster: cannot write {out}") and file in line, line
+    assert "No space left on device" in line or "optimizer.pt" in line, line
+    left = sorted(path.name for path in (out / "checkpoints").iterdir()) if (out / "checkpoints").is_dir() else []
+    assert left == ([] if place.endswith((":1", "write:2")) else ["epoch-0001" if place.endswith("save:2") else "epoch-0002"])
+    (disk / "filler").unlink()
+    assert froster(capfd, *train(data, out, "--resume"))[0] == 0
+    assert same_weights(out, whole)
+    assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capfd) -> None:
+    videos = sorted(data.parent.glob("*.mp4"))
+    classify = ("classify", *videos, "--model", "nano", "--labels", "cat spinning, boat pacing", "--workers", 0)
+    index = ("index", data.parent, "--model", "nano", "--workers", 0, "--out")
+    expected = froster(capfd, *classify, "--out", data.parent / "rows.jsonl")
+    assert expected[0] == 0
+    for place, arguments in (
+        ("froster.results:Lines.add:2", (*classify, "--batch-size", 4, "--out", disk / "rows.jsonl")),
+        ("froster.search.store:Store.add", (*index, disk / "index")),
+    ):
+        done = faulty(place, f"fill={disk}", *arguments)
+        assert done.returncode == 1, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("froster: ")]
+        assert line.startswith(f"froster: cannot write {disk}") and "No space left" in line, line
+        (disk / "filler").unlink()
+        code, _, err = froster(capfd, *arguments)
+        assert code == 0, err
+    assert (disk / "rows.jsonl").read_bytes() == (data.parent / "rows.jsonl").read_bytes()
+    found = froster(capfd, "search", disk / "index", "cat spinning", "--json")
+    assert found[0] == 0 and json.loads(found[1])["videos"] == len(videos)
