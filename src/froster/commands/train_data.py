@@ -10,7 +10,7 @@ from rich.progress import Progress
 from froster import advice
 from froster.commands.common import spare_cores
 from froster.errors import UsageError
-from froster.experiment import EvalSet
+from froster.experiment import EvalSet, asked_together
 from froster.gains import foreign_labels
 from froster.model_folder import ModelConfig
 from froster.recipe import Preset
@@ -53,8 +53,8 @@ def dataset(
 def eval_sets(
     model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
 ) -> list[EvalSet]:
-    """Base and novel test videos, each against its own classes."""
-    return [
+    """Base and novel test videos, each against its own classes, and against the classes of both where there are both."""
+    sets = [
         EvalSet(
             name, dataset(model, setting.sampling, items, classes, views=setting.views), classes,
             describe(classes, sentences), [str(item.path) for item in items],
@@ -62,6 +62,7 @@ def eval_sets(
         for name, items, classes in (("base", parts.base_test, parts.base), ("novel", parts.novel_test, parts.novel))
         if items and len(classes) > 1
     ]  # fmt: skip
+    return asked_together(sets)
 
 
 def watch_sets(
