@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from froster.evaluation import Predictions, paired_gain
+from froster.experiment import Row
+
+TOLD = {"base": "gained on base classes", "novel": "kept on novel classes"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class Change:
     def __str__(self) -> str:
         return f"{self.before:.1f} -> {self.after:.1f} ({self.points}, {self.words})"
 
+    @property
+    def among(self) -> str:
+        return f"{self.videos} videos, {self.classes} labels, chance {self.chance:.1f}"
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "gain": self.gain, "chance": self.chance, "words": self.words}
 
@@ -60,3 +67,26 @@ def change(before: Predictions, after: Predictions) -> Change:
 def changes(before: Mapping[str, Predictions], after: Mapping[str, Predictions]) -> dict[str, Change]:
     """Of the base and the novel classes, as far as they were measured."""
     return {name: change(before[name], after[name]) for name in ("base", "novel") if name in before and name in after}
+
+
+def changes_of(before: Row, after: Row) -> dict[str, Any]:
+    """For a report: of base and of novel classes, and, under "together", of both among the labels of both."""
+    found: dict[str, Any] = {name: c.to_dict() for name, c in changes(before.predictions, after.predictions).items()}
+    if before.together and after.together:
+        asked = changes(before.together.predictions, after.together.predictions)
+        found["together"] = {name: c.to_dict() for name, c in asked.items()}
+    return found
+
+
+def told(before: Row, after: Row) -> list[str]:
+    """The same in lines."""
+    lines = [f"{TOLD[name]}: {c} of {c.among}" for name, c in changes(before.predictions, after.predictions).items()]
+    if before.together and after.together:
+        asked = changes(before.together.predictions, after.together.predictions)
+        labels = asked["base"]
+        lines.append(
+            f"asked for all {labels.classes} labels together (chance {labels.chance:.1f}): "
+            + "; ".join(f"{name} {c}" for name, c in asked.items())
+            + f"; harmonic mean {before.together.hm:.1f} -> {after.together.hm:.1f}"
+        )
+    return lines

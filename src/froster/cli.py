@@ -317,6 +317,10 @@ def evaluate(
     model: ModelOption = None,
     labels_file: Annotated[Path | None, typer.Option(help="Classes to choose from; default: those of the data.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to score, one result each; default: test, or all.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="test, trained, watched or all; default: test where the model has seen some of the data, else all."),
+    ] = None,
     views: Annotated[int | None, typer.Option(help="Clips a video.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
     clamp: Annotated[str | None, typer.Option(help="Of dense sampling: released or even; default: as the model does.")] = None,
@@ -332,7 +336,7 @@ def evaluate(
     precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy of a model on labelled videos: top-1, top-5, per class.
+    """Accuracy of a model on labelled videos: top-1, top-5, per class. Videos that it was trained on are not scored unasked.
 
     Example: froster evaluate --data videos/ --model runs/first
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -44,16 +45,26 @@ class Predictions:
     also: dict[str, Predictions] = field(default_factory=dict, repr=False)
     """The same features among other label sets: of each set, the videos whose class is one of its labels."""
 
+    def rows(self, kept: Sequence[int]) -> Predictions:
+        """Some of the videos, among the same labels."""
+        place = {row: i for i, row in enumerate(kept)}
+        return Predictions(
+            self.classes, self.labels[list(kept)], self.logits[list(kept)],
+            [(place[i], message) for i, message in self.errors if i in place],
+            None if self.names is None else [self.names[i] for i in kept],
+            None if self.views is None else self.views[list(kept)],
+        )  # fmt: skip
+
+    def places(self, classes: Sequence[str]) -> list[int]:
+        """Of the videos of these classes."""
+        return [i for i, label in enumerate(self.labels.tolist()) if self.classes[label] in set(classes)]
+
     def asked(self, classes: Sequence[str], views: Tensor, fusion: Fusion) -> Predictions:
-        """Of these videos those whose class is one of `classes`, with the logits (N, V, len(classes)) of all videos."""
-        number = {name: i for i, name in enumerate(classes)}
-        own = [number.get(self.classes[label], -1) for label in self.labels.tolist()]
-        rows = [i for i, label in enumerate(own) if label >= 0]
-        place = {row: i for i, row in enumerate(rows)}
-        errors = [(place[i], message) for i, message in self.errors if i in place]
-        names = None if self.names is None else [self.names[i] for i in rows]
-        labels = torch.tensor([own[i] for i in rows], dtype=torch.long)
-        return Predictions(list(classes), labels, fuse(views[rows], fusion), errors, names, views[rows])
+        """The videos of `classes`, among these labels alone; with the logits (N, V, len(classes)) of all videos."""
+        kept = self.places(classes)
+        found, own = self.rows(kept), views[kept]
+        labels = torch.tensor([classes.index(self.classes[label]) for label in found.labels.tolist()], dtype=torch.long)
+        return dataclasses.replace(found, classes=list(classes), labels=labels, logits=fuse(own, fusion), views=own)
 
     @property
     def chance(self) -> float:
@@ -206,7 +217,8 @@ def evaluate(
 ) -> list[Predictions]:
     """Every video of `dataset`, scored by each of the networks; it is decoded and encoded once for all of them.
 
-    `also` names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos at a time; left out, as many as have 32 views together.
+    `also` names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos at a time; left out, as
+    many as have 32 views together.
     """
     count = len(dataset)  # type: ignore[arg-type]
     batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))

@@ -20,6 +20,7 @@ from froster.files import claim_folder, write_text
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.runs import Run, read_run
+from froster.seen import inherited
 from froster.splits import validation_videos
 from froster.text.descriptions import read_descriptions
 
@@ -63,7 +64,7 @@ def run(
     if held is not None:
         announce(base, model or own.source.model)
         report |= measured(own, base, line, held, points, rule, spare_cores() if workers is None else workers)  # type: ignore[arg-type]
-    line.move_to(report["ratio"]).save(out / "model", report)
+    line.move_to(report["ratio"]).save(out / "model", {**inherited(own.report), **report})
     if held is None:
         (out / "blend.png").unlink(missing_ok=True)
     else:

@@ -15,6 +15,7 @@ from froster.gains import foreign_labels
 from froster.model_folder import ModelConfig
 from froster.recipe import Preset
 from froster.recognizer import Recognizer
+from froster.seen import Seen, counted, fingerprints, written
 from froster.splits import Split, evenly
 from froster.text.descriptions import describe
 from froster.video.augment import Augment
@@ -91,3 +92,25 @@ def warnings(model: Recognizer, parts: Split, sentences: dict[str, str], truncat
         found += advice.near_duplicates(parts.train, test, spare_cores() + 1, lambda n: bars.update(bar, advance=n))
         bars.remove_task(bar)
     return found
+
+
+def trained_before(start: Seen | None, parts: Split) -> list[str]:
+    """Test videos that the model which is started from has learnt from already."""
+    if start is None:
+        return []
+    test = [*parts.base_test, *parts.novel_test]
+    trained, _ = counted(start.parts(test))
+    if not trained:
+        return []
+    return [f"{trained} of {len(test)} test videos trained the model that this run starts from, so the test is too easy"]
+
+
+def marks(parts: Split, start: Seen | None, bars: Progress) -> dict[str, str]:
+    """What a run's report says of the videos that its model has seen, those of its start among them."""
+    bar = bars.add_task("note the training videos", total=len(parts.train) + len(parts.watch), note="")
+    before = start or Seen(frozenset(), frozenset())
+    trained, watched = (
+        written([*fingerprints(items, lambda n: bars.update(bar, advance=n)), *known])
+        for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
+    )
+    return {"trained_on": trained, "watched_by": watched}
