@@ -53,7 +53,7 @@ class Change:
 
     @property
     def among(self) -> str:
-        return f"{self.videos} videos, {self.classes} labels, chance {self.chance:.1f}"
+        return f"{self.videos} videos among {self.classes} labels, chance {self.chance:.1f}"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "gain": self.gain, "chance": self.chance, "words": self.words}
@@ -80,7 +80,7 @@ def changes_of(before: Row, after: Row) -> dict[str, Any]:
 
 def told(before: Row, after: Row) -> list[str]:
     """The same in lines."""
-    lines = [f"{TOLD[name]}: {c} of {c.among}" for name, c in changes(before.predictions, after.predictions).items()]
+    lines = [f"{TOLD[name]}: {c} on {c.among}" for name, c in changes(before.predictions, after.predictions).items()]
     if before.together and after.together:
         asked = changes(before.together.predictions, after.together.predictions)
         labels = asked["base"]

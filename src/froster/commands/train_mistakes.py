@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from froster.advice import short
 from froster.errors import VideoError
 from froster.evaluation import Predictions
 from froster.insight import page
@@ -54,7 +55,7 @@ def worst_mistakes(model: Recognizer, found: Mapping[str, Predictions], most: in
             continue
         shown[right, said] += 1
         odds = f"said: {said} ({100 * probability:.0f} %), right: {right} ({100 * float(all_of_them[label]):.0f} %)"
-        figures.append(page.embedded(picture, f"{odds}, {path.name}", "jpeg"))
+        figures.append(page.embedded(picture, f"{odds}, {short(path)}", "jpeg"))
     if not figures:
         return []
     text = (
