@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from froster.errors import VideoError
+from froster.files import told_apart
 from froster.recognizer import Recognizer
 from froster.splits import Split
 from froster.video.dataset import Item
@@ -82,13 +82,9 @@ def near_duplicates(
             twins.setdefault(pair.second, pair.first)
     if not twins:
         return []
-    names = some([f"{short(both[video].path)} = {short(both[twin].path)}" for video, twin in sorted(twins.items())])
+    called = told_apart([item.path for item in both])
+    names = some([f"{called[video]} = {called[twin]}" for video, twin in sorted(twins.items())])
     return [f"{len(twins)} of {len(test)} test videos show the same as a training video, so the test is too easy: {names}"]
-
-
-def short(path: Path) -> str:
-    """A file's name with the folder it lies in: videos of different classes often bear the same name."""
-    return "/".join(path.parts[-2:])
 
 
 def likenesses(items: Sequence[Item], workers: int, on_videos: Callable[[int], None]) -> list[Likeness | None]:
