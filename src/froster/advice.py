@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from froster.errors import VideoError
+from froster.files import told_apart
 from froster.recognizer import Recognizer
 from froster.splits import Split
 from froster.video.dataset import Item
@@ -81,7 +82,8 @@ def near_duplicates(
             twins.setdefault(pair.second, pair.first)
     if not twins:
         return []
-    names = some([f"{both[test_video].path.name} = {both[twin].path.name}" for test_video, twin in sorted(twins.items())])
+    called = told_apart([item.path for item in both])
+    names = some([f"{called[video]} = {called[twin]}" for video, twin in sorted(twins.items())])
     return [f"{len(twins)} of {len(test)} test videos show the same as a training video, so the test is too easy: {names}"]
 
 

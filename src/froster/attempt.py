@@ -12,11 +12,11 @@ from froster.progress import console
 Result = TypeVar("Result")
 
 
-def told(line: str) -> None:
+def leave_out(line: str) -> None:
     console.print(f"left out: {line}", style="yellow")
 
 
-def attempt(what: str, step: Callable[[], Result], say: Callable[[str], None] = told) -> Result | None:
+def attempt(what: str, step: Callable[[], Result], say: Callable[[str], None] = leave_out) -> Result | None:
     """What `step` returns; None where it fails, and a line that begins with `what` says why.
 
     Ctrl-C and a file that cannot be written (a full disk) are raised: what comes next would meet them too.

@@ -203,7 +203,7 @@ def doctor(
     drop: Annotated[
         list[str] | None, typer.Option(help="Kinds of findings to leave out of it, or none; default: duplicate.")
     ] = None,
-    min_seconds: Annotated[float, typer.Option(help="Shorter videos are too short.", min=0)] = 8 * 16 / 30,
+    min_seconds: Annotated[float, typer.Option(help="Shorter videos are too short.", min=0, show_default="4.27")] = 8 * 16 / 30,
     min_frames: Annotated[int, typer.Option(help="Videos of fewer frames too.", min=1)] = 8,
     workers: Annotated[int | None, typer.Option(help="Processes that decode; default: one a core.", min=0)] = None,
     time_limit: TimeLimitOption = 300,
@@ -317,6 +317,10 @@ def evaluate(
     model: ModelOption = None,
     labels_file: Annotated[Path | None, typer.Option(help="Classes to choose from; default: those of the data.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits to score, one result each; default: test, or all.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="test, trained, watched or all; default: test where the model has seen some of the data, else all."),
+    ] = None,
     views: Annotated[int | None, typer.Option(help="Clips a video.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
     clamp: Annotated[str | None, typer.Option(help="Of dense sampling: released or even; default: as the model does.")] = None,
@@ -332,7 +336,7 @@ def evaluate(
     precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy of a model on labelled videos: top-1, top-5, per class.
+    """Accuracy of a model on labelled videos: top-1, top-5, per class. Videos that it was trained on are not scored unasked.
 
     Example: froster evaluate --data videos/ --model runs/first
     """

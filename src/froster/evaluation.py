@@ -1,11 +1,12 @@
-"""Accuracy over views and classes: top-1, top-5, per class, base / novel / harmonic mean, several splits."""
+"""Accuracy over views and classes: top-1, top-5, per class, base / novel / harmonic mean, several splits and label sets."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from froster.video.dataset import collate
 from froster.weights import Space, ensemble
 
 Fusion = Literal["logits", "probs"]
+TOP_5_CLASSES = 6
+"""Among fewer classes the right one is always in the best five."""
 
 
 @dataclass
@@ -39,6 +42,39 @@ class Predictions:
     names: list[str] | None = None
     views: Tensor | None = None
     """(N, V, K), the logits of each view, before they were fused."""
+    also: dict[str, Predictions] = field(default_factory=dict, repr=False)
+    """The same features among other label sets: of each set, the videos whose class is one of its labels."""
+
+    def rows(self, kept: Sequence[int]) -> Predictions:
+        """Some of the videos, among the same labels."""
+        place = {row: i for i, row in enumerate(kept)}
+        return Predictions(
+            self.classes, self.labels[list(kept)], self.logits[list(kept)],
+            [(place[i], message) for i, message in self.errors if i in place],
+            None if self.names is None else [self.names[i] for i in kept],
+            None if self.views is None else self.views[list(kept)],
+        )  # fmt: skip
+
+    def places(self, classes: Sequence[str]) -> list[int]:
+        """Of the videos of these classes."""
+        return [i for i, label in enumerate(self.labels.tolist()) if self.classes[label] in set(classes)]
+
+    def asked(self, classes: Sequence[str], views: Tensor, fusion: Fusion) -> Predictions:
+        """The videos of `classes`, among these labels alone; with the logits (N, V, len(classes)) of all videos."""
+        kept = self.places(classes)
+        found, own = self.rows(kept), views[kept]
+        labels = torch.tensor([classes.index(self.classes[label]) for label in found.labels.tolist()], dtype=torch.long)
+        return dataclasses.replace(found, classes=list(classes), labels=labels, logits=fuse(own, fusion), views=own)
+
+    @property
+    def chance(self) -> float:
+        """What guessing gets, per cent."""
+        return 100 / len(self.classes)
+
+    @property
+    def error(self) -> float:
+        """One standard error of sampling so many test videos, in points of the top-1 accuracy."""
+        return standard_error(self.top(1), len(self.labels))
 
     def ranks(self) -> Tensor:
         """Place of the right class, (N,): 0 is a hit; beyond any k for an unreadable video.
@@ -63,13 +99,15 @@ class Predictions:
         }
 
     def summary(self) -> dict[str, Any]:
+        """Accuracies in per cent; `top5` is None among so few classes that it would always be 100."""
         return {
             "top1": self.top(1),
-            "top5": self.top(5),
+            "top5": self.top(5) if len(self.classes) >= TOP_5_CLASSES else None,
             "videos": len(self.labels),
             "classes": len(self.classes),
+            "chance": self.chance,
             "unreadable": len(self.errors),
-            "standard_error": standard_error(self.top(1), len(self.labels)),
+            "standard_error": self.error,
             "per_class": self.per_class(),
         }
 
@@ -79,7 +117,8 @@ class Predictions:
         if self.views is None or tuned.views is None:
             raise ValueError("outputs are joined view by view, which were not kept")
         each = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
-        return Predictions(self.classes, self.labels, each.sum(dim=1), self.errors, self.names, each)
+        also = {name: found.joined(tuned.also[name], space) for name, found in self.also.items()}
+        return Predictions(self.classes, self.labels, each.sum(dim=1), self.errors, self.names, each, also)
 
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
@@ -119,10 +158,14 @@ def harmonic_mean_error(base: float, novel: float, base_error: float, novel_erro
 
 
 def paired_gain(before: Predictions, after: Predictions) -> tuple[float, float]:
-    """Points of accuracy gained on the same videos, and one standard error of that difference."""
+    """Points of accuracy gained on the same videos, and one standard error of that difference.
+
+    The error is McNemar's, of the videos that one model names right and the other wrong: sqrt(their number) / N. It is not
+    zero where all of a few videos changed in the same way, which may be chance too.
+    """
     change = (after.ranks() < 1).double() - (before.ranks() < 1).double()
-    spread = float(change.std(correction=0)) if len(change) > 1 else 0.0
-    return 100 * float(change.mean()), 100 * spread / max(1, len(change)) ** 0.5
+    count = max(1, len(change))
+    return 100 * float(change.sum()) / count, 100 * float(change.abs().sum()) ** 0.5 / count
 
 
 def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
@@ -147,14 +190,17 @@ class Scorer:
     """The result of `model.classes`, made once."""
     dtype: torch.dtype = torch.float32
     fusion: Fusion = "logits"
+    also: Sequence[Tensor] = ()
+    """Other label sets, made in the same way, that the same features are compared with."""
 
     def __call__(self, views: Tensor) -> Tensor:
-        """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU."""
+        """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU; those of `also` follow, set by set."""
         device = self.model.clip.logit_scale.device
         with autocast(device, self.dtype):
             features = self.model.encode(normalise(views.to(device).flatten(0, 1)))
-        each = self.model.logits(features.video, self.classes, features.context)
-        return each.float().unflatten(0, views.shape[:2]).cpu()
+        # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
+        sets = [self.model.logits(features.video, classes, features.context) for classes in (self.classes, *self.also)]
+        return torch.cat(sets, dim=-1).float().unflatten(0, views.shape[:2]).cpu()
 
 
 @torch.no_grad()
@@ -167,15 +213,19 @@ def evaluate(
     batch_size: int | None = None,
     workers: int = 0,
     on_videos: Callable[[int], None] | None = None,
+    also: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Predictions]:
-    """Every video of `dataset`, scored by each of the networks; it is decoded once for all of them.
+    """Every video of `dataset`, scored by each of the networks; it is decoded and encoded once for all of them.
 
-    `batch_size` videos at a time; left out, as many as have 32 views together.
+    `also` names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos at a time; left out, as
+    many as have 32 views together.
     """
     count = len(dataset)  # type: ignore[arg-type]
     batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
     logits: list[Tensor] = []
     errors: list[tuple[int, str]] = []
+    sets = {"": classes, **(also or {})}
+    widths = [len(labels) for labels in sets.values()]
     for scorer in scorers:
         scorer.model.eval()
     for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=ignore):
@@ -183,14 +233,19 @@ def evaluate(
         errors += batch.errors
         if len(batch.labels):
             V = batch.frames.shape[1]
-            logits = logits or [torch.full((count, V, len(classes)), float("nan")) for _ in scorers]
+            logits = logits or [torch.full((count, V, sum(widths)), float("nan")) for _ in scorers]
             for scorer, own in zip(scorers, logits, strict=True):
                 own[batch.indices] = scorer(batch.frames)
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
-    logits = logits or [torch.full((count, 1, len(classes)), float("nan")) for _ in scorers]
-    return [
-        Predictions(classes, labels, fuse(own, scorer.fusion), errors, names, own)
-        for scorer, own in zip(scorers, logits, strict=True)
-    ]
+    logits = logits or [torch.full((count, 1, sum(widths)), float("nan")) for _ in scorers]
+    results = []
+    for scorer, every in zip(scorers, logits, strict=True):
+        own, *others = every.split(widths, dim=-1)
+        found = Predictions(classes, labels, fuse(own, scorer.fusion), errors, names, own)
+        found.also = {
+            name: found.asked(sets[name], views, scorer.fusion) for name, views in zip(also or {}, others, strict=True)
+        }
+        results.append(found)
+    return results

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.checkpoint import State, cpu_state
 from froster.distill import Distill
 from froster.errors import UsageError
-from froster.evaluation import Predictions, Scorer, evaluate, harmonic_mean
+from froster.evaluation import Predictions, Scorer, evaluate, harmonic_mean, harmonic_mean_error
 from froster.loggers import Log
 from froster.methods import Method, method_dict
 from froster.methods.openvclip import OpenVCLIP
@@ -34,6 +35,10 @@ from froster.weights import towards
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
 SMALL_RECIPE = Recipe(epochs=6, batch_size=16, lr=SMALL_LR, warmup_epochs=1.0, weight_decay=0.05, tune="both")
+
+
+TOGETHER = "together"
+"""`Predictions.also` has the labels of base and novel classes under this name."""
 
 
 def is_small(model: Recognizer) -> bool:
@@ -73,6 +78,16 @@ class EvalSet:
     """What the model is asked for, one text a class, where it is more than the class's name."""
     videos: list[str] | None = None
     """Names for the predictions file."""
+    together: list[str] | None = None
+    """The labels of base and novel classes: what a user asks for, who does not know of which kind a video is."""
+
+
+def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
+    """The same sets, of which "base" and "novel", where both are there, are scored among the labels of both too."""
+    both = [label for name in ("base", "novel") for s in sets if s.name == name for label in s.classes]
+    if not {"base", "novel"} <= {s.name for s in sets}:
+        return list(sets)
+    return [dataclasses.replace(s, together=both) if s.name in ("base", "novel") else s for s in sets]
 
 
 @dataclass
@@ -91,15 +106,37 @@ class Row:
         base, novel = self.top1("base"), self.top1("novel")
         return harmonic_mean(base, novel) if base is not None and novel is not None else None
 
+    @property
+    def together(self) -> Row | None:
+        """The same videos among the labels of base and novel together, or None where these were not asked for."""
+        found = {name: p.also[TOGETHER] for name, p in self.predictions.items() if TOGETHER in p.also}
+        return Row(self.method, self.weights, found) if found else None
+
+    @property
+    def generalised(self) -> dict[str, float]:
+        """base, novel and hm where the labels of both are asked together; empty where they were not."""
+        columns = self.together.columns() if self.together else {}
+        return {name: value for name, value in columns.items() if value is not None}
+
+    def error(self, name: str) -> float | None:
+        """One standard error of test sampling of "base", "novel" or another set; for "hm" propagated from both."""
+        if name != "hm":
+            return self.predictions[name].error if name in self.predictions else None
+        base, novel = (self.predictions.get(part) for part in ("base", "novel"))
+        return None if base is None or novel is None else harmonic_mean_error(base.top(1), novel.top(1), base.error, novel.error)
+
+    def columns(self) -> dict[str, float | None]:
+        return {"base": self.top1("base"), "novel": self.top1("novel"), "hm": self.hm}
+
     def to_dict(self) -> dict[str, Any]:
-        """Per cent; `cross` holds every set beside base and novel."""
+        """Per cent; `generalised` is measured among base and novel labels together, `cross` holds every set beside them."""
         cross = {name: p.top(1) for name, p in self.predictions.items() if name not in ("base", "novel")}
         return {
             "method": self.method,
             "weights": self.weights,
-            "base": self.top1("base"),
-            "novel": self.top1("novel"),
-            "hm": self.hm,
+            **self.columns(),
+            "standard_error": {name: self.error(name) for name in self.columns()},
+            **({"generalised": self.generalised} if self.together else {}),
             **({"cross": cross} if cross else {}),
         }
 
@@ -112,7 +149,7 @@ def measure(
     workers: int = 0,
     truncate: bool = False,
 ) -> dict[str, Predictions]:
-    """Predictions of one model on every set; each set's classes are encoded once."""
+    """Predictions of one model on every set; classes are encoded once."""
     return measure_many([model], sets, bars, label, workers, truncate)[0]
 
 
@@ -128,18 +165,33 @@ def measure_many(
     total = sum(len(s.dataset) for s in sets)  # type: ignore[arg-type, misc]
     bar = bars.add_task(f"evaluate {label}", total=total, note="")
     results: list[dict[str, Predictions]] = [{} for _ in models]
+    text = {label: words for s in sets if s.together for label, words in zip(s.classes, s.texts or s.classes, strict=True)}
+    wide = [m.class_embeddings(list(text.values()), truncate) if text else None for m in models]
     for s in sets:
         bars.update(bar, note=s.name)
-        scorers = [
-            Scorer(m.inference, m.class_embeddings(s.texts or s.classes, truncate), m.dtype, m.config.fusion) for m in models
-        ]
+        scorers = [scorer_of(m, s, every, list(text), truncate) for m, every in zip(models, wide, strict=True)]
         found = evaluate(
-            scorers, s.dataset, s.classes, names=s.videos, workers=workers, on_videos=lambda n: bars.update(bar, advance=n)
-        )
+            scorers, s.dataset, s.classes, names=s.videos, workers=workers, on_videos=lambda n: bars.update(bar, advance=n),
+            also={TOGETHER: s.together} if s.together else {},
+        )  # fmt: skip
         for result, predictions in zip(results, found, strict=True):
             result[s.name] = predictions
     bars.update(bar, note="")
     return results
+
+
+def scorer_of(model: Recognizer, s: EvalSet, every: Tensor | None, labels: list[str], truncate: bool) -> Scorer:
+    """For one set. `every`: the embeddings of all `labels` of base and novel, of which a set that is asked for them takes
+    its own too."""
+    also: tuple[Tensor, ...] = ()
+    classes = None
+    if s.together and every is not None:
+        also = (every[..., [labels.index(label) for label in s.together], :],)
+        if model.model.shared_prompts:  # else a class's text depends on whether all of them were trained on
+            classes = every[..., [labels.index(label) for label in s.classes], :]
+    if classes is None:
+        classes = model.class_embeddings(s.texts or s.classes, truncate)
+    return Scorer(model.inference, classes, model.dtype, model.config.fusion, also)
 
 
 def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:

@@ -7,18 +7,20 @@ does; without novel classes, how often it does so among labels that have nothing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from rich.progress import Progress
 
+from froster.change import Change, changes
 from froster.evaluation import Predictions, percent
-from froster.experiment import EvalSet, measure
+from froster.experiment import EvalSet, Row, measure
 from froster.paper.names import classes, readable
 from froster.recognizer import Recognizer
 
 FOREIGN = 40
 """Labels that were not trained on, where there are no novel classes."""
+TITLES = {"base": "base", "novel": "novel", "hm": "HM"}
 
 
 def foreign_labels(own: Sequence[str], count: int = FOREIGN) -> list[str]:
@@ -51,14 +53,19 @@ class Watcher:
         student.model.eval()  # the next epoch sets it to training again
         with torch.no_grad():
             found = self.measure(student)
-        values = {"epoch": epoch, "base": found["base"].top(1), "base_frozen": self.frozen["base"].top(1)}
-        if "novel" in found:
-            values |= {"novel": found["novel"].top(1), "novel_frozen": self.frozen["novel"].top(1)}
+        found_changes = changes(self.frozen, found)
         other = "novel" if "novel" in found else "foreign"
+        values: dict[str, float] = {"epoch": epoch}
+        for name, value in found_changes.items():
+            values |= {name: value.after, f"{name}_frozen": value.before, f"{name}_error": value.error}
+        together_before, together_after = (Row("", "", p).generalised for p in (self.frozen, found))
+        together = {name: (value, together_after[name]) for name, value in together_before.items()}
+        for name, (frozen, own) in together.items():
+            values |= {f"{name}_together": own, f"{name}_together_frozen": frozen}
         values["agreement"] = agreement(self.frozen[other], found[other])
         if other == "foreign":
             values["foreign"] = len(found[other].classes)
-        self.bars.console.print(line(values, {s.name: len(s.videos or []) for s in self.sets}))
+        self.bars.console.print(line(epoch, found_changes, together, values["agreement"], values.get("foreign")))
         return values
 
     def measure(self, model: Recognizer) -> dict[str, Predictions]:
@@ -67,12 +74,14 @@ class Watcher:
         return found
 
 
-def line(values: dict[str, float], videos: dict[str, int]) -> str:
-    """`epoch 2: gained 31.0 -> 50.0 (+19.0) on 40 base videos; kept …`"""
-    change = lambda name: (  # noqa: E731
-        f"{values[f'{name}_frozen']:.1f} -> {values[name]:.1f} ({values[name] - values[f'{name}_frozen']:+.1f}) "
-        f"on {videos[name]} {name} videos"
-    )
-    kept = f"{change('novel')}, " if "novel" in values else ""
-    where = "" if "novel" in values else f" among {values['foreign']:.0f} other labels"
-    return f"epoch {values['epoch']:.0f}: gained {change('base')}; kept {kept}{values['agreement']:.0f} % as CLIP answers{where}"
+def line(
+    epoch: int, found: Mapping[str, Change], together: Mapping[str, tuple[float, float]], agreement: float,
+    foreign: float | None,
+) -> str:  # fmt: skip
+    """`epoch 2: gained 31.0 -> 50.0 (+19.0 ± 7.5, a gain beyond two standard errors) on 40 base videos (chance 8.3); kept …`"""
+    told = {name: f"{value} on {value.videos} {name} videos (chance {value.chance:.1f})" for name, value in found.items()}
+    where = "" if foreign is None else f" among {foreign:.0f} other labels"
+    kept = [*([told["novel"]] if "novel" in told else []), f"{agreement:.0f} % as CLIP answers{where}"]
+    asked = [f"{TITLES[name]} {before:.1f} -> {after:.1f}" for name, (before, after) in together.items()]
+    together_words = f"; asked together: {', '.join(asked)}" if asked else ""
+    return f"epoch {epoch}: gained {told['base']}; kept {', '.join(kept)}{together_words}"

@@ -15,6 +15,13 @@ TEST_WORDS = {"test", "testing", "eval"}
 VALIDATION_WORDS = {"val", "valid", "validation"}
 SPARE_MOST = 200
 """Videos that neither train nor test, of which so many are watched."""
+FEWEST_NOVEL = 2
+"""One novel class alone would always be right."""
+MOST_NOVEL = 5000
+"""Test videos of novel classes where the data has no split: more take longer and say no more (one standard error of 5,000 is
+0.7 points)."""
+NAMED = 12
+"""Held-out classes that a note names."""
 
 
 @dataclass
@@ -77,8 +84,19 @@ def draw_novel(classes: Sequence[str], trainable: Iterable[str], fraction: float
     novel = [name for name in classes if name not in trainable]
     rest = sorted(name for name in classes if name in trainable)
     random.Random(f"novel/{seed}").shuffle(rest)
-    wanted = max(2, round(fraction * len(classes)))  # one class alone would always be right
+    wanted = max(FEWEST_NOVEL, round(fraction * len(classes)))
     return sorted(novel + rest[: max(0, wanted - len(novel))])
+
+
+def told_novel(novel: Sequence[str], classes: int, fraction: float, lone: int) -> str:
+    """What is held out, and why so much, where `fraction` of the classes is less. `lone` of them have no training video."""
+    more = f" and {len(novel) - NAMED} more" if len(novel) > NAMED else ""
+    said = f"{len(novel)} of {classes} classes held out as novel: {', '.join(novel[:NAMED])}{more}"
+    if not fraction or len(novel) <= fraction * classes + 0.5:
+        return said
+    if len(novel) == FEWEST_NOVEL:
+        return f"{said}; {FEWEST_NOVEL} because one alone cannot be mistaken ({fraction:.0%} would be {fraction * classes:.2g})"
+    return f"{said}; {lone} of them have no training video"
 
 
 def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> list[Item]:
@@ -105,6 +123,7 @@ def split(
 ) -> Split:
     """Take a dataset apart. `novel` names the held-out classes; otherwise a fraction of them is drawn.
 
+    All videos of novel classes test, at most `MOST_NOVEL`; where the data has a split, those of its test split.
     What is watched are validation videos beside a test split, else those that `shots` leaves over; only where there are
     neither, the share `watch` of the training videos is taken for it, if one is given. With 0 nothing is watched.
 
@@ -114,20 +133,28 @@ def split(
     train, test, notes = train_and_test(items, holdout, split_seed)
     classes = sorted({item.label for item in (*train, *test)})
     trainable = Counter(item.label for item in train)
+    fraction = novel_fraction if novel is None else 0.0
     if novel is None:
-        novel = draw_novel(classes, trainable, novel_fraction, split_seed) if novel_fraction > 0 else []
-    unknown = sorted(set(novel) - set(classes))
+        novel = draw_novel(classes, trainable, fraction, split_seed) if fraction > 0 else []
+    novel = sorted(set(novel))
+    unknown = [name for name in novel if name not in classes]
     if unknown:
         raise UsageError(f"no video has the class {unknown[0]!r} that should be held out; there is {', '.join(classes)}")
     base = [name for name in classes if name not in novel and trainable[name]]
     idle = [name for name in classes if name not in novel and not trainable[name]]
     if idle:
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
+    if novel:
+        notes.append(told_novel(novel, len(classes), fraction, sum(not trainable[name] for name in novel)))
     if len(novel) == 1:
         notes.append(f"one novel class ({novel[0]}) cannot be mistaken for another, so novel is not measured; hold out two")
     if len(base) < 2:
-        raise DataError(f"two or more base classes with training videos are needed, found {len(base)}: {', '.join(base)}")
-    novel_test = [item for item in test if item.label in novel] or [item for item in train if item.label in novel]
+        held = f" (held out as novel: {', '.join(novel[:NAMED])})" if novel else ""
+        raise DataError(
+            f"two or more base classes with training videos are needed, found {len(base)}: {', '.join(base) or 'none'}{held}"
+        )
+    novel_test, more = novel_videos(items, train, test, novel, split_seed)
+    notes += more
     pool = [item for item in train if item.label in base]
     drawn = few_shots(pool, shots, split_seed)
     watched = [] if watch == 0 else validation_videos(items, base) or left_over(pool, drawn)
@@ -136,8 +163,27 @@ def split(
         watched = watched_share(drawn, watch, split_seed)
         drawn = left_over(drawn, watched)
     return Split(
-        base, sorted(novel), drawn, [item for item in test if item.label in base], novel_test, notes, watched,
+        base, novel, drawn, [item for item in test if item.label in base], novel_test, notes, watched,
     )  # fmt: skip
+
+
+def novel_videos(
+    items: Sequence[Item], train: Sequence[Item], test: Sequence[Item], novel: Sequence[str], seed: int
+) -> tuple[list[Item], list[str]]:  # fmt: skip
+    """The test videos of novel classes: those of the test split, or where there is none (for these classes) all of them, at
+    most `MOST_NOVEL`; and what is to be said of the others."""
+    own = set(novel)
+    if any(item.split for item in items):
+        tested = [item for item in test if item.label in own]
+        spare = [item for item in train if item.label in own]
+        if tested and spare:
+            return tested, [f"of novel classes, {len(spare)} training videos neither train nor test: there is a test split"]
+        every = tested or spare
+    else:
+        every = [item for item in items if item.label in own]
+    chosen = evenly(every, MOST_NOVEL, seed)
+    left = len(chosen) < len(every)
+    return chosen, [f"of {len(every)} novel videos {len(chosen)} test, as many of each class: more say no more"] if left else []
 
 
 def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:

@@ -21,6 +21,7 @@ from froster.files import claim_folder, sole_writer, write_text
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.runs import Run, read_run
+from froster.seen import inherited
 from froster.splits import validation_videos
 from froster.text.descriptions import read_descriptions
 
@@ -65,7 +66,7 @@ def run(
         if held is not None:
             announce(base, model or own.source.model)
             report |= measured(own, base, line, held, points, rule, spare_cores() if workers is None else workers)  # type: ignore[arg-type]
-        line.move_to(report["ratio"]).save(out / "model", report)
+        line.move_to(report["ratio"]).save(out / "model", {**inherited(own.report), **report})
         write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
         (out / "blend.png").unlink(missing_ok=True)
         if held is not None:

@@ -18,6 +18,7 @@ from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, Calibration, Judgement, fit
 from froster.commands import blend
 from froster.commands.common import announce, load_model, parse_where, spare_cores
+from froster.commands.evaluate_parts import unknown
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
 from froster.files import CALIBRATION, sole_maker, sole_writer
@@ -27,6 +28,7 @@ from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.reliability import auroc, measured
 from froster.runs import read_run
+from froster.seen import inherited, report_of, seen_by
 from froster.splits import VALIDATION_WORDS
 from froster.text.descriptions import describe, read_descriptions
 from froster.video.dataset import Item, VideoDataset, read_items
@@ -74,7 +76,7 @@ def run(
         held = of_run(Path(model), root)
     else:
         items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
-        held = of_data(items, split, descriptions, truncate)
+        held = untrained(of_data(items, split, descriptions, truncate), report_of(model))
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)
     with lock_of(target) if out is None else sole_maker(out):
@@ -87,7 +89,7 @@ def run(
         calibration, report = calibrated(recognizer, found, held, strangers)
         recognizer.calibration = calibration
         if out is not None:
-            recognizer.save(out, {"calibrated": str(model)})
+            recognizer.save(out, {**inherited(report_of(model)), "calibrated": str(model)})
         calibration.save(target)
         pictured = attempt("the picture", lambda: draw(report, target / PICTURE))
     if as_json:
@@ -146,6 +148,24 @@ def of_data(items: Sequence[Item], split: str | None, descriptions: Path | None,
     classes = sorted({item.label for item in chosen})
     origin = f"split {split}" if split else "the validation split" if said else "all videos"
     return HeldOut(chosen, classes, None, origin, descriptions=descriptions, truncate=truncate)
+
+
+def untrained(held: HeldOut, report: dict[str, Any]) -> HeldOut:
+    """Without the videos that the model was trained on, on which it is too sure; says how many these are.
+
+    Raises DataError where all of them were.
+    """
+    seen = seen_by(report)
+    if seen is None:
+        for line in unknown(held.items, report):
+            console.print(line, style="yellow")
+        return held
+    kept = [item for item, part in zip(held.items, seen.parts(held.items), strict=True) if part != "trained"]
+    if not kept:
+        raise DataError(f"the model was trained on all {len(held.items)} videos ({held.origin}), on which it is too sure")
+    if len(kept) < len(held.items):
+        console.print(f"{len(held.items) - len(kept)} of {len(held.items)} videos were trained on and are left out")
+    return dataclasses.replace(held, items=kept, classes=sorted({item.label for item in kept}))
 
 
 class Asker:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from froster.commands.common import announce, load_model
 from froster.errors import UsageError
-from froster.insight.distance import Nearest, nearest, similarity_histogram, text_features
+from froster.insight.distance import Nearest, folded, nearest, similarity_histogram, text_features
 from froster.progress import console, output
 from froster.text.prompts import check_labels, read_labels, split_labels
 
@@ -103,7 +103,7 @@ def measure(titles: list[str], sets: list[list[str]], features: list[Tensor]) ->
     directions: list[dict[str, Any]] = []
     for i in (0, 1):
         found = whole(sets, features, i)
-        apart = nearest(sets[i], features[i], sets[1 - i], features[1 - i], overlap=False)
+        apart = nearest(sets[i], features[i], sets[1 - i], features[1 - i], overlap=False, spelt=folded)
         farthest = int(found.similarity.argmin())
         directions.append(
             {
@@ -117,7 +117,7 @@ def measure(titles: list[str], sets: list[list[str]], features: list[Tensor]) ->
         )
     return {
         "sets": [{"name": title, "labels": len(names)} for title, names in zip(titles, sets, strict=True)],
-        "overlap": [name for name in sets[0] if name in set(sets[1])],
+        "overlap": [name for name in sets[0] if folded(name) in set(map(folded, sets[1]))],
         "directions": directions,
         "hausdorff": max(direction["hausdorff"] for direction in directions),
     }

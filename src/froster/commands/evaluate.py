@@ -11,18 +11,18 @@ from rich.table import Table
 
 from froster.attempt import attempt
 from froster.commands.common import announce, load_model, parse_where, spare_cores
-from froster.errors import DataError
-from froster.evaluation import Predictions, Scorer, evaluate, over_splits
+from froster.commands.evaluate_parts import Chosen, choose
+from froster.evaluation import Predictions, Scorer, evaluate, harmonic_mean, over_splits
 from froster.files import claim_folder, write_text
 from froster.insight.distance import confusion_matrix, confusion_picture
 from froster.insight.reliability import coverage_figure
 from froster.progress import console, output, progress
-from froster.recognizer import Recognizer
+from froster.recognizer import DEFAULT_MODEL, Recognizer
 from froster.reliability import reliability
-from froster.splits import TEST_WORDS, VALIDATION_WORDS
+from froster.seen import report_of, seen_by
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import check_labels, read_labels
-from froster.video.dataset import Item, VideoDataset, read_items
+from froster.video.dataset import VideoDataset, read_items
 
 
 def run(
@@ -31,6 +31,7 @@ def run(
     model: str | None,
     labels_file: Path | None,
     split: Sequence[str] | None,
+    part: str | None,
     views: int | None,
     sampling: str | None,
     clamp: str | None,
@@ -49,29 +50,36 @@ def run(
     """Everything `froster evaluate` does; the options are described there."""
     workers = spare_cores() if workers is None else workers
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
-    sets = chosen_splits(items, split)
+    known = report_of(model or DEFAULT_MODEL)
+    with progress() as bars:
+        bar = bars.add_task("look for training videos", total=len(items), note="", visible=seen_by(known) is not None)
+        chosen = choose(items, split, part, known, lambda n: bars.update(bar, advance=n))
+        bars.remove_task(bar)
     classes = read_labels(labels_file) if labels_file else sorted({item.label for item in items})
     check_labels(classes)
+    groups = base_and_novel(classes, known)
     texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes
     recognizer = load_model(model, device, precision, sampling=sampling, clamp=clamp, views=views)
     size, config = recognizer.clip.config.vision.image_size, recognizer.config
     datasets = {
-        name: VideoDataset(part, classes, config.sampling, size, views=config.views, train=False)
-        for name, part in sets.items()
+        name: VideoDataset(some, classes, config.sampling, size, views=config.views, train=False)
+        for name, some in chosen.sets.items()
     }
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     announce(recognizer, model)
-    scorer = Scorer(recognizer.inference, recognizer.class_embeddings(texts, truncate), recognizer.dtype, config.fusion)
+    for line in chosen.notes:
+        console.print(line, style="yellow" if line.startswith("warning") else "")
+    scorer = scorer_of(recognizer, classes, texts, groups, truncate)
     results: dict[str, Predictions] = {}
     with progress() as bars:
-        bar = bars.add_task("evaluate", total=sum(map(len, sets.values())), note="")
-        for name, part in datasets.items():
+        bar = bars.add_task("evaluate", total=sum(map(len, chosen.sets.values())), note="")
+        for name, dataset in datasets.items():
             (results[name],) = evaluate(
-                [scorer], part, classes, names=[str(item.path) for item in sets[name]], batch_size=batch_size,
-                workers=workers, on_videos=lambda n: bars.update(bar, advance=n),
+                [scorer], dataset, classes, names=[str(item.path) for item in chosen.sets[name]], batch_size=batch_size,
+                workers=workers, on_videos=lambda n: bars.update(bar, advance=n), also=groups,
             )  # fmt: skip
-    report = make_report(results, recognizer)
+    report = make_report(results, recognizer, chosen)
     if out is not None:
         for name, predictions in results.items():
             predictions.save(out / f"predictions_{name}.csv")
@@ -90,42 +98,97 @@ def draw(report: dict[str, Any], results: dict[str, Predictions], out: Path) -> 
         confusion_picture(confusion_matrix(predictions), predictions.classes, out / f"confusion_{name}.png", name)
 
 
-def chosen_splits(items: Sequence[Item], names: Sequence[str] | None) -> dict[str, list[Item]]:
-    """The named splits one by one; by default the test videos, or all where there is no split."""
-    if names:
-        found = {name: [item for item in items if item.split == name] for name in names}
-        for name, part in found.items():
-            if not part:
-                there = ", ".join(sorted({item.split for item in items if item.split})) or "none"
-                raise DataError(f"no video has the split {name!r}; there is {there}")
-        return found
-    said = {(item.split or "").lower() for item in items}
-    words = TEST_WORDS if said & TEST_WORDS else VALIDATION_WORDS
-    test = [item for item in items if (item.split or "").lower() in words]
-    return {"test": test} if test else {"all": list(items)}
+def base_and_novel(classes: Sequence[str], report: dict[str, Any]) -> dict[str, list[str]]:
+    """The classes that the model was trained on and the others, where there are both; else nothing."""
+    trained = set(report.get("base_classes") or [])
+    groups = {"base": [c for c in classes if c in trained], "novel": [c for c in classes if c not in trained]}
+    return groups if all(groups.values()) else {}
 
 
-def make_report(results: dict[str, Predictions], recognizer: Recognizer) -> dict[str, Any]:
+def scorer_of(
+    model: Recognizer, classes: Sequence[str], texts: Sequence[str], groups: dict[str, list[str]], truncate: bool
+) -> Scorer:
+    every = model.class_embeddings(texts, truncate)
+    own = [[classes.index(name) for name in group] for group in groups.values()]
+    also = [
+        every[..., rows, :] if model.model.shared_prompts else model.class_embeddings([texts[i] for i in rows], truncate)
+        for rows in own
+    ]
+    return Scorer(model.inference, every, model.dtype, model.config.fusion, also)
+
+
+def make_report(results: dict[str, Predictions], recognizer: Recognizer, chosen: Chosen) -> dict[str, Any]:
     splits = {name: predictions.summary() for name, predictions in results.items()}
     for name, predictions in results.items():
         assert predictions.views is not None
         splits[name]["reliability"] = reliability(recognizer.judge(predictions.views), predictions.labels)
         splits[name]["errors"] = [message for _, message in predictions.errors]
-    report: dict[str, Any] = {"calibrated": recognizer.calibration.fitted is not None, "splits": splits}
+        splits[name]["trained_on"] = None if chosen.trained is None else chosen.scored_trained[name]
+        splits[name] |= groups_of(predictions)
+    report: dict[str, Any] = {
+        "calibrated": recognizer.calibration.fitted is not None, "part": chosen.part, "trained_on": chosen.trained,
+        "watched_by": chosen.watched, "notes": chosen.notes, "splits": splits,
+    }  # fmt: skip
     if len(results) > 1:
-        report["over_splits"] = {key: over_splits([s[key] for s in splits.values()]) for key in ("top1", "top5")}
+        report["over_splits"] = {
+            key: over_splits([s[key] for s in splits.values()])
+            for key in ("top1", "top5") if all(s[key] is not None for s in splits.values())
+        }  # fmt: skip
     return report
 
 
+def groups_of(found: Predictions) -> dict[str, Any]:
+    """Of the classes trained on (base) and the others (novel): among their own labels, and among all labels together."""
+    groups: dict[str, Any] = {}
+    for name, own in found.also.items():
+        every = found.rows(found.places(own.classes))
+        if not len(every.labels):
+            return {}
+        groups[name] = {
+            "videos": len(every.labels), "classes": len(own.classes), "chance": own.chance,
+            "top1": own.top(1) if len(own.classes) > 1 else None, "standard_error": own.error if len(own.classes) > 1 else None,
+            "together": {"top1": every.top(1), "standard_error": every.error},
+        }  # fmt: skip
+    if not groups:
+        return {}
+    base, novel = groups["base"], groups["novel"]
+    together = {name: group["together"]["top1"] for name, group in groups.items()}
+    both = base["top1"] is not None and novel["top1"] is not None
+    return {
+        **groups,
+        "hm": harmonic_mean(base["top1"], novel["top1"]) if both else None,
+        "generalised": {**together, "hm": harmonic_mean(together["base"], together["novel"])},
+    }
+
+
 def show(report: dict[str, Any]) -> None:
-    table = Table("split", "videos", "top-1", "top-5", "calibration error", "unreadable", box=None, pad_edge=False)
+    top5 = [result["top5"] is not None for result in report["splits"].values()]
+    columns = ["videos", "labels", "chance", "top-1", *(["top-5"] if any(top5) else []), "calibration error", "unreadable"]
+    table = Table("split", *columns, box=None, pad_edge=False)
     for name, result in report["splits"].items():
+        best = [f"{result['top5']:.2f}" if result["top5"] is not None else "–"] if any(top5) else []
         table.add_row(
-            name, str(result["videos"]), f"{result['top1']:.2f} ± {result['standard_error']:.2f}",
-            f"{result['top5']:.2f}", "–" if (ece := result["reliability"]["ece"]) is None else f"{ece:.1f}",
-            str(result["unreadable"]),
+            name, str(result["videos"]), str(result["classes"]), f"{result['chance']:.1f}", with_error(result), *best,
+            "–" if (ece := result["reliability"]["ece"]) is None else f"{ece:.1f}", str(result["unreadable"]),
         )  # fmt: skip
+        for group in ("base", "novel") if "generalised" in result else ():
+            own = result[group]
+            if own["top1"] is not None:
+                table.add_row(
+                    f"{name}, {group}", str(own["videos"]), str(own["classes"]), f"{own['chance']:.1f}", with_error(own)
+                )
+            table.add_row(
+                f"{name}, {group}", str(own["videos"]), str(result["classes"]), f"{result['chance']:.1f}",
+                with_error(own["together"]),
+            )  # fmt: skip
     output.print(table)
+    for name, result in report["splits"].items():
+        if "generalised" in result:
+            own = "" if result["hm"] is None else f"{result['hm']:.1f} among their own labels, "
+            console.print(
+                f"{name}: harmonic mean of base (trained on) and novel classes {own}{result['generalised']['hm']:.1f} among all "
+                f"{result['classes']} labels together"
+            )
     if "over_splits" in report:
         top1 = report["over_splits"]["top1"]
         console.print(f"top-1 over {top1['splits']} splits: {top1['mean']:.2f} ± {top1['std']:.2f}")
@@ -136,3 +199,7 @@ def show(report: dict[str, Any]) -> None:
     for result in report["splits"].values():
         for message in result["errors"]:
             console.print(f"unreadable, scored wrong: {message}")
+
+
+def with_error(result: dict[str, Any]) -> str:
+    return f"{result['top1']:.2f} ± {result['standard_error']:.2f}"

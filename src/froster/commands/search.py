@@ -55,8 +55,9 @@ def run(
     else:
         assert video is not None
         query = embed_video(recognizer, video, float(store.about["segment"]))
-    hits = search(store, query, top, join=join, by_video=by_video)
     place = root if root is not None else store.root
+    own = [] if video is None else itself(store, video, place)
+    hits = search(store, query, top, join=join, by_video=by_video, without=own)
     if pictures is not None:
         thumbnails(hits, place, pictures, text or f"like {video}")
     if as_json:
@@ -67,8 +68,18 @@ def run(
         print(json.dumps({"query": text or str(video), "videos": len(store.places), "segments": store.segments, "hits": found}))
         return
     show(hits)
+    if own:
+        console.print(f"{video} is in the index itself and is left out")
     if pictures is not None:
         console.print(f"pictures: {pictures}")
+
+
+def itself(store: Store, video: Path, root: Path) -> list[str]:
+    """The paths under which the index has this very file: that it is like itself is no answer."""
+    size = video.stat().st_size
+    entries = [place.entry for place in store.places.values() if place.entry.size == size]
+    paths = [(entry.path, root / entry.path) for entry in entries]
+    return [name for name, path in paths if path.exists() and path.samefile(video)]
 
 
 def embed_video(recognizer: Recognizer, video: Path, seconds: float) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from froster import defaults
 from froster.checkpoint import Checkpoints
 from froster.commands.common import announce, load_model, parse_options, parse_where, spare_cores
-from froster.commands.train_data import dataset, novel_by_column, warnings, watch_sets
+from froster.commands.train_data import dataset, marks, novel_by_column, trained_before, warnings, watch_sets
 from froster.commands.train_end import Finished, finish
 from froster.commands.train_plan import Plan, make_plan
 from froster.distributed import process_group
@@ -26,6 +26,7 @@ from froster.methods import method_from_dict
 from froster.progress import console, progress
 from froster.recognizer import DEFAULT_MODEL
 from froster.runs import Source, digest
+from froster.seen import report_of, seen_by
 from froster.splits import Split, split
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import read_labels
@@ -111,6 +112,7 @@ def run(
     if patience and not parts.watch:
         raise UsageError("--patience needs videos to watch the training by, and there are too few: --watch 0.2, or more videos")
     sentences = read_descriptions(descriptions) if descriptions else {}
+    start = seen_by(report_of(model or DEFAULT_MODEL))
     with process_group(device) as (rank, own_device), ExitStack() as held:
         base = load_model(model, str(own_device) if own_device else device, precision)
         plan = make_plan(
@@ -141,7 +143,7 @@ def run(
             dist.barrier()
         log = open_logger(logger, out) if rank == 0 else None
         with progress(quiet=rank > 0) as bars:
-            said = warnings(base, parts, sentences, truncate, look, bars) if rank == 0 else []
+            said = warnings(base, parts, sentences, truncate, look, bars) + trained_before(start, parts) if rank == 0 else []
             for line in said:
                 bars.console.print(f"warning: {line}", style="yellow")
             train_set = dataset(
@@ -163,6 +165,7 @@ def run(
                 root=absolute(root), labels_json=absolute(labels_json), where=parse_where(where),
                 descriptions=whereabouts(descriptions) if descriptions else None, truncate=truncate, holdout=holdout,
                 shots=shots, split_seed=split_seed, training=digest(parts.train), watch=share,
+                tests=digest([*parts.base_test, *parts.novel_test]), **marks(parts, start, bars),
             )  # fmt: skip
             finish(
                 Finished(

@@ -10,11 +10,12 @@ from rich.progress import Progress
 from froster import advice
 from froster.commands.common import spare_cores
 from froster.errors import UsageError
-from froster.experiment import EvalSet
+from froster.experiment import EvalSet, asked_together
 from froster.gains import foreign_labels
 from froster.model_folder import ModelConfig
 from froster.recipe import Preset
 from froster.recognizer import Recognizer
+from froster.seen import Seen, counted, fingerprints, written
 from froster.splits import Split, evenly
 from froster.text.descriptions import describe
 from froster.video.augment import Augment
@@ -53,8 +54,8 @@ def dataset(
 def eval_sets(
     model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
 ) -> list[EvalSet]:
-    """Base and novel test videos, each against its own classes."""
-    return [
+    """Base and novel test videos, each against its own classes, and against the classes of both where there are both."""
+    sets = [
         EvalSet(
             name, dataset(model, setting.sampling, items, classes, views=setting.views), classes,
             describe(classes, sentences), [str(item.path) for item in items],
@@ -62,6 +63,7 @@ def eval_sets(
         for name, items, classes in (("base", parts.base_test, parts.base), ("novel", parts.novel_test, parts.novel))
         if items and len(classes) > 1
     ]  # fmt: skip
+    return asked_together(sets)
 
 
 def watch_sets(
@@ -90,3 +92,25 @@ def warnings(model: Recognizer, parts: Split, sentences: dict[str, str], truncat
         found += advice.near_duplicates(parts.train, test, spare_cores() + 1, lambda n: bars.update(bar, advance=n))
         bars.remove_task(bar)
     return found
+
+
+def trained_before(start: Seen | None, parts: Split) -> list[str]:
+    """Test videos that the model which is started from has learnt from already."""
+    if start is None:
+        return []
+    test = [*parts.base_test, *parts.novel_test]
+    trained, _ = counted(start.parts(test))
+    if not trained:
+        return []
+    return [f"{trained} of {len(test)} test videos trained the model that this run starts from, so the test is too easy"]
+
+
+def marks(parts: Split, start: Seen | None, bars: Progress) -> dict[str, str]:
+    """What a run's report says of the videos that its model has seen, those of its start among them."""
+    bar = bars.add_task("note the training videos", total=len(parts.train) + len(parts.watch), note="")
+    before = start or Seen(frozenset(), frozenset())
+    trained, watched = (
+        written([*fingerprints(items, lambda n: bars.update(bar, advance=n)), *known])
+        for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
+    )
+    return {"trained_on": trained, "watched_by": watched}

@@ -11,9 +11,10 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from froster.attempt import attempt, told
+from froster.attempt import attempt, leave_out
 from froster.blend import Line
 from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, Calibration, fit
+from froster.change import changes_of, told
 from froster.checkpoint import State
 from froster.commands.blend_curve import curve, held_out
 from froster.commands.train_data import eval_sets
@@ -61,7 +62,7 @@ def finish(run: Finished, bars: Progress, as_json: bool) -> None:
 
     def say(line: str) -> None:
         left_out.append(line)
-        told(line)
+        leave_out(line)
 
     states = final_weights(run.base, run.student, trained)
     best = with_weights(run.student, next(iter(states.values())))
@@ -100,6 +101,7 @@ def facts(run: Finished, rows: list[Row]) -> dict[str, Any]:
     parts, trained, tested = run.parts, run.trained, rows[1].predictions
     return {
         "rows": [row.to_dict() for row in rows],
+        "changes": changes_of(rows[0], rows[1]),
         "base_classes": parts.base,
         "novel_classes": parts.novel,
         "training_videos": len(parts.train),
@@ -203,18 +205,17 @@ def blend_curve(run: Finished, bars: Progress) -> dict[str, Any] | None:
 
 
 def show(out: Path, rows: list[Row], trained: Trained) -> None:
-    table = Table("method", "weights", "base", "novel", "HM", box=None, pad_edge=False)
+    together = [f"{name}*" for name in ("base", "novel", "HM") if rows[0].together]
+    table = Table("method", "weights", "base", "novel", "HM", *together, box=None, pad_edge=False)
     cell = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: E731
     for i, row in enumerate(rows):
-        table.add_row(
-            row.method, row.weights, cell(row.top1("base")), cell(row.top1("novel")), cell(row.hm),
-            style="bold" if i == 1 else "",
-        )  # fmt: skip
+        values = [*row.columns().values(), *row.generalised.values()]
+        table.add_row(row.method, row.weights, *map(cell, values), style="bold" if i == 1 else "")
     output.print(table)
-    for name, word in (("base", "gained on base classes"), ("novel", "kept on novel classes")):
-        before, after = rows[0].top1(name), rows[1].top1(name)
-        if before is not None and after is not None:
-            console.print(f"{word}: {before:.1f} -> {after:.1f} ({after - before:+.1f})")
+    if together:
+        console.print("* among base and novel labels together, as a user asks who does not know of which kind a video is")
+    for line in told(rows[0], rows[1]):
+        console.print(line)
     for message, count in trained.unreadable.items():
         console.print(f"skipped in training, {count} times: {message}")
     for predictions in rows[1].predictions.values():

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from froster.attempt import attempt
+from froster.change import changes
 from froster.commands.blend_curve import draw
 from froster.commands.train_mistakes import common_mistakes, worst_mistakes
-from froster.evaluation import Predictions, harmonic_mean_error, paired_gain, standard_error
+from froster.evaluation import Predictions, harmonic_mean
 from froster.experiment import Row
+from froster.files import absolute
+from froster.gains import TITLES
 from froster.insight import page
 from froster.insight.distance import confusion_matrix, confusion_picture
 from froster.insight.plots import Bars, accuracy_bars, training_curves
 from froster.insight.reliability import coverage_figure
 from froster.insight.watched import watched_figure
 from froster.recognizer import Recognizer
+from froster.shell import command, labels_with
 from froster.splits import Split
 
 WHAT = {"base": "the classes it was trained on", "novel": "classes it never saw in training"}
@@ -37,7 +41,7 @@ def write_report(
         ("The worst mistakes", partial(worst_mistakes, tuned, found)),
         ("Between CLIP and the tuned model", partial(blend, out, report)),
         ("Data and settings", partial(data, out, rows, parts, report)),
-        ("Use the model", partial(use, out, parts)),
+        ("Use the model", partial(use, out, parts, found, report["source"])),
     ]
     sections = [(title, attempt(f"report.html, {title or 'in short'}", make, say)) for title, make in makers]
     left_out = [page.paragraph(f"Left out: {line}", "warning") for line in report["left_out"]]
@@ -50,18 +54,27 @@ def write_report(
 def in_short(rows: list[Row], report: dict[str, Any]) -> list[str]:
     """Large numbers and a sentence for each. A change counts as one beyond two standard errors."""
     values, sentences = [], []
-    for name, title in (("base", "Gained"), ("novel", "Kept")):
-        if name not in rows[0].predictions:
-            continue
-        before, after = (row.predictions[name] for row in rows[:2])
-        gain, error = paired_gain(before, after)
-        kind = "" if abs(gain) <= 2 * error else "good" if gain > 0 else "bad"
-        number = f"{before.top(1):.0f} % → {after.top(1):.0f} %"
-        values.append((f"{title}: {WHAT[name]}", number, f"{gain:+.1f} ± {error:.1f} points, {len(after.labels)} videos", kind))
-        sure = "" if kind else ", so nothing has changed" if not gain else ", which may be chance"
+    for name, c in changes(rows[0].predictions, rows[1].predictions).items():
+        title = {"base": "Gained", "novel": "Kept"}[name]
+        number = f"{c.before:.1f} % → {c.after:.1f} %"
+        values.append((f"{title}: {WHAT[name]}", number, f"{c.points} points, {c.words}; {c.among}", c.kind))
         sentences.append(
-            f"Of 100 test videos of {WHAT[name]}, CLIP named {before.top(1):.0f} right before the training and the tuned model "
-            f"names {after.top(1):.0f}{sure}."
+            f"Of 100 test videos of {WHAT[name]}, CLIP named {c.before:.0f} right before the training and the tuned model "
+            f"names {c.after:.0f} ({c.words}). Guessing would name {c.chance:.0f}."
+        )
+    if (before := rows[0].together) and (after := rows[1].together):
+        asked = changes(before.predictions, after.predictions)
+        base, novel = asked["base"], asked["novel"]
+        kind = "bad" if "bad" in (base.kind, novel.kind) else "good" if "good" in (base.kind, novel.kind) else ""
+        text = f"harmonic mean; base {base.before:.1f} → {base.after:.1f}, novel {novel.before:.1f} → {novel.after:.1f}"
+        values.append((
+            f"Asked for all {base.classes} labels together", f"{before.hm:.1f} % → {after.hm:.1f} %",
+            f"{text}; chance {base.chance:.1f}", kind,
+        ))  # fmt: skip
+        sentences.append(
+            f"Who does not know of which kind a video is asks for all {base.classes} labels together. Then CLIP named "
+            f"{base.before:.0f} of 100 base videos right and the tuned model names {base.after:.0f} ({base.words}); of novel "
+            f"videos {novel.before:.0f} and {novel.after:.0f} ({novel.words}). Guessing would name {base.chance:.0f}."
         )
     if "novel" not in rows[0].predictions and report["history"]:
         share = report["history"][-1]["agreement"]
@@ -73,51 +86,53 @@ def in_short(rows: list[Row], report: dict[str, Any]) -> list[str]:
     return parts + [page.paragraph(f"Warning: {line}", "warning") for line in report["warnings"]]
 
 
-def value(row: Row, column: str) -> float | None:
-    return row.hm if column == "hm" else row.top1(column)
-
-
-def error(row: Row, column: str) -> float | None:
-    """One standard error of test sampling."""
-    if column == "hm":
-        values = [value(row, name) or 0.0 for name in WHAT]
-        return harmonic_mean_error(*values, *((error(row, name) or 0.0) for name in WHAT))
-    return standard_error(row.predictions[column].top(1), len(row.predictions[column].labels))
-
-
 def accuracy(out: Path, rows: list[Row]) -> list[str]:
     sets = [name for name in WHAT if name in rows[0].predictions]
     if not sets:
         return []
-    columns = [*sets, "hm"] if len(sets) == 2 else sets
-    shown = [*sets, "HM"] if len(sets) == 2 else sets
-    bars = [Bars(name, [value(r, c) for c in columns], [error(r, c) for c in columns])
-            for name, r in zip(("before", "after"), rows, strict=False)]  # fmt: skip
-    figure = accuracy_bars(shown, bars, out / "figures" / "accuracy.png")
-    cells = [[r.method, r.weights, *(cell(r, c) for c in columns)] for r in rows]
+    names = [*sets, "hm"] if len(sets) == 2 else sets
+    columns = [(name, False) for name in names] + [(name, True) for name in names if rows[0].together]
+    shown = [TITLES[name] + "*" * together for name, together in columns]
+    bars = [
+        Bars(name, [of(r, t).columns()[c] for c, t in columns], [of(r, t).error(c) for c, t in columns])
+        for name, r in zip(("before", "after"), rows, strict=False)
+    ]
+    figure = accuracy_bars(shown, bars, out / "figures" / "accuracy.png", [chance(rows[0], c, t) for c, t in columns])
+    cells = [[r.method, r.weights, *(cell(of(r, t), c) for c, t in columns)] for r in rows]
+    guessed = ["", "chance", *("–" if (g := chance(rows[0], c, t)) is None else f"{g:.1f}" for c, t in columns)]
     tests = ", ".join(f"{len(rows[0].predictions[name].labels)} {name}" for name in sets)
     caption = (
         f"Share of the test videos named right, with whiskers of one standard error ({tests}). Base: {WHAT['base']}. "
-        f"Novel: {WHAT['novel']}. HM: the harmonic mean of both."
+        f"Novel: {WHAT['novel']}. HM: the harmonic mean of both. Dashed: what guessing gets."
+        + (" With *: the same videos, asked for the labels of base and novel classes together." if rows[0].together else "")
     )
-    return [page.embedded(figure.read_bytes(), caption), page.table(["method", "weights", *shown], cells, [1])]
+    return [page.embedded(figure.read_bytes(), caption), page.table(["method", "weights", *shown], [*cells, guessed], [1])]
+
+
+def of(row: Row, together: bool) -> Row:
+    return row.together or row if together else row
+
+
+def chance(row: Row, column: str, together: bool) -> float | None:
+    """What guessing gets among the labels of a column; of the harmonic mean, the mean of both."""
+    found = of(row, together).predictions
+    return found[column].chance if column in found else harmonic_mean(found["base"].chance, found["novel"].chance)
 
 
 def cell(row: Row, column: str) -> str:
-    found = value(row, column)
-    return "–" if found is None else f"{found:.1f} ± {error(row, column):.1f}"
+    found = row.columns()[column]
+    return "–" if found is None else f"{found:.1f} ± {row.error(column):.1f}"
 
 
 def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[str]:
     """Zero-shot ability on labels that were not trained on, at the end and epoch by epoch."""
     parts, history = [], report["history"]
     if "novel" in rows[0].predictions:
-        before, after = (row.predictions["novel"] for row in rows[:2])
-        gain, spread = paired_gain(before, after)
+        c = changes(rows[0].predictions, rows[1].predictions)["novel"]
         parts.append(
             page.paragraph(
-                f"Among {len(after.classes)} classes that were held out of the training, CLIP named {before.top(1):.1f} % of "
-                f"{len(after.labels)} videos right, the tuned model {after.top(1):.1f} % ({gain:+.1f} ± {spread:.1f} points)."
+                f"Among {c.classes} classes that were held out of the training, CLIP named {c.before:.1f} % of {c.videos} videos "
+                f"right, the tuned model {c.after:.1f} % ({c.points} points, {c.words}; guessing gets {c.chance:.1f} %)."
             )
         )
     else:
@@ -180,7 +195,7 @@ def blend(out: Path, report: dict[str, Any]) -> list[str]:
     if found is None:
         return []
     draw(found, out / "figures" / "blend.png")
-    share, choosing = found["ratio"], found["choosing"]
+    share, choosing, run = found["ratio"], found["choosing"], absolute(out)
     caption = (
         "Mixtures of the weights: left as tuned, right CLIP's. The line is the accuracy on test videos; grey is what a ratio is "
         f"chosen by, {choosing['videos']} held-out base videos ({choosing['of']})."
@@ -188,7 +203,8 @@ def blend(out: Path, report: dict[str, Any]) -> list[str]:
     text = f"Held-out base videos speak for a share of {share:.2g} of CLIP's weights. To make that model, or another mixture:"
     return [
         page.embedded((out / "figures" / "blend.png").read_bytes(), caption),
-        page.paragraph(text), page.code(f"froster blend {out}\nfroster blend {out} --ratio 0.5 --out {out}-half"),
+        page.paragraph(text),
+        page.code(f"{command('blend', run)}\n{command('blend', run, '--ratio', 0.5, '--out', f'{run}-half')}"),
     ]  # fmt: skip
 
 
@@ -205,13 +221,34 @@ def data(out: Path, rows: list[Row], parts: Split, report: dict[str, Any]) -> li
     return [*(page.paragraph(x) for x in lines), page.embedded(curves.read_bytes(), "Training: running means over the steps.")]
 
 
-def use(out: Path, parts: Split) -> list[str]:
-    labels = ", ".join((parts.base + parts.novel)[:3])
-    commands = (
-        f'froster classify VIDEO --model {out} --labels "{labels}"\n'
-        f"froster evaluate --data FOLDER --model {out}\n"
-        f"froster calibrate {out}\n"
-        f"froster push {out} USER/NAME --license LICENCE"
-    )
-    python = f'import froster\n\nmodel = froster.load("{out}")\nprint(model.classify("VIDEO", {parts.base[:2]!r}).answer)'
-    return [page.paragraph("On the command line:"), page.code(commands), page.paragraph("In Python:"), page.code(python)]
+def use(out: Path, parts: Split, found: dict[str, Predictions], source: dict[str, Any]) -> list[str]:
+    """Commands that work as they are pasted, wherever that is."""
+    run = absolute(out)
+    shown = example(parts, found)
+    data = ["--data", source["data"], *(["--root", source["root"]] if source["root"] else [])]
+    data += ["--labels-json", source["labels_json"]] if source["labels_json"] else []
+    data += [word for pair in source["where"].items() for word in ("--where", "=".join(pair))]
+    commands = [
+        *([command("classify", shown[0], "--model", run, "--labels", shown[1])] if shown else []),
+        command("evaluate", *data, "--model", run),
+        command("calibrate", run),
+        command("push", run, "USER/NAME", "--license", "LICENCE"),
+    ]
+    video, labels = (shown[0], shown[1].split(", ")) if shown else ("VIDEO", parts.base[:2])
+    python = f"import froster\n\nmodel = froster.load({run!r})\nprint(model.classify({video!r}, {labels!r}).answer)"
+    return [
+        page.paragraph("On the command line:"), page.code("\n".join(commands)), page.paragraph("In Python:"), page.code(python),
+    ]  # fmt: skip
+
+
+def example(parts: Split, found: dict[str, Predictions]) -> tuple[str, str] | None:
+    """A test video (one that was named right, where there is one) and labels with its own among them."""
+    items = [*parts.base_test, *parts.novel_test]
+    right = {
+        name for p in found.values() for name, rank in zip(p.names or [], p.ranks().tolist(), strict=False) if rank == 0
+    }  # fmt: skip
+    for item in sorted(items, key=lambda item: str(item.path) not in right) + parts.train:
+        labels = labels_with(item.label, parts.base + parts.novel)
+        if labels is not None:
+            return str(absolute(item.path)), labels
+    return None

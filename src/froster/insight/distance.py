@@ -9,7 +9,7 @@ other set, h(A, B) = max over a of min over b of 1 - cos(a, b), that is 1 - the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,11 @@ class Nearest:
         return max(0.0, 1 - self.smallest)
 
 
+def folded(name: str) -> str:
+    """As CLIP's tokenizer reads it: without capitals, blanks of any kind and number as one."""
+    return " ".join(name.lower().split())
+
+
 @torch.no_grad()
 def text_features(recognizer: Recognizer, names: list[str], truncate: bool = False) -> Tensor:
     """The bare names through the text tower, without template or description, as the released code does: (n, E)."""
@@ -60,15 +65,16 @@ def text_features(recognizer: Recognizer, names: list[str], truncate: bool = Fal
 
 
 def nearest(
-    names: Sequence[str], features: Tensor, to_names: Sequence[str], to_features: Tensor, *, overlap: bool = True
-) -> Nearest | None:
+    names: Sequence[str], features: Tensor, to_names: Sequence[str], to_features: Tensor, *, overlap: bool = True,
+    spelt: Callable[[str], str] = str,
+) -> Nearest | None:  # fmt: skip
     """Names and their text features (n, E), of any length -> the nearest of `to_names` for each.
 
-    `overlap=False` leaves out the names that stand in both sets, spelt exactly alike, as the released code does; the
-    result is None where no name is left.
+    `overlap=False` leaves out the names that stand in both sets, spelt exactly alike, as the released code does, or alike
+    after `spelt`; the result is None where no name is left.
     """
-    there = frozenset() if overlap else frozenset(to_names)
-    kept = [i for i, name in enumerate(names) if name not in there]
+    there = frozenset() if overlap else frozenset(map(spelt, to_names))
+    kept = [i for i, name in enumerate(names) if spelt(name) not in there]
     if not kept:
         return None
     similarity, index = (unit(features[kept].float()) @ unit(to_features.float()).T).max(dim=1)

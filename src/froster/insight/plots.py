@@ -17,6 +17,10 @@ from froster.files import atomic_file
 COLOURS = ("#8c8c8c", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 
 
+NARROW = 0.2
+"""A bar of less than this share of its group is too narrow for a number that lies."""
+
+
 @dataclass(frozen=True)
 class Bars:
     """One model's bars: a value and a standard error (per cent) for every column; None leaves a gap."""
@@ -38,8 +42,11 @@ def tidy(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def accuracy_bars(columns: Sequence[str], models: Sequence[Bars], path: Path) -> Path:
-    """Groups of bars, one group a column (base, novel, …), one bar a model, whiskers of one standard error."""
+def accuracy_bars(
+    columns: Sequence[str], models: Sequence[Bars], path: Path, chance: Sequence[float | None] = ()
+) -> Path:
+    """Groups of bars, one group a column (base, novel, …), one bar a model, whiskers of one standard error; dashed what
+    guessing gets in each column."""
     figure = Figure(figsize=(1.6 + 1.25 * len(columns), 3.6))
     axes = figure.subplots()
     width = 0.84 / len(models)
@@ -52,11 +59,19 @@ def accuracy_bars(columns: Sequence[str], models: Sequence[Bars], path: Path) ->
             axes.bar(x, value, width * 0.94, color=colour, label=model.name if c == 0 else None)
             if error is not None:
                 axes.errorbar(x, value, error, color="#333333", linewidth=0.8, capsize=1.5)
-            axes.annotate(f"{value:.0f}", (x, 0), (0, 3), textcoords="offset points", ha="center", fontsize=7, color="w")
+            inside = value > 8  # a lower bar has no room for its number
+            axes.annotate(
+                f"{value:.1f}", (x, 0 if inside else value + (error or 0)), (0, 3), textcoords="offset points", ha="center",
+                fontsize=7, color="w" if inside else "#333333", rotation=90 if width < NARROW else 0,
+            )  # fmt: skip
+    for c, guessed in enumerate(chance):
+        if guessed is not None:
+            line = axes.hlines(guessed, c - 0.46, c + 0.46, color="#333333", linewidth=1, linestyle=(0, (3, 2)), zorder=3)
+            line.set_label("chance" if c == 0 else None)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylim(0, 100)
     axes.set_ylabel("accuracy, per cent")
-    axes.legend(frameon=False, ncols=len(models), loc="upper center", bbox_to_anchor=(0.5, 1.14), fontsize=8)
+    axes.legend(frameon=False, ncols=len(models) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.14), fontsize=8)
     tidy(axes)
     return save(figure, path)
 
@@ -118,16 +133,18 @@ class Clip:
 def classified_clips(clips: Sequence[Clip], path: Path, top: int = 3) -> Path:
     """A row a video: its frames, and under them the best labels of each model; the right label in green."""
     T = max(len(clip.frames) for clip in clips)
-    figure = Figure(figsize=(1.05 * T, (1.9 + 0.17 * top) * len(clips)))
-    grid = figure.add_gridspec(2 * len(clips), T, height_ratios=[1, 0.28 * top] * len(clips), hspace=0.12, wspace=0.06)
+    figure = Figure(figsize=(1.05 * T, (2.15 + 0.17 * top) * len(clips)))
+    # An empty row after each video leaves room for the title of the next.
+    rows = [1, 0.28 * top, 0.25] * len(clips)
+    grid = figure.add_gridspec(len(rows), T, height_ratios=rows, hspace=0.12, wspace=0.06)
     for row, clip in enumerate(clips):
         for t, frame in enumerate(clip.frames):
-            axes = figure.add_subplot(grid[2 * row, t])
+            axes = figure.add_subplot(grid[3 * row, t])
             axes.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes.set_axis_off()
             if t == 0:
                 axes.set_title(clip.title, fontsize=9, loc="left")
-        axes = figure.add_subplot(grid[2 * row + 1, :])
+        axes = figure.add_subplot(grid[3 * row + 1, :])
         axes.set_axis_off()
         axes.set(xlim=(0, len(clip.verdicts)), ylim=(top, -0.9))
         for m, verdict in enumerate(clip.verdicts):

@@ -13,6 +13,7 @@ from froster.insight.plots import COLOURS, save, tidy
 LINES = {
     "base": ("gained: base classes", COLOURS[2]),
     "novel": ("kept: novel classes", COLOURS[1]),
+    "hm_together": ("HM, all labels asked together", COLOURS[3]),
     "agreement": ("kept: answers as CLIP", COLOURS[4]),
 }
 

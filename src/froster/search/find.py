@@ -33,11 +33,13 @@ class Hit:
         return root / self.entry.path
 
 
-def search(store: Store, query: Tensor, top: int, *, join: bool = True, by_video: bool = False) -> list[Hit]:
+def search(
+    store: Store, query: Tensor, top: int, *, join: bool = True, by_video: bool = False, without: Sequence[str] = ()
+) -> list[Hit]:
     """The `top` best hits for a unit embedding (E,).
 
     Neighbouring segments that answer nearly as well as the best of them are one hit. `by_video`: the best hit of each
-    video alone.
+    video alone. `without`: paths, as the index has them, of videos that are no answer.
     """
     parts = store.by_part()
     places = [place for part in parts.values() for place in part]
@@ -51,7 +53,7 @@ def search(store: Store, query: Tensor, top: int, *, join: bool = True, by_video
     taken, hits, seen = torch.zeros(len(scores), dtype=torch.bool), [], set()
     for row in scores.argsort(descending=True, stable=True).tolist():
         video = int(owner[row])
-        if taken[row] or (by_video and video in seen):
+        if taken[row] or (by_video and video in seen) or places[video].entry.path in without:
             continue
         low = high = row
         while low > first[video] and not taken[low - 1] and scores[low - 1] >= scores[row] - margin:

@@ -17,15 +17,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from froster.attempt import attempt
+from froster.change import told
 from froster.distill import distill_preset
-from froster.evaluation import harmonic_mean_error, standard_error
-from froster.experiment import EvalSet, Row, default_recipe, fine_tune, halfway, measure, with_weights
+from froster.evaluation import harmonic_mean
+from froster.experiment import EvalSet, Row, asked_together, default_recipe, fine_tune, halfway, measure, with_weights
 from froster.files import claim_folder, sole_writer, write_text
 from froster.insight import page
 from froster.insight.plots import Bars, Clip, Verdict, accuracy_bars, classified_clips, training_curves
 from froster.methods import VCLIP
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer, load
+from froster.shell import command
 from froster.training import Trained
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
@@ -36,6 +38,13 @@ TESTS_PER_CLASS = 10
 TEST_SETS = ("base", "novel", "near", "mid", "far")
 COLUMNS = ("base", "novel", "hm", "near", "mid", "far")
 ARMS = {"finetuned": "none", "froster": "residual"}
+TOGETHER = ("base", "novel", "hm")
+WORDS = (
+    "base: the classes tuned on. novel: others, most of them doing what base things do. hm: the harmonic mean of both. near, mid "
+    "and far: labels ever less like base ones (near: base things in new pairings; mid: novel and far things in dim light; far: "
+    "other things, with a colour in their names, doing what no base thing does)."
+)
+ASKED = "With *: base and novel videos, asked for the labels of both together, as a user asks who does not know which they are."
 NAMES = {"frozen": "frozen CLIP", "finetuned": "fine-tuned (VCLIP)", "froster": "FROSTER"}
 
 
@@ -52,6 +61,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
             EvalSet(name, WorldClips(videos[name], base.config.sampling, train=False), videos[name].classes)
             for name in TEST_SETS
         ]
+        sets = asked_together(sets)
         rows = [Row("frozen", "as shipped", measure(base, sets, bars, "frozen CLIP"))]
         students: dict[str, Recognizer] = {"frozen": base}
         for arm in ARMS:
@@ -68,7 +78,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
     if as_json:
         print(json.dumps(result))
     else:
-        show(rows, out, seconds)
+        show(rows, clips, out, seconds)
     return result
 
 
@@ -113,7 +123,7 @@ def classify_novel(models: dict[str, Recognizer], novel: Videos, folder: Path, b
     clips = []
     for index in picked:
         label = novel.classes[int(novel.labels[index])]
-        path = write_video(folder / f"{label.replace(' ', '_')}.mp4", novel.frames[index])
+        path = write_video(video_of(folder, label), novel.frames[index])
         verdicts = []
         for name, model in models.items():
             found = model.classify(path, novel.classes)
@@ -122,6 +132,18 @@ def classify_novel(models: dict[str, Recognizer], novel: Videos, folder: Path, b
         clips.append(Clip(f"{path.name}  (right: {label})", frames, label, verdicts))
         bars.update(bar, advance=1)
     return clips
+
+
+def video_of(folder: Path, label: str) -> Path:
+    return folder / f"{label.replace(' ', '_')}.mp4"
+
+
+def try_it(clips: list[Clip], out: Path) -> str:
+    """A command that asks FROSTER for one of the videos, one that it named right if there is one, among the labels of all."""
+    right = [clip for clip in clips if clip.verdicts[-1].labels[0] == clip.label]
+    label = (right or clips)[0].label or ""
+    labels = ", ".join(sorted(clip.label or "" for clip in clips))
+    return command("classify", video_of(out / "videos", label), "--model", out / "froster", "--labels", labels)
 
 
 def settings(base: Recognizer, seed: int) -> dict[str, Any]:
@@ -134,40 +156,57 @@ def value(row: Row, column: str) -> float | None:
     return row.hm if column == "hm" else row.top1(column)
 
 
-def error(row: Row, column: str) -> float | None:
-    """One standard error of test sampling; for HM propagated from base and novel."""
-    if column != "hm":
-        found = row.predictions[column]
-        return standard_error(found.top(1), len(found.labels))
-    base, novel = row.top1("base") or 0.0, row.top1("novel") or 0.0
-    return harmonic_mean_error(base, novel, error(row, "base") or 0.0, error(row, "novel") or 0.0)
+def together(row: Row) -> Row:
+    assert row.together is not None
+    return row.together
 
 
-def show(rows: list[Row], out: Path, seconds: float) -> None:
+def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
     table = Table("method", "weights", *COLUMNS, box=None, pad_edge=False)
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
         table.add_row(row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style)
     output.print(table)
     console.print(
-        f"\naccuracy in per cent, one seed; one standard error is about {error(rows[0], 'novel'):.0f} points, so small "
-        f"differences mean nothing (docs/lab.md has many seeds)\n{seconds:.0f} s. Report: {out / 'report.html'}\n"
-        f'try: froster classify {next((out / "videos").glob("*.mp4"))} --model {out / "froster"} '
-        f'--labels "cat spinning, boat pacing, bird hopping"',
+        f"\naccuracy in per cent, one seed; one standard error is about {rows[0].error('novel'):.0f} points, so small "
+        f"differences mean nothing (docs/lab.md has many seeds)\n{WORDS}\n"
     )
+    for row in rows:
+        if row.method in ARMS:
+            console.print(f"{NAMES[row.method]}:", *told(rows[0], row), sep="\n  ")
+    console.print(f"\n{seconds:.0f} s. Report: {out / 'report.html'}\ntry:")
+    console.print(try_it(clips, out), soft_wrap=True)
+
+
+def chances(row: Row) -> list[float]:
+    """What guessing gets in each column; of the harmonic mean, the mean of both."""
+    single = {name: p.chance for name, p in row.predictions.items()}
+    single["hm"] = harmonic_mean(single["base"], single["novel"])
+    return [single[c] for c in COLUMNS] + [together(row).predictions["base"].chance] * len(TOGETHER)
 
 
 def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str, Any]) -> None:
     main = [row for row in rows if row.method in NAMES]
-    bars = [Bars(NAMES[r.method], [value(r, c) for c in COLUMNS], [error(r, c) for c in COLUMNS]) for r in main]
+    bars = [
+        Bars(
+            NAMES[r.method], [*(value(r, c) for c in COLUMNS), *together(r).columns().values()],
+            [*(r.error(c) for c in COLUMNS), *(together(r).error(c) for c in TOGETHER)],
+        )
+        for r in main
+    ]  # fmt: skip
     figures = out / "figures"
-    accuracy = accuracy_bars(COLUMNS, bars, figures / "accuracy.png")
+    shown = [*COLUMNS, *(f"{c}*" for c in TOGETHER)]
+    guessed = chances(rows[0])
+    accuracy = accuracy_bars(shown, bars, figures / "accuracy.png", guessed)
     curves = training_curves({NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}, figures / "training.png")
     strips = classified_clips(clips, figures / "clips.png")
-    cells = [[r.method, r.weights, *(f"{value(r, c):.1f}" for c in COLUMNS)] for r in rows]
+    cells = [
+        [r.method, r.weights, *(f"{v:.1f}" for v in (*(value(r, c) for c in COLUMNS), *r.generalised.values()))] for r in rows
+    ]
+    cells.append(["", "chance", *(f"{g:.1f}" for g in guessed)])
     report = out / "report.html"
     tests = ", ".join(f"{name} {len(rows[0].predictions[name].labels)}" for name in TEST_SETS)
-    caption = f"Top-1 accuracy with one standard error of test sampling. Test videos: {tests}."
+    caption = f"Top-1 accuracy with one standard error of test sampling; dashed what guessing gets. Test videos: {tests}. {ASKED}"
     page.write_page(
         report,
         "froster demo",
@@ -182,7 +221,8 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
                         "class names; novel, near, mid and far were never seen in training nor used to choose anything."
                     ),
                     page.figure(accuracy, report, caption),
-                    page.table(["method", "weights", *COLUMNS], cells, [i for i, r in enumerate(rows) if r.method in NAMES]),
+                    page.paragraph(WORDS, "note"),
+                    page.table(["method", "weights", *shown], cells, [i for i, r in enumerate(rows) if r.method in NAMES]),
                     page.paragraph(
                         "One run of one seed shows how the parts work together, not which method is better: differences "
                         "of a few points change sign from seed to seed. docs/lab.md holds the study over many seeds.",
@@ -203,7 +243,7 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
             ),
             (
                 "Use the model",
-                [page.code(f'froster classify VIDEO --model {out / "froster"} --labels "cat spinning, boat pacing"\n')],
+                [page.code(try_it(clips, out.absolute()) + "\n")],
             ),
         ],
     )
