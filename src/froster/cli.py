@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from froster import __version__, interrupt
-from froster.errors import FrosterError
+from froster.errors import FrosterError, out_of_memory
 
 app = typer.Typer(
     name="froster",
@@ -49,12 +49,14 @@ def main() -> None:
         app()
     except FrosterError as error:
         fail(str(error), error.exit_code)
-    except MemoryError:
-        fail("out of memory: try a smaller --batch-size", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        fail("out of memory: try a smaller --batch-size, fewer --workers, or a smaller model", 1)
 
 
 def fail(message: str, code: int) -> None:

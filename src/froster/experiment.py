@@ -27,7 +27,7 @@ from froster.model_folder import ModelConfig
 from froster.recipe import FROSTER, Preset, Recipe
 from froster.recognizer import Recognizer
 from froster.task import Task, freeze
-from froster.training import Trained, epoch_loader, rows_of_step, train
+from froster.training import Trained, epoch_loader, global_batch, rows_of_step, train
 from froster.video.augment import FROSTER_AUGMENT
 from froster.weights import towards
 
@@ -239,7 +239,7 @@ def penalty_of(
         return Penalty(base.clip, method.strength)
     count = len(train_set)  # type: ignore[arg-type]
     bar = bars.add_task("weigh CLIP's weights (Fisher)", total=count, note="")
-    batch = min(recipe.batch_size, count)
+    batch = global_batch(recipe, count)
     loader = epoch_loader(train_set, recipe, 0, max(1, count // batch), batch)
     bank = student.bank(classes, truncate)
     rows = rows_of_step(recipe.draw, 0, bank)

@@ -25,6 +25,7 @@ from froster.progress import console, progress
 from froster.recognizer import DEFAULT_MODEL
 from froster.runs import Source, digest
 from froster.splits import Split, split
+from froster.task import ranks
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import read_labels
 from froster.video.dataset import read_items
@@ -121,7 +122,7 @@ def run(
             sampling=chosen(kind=sampling, clamp=clamp, frames=frames), views=views, flip=flip,
         )  # fmt: skip
         given = chosen(epochs=epochs, batch_size=batch_size, patience=patience, shots=shots)
-        choice = defaults.choose(plan.preset.recipe, parts, set(given), plain)
+        choice = defaults.choose(plan.preset.recipe, parts, set(given), plain, ranks())
         plan = dataclasses.replace(plan, preset=dataclasses.replace(plan.preset, recipe=choice.recipe))
         if average_from is not None and average_from > plan.preset.recipe.epochs:
             raise UsageError(f"--average-from {average_from} comes after the last epoch, {plan.preset.recipe.epochs}")
@@ -139,7 +140,7 @@ def run(
             dist.barrier()
         log = open_logger(logger, out) if rank == 0 else None
         with progress(quiet=rank > 0) as bars:
-            said = warnings(base, parts, sentences, truncate, look, bars) if rank == 0 else []
+            said = warnings(base, parts, sentences, truncate, look, bars, workers) if rank == 0 else []
             for line in said:
                 bars.console.print(f"warning: {line}", style="yellow")
             train_set = dataset(
