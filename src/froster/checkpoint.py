@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from froster.errors import CheckpointError, UsageError
 from froster.files import atomic_folder, cannot_write
+from froster.recipe import as_now
 
 State = dict[str, Tensor]
 
@@ -122,6 +123,7 @@ class Checkpoints:
 
 def check_same_run(old: dict, new: dict, folder: Path) -> None:
     new = json.loads(json.dumps(new))
+    old = as_now(old, new)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise UsageError(

@@ -51,10 +51,13 @@ def fitted(preset: Preset, model: Recognizer, method: Method) -> Preset:
     training, and takes its clips as it was made to. What remains is the method's own: prompts, objective, what it trains."""
     if not is_small(model):
         return preset
+    rates: dict[str, Any] = {"lr": SMALL_LR, "new_scale": method.small_scale, "clip_lr": None}
+    if not method.trains_clip:
+        rates = {"lr": SMALL_LR * method.small_scale, "new_scale": 1.0, "clip_lr": SMALL_LR}
     recipe = dataclasses.replace(
-        preset.recipe, epochs=SMALL_RECIPE.epochs, batch_size=SMALL_RECIPE.batch_size, lr=SMALL_LR,
-        new_scale=method.small_scale, warmup_epochs=1.0, lr_ends=0.01, schedule="cosine", optimizer="adamw", clip_norm=1.0,
-        average_from=2, weight_decay=SMALL_RECIPE.weight_decay, label_smoothing=0.0, mixup=0.0, cutmix=0.0,
+        preset.recipe, **rates, epochs=SMALL_RECIPE.epochs, batch_size=SMALL_RECIPE.batch_size, warmup_epochs=1.0, lr_ends=0.01,
+        schedule="cosine", optimizer="adamw", clip_norm=1.0, average_from=2, weight_decay=SMALL_RECIPE.weight_decay,
+        label_smoothing=0.0, mixup=0.0, cutmix=0.0,
     )  # fmt: skip
     note = "a small network: few, large steps and FROSTER's augmentation in place of the paper's"
     return dataclasses.replace(

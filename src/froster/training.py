@@ -231,6 +231,7 @@ def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
         "decay": recipe.decay,
         "new": {f"student.{name}" for name in new_weights(task.student)},
         "new_scale": recipe.new_scale,
+        "clip_scale": recipe.clip_scale,
     }
     if recipe.optimizer == "sgd":
         return sgd(task, recipe.lr, recipe.weight_decay, **groups)

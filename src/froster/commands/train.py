@@ -189,7 +189,11 @@ def prepare_folder(out: Path, resume: bool) -> None:
 def describe_split(parts: Split, plan: Plan, seed: int, chosen_defaults: Sequence[str]) -> None:
     loss, recipe = plan.loss, plan.preset.recipe
     teacher = f"distil {loss.kind} ({loss.distance}, {loss.level})" if loss.kind != "none" else "no distillation"
-    rates = f"learning rate {recipe.lr:g}" + (f", new weights {recipe.lr * recipe.new_scale:g}" if plan.has_new else "")
+    rates = f"learning rate {recipe.lr:g}"
+    if plan.method.trains_clip and plan.has_new:
+        rates += f", new weights {recipe.lr * recipe.new_scale:g}"
+    elif not plan.method.trains_clip and plan.has_clip:
+        rates += f", CLIP's weights {recipe.lr * recipe.clip_scale:g}"
     for line in (
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test: {len(parts.base_test)} base, "
         f"{len(parts.novel_test)} novel ({len(parts.novel)} classes); watched: {len(parts.watch)}",
