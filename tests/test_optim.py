@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import pytest
 import torch
 
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.experiment import fitted
+from froster.methods import METHODS
+from froster.methods.video_clip import new_weights
 from froster.optim import draw_template, epoch_order, learning_rate, parameter_groups
-from froster.training import Recipe
+from froster.recipe import Preset, as_now
+from froster.recognizer import load
+from froster.task import freeze
+from froster.training import Recipe, optimizer_of
 from golden import shared
 
 
@@ -52,3 +60,81 @@ def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
     assert len(set(first[0])) > 20
     assert sorted(first[1]) == list(range(50))
     assert epoch_order(50, 0, 4) != first[1] != epoch_order(50, 1, 3)
+
+
+# Peak rates of CLIP's weights and of new ones, in the paper's own setting and inside FROSTER's; a small network has its own.
+RATES = {
+    "finetuned": ((2e-6, 2e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+    "vclip": ((3.33e-6, 3.33e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+    "openvclip": ((3.33e-6, 3.33e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+    "actionclip": ((5e-6, 5e-5), (3.33e-6, 3.33e-5), (3e-4, 9e-3)),
+    "xclip": ((8e-6, 8e-5), (3.33e-6, 8e-5), (3e-4, 9e-3)),
+    "efficient-prompt": ((1e-4, 1e-4), (3.33e-6, 1e-4), (3e-4, 9e-3)),
+    "text4vis": ((5e-6, 5e-5), (3.33e-6, 3.33e-5), (3e-4, 9e-3)),
+    "aim": ((3e-4, 3e-4), (3.33e-6, 3e-4), (3e-4, 9e-3)),
+    "st-adapter": ((7.5e-4, 7.5e-4), (3.33e-6, 2.5e-4), (3e-4, 9e-3)),
+    "adaptformer": ((0.4, 0.4), (3.33e-6, 3e-4), (3e-4, 3e-2)),
+    "vita-clip": ((4e-4, 4e-4), (3.33e-6, 4e-4), (3e-4, 3e-2)),
+    "stan": ((2e-6, 2e-5), (3.33e-6, 3.33e-5), (3e-4, 3e-3)),
+    "lora": ((2e-4, 2e-4), (3.33e-6, 2e-4), (3e-4, 9e-3)),
+    "l2sp": ((2e-6, 2e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+    "ewc": ((2e-6, 2e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+}
+ADAPTERS = ("efficient-prompt", "aim", "st-adapter", "adaptformer", "vita-clip", "lora")
+
+
+def presets(name: str) -> tuple[Preset, Preset, Preset, Preset]:
+    method = METHODS[name].make(next(iter(METHODS[name].variants), None))
+    own, inside, nano = method.preset(), method.froster_preset(), load("nano", device="cpu")
+    return own, inside, fitted(own, nano, method), fitted(inside, nano, method)
+
+
+def test_the_rates_of_every_method_are_these() -> None:
+    assert RATES.keys() == METHODS.keys() - {"frozen"}
+    for name, (own, inside, small) in RATES.items():
+        for preset, rates in zip(presets(name), (own, inside, small, small), strict=True):
+            recipe = preset.recipe
+            found = (recipe.lr * recipe.clip_scale, recipe.lr * recipe.new_scale)
+            assert found == pytest.approx(rates, rel=1e-12), name
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_each_weight_is_trained_at_its_rate(name: str) -> None:
+    """Of the groups of the optimiser, inside FROSTER, where text is trained beside adapters; projectors as CLIP's weights."""
+    clip = CLIP(CLIPConfig(VisionConfig(32, 8, 64, 2, 1), TextConfig(77, 20, 64, 2, 1), 64))
+    method = METHODS[name].make(next(iter(METHODS[name].variants), None))
+    model = torch.nn.Module()
+    model.student = student = method.for_classes(["a", "b"]).build(clip)
+    model.projector = torch.nn.Linear(4, 4)
+    recipe = method.froster_preset().recipe
+    freeze(student, method, recipe.tune)
+    rates = {p: group["lr"] for group in optimizer_of(model, recipe).param_groups for p in group["params"]}  # type: ignore[arg-type]
+    of_clip, of_new = RATES[name][1]
+    for named, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            new = named.removeprefix("student.") in new_weights(student)
+            assert rates[parameter] == pytest.approx(of_new if new else of_clip, rel=1e-12), named
+
+
+def test_lr_is_the_rate_of_what_the_method_trains() -> None:
+    """Of adapters and prompts in every preset; CLIP's weights beside them keep theirs."""
+    for name in RATES:
+        for preset in presets(name):
+            recipe = dataclasses.replace(preset.recipe, lr=1e-4)
+            trained = recipe.new_scale if name in ADAPTERS else recipe.clip_scale
+            assert recipe.lr * trained == pytest.approx(1e-4, rel=1e-12), name
+            assert recipe.clip_lr == preset.recipe.clip_lr
+            assert recipe.rate(recipe.warmup_epochs) == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_settings_of_an_old_run_are_read_as_they_were_meant() -> None:
+    """`lr` was CLIP's rate in every method: runs begun then go on, and others are still refused."""
+    for name in RATES:
+        for preset, (of_clip, of_new) in zip(presets(name), (*RATES[name], RATES[name][2]), strict=True):
+            new = dataclasses.asdict(preset.recipe)
+            old = {key: value for key, value in new.items() if key != "clip_lr"}
+            if preset.recipe.clip_lr is not None:
+                old |= {"lr": of_clip, "new_scale": of_new / of_clip}
+            assert as_now(old, new) == new, name
+            assert as_now({**old, "lr": 2 * old["lr"]}, new) != new, name
+    assert as_now(new, new) is new

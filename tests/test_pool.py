@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.context import BaseContext
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from froster.errors import FrosterError, VideoError
-from froster.pool import Event, ahead, in_order, run
+from froster import pool
+from froster.channel import Channel
+from froster.errors import FrosterError, UsageError, VideoError
+from froster.pool import Event, ahead, in_order, run, silence
 
 
 def work(path: str) -> Iterator[object]:
@@ -25,9 +36,26 @@ def work(path: str) -> Iterator[object]:
         raise VideoError(f"{path}: no frame can be decoded")
     if path.startswith("bug"):
         raise KeyError(path)
+    if path.startswith("wrong"):
+        raise UsageError(f"{path}: choose another")
+    if path.startswith("large"):
+        raise MemoryError
+    if path.startswith("tensor"):
+        torch.empty(1 << 50)
+    if path.startswith("pause"):
+        time.sleep(0.5)
     for number in range(3):
+        if number == 2 and path.startswith("once"):
+            die_once(path)
         yield None
         yield f"{path} {number}"
+
+
+def die_once(path: str) -> None:
+    marker = Path(path.removeprefix("once "))
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def parts(path: str) -> list[str]:
@@ -87,3 +115,106 @@ def test_a_window_holds_back_what_is_too_far_ahead() -> None:
     done = [event.task for event in run(work, ["hang", *"abcdef"], 2, limit=1.0, window=3) if event.done]
     assert done[:3] == [1, 2, 0]
     assert sorted(done) == list(range(7))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_the_request_is_said_as_it_is(workers: int) -> None:
+    with pytest.raises(UsageError, match=r"^wrong: choose another$"):
+        list(run(work, ["a", "wrong", "b"], workers))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_needs_too_much_memory_is_said_to(workers: int) -> None:
+    events = [event for event in run(work, ["large", "a", "tensor"], workers) if event.done]
+    assert {event.task: event.error for event in events} == {0: "out of memory", 1: "", 2: "out of memory"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
+def test_a_file_whose_process_is_killed_is_read_once_more(tmp_path: Path) -> None:
+    """And what the first had handed on does not come twice."""
+    path = f"once {tmp_path / 'marker'}"
+    events = list(run(work, ["a", path, "b"], 2))
+    assert [event.part for event in events if event.task == 1] == [*parts(path), None]
+    assert not any(event.error for event in events)
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
+@pytest.mark.parametrize("victims", ["server", "server and workers", "tracker"])
+def test_a_killed_fork_server_is_replaced(victims: str, capfd: pytest.CaptureFixture[str]) -> None:
+    paths = [f"pause {i}" for i in range(6)]
+    found = []
+    with pytest.warns(match="resource_tracker") if victims == "tracker" else contextlib.nullcontext():
+        for event in run(work, paths, 2):
+            if not found:
+                children = [child.pid for child in multiprocessing.active_children()]
+                server = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+                tracker = multiprocessing.resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+                killed = {"server": [server], "server and workers": [server, *children], "tracker": [server, tracker]}
+                for pid in killed[victims]:
+                    os.kill(pid, signal.SIGKILL)
+            found.append(event)
+    assert sorted(event.part for event in found if not event.done) == sorted(part for path in paths for part in parts(path))
+    assert sum(event.done for event in found) == len(paths) and not any(event.error for event in found)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+class Refused(BaseContext):
+    """A system that has no process to give, so many times."""
+
+    def __init__(self, times: int, error: Exception):
+        self.times, self.error = times, error
+
+    def Process(self, *args: object, **kwargs: object) -> multiprocessing.process.BaseProcess:  # type: ignore[override]
+        self.times -= 1
+        if self.times >= 0:
+            raise self.error
+        return multiprocessing.get_context("forkserver").Process(*args, **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(11, "Resource temporarily unavailable"), EOFError(), ConnectionResetError()])
+def test_a_refused_process_is_asked_for_again_and_then_said(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(pool, "_context", lambda work: Refused(2, error))
+    assert [event.part for event in run(work, ["a"], 1) if not event.done] == parts("a")
+    monkeypatch.setattr(pool, "_context", lambda work: Refused(3, error))
+    with pytest.raises(FrosterError, match=r"no process that reads videos can be started .*--workers 0"):
+        list(run(work, ["a"], 1))
+
+
+def test_a_message_that_stops_in_the_middle_keeps_nobody_waiting() -> None:
+    one, other = socket.socketpair()
+    sender, receiver = Channel(one), Channel(other, blocking=False)
+    message = {"clip": np.arange(12, dtype=np.uint8).reshape(3, 4), "end": None}
+    sender.send(message)
+    sent = other.recv(1 << 16)
+    for byte in sent[:-1]:
+        one.sendall(bytes([byte]))
+        assert receiver.poll() is None
+    one.sendall(sent[-1:])
+    (found,) = receiver.poll() or (None,)
+    assert np.array_equal(found["clip"], message["clip"]) and found["clip"].flags.writeable and found["end"] is None
+    sender.close()
+    with pytest.raises(EOFError):
+        receiver.poll()
+    receiver.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
+def test_a_process_that_stops_while_it_sends_is_silent() -> None:
+    """Its part is larger than what a socket takes at once."""
+    done = {}
+    for event in run(large, ["stop", "a", "b"], 2, limit=1.5):
+        if event.done:
+            done[event.task] = event.error
+        else:
+            assert event.part.sum() == event.part.size
+    assert done == {0: silence(1.5), 1: "", 2: ""}
+
+
+def large(path: str) -> Iterator[np.ndarray]:
+    if path == "stop":  # once the socket is full: the parent reads on, and the rest does not come
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+        for _ in range(10_000):
+            yield np.ones(1 << 22, np.uint8)
+    yield np.ones(1 << 22, np.uint8)

@@ -236,19 +236,6 @@ def test_workers_that_stay_hear_of_the_next_epoch(folder):
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
 
 
-def test_what_comes_from_workers_is_not_written_over(folder):
-    """They send their batches through memory that they use again; here all batches are kept, and then compared."""
-    items = [item for item in read_items(folder) for _ in range(11)]
-    dataset = VideoDataset(items, ["brush hair", "wave"], UNIFORM, 32, train=True)
-    alone = list(DataLoader(dataset, batch_size=3, collate_fn=collate))
-    helped = DataLoader(dataset, batch_size=3, num_workers=2, persistent_workers=True, collate_fn=collate)
-    next(iter(helped))  # and what was on its way is dropped
-    for _ in range(2):
-        sent = list(helped)
-        assert [len(batch.labels) for batch in sent] == [3] * 14 + [2]
-        assert all(torch.equal(a.frames, b.frames) for a, b in zip(alone, sent, strict=True))
-
-
 def test_an_unreadable_video_is_listed_and_never_replaced(folder, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")

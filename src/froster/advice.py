@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 
-from froster.errors import VideoError
+from froster import pool
 from froster.files import told_apart
 from froster.recognizer import Recognizer
 from froster.splits import Split
@@ -68,7 +67,7 @@ def same_labels(model: Recognizer, labels: Sequence[str], truncate: bool = False
 
 
 def near_duplicates(
-    train: Sequence[Item], test: Sequence[Item], workers: int = 1, on_videos: Callable[[int], None] = lambda n: None
+    train: Sequence[Item], test: Sequence[Item], workers: int = 0, on_videos: Callable[[int], None] = lambda n: None
 ) -> list[str]:
     """Test videos that show the recording of a training video: their accuracy says nothing."""
     if not train or not test:
@@ -89,17 +88,17 @@ def near_duplicates(
 
 def likenesses(items: Sequence[Item], workers: int, on_videos: Callable[[int], None]) -> list[Likeness | None]:
     """Of each video; None for what cannot be read or shows nothing."""
-
-    def one(item: Item) -> Likeness | None:
-        try:
-            return likeness_of(item.path)
-        except VideoError:
-            return None
-        finally:
+    found: list[Likeness | None] = [None] * len(items)
+    for event in pool.run(_likeness, [str(item.path) for item in items], workers):
+        if event.done:
             on_videos(1)
+        else:
+            found[event.task] = event.part
+    return found
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:  # decoding leaves Python's lock
-        return list(pool.map(one, items))
+
+def _likeness(path: str) -> Iterator[Likeness | None]:
+    yield likeness_of(path)
 
 
 def some(names: Sequence[str], shown: int = 4) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from froster.attempt import reason
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import atomic_folder, cannot_write, write_text
+from froster.recipe import as_now
 from froster.tensors import file_digest, save_tensors
 
 State = dict[str, Tensor]
@@ -216,6 +217,7 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
 
 def check_same_run(old: dict, new: dict, folder: Path) -> None:
     new = json.loads(json.dumps(new))
+    old = as_now(old, new)
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise UsageError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from froster import __version__, interrupt
-from froster.errors import FrosterError
+from froster.errors import FrosterError, out_of_memory
 
 app = typer.Typer(
     name="froster",
@@ -44,17 +45,21 @@ def main() -> None:
     # for the next operation, which costs a small network a quarter. This must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # It is started anew, and nothing of ours is in its care.
+    warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly")
     try:
         interrupt.install()
         app()
     except FrosterError as error:
         fail(str(error), error.exit_code)
-    except MemoryError:
-        fail("out of memory: try a smaller --batch-size", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        fail("out of memory: try a smaller --batch-size, fewer --workers, or a smaller model", 1)
 
 
 def fail(message: str, code: int) -> None:
@@ -273,8 +278,8 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.", min=1)] = None,
     average_from: Annotated[int | None, typer.Option(help="First epoch of the final mean of the weights.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Clips a step, over all processes.", min=1)] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate of pretrained weights.")] = None,
-    new_scale: Annotated[float | None, typer.Option(help="Rate of new weights, as a multiple of --lr.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate of what the method trains.")] = None,
+    new_scale: Annotated[float | None, typer.Option(help="Rate of new weights, as a multiple of CLIP's.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames a clip.", min=1)] = None,
     sampling: Annotated[str | None, typer.Option(help="dense or uniform.")] = None,
     clamp: Annotated[str | None, typer.Option(help="Of dense sampling: released or even; default: as the model does.")] = None,

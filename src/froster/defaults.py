@@ -45,8 +45,11 @@ def watched_share(training: float) -> float | None:
     return min(0.2, max(0.1, 1.25 * WATCHED_FEWEST / training), WATCHED_MOST / training)
 
 
-def choose(recipe: Recipe, parts: Split, given: set[str], plain: bool) -> Chosen:
-    """Batch, epochs and patience for these training videos. What is in `given` was asked for and stays."""
+def choose(recipe: Recipe, parts: Split, given: set[str], plain: bool, world: int = 1) -> Chosen:
+    """Batch, epochs and patience for these training videos. What is in `given` was asked for and stays.
+
+    A batch that was not asked for is one that `world` processes can share out, the nearest: rates are left as they are.
+    """
     n, why = len(parts.train), []
     changes: dict[str, int | None] = {}
     batch = recipe.batch_size
@@ -56,6 +59,10 @@ def choose(recipe: Recipe, parts: Split, given: set[str], plain: bool) -> Chosen
             changes["batch_size"] = batch
             steps = max(1, n // batch)
             why.append(f"batch {batch} in place of {recipe.batch_size}: {n} training videos give {steps} steps an epoch")
+    if "batch_size" not in given and batch % world:
+        shared = max(1, round(batch / world)) * world
+        why.append(f"batch {shared} in place of {batch}: {world} processes share it out evenly")
+        batch = changes["batch_size"] = shared
     if plain and "epochs" not in given:
         steps = max(1, n // batch)
         epochs = min(MOST_EPOCHS, max(recipe.epochs, math.ceil(FEWEST_STEPS / steps)))

@@ -24,6 +24,14 @@ def install(extra: str) -> str:
     return f"pip install 'froster-video[{extra}]', in a checkout pip install -e '.[{extra}]'"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Is it a MemoryError, or what PyTorch raises in its place? By name and words, so that PyTorch need not be loaded."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "Cannot allocate memory")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
 class VideoError(FrosterError):
     """A video of which no frame can be had. Names the file and the cause."""
 

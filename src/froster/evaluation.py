@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from froster.clip.model import normalise
 from froster.files import write_text
-from froster.interrupt import check, ignore
+from froster.interrupt import check
 from froster.methods import VideoCLIP
 from froster.precision import autocast
-from froster.video.dataset import collate
+from froster.video.loader import batches
 from froster.weights import Space, ensemble
 
 Fusion = Literal["logits", "probs"]
@@ -228,7 +228,8 @@ def evaluate(
     widths = [len(labels) for labels in sets.values()]
     for scorer in scorers:
         scorer.model.eval()
-    for batch in DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate, worker_init_fn=ignore):
+    order = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    for batch in batches(dataset, order, workers):
         check()
         errors += batch.errors
         if len(batch.labels):

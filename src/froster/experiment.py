@@ -28,7 +28,7 @@ from froster.model_folder import ModelConfig
 from froster.recipe import FROSTER, Preset, Recipe
 from froster.recognizer import Recognizer
 from froster.task import Task, freeze
-from froster.training import Trained, epoch_loader, rows_of_step, train
+from froster.training import Trained, epoch_loader, global_batch, rows_of_step, train
 from froster.video.augment import FROSTER_AUGMENT
 from froster.weights import towards
 
@@ -56,10 +56,13 @@ def fitted(preset: Preset, model: Recognizer, method: Method) -> Preset:
     training, and takes its clips as it was made to. What remains is the method's own: prompts, objective, what it trains."""
     if not is_small(model):
         return preset
+    rates: dict[str, Any] = {"lr": SMALL_LR, "new_scale": method.small_scale, "clip_lr": None}
+    if not method.trains_clip:
+        rates = {"lr": SMALL_LR * method.small_scale, "new_scale": 1.0, "clip_lr": SMALL_LR}
     recipe = dataclasses.replace(
-        preset.recipe, epochs=SMALL_RECIPE.epochs, batch_size=SMALL_RECIPE.batch_size, lr=SMALL_LR,
-        new_scale=method.small_scale, warmup_epochs=1.0, lr_ends=0.01, schedule="cosine", optimizer="adamw", clip_norm=1.0,
-        average_from=2, weight_decay=SMALL_RECIPE.weight_decay, label_smoothing=0.0, mixup=0.0, cutmix=0.0,
+        preset.recipe, **rates, epochs=SMALL_RECIPE.epochs, batch_size=SMALL_RECIPE.batch_size, warmup_epochs=1.0, lr_ends=0.01,
+        schedule="cosine", optimizer="adamw", clip_norm=1.0, average_from=2, weight_decay=SMALL_RECIPE.weight_decay,
+        label_smoothing=0.0, mixup=0.0, cutmix=0.0,
     )  # fmt: skip
     note = "a small network: few, large steps and FROSTER's augmentation in place of the paper's"
     return dataclasses.replace(
@@ -291,7 +294,7 @@ def penalty_of(
         return Penalty(base.clip, method.strength)
     count = len(train_set)  # type: ignore[arg-type]
     bar = bars.add_task("weigh CLIP's weights (Fisher)", total=count, note="")
-    batch = min(recipe.batch_size, count)
+    batch = global_batch(recipe, count)
     loader = epoch_loader(train_set, recipe, 0, max(1, count // batch), batch)
     bank = student.bank(classes, truncate)
     rows = rows_of_step(recipe.draw, 0, bank)

@@ -18,8 +18,10 @@ def parameter_groups(
     decay: str = "matrices",
     new: Container[str] = (),
     new_scale: float = 1.0,
+    clip_scale: float = 1.0,
 ) -> list[dict]:
-    """Groups by weight decay and by `scale`, the factor of the learning rate: `new_scale` for the names in `new`, else 1.
+    """Groups by weight decay and by `scale`, the factor of the learning rate: `new_scale` for the names in `new`, else
+    `clip_scale`.
 
     With `decay="matrices"`, the released rule: no decay on 1-D tensors and biases. The 0-D `logit_scale` is therefore
     decayed. `"no positions"`: nor on positional and temporal embeddings; `"all"`: on every weight.
@@ -29,7 +31,7 @@ def parameter_groups(
         if parameter.requires_grad:
             free = decay != "all" and (parameter.ndim == 1 or name.endswith(".bias"))
             free = free or (decay == "no positions" and name.endswith(("positional_embedding", "temporal_embedding")))
-            key = (0.0 if free else weight_decay, new_scale if name in new else 1.0)
+            key = (0.0 if free else weight_decay, new_scale if name in new else clip_scale)
             groups.setdefault(key, []).append(parameter)
     ordered = sorted(groups.items(), key=lambda item: (item[0][1], -item[0][0]))
     return [{"params": params, "weight_decay": decay, "scale": scale} for (decay, scale), params in ordered]

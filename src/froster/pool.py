@@ -6,26 +6,32 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 import torch
 
 from froster import interrupt
-from froster.errors import FrosterError, VideoError
+from froster.channel import Channel
+from froster.errors import FrosterError, VideoError, out_of_memory
 
 SECONDS_OF_SILENCE = 300.0
 """After this, without a part or a sign of life, a decoder hangs."""
+PAUSES = (0.1, 0.5, 2.0)
+"""Seconds between the tries to start a process: a system short of them, or of memory, may have some again."""
+STILLBORN = 3
+"""So many processes in a row that end before they read anything: the next ones will not do better."""
 
-Work = Callable[[str], Iterable[Any]]
-"""From a path to the parts of what is found there; a None among them is a sign of life and goes no further. It is sent to
-processes, so it is a function of a module, a `partial` of one, or a small dataclass."""
+Work = Callable[[Any], Iterable[Any]]
+"""From a path, or whatever else says what to read, to the parts of what is found there; a None among them is a sign of life
+and goes no further. It is sent to processes, so it is a function of a module, a `partial` of one, or a small dataclass."""
 T = TypeVar("T")
 
 
@@ -41,23 +47,29 @@ class Event:
 
 
 def run(
-    work: Work, paths: Sequence[str], workers: int, *, limit: float = SECONDS_OF_SILENCE, window: int | None = None
+    work: Work, paths: Sequence[Any], workers: int, *, limit: float = SECONDS_OF_SILENCE, window: int | None = None
 ) -> Iterator[Event]:
     """The parts of every file and its end, as they come. With `workers` 0 in this process, in order and without a limit.
 
-    A file over which a process dies, or is silent for `limit` seconds, ends with an error, and the work goes on in
-    another process. No file is begun that lies `window` or more places after the oldest one that has not ended.
+    A process that dies is replaced, and has its file given once more, as the system may have been short of memory. A file
+    over which a second one dies, or one is silent for `limit` seconds, ends with an error, and the work goes on.
+    No file is begun that lies `window` or more places after the oldest one that has not ended.
+
+    Raises the FrosterErrors of `work` that are no VideoErrors, and FrosterError where no process can be started.
     """
     if workers == 0:
         for task, path in enumerate(paths):
             interrupt.check()
-            yield from (Event(task, *message) for message in _messages(work, path) if message[0] is not None or message[1])
+            for message in _messages(work, path):
+                if (event := _event(task, message)) is not None:
+                    yield event
         return
     context = _context(work)
-    pool = [_Worker(context, work) for _ in range(min(workers, len(paths)))]
+    pool: list[_Worker] = []
     begun, ended = 0, [False] * len(paths)
-    oldest = 0
+    oldest, stillborn = 0, 0
     try:
+        pool += (_start(context, work) for _ in range(min(workers, len(paths))))
         while oldest < len(paths):
             for worker in pool:
                 if worker.task is None and begun < len(paths) and (window is None or begun < oldest + window):
@@ -66,20 +78,25 @@ def run(
             interrupt.check()
             busy = [worker for worker in pool if worker.task is not None]
             began = time.monotonic()
-            ready = wait([worker.connection for worker in busy], timeout=1.0)
+            ready = wait([worker.channel.socket for worker in busy], timeout=1.0)
             # Not by the clock alone: while a machine sleeps, or the caller computes, nobody is silent.
             waited = min(time.monotonic() - began, 2.0)
             for worker in busy:
-                event = worker.event(worker.connection in ready, waited, limit)
-                if event is not None and event.done:
-                    ended[event.task] = True
-                    while oldest < len(paths) and ended[oldest]:
-                        oldest += 1
-                    if not worker.process.is_alive():
-                        worker.close()
-                        pool[pool.index(worker)] = _Worker(context, work)
-                if event is not None:
+                for event in worker.events(worker.channel.socket in ready, waited, limit):
+                    if event.done:
+                        ended[event.task] = True
+                        while oldest < len(paths) and ended[oldest]:
+                            oldest += 1
                     yield event
+                stillborn = 0 if worker.started else stillborn + worker.dead
+                if not worker.is_to_be_replaced():
+                    continue
+                worker.close()
+                if stillborn == STILLBORN:
+                    raise no_process("they end before they read anything")
+                pool[pool.index(worker)] = heir = _start(context, work)
+                if worker.task is not None:
+                    heir.give(worker.task, paths[worker.task], skip=worker.parts, deaths=worker.deaths)
     finally:
         for worker in pool:
             worker.close()
@@ -136,76 +153,141 @@ def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None
 class _Worker:
     """A process that has one file at a time. It ends by itself when this process does."""
 
-    connection: Connection
-
     def __init__(self, context: BaseContext, work: Work) -> None:
         self.task: int | None = None
-        self.silent = 0.0
-        self.started = False
-        self.connection, other = context.Pipe()
+        self.started = self.dead = False
+        mine, other = socket.socketpair()
+        self.channel = Channel(mine, blocking=False)
         self.process = context.Process(target=_serve, args=(other, work), daemon=True)  # type: ignore[attr-defined]
-        self.process.start()
-        other.close()
+        try:
+            self.process.start()
+        except BaseException:
+            mine.close()
+            raise
+        finally:
+            other.close()
 
-    def give(self, task: int, path: str) -> None:
-        self.task, self.silent = task, 0.0
-        with contextlib.suppress(OSError):  # where it has died, the next event will say so
-            self.connection.send(path)
+    def give(self, task: int, path: Any, *, skip: int = 0, deaths: int = 0) -> None:
+        """`skip`: parts that a process which died had handed on; `deaths`: processes that this file has cost."""
+        self.task, self.silent, self.parts, self.skip, self.deaths = task, 0.0, 0, skip, deaths
+        with contextlib.suppress(OSError):  # where it has died, the next events will say so
+            self.channel.send(path)
 
-    def event(self, ready: bool, waited: float, limit: float) -> Event | None:
-        """What it has sent, or what became of it; None where there is nothing to hand on."""
+    def events(self, ready: bool, waited: float, limit: float) -> Iterator[Event]:
+        """What it has sent, or what became of it. It is dead afterwards where it has ended or been given up; then a task
+        that it still has is to be done by another."""
         assert self.task is not None
         task = self.task
-        if ready:
-            with contextlib.suppress(EOFError, OSError):
-                part, done, error = self.connection.recv()
-                self.started, self.silent = True, 0.0
-                if done:
-                    self.task = None
-                return None if part is None and not done else Event(task, part, done, error)
-            if not self.started:
-                raise FrosterError("no process that reads videos can be started; --workers 0 does without")
-        else:
+        if not ready:
             self.silent += waited
-            if self.silent <= (limit if self.started else max(limit, SECONDS_OF_SILENCE)):
-                return None
-        self.task = None
-        self.process.kill()
-        self.process.join()
-        crashed = f"the decoder crashed (exit code {self.process.exitcode})"
-        return Event(task, None, True, crashed if ready else f"not done after {limit:.0f} s without a sign of life")
+            if self.silent > (limit if self.started else max(limit, SECONDS_OF_SILENCE)):
+                self.dead, self.task = True, None
+                yield Event(task, None, True, silence(limit))
+            return
+        self.silent = 0.0
+        try:
+            while self.task is not None and (message := self.channel.poll()) is not None:
+                self.started = True
+                event = _event(task, message[0])
+                if event is None:
+                    continue
+                if event.done:
+                    self.task = None
+                else:
+                    self.parts += 1
+                    if self.parts <= self.skip:
+                        continue
+                yield event
+        except (EOFError, OSError):
+            self.dead = True
+            self.parts = max(self.parts, self.skip)
+            self.deaths += self.started
+            if self.deaths > 1:
+                self.task = None
+                self.close()
+                yield Event(task, None, True, f"the decoder crashed (exit code {self.process.exitcode})")
+
+    def is_to_be_replaced(self) -> bool:
+        return self.dead or (self.task is None and not self.process.is_alive())
 
     def close(self) -> None:
-        self.connection.close()
+        self.channel.close()
         self.process.kill()
         self.process.join()
 
 
-def _serve(connection: Connection, work: Work) -> None:
+def _start(context: BaseContext, work: Work) -> _Worker:
+    """Tries again where the system has no process to give, or the server that forks them has just been killed."""
+    for pause in (*PAUSES, None):
+        try:
+            return _Worker(context, work)
+        except (EOFError, OSError) as error:
+            if pause is None:
+                raise no_process(str(error) or type(error).__name__) from error
+            time.sleep(pause)
+    raise AssertionError
+
+
+def no_process(cause: str) -> FrosterError:
+    return FrosterError(
+        f"no process that reads videos can be started ({cause}); what was finished is kept (train goes on with --resume): "
+        "the same command goes on, with --workers 0 without such processes"
+    )
+
+
+def silence(limit: float) -> str:
+    """What is said of a file over which a process was silent for longer than `limit` seconds."""
+    return f"not done after {limit:.0f} s without a sign of life"
+
+
+def _serve(end: socket.socket, work: Work) -> None:
     interrupt.ignore()
     torch.set_num_threads(1)
+    channel = Channel(end)
     try:
-        connection.send((None, False, ""))
+        channel.send((None, False, ""))
         while True:
-            for message in _messages(work, connection.recv()):
-                connection.send(message)
+            for message in _messages(work, channel.receive()):
+                try:
+                    channel.send(message)
+                except MemoryError as error:  # before a byte of it was sent
+                    channel.send((None, True, _cause(error)))
+                    break
     except (EOFError, OSError):  # the other end is gone
         os._exit(0)
 
 
-def _messages(work: Work, path: str) -> Iterator[tuple[Any, bool, str]]:
+Message = tuple[Any, bool, "str | FrosterError"]
+"""A part, whether the file has ended, and what failed."""
+
+
+def _messages(work: Work, path: Any) -> Iterator[Message]:
     try:
         for part in work(path):
             yield part, False, ""
     except (VideoError, OSError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         yield None, True, cause.removeprefix(f"{path}: ")
-    except FrosterError:
-        raise
+    except FrosterError as error:
+        yield None, True, error
     except Exception as error:
-        yield None, True, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        yield None, True, _cause(error)
     else:
         yield None, True, ""
+
+
+def _cause(error: Exception) -> str:
+    if out_of_memory(error):
+        return "out of memory"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _event(task: int, message: Message) -> Event | None:
+    """None for a sign of life. Raises what is no matter of this file alone."""
+    part, done, error = message
+    if isinstance(error, FrosterError):
+        raise error
+    return None if part is None and not done else Event(task, part, done, error)
 
 
 def _context(work: Work) -> BaseContext:
@@ -214,5 +296,6 @@ def _context(work: Work) -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     home = getattr(work.func if isinstance(work, partial) else work, "__module__", __name__)
-    context.set_forkserver_preload([__name__, home])  # what cannot be imported there is passed over
+    # What cannot be imported there is passed over.
+    context.set_forkserver_preload(["froster.forkserver", __name__, home])
     return context

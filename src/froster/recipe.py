@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from froster.errors import UsageError, one_of
 from froster.optim import learning_rate
@@ -24,9 +25,11 @@ class Recipe:
     batch_size: int = 32
     """Clips a step, over all ranks together."""
     lr: float = 3.33e-6
-    """Peak rate of the pretrained weights."""
+    """Peak rate of what the method trains: CLIP's weights, or where it trains adapters or prompts in their place, those."""
     new_scale: float = 1.0
-    """The rate of weights that CLIP does not have (heads, adapters, prompts), as a multiple of `lr`."""
+    """Where CLIP's weights are trained at `lr`: the rate of those that CLIP does not have (heads, …), as a multiple of it."""
+    clip_lr: float | None = None
+    """Where `lr` is the rate of adapters or prompts: that of CLIP's weights which are trained beside them; None: `lr` too."""
     warmup_epochs: float = 2.0
     lr_ends: float = 0.01
     """The first and the last learning rate, as a fraction of `lr`."""
@@ -61,7 +64,8 @@ class Recipe:
     """Checkpoints kept: the newest `keep`, or all of them with 0."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.new_scale <= 0:
+        rates = (self.lr, self.new_scale, self.lr if self.clip_lr is None else self.clip_lr)
+        if self.epochs < 1 or self.batch_size < 1 or not all(0 < rate < math.inf for rate in rates):
             raise UsageError("epochs, batch size and learning rates must be positive")
         if not (0 <= self.label_smoothing < 1 and self.mixup >= 0 and self.cutmix >= 0):
             raise UsageError("label smoothing lies in [0, 1), mixup and cutmix are not negative")
@@ -72,7 +76,7 @@ class Recipe:
         one_of("draw", self.draw, "one", "all", "one a clip")
 
     def rate(self, epoch: float) -> float:
-        """The rate of the pretrained weights at a (fractional) epoch."""
+        """The rate of what the method trains at a (fractional) epoch."""
         if self.schedule == "constant":
             return self.lr
         ends, warmup = self.lr * self.lr_ends, min(self.warmup_epochs, self.epochs / 2)
@@ -81,8 +85,23 @@ class Recipe:
         )
 
     @property
+    def clip_scale(self) -> float:
+        """The rate of CLIP's weights, as a multiple of `lr`."""
+        return 1.0 if self.clip_lr is None else self.clip_lr / self.lr
+
+    @property
     def first_averaged(self) -> int:
         return self.epochs if self.average_from is None else min(self.average_from, self.epochs)
+
+
+def as_now(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an old run in the words of a new one: `lr` was the rate of CLIP's weights in every method."""
+    if "clip_lr" in old or not {"lr", "new_scale"} <= old.keys():
+        return old
+    if new.get("clip_lr") is None:
+        return {**old, "clip_lr": None}
+    rate = old["lr"] * old["new_scale"]
+    return {**old, "lr": new["lr"] if math.isclose(rate, new["lr"]) else rate, "new_scale": 1.0, "clip_lr": old["lr"]}
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,13 @@ class Task(nn.Module):
                 for block in student.clip.text.transformer.blocks():
                     block.compile()
 
+    def train(self, mode: bool = True) -> Task:
+        """As of any module, but the teacher stays as it is used: frozen, without dropout."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
     @torch.no_grad()
     def prompt_table(self, model: VideoCLIP, bank: PromptBank) -> Tensor:
         """Every prompt of every class, encoded once: (P, K, E), raw."""
@@ -278,7 +285,10 @@ class Task(nn.Module):
             total = total + extra
         if self.distill is not None:
             config = self.distill.config
-            vision = vision * (weight if config.reduction == "mean" else ranks() * (weight > 0))
+            of_clips = weight if config.reduction == "mean" else ranks() * (weight > 0)
+            vision = vision * of_clips
+            if self.objective == "in-batch":  # one prompt a clip; else the prompts of all classes, the same on every rank
+                text = text * of_clips
             total = total + config.beta_v * vision + config.beta_t * text
         return Losses(total, ce.detach(), vision.detach(), text.detach(), extra.detach(), logits.detach(), predicted)
 

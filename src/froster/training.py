@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import FrosterError, UsageError
 from froster.files import cannot_write, write_text
-from froster.interrupt import check, ignore
+from froster.interrupt import check
 from froster.methods.video_clip import new_weights
 from froster.optim import adamw, draw_template, epoch_order, sgd
 from froster.progress import console
 from froster.recipe import Recipe
 from froster.task import Losses, Task, ranks
 from froster.text.bank import PromptBank
-from froster.video.dataset import Batch, collate
+from froster.video.dataset import Batch
+from froster.video.loader import batches
 
 
 @dataclass
@@ -97,10 +98,9 @@ def train(
     `base` of which the run may be stopped, goes into the checkpoint, so that a resumed run stops where the other would.
     """
     world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
+    num_frames = dataset.sampling.frames  # type: ignore[attr-defined]
     steps = max(1, len(dataset) // recipe.batch_size)  # type: ignore[arg-type]
-    batch = min(recipe.batch_size, len(dataset))  # type: ignore[arg-type]
-    if batch % world:
-        raise UsageError(f"a batch of {batch} clips cannot be shared out evenly over {world} processes")
+    batch = global_batch(recipe, len(dataset))  # type: ignore[arg-type]
     optimizer = optimizer_of(task, recipe)
     average = RunningMean()
     checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
@@ -120,11 +120,11 @@ def train(
         if gains_no_more(history, recipe.patience):
             break
         task.train()
-        loader = epoch_loader(dataset, recipe, epoch, steps, batch)
+        loader = epoch_loader(dataset, recipe, epoch, steps, batch, known=unreadable)
         sums: dict[str, float] = {}
         taken = 0
         met: list[str] = []
-        for started in late(start_steps(stepper, task, optimizer, loader, recipe, epoch, steps, met)):
+        for started in late(start_steps(stepper, task, optimizer, loader, recipe, epoch, steps, num_frames, met)):
             metrics = started.metrics()
             if not all(map(math.isfinite, metrics.values())):
                 raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {started.step + 1}: lower --lr")
@@ -215,8 +215,8 @@ def late(steps: Iterator[Started]) -> Iterator[Started]:
 
 
 def start_steps(
-    stepper: torch.nn.Module, task: Task, optimizer: torch.optim.Optimizer, loader: DataLoader, recipe: Recipe, epoch: int,
-    steps: int, met: list[str],
+    stepper: torch.nn.Module, task: Task, optimizer: torch.optim.Optimizer, loader: Iterator[Batch], recipe: Recipe, epoch: int,
+    steps: int, num_frames: int, met: list[str],
 ) -> Iterator[Started]:  # fmt: skip
     """The optimiser steps of one epoch, as they are started. `met` receives what cannot be read."""
     rank = dist.get_rank() if dist.is_initialized() else 0
@@ -230,10 +230,21 @@ def start_steps(
         rng = random.Random(f"step/{recipe.seed}/{epoch}/{step}/{rank}")
         torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
         rows = rows_of_step(recipe.draw, template, task.bank)
-        T = loader.dataset.sampling.frames  # type: ignore[attr-defined]
-        found = start_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, T)
+        found = start_step(stepper, task, optimizer, samples, rows, rng, recipe.clip_norm, num_frames)
         if found is not None:
             yield Started(step, rate, template, *found)
+
+
+def global_batch(recipe: Recipe, clips: int) -> int:
+    """Clips a step, over all ranks: as the recipe says, or of fewer videos as many as the ranks can share out evenly.
+
+    Raises UsageError where that is none, or where the recipe's cannot be shared out.
+    """
+    world = ranks()
+    batch = recipe.batch_size if clips >= recipe.batch_size else clips // world * world
+    if batch % world or not batch:
+        raise UsageError(f"a batch of {min(recipe.batch_size, clips)} clips cannot be shared out evenly over {world} processes")
+    return batch
 
 
 def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
@@ -241,6 +252,7 @@ def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
         "decay": recipe.decay,
         "new": {f"student.{name}" for name in new_weights(task.student)},
         "new_scale": recipe.new_scale,
+        "clip_scale": recipe.clip_scale,
     }
     if recipe.optimizer == "sgd":
         return sgd(task, recipe.lr, recipe.weight_decay, **groups)
@@ -254,16 +266,18 @@ def rows_of_step(draw: str, template: int, bank: PromptBank) -> list[int]:
     return [template, bank.rows[-1]] if len(bank.rows) > bank.num_templates > 0 else [template]
 
 
-def epoch_loader(dataset: Dataset, recipe: Recipe, epoch: int, steps: int, batch: int) -> DataLoader:
-    """This rank's clips of every step of one epoch: clip i of a global batch goes to rank i modulo the ranks."""
+def epoch_loader(
+    dataset: Dataset, recipe: Recipe, epoch: int, steps: int, batch: int, known: Container[str] = ()
+) -> Iterator[Batch]:
+    """This rank's clips of every step of one epoch: clip i of a global batch goes to rank i modulo the ranks.
+
+    `known` is what could not be read in earlier epochs (`batches`).
+    """
     order = epoch_order(len(dataset), recipe.seed, epoch)  # type: ignore[arg-type]
     world, rank = ranks(), dist.get_rank() if dist.is_initialized() else 0
-    batches = [order[s * batch : (s + 1) * batch][rank::world] for s in range(steps)]
+    shares = [order[s * batch : (s + 1) * batch][rank::world] for s in range(steps)]
     dataset.set_epoch(epoch)  # type: ignore[attr-defined]
-    return DataLoader(
-        dataset, batch_sampler=batches, num_workers=recipe.workers, collate_fn=collate, worker_init_fn=ignore,
-        pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+    return batches(dataset, shares, recipe.workers, known=known, pin=torch.cuda.is_available())
 
 
 def from_all_ranks(messages: list[str]) -> list[str]:

@@ -62,6 +62,7 @@ def presets_of(method: Method) -> dict[str, Preset]:
 def preset_line(preset: Preset) -> str:
     recipe = preset.recipe
     rate = f"{recipe.lr:.3g}" + (f" (new {recipe.lr * recipe.new_scale:.3g})" if recipe.new_scale != 1 else "")
+    rate += f" (CLIP's {recipe.clip_lr:.3g})" if recipe.clip_lr is not None else ""
     return (
         f"{recipe.optimizer} {rate}, decay {recipe.weight_decay:g}, {recipe.epochs} epochs of batch {recipe.batch_size}, "
         f"{preset.sampling.frames} frames {preset.sampling.kind}, {preset.views} views"

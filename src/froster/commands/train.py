@@ -28,6 +28,7 @@ from froster.recognizer import DEFAULT_MODEL
 from froster.runs import Source, digest
 from froster.seen import report_of, seen_by
 from froster.splits import Split, split
+from froster.task import ranks
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import read_labels
 from froster.video.dataset import read_items
@@ -125,7 +126,7 @@ def run(
             sampling=chosen(kind=sampling, clamp=clamp, frames=frames), views=views, flip=flip,
         )  # fmt: skip
         given = chosen(epochs=epochs, batch_size=batch_size, patience=patience, shots=shots)
-        choice = defaults.choose(plan.preset.recipe, parts, set(given), plain)
+        choice = defaults.choose(plan.preset.recipe, parts, set(given), plain, ranks())
         plan = dataclasses.replace(plan, preset=dataclasses.replace(plan.preset, recipe=choice.recipe))
         if average_from is not None and average_from > plan.preset.recipe.epochs:
             raise UsageError(f"--average-from {average_from} comes after the last epoch, {plan.preset.recipe.epochs}")
@@ -143,7 +144,9 @@ def run(
             dist.barrier()
         log = open_logger(logger, out) if rank == 0 else None
         with progress(quiet=rank > 0) as bars:
-            said = warnings(base, parts, sentences, truncate, look, bars) + trained_before(start, parts) if rank == 0 else []
+            said: list[str] = []
+            if rank == 0:
+                said = warnings(base, parts, sentences, truncate, look, bars, workers) + trained_before(start, parts)
             for line in said:
                 bars.console.print(f"warning: {line}", style="yellow")
             train_set = dataset(
@@ -196,7 +199,11 @@ def prepare_folder(out: Path, resume: bool, held: ExitStack) -> None:
 def describe_split(parts: Split, plan: Plan, seed: int, chosen_defaults: Sequence[str]) -> None:
     loss, recipe = plan.loss, plan.preset.recipe
     teacher = f"distil {loss.kind} ({loss.distance}, {loss.level})" if loss.kind != "none" else "no distillation"
-    rates = f"learning rate {recipe.lr:g}" + (f", new weights {recipe.lr * recipe.new_scale:g}" if plan.has_new else "")
+    rates = f"learning rate {recipe.lr:g}"
+    if plan.method.trains_clip and plan.has_new:
+        rates += f", new weights {recipe.lr * recipe.new_scale:g}"
+    elif not plan.method.trains_clip and plan.has_clip:
+        rates += f", CLIP's weights {recipe.lr * recipe.clip_scale:g}"
     for line in (
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test: {len(parts.base_test)} base, "
         f"{len(parts.novel_test)} novel ({len(parts.novel)} classes); watched: {len(parts.watch)}",

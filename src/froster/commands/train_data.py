@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from rich.progress import Progress
 
 from froster import advice
-from froster.commands.common import spare_cores
 from froster.errors import UsageError
 from froster.experiment import EvalSet, asked_together
 from froster.gains import foreign_labels
@@ -82,14 +81,16 @@ def watch_sets(
     return sets
 
 
-def warnings(model: Recognizer, parts: Split, sentences: dict[str, str], truncate: bool, look: bool, bars: Progress) -> list[str]:
+def warnings(
+    model: Recognizer, parts: Split, sentences: dict[str, str], truncate: bool, look: bool, bars: Progress, workers: int
+) -> list[str]:
     """Everything that `advice` has to say; with `look` it also opens every video."""
     found = [*advice.few_clips(parts.train), *advice.imbalance(parts.train), *advice.missing_tests(parts)]
     found += advice.same_labels(model, describe(parts.base + parts.novel, sentences), truncate)
     if look:
         test = [*parts.base_test, *parts.novel_test, *parts.watch]
         bar = bars.add_task("compare videos", total=len(parts.train) + len(test), note="")
-        found += advice.near_duplicates(parts.train, test, spare_cores() + 1, lambda n: bars.update(bar, advance=n))
+        found += advice.near_duplicates(parts.train, test, workers, lambda n: bars.update(bar, advance=n))
         bars.remove_task(bar)
     return found
 

@@ -28,6 +28,8 @@ class Plan:
     weights: int
     has_new: bool
     """Are there trained weights that CLIP does not have?"""
+    has_clip: bool
+    """Are there trained weights that CLIP has?"""
     notes: list[str]
 
 
@@ -51,9 +53,12 @@ def make_plan(
     one_of("preset", preset or "official", "official", "froster")
     setting = method.froster_preset() if preset == "froster" else method.preset()
     setting = fitted(setting, base, method)
+    rates = dataclasses.replace(setting.recipe, **recipe)
+    if "new_scale" in recipe and not method.trains_clip:
+        rates = dataclasses.replace(rates, new_scale=1.0, clip_lr=rates.lr / rates.new_scale)
     setting = dataclasses.replace(
         setting,
-        recipe=dataclasses.replace(setting.recipe, **recipe),
+        recipe=rates,
         sampling=setting.sampling.changed(**sampling),
         views=views or setting.views,
         augment=setting.augment if flip else dataclasses.replace(setting.augment, flip=False),
@@ -79,5 +84,8 @@ def make_plan(
     if config.kind != "none":
         notes += attach(probe, config, method.name)[2]
     weights = sum(p.numel() for p in probe.parameters())
-    has_new = bool(new_weights(probe) & trained.keys())
-    return Plan(method, setting, config, sum(trained.values()), weights, has_new, notes)
+    has_new, has_clip = bool(new_weights(probe) & trained.keys()), bool(trained.keys() - new_weights(probe))
+    if "new_scale" in recipe and not (has_new and has_clip):
+        which = "only new weights" if has_new else "no new weights"
+        raise UsageError(f"--new-scale compares new weights with CLIP's, and {method.name} trains {which}: use --lr")
+    return Plan(method, setting, config, sum(trained.values()), weights, has_new, has_clip, notes)

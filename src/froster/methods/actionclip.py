@@ -21,7 +21,7 @@ from froster.clip.block import Block
 from froster.clip.model import CLIP, unit
 from froster.errors import one_of
 from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
-from froster.methods.method import Method, adapters, tuned
+from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, has, ours, rename
 from froster.methods.video_clip import VideoCLIP, replace_blocks
 from froster.recipe import Preset
@@ -128,7 +128,7 @@ class ActionCLIP(Method):
         return Preset(recipe, Prompting(TEMPLATES, "plain"), augment, Sampling("uniform", 8), views=1, fusion="probs")
 
     def froster_preset(self) -> Preset:
-        return adapters(3.33e-5)
+        return with_head(3.33e-5)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:

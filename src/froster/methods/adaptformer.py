@@ -45,6 +45,7 @@ class AdaptFormer(Method):
     name = "adaptformer"
     summary = "a bottleneck beside the MLP of every block; frames do not see each other"
     reference = "Chen et al., AdaptFormer, NeurIPS 2022"
+    trains_clip = False
     small_scale = 100.0
     variants = {
         "official": {},

@@ -63,6 +63,7 @@ class AIM(Method):
     name = "aim"
     summary = "adapters after a second, temporal use of each attention, after the spatial one and beside the MLP"
     reference = "Yang et al., AIM, ICLR 2023"
+    trains_clip = False
     variants = {
         "official": {},
         "ssv2": {"t_adapters": 2, "scale": 1.0},

@@ -71,6 +71,7 @@ class EfficientPrompt(Method):
     name = "efficient-prompt"
     summary = "CLIP frozen; learned vectors around the class name, a temporal transformer on the frame embeddings"
     reference = "Ju et al., Prompting Visual-Language Models for Efficient Video Understanding, ECCV 2022"
+    trains_clip = False
     level = "video"
 
     prefix: int = 16

@@ -106,6 +106,7 @@ class LoRA(Method):
     name = "lora"
     summary = "low-rank changes of the attention projections in both towers; can be merged into the weights"
     reference = "Hu et al., LoRA, ICLR 2022; Zanella & Ben Ayed, CLIP-LoRA, CVPRW 2024"
+    trains_clip = False
     variants = {"r2-qkv": {}, "r16-qkvo": {"rank": 16, "targets": "qkvo"}, "image": {"towers": "image"}}
     output_layers = r"lora_(in|out)\.b$"
 

@@ -29,6 +29,8 @@ class Method:
     """Where vision distillation attaches by itself: at `video` level where only what follows the frames is trained."""
     objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
     """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
+    trains_clip: ClassVar[bool] = True
+    """Does it train CLIP's weights? Else it trains adapters or prompts in their place, and a recipe's `lr` is their rate."""
     small_scale: ClassVar[float] = 30.0
     """In a small network such as the nano CLIP: the rate of new weights as a multiple of the others' (`docs/lab.md`)."""
     output_layers: ClassVar[str] = ""
@@ -76,8 +78,15 @@ class Method:
 
 
 def adapters(lr: float, **changes: Any) -> Preset:
-    """FROSTER's setting for a method that trains small new parts: its rates were never published, so the originals'."""
-    return dataclasses.replace(FROSTER, recipe=dataclasses.replace(FROSTER.recipe, lr=3.33e-6, new_scale=lr / 3.33e-6), **changes)
+    """FROSTER's setting for a method that trains adapters or prompts at `lr`: its rates were never published, so the
+    original's, and FROSTER's for CLIP's weights."""
+    recipe = dataclasses.replace(FROSTER.recipe, lr=lr, clip_lr=FROSTER.recipe.lr)
+    return dataclasses.replace(FROSTER, recipe=recipe, **changes)
+
+
+def with_head(lr: float) -> Preset:
+    """FROSTER's setting for a method that trains CLIP's weights, and new ones at `lr`."""
+    return dataclasses.replace(FROSTER, recipe=dataclasses.replace(FROSTER.recipe, new_scale=lr / FROSTER.recipe.lr))
 
 
 def tuned(lr: float, **changes: Any) -> Recipe:

@@ -57,32 +57,39 @@ def fisher(
     """
     named = {name: p for name, p in student.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in named.items()}
-    count = 0
     device = student.clip.logit_scale.device
+    count = torch.zeros((), device=device)
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
-        if not len(batch.labels):
-            continue
-        frames, labels = normalise(batch.frames.to(device)), batch.labels.to(device)
+        labels = batch.labels.to(device)
+        frames = normalise(batch.frames.to(device)) if len(labels) else batch.frames
         for x, y in zip(frames.split(1), labels.split(1), strict=True) if kind == "sampled" else [(frames, labels)]:
-            logits = student(x, classes())
-            if kind == "sampled":
-                y = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0].to(device)
-            right = torch.ones_like(y, dtype=torch.bool) if kind == "sampled" else logits.argmax(-1) == y
-            if right.any():
-                loss = F.cross_entropy(logits[right], y[right])
+            summed, clips = {name: torch.zeros_like(p) for name, p in named.items()}, torch.zeros((), device=device)
+            if len(y):
+                logits = student(x, classes())
+                if kind == "sampled":
+                    y = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0].to(device)
+                right = torch.ones_like(y, dtype=torch.bool) if kind == "sampled" else logits.argmax(-1) == y
+                loss = F.cross_entropy(logits[right], y[right], reduction="sum")
                 gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-                for name, gradient in zip(named, gradients, strict=True):
-                    if gradient is not None:
-                        total[name] += int(right.sum()) * gradient.detach().square()
-                count += int(right.sum())
+                summed.update((name, g) for name, g in zip(named, gradients, strict=True) if g is not None)
+                clips += right.sum()
+            if kind == "batch":  # of which every rank holds a part
+                over_ranks(*summed.values(), clips)
+            for name, gradient in summed.items():
+                total[name] += gradient.square() / clips.clamp(min=1)
+            count += clips
         progress(len(labels))
-    found = {name: x / max(1, count) for name, x in total.items()}
+    if kind == "sampled":
+        over_ranks(*total.values(), count)
+    return {name: x / count.clamp(min=1) for name, x in total.items()}
+
+
+def over_ranks(*tensors: Tensor) -> None:
+    """Sums each over the ranks, in place."""
     if dist.is_initialized():
-        for x in found.values():
-            dist.all_reduce(x)
-            x /= dist.get_world_size()
-    return found
+        for tensor in tensors:
+            dist.all_reduce(tensor)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class STAdapter(Method):
     name = "st-adapter"
     summary = "bottlenecks with a convolution over time, before the MLP and / or the attention of every block"
     reference = "Pan et al., ST-Adapter, NeurIPS 2022"
+    trains_clip = False
     variants = {
         "k400": {},
         "ssv2": {"place": "both"},

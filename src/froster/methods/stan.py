@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from froster.clip.block import Attention, Block
 from froster.clip.model import CLIP, VisionTower
 from froster.errors import UsageError
-from froster.methods.method import Method, adapters, tuned
+from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, rename, text_of_huggingface
 from froster.methods.video_clip import Pooling, VideoCLIP
 from froster.methods.xclip import xavier
@@ -137,7 +137,7 @@ class STAN(Method):
         return Preset(recipe, FROSTER_PROMPTS, Augment(), Sampling("uniform", 12), views=1)
 
     def froster_preset(self) -> Preset:
-        return adapters(3.33e-5)
+        return with_head(3.33e-5)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:

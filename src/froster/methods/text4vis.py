@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from froster.clip.model import CLIP
 from froster.errors import one_of
 from froster.methods.actionclip import HEAD_NAMES, count_layers, late_transformer
-from froster.methods.method import Method, adapters, tuned
+from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, has, ours, rename
 from froster.methods.video_clip import VideoCLIP
 from froster.recipe import Preset
@@ -49,7 +49,7 @@ class Text4Vis(Method):
         return Preset(recipe, prompting, augment, Sampling("uniform", 8), views=1)
 
     def froster_preset(self) -> Preset:
-        return adapters(3.33e-5)
+        return with_head(3.33e-5)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:

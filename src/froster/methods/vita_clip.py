@@ -103,6 +103,7 @@ class VitaCLIP(Method):
     name = "vita-clip"
     summary = "global, local and summary prompt tokens in every block, a time embedding, learned text context"
     reference = "Wasim et al., Vita-CLIP, CVPR 2023"
+    trains_clip = False
     small_scale = 100.0
     variants = {"generic": {}, "class": {"context_of": "class"}, "vision": {"context": 0}}
 

@@ -22,7 +22,7 @@ from froster.clip.mlp import QuickGELU
 from froster.clip.model import CLIP, unit
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
 from froster.methods.heads import TemporalTransformer
-from froster.methods.method import Method, adapters, tuned
+from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, ours, rename
 from froster.methods.video_clip import Features, Pooling, VideoCLIP, replace_blocks
 from froster.recipe import Preset
@@ -184,7 +184,7 @@ class XCLIP(Method):
         return Preset(recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs")
 
     def froster_preset(self) -> Preset:
-        return adapters(8e-5)
+        return with_head(8e-5)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -13,7 +14,6 @@ from torch.utils.data import Dataset
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.manifest import Item, Items, read_items
-from froster.video.parcel import stack
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -51,6 +51,52 @@ class Batch(NamedTuple):
     "frames of the batch that could not be decoded, and for which a neighbour stands in"
 
 
+@dataclass(frozen=True)
+class Clip:
+    """One item as it is to be read: all that `ReadClip` does not know yet."""
+
+    path: str
+    index: int
+    label: int
+    epoch: int
+    error: str = ""
+    "why it is not to be opened: 'file: cause'"
+
+
+@dataclass(frozen=True)
+class ReadClip:
+    """From a `Clip` to its `Sample`: how all items of a dataset are read, and small enough to send to a process."""
+
+    sampling: Sampling
+    size: int
+    views: int
+    train: bool
+    seed: int
+    augment: Augment
+
+    def __call__(self, clip: Clip) -> Sample:
+        if clip.error:
+            return Sample(clip.index, None, clip.label, clip.error)
+        try:
+            with Video(clip.path) as video:
+                frames = self._random(video, clip) if self.train else self._views(video)
+                return Sample(clip.index, frames, clip.label, None, video.damaged)
+        except VideoError as error:
+            return Sample(clip.index, None, clip.label, str(error))
+
+    def _random(self, video: Video, clip: Clip) -> Tensor:
+        rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
+        frames = video.read(self.sampling.train_indices(video.timing, rng))
+        return augment(frames, self.size, rng, self.augment)
+
+    def _views(self, video: Video) -> Tensor:
+        views = self.sampling.view_indices(video.timing, self.views)
+        needed = sorted({frame for view in views for frame in view})
+        row = {frame: number for number, frame in enumerate(needed)}
+        frames = inference_transform(video.read(needed), self.size)
+        return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
+
+
 class VideoDataset(Dataset[Sample]):
     """Videos with integer labels, the position of their label in `classes`.
 
@@ -76,11 +122,8 @@ class VideoDataset(Dataset[Sample]):
         self.classes = list(classes)
         self._labels = _integer_labels(items, self.classes)
         self.sampling = sampling
-        self.image_size = image_size
         self.views = views
-        self.train = train
-        self.seed = seed
-        self.augment = augment
+        self.reader = ReadClip(sampling, image_size, views, train, seed, augment)
         # In shared memory: workers that live through epochs hold a copy of this object made in the first.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -94,34 +137,20 @@ class VideoDataset(Dataset[Sample]):
     def label(self, index: int) -> int:
         return self._labels[index]
 
+    def clip(self, index: int, error: str = "") -> Clip:
+        """The item as `reader` takes it; one with an `error` is not opened."""
+        return Clip(str(self.items[index].path), index, self._labels[index], int(self._epoch), error)
+
     def __getitem__(self, index: int) -> Sample:
-        item, label = self.items[index], self._labels[index]
-        try:
-            with Video(item.path) as video:
-                frames = self._clip(video, index) if self.train else self._views(video)
-                return Sample(index, frames, label, None, video.damaged)
-        except VideoError as error:
-            return Sample(index, None, label, str(error))
-
-    def _clip(self, video: Video, index: int) -> Tensor:
-        rng = random.Random(f"{self.seed}/{int(self._epoch)}/{index}")
-        frames = video.read(self.sampling.train_indices(video.timing, rng))
-        return augment(frames, self.image_size, rng, self.augment)
-
-    def _views(self, video: Video) -> Tensor:
-        views = self.sampling.view_indices(video.timing, self.views)
-        needed = sorted({frame for view in views for frame in view})
-        row = {frame: number for number, frame in enumerate(needed)}
-        frames = inference_transform(video.read(needed), self.image_size)
-        return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
+        return self.reader(self.clip(index))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks what could be read and lists what could not. With nothing readable `frames` is an empty tensor."""
     clips = [sample for sample in samples if sample.frames is not None]
-    stacked = [sample.frames for sample in samples if sample.frames is not None]
+    stacked = [sample.frames.numpy() for sample in samples if sample.frames is not None]
     return Batch(
-        frames=stack(stacked) if stacked else torch.empty(0, dtype=torch.uint8),
+        frames=torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, dtype=torch.uint8),
         labels=torch.tensor([sample.label for sample in clips], dtype=torch.int64),
         indices=torch.tensor([sample.index for sample in clips], dtype=torch.int64),
         errors=[(sample.index, sample.error) for sample in samples if sample.error is not None],
