@@ -20,7 +20,7 @@ from froster.recognizer import Recognizer
 from froster.reliability import reliability
 from froster.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import check_labels, read_labels
+from froster.text.prompts import check_labels, read_label_set
 from froster.video.dataset import Item, VideoDataset, read_items
 
 
@@ -49,7 +49,7 @@ def run(
     workers = spare_cores() if workers is None else workers
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
     sets = chosen_splits(items, split)
-    classes = read_labels(labels_file) if labels_file else sorted({item.label for item in items})
+    classes = read_label_set(labels_file) if labels_file else sorted({item.label for item in items})
     check_labels(classes)
     texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes
     recognizer = load_model(model, device, precision, sampling=sampling, clamp=clamp, views=views)
