@@ -62,7 +62,8 @@ def test_bars_and_moments_say_the_same(video: Path) -> None:
     nano = load("nano", device="cpu")
     nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
     first = {"m": Classification(["surfing", "skiing"], [0.6, 0.4], 0.45, 0.2)}
-    shown = re.findall(r'f-bar( f-best)?"><span class="f-name" title="(.+?)">.*?f-value">([0-9.]+) %', parts.bars(first, ["surfing"]))
+    bar = re.compile(r'f-bar( f-best)?"><span class="f-name" title="(.+?)">.*?f-value">([0-9.]+) %')
+    shown = bar.findall(parts.bars(first, ["surfing"]))
     assert shown == [("", NONE, "45.0"), (" f-best", "surfing", "33.0"), ("", "skiing", "22.0")]
     labels = ["moon glowing", "cat spinning"]
     lines = {"m": timeline(nano, video, labels)}
@@ -70,7 +71,7 @@ def test_bars_and_moments_say_the_same(video: Path) -> None:
     for at in (0.5, 3.5):
         row = parts.moment_index(lines["m"], at)
         made = parts.moment(lines, labels, at, look)
-        shown = re.findall(r'f-bar( f-best)?"><span class="f-name" title="(.+?)">.*?f-value">([0-9.]+) %', made)
+        shown = bar.findall(made)
         told = dict(zip([*labels, NONE], lines["m"].scores[row].tolist(), strict=True))
         assert [name for _, name, _ in shown] == sorted(told, key=lambda name: -told[name])
         assert {name: share for _, name, share in shown} == {name: f"{100 * share:.1f}" for name, share in told.items()}

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from froster.blend import Line
-from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, Calibration, fit
+from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RULE, Calibration, fit
 from froster.checkpoint import State
 from froster.commands.blend_curve import curve, held_out
 from froster.commands.train_data import eval_sets
@@ -137,6 +137,8 @@ def calibrate(run: Finished, model: Recognizer, rows: list[Row], bars: Progress)
     found = measure(model, sets, bars, "watched", run.workers, run.source.truncate)["base"]
     assert found.views is not None
     calibration = fit(found.views, found.labels, model.logit_scale, model.config.fusion)
+    if calibration.none is None:
+        console.print(NO_RULE)
     fitted = {"to": "the watched videos", "videos": len(watched), "classes": len(parts.base)}
     return dataclasses.replace(calibration, fitted=fitted)
 
