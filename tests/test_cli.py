@@ -218,6 +218,27 @@ def test_bad_labels(run, video: Path, arguments: list[str], code: int, word: str
 def test_a_latin_1_label_file(run, video: Path, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes("surfing\ncafé\n".encode("latin-1"))
     one_line(run("classify", video, "-m", "nano", "--labels-file", tmp_path / "l.txt"), 2, "line 2", "UTF-8")
+    one_line(run("classify", video, "-m", "nano", "--labels", tmp_path / "gone.txt"), 2, "gone.txt", "no such file of labels")
+
+
+@pytest.mark.parametrize("text", ["cat spinning\nsalt, pepper\n", "cat spinning; salt, pepper,", "salt,\ncat spinning\n pepper"])
+def test_labels_of_several_lines_and_separators(run, video: Path, text: str) -> None:
+    found = run("classify", video, "-m", "nano", "--labels", text, "--json").json
+    assert sorted(found["labels"]) == ["cat spinning", "pepper", "salt"]
+    assert len(found["results"][0]["scores"]) == 3
+
+
+def test_a_file_of_labels_by_either_option(run, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text('id,name,note\n0,cat spinning,x\n1,"salt, pepper",y\n')
+    for option, name, labels in (
+        ("--labels", "l.csv", ["cat spinning", "salt, pepper"]),
+        ("--labels-file", "l.csv", ["cat spinning", "salt, pepper"]),
+        ("--labels-file", "l.csv:note", ["x", "y"]),
+        ("--labels", "l.csv:note", ["x", "y"]),
+    ):
+        result = run("classify", video, "-m", "nano", option, tmp_path / name, "--json")
+        assert result.json["labels"] == labels
+        assert ("read as a file of labels" in result.err) == (option == "--labels")
 
 
 class Bomb:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from froster.calibration import NONE, Calibration, NoneRule
 from froster.errors import DataError, VideoError
+from froster.recognizer import load
 from froster.results import Parquet, Row, open_results
 from froster.video.views import unchanged
 from froster.world.files import write_video
@@ -53,7 +55,8 @@ def table(path: Path) -> list[Row]:
 
 
 def row(number: int) -> Row:
-    best = {"label": "sürfing, “big”", "score": 0.5, "labels": ["sürfing, “big”", "b"], "scores": [0.5, 0.25], "none": 0.125}
+    best = {"label": "sürfing, “big”", "score": 0.5, "labels": ["sürfing, “big”", "b"], "scores": [0.5, 0.25]}
+    best |= {"answer": best["label"], "none": 0.125, "cosine": 0.25}
     return {"path": f"f/{number}, \"ü\".mp4", **best, "seconds": 1.5, "frames": 12, "damaged": 0}
 
 
@@ -116,6 +119,42 @@ def test_rows_failures_and_a_second_run(run, folder: Path, tmp_path: Path, suffi
     before = out.read_bytes()
     assert run(*ask, "--json").json["new"] == 0
     assert suffix == "parquet" or out.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_says_what_a_model_said(run, folder: Path, tmp_path: Path, suffix: str) -> None:  # noqa: F811
+    """Without a fit no verdict; with one, the answer that `classify --json` gives."""
+    nano, sure = load("nano", device="cpu"), tmp_path / "sure"
+    nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
+    nano.save(sure)
+    for model, calibrated in (("nano", False), (sure, True)):
+        ask = ("classify", folder / "0", "--labels", "moon glowing, clock circling", "--model", model, "--workers", 0)
+        out = tmp_path / f"{calibrated}.{suffix}"
+        assert run(*ask, "--out", out).code == 0
+        shown = {found["video"].rpartition("/")[2]: found for found in run(*ask, "--json").json["results"]}
+        rows = table(out)
+        for found in rows:
+            said = shown[found["path"]]
+            assert found["label"] == said["label"]
+            assert float(found["cosine"]) == pytest.approx(said["cosine"], abs=1e-5)
+            blank = "" if suffix == "csv" else None
+            none = found["none"] if found["none"] == blank else float(found["none"])
+            assert none == (pytest.approx(said["none"], abs=1e-5) if calibrated else blank)
+            assert found["answer"] == (said["answer"] or (NONE if suffix == "csv" else None))
+        assert any(said["answer"] is None for said in shown.values()) == calibrated
+        assert all(said["cosine"] < 1 and said["label"] == said["scores"][0]["label"] for said in shown.values())
+
+
+def test_a_file_of_the_form_before_is_not_gone_on_with(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "r.jsonl"
+    ask = ("classify", folder / "0", *LABELS, "--out", out, "--workers", 0)
+    assert run(*ask).code == 0
+    origin = tmp_path / "r.jsonl.run.json"
+    made = json.loads(origin.read_text())
+    assert made["calibration"] == {"temperature": 1.0, "none": None}
+    del made["rows"]
+    origin.write_text(json.dumps(made))
+    one_line(run(*ask), 2, "rows", "another --out")
 
 
 def test_what_was_made_otherwise_is_refused(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -13,6 +13,7 @@ import torch
 
 from server import post, refused, serving, wait_for  # isort: skip  # skips this file where there is no fastapi
 
+from froster.calibration import NONE, Calibration, NoneRule
 from froster.recognizer import Recognizer, load
 from froster.serve.app import Service
 from froster.serve.refusal import Refusal
@@ -49,7 +50,8 @@ def test_classify_answers_as_the_recognizer_does(api, nano: Recognizer, video: P
         assert [each["score"] for each in found["scores"]] == pytest.approx(expected.scores, abs=1e-6)
         assert found["video"] == {"seconds": 4.0, "width": 60, "height": 60}
         assert [each["probability"] for each in found["scores"]] == pytest.approx(expected.probabilities, abs=1e-6)
-        assert (found["answer"], found["none"]) == (expected.answer, pytest.approx(expected.none, abs=1e-6))
+        assert (found["answer"], found["none"]) == (expected.label, None)
+        assert found["cosine"] == pytest.approx(expected.cosine, abs=1e-6)
         assert (found["model"], found["calibrated"]) == ("nano", False)
     found = post(client, "classify", video, labels="cat spinning, fish bouncing", top=1, views=2).json()
     expected = nano.classify(video, ["cat spinning", "fish bouncing"], views=2)
@@ -58,6 +60,32 @@ def test_classify_answers_as_the_recognizer_does(api, nano: Recognizer, video: P
          "probability": pytest.approx(expected.probabilities[0], abs=1e-6)}
     ]  # fmt: skip
     assert list(service.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "labels", ["cat spinning\nfish bouncing", "cat spinning; fish bouncing,", ["cat spinning", "fish bouncing"]]
+)
+def test_labels_as_people_send_them(api, video: Path, labels: str | list[str]) -> None:
+    """In a text, or a field each."""
+    files = {"video": ("a.mp4", video.read_bytes())}
+    answer = api[0].post("/v1/timeline", files=files, data={"labels": labels, "min_segment": "0"})
+    assert answer.json().get("labels") == ["cat spinning", "fish bouncing"], answer.text
+    files = {"video": ("a.mp4", video.read_bytes())}
+    refused(api, api[0].post("/v1/classify", files=files, data={"labels": "a", "top": ["1", "1"]}), 422, "one too many")
+    refused(api, api[0].post("/v1/classify", files=files, data={"labels": ["x" * 600_000] * 2}), 413, "too long")
+    refused(api, api[0].post("/v1/classify", files=files, data={"labels": ["x"] * 1001}), 422, "one too many")
+
+
+def test_a_calibrated_model_may_answer_none(video: Path) -> None:
+    nano = load("nano", device="cpu")
+    nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
+    with serving(nano) as (client, _):
+        found = post(client, "classify", video, labels="moon glowing, clock circling").json()
+        assert found["calibrated"] and found["answer"] is None and found["none"] > 0.5
+        assert found["none"] + sum(each["probability"] for each in found["scores"]) == pytest.approx(1)
+        line = post(client, "timeline", video, labels="moon glowing, clock circling").json()
+        assert line["calibrated"] and {each["label"] for each in line["segments"]} == {NONE}
+        assert all(none > 0.5 for none in line["none"]) and len(line["cosine"]) == len(line["times"])
 
 
 def test_timeline_answers_as_the_engine_does(api, nano: Recognizer, video: Path) -> None:

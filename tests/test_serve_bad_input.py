@@ -40,6 +40,10 @@ BAD_FIELDS = [
     ({"labels": "a, A"}, 422, "more than once"),
     ({"labels": '["a", 5]'}, 422, "labels.1"),
     ({"labels": '{"a": 5}'}, 200, ""),  # a name like another
+    ({"labels": '["a\\nb"]'}, 422, "line end: 'a\\nb'"),
+    ({"labels": '["a\\u2028b", "c"]'}, 422, "line end: 'a\\u2028b'"),
+    ({"labels": '"a, b'}, 422, "not closed"),
+    ({"labels": "a, none of these"}, 422, "no label fits"),
     ({"labels": '["a"'}, 422, "not a JSON list"),
     ({"labels": "[" * 100_000}, 422, "not a JSON list"),
     ({"labels": '["\\ud800"]'}, 422, "label"),
@@ -168,7 +172,7 @@ def test_labels_that_are_none(nano: Recognizer, video: Path, labels: Any, words:
 
 
 def test_unusual_labels_are_labels(nano: Recognizer, video: Path) -> None:
-    labels = ["猫が回る", "🐈‍⬛", "قطة", "e\u0301te\u0301", "{0} %s \\ \0", "a\nb", "x" * 60]
+    labels = ["猫が回る", "🐈‍⬛", "قطة", "e\u0301te\u0301", "{0} %s \\ \0", "a, b; c", "x" * 60]
     assert sorted(nano.classify(video, labels).labels) == sorted(labels)
     assert nano.classify(video, np.array(["cat", "fish"])).label in ("cat", "fish")
     assert set(nano.classify(video, ("x" * 300, "cat"), truncate=True).labels) == {"x" * 300, "cat"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from server import half, in_thread, wait_for  # isort: skip  # skips this file w
 
 import httpx
 
-from froster.calibration import NONE
+from froster.calibration import NONE, Calibration, NoneRule
 from froster.errors import UsageError
 from froster.recognizer import Classification, Recognizer, load
 from froster.serve import parts
@@ -24,7 +25,7 @@ from froster.serve.gate import sweep
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
-from froster.serve.samples import from_folder, of_world
+from froster.serve.samples import Sample, from_folder, of_world
 from froster.when.timeline import timeline
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -51,8 +52,42 @@ def test_parts_are_escaped_and_tell_the_scores(nano: Recognizer, video: Path) ->
     for part in made:
         assert not any(sign in part for sign in ("<img src=x", "{", "}", "$", "`"))
     assert f"{100 * found['first'].probabilities[0]:.1f} %" in made[0] and "and 4 more labels" in made[0]
+    assert made[0].count(NONE) == 2 and "cosine of the best label" in made[0] and NONE not in made[1] + made[2]
     assert 'data-start="0.000"' in made[1] and 'data-end="4.000"' in made[1] and "--at:0.25000" in made[1]
     assert made[2].count("<figure>") == 24 and "At 1 s" in made[2]
+
+
+def test_bars_and_moments_say_the_same(video: Path) -> None:
+    """Rows by what is shown, the answer marked, and no number that contradicts another."""
+    nano = load("nano", device="cpu")
+    nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
+    first = {"m": Classification(["surfing", "skiing"], [0.6, 0.4], 0.45, 0.2)}
+    bar = re.compile(r'f-bar( f-best)?"><span class="f-name" title="(.+?)">.*?f-value">([0-9.]+) %')
+    shown = bar.findall(parts.bars(first, ["surfing"]))
+    assert shown == [("", NONE, "45.0"), (" f-best", "surfing", "33.0"), ("", "skiing", "22.0")]
+    labels = ["moon glowing", "cat spinning"]
+    lines = {"m": timeline(nano, video, labels)}
+    look = Models({"m": nano}, Limits()).look(video, 3.0)
+    for at in (0.5, 3.5):
+        row = parts.moment_index(lines["m"], at)
+        made = parts.moment(lines, labels, at, look)
+        shown = bar.findall(made)
+        told = dict(zip([*labels, NONE], lines["m"].scores[row].tolist(), strict=True))
+        assert [name for _, name, _ in shown] == sorted(told, key=lambda name: -told[name])
+        assert {name: share for _, name, share in shown} == {name: f"{100 * share:.1f}" for name, share in told.items()}
+        assert [name for best, name, _ in shown if best] == [lines["m"].at(at).label]
+
+
+def test_labels_in_the_field_keep_their_form() -> None:
+    pytest.importorskip("gradio", reason="the page needs froster[web]")
+    from froster.serve.page import with_labels
+
+    sample = Sample(Path("x.mp4"), "x", torch.zeros(3, 1, 1), ("a", "b"))
+    assert with_labels("", sample) == "a, b"
+    assert with_labels("surfing, b", sample) == "a, surfing, b"
+    assert with_labels("surfing\nb", sample) == "a\nsurfing\nb"
+    assert with_labels('["salt, pepper"]', sample) == '["a", "b", "salt, pepper"]'
+    assert with_labels('"salt, ', sample) == 'a, b, "salt, '
 
 
 def test_samples(nano: Recognizer, video: Path, tmp_path: Path) -> None:
@@ -219,7 +254,7 @@ def test_the_page_in_a_browser(page, browser: Any, nano: Recognizer, video: Path
     labels = ["cat spinning", "boat bouncing", HOSTILE.replace(",", "")]
     tab.set_input_files("#froster-video input[type=file]", video)
     tab.wait_for_selector("#froster-video video")
-    tab.fill("#froster-labels textarea", ", ".join(labels))
+    tab.fill("#froster-labels textarea", "\n".join(labels))
     tab.click("#froster-go")
     tab.wait_for_selector("#froster-moment img")
     columns = tab.locator("#froster-scores .f-column")
@@ -229,8 +264,10 @@ def test_the_page_in_a_browser(page, browser: Any, nano: Recognizer, video: Path
         rows = dict(
             zip(column.locator(".f-name").all_inner_texts(), column.locator(".f-value").all_inner_texts(), strict=True)
         )
-        told = dict(zip(right.labels, right.probabilities, strict=True)) | {NONE: right.none}
+        told = dict(zip(right.labels, right.scores, strict=True))
         assert rows == {label: f"{100 * share:.1f} %" for label, share in told.items()}
+        assert f"cosine of the best label {right.cosine:.3f}" in column.inner_text()
+    assert "Not calibrated: nano, again." in tab.locator("#froster-scores").inner_text()
     assert tab.locator("#froster-moment img").count() == 24
 
     track = tab.locator(".f-track").nth(1)

@@ -9,7 +9,15 @@ import pytest
 
 from froster.errors import UsageError
 from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import KINETICS_28, Prompting, check_labels, read_labels, split_labels
+from froster.text.prompts import (
+    KINETICS_28,
+    Prompting,
+    check_labels,
+    label_file,
+    read_label_set,
+    read_labels,
+    split_labels,
+)
 from golden import shared
 
 
@@ -44,6 +52,12 @@ def test_plain_prompts_are_the_templates_alone() -> None:
         (["a", ": a description"], "label 2 of 2 is empty: ': a description'"),
         (["tai chi", "a", "Tai  Chi"], "'tai chi' and 'Tai  Chi'"),
         (["a", "b", "a", "b", "a"], "more than once: 'a'; 'b'"),
+        ([*"abcdefg"] * 2, "more than once: 'a'; 'b'; 'c'; 'd'; 'e'; and 2 more"),
+        (["a", "b\nc"], r"label 2 of 2 holds a line end: 'b\\nc'"),
+        (["a\r", "b"], r"label 1 of 2 holds a line end: 'a\\r'"),
+        (["a", "b\u2028c"], r"label 2 of 2 holds a line end: 'b\\u2028c'"),
+        (["a", "b\vc"], r"label 2 of 2 holds a line end: 'b\\x0bc'"),
+        (["a", " None  of these"], "label 2 of 2 is .* no label fits"),
     ],
 )
 def test_bad_labels_are_named(labels: list[str], message: str) -> None:
@@ -55,9 +69,41 @@ def test_one_name_may_have_two_descriptions() -> None:
     check_labels(["kick: a ball", "kick: a person"])
 
 
-def test_labels_from_a_line() -> None:
-    assert split_labels(" archery, tai chi ,surfing") == ["archery", "tai chi", "surfing"]
-    assert split_labels("  ") == []
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (" archery, tai chi ,surfing", ["archery", "tai chi", "surfing"]),
+        ("  ", []),
+        (" ,; \n", []),
+        ("archery; tai chi, surfing", ["archery", "tai chi", "surfing"]),
+        ("archery\ttai chi", ["archery", "tai chi"]),
+        ("archery\ntai chi\nsurfing", ["archery", "tai chi", "surfing"]),
+        ("archery\r\n\r\ntai chi\rsurfing\n", ["archery", "tai chi", "surfing"]),
+        ("archery\u2028tai chi\vsurfing\x85golf", ["archery", "tai chi", "surfing", "golf"]),
+        ("archery, tai chi,\nsurfing;\n", ["archery", "tai chi", "surfing"]),
+        ("archery, tai chi,", ["archery", "tai chi"]),
+        (", archery;", ["archery"]),
+        ("archery,, surfing", ["archery", "", "surfing"]),
+        ('"salt, pepper", other', ["salt, pepper", "other"]),
+        ('other; "salt; pepper"', ["other", "salt; pepper"]),
+        ('"say ""cheese""", a 5" disc', ['say "cheese"', 'a 5" disc']),
+        ('"salt, pepper"\nother', ["salt, pepper", "other"]),
+        ('"Heroes" scene, b', ['"Heroes" scene', "b"]),
+        ('["salt, pepper", "b"]', ["salt, pepper", "b"]),
+        ("kick: a ball, punch: a sack", ["kick: a ball", "punch: a sack"]),
+        ("kick: a ball, hard\npunch: a sack; often,\n", ["kick: a ball, hard", "punch: a sack; often"]),
+        ("run, kick: a ball\nswim", ["run", "kick: a ball", "swim"]),
+        ("\ufeffarchery, surfing", ["archery", "surfing"]),
+    ],
+)
+def test_labels_as_people_write_them(text: str, labels: list[str]) -> None:
+    assert split_labels(text) == labels
+
+
+@pytest.mark.parametrize(("text", "message"), [('"salt, pepper', "not closed"), ("[a, b]", "JSON"), ("[" * 10**5, "JSON")])
+def test_labels_that_do_not_end_are_explained(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        split_labels(text)
 
 
 @pytest.mark.parametrize(
@@ -73,21 +119,77 @@ def test_labels_from_a_file(name: str, content: bytes, tmp_path: Path) -> None:
     assert read_labels(tmp_path / name) == ["#1 fan", "café: drinking, slowly"]
 
 
+LISTS = [
+    ("l.txt", "archery\nsalt, pepper\n"),
+    ("l.txt", "archery,\n\n\"salt, pepper\",\n"),
+    ("l.txt", 'archery; "salt, pepper";\n'),
+    ("l.csv", 'label\narchery\n"salt, pepper"\n'),
+    ("l.csv", '\ufeffid,Name\r\n0,archery\r\n1,"salt, pepper"\r\n'),
+    ("l.csv", 'Class Name, id\narchery, 0\n"salt, pepper", 1\n'),
+    ("l.csv", 'label,name\n0,archery\n1,"salt, pepper"\n'),
+    ("l.csv", 'label,sport\n0,archery\n1,"salt, pepper"\n'),
+    ("l.csv", '0,archery\n1,"salt, pepper"\n'),
+    ("l.csv", 'nr;sport\n0;archery\n1;salt, pepper\n'),
+    ("l.csv", 'archery\n"salt, pepper"\n'),
+    ("l.csv", 'archery,"salt, pepper"\n'),
+    ("l.csv:what", 'path,what\na.mp4,archery\nb.mp4,"salt, pepper"\n'),
+    ("l.csv:Id", 'id,name\narchery,x\n"salt, pepper",y\n'),
+    ("l.tsv", "id\tclass\n7\tarchery\n8\tsalt, pepper\n"),
+    ("l.json", '["archery", "salt, pepper"]'),
+    ("l.json", '{"0": "archery", "1": "salt, pepper"}'),
+    ("l.json", '{"salt, pepper": 1, "archery": 0}'),
+    ("l.json", '[{"id": 0, "name": "archery"}, {"id": 1, "name": "salt, pepper"}]'),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), LISTS)
+def test_label_files_as_people_have_them(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name.partition(":")[0]).write_bytes(content.encode())
+    assert read_label_set(tmp_path / name) == ["archery", "salt, pepper"]
+    assert label_file(f" {tmp_path / name} ") == tmp_path / name
+
+
+def test_sentences_by_name_are_labels(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text('{"archery": "shooting\\n arrows", "surfing": ""}')
+    assert read_label_set(tmp_path / "l.json") == ["archery: shooting arrows", "surfing"]
+
+
+def test_what_is_no_file_of_labels(tmp_path: Path) -> None:
+    assert label_file("archery, tai chi") is label_file("Mr. Bean") is label_file("x" * 5000) is label_file("a\0b") is None
+    assert label_file("archery, l.txt") is None
+    for name in ("l.txt", "l.csv:name", "l.JSON"):
+        with pytest.raises(UsageError, match="no such file of labels"):
+            label_file(str(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("l.txt", b"archery\n\n surfing\nArchery\n", r"l\.txt: .*'archery' and 'Archery' \(line 1, line 4\)"),
+        ("l.txt", b"archery\n\n: a bow\n", r"l\.txt: line 3 is empty: ': a bow'"),
+        ("l.txt", b"archery\nNone of these\n", r"l\.txt: line 2 is 'None of these', which is the answer where no label fits"),
+        ("l.txt", "archery\nsurfing".encode("utf-16"), "UTF-16"),
+        ("l.txt", "archery\nsurfing".encode("utf-16-le"), "zero bytes"),
+        ("l.csv", b"id,name\n0,archery\n1,\n", r"l\.csv: line 3 is empty"),
+        ("l.csv", b"name\narchery\n\narchery\n", r"'archery' \(line 2, line 4\)"),
+        ("l.csv", b"label\n", "no labels were given"),
+        ("l.csv", b"a,b\nc,d\ne,f\n", r"which column holds the labels\? Name it: l\.csv:COLUMN; there is a, b"),
+        ("l.csv:x", b"id,name\n0,archery\n", "no column 'x', but id, name"),
+        ("l.csv", b'name\n"arch\nery"\n', r"holds a line end: 'arch\\nery'"),
+        ("l.json", b'["a\\u000b"]', r"holds a line end: 'a\\x0b'"),
+        ("l.json", b"[" * 100_000, "not valid JSON"),
         ("l.txt", "archery\ncafé\n".encode("latin-1"), r"l\.txt, line 2: not UTF-8.*iconv -f latin1"),
         ("l.json", b"[1, 2]", "expected a JSON list"),
         ("l.json", b'"archery"', "expected a JSON list"),
         ("l.json", b"[", "not valid JSON"),
         ("l.json", b'{"0": "a", "2": "b"}', 'keys "0" to "1"'),
-        ("l.json", b'{"archery": "shooting arrows"}', "as descriptions"),
+        ("l.json", b'{"archery": ["shooting arrows"]}', "expected a JSON list"),
     ],
 )
 def test_a_bad_label_file_is_explained(name: str, content: bytes, message: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
+    (tmp_path / name.partition(":")[0]).write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        read_labels(tmp_path / name)
+        read_label_set(tmp_path / name)
 
 
 def test_a_missing_label_file_is_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import froster
 from froster import interrupt
-from froster.calibration import NONE
+from froster.calibration import NONE, Calibration, NoneRule
 from froster.methods import METHODS
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer, load
@@ -150,6 +150,28 @@ def test_merging_and_short_segments() -> None:
     assert spans(2) == [(10, 14, "a"), (14, 18, "c")]
     assert spans(100) == [(10, 18, "c")]
     assert merged(scores, edges, "abc")[0].score == pytest.approx(0.9)
+
+
+def test_every_file_of_a_calibrated_timeline_says_the_same(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+    nano = load("nano", device="cpu")
+    nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
+    nano.save(tmp_path / "sure")
+    outputs = [tmp_path / f"found.{suffix}" for suffix in ("json", "csv", "srt", "vtt", "png")]
+    asked = ("timeline", known.path, "--labels", "cat, clock", "--json", *(word for path in outputs for word in ("--out", path)))
+    found = run(*asked, "--model", tmp_path / "sure").json
+    said = [segment["label"] for segment in found["segments"]]
+    assert found["calibrated"] and "cat" in said and NONE in said
+    assert found["labels"] == ["cat", "clock", NONE] and len(found["cosine"]) == len(found["times"])
+    assert found["none"] == [row[-1] for row in found["scores"]]
+    for start, none, (*shares, _) in zip(found["times"], found["none"], found["scores"], strict=True):
+        segment = next(s for s in found["segments"] if s["start"] <= start < s["end"])
+        assert segment["label"] == (NONE if none > 0.5 else found["labels"][shares.index(max(shares))])
+    assert [row["label"] for row in csv.DictReader(outputs[1].open())] == said
+    for path in outputs[2:4]:
+        assert re.findall(r"^(.+) \(\d+ %\)$", path.read_text(), re.MULTILINE) == said
+    plain = run(*asked, "--model", "nano").json
+    assert (plain["calibrated"], plain["none"], plain["labels"]) == (False, None, ["cat", "clock"])
+    assert all(NONE not in path.read_text() for path in outputs[:4])
 
 
 def test_one_more_probability_is_none_of_these(nano: Recognizer, known: Known) -> None:

@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 
 from froster import interrupt
+from froster.calibration import NONE, Calibration, NoneRule
 from froster.errors import UsageError, VideoError
-from froster.recognizer import Recognizer
+from froster.recognizer import Recognizer, load
 from froster.video.live import Policy
 from froster.video.reader import Video
 from froster.video.source import Source
@@ -33,6 +34,24 @@ from froster.when.watch import Sighting, Watch
 from known_clips import LABELS, Known
 from test_cli import one_line, run  # noqa: F401
 from video_files import make_video, shared
+
+
+def test_a_line_says_what_was_fitted(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+    nano = load("nano", device="cpu")
+    nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
+    nano.save(tmp_path / "sure")
+    (tmp_path / "labels.csv").write_text("id,name\n0,clock\n1,umbrella\n")
+    asked = ("watch", known.path, "--labels", tmp_path / "labels.csv", "--limit", 1, "--json", "--model")
+    for model, calibrated in (("nano", False), (tmp_path / "sure", True)):
+        result = run(*asked, model)
+        assert "read as a file of labels" in result.err
+        found = json.loads(result.out.splitlines()[0])
+        assert found["calibrated"] == calibrated and -1 < found["cosine"] < 1
+        assert list(found["scores"]) == ["clock", "umbrella", *([NONE] if calibrated else [])]
+        assert found["none"] == (found["scores"][NONE] if calibrated else None)
+        assert found["label"] == (NONE if calibrated else max(found["scores"], key=found["scores"].get))
+        assert found["answer"] == (None if calibrated else found["label"])
+        assert found["score"] == found["scores"][found["label"]]
 
 
 def transport_stream(path: Path, frames: np.ndarray, fps: int) -> bytes:
@@ -293,7 +312,8 @@ def test_the_command_prints_a_line_a_stride(run, known: Known) -> None:  # noqa:
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert result.code == 0 and len(lines) == 3
     assert all(line["label"] == "cat" and line["score"] == max(line["scores"].values()) for line in lines)
-    assert lines[0].keys() == {"time", "label", "score", "lag", "dropped", "skipped", "scores"}
+    fitted = {"answer", "calibrated", "none", "cosine"}
+    assert lines[0].keys() == {"time", "label", "score", "lag", "dropped", "skipped", "scores"} | fitted
     assert "3 lines, 0 frames dropped" in result.err
     assert run(*asked).out.count("cat") == 3
     assert run(*asked[:-2], "--seconds", 0.5).code == 0

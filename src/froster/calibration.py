@@ -3,7 +3,8 @@
 The temperature is that of Guo et al. (*On calibration of modern neural networks*, ICML 2017), one number that is fitted
 to the likelihood of held-out labels. What tells a video that no label fits is the energy of Liu et al. (*Energy-based
 out-of-distribution detection*, NeurIPS 2020), the log-sum-exp of the logits, here divided by CLIP's logit scale: a soft
-maximum of the cosines. `docs/none-of-these.md` has the rule, its reasons and what was measured.
+maximum of the cosines. What the energy of a right answer is differs from one CLIP to the next, so there is no rule without
+a fit. `docs/none-of-these.md` has the rule, its reasons and what was measured.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import dataclasses
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,23 +25,45 @@ from torch import Tensor
 from froster.errors import CheckpointError, DataError
 from froster.evaluation import Fusion, fuse
 from froster.files import CALIBRATION, write_text
+from froster.text.prompts import NONE
 
-NONE = "none of these"
 FEWEST_VIDEOS, FEWEST_CLASSES = 20, 3
+NO_RULE = 'the scores do not tell whether a label fits: the model has a temperature and no "none of these"'
 MOST_VIDEOS = 1000
 """More do not make the none rule any better."""
+
+Odds = TypeVar("Odds", float, Tensor)
+
+
+def fits_none(none: Odds) -> Any:
+    """P(none), a number or a tensor -> is the answer that none of the labels fits? The one place that says from where on."""
+    return none > 0.5
+
+
+def answers(probabilities: Tensor, labels: Sequence[str]) -> Tensor:
+    """Probabilities (..., K) of the labels, of which the last may be `NONE` -> the place (...) of each answer among them.
+
+    `NONE` where that is likelier than not, and else the best label, however many share the rest.
+    """
+    if labels[-1] != NONE:
+        return probabilities.argmax(dim=-1)
+    best = probabilities[..., :-1].argmax(dim=-1)
+    return torch.where(fits_none(probabilities[..., -1]), len(labels) - 1, best)
+
+
+def with_none(rows: Iterable[tuple[str, float]], none: float | None) -> list[tuple[str, float]]:
+    """Labels and their probabilities as they are shown: the likeliest first, `NONE` in its place where there is a rule."""
+    every = [*rows, *([] if none is None else [(NONE, none)])]
+    return sorted(every, key=lambda row: -row[1])
 
 
 @dataclass(frozen=True)
 class NoneRule:
-    """P(none) = sigmoid(intercept - slope * energy + per_label * log K), for K labels.
+    """P(none) = sigmoid(intercept - slope * energy + per_label * log K), for K labels."""
 
-    The defaults were fitted to the nano CLIP on 240 validation videos of the rendered world's base classes.
-    """
-
-    intercept: float = 12.1
-    slope: float = 43.2
-    per_label: float = 0.88
+    intercept: float
+    slope: float
+    per_label: float
     """The more labels, the larger the energy of a video that fits none."""
 
     def __call__(self, energy: Tensor, labels: int) -> Tensor:
@@ -49,35 +73,47 @@ class NoneRule:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a calibrated model says of n videos and K labels."""
+    """What a model says of n videos and K labels."""
 
     scores: Tensor
     """(n, K), summing to 1: how likely each label is if one of them fits."""
-    none: Tensor
-    """(n,): how likely it is that none of them fits."""
+    none: Tensor | None
+    """(n,): how likely it is that none of them fits; None of a model that nothing was fitted to."""
+    cosine: Tensor | None = None
+    """(n,): of the best label; None where the network's logits are no cosines."""
 
     @property
     def probabilities(self) -> Tensor:
         """(n, K): of each label, with the possibility that none fits. Together with `none` they sum to 1."""
-        return self.scores * (1 - self.none[:, None])
+        return self.scores if self.none is None else self.scores * (1 - self.none[:, None])
 
 
 @dataclass(frozen=True)
 class Calibration:
     temperature: float = 1.0
-    none: NoneRule = field(default_factory=NoneRule)
+    none: NoneRule | None = None
+    """None without a fit, and where the fit has found that the scores do not tell whether a label fits."""
     fitted: dict[str, Any] | None = None
-    """What it was fitted to and what that measured; None for the default."""
+    """What it was fitted to and what that measured; None for the default, which leaves the logits as they are."""
+
+    def __post_init__(self) -> None:
+        if self.none is not None and not self.none.slope > 0:  # as older fits wrote it where nothing can be told
+            object.__setattr__(self, "none", None)
 
     @property
     def rule(self) -> dict[str, Any]:
         """The numbers alone, which decide what is answered."""
-        return {"temperature": self.temperature, "none": dataclasses.asdict(self.none)}
+        return {"temperature": self.temperature, "none": None if self.none is None else dataclasses.asdict(self.none)}
 
-    def judge(self, views: Tensor, scale: float, fusion: Fusion = "logits") -> Judgement:
-        """Logits of the views of n videos (n, V, K), and the logit scale that they hold. NaN where they are NaN."""
-        none = self.none(energy(views.mean(dim=-2), scale), views.shape[-1])
-        return Judgement((joined(views, fusion) / self.temperature).softmax(-1), none)
+    def judge(self, views: Tensor, scale: float | None, fusion: Fusion = "logits") -> Judgement:
+        """Logits of the views of n videos (n, V, K), and the scale of cosines that they hold, or None. NaN where NaN."""
+        return self.judge_joined(joined(views, fusion), views.mean(dim=-2), scale)
+
+    def judge_joined(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
+        """The same from the views' joined logits, which make the scores, and the mean of their logits (both (n, K))."""
+        none = None if self.none is None else self.none(energy(mean, scale), mean.shape[-1])
+        cosine = None if scale is None else mean.amax(dim=-1) / scale
+        return Judgement((logits / self.temperature).softmax(-1), none, cosine)
 
     def save(self, folder: Path) -> Path:
         path = folder / CALIBRATION
@@ -92,9 +128,10 @@ def read_calibration(folder: Path) -> Calibration:
         return Calibration()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        rule = NoneRule(**{name: float(value) for name, value in values["none"].items()})
-        temperature = float(values["temperature"])
-        if not (temperature > 0 and all(map(math.isfinite, (temperature, *dataclasses.astuple(rule))))):
+        none, temperature = values["none"], float(values["temperature"])
+        rule = None if none is None else NoneRule(**{name: float(value) for name, value in none.items()})
+        numbers = (temperature, *(() if rule is None else dataclasses.astuple(rule)))
+        if not (temperature > 0 and all(map(math.isfinite, numbers))):
             raise ValueError("its numbers make no sense")
         return Calibration(temperature, rule, values["fitted"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -106,13 +143,21 @@ def joined(views: Tensor, fusion: Fusion) -> Tensor:
     return views.mean(dim=-2) if fusion == "logits" else fuse(views, fusion)
 
 
-def energy(logits: Tensor, scale: float) -> Tensor:
-    """Logits (n, K), the mean over the views -> (n,): a soft maximum of the cosines, at CLIP's own temperature."""
-    return logits.logsumexp(-1) / scale
+def energy(logits: Tensor, scale: float | None) -> Tensor:
+    """Logits (n, K), the mean over the views -> (n,): a soft maximum of the cosines, at CLIP's own temperature.
+
+    Of logits that are no cosines (scale None), one of the logits as they are.
+    """
+    return logits.logsumexp(-1) / (1.0 if scale is None else scale)
+
+
+def normalised(views: Tensor) -> bool:
+    """Are logits (n, V, K) log-probabilities? Then labels have been weighed against each other, and no energy is left."""
+    return bool((views.logsumexp(-1).abs() < 1e-3).all())
 
 
 def fit(
-    views: Tensor, labels: Tensor, scale: float, fusion: Fusion = "logits", fewest: int = FEWEST_VIDEOS
+    views: Tensor, labels: Tensor, scale: float | None, fusion: Fusion = "logits", fewest: int = FEWEST_VIDEOS
 ) -> Calibration:
     """Temperature and none rule from logits (n, V, K) of held-out videos and their labels (n,).
 
@@ -124,9 +169,10 @@ def fit(
     if len(labels) < fewest or classes < FEWEST_CLASSES:
         raise DataError(
             f"{len(labels)} readable videos of {classes} classes are too few to calibrate with: it takes "
-            f"{fewest} of {FEWEST_CLASSES}"
+            f"{fewest} of {FEWEST_CLASSES} (froster calibrate --data FILE takes other videos)"
         )
-    return Calibration(fit_temperature(joined(views, fusion), labels), fit_none(views.mean(dim=1), labels, scale))
+    none = None if normalised(views) else fit_none(views.mean(dim=1), labels, scale)
+    return Calibration(fit_temperature(joined(views, fusion), labels), none)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -139,11 +185,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def fit_none(logits: Tensor, labels: Tensor, scale: float) -> NoneRule:
+def fit_none(logits: Tensor, labels: Tensor, scale: float | None) -> NoneRule | None:
     """Logistic regression of "its label is not among them" on the energy and the logarithm of the number of labels.
 
     Every video stands on both sides, with its own label in the set and with that left out, for label sets of all sizes;
-    so the rule takes either case for equally likely. Where the energy tells nothing, P(none) is 1/2 for all.
+    so the rule takes either case for equally likely. None where the energy tells nothing.
     """
     if len(logits) > MOST_VIDEOS:
         spread = torch.linspace(0, len(logits) - 1, MOST_VIDEOS).long()
@@ -155,7 +201,7 @@ def fit_none(logits: Tensor, labels: Tensor, scale: float) -> NoneRule:
             rows.append(torch.stack([-e, torch.full_like(e, math.log(count))], dim=1))
             targets.append(torch.full_like(e, target))
     intercept, slope, per_label = logistic(torch.cat(rows), torch.cat(targets))
-    return NoneRule(intercept, slope, per_label) if slope > 0 else NoneRule(0.0, 0.0, 0.0)
+    return NoneRule(intercept, slope, per_label) if slope > 0 else None
 
 
 def sizes(classes: int) -> list[int]:

@@ -69,7 +69,7 @@ def card(
         "A video classifier for any labels that can be written down: a CLIP"
         + (f", fine-tuned as `{method}`" if report.get("training_videos") else f" (`{method}`)")
         + " with [froster](https://arxiv.org/abs/2402.03241).",
-        usage(report, repo, bool(calibration)),
+        usage(report, repo, calibration),
         *filter(None, [trained_on(report), accuracy(report, calibration)]),
         f"## Licence\n\n{licence or 'None was given: ask before you use it.'}",
         f"Made with froster {__version__}.",
@@ -92,16 +92,17 @@ def model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": repo.rpartition("/")[2], "results": results}] if results else []
 
 
-def usage(report: dict[str, Any], repo: str, calibrated: bool) -> str:
+def usage(report: dict[str, Any], repo: str, calibration: dict[str, Any]) -> str:
     labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2] or ["surfing", "skiing"]
-    none = "calibrated to held-out videos" if calibrated else "not calibrated, so a guess"
+    none = "is how likely it is that none of the labels fits, fitted to held-out videos"
+    if not calibration.get("none"):
+        none = "is None: " + ("the scores do not tell whether a label fits" if calibration else "the model is not calibrated")
     return (
         "## Use\n\n`pip install froster-video`, then\n\n```python\nimport froster\n\n"
         f'model = froster.load("{repo}")\n'
         f'found = model.classify("video.mp4", {json.dumps(labels, ensure_ascii=False)})\n'
         "print(found.label, found.scores[0], found.none)\n```\n\n"
-        f'or `froster classify video.mp4 --model {repo} --labels "{", ".join(labels)}"`. `found.none` is how likely it is that '
-        f"none of the labels fits ({none})."
+        f'or `froster classify video.mp4 --model {repo} --labels "{", ".join(labels)}"`. `found.none` {none}.'
     )
 
 

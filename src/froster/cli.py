@@ -100,8 +100,8 @@ def classify(
     videos: Annotated[
         list[Path] | None, typer.Argument(help="Video files, folders with all below, manifests (.csv, .jsonl), - for a list.")
     ] = None,
-    labels: Annotated[str | None, typer.Option(help='Labels between commas: "archery, surfing, playing piano".')] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    labels: Annotated[str | None, typer.Option(help='Between commas, or one a line: "archery, surfing, playing piano".')] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")] = None,
     files_from: FilesFromOption = None,
     root: ListRootOption = None,
     out: Annotated[
@@ -516,8 +516,8 @@ def prepare(
 def export(
     out: Annotated[Path, typer.Option(help="Folder for the model file, export.json and the class embeddings.")],
     to: Annotated[str, typer.Option(help="onnx or openvino (extras).")] = "onnx",
-    labels: Annotated[str | None, typer.Option(help="Labels between commas, for a file that gives their logits.")] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Between commas, or one a line: for a file that gives their logits.")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")] = None,
     model: ModelOption = None,
     truncate: TruncateOption = False,
     as_json: JsonOption = False,
@@ -582,7 +582,7 @@ def distance(
 
 @app.command()
 def describe(
-    labels: Annotated[Path | None, typer.Argument(help="One label a line, or the label JSON of a dataset.")] = None,
+    labels: Annotated[Path | None, typer.Argument(help="A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON of name: sentence; what it holds is not asked again.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Chat endpoint, http://localhost:8000/v1; default: OpenAI's.")] = None,
     model: Annotated[str, typer.Option(help="The language model's name there.")] = "gpt-4o-mini",
@@ -607,8 +607,8 @@ def describe(
 @app.command()
 def timeline(
     video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video file of any length.")],
-    labels: Annotated[str | None, typer.Option(help='Labels between commas: "surfing, skiing, cooking".')] = None,
-    labels_file: Annotated[Path | None, typer.Option(help="One label a line, or the label JSON of a dataset.")] = None,
+    labels: Annotated[str | None, typer.Option(help='Between commas, or one a line: "surfing, skiing, cooking".')] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")] = None,
     out: Annotated[
         list[Path] | None, typer.Option(help="Write a .json, .csv, .srt, .vtt or .png (a picture); may be repeated.")
     ] = None,
@@ -636,7 +636,7 @@ def timeline(
 @app.command()
 def watch(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="rtsp://…, http://…, /dev/video0, or a file.")],
-    labels: Annotated[str | None, typer.Option(help='Labels between commas: "surfing, skiing, cooking".')] = None,
+    labels: Annotated[str | None, typer.Option(help='Between commas, or one a line: "surfing, skiing, cooking".')] = None,
     labels_file: Annotated[
         Path | None, typer.Option(help="One label a line; read again whenever it changes, without a stop.")
     ] = None,

@@ -160,10 +160,7 @@ def differences(
 
 def logit_scale(model: VideoCLIP) -> float | None:
     """s of logits = s * embedding @ classes.T; None for the networks that do not compare with one embedding a class."""
-    if type(model).classes is not VideoCLIP.classes:
-        return None
-    one = torch.eye(1, model.clip.config.embed_dim)
-    return float(model.logits(one, one))
+    return model.logit_scale if type(model).classes is VideoCLIP.classes else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from froster import pool
-from froster.recognizer import Recognizer
+from froster.recognizer import Classification, Recognizer
 from froster.results import Row
 from froster.video.listing import Found
 from froster.video.views import ReadViews, Views
@@ -70,22 +70,24 @@ def _answered(
     model: Recognizer, labels: Sequence[str], classes: torch.Tensor, batch: list[tuple[Found, Views | str]], top: int
 ) -> list[Answer]:
     seen = [found for _, found in batch if isinstance(found, Views)]
-    best: Iterator[tuple[list[float], list[int], float]] = iter(())
+    best: Iterator[tuple[list[float], list[int], float | None, float | None]] = iter(())
     if seen:
         try:
             judged = model.judge_clips(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
         except torch.OutOfMemoryError:
             raise MemoryError from None
         values, places = judged.scores.sort(dim=-1, descending=True)
-        best = zip(values[:, :top].tolist(), places[:, :top].tolist(), judged.none.tolist(), strict=True)
+        none, cosine = ([None] * len(seen) if each is None else each.tolist() for each in (judged.none, judged.cosine))
+        best = zip(values[:, :top].tolist(), places[:, :top].tolist(), none, cosine, strict=True)
     found = []
     for video, views in batch:
         if isinstance(views, str):
             found.append(Answer(video, None, views))
             continue
-        values_, places_, none = next(best)
-        names = [labels[place] for place in places_]
-        row = {"path": video.key, "label": names[0], "score": values_[0], "labels": names, "scores": values_, "none": none}
+        values_, places_, none_, cosine_ = next(best)
+        said = Classification([labels[place] for place in places_], values_, none_, cosine_)
+        row = {"path": video.key, "label": said.label, "score": values_[0], "labels": said.labels, "scores": values_}
+        row |= {"answer": said.answer, "none": none_, "cosine": cosine_}
         row |= {"seconds": round(views.seconds, 3), "frames": views.frames, "damaged": views.damaged}
         found.append(Answer(video, row))
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from froster.calibration import Calibration, Judgement, read_calibration
+from froster.calibration import Calibration, Judgement, fits_none, read_calibration
 from froster.checkpoint import cpu_state
 from froster.clip.checkpoints import load_clip, locate
 from froster.clip.model import CLIP, normalise, unit
@@ -42,8 +42,10 @@ class Classification:
     labels: list[str]
     scores: list[float]
     """How likely each label is if one of them fits; they sum to 1."""
-    none: float
-    """How likely it is that none of the labels fits."""
+    none: float | None = None
+    """How likely it is that none of the labels fits; None of a model that was not calibrated, or whose scores do not tell."""
+    cosine: float | None = None
+    """Of the best label; None where the network's logits are no cosines."""
 
     @property
     def label(self) -> str:
@@ -52,12 +54,12 @@ class Classification:
     @property
     def answer(self) -> str | None:
         """The best label, or None where it is more likely that none fits."""
-        return None if self.none > 0.5 else self.labels[0]
+        return None if self.none is not None and fits_none(self.none) else self.labels[0]
 
     @property
     def probabilities(self) -> list[float]:
-        """Of each label, with the possibility that none fits: with `none` they sum to 1."""
-        return [score * (1 - self.none) for score in self.scores]
+        """Of each label, with the possibility that none fits: with `none` they sum to 1. Without one, the scores."""
+        return self.scores if self.none is None else [score * (1 - self.none) for score in self.scores]
 
 
 class Recognizer:
@@ -186,7 +188,8 @@ class Recognizer:
             seen = self._views(video, views)
             judged = self.judge(self._logits(seen, classes, 1))
         scores, order = judged.scores[0].sort(descending=True)
-        return Classification([labels[i] for i in order.tolist()], scores.tolist(), float(judged.none[0]))
+        none, cosine = (None if each is None else float(each[0]) for each in (judged.none, judged.cosine))
+        return Classification([labels[i] for i in order.tolist()], scores.tolist(), none, cosine)
 
     @torch.no_grad()
     def judge_clips(self, clips: Tensor, classes: Tensor) -> Judgement:
@@ -194,13 +197,13 @@ class Recognizer:
         return self.judge(self._logits(self._encode(clips.flatten(0, 1)), classes, len(clips)).cpu())
 
     def judge(self, views: Tensor) -> Judgement:
-        """Logits of the views of n videos (n, V, K) -> calibrated scores, and how likely it is that no label fits."""
+        """Logits of the views of n videos (n, V, K) -> scores and, of a calibrated model, how likely it is that no label fits."""
         return self.calibration.judge(views, self.logit_scale, self.config.fusion)
 
     @property
-    def logit_scale(self) -> float:
-        """What cosines are multiplied with to give logits."""
-        return float(self.clip.logit_scale.detach().exp())
+    def logit_scale(self) -> float | None:
+        """What cosines are multiplied with to give logits; None where logits are no cosines."""
+        return self.model.logit_scale
 
     def _logits(self, seen: Features, classes: Tensor, videos: int) -> Tensor:
         """(videos, V, K)"""

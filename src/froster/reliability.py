@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from froster.calibration import Calibration, Judgement, energy, leave_out, sizes
+from froster.calibration import Calibration, Judgement, NoneRule, energy, fits_none, leave_out, sizes
 from froster.errors import DataError
 from froster.evaluation import Fusion
 
@@ -55,19 +55,23 @@ def reliability(judged: Judgement, labels: Tensor) -> dict[str, Any]:
     kept = ~judged.scores.isnan().any(1)
     scores, right = judged.scores[kept], labels[kept]
     if not len(right):
-        return {"ece": None, "coverage": [], "videos": 0, "called_none": 0.0}
+        return {"ece": None, "coverage": [], "videos": 0, "called_none": None}
     confidence, answer = scores.max(1)
     hit = answer == right
-    none = judged.none[kept]
     return {
         "ece": calibration_error(confidence, hit),
         "coverage": coverage(judged.probabilities[kept].amax(1), hit),
         "videos": len(right),
-        "called_none": 100 * float((none > 0.5).double().mean()),
+        "called_none": None if judged.none is None else share_called_none(judged.none[kept]),
     }
 
 
-def detection(calibration: Calibration, logits: Tensor, labels: Tensor, scale: float) -> list[dict[str, float]]:
+def share_called_none(none: Tensor) -> float:
+    """P(none) of n videos, not NaN -> how many of them are answered "none of these", per cent."""
+    return 100 * float(fits_none(none).double().mean())
+
+
+def detection(rule: NoneRule, logits: Tensor, labels: Tensor, scale: float | None) -> list[dict[str, float]]:
     """How well "its label is not among them" is told, for label sets of every size: videos (n, K), half of them so.
 
     `error` is the calibration error of P(none), `right` the share told right at P = 1/2, both per cent.
@@ -75,14 +79,14 @@ def detection(calibration: Calibration, logits: Tensor, labels: Tensor, scale: f
     rows = []
     for count in sizes(logits.shape[-1]):
         energies = [energy(side, scale) for side in leave_out(logits, labels, count)]
-        with_own, without = (calibration.none(e, count) for e in energies)
+        with_own, without = (rule(e, count) for e in energies)
         none = torch.cat([with_own, without])
         truth = torch.cat([torch.zeros_like(with_own), torch.ones_like(without)])
         rows.append(
             {
                 "labels": count,
                 "auroc": auroc(-energies[1], -energies[0]),
-                "right": 100 * float(((none > 0.5) == (truth > 0.5)).double().mean()),
+                "right": 100 * float((fits_none(none) == (truth > 0.5)).double().mean()),
                 "error": calibration_error(none, truth),
             }
         )
@@ -90,11 +94,11 @@ def detection(calibration: Calibration, logits: Tensor, labels: Tensor, scale: f
 
 
 def measured(
-    calibration: Calibration, views: Tensor, labels: Tensor, scale: float, fusion: Fusion = "logits"
+    calibration: Calibration, views: Tensor, labels: Tensor, scale: float | None, fusion: Fusion = "logits"
 ) -> dict[str, Any]:
-    """Scores before (temperature 1, default none rule) and after, for videos (n, V, K) that were not fitted to.
+    """Scores before (temperature 1) and after, and the none rule, for videos (n, V, K) that were not fitted to.
 
-    Raises DataError where none of them can be read.
+    `none` is empty where there is no rule. Raises DataError where none of the videos can be read.
     """
     kept = ~views.isnan().flatten(1).any(1)
     if not kept.any():
@@ -104,5 +108,5 @@ def measured(
         "videos": len(labels),
         "before": reliability(Calibration().judge(views, scale, fusion), labels),
         "after": reliability(calibration.judge(views, scale, fusion), labels),
-        "none": detection(calibration, views.mean(dim=1), labels, scale),
+        "none": [] if calibration.none is None else detection(calibration.none, views.mean(dim=1), labels, scale),
     }

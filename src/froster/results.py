@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from froster.calibration import NONE
 from froster.errors import DataError, FrosterError, UsageError, install
 from froster.files import atomic_file, cannot_write
 from froster.journal import Appender, line, read_lines
 
 Row = dict[str, Any]
-"""path, label, score, labels and scores (the best `top`, best first), none (how likely it is that no label fits), seconds
-and frames (of the video), damaged."""
+"""path, label, score, labels and scores (the best `top`, best first), answer (the label, or None where none fits), none (how
+likely that is; None of an uncalibrated model), cosine (of the label, or None), seconds and frames (of the video), damaged."""
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 
 
@@ -73,11 +74,12 @@ class Lines:
 
 
 class Table:
-    """CSV: the best label and its score, then those of the next places in columns of their own."""
+    """CSV: the best label and its score, then those of the next places in columns of their own. What is None is empty, but
+    for an answer, which is "none of these" then."""
 
     def __init__(self, path: Path, top: int) -> None:
         places = [name for place in range(2, top + 1) for name in (f"label_{place}", f"score_{place}")]
-        self._columns = ["path", "label", "score", *places, "none", "seconds", "frames", "damaged"]
+        self._columns = ["path", "label", "score", *places, "answer", "none", "cosine", "seconds", "frames", "damaged"]
         self.done: set[str] = set()
         records = list(whole_records(path))
         for number, (values, _) in enumerate(records):
@@ -94,8 +96,10 @@ class Table:
         for row in rows:
             best = zip(row["labels"], row["scores"], strict=True)
             values = [value for label, score in best for value in (" ".join(label.split()), f"{score:.6g}")]
-            values += [""] * (len(self._columns) - 5 - len(values))
-            table.append([row["path"], *values, f"{row['none']:.6g}", f"{row['seconds']:.3f}", row["frames"], row["damaged"]])
+            values += [""] * (len(self._columns) - 7 - len(values))
+            answer = " ".join((row.get("answer", row["label"]) or NONE).split())
+            odds = ["" if row.get(name) is None else f"{row[name]:.6g}" for name in ("none", "cosine")]
+            table.append([row["path"], *values, answer, *odds, f"{row['seconds']:.3f}", row["frames"], row["damaged"]])
         self._file.add(_csv(table))
         self.done.update(row["path"] for row in rows)
 
@@ -124,7 +128,8 @@ class Parquet:
         import pyarrow.parquet as pq
 
         strings, floats = pa.list_(pa.string()), pa.list_(pa.float64())
-        best = {"label": pa.string(), "score": pa.float64(), "labels": strings, "scores": floats, "none": pa.float64()}
+        best = {"label": pa.string(), "score": pa.float64(), "labels": strings, "scores": floats}
+        best |= {"answer": pa.string(), "none": pa.float64(), "cosine": pa.float64()}
         video = {"seconds": pa.float64(), "frames": pa.int64(), "damaged": pa.int64()}
         schema = pa.schema({"path": pa.string(), **best, **video})
         # A kill may have come after the file was written and before its rows were taken from the journal.

@@ -18,7 +18,6 @@ from froster.insight.attention import CLSAttention, Row, attention_animation, at
 from froster.methods import Frozen
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
-from froster.text.prompts import split_labels
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -48,8 +47,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster attend` does; the options are described there."""
-    names = split_labels(models)
-    if not names or not all(names):
+    names = [name.strip() for name in models.split(",")]
+    if not all(names):
         raise UsageError("--models takes names between commas: frozen, nano, or model folders")
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out is a .png, not {out.name}")

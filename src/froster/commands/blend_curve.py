@@ -42,7 +42,8 @@ def held_out(parts: Split, validation: Sequence[Item]) -> HeldOut:
             return HeldOut(both, torch.arange(len(both.base_test)) < len(videos), origin)
     if len(parts.base_test) < 2:
         raise DataError(
-            f"{len(parts.base_test)} held-out videos of base classes: nothing to choose a ratio with; give one with --ratio"
+            f"{len(parts.base_test)} held-out videos of base classes are too few: give froster calibrate others with --data, "
+            "froster blend a ratio with --ratio"
         )
     return HeldOut(parts, choosing_half(parts.base_test), "half of the base test videos")
 

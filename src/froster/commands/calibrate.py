@@ -15,9 +15,9 @@ from torch import Tensor
 
 from froster.attempt import attempt
 from froster.blend import choosing_half
-from froster.calibration import FEWEST_VIDEOS, Calibration, Judgement, fit
+from froster.calibration import FEWEST_VIDEOS, NO_RULE, Calibration, fit
 from froster.commands import blend
-from froster.commands.common import announce, load_model, parse_where, spare_cores
+from froster.commands.common import announce, load_model, model_folder, parse_where, spare_cores
 from froster.commands.evaluate_parts import unknown
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
@@ -26,7 +26,7 @@ from froster.insight.reliability import coverage_figure
 from froster.model_folder import is_model_folder
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
-from froster.reliability import auroc, measured
+from froster.reliability import auroc, measured, share_called_none
 from froster.runs import read_run
 from froster.seen import inherited, report_of, seen_by
 from froster.splits import VALIDATION_WORDS
@@ -114,11 +114,6 @@ def draw(report: dict[str, Any] | None, path: Path) -> Path | None:
     return coverage_figure({name: report[name]["coverage"] for name in ("before", "after")}, path)
 
 
-def model_folder(model: str) -> Path | None:
-    """Where `froster.load` reads a calibration of this model from, or None."""
-    return next((folder for folder in (Path(model), Path(model) / "model") if is_model_folder(folder)), None)
-
-
 def of_run(folder: Path, root: Path | None) -> HeldOut:
     """What a run held out, taken apart as `froster blend` does. Raises UsageError where `folder` is no run."""
     if not (folder / "report.json").is_file() or is_model_folder(folder):
@@ -197,9 +192,10 @@ def calibrated(
         probe = fit(views[half], labels[half], scale, fusion, FEWEST_VIDEOS // 2) if own is None else calibration
         report = measured(probe, views[~half], labels[~half], scale, fusion)
         if strangers is not None and strangers.views is not None:
-            known, others = (probe.judge(each, scale, fusion) for each in (views[~half], strangers.views))
-            apart = attempt("videos of classes that were held out", lambda: told_apart(known, others))
-            report |= {} if apart is None else {"strangers": apart}
+            known, others = (probe.judge(each, scale, fusion).none for each in (views[~half], strangers.views))
+            if known is not None and others is not None:
+                apart = attempt("videos of classes that were held out", lambda: told_apart(known, others))
+                report |= {} if apart is None else {"strangers": apart}
         return report
 
     report = attempt("how good the calibration is", judged)
@@ -211,19 +207,19 @@ def calibrated(
     return dataclasses.replace(calibration, fitted=fitted), report
 
 
-def told_apart(known: Judgement, strangers: Judgement) -> dict[str, float]:
-    """Held-out videos of the classes against videos of classes that are really not among them."""
-    a, b = (judged.none[~judged.none.isnan()] for judged in (known, strangers))
-    share = lambda none: 100 * float((none > 0.5).double().mean())  # noqa: E731
-    return {"videos": len(b), "auroc": auroc(b, a), "called_none": share(b), "known_called_none": share(a)}
+def told_apart(known: Tensor, strangers: Tensor) -> dict[str, float]:
+    """P(none) of held-out videos of the classes, against videos of classes that are really not among them."""
+    a, b = (none[~none.isnan()] for none in (known, strangers))
+    shares = {"called_none": share_called_none(b), "known_called_none": share_called_none(a)}
+    return {"videos": len(b), "auroc": auroc(b, a), **shares}
 
 
 def show(calibration: Calibration, report: dict[str, Any] | None) -> None:
-    fitted, rule = calibration.fitted or {}, calibration.none
+    fitted = calibration.fitted or {}
     if report is not None:
         show_measured(calibration, report)
-    if not rule.slope:
-        console.print("this model's scores do not tell whether a label fits: none of these gets 1/2 whatever the video")
+    if calibration.none is None:
+        console.print(NO_RULE)
     console.print(f"fitted to {fitted['videos']} videos of {fitted['classes']} classes ({fitted['to']})")
 
 
@@ -236,7 +232,8 @@ def show_measured(calibration: Calibration, report: dict[str, Any]) -> None:
     table = Table("labels asked for", "none: AUROC", "told right", "error of P(none)", box=None, pad_edge=False)
     for row in report["none"]:
         table.add_row(str(row["labels"]), *(f"{row[key]:.1f}" for key in ("auroc", "right", "error")))
-    output.print(table)
+    if report["none"]:
+        output.print(table)
     if (found := report.get("strangers")) is not None:
         output.print(
             f"{found['videos']} videos of classes that were held out: {found['called_none']:.0f} % called none of these, "

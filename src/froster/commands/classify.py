@@ -13,8 +13,8 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from froster.calibration import NONE
-from froster.commands.common import announce, load_model, spare_cores
+from froster.calibration import NONE, with_none
+from froster.commands.common import announce, how_to_calibrate, load_model, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
 from froster.files import exclusive
@@ -25,11 +25,13 @@ from froster.progress import console, output, progress
 from froster.recognizer import DEFAULT_MODEL, Classification, Recognizer
 from froster.results import Results, Row, check_suffix, open_results
 from froster.shards import Shard, parse_shard
-from froster.text.prompts import check_labels, read_labels, split_labels
+from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
 from froster.video.listing import Found, Listing, list_videos
 
 FEW = 8
 """Videos for which it does not pay to start processes."""
+FORM = 2
+"""Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that were not calibrated."""
 MANY_TEXTS = 20_000
 """Prompts that take long enough to say so."""
 
@@ -97,9 +99,20 @@ def run(
 def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     if (labels is None) == (labels_file is None):
         raise UsageError('give the labels, either --labels "a, b, c" or --labels-file FILE')
-    names = read_labels(labels_file) if labels_file is not None else split_labels(labels or "")
+    labels, labels_file = labels_file_of(labels, labels_file)
+    if labels_file is not None:
+        return read_label_set(labels_file)
+    names = split_labels(labels or "")
     check_labels(names)
     return names
+
+
+def labels_file_of(labels: str | None, labels_file: Path | None) -> tuple[str | None, Path | None]:
+    """The two options, with a file that was given as `--labels` in its own place, which is said."""
+    if labels is None or labels_file is not None or (file := label_file(labels)) is None:
+        return labels, labels_file
+    console.print(f"--labels {file}: read as a file of labels", soft_wrap=True)
+    return None, file
 
 
 def own_device(part: Shard) -> str | None:
@@ -141,33 +154,37 @@ def print_all(
         print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated, "results": results}))
     else:
         show(results)
-        if not calibrated:
-            console.print("not calibrated: how likely it is that none fits is a guess; froster calibrate fits it to your videos")
+        if (hint := how_to_calibrate(recognizer, model)) is not None:
+            console.print(hint, soft_wrap=True)
     return any("error" in result for result in results)
 
 
 def shown(row: Row) -> dict[str, Any]:
-    """A row as it is printed: with every score the probability, which leaves room for "none of these"."""
-    found = Classification(row["labels"], row["scores"], row["none"])
+    """A row as it is printed: with every score the probability, which leaves room for "none of these" where there is a rule."""
+    found = Classification(row["labels"], row["scores"], row["none"], row["cosine"])
     entries = zip(found.labels, found.scores, found.probabilities, strict=True)
     scores = [{"label": label, "score": score, "probability": probability} for label, score, probability in entries]
-    return {"label": found.label, "answer": found.answer, "none": found.none, "scores": scores}
+    return {"label": found.label, "answer": found.answer, "none": found.none, "cosine": found.cosine, "scores": scores}
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """The labels and "none of these" by their probability, which sum to 1 where all labels are shown."""
-    table = Table("video", "label", "probability", "", box=None, pad_edge=False)
+    """The labels and "none of these", the likeliest first, the answer in bold; without a none rule the scores, and the best
+    label's cosine."""
+    ruled = any(result.get("none") is not None for result in results)
+    cosines = not ruled and any(result.get("cosine") is not None for result in results)
+    columns = ["video", "label", "probability" if ruled else "score", "", *(["cosine"] if cosines else [])]
+    table = Table(*columns, box=None, pad_edge=False)
     for result in results:
         name = Path(result["video"]).name
         if "error" in result:
             table.add_row(name, result["error"], "", "", style="red")
             continue
-        rows = [(entry["label"], entry["probability"]) for entry in result["scores"]]
-        rows.insert(0 if result["answer"] is None else len(rows), (NONE, result["none"]))
+        rows = with_none([(entry["label"], entry["probability"]) for entry in result["scores"]], result["none"])
         for i, (label, probability) in enumerate(rows):
             bar = "█" * round(20 * probability)
-            style = "bold" if i == 0 else "dim"
-            table.add_row(name if i == 0 else "", label, f"{100 * probability:.1f} %", bar, style=style)
+            style = "bold" if label == (result["answer"] or NONE) else "dim"
+            cosine = [f"{result['cosine']:.3f}" if i == 0 else ""] if cosines else []
+            table.add_row(name if i == 0 else "", label, f"{100 * probability:.1f} %", bar, *cosine, style=style)
     output.print(table)
 
 
@@ -178,6 +195,7 @@ def write_all(
     config = recognizer.config.to_dict()
     made = {
         "made_by": "froster classify",
+        "rows": FORM,
         "model": digest(recognizer),
         "precision": str(recognizer.dtype).removeprefix("torch."),
         "labels": names,

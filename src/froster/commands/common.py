@@ -6,9 +6,11 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from froster.errors import UsageError
+from froster.model_folder import is_model_folder
 from froster.precision import Precision
 from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
@@ -47,6 +49,20 @@ def announce(model: Recognizer, source: str | None) -> None:
         f"model {source or DEFAULT_MODEL} ({model.origin}; {model.config.method.name}, {vision.image_size} px, "
         f"{model.config.sampling.frames} frames {model.config.sampling.kind}) on {model.device} in {dtype}",
     )
+
+
+def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
+    """One line for who is shown the scores of a model that nothing was fitted to; None for a calibrated one."""
+    if model.calibration.fitted is not None:
+        return None
+    name = source or DEFAULT_MODEL
+    where = "" if model_folder(name) else " --out FOLDER"
+    return f'not calibrated, so never "none of these": froster calibrate {name} --data YOUR_VIDEOS{where}'
+
+
+def model_folder(model: str) -> Path | None:
+    """Where `froster.load` reads a calibration of this model from, or None."""
+    return next((folder for folder in (Path(model), Path(model) / "model") if is_model_folder(folder)), None)
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:

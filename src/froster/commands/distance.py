@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from froster.commands.common import announce, load_model
 from froster.errors import UsageError
 from froster.insight.distance import Nearest, folded, nearest, similarity_histogram, text_features
 from froster.progress import console, output
-from froster.text.prompts import check_labels, read_labels, split_labels
+from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
 
 
 def run(
@@ -52,12 +53,13 @@ def run(
 
 def label_set(text: str) -> list[str]:
     """A file of labels, the name of a packaged data set, or names between commas. Descriptions are left out."""
-    if Path(text).is_file():
-        labels = read_labels(text)
+    if (file := label_file(text)) is not None:
+        labels = read_label_set(file)
     elif (packaged := packaged_set(text)) is not None:
         labels = packaged
-    elif "," in text:
-        labels = split_labels(text.rstrip(", "))
+    elif re.search(r"[,;\n]", text):
+        labels = split_labels(text)
+        check_labels(labels)
     else:
         raise UsageError(
             f"{text!r} is neither a file of labels nor a data set ({', '.join(packaged_names()) or 'none packaged'}); "
@@ -69,9 +71,9 @@ def label_set(text: str) -> list[str]:
 
 
 def title_of(text: str, letter: str) -> str:
-    if Path(text).is_file():
-        return Path(text).stem
-    return letter if "," in text else text.lower()
+    if (file := label_file(text)) is not None:
+        return file.stem
+    return text.lower() if packaged_set(text) is not None else letter
 
 
 def packaged_names() -> tuple[str, ...]:

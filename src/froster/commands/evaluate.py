@@ -21,7 +21,7 @@ from froster.recognizer import DEFAULT_MODEL, Recognizer
 from froster.reliability import reliability
 from froster.seen import report_of, seen_by
 from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import check_labels, read_labels
+from froster.text.prompts import check_labels, read_label_set
 from froster.video.dataset import VideoDataset, read_items
 
 
@@ -55,7 +55,7 @@ def run(
         bar = bars.add_task("look for training videos", total=len(items), note="", visible=seen_by(known) is not None)
         chosen = choose(items, split, part, known, lambda n: bars.update(bar, advance=n))
         bars.remove_task(bar)
-    classes = read_labels(labels_file) if labels_file else sorted({item.label for item in items})
+    classes = read_label_set(labels_file) if labels_file else sorted({item.label for item in items})
     check_labels(classes)
     groups = base_and_novel(classes, known)
     texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes

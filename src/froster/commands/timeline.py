@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from froster.commands.classify import given_labels
-from froster.commands.common import announce, load_model
+from froster.commands.common import announce, how_to_calibrate, load_model
 from froster.errors import UsageError
 from froster.insight.lanes import clock
 from froster.interrupt import Interrupted
@@ -61,6 +61,8 @@ def run(
         print(json.dumps({**about, **found.to_dict()}))
     else:
         show(found)
+        if (hint := how_to_calibrate(recognizer, model)) is not None:
+            console.print(hint, soft_wrap=True)
     remarks(found, outputs)
     if stopped:
         at = clock(found.end, found.end)

@@ -30,7 +30,7 @@ from froster.seen import report_of, seen_by
 from froster.splits import Split, split
 from froster.task import ranks
 from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import read_labels
+from froster.text.prompts import read_label_set
 from froster.video.dataset import read_items
 
 
@@ -100,7 +100,7 @@ def run(
     if sum(given is not None for given in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
         raise UsageError("hold classes out by one of --novel-column, --novel-file and --novel-fraction")
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
-    novel = read_labels(novel_file) if novel_file else novel_by_column(items, novel_column) if novel_column else None
+    novel = read_label_set(novel_file) if novel_file else novel_by_column(items, novel_column) if novel_column else None
     plain = defaults.is_plain(items, preset)
     holdout = defaults.holdout_share(items) if holdout is None else holdout
     share = watch

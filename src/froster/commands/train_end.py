@@ -13,7 +13,7 @@ from rich.table import Table
 
 from froster.attempt import attempt, leave_out
 from froster.blend import Line
-from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, Calibration, fit
+from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RULE, Calibration, fit
 from froster.change import changes_of, told
 from froster.checkpoint import State
 from froster.commands.blend_curve import curve, held_out
@@ -178,6 +178,8 @@ def calibrate(run: Finished, model: Recognizer, bars: Progress) -> Calibration |
     found = measure(model, sets, bars, "watched", run.workers, run.source.truncate)["base"]
     assert found.views is not None
     calibration = fit(found.views, found.labels, model.logit_scale, model.config.fusion)
+    if calibration.none is None:
+        console.print(NO_RULE)
     fitted = {"to": "the watched videos", "videos": len(watched) - len(found.errors), "classes": len(parts.base)}
     return dataclasses.replace(calibration, fitted=fitted)
 

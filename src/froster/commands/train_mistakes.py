@@ -36,7 +36,7 @@ def worst_mistakes(model: Recognizer, found: Mapping[str, Predictions], most: in
     for predictions in found.values():
         assert predictions.views is not None
         judged = model.judge(predictions.views)
-        for i in ((predictions.ranks() >= 1) & ~judged.none.isnan()).nonzero()[:, 0].tolist():
+        for i in ((predictions.ranks() >= 1) & ~judged.scores.isnan().any(1)).nonzero()[:, 0].tolist():
             wrong.append((float(judged.probabilities[i].max()), predictions, i, judged.probabilities[i]))
     wrong.sort(key=lambda one: -one[0])
     every = sorted({name for predictions in found.values() for name in predictions.names or []})

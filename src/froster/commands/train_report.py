@@ -169,14 +169,17 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[str]:
         else f"Scores are not calibrated; on the test, a score is off by {before['ece']:.1f} points on average. With more "
         "videos the training calibrates them, or froster calibrate does."
     )
+    caption = "If only the surest answers are taken, how many of them are right. Test videos of base classes."
+    picture = page.embedded(figure.read_bytes(), caption)
+    if not found["none"]:
+        return [page.paragraph(how), picture]
     last = found["none"][-1]
     none = (
         f"Every answer comes with the probability that none of the labels fits. Among {last['labels']} labels, it tells a "
         f"video whose label is there from one whose label is not in {last['right']:.0f} % of the cases, among two in "
         f"{next(row['right'] for row in found['none'] if row['labels'] == min(2, last['labels'])):.0f} % (chance is 50)."
     )
-    caption = "If only the surest answers are taken, how many of them are right. Test videos of base classes."
-    return [page.paragraph(how), page.paragraph(none), page.embedded(figure.read_bytes(), caption)]
+    return [page.paragraph(how), page.paragraph(none), picture]
 
 
 def confusion(out: Path, name: str, found: Predictions) -> list[str]:

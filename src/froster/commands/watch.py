@@ -6,7 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from froster.commands.classify import given_labels
+from froster.commands.classify import given_labels, labels_file_of
 from froster.commands.common import announce, load_model
 from froster.interrupt import Interrupted
 from froster.progress import console
@@ -36,6 +36,7 @@ def run(
 ) -> None:
     """Print a line a stride until the source, `seconds` or `limit` ends, or Ctrl-C comes."""
     Source(source)
+    labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
     recognizer = load_model(model, device, precision)
     announce(recognizer, model)
@@ -71,7 +72,11 @@ def report(seen: Sighting) -> dict[str, object]:
     return {
         "time": round(seen.time, 3),
         "label": seen.label,
+        "answer": seen.answer,
         "score": round(seen.score, 4),
+        "calibrated": seen.calibrated,
+        "none": None if seen.none is None else round(seen.none, 4),
+        "cosine": None if seen.cosine is None else round(seen.cosine, 4),
         "lag": round(seen.lag, 3),
         "dropped": seen.dropped,
         "skipped": seen.skipped,

@@ -59,8 +59,12 @@ class PromptedNet(VideoCLIP):
             raise UsageError(f"a prompt of {length} tokens, {self.reserved_tokens} of them learned, does not fit the context")
         return self.clip.text.encode(self.prompt_rows(tokens, length), end, same=1 + self.prefix)
 
+    @property
+    def logit_scale(self) -> float:
+        """Of the fixed temperature."""
+        return 1 / TEMPERATURE
+
     def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
-        """The temperature is fixed."""
         return video @ classes.T / TEMPERATURE
 
 

@@ -69,6 +69,14 @@ class VideoCLIP(nn.Module):
         self.head = head
 
     @property
+    def logit_scale(self) -> float | None:
+        """What cosines are multiplied with to give logits; None where logits are no cosines, or that is not known.
+
+        A method that overrides `logits` says here what it is.
+        """
+        return float(self.clip.logit_scale.detach().exp()) if type(self).logits is VideoCLIP.logits else None
+
+    @property
     def frames_apart(self) -> bool:
         """Is a frame embedded without a look at the others? Then one that several clips share is embedded once.
 

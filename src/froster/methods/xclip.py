@@ -132,6 +132,11 @@ class XCLIPNet(VideoCLIP):
         """c + alpha t, (B, K, E)."""
         return classes + self.video_prompts(classes, context)
 
+    @property
+    def logit_scale(self) -> float:
+        """Cosines with texts that have seen the video."""
+        return float(self.clip.logit_scale.detach().exp())
+
     def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None:
             raise ValueError("X-CLIP's text depends on the video: it needs the clip's context")

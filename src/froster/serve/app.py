@@ -142,7 +142,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             scores = [Score(label=label, score=score, probability=share) for label, score, share in rows]
             facts = VideoFacts(seconds=round(video.seconds, 2), width=video.width, height=video.height)
             return Classified(
-                model=name, label=found.label, answer=found.answer, none=found.none,
+                model=name, label=found.label, answer=found.answer, none=found.none, cosine=found.cosine,
                 calibrated=recognizer.calibration.fitted is not None, scores=scores[: asked.top], video=facts,
             )  # fmt: skip
 

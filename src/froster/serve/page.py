@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import math
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
-from froster.errors import FrosterError
+from froster.errors import FrosterError, UsageError
 from froster.recognizer import Classification
 from froster.serve import parts
 from froster.serve.app import Service
@@ -192,7 +193,7 @@ def build(gr: Any, page: Page) -> Any:
                     shown = samples_html(page.samples)
                     gallery = gr.HTML(shown, js_on_load=_PICK, elem_id="froster-samples", elem_classes="f-part")
                 labels = gr.Textbox(
-                    value=all_labels(page.samples), label="Labels, between commas", lines=3, max_lines=8,
+                    value=all_labels(page.samples), label="Labels, one a line or between commas", lines=3, max_lines=8,
                     elem_id="froster-labels", max_length=limits.labels * limits.characters,
                 )  # fmt: skip
                 button = gr.Button("Classify", variant="primary", elem_id="froster-go")
@@ -254,14 +255,22 @@ def samples_html(samples: list[Sample]) -> str:
 
 
 def with_labels(labels: str, sample: Sample) -> str:
-    """The labels that are asked for, after those of a sample that are missing."""
-    missing = [label for label in sample.labels if label not in split_labels(labels)]
-    return ", ".join([*missing, *([labels] if labels.strip() else [])])
+    """The labels that are asked for, after those of a sample that are missing, written as they are there."""
+    try:
+        given = split_labels(labels)
+    except UsageError:  # said when they are asked for
+        given = []
+    missing = [label for label in sample.labels if label not in given]
+    if given and labels.lstrip().startswith("["):
+        return json.dumps([*missing, *given], ensure_ascii=False)
+    between = "\n" if "\n" in labels.strip() else ", "
+    return between.join([*missing, *([labels] if labels.strip() else [])])
 
 
 def about(limits: Limits) -> str:
     return (
-        "<p>The numbers say how likely a label is, among the labels that you give, and how likely it is that none of them fits. "
+        "<p>The numbers say how likely a label is, among the labels that you give; of a calibrated model also how likely it is "
+        "that none of them fits. "
         "The attention shows where the class tokens of the last block look.</p>"
         f"<p>At most {limits.upload / MB:g} MB and {limits.seconds:g} s of video, {limits.labels} labels, {limits.timeout:g} s "
         f"of work; {limits.waiting} requests may wait. Videos are deleted from the server after {KEPT_SECONDS // 60} "

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from froster.calibration import NONE
+from froster.calibration import NONE, answers, with_none
 from froster.insight.attention import Row
 from froster.insight.lanes import clock
 from froster.insight.plots import COLOURS
@@ -40,19 +40,27 @@ def card(title: str, note: str, body: str) -> str:
     return f'<section class="f-card"><h2>{text(title)}</h2>{caption}{body}</section>'
 
 
-def bars(found: Mapping[str, Classification], first: Sequence[str], guesses: Sequence[str] = ()) -> str:
+def bars(found: Mapping[str, Classification], first: Sequence[str], uncalibrated: Sequence[str] = ()) -> str:
     """A column a model; the labels that come `first` have colours, the same in every column and in the timeline. Of the
-    models in `guesses`, none is calibrated."""
+    models in `uncalibrated`, the scores compare the labels alone."""
     columns = []
     for name, each in found.items():
-        rows = list(zip(each.labels, each.probabilities, strict=True))[:SHOWN]
-        rows.insert(0 if each.answer is None else len(rows), (NONE, each.none))
-        shown = [bar(label, share, colour_of(label, first), place == 0) for place, (label, share) in enumerate(rows)]
+        rows = with_none(list(zip(each.labels, each.probabilities, strict=True))[:SHOWN], each.none)
+        shown = [bar(label, share, colour_of(label, first), label == (each.answer or NONE)) for label, share in rows]
         columns.append(
-            f'<section class="f-column"><h3>{text(name)}</h3>{"".join(shown)}{more(len(each.labels))}</section>'
+            f'<section class="f-column"><h3>{text(name)}</h3>{"".join(shown)}{more(len(each.labels))}{cosine(each)}</section>'
         )
-    note = f"Not calibrated: {', '.join(guesses)}. How likely it is that none fits is a guess there." if guesses else ""
+    note = ""
+    if uncalibrated:
+        note = f"Not calibrated: {', '.join(uncalibrated)}. The scores compare these labels alone; whether none fits is not told."
     return card("Which label fits", note, f'<div class="f-columns">{"".join(columns)}</div>')
+
+
+def cosine(found: Classification) -> str:
+    """Of the best label, for a model that cannot say more of how well that fits."""
+    if found.none is not None or found.cosine is None:
+        return ""
+    return f'<p class="f-more">cosine of the best label {found.cosine:.3f}</p>'
 
 
 def bar(label: str, score: float, colour: str, best: bool) -> str:
@@ -125,11 +133,11 @@ def moment(found: Mapping[str, Timeline], first: Sequence[str], at: float, look:
     columns = []
     for name, timeline in found.items():
         row = timeline.scores[moment_index(timeline, at)]
-        order = row.argsort(descending=True).tolist()[:SHOWN]
-        scores = [
-            bar(timeline.labels[i], float(row[i]), colour_of(timeline.labels[i], first), place == 0)
-            for place, i in enumerate(order)
-        ]
+        best = int(answers(row, timeline.labels))
+        order = [i for i in row.argsort(descending=True).tolist() if timeline.labels[i] != NONE][:SHOWN]
+        none = None if timeline.none is None else float(row[-1])
+        shown = with_none([(timeline.labels[i], float(row[i])) for i in order], none)
+        scores = [bar(label, share, colour_of(label, first), label == timeline.labels[best]) for label, share in shown]
         columns.append(f'<section class="f-column"><h3>{text(name)}</h3>{"".join(scores)}</section>')
     longest = max(timeline.end for timeline in found.values())
     body = f'<div class="f-columns">{"".join(columns)}</div>{strip(look, longest)}'

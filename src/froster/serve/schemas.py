@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from froster.errors import UsageError
 from froster.serve.refusal import Refusal
 from froster.text.prompts import split_labels
 
 
 def read_labels(text: object) -> object:
-    """`'["a", "b, c"]'` or `"a, b"`."""
-    if not isinstance(text, str):
-        return text
-    if not text.lstrip().startswith("["):
-        return split_labels(text)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not a JSON list of texts ({error})") from None
+        return split_labels(text) if isinstance(text, str) else text
+    except UsageError as error:
+        raise ValueError(str(error)) from None
 
 
 Labels = Annotated[
     list[str],
     BeforeValidator(read_labels, json_schema_input_type=str),
-    Field(description='A JSON list, `["surfing", "skiing"]`, or names between commas.'),
+    Field(description='Names between commas or semicolons or one a line, or a JSON list, `["surfing", "skiing"]`.'),
 ]
 
 
@@ -64,7 +59,7 @@ class Problem(BaseModel):
 class Score(BaseModel):
     label: str
     score: float = Field(description="How likely the label is if one of them fits.")
-    probability: float = Field(description="How likely it is, with the possibility that none fits.")
+    probability: float = Field(description="How likely it is, with the possibility that none fits; without that, the score.")
 
 
 class VideoFacts(BaseModel):
@@ -77,8 +72,9 @@ class Classified(BaseModel):
     model: str
     label: str = Field(description="The best one.")
     answer: str | None = Field(description="The best one, or null where it is more likely that none fits.")
-    none: float = Field(description="How likely it is that none of the labels fits.")
-    calibrated: bool = Field(description="Was that fitted to the model by froster calibrate? If not, it is a guess.")
+    none: float | None = Field(description="How likely it is that none of the labels fits; null of an uncalibrated model.")
+    cosine: float | None = Field(description="Of the best label; null where the network's logits are no cosines.")
+    calibrated: bool = Field(description="Were temperature and none fitted to held-out videos, by froster calibrate?")
     scores: list[Score] = Field(description="Best first.")
     video: VideoFacts
 
@@ -98,11 +94,14 @@ class TimelineFound(BaseModel):
     window: float
     stride: float
     frames: int = Field(description="Frames of a window.")
+    calibrated: bool = Field(description="Were temperature and none fitted to held-out videos, by froster calibrate?")
     complete: bool
     damaged: int = Field(description="Packets and frames that could not be decoded.")
     stated: float | None = Field(description="The length that the file states.")
     segments: list[Span]
     times: list[float] = Field(description="When each moment begins.")
+    none: list[float] | None = Field(description="For each moment, how likely it is that no label fits; null if uncalibrated.")
+    cosine: list[float] | None = Field(description="For each moment, that of the best label; null where there are none.")
     scores: list[list[float]] = Field(description="For each moment, the score of each label.")
 
 

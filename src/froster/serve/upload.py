@@ -17,6 +17,9 @@ from froster.serve.refusal import Refusal
 
 _MOST_FIELDS = 20
 _LONGEST_FIELD = 1 * MB
+# A field that may be sent again and again, a label or some each; its values become the lines of one.
+_REPEATED = "labels"
+_MOST_REPEATED = 1000
 _LONGEST_HEADER = 8192
 _BODY_SECONDS = 20.0
 # Beside the file: the other fields and what separates them.
@@ -94,6 +97,7 @@ class _Reading:
         self._header, self._value, self._disposition = b"", b"", b""
         self._key: str | None = None
         self._field = bytearray()
+        self._repeated: list[str] = []
         self._whole = False
         events = (
             "part_begin",
@@ -122,6 +126,8 @@ class _Reading:
     def form(self) -> Form:
         if not self._whole:
             raise Refusal(400, "the form ends in the middle")
+        if self._repeated:
+            self._found.fields[_REPEATED] = "\n".join(self._repeated)
         return self._found
 
     def close(self) -> None:
@@ -160,7 +166,8 @@ class _Reading:
             return
         if key == self._name:
             raise Refusal(422, f"{self._name!r} must be a file that is sent along, not a name or an address")
-        if key in self._found.fields or len(self._found.fields) == _MOST_FIELDS:
+        again = key == _REPEATED and len(self._repeated) < _MOST_REPEATED
+        if (key in self._found.fields and not again) or len(self._found.fields) == _MOST_FIELDS:
             raise Refusal(422, f"the field {key[:50]!r} is one too many")
         self._key = key
         self._field.clear()
@@ -173,7 +180,8 @@ class _Reading:
             self._file.write(data[start:end])
             return
         self._field += data[start:end]
-        if len(self._field) > _LONGEST_FIELD:
+        before = sum(map(len, self._repeated)) if self._key == _REPEATED else 0
+        if before + len(self._field) > _LONGEST_FIELD:
             raise Refusal(413, f"the field {(self._key or '')[:50]!r} is too long")
 
     def _part_end(self) -> None:
@@ -181,7 +189,10 @@ class _Reading:
             self.close()
         elif self._key is not None:
             try:
-                self._found.fields[self._key] = self._field.decode("utf-8")
+                value = self._field.decode("utf-8")
+                if self._key == _REPEATED:
+                    self._repeated.append(value)
+                self._found.fields[self._key] = value
             except UnicodeDecodeError:
                 raise Refusal(422, f"the field {self._key[:50]!r} is not UTF-8") from None
 

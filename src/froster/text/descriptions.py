@@ -16,7 +16,7 @@ def describe(names: Sequence[str], descriptions: Mapping[str, str]) -> list[str]
     Raises UsageError when two descriptions are meant for the same name.
     """
     by_key = _unique((_key(name), text) for name, text in descriptions.items())
-    return [f"{name}: {by_key[_key(name)]}" if _key(name) in by_key else name for name in names]
+    return [f"{name}: {' '.join(by_key[_key(name)].splitlines())}" if _key(name) in by_key else name for name in names]
 
 
 DATA = Path(__file__).parent / "data"

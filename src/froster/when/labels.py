@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from froster.errors import FrosterError
-from froster.text.prompts import check_labels, read_labels
+from froster.text.prompts import file_and_column, read_label_set
 
 _EVERY = 0.25  # seconds
 
@@ -28,7 +28,7 @@ class LabelFile:
 
     def _state(self) -> tuple[int, ...] | None:
         try:
-            found = os.stat(self.path)
+            found = os.stat(file_and_column(self.path)[0])
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
@@ -44,10 +44,9 @@ class LabelFile:
 
     def _take(self) -> None:
         try:
-            labels = read_labels(self.path)
+            labels = read_label_set(self.path)
             if labels == self.labels:
                 return
-            check_labels(labels)
             self.apply(labels)
         except FrosterError as error:
             self.note(f"labels not changed: {error}")

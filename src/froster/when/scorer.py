@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from froster.calibration import Judgement
 from froster.clip.model import normalise
 from froster.methods import Features
 from froster.precision import autocast
@@ -20,23 +21,11 @@ Scores = Callable[[Tensor], Tensor]
 """Logits (n, K) -> probabilities (n, K), or (n, K + 1) where the last one says that none of the labels fits."""
 
 
-def softmax(logits: Tensor) -> Tensor:
-    return logits.softmax(dim=-1)
-
-
-def calibrated(recognizer: Recognizer) -> Scores:
-    """With the probability that no label fits, where `froster calibrate` has fitted that to the model; else the soft-max.
-
-    A mean of soft-maxes has lost what that is told by, so models that fuse so keep the soft-max too.
-    """
-    if recognizer.calibration.fitted is None or recognizer.config.fusion != "logits":
-        return softmax
-
-    def judged(logits: Tensor) -> Tensor:
-        found = recognizer.judge(logits[:, None])
-        return torch.cat([found.probabilities, found.none[:, None]], dim=1)
-
-    return judged
+def columns(judged: Judgement) -> Tensor:
+    """The probabilities of the labels and, where there is a rule for it, of none of them: (n, K) or (n, K + 1)."""
+    if judged.none is None:
+        return judged.probabilities
+    return torch.cat([judged.probabilities, judged.none[:, None]], dim=1)
 
 
 class WindowScorer:

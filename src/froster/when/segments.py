@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from froster.calibration import answers
 from froster.evaluation import Fusion
 from froster.video.windows import Plan
 
 
 @dataclass(frozen=True)
 class Segment:
-    """From `start` to `end`, in seconds from the start of the video, `label` fits best."""
+    """From `start` to `end`, in seconds from the start of the video, `label` is the answer."""
 
     start: float
     end: float
@@ -43,12 +44,12 @@ def smoothed(logits: Tensor, plan: Plan, duration: float, fusion: Fusion) -> Ten
 
 
 def merged(scores: Tensor, edges: Sequence[float], labels: Sequence[str], shortest: float = 0.0) -> list[Segment]:
-    """Scores of moments (m, K) and their edges (m + 1) -> segments without gaps: neighbours of the same label are one.
+    """Scores of moments (m, K) and their edges (m + 1) -> segments without gaps: neighbours of the same answer are one.
 
     While a segment is shorter than `shortest` seconds, the shortest one gets the label of the neighbour whose label has
     the higher score in it, and becomes part of that.
     """
-    runs = _runs(scores.argmax(dim=-1).tolist())
+    runs = _runs(answers(scores, labels).tolist())
     starts, ends = {run.first: run for run in runs}, {run.end: run for run in runs}
     heap = [(edges[run.end] - edges[run.first], run) for run in runs]
     heapq.heapify(heap)

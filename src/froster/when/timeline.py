@@ -17,7 +17,7 @@ from froster.recognizer import Recognizer, load
 from froster.text.prompts import check_texts
 from froster.video.stream import Stream
 from froster.video.windows import Plan, Windows
-from froster.when.scorer import Scores, WindowScorer, batches, calibrated
+from froster.when.scorer import Scores, WindowScorer, batches, columns
 from froster.when.segments import Segment, merged, smoothed
 
 
@@ -38,6 +38,14 @@ class Timeline:
     """The length in seconds that the file states, which a cut file does not have."""
     complete: bool
     """False where it was stopped before the end of the video."""
+    calibrated: bool = False
+    cosine: Tensor | None = None
+    """(m,): of the best label of each moment; None where the network's logits are no cosines."""
+
+    @property
+    def none(self) -> Tensor | None:
+        """(m,): how likely it is that none of the labels fits; None of a model that was not calibrated."""
+        return self.scores[:, -1] if self.labels[-1] == NONE else None
 
     @property
     def start(self) -> float:
@@ -61,6 +69,7 @@ class Timeline:
             "window": round(self.plan.window, 3),
             "stride": round(self.plan.stride, 3),
             "frames": self.plan.frames,
+            "calibrated": self.calibrated,
             "complete": self.complete,
             "damaged": self.damaged,
             "stated": self.stated,
@@ -69,6 +78,8 @@ class Timeline:
                 for s in self.segments
             ],
             "times": [round(edge, 3) for edge in self.edges[:-1]],
+            "none": None if self.none is None else [round(none, 4) for none in self.none.tolist()],
+            "cosine": None if self.cosine is None else [round(cosine, 4) for cosine in self.cosine.tolist()],
             "scores": [[round(score, 4) for score in row] for row in self.scores.tolist()],
         }
 
@@ -90,7 +101,7 @@ class Scan:
     ):
         check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
-        self.scores = scores or calibrated(recognizer)
+        self.scores = scores
         self.plan = Plan.of(recognizer.config.sampling, window, stride)
         self.classes = recognizer.class_embeddings(labels, truncate)
         self.scorer = WindowScorer(recognizer, batch_size)
@@ -128,13 +139,19 @@ class Scan:
         each = torch.cat(self.logits)
         if not self.complete:
             end = min(end, start + (len(each) - 1) * stride + self.plan.window)
-        logits = smoothed(each, self.plan, end - start, self.recognizer.config.fusion)
-        scores = self.scores(logits)
+        model, fusion = self.recognizer, self.recognizer.config.fusion
+        logits = smoothed(each, self.plan, end - start, fusion)
+        mean = logits if fusion == "logits" else smoothed(each, self.plan, end - start, "logits")
+        judged = model.calibration.judge_joined(logits, mean, model.logit_scale)
+        scores = self.scores(logits) if self.scores else columns(judged)
+        calibrated = self.scores is None and model.calibration.fitted is not None
         labels = [*self.labels, NONE][: scores.shape[1]]
         edges = [start + i * stride for i in range(len(scores))] + [end]
         segments = merged(scores, edges, labels, self.shortest)
         damaged = self.stream.damaged + self.scorer.squares.broken
-        return Timeline(labels, segments, edges, scores, self.plan, damaged, self.stream.duration, self.complete)
+        return Timeline(
+            labels, segments, edges, scores, self.plan, damaged, self.stream.duration, self.complete, calibrated, judged.cosine
+        )
 
 
 def timeline(
@@ -152,9 +169,9 @@ def timeline(
     """Which of `labels` fits when: a video file of any length -> segments with start, end, label and score.
 
     Windows of `window` seconds slide by `stride` seconds; the model's sampling says how long they are by default. The
-    logits of all windows that cover a moment are averaged, `scores` makes probabilities of them (by default the soft-max
-    over the labels; of a calibrated model the probabilities of the labels and of none of them), and moments with the same
-    best label become one segment. Raises VideoError where no frame can be had, UsageError on labels, window or stride
+    logits of all windows that cover a moment are joined as `classify` joins views, `scores` makes probabilities of them (by
+    default those of `classify`: of a calibrated model the probabilities of the labels and of none of them), and moments
+    with the same answer become one segment. Raises VideoError where no frame can be had, UsageError on labels, window or stride
     that cannot be.
     """
     recognizer = model if isinstance(model, Recognizer) else load(model)

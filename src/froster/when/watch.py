@@ -7,16 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from froster.calibration import NONE
+from froster.calibration import NONE, answers
 from froster.errors import VideoError
 from froster.interrupt import check
 from froster.recognizer import Recognizer
 from froster.video.live import Arrival, Live, Policy
 from froster.video.source import Source
 from froster.video.windows import Plan, Sample, Window, spread
-from froster.when.scorer import Scores, WindowScorer, calibrated
+from froster.when.scorer import Scores, WindowScorer, columns
 
 _POLL = 0.1  # seconds between looks at what else happened
 _MARGIN = 2.0  # seconds that a first try may take beyond `Policy.stall` until it is given up
@@ -29,6 +30,7 @@ class Sighting:
     time: float
     """Of the newest frame that was looked at, in seconds from the first one; between two connections time goes on."""
     labels: list[str]
+    """Those asked for and, of a model with a rule for it, `NONE`."""
     scores: list[float]
     """In the order of `labels`."""
     lag: float
@@ -38,13 +40,31 @@ class Sighting:
     skipped: int
     """Strides so far that passed without a result, because the one before took longer."""
 
+    calibrated: bool = False
+    cosine: float | None = None
+    """Of the best label; None where the network's logits are no cosines."""
+
     @property
     def label(self) -> str:
-        return self.labels[max(range(len(self.scores)), key=self.scores.__getitem__)]
+        return self.labels[self._place]
 
     @property
     def score(self) -> float:
-        return max(self.scores)
+        return self.scores[self._place]
+
+    @property
+    def answer(self) -> str | None:
+        """As `Classification.answer`: None where it is more likely that none of the labels fits."""
+        return None if self.label == NONE else self.label
+
+    @property
+    def none(self) -> float | None:
+        """How likely it is that none of the labels fits; None of a model that was not calibrated."""
+        return self.scores[-1] if self.labels[-1] == NONE else None
+
+    @property
+    def _place(self) -> int:
+        return int(answers(torch.tensor(self.scores), self.labels))
 
 
 class Watch:
@@ -69,7 +89,7 @@ class Watch:
         on_note: Callable[[str], None] = lambda note: None,
     ):
         self.recognizer, self.truncate, self.on_note = recognizer, truncate, on_note
-        self.scores = scores or calibrated(recognizer)
+        self.scores = scores
         self.plan = Plan.of(recognizer.config.sampling, window, stride)
         self.scorer = WindowScorer(recognizer)
         where = Source(source)
@@ -132,8 +152,11 @@ class Watch:
         self._next = max(self._next + (strides + 1) * self.plan.stride, window[-1].time + self.plan.step / 2)
         labels, classes = self._current
         logits = self.scorer([Window(window[0].time, spread(window, self.plan.frames))], classes)
-        scores = self.scores(logits)[0]
+        judged = self.recognizer.judge(logits[:, None])
+        scores = (self.scores(logits) if self.scores else columns(judged))[0]
         named = [*labels, NONE][: len(scores)]
+        cosine = None if judged.cosine is None else float(judged.cosine[0])
         return Sighting(
-            window[-1].time, named, scores.tolist(), time.monotonic() - newest.due, self.live.dropped, self.skipped
-        )
+            window[-1].time, named, scores.tolist(), time.monotonic() - newest.due, self.live.dropped, self.skipped,
+            self.scores is None and self.recognizer.calibration.fitted is not None, cosine,
+        )  # fmt: skip
