@@ -95,7 +95,8 @@ def read_clip(video: Path, sampling: Sampling, views: int) -> Sampled:
     with Video(video) as source:
         clips = sampling.view_indices(source.timing, views)
         indices = clips[len(clips) // 2]
-        return Sampled(source.read(indices), [index / source.fps for index in indices])
+        frames, times = source.read(indices), source.times()
+        return Sampled(frames, [times[min(index, len(times) - 1)] for index in indices])  # reading may find fewer frames
 
 
 def attended(recognizer: Recognizer, frames: Tensor, layer: int, rollout: bool) -> CLSAttention:

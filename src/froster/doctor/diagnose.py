@@ -15,6 +15,10 @@ KINDS = {
     "short": ("warning", "shorter than a clip of the model: frames are shown more than once"),
     "variable-rate": ("warning", "frames at uneven times"),
     "rotated": ("warning", "to be turned when shown; froster does, other readers may not"),
+    "mirrored": ("warning", "to be mirrored when shown; froster does, other readers may not"),
+    "pixels-not-square": ("warning", "pixels that are wider or higher than square; froster reads them as square"),
+    "high-dynamic-range": ("warning", "brightness for HDR screens; froster reads it as any other: darker and paler than shown"),
+    "interlaced": ("warning", "frames of two moments each, a line from either; froster reads them as they are"),
     "frozen": ("warning", "the picture stands still for half of the time or more"),
     "black": ("warning", "no picture for half of the time or more"),
     "duplicate": ("warning", "the same bytes as an earlier file"),
@@ -24,6 +28,11 @@ KINDS = {
 _CUT, _CUT_SECONDS = 0.9, 0.5
 _UNEVEN = 0.02
 _STILL = 0.5
+_SQUARE = 0.01
+_INTERLACED = 0.5
+# FFmpeg filters that make of a transfer what other screens show; what PQ may have beyond white is brought down to it.
+_LINEAR, _BT709 = "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709", "zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
+_TO_BT709 = {"arib-std-b67": f"{_LINEAR},{_BT709}", "smpte2084": f"{_LINEAR},tonemap=hable,{_BT709}"}
 
 
 @dataclass(frozen=True)
@@ -83,13 +92,34 @@ def _alone(file: Inspection, needs: Needs) -> list[Problem]:
         reasons["short"] = f"{file.frames} frames, {file.seconds:.2f} s"
     if file.uneven > _UNEVEN:
         reasons["variable-rate"] = f"{100 * file.uneven:.0f} % of the intervals between frames are not the usual one"
-    if file.rotation:
-        reasons["rotated"] = f"by {file.rotation} degrees"
+    if file.mirrored:
+        reasons["mirrored"] = _mirrored(file.turned)
+    elif file.turned:
+        reasons["rotated"] = f"by {file.turned} degrees"
+    if abs(file.pixel_aspect - 1) > _SQUARE:
+        reasons["pixels-not-square"] = f"shown {_shown(file)}, read {file.width} x {file.height}"
+    if file.transfer:
+        command = f"ffmpeg -i IN -vf {_TO_BT709[file.transfer]} OUT"
+        reasons["high-dynamic-range"] = f"transfer {file.transfer}; for other screens: {command}"
+    if file.interlaced > _INTERLACED:
+        reasons["interlaced"] = f"{100 * file.interlaced:.0f} % of the frames; made single: ffmpeg -i IN -vf bwdif OUT"
     if file.black >= _STILL * file.seconds:
         reasons["black"] = f"for {file.black:.1f} of {file.seconds:.1f} s"
     elif file.frozen >= _STILL * file.seconds:
         reasons["frozen"] = f"for {file.frozen:.1f} of {file.seconds:.1f} s"
     return [Problem(file.path, kind, why) for kind, why in reasons.items()]
+
+
+def _mirrored(turned: int) -> str:
+    if turned == 180:
+        return "top to bottom"
+    return "left to right" + (f", then turned by {turned} degrees" if turned else "")
+
+
+def _shown(file: Inspection) -> str:
+    """The shape of the picture, no side smaller than it is stored."""
+    wider = max(1.0, file.pixel_aspect)
+    return f"{round(file.width * wider)} x {round(file.height * wider / file.pixel_aspect)}"
 
 
 def _twice(kind: str, how: str, path: str, other: str, columns: Mapping[str, Mapping[str, str]]) -> Problem:

@@ -14,6 +14,7 @@ import numpy as np
 
 from froster.errors import VideoError
 from froster.video.likeness import Sketch, positions
+from froster.video.orientation import UPRIGHT
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
 from froster.video.views import unchanged
@@ -24,6 +25,8 @@ _LOOKS = 4.0
 """A second, at pictures that may be black or frozen."""
 _BLACK, _SAME = 32.0, 1.0
 """Of 255 levels: the brightest of 16 x 16 patches of a black picture; the largest change of one in a frozen picture."""
+_HIGH_RANGE = {18: "arib-std-b67", 16: "smpte2084"}
+"""FFmpeg's AVCOL_TRC_… -> its name."""
 _UNEVEN = 0.1
 """An interval between frames differs from the usual one if by more than this share of it, and by more than 2 ms."""
 
@@ -41,8 +44,16 @@ class Inspection:
     codec: str = ""
     width: int = 0
     height: int = 0
-    rotation: int = 0
-    """Degrees that the file asks to be turned by; width and height are those after it."""
+    mirrored: bool = False
+    """Whether the file asks to be mirrored, from left to right and before it is turned."""
+    turned: int = 0
+    """Degrees counter-clockwise that the file asks to be turned by; width and height are those after it."""
+    pixel_aspect: float = 1.0
+    """Width of a pixel by its height as shown; they are read as square."""
+    transfer: str = ""
+    """That of a high dynamic range, arib-std-b67 (HLG) or smpte2084 (PQ); empty for others."""
+    interlaced: float = 0.0
+    """Share of the frames that hold two fields."""
     fps: float = 0.0
     frames: int = 0
     """Decoded."""
@@ -104,20 +115,22 @@ class _Seen:
         self._compared = positions(video.num_frames)
         self._stride = max(1, round(video.fps / _LOOKS))
         self._before: np.ndarray | None = None
-        self._looks = self._frozen = self._black = self._broken = self._rotation = 0
+        self._orientation = UPRIGHT
+        self._looks = self._frozen = self._black = self._broken = self._interlaced = 0
 
     def take(self, number: int, frame: Frame) -> None:
         picture = frame.picture
         if number == 0:
-            self._rotation = round(picture.rotation) % 360
+            self._orientation = frame.orientation
+        self._interlaced += picture.interlaced_frame
         self._times.append(frame.time)
         self._end = frame.end
         try:
             while self._compared and number >= self._compared[0]:
                 self._compared.pop(0)
-                self._sketch.add(picture)
+                self._sketch.add(picture, frame.orientation)
             if number % self._stride == 0:
-                self._look(self._sketch.grey(picture, 16, 16).astype(np.float32))
+                self._look(self._sketch.grey(picture, frame.orientation, 16, 16).astype(np.float32))
         except (av.FFmpegError, ValueError):  # a broken frame may not convert
             self._broken += not picture.is_corrupt
 
@@ -135,11 +148,16 @@ class _Seen:
         header = stream.stream
         # The container's length is that of its longest stream, which may be the sound.
         stated = float(header.duration * header.time_base) if header.duration and header.time_base else stream.duration or 0
+        aspect = float(header.sample_aspect_ratio or 1)
         return {
             "codec": header.codec_context.name,
             "width": self._size[0],
             "height": self._size[1],
-            "rotation": self._rotation,
+            "mirrored": self._orientation.mirrored,
+            "turned": self._orientation.rotation,
+            "pixel_aspect": round(1 / aspect if self._orientation.transposed else aspect, 4),
+            "transfer": _HIGH_RANGE.get(header.codec_context.color_trc, ""),
+            "interlaced": round(self._interlaced / len(self._times), 4),
             "fps": round(self._fps, 3),
             "frames": len(self._times),
             "seconds": round(seconds, 3),

@@ -25,18 +25,18 @@ class Check:
     """Nanoseconds."""
     frames: int = 0
     fps: float = 0.0
+    seconds: float = 0.0
+    """By the times of the frames."""
     digest: str = ""
     damage: str = ""
     """What is wrong with a file that can be used all the same."""
     error: str = ""
     """Why it cannot be used."""
 
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.fps if self.fps else 0.0
-
     def is_current(self, root: Path) -> bool:
-        """Whether the file has not changed since."""
+        """Whether all of it is known (once there were no `seconds`), and the file has not changed since."""
+        if not self.error and not self.seconds:
+            return False
         try:
             status = (root / self.path).stat()
         except OSError:
@@ -57,7 +57,7 @@ def check_file(root: Path, path: str) -> Check:
             damage = f"{video.damaged} of 3 frames cannot be decoded" if video.damaged else ""
             if frames < 0.9 * claimed:
                 damage = f"cut off: the header claims {claimed} frames, there are {frames}"
-            return Check(path, size, mtime, video.num_frames, video.fps, digest, damage)
+            return Check(path, size, mtime, video.num_frames, video.fps, round(video.seconds, 3), digest, damage)
     except (VideoError, OSError, MemoryError, ValueError, IndexError) as error:
         return Check(path, size, mtime, error=str(error).removeprefix(f"{file}: ") or type(error).__name__)
 

@@ -1,8 +1,9 @@
-"""What is too much: bytes, seconds, pixels, labels. A video is measured by its packets, before anything is decoded."""
+"""What is too much: bytes, seconds, pixels, labels. A video is measured by its packets, before more than a frame is decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from froster.text.prompts import check_labels
 from froster.video.clock import Clock
 from froster.video.opening import open_file
 from froster.video.sampling import Sampling
+from froster.video.stream import Stream
 from froster.video.windows import Plan
 
 MB = 1_000_000
@@ -84,12 +86,15 @@ class Limits:
                 raise Refusal(
                     422, f"the video has {width} x {height} pixels: at most {self.pixels} are taken, and not none"
                 )
-            return Measured(*self._length(container, stream), width, height)
+            seconds, packets = self._length(container, stream)
+        with suppress(VideoError), Stream.of_file(path) as frames:  # one without a frame is refused when it is read
+            width, height = next(iter(frames)).orientation.stored(width, height)
+        return Measured(seconds, packets, width, height)
 
     def _length(self, container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, int]:
         """Seconds and packets. A header may state anything, so it is believed in nothing."""
-        rate = min(max(float(stream.average_rate or stream.guessed_rate or 30), 1.0), 240.0)
-        clock = Clock(float(stream.time_base or 1 / 90_000), 1 / rate, 3600.0)
+        clock = Clock.of(container, stream)
+        start: float | None = None
         seconds, packets = 0.0, 0
         try:
             for packet in container.demux(stream):
@@ -97,7 +102,11 @@ class Limits:
                 if not packet.size:
                     continue
                 packets += 1
-                seconds = max(seconds, clock.time(packet.pts) + 1 / rate)
+                time = clock.time(packet.pts if packet.dts is None else packet.dts, packet.is_keyframe)  # those are in order
+                if packet.pts is not None and packet.dts is not None:
+                    time += (packet.pts - packet.dts) * clock.tick
+                start = time if start is None else start
+                seconds = max(seconds, clock.end(time, packet.duration) - start)
                 if seconds > self.seconds + 1:
                     raise Refusal(422, f"the video is longer than {self.seconds:g} s, which is the most that is taken")
                 if packets > self.seconds * _MOST_FPS:
@@ -114,6 +123,7 @@ class Measured:
     seconds: float
     packets: int
     width: int
+    "pixels, as shown: mirrored and turned as the file asks"
     height: int
 
 

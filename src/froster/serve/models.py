@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,14 +100,10 @@ class Models:
         plan = Plan.of((samplings or [next(iter(self.named.values())).config.sampling])[0])
         self.limits.measure(path)
         with Video(path) as video:
-            pts = video.timing.pts
-            tick = (len(pts) - 1) / video.fps / max(1, pts[-1] - pts[0])  # in seconds
-            length = (pts[-1] - pts[0]) * tick
-            start = max(0.0, min(at - plan.window / 2, length - plan.window))
-            step = min(plan.window, length) / plan.frames
+            start = max(0.0, min(at - plan.window / 2, video.seconds - plan.window))
+            step = min(plan.window, video.seconds) / plan.frames
             wanted = [start + (i + 0.5) * step for i in range(plan.frames)]
-            indices = [max(0, bisect_right(pts, pts[0] + second / tick) - 1) if tick else 0 for second in wanted]
-            frames = video.read(indices)
+            frames = video.read([video.index_at(second) for second in wanted])
         size = max(_SHOWN, *(each.clip.config.vision.image_size for each in self.named.values()))
         heats = {name: self.heat(each, frames) for name, each in self.named.items()}
         return Look(wanted, inference_transform(frames, size), heats)

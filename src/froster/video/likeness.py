@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from froster.video.opening import quarter_turns
+from froster.video.orientation import UPRIGHT, Orientation
 from froster.video.reader import Video
 
 FRAMES = 8
@@ -70,16 +70,15 @@ class Sketch:
         self._grids: list[np.ndarray] = []
         self._converter = VideoReformatter()
 
-    def add(self, frame: av.VideoFrame) -> None:
-        self._look.append(self.grey(frame, _ROWS, _PATCHES))
-        self._grids.append(self.grey(frame, _MOTION, _MOTION))
+    def add(self, frame: av.VideoFrame, orientation: Orientation = UPRIGHT) -> None:
+        self._look.append(self.grey(frame, orientation, _ROWS, _PATCHES))
+        self._grids.append(self.grey(frame, orientation, _MOTION, _MOTION))
 
-    def grey(self, frame: av.VideoFrame, rows: int, columns: int) -> np.ndarray:
+    def grey(self, frame: av.VideoFrame, orientation: Orientation, rows: int, columns: int) -> np.ndarray:
         """(rows, columns) uint8: the mean brightness of the patches, upright."""
-        turns = quarter_turns(frame)
-        height, width = (columns, rows) if turns % 2 else (rows, columns)
+        width, height = orientation.stored(columns, rows)
         small = self._converter.reformat(frame, width, height, "gray", interpolation="AREA")
-        return np.rot90(small.to_ndarray(), turns)
+        return orientation.applied(small.to_ndarray())
 
     def likeness(self, seconds: float) -> Likeness | None:
         """None where frames are missing, or half of them or more show nothing."""

@@ -10,6 +10,7 @@ from av.video.reformatter import VideoReformatter
 from torch.utils.data import get_worker_info
 
 from froster.errors import VideoError
+from froster.video.orientation import Orientation
 
 # What FFmpeg takes for videos though it is text, or a text that makes it open other files and addresses, and wait.
 FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty"}))
@@ -43,9 +44,13 @@ def open_file(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
 
 
 def video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
-    """The stream to decode; the container is closed where there is none."""
-    pictures = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    """The stream to decode, the first that the file marks as default or else the first; never a cover picture.
+
+    The container is closed where there is none.
+    """
+    marks = av.stream.Disposition
+    streams = [stream for stream in container.streams.video if not stream.disposition & marks.attached_pic]
+    streams.sort(key=lambda stream: not stream.disposition & marks.default)
     if not streams:
         cause = "audio only" if container.streams.audio else "no video stream"
         container.close()
@@ -62,15 +67,13 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.VideoS
     return streams[0]
 
 
-def upright(frame: av.VideoFrame, width: int, height: int, converter: VideoReformatter) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of `width` x `height` before the rotation that the file asks for.
+def upright(
+    frame: av.VideoFrame, width: int, height: int, orientation: Orientation, converter: VideoReformatter
+) -> np.ndarray:
+    """(height, width, 3) uint8 RGB, as shown: fitted to that size, mirrored and turned; a view.
 
     One converter for all frames: setting one up costs as much as converting a small picture.
     """
-    picture = converter.reformat(frame, width=width, height=height, format="rgb24", **_ONE_THREAD)
-    return np.rot90(picture.to_ndarray(), quarter_turns(frame))
-
-
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Counter-clockwise turns by 90 degrees that put the frame upright."""
-    return round(frame.rotation / 90) % 4
+    stored = orientation.stored(width, height)
+    picture = converter.reformat(frame, *stored, format="rgb24", **_ONE_THREAD)
+    return orientation.applied(picture.to_ndarray())

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.interrupt import check
+from froster.video.clock import Clock
 from froster.video.h264 import prefix_bytes, unreferenced
-from froster.video.opening import open_file, quarter_turns, upright
+from froster.video.opening import open_file, upright
+from froster.video.orientation import Orientation, Orientations
 from froster.video.sampling import Timing
 
 # fmt: off
@@ -36,6 +38,8 @@ _SEEK_GAIN = 2
 # A damaged file may fail in many places, but not for ever.
 _READ_ERRORS = 32
 _NO_STAMP = -(1 << 63)
+# Seconds: times are sums of floats.
+_LATE = 1e-6
 
 
 class Video:
@@ -50,9 +54,8 @@ class Video:
     fps: float
     "average frames per second"
     width: int
-    "pixels, as shown: after rotation"
+    "pixels, as shown: mirrored and turned as the file asks, but taken as square"
     height: int
-    "pixels, as shown: after rotation"
     damaged: int
     "how many of the frames asked for could not be decoded, so that the nearest one stood in"
 
@@ -94,9 +97,10 @@ class Video:
     def read(self, indices: Sequence[int]) -> Tensor:
         """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size, upright.
 
-        Each needed frame is decoded once, in one pass that seeks over what is not needed. Where a damaged frame cannot
-        be decoded the nearest one stands in and `damaged` counts it. Where decoding shows that the packets misled, the
-        frames are counted, `num_frames` changes, and an index that is now beyond the end means the last frame.
+        Each needed frame is decoded once, in one pass that seeks over what is not needed. Where size or orientation change
+        on the way, frames are fitted to the size of the first. Where a damaged frame cannot be decoded the nearest one
+        stands in and `damaged` counts it. Where decoding shows that the packets misled, the frames are counted,
+        `num_frames` changes, and an index that is now beyond the end means the last frame.
         Raises IndexError for an index outside [0, num_frames), VideoError where no frame can be decoded.
         """
         for index in indices:
@@ -119,13 +123,25 @@ class Video:
 
     @property
     def seconds(self) -> float:
-        """From the first frame to the end of the last, by their times."""
-        return float((self._pts[-1] - self._pts[0]) * (self._stream.time_base or 0)) + 1 / self.fps
+        """From the first frame to the end of the last one, by their times and not by the rate."""
+        times = self.times()
+        return self._clock().end(times[-1], self._last_duration) - times[0]
+
+    def times(self) -> list[float]:
+        """When each frame is shown, in seconds after the first one; they go forward whatever the time stamps do."""
+        if self._times is not None:
+            return self._times
+        clock = self._clock()
+        times = [clock.time(stamp) for stamp in self._pts]
+        return [time - times[0] for time in times]
 
     def index_at(self, seconds: float) -> int:
         """The frame that is shown that long after the first."""
-        tick = self._stream.time_base or 1
-        return max(0, bisect_right(self._pts, self._pts[0] + seconds / float(tick)) - 1)
+        return max(0, bisect_right(self.times(), seconds + _LATE) - 1)
+
+    def _clock(self) -> Clock:
+        assert self._container is not None
+        return Clock.of(self._container, self._stream)
 
     def _fill(self, pictures: np.ndarray, indices: list[int], decode: "_Decode") -> None:
         places: dict[int, list[int]] = {}
@@ -135,7 +151,7 @@ class Video:
 
         def put(index: int, shown: _Shown) -> None:
             with contextlib.suppress(av.FFmpegError, ValueError, MemoryError):  # a broken frame may not convert
-                pictures[places[index]] = self._picture(shown.frame)
+                pictures[places[index]] = self._picture(shown)
                 filled[index] = shown.position
 
         for key, run in self._runs(sorted(places)):
@@ -183,6 +199,7 @@ class Video:
         stamps = {self._pts[index] for index in wanted}
         prefix = prefix_bytes(self._stream.codec_context)
         due: list[int] = []  # a heap
+        orientations = Orientations()
 
         def sent() -> Iterator[av.Packet]:
             for packet in self._packets_from(key):
@@ -198,14 +215,14 @@ class Video:
                     return  # what the decoder still holds back need not be pushed out by further packets
 
         for frame in self._frames(sent()):
-            index = self._place.get(_stamp(frame), -1)
+            index, orientation = self._place.get(_stamp(frame), -1), orientations.of(frame)
             if 0 <= index < first:
                 continue  # as in `_shown`
             if not due or index != heapq.heappop(due) or frame.is_corrupt or self._errors != errors:
                 raise _Misled
             if not all(self._pts[passed] in self._order for passed in range(expected, index)):
                 raise _Misled  # promised by no packet
-            yield _Shown(index, frame)
+            yield _Shown(index, frame, orientation)
             expected = index + 1
         raise _Misled
 
@@ -213,14 +230,15 @@ class Video:
         """Decoded frames with their index from a key frame on. Raises _Misled where they are not those of the index."""
         errors = self._errors
         first = expected = 0 if key is None else bisect_left(self._pts, key)
+        orientations = Orientations()
         for frame in self._frames(self._packets_from(key)):
-            index = self._place.get(_stamp(frame), -1) if self._trusted else expected
+            index, orientation = self._place.get(_stamp(frame), -1) if self._trusted else expected, orientations.of(frame)
             if 0 <= index < first:
                 continue  # shown before the key frame, which alone is not enough to decode it
             if index != expected and self._errors == errors:
                 raise _Misled
             if index >= expected:
-                yield _Shown(index, frame)
+                yield _Shown(index, frame, orientation)
                 expected = index + 1
         if self._trusted and expected < self.num_frames and self._errors == errors:
             raise _Misled
@@ -260,8 +278,8 @@ class Video:
         with contextlib.suppress(av.FFmpegError):
             yield from self._stream.decode(None)
 
-    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        return upright(frame, *self._native, self._converter)
+    def _picture(self, shown: "_Shown") -> np.ndarray:
+        return upright(shown.frame, self.width, self.height, shown.orientation, self._converter)
 
     def _open(self) -> None:
         """(Re)opens the file at its start."""
@@ -285,16 +303,17 @@ class Video:
         frame = next(self._frames(kept()), None)
         if frame is None:
             raise self._error("no frame can be decoded" if first else "no frames")
-        scan = [(packet.pts, packet.is_keyframe, packet.is_discard) for packet in itertools.chain(first, packets)]
-        self._native = frame.width, frame.height
-        self.width, self.height = self._native if quarter_turns(frame) % 2 == 0 else self._native[::-1]
+        scan = [_Packet(p.pts, p.dts, p.duration, p.is_keyframe, p.is_discard) for p in itertools.chain(first, packets)]
+        self.width, self.height = Orientations().of(frame).stored(frame.width, frame.height)
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
 
-        stamps = [pts for pts, _, discard in scan if not discard and pts is not None]
+        stamps = [packet.pts for packet in scan if not packet.discard and packet.pts is not None]
+        decoded = [packet.dts for packet in scan if packet.dts is not None]
         in_order = all(a < b for a, b in itertools.pairwise(stamps))
         self._trusted = (
-            scan[0][1]
-            and all(pts is not None for pts, _, _ in scan)
+            scan[0].key
+            and all(packet.pts is not None for packet in scan)
+            and all(a <= b for a, b in itertools.pairwise(decoded))  # else the clock was set anew on the way
             and len(set(stamps)) == len(stamps)
             and stream.codec_context.name != "vp8"  # has packets that show nothing
             # Avi has the times of decoding only, other containers where there is no sign of another order.
@@ -303,19 +322,27 @@ class Video:
         self._sound = self._trusted  # and nothing has shown the contrary
         self._pts = sorted(stamps)
         self._place = {pts: index for index, pts in enumerate(self._pts)}
-        self._order = {pts: number for number, (pts, _, _) in enumerate(scan) if pts is not None}
-        self._keys = sorted(pts for pts, is_key, _ in scan if is_key and pts is not None)
+        self._order = {packet.pts: number for number, packet in enumerate(scan) if packet.pts is not None}
+        self._keys = sorted(packet.pts for packet in scan if packet.key and packet.pts is not None)
+        self._times: list[float] | None = None
+        self._last_duration = max((p for p in scan if not p.discard), key=_stamp, default=scan[-1]).duration
         if not self._trusted or not self._pts:
             self._count()
 
     def _count(self) -> None:
         """The other index: every frame that decodes, in the order in which they come."""
         self._open()
-        stamps = [frame.pts for frame in self._frames(self._packets())]
+        clock = self._clock()
+        stamps, times, duration = [], [], None
+        for frame in self._frames(self._packets()):
+            stamps.append(frame.pts)
+            times.append(clock.time(frame.pts, frame.key_frame))
+            duration = frame.duration
         if not stamps:
             raise self._error("no frame can be decoded")
         tick = 1 / (self.fps * float(self._stream.time_base or 1))
         self._pts = [round(number * tick) if pts is None else pts for number, pts in enumerate(stamps)]
+        self._times, self._last_duration = [time - times[0] for time in times], duration
         self._trusted = False
         self._keys = []
 
@@ -333,8 +360,19 @@ class _Misled(Exception):
 class _Shown(NamedTuple):
     position: int
     frame: av.VideoFrame
+    orientation: Orientation
 
 
-def _stamp(timed: av.Packet | av.VideoFrame) -> int:
+class _Packet(NamedTuple):
+    """What is kept of one that was scanned."""
+
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    key: bool
+    discard: bool
+
+
+def _stamp(timed: "av.Packet | av.VideoFrame | _Packet") -> int:
     """Its time stamp, or one that no frame has."""
     return _NO_STAMP if timed.pts is None else timed.pts

@@ -17,15 +17,13 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.interrupt import check
-from froster.video.clock import Clock
+from froster.video.clock import Clock, seconds
 from froster.video.opening import open_file, upright
+from froster.video.orientation import UPRIGHT, Orientation, Orientations
 from froster.video.transforms import inference_transform
 
 # A damaged file may fail in many places, but not for ever.
 _READ_ERRORS = 32
-# A longer pause between two frames is a fault of the clock: in formats that are broadcast, and in files.
-_BROADCAST_PAUSE, _PAUSE = 10.0, 3600.0
-_TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 
 
 @dataclass
@@ -36,10 +34,12 @@ class Frame:
     end: float
     picture: av.VideoFrame
     converter: VideoReformatter
+    orientation: Orientation = UPRIGHT
 
     def square(self, size: int) -> Tensor:
         """The network's square, (3, size, size) uint8, upright. Raises ValueError or av.FFmpegError on a broken frame."""
-        pixels = upright(self.picture, self.picture.width, self.picture.height, self.converter)
+        shown = self.orientation.stored(self.picture.width, self.picture.height)
+        pixels = upright(self.picture, *shown, self.orientation, self.converter)
         return inference_transform(torch.from_numpy(pixels.copy())[None], size)[0]
 
 
@@ -57,15 +57,9 @@ class Stream:
         self.share: float | None = None
         "of the file's bytes, how much has been read; None where that is not known"
         self._converter = VideoReformatter()
-        rate = float(stream.average_rate or stream.guessed_rate or 30)
-        self.period = 1 / min(max(rate, 1.0), 240.0)
-        tick = float(stream.time_base or 1 / 90_000)
-        pause = _BROADCAST_PAUSE if container.format.flags & _TS_DISCONT else _PAUSE
-        self.clock = Clock(tick, self.period, pause, _seconds(container.start_time))
-        self._longest = pause / tick
-        # Avi has the times of decoding only, and frames may be decoded in another order than shown.
-        self._stamped = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
-        stated = _seconds(container.duration) or (stream.duration or 0) * tick
+        self._orientations = Orientations()
+        self.clock = Clock.of(container, stream)
+        stated = seconds(container.duration) or (stream.duration or 0) * self.clock.tick
         self.duration = stated if stated > 0 else None
 
     @classmethod
@@ -121,13 +115,6 @@ class Stream:
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
         self.damaged += picture.is_corrupt
-        time = self.clock.time(picture.pts if self._stamped else None)
-        known = 0 < (picture.duration or 0) <= self._longest
-        return Frame(time, time + (picture.duration * self.clock.tick if known else self.period), picture, self._converter)
-
-
-def _seconds(stamp: int | None) -> float | None:
-    """FFmpeg's microseconds, where it knows them."""
-    return None if stamp is None or abs(stamp) >= 1 << 62 else stamp / 1_000_000
-
-
+        time = self.clock.time(picture.pts, picture.key_frame)
+        end = self.clock.end(time, picture.duration)
+        return Frame(time, end, picture, self._converter, self._orientations.of(picture))

@@ -24,7 +24,7 @@ class Views:
     clips: np.ndarray
     "uint8 (V, T, 3, S, S)"
     seconds: float
-    "length of the whole video"
+    "length of the whole video, by the times of its frames"
     frames: int
     "of the whole video"
     damaged: int
@@ -45,7 +45,7 @@ class ReadViews:
             indices = self.sampling.view_indices(video.timing, self.views)
             frames = video.read([i for view in indices for i in view])
             clips = inference_transform(frames, self.size).unflatten(0, (len(indices), -1)).numpy()
-            found = Views(clips, video.num_frames / video.fps, video.num_frames, video.damaged)
+            found = Views(clips, video.seconds, video.num_frames, video.damaged)
         yield found
 
 
