@@ -152,7 +152,7 @@ class Scorer:
         """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU."""
         device = self.model.clip.logit_scale.device
         with autocast(device, self.dtype):
-            features = self.model.encode(normalise(views.to(device).flatten(0, 1)))
+            features = self.model.encode(normalise(views.to(device).flatten(0, 1), self.model.clip.config.preprocessing))
         each = self.model.logits(features.video, self.classes, features.context)
         return each.float().unflatten(0, views.shape[:2]).cpu()
 

@@ -63,7 +63,7 @@ def fisher(
     for batch in batches:
         if not len(batch.labels):
             continue
-        frames, labels = normalise(batch.frames.to(device)), batch.labels.to(device)
+        frames, labels = normalise(batch.frames.to(device), student.clip.config.preprocessing), batch.labels.to(device)
         for x, y in zip(frames.split(1), labels.split(1), strict=True) if kind == "sampled" else [(frames, labels)]:
             logits = student(x, classes())
             if kind == "sampled":
