@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from froster.clip.checkpoints import locate
 from froster.clip.known import read_object, refuse, strangers
 from froster.clip.layouts import is_model_folder
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
@@ -25,7 +26,7 @@ from froster.video.sampling import Sampling
 VERSION = 1
 """Of `config.json`."""
 
-__all__ = ["VERSION", "ModelConfig", "is_model_folder", "load_folder"]
+__all__ = ["VERSION", "ModelConfig", "is_model_folder", "load_folder", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,25 @@ class ModelConfig:
             Prompting(tuple(values.get("templates", KINETICS_28)), values.get("prompt_form", "froster")),
             values.get("fusion", "logits"),
         )
+
+
+def resolve(source: str | Path) -> Path:
+    """The folder or file on this machine that is meant, looked up, or downloaded, once.
+
+    The output folder of a training run means the model in it, and the weights of a froster model its whole folder.
+    Raises CheckpointError, or FrosterError when the hub cannot be reached.
+    """
+    path = locate(source)
+    if path.is_file() and is_model_folder(path.parent):
+        if path.name not in ("model.safetensors", "config.json"):
+            raise CheckpointError(
+                f"{path} lies in the folder of a froster model, whose weights are model.safetensors: load the folder, or move "
+                "the file out of it"
+            )
+        return path.parent
+    if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
+        return path / "model"
+    return path
 
 
 def check_config(values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from froster.calibration import Calibration, Judgement, read_calibration
 from froster.checkpoint import cpu_state
-from froster.clip.checkpoints import Checkpoint, load_clip, locate
+from froster.clip.checkpoints import Checkpoint, load_clip
 from froster.clip.model import CLIP, normalise, unit
 from froster.clip.preprocessing import Preprocessing
 from froster.clip.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import atomic_folder
 from froster.methods import VCLIP, Features, Frozen, Method, VideoCLIP, class_embeddings, saved_names
 from froster.methods.official import Official
-from froster.model_folder import VERSION, ModelConfig, is_model_folder, load_folder
+from froster.model_folder import VERSION, ModelConfig, is_model_folder, load_folder, resolve
 from froster.precision import Precision, autocast, pick_device, pick_dtype, with_cast_weights
 from froster.released import complete, find_released, missing_parts
 from froster.text.bank import PromptBank
@@ -275,25 +275,6 @@ def load(
             raise
         # Of a hub id the user does not know the folder.
         raise type(error)(str(error).replace(str(path), str(source))) from error
-
-
-def resolve(source: str | Path) -> Path:
-    """The folder or file on this machine that is meant, looked up, or downloaded, once.
-
-    The output folder of a training run means the model in it, and the weights of a froster model its whole folder.
-    Raises CheckpointError, or FrosterError when the hub cannot be reached.
-    """
-    path = locate(source)
-    if path.is_file() and is_model_folder(path.parent):
-        if path.name not in ("model.safetensors", "config.json"):
-            raise CheckpointError(
-                f"{path} lies in the folder of a froster model, whose weights are model.safetensors: load the folder, or move "
-                "the file out of it"
-            )
-        return path.parent
-    if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
-        return path / "model"
-    return path
 
 
 def _load(path: Path, clip: str | Path | None, device: str | None, precision: Precision) -> Recognizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from froster.clip.checkpoints import (
     strict_load,
     to_official,
 )
+from froster.clip.huggingface import read_hf_preprocessing
 from froster.clip.model import CLIP, CLIPConfig, blank
 from froster.clip.reading import State, flat_weights
 from froster.errors import CheckpointError, FrosterError
@@ -46,6 +48,10 @@ def find_released(checkpoint: Checkpoint) -> Official | None:
         found = recognise(state)
         if found is None and separate_head:  # ActionCLIP's plain mean has a head without weights
             found = Official("ActionCLIP (meanp)", METHODS["actionclip"].make("meanp"), ours(state))
+        if found is not None and checkpoint.kind == "huggingface":
+            size = architecture(found.state, None, {}).vision.image_size
+            found.preprocessing, notes = read_hf_preprocessing(checkpoint.path, size, found.preprocessing)
+            found.notes += notes
         return found
     except FrosterError as error:
         raise naming(checkpoint.path, error) from None
@@ -110,7 +116,10 @@ def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
         starts = tuple(whole.get(start, start) for start in lacking.values())
         state |= {name: t for name, t in base.state_dict().items() if name.startswith(starts) and name not in state}
     with blank():
-        model = found.method.build(CLIP(architecture(state, base, lacking)))
+        config = architecture(state, base, lacking)
+        if "image tower" not in lacking:
+            config = dataclasses.replace(config, preprocessing=found.preprocessing)
+        model = found.method.build(CLIP(config))
     load_saved(model, {name: tensor.float() for name, tensor in state.items()})
     return model
 
@@ -132,6 +141,7 @@ def architecture(state: State, base: CLIP | None, lacking: dict[str, str]) -> CL
         config.text if "text tower" in lacking else found.text,
         config.embed_dim if "projection" in lacking else state["visual.proj"].shape[1],
         config.activation,
+        config.preprocessing,
     )
 
 

@@ -25,7 +25,9 @@ def download(repo: str) -> Path:
 
     def fetch(patterns: Sequence[str], revision: str | None = None) -> Path:
         chosen = list(patterns)
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=chosen, ignore_patterns=["*/*"]))
+        return Path(
+            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=chosen, ignore_patterns=["*/*"])
+        )
 
     try:
         folder = fetch(_SMALL)

@@ -243,8 +243,13 @@ def read_hf_config(folder: Path) -> CLIPConfig:
         raise CheckpointError(f"{path}: not a readable CLIP config ({error!r})") from None
 
 
-def read_hf_preprocessing(folder: Path, size: int) -> tuple[Preprocessing, list[str]]:
-    """How the folder's processor prepares pictures of `size`, and what had to be assumed. Raises CheckpointError."""
+def read_hf_preprocessing(
+    folder: Path, size: int, usual: Preprocessing = CLIP_PREPROCESSING
+) -> tuple[Preprocessing, list[str]]:
+    """How the folder's processor prepares pictures of `size`, or else `usual`, and what had to be assumed.
+
+    Raises CheckpointError naming the file.
+    """
     for name in ("processor_config.json", "preprocessor_config.json"):  # transformers reads them in this order
         path = folder / name
         if not path.is_file():
@@ -258,7 +263,8 @@ def read_hf_preprocessing(folder: Path, size: int) -> tuple[Preprocessing, list[
             return from_hf(values, size), []
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
-    return CLIP_PREPROCESSING, ["no preprocessor_config.json: CLIP's own preprocessing assumed"]
+    whose = "CLIP's" if usual == CLIP_PREPROCESSING else "its authors'"
+    return usual, [f"no preprocessor_config.json: {whose} own preprocessing assumed"]
 
 
 def read_hf_weights(folder: Path) -> State:

@@ -40,7 +40,9 @@ def refuse_folder(folder: Path) -> None:
     """Raises CheckpointError, which says what a folder is that holds no CLIP of a kind that we read."""
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     if "export.json" in names:
-        raise CheckpointError(f"{folder} is an export of froster for another runtime: load the model that it was made from")
+        raise CheckpointError(
+            f"{folder} is an export of froster for another runtime: load the model that it was made from"
+        )
     if "adapter_config.json" in names:
         base = read_object(folder / "adapter_config.json", "adapter config").get("base_model_name_or_path")
         raise CheckpointError(

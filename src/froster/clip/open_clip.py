@@ -92,7 +92,9 @@ class OpenClipConfig:
             image_size = image_size[0]
         if not isinstance(image_size, int) or image_size // vision.patch_size != vision.image_size // vision.patch_size:
             grid = vision.image_size // vision.patch_size
-            raise CheckpointError(f"{self.path}: vision_cfg.image_size is {image_size!r}, the weights have {grid}² patches")
+            raise CheckpointError(
+                f"{self.path}: vision_cfg.image_size is {image_size!r}, the weights have {grid}² patches"
+            )
         for where, stated, there in (
             ("model_cfg.embed_dim", self.whole.get("embed_dim"), config.embed_dim),
             ("vision_cfg.width", self.vision.get("width"), vision.width),

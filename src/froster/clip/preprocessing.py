@@ -92,7 +92,10 @@ _OPEN_CLIP_KEYS = ("size", "mean", "std", "interpolation", "resize_mode", "fill_
 
 def from_open_clip(values: Mapping[str, Any], size: int) -> Preprocessing:
     """open_clip's `preprocess_cfg` of a network that reads `size` pixels. Raises CheckpointError."""
-    refuse(strangers(values, "preprocess_cfg.", {"mode": "RGB"}, _OPEN_CLIP_KEYS), "froster does not know this preprocessing")
+    refuse(
+        strangers(values, "preprocess_cfg.", {"mode": "RGB"}, _OPEN_CLIP_KEYS),
+        "froster does not know this preprocessing",
+    )
     stated = {name: value for name, value in values.items() if value is not None}
     if "size" in stated and _side(stated["size"]) != size:
         raise CheckpointError(f"preprocess_cfg.size is {stated['size']!r}, and the network reads {size}")
@@ -151,7 +154,9 @@ def from_hf(values: Mapping[str, Any], size: int) -> Preprocessing:
         raise CheckpointError(f"size {said['size']!r}{crop} does not give the square that the network reads")
     last = _side(said["crop_size"]) if said["do_center_crop"] else side
     if last != size or side < size:
-        what = f"crop_size {said['crop_size']!r}" if said["do_center_crop"] and last != size else f"size {said['size']!r}"
+        what = (
+            f"crop_size {said['crop_size']!r}" if said["do_center_crop"] and last != size else f"size {said['size']!r}"
+        )
         raise CheckpointError(f"{what} does not fit the network, which reads {size} x {size}")
     if said["resample"] not in _RESAMPLE:
         raise CheckpointError(f"resample is {said['resample']!r}: froster knows 2 (bilinear) and 3 (bicubic)")
