@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, CLIPModel, XCLIPConfig, XCLIPModel
 
 from benchmarks.setup import Scene
-from froster.clip.model import MEAN, STD
+from froster.clip.preprocessing import MEAN, STD
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.sampling import Sampling, Timing
 

@@ -80,7 +80,7 @@ def pytorch(recognizer: Recognizer, frames: Tensor) -> Callable[[], Tensor]:
     @torch.no_grad()
     def logits() -> Tensor:
         with autocast(recognizer.device, recognizer.dtype):
-            features = recognizer.inference.encode(normalise(frames))
+            features = recognizer.inference.encode(normalise(frames, recognizer.preprocessing))
         return recognizer.model.logits(features.video, classes).float()
 
     return logits

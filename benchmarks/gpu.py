@@ -101,14 +101,14 @@ def measure_ceiling(bench: Bench, size: int) -> None:
 def measure_forward(bench: Bench, method: Method, compiled: bool) -> None:
     network = with_cast_weights(method.build(load_clip(bench.stage.folder)[0]).eval().to(bench.device), bench.dtype)
     frames = clips(bench.batch, bench.stage.image_size).to(bench.device)
-    work = operations(network, normalise(frames[:1]), bench) * bench.batch
+    work = operations(network, normalise(frames[:1], network.clip.config.preprocessing), bench) * bench.batch
     if compiled:
         network.clip.visual.compile()
 
     @torch.no_grad()
     def run() -> None:
         with autocast(bench.device, bench.dtype):
-            network.encode(normalise(frames))
+            network.encode(normalise(frames, network.clip.config.preprocessing))
 
     began = time.perf_counter()
     run()

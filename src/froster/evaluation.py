@@ -197,7 +197,7 @@ class Scorer:
         """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU; those of `also` follow, set by set."""
         device = self.model.clip.logit_scale.device
         with autocast(device, self.dtype):
-            features = self.model.encode(normalise(views.to(device).flatten(0, 1)))
+            features = self.model.encode(normalise(views.to(device).flatten(0, 1), self.model.clip.config.preprocessing))
         # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
         sets = [self.model.logits(features.video, classes, features.context) for classes in (self.classes, *self.also)]
         return torch.cat(sets, dim=-1).float().unflatten(0, views.shape[:2]).cpu()

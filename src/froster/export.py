@@ -46,7 +46,7 @@ class Deployed(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """uint8 frames (B, T, 3, S, S) -> video embeddings (B, E) and, with classes, logits (B, K)."""
-        features = self.model.encode(normalise(frames))
+        features = self.model.encode(normalise(frames, self.model.clip.config.preprocessing))
         if self.classes is None:
             return (features.video,)
         return features.video, self.model.logits(features.video, self.classes, features.context)
@@ -84,7 +84,8 @@ def export(
     classes = recognizer.class_embeddings(labels, truncate) if labels is not None else None
     net = Deployed(model, classes).eval()
     batches = [random_frames(count, T, size) for count in CHECKED]
-    if classes is None and model.encode(normalise(batches[0])).context is not None:
+    how = recognizer.preprocessing
+    if classes is None and model.encode(normalise(batches[0], how)).context is not None:
         raise UsageError(f"the class texts of {config.method.name} depend on the video: give the labels to export them with it")
     expected = [net(frames) for frames in batches]
     with atomic_folder(folder) as part:
@@ -99,7 +100,7 @@ def export(
             "method": method_dict(config.method),
             "input": {
                 "name": "frames", "type": "uint8", "shape": ["batch", T, 3, size, size],
-                "frames": f"RGB, not normalised; short side to {size} by antialiased bicubic, then the middle",
+                "frames": f"RGB, not normalised; {how.describe(size)}", "preprocessing": how.to_dict(),
             },
             "outputs": {name: ["batch", *x.shape[1:]] for name, x in zip(net.outputs, expected[0], strict=True)},
             "sampling": asdict(config.sampling), "views": config.views, "fusion": config.fusion,

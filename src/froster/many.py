@@ -40,7 +40,7 @@ def answers(
     With `workers` a file that a decoder crashes on, or hangs on for `limit` seconds, is an error like others.
     """
     classes = model.class_embeddings(labels, truncate)
-    work = ReadViews(model.config.sampling, model.config.views, model.image_size)
+    work = ReadViews(model.config.sampling, model.config.views, model.image_size, model.preprocessing)
     window = workers + 2 * batch_size
     paths = [str(video.path) for video in videos]
     events = _ends(pool.in_order(pool.run(work, paths, workers, limit=limit, window=window)))

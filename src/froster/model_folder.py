@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+import dataclasses
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from froster.clip.model import CLIP, CLIPConfig, blank
+from froster.clip.checkpoints import locate
+from froster.clip.known import read_object, refuse, strangers
+from froster.clip.layouts import is_model_folder
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.clip.preprocessing import Preprocessing
 from froster.clip.tokenizer import Tokenizer
-from froster.errors import CheckpointError
+from froster.errors import CheckpointError, FrosterError
 from froster.evaluation import Fusion
 from froster.methods import Frozen, Method, VideoCLIP, method_dict, method_from_dict
 from froster.released import load_saved
 from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
 from froster.video.sampling import Sampling
+
+VERSION = 1
+"""Of `config.json`."""
+
+__all__ = ["VERSION", "ModelConfig", "is_model_folder", "load_folder", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -56,20 +65,59 @@ class ModelConfig:
         )
 
 
-def is_model_folder(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == "froster"
-    except (OSError, ValueError, AttributeError):
-        return False
+def resolve(source: str | Path) -> Path:
+    """The folder or file on this machine that is meant, looked up, or downloaded, once.
+
+    The output folder of a training run means the model in it, and the weights of a froster model its whole folder.
+    Raises CheckpointError, or FrosterError when the hub cannot be reached.
+    """
+    path = locate(source)
+    if path.is_file() and is_model_folder(path.parent):
+        if path.name not in ("model.safetensors", "config.json"):
+            raise CheckpointError(
+                f"{path} lies in the folder of a froster model, whose weights are model.safetensors: load the folder, or move "
+                "the file out of it"
+            )
+        return path.parent
+    if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
+        return path / "model"
+    return path
+
+
+def check_config(values: dict[str, Any]) -> None:
+    """Raises CheckpointError where a `config.json` says what this froster does not know, such as one of a newer version."""
+    version = values.get("version", VERSION)
+    if not isinstance(version, int) or version > VERSION:
+        raise CheckpointError(f"it is of version {version!r:.40}, and this froster reads {VERSION}: a newer froster wrote it")
+    found = strangers(values, "", {}, ("format", "version", "architecture", "preprocessing", *ModelConfig().to_dict()))
+    for where, kind in (
+        ("sampling", Sampling),
+        ("architecture", CLIPConfig),
+        ("architecture.vision", VisionConfig),
+        ("architecture.text", TextConfig),
+    ):
+        part: Any = values
+        for name in where.split("."):
+            part = part.get(name) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            found += strangers(part, f"{where}.", {}, [each.name for each in fields(kind)])
+    refuse(found, "froster does not know")
 
 
 def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     """Read what `Recognizer.save` wrote. Raises CheckpointError naming the file and the cause."""
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = read_object(folder / "config.json", "config")
+        check_config(values)
         config = ModelConfig.from_dict(values)
+        preprocessing = Preprocessing.from_dict(values.get("preprocessing") or {})
+        sizes = dataclasses.replace(CLIPConfig.from_dict(values["architecture"]), preprocessing=preprocessing)
         with blank():
-            model = config.method.build(CLIP(CLIPConfig.from_dict(values["architecture"])))
+            model = config.method.build(CLIP(sizes))
+    except FrosterError as error:
+        if str(folder) in str(error):
+            raise
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ZeroDivisionError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({error!r})") from error
     weights = folder / "model.safetensors"

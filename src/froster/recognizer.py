@@ -15,14 +15,15 @@ from torch import Tensor
 
 from froster.calibration import Calibration, Judgement, fits_none, read_calibration
 from froster.checkpoint import cpu_state
-from froster.clip.checkpoints import load_clip, locate
+from froster.clip.checkpoints import Checkpoint, load_clip
 from froster.clip.model import CLIP, normalise, unit
+from froster.clip.preprocessing import Preprocessing
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import atomic_folder
 from froster.methods import VCLIP, Features, Frozen, Method, VideoCLIP, class_embeddings, saved_names
 from froster.methods.official import Official
-from froster.model_folder import ModelConfig, is_model_folder, load_folder
+from froster.model_folder import VERSION, ModelConfig, is_model_folder, load_folder, resolve
 from froster.precision import Precision, autocast, pick_device, pick_dtype, with_cast_weights
 from froster.released import complete, find_released, missing_parts
 from froster.tensors import save_tensors
@@ -101,6 +102,10 @@ class Recognizer:
     @property
     def image_size(self) -> int:
         return self.clip.config.vision.image_size
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.clip.config.preprocessing
 
     @property
     def inference(self) -> VideoCLIP:
@@ -211,7 +216,7 @@ class Recognizer:
 
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
         """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
-        (found,) = ReadViews(self.config.sampling, views or self.config.views, self.image_size)(str(video))
+        (found,) = ReadViews(self.config.sampling, views or self.config.views, self.image_size, self.preprocessing)(str(video))
         return torch.from_numpy(found.clips)
 
     @torch.no_grad()
@@ -222,7 +227,7 @@ class Recognizer:
             if video.ndim != 4 or video.shape[0] != T or video.shape[-1] != 3 or video.dtype != torch.uint8:
                 found = f"{tuple(video.shape)} {video.dtype}"
                 raise UsageError(f"expected uint8 frames (T, H, W, 3) with T = {T} as the model reads, got {found}")
-            frames = inference_transform(video, self.image_size)[None]
+            frames = inference_transform(video, self.image_size, self.preprocessing)[None]
         elif isinstance(video, (str, PathLike)):
             frames = self.read_views(video, views)
         else:
@@ -232,14 +237,15 @@ class Recognizer:
     def _encode(self, clips: Tensor) -> Features:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
-            return self.inference.encode(normalise(clips.to(self.device)))
+            return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""
         folder = Path(folder)
         if folder.exists() and not is_model_folder(folder) and (folder.is_file() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
-        config = {"format": "froster", "version": 1, "architecture": self.clip.architecture(), **self.config.to_dict()}
+        about = {"architecture": self.clip.architecture(), "preprocessing": self.preprocessing.to_dict()}
+        config = {"format": "froster", "version": VERSION, **about, **self.config.to_dict()}
         with atomic_folder(folder) as part:
             state = cpu_state(self.model)
             save_tensors({name: state[own] for name, own in saved_names(self.model).items()}, part / "model.safetensors")
@@ -264,32 +270,39 @@ def load(
     a file was taken for. Some hold an image tower or a head alone: `clip`, of the same width, gives what they lack.
     Raises CheckpointError when the weights do not fit, FrosterError when the hub cannot be reached.
     """
-    folder = NANO if str(source) == "nano" else Path(source)
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        folder = folder / "model"  # the output folder of a training run
-    if not folder.exists():
-        folder = locate(source)  # from the hub, where it may be a model folder too
+    path = NANO if str(source) == "nano" else resolve(source)
+    try:
+        return _load(path, clip, device, precision)
+    except FrosterError as error:
+        if str(source) in str(error):
+            raise
+        # Of a hub id the user does not know the folder.
+        raise type(error)(str(error).replace(str(path), str(source))) from error
+
+
+def _load(path: Path, clip: str | Path | None, device: str | None, precision: Precision) -> Recognizer:
     origin = "froster"
     calibration = None
     tokenizer: Tokenizer | FrosterError
-    if is_model_folder(folder):
-        model, tokenizer, config = load_folder(folder)
-        calibration = read_calibration(folder)
-    elif (found := find_released(source)) is not None:
+    checkpoint = Checkpoint(path)
+    if is_model_folder(path):
+        model, tokenizer, config = load_folder(path)
+        calibration = read_calibration(path)
+    elif (found := find_released(checkpoint)) is not None:
         lacking = missing_parts(found.state)
-        base = base_of(found, source, clip) if lacking else None
-        model, config = complete(found, source, base.clip if base else None), preset_config(found.method)
+        base = base_of(found, path, clip) if lacking else None
+        model, config = complete(found, path, base.clip if base else None), preset_config(found.method)
         origin = "; ".join([found.format, *(f"ignored {name}" for name in found.ignored), *found.notes])
         if lacking:
             origin += f"; {', '.join(lacking)} of the CLIP"
         borrowed = base is not None and "text tower" in lacking
-        tokenizer = base._tokenizer if base and borrowed else tokenizer_beside(source, model.clip)
+        tokenizer = base._tokenizer if base and borrowed else tokenizer_beside(path, model.clip)
     else:
-        plain, report = load_clip(source)
+        plain, report = load_clip(checkpoint)
         config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
         model = config.method.build(plain)
         origin = "; ".join([report.format, *(f"ignored {name}" for name in report.ignored), *report.notes])
-        tokenizer = tokenizer_beside(source, plain)
+        tokenizer = tokenizer_beside(path, plain)
     if isinstance(tokenizer, FrosterError):
         origin += "; no tokenizer: labels cannot be read"
     return Recognizer(
@@ -297,13 +310,13 @@ def load(
     )
 
 
-def base_of(found: Official, source: str | Path, clip: str | Path | None) -> Recognizer:
+def base_of(found: Official, path: Path, clip: str | Path | None) -> Recognizer:
     """The CLIP that gives what a release lacks."""
     try:
         return load(clip or DEFAULT_MODEL, device="cpu")
     except FrosterError as error:
         raise CheckpointError(
-            f"{source}: taken for {found.format}, which holds no {', '.join(missing_parts(found.state))}: "
+            f"{path}: taken for {found.format}, which holds no {', '.join(missing_parts(found.state))}: "
             f"pass clip=…, the CLIP it was trained from ({error})"
         ) from None
 
@@ -316,14 +329,14 @@ def preset_config(method: Method) -> ModelConfig:
     return ModelConfig(method, sampling, preset.views, preset.prompting, preset.fusion)
 
 
-def tokenizer_beside(source: str | Path, clip: CLIP) -> Tokenizer | FrosterError:
+def tokenizer_beside(path: Path, clip: CLIP) -> Tokenizer | FrosterError:
     """The tokenizer of a checkpoint, or why there is none."""
     try:
-        tokenizer = Tokenizer.find(source if Path(source).exists() else None)
+        tokenizer = Tokenizer.find(path)
     except FrosterError as error:
         return error
     if tokenizer.vocab_size == clip.config.text.vocab:
         return tokenizer
     return CheckpointError(
-        f"{source}: the model has {clip.config.text.vocab} token embeddings, its tokenizer {tokenizer.vocab_size} tokens"
+        f"{path}: the model has {clip.config.text.vocab} token embeddings, its tokenizer {tokenizer.vocab_size} tokens"
     )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from froster.clip.checkpoints import architecture_from_state_dict, is_training_extra, locate, strict_load, to_official
-from froster.clip.huggingface import read_hf_weights
+from froster.clip.checkpoints import (
+    Checkpoint,
+    architecture_from_state_dict,
+    is_training_extra,
+    refuse_own,
+    strict_load,
+    to_official,
+)
+from froster.clip.huggingface import read_hf_preprocessing
 from froster.clip.model import CLIP, CLIPConfig, blank
-from froster.clip.reading import State, flat_weights, read_file
+from froster.clip.reading import State, flat_weights
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import METHODS, VideoCLIP, saved_names
 from froster.methods.official import Official, ours
@@ -29,20 +36,25 @@ def recognise(state: State) -> Official | None:
     return None
 
 
-def find_released(source: str | Path) -> Official | None:
-    """What a file or folder is, if it is a method's release; None where it is a plain CLIP (or VCLIP).
+def find_released(checkpoint: Checkpoint) -> Official | None:
+    """What a checkpoint is, if it is a method's release; None where it is a plain CLIP (or VCLIP).
 
     Raises CheckpointError naming the file and the cause.
     """
-    path = locate(source)
     try:
-        state, separate_head = read_state(path)
+        if not checkpoint.may_be_a_release:
+            return None
+        state, separate_head = read_state(checkpoint)
         found = recognise(state)
         if found is None and separate_head:  # ActionCLIP's plain mean has a head without weights
             found = Official("ActionCLIP (meanp)", METHODS["actionclip"].make("meanp"), ours(state))
+        if found is not None and checkpoint.kind == "huggingface":
+            size = architecture(found.state, None, {}).vision.image_size
+            found.preprocessing, notes = read_hf_preprocessing(checkpoint.path, size, found.preprocessing)
+            found.notes += notes
         return found
     except FrosterError as error:
-        raise naming(path, error) from None
+        raise naming(checkpoint.path, error) from None
 
 
 def complete(found: Official, source: str | Path, clip: CLIP | None) -> VideoCLIP:
@@ -57,14 +69,14 @@ def naming(path: Path, error: FrosterError) -> FrosterError:
     return error if str(path) in str(error) else CheckpointError(f"{path}: {error}")
 
 
-def read_state(path: Path) -> tuple[State, bool]:
+def read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     """The weights of a checkpoint under their official names, without what a training loop wrapped round them, and
     whether it holds a head apart from them."""
-    if path.is_dir():
-        return (read_hf_weights(path) if (path / "config.json").is_file() else {}), False
-    content: dict[str, Any] = read_file(path)[1]
+    kind, content = checkpoint.read
     nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
     state = flat_weights(content[nest] if nest else content)
+    if kind == "safetensors" and checkpoint.kind == "file":
+        refuse_own(checkpoint.file, state)
     head = content.get(_HEAD_NEST) if nest else None
     if isinstance(head, dict):
         state = {**state, **{f"fusion_model.{name.removeprefix('module.')}": t for name, t in head.items()}}
@@ -104,7 +116,10 @@ def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
         starts = tuple(whole.get(start, start) for start in lacking.values())
         state |= {name: t for name, t in base.state_dict().items() if name.startswith(starts) and name not in state}
     with blank():
-        model = found.method.build(CLIP(architecture(state, base, lacking)))
+        config = architecture(state, base, lacking)
+        if "image tower" not in lacking:
+            config = dataclasses.replace(config, preprocessing=found.preprocessing)
+        model = found.method.build(CLIP(config))
     load_saved(model, {name: tensor.float() for name, tensor in state.items()})
     return model
 
@@ -126,6 +141,7 @@ def architecture(state: State, base: CLIP | None, lacking: dict[str, str]) -> CL
         config.text if "text tower" in lacking else found.text,
         config.embed_dim if "projection" in lacking else state["visual.proj"].shape[1],
         config.activation,
+        config.preprocessing,
     )
 
 

@@ -144,6 +144,8 @@ class Task(nn.Module):
         if teacher is not None:
             vision, text, _ = attach(student, distill, network)
             self.distill = Distillation(student.clip.config.embed_dim, distill, vision=vision, text=text)
+            if teacher.config.preprocessing != student.clip.config.preprocessing:
+                raise UsageError("teacher and student want their frames prepared in different ways: they cannot share them")
             teacher.eval().requires_grad_(False)
             self.teacher = teacher = with_cast_weights(teacher, dtype)
             self.teacher_prompts = self.prompt_table(VideoCLIP(teacher), teacher_bank or bank)
@@ -202,7 +204,7 @@ class Task(nn.Module):
 
         `weight` scales what comes from this rank's clips, for ranks that hold unequal numbers of readable ones.
         """
-        frames = normalise(frames)
+        frames = normalise(frames, self.student.clip.config.preprocessing)
         if self.objective == "in-batch":
             return self.batch_losses(frames, labels, rows, rng, weight)
         recipe, targets = self.recipe, labels

@@ -7,17 +7,29 @@ what is left out on purpose is listed in the report, anything else that is missi
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from froster.clip.huggingface import download, read_hf_config, read_hf_weights, state_from_hf
+from froster.clip.hub import download
+from froster.clip.huggingface import (
+    has_hf_weights,
+    is_hf_clip,
+    model_type,
+    read_hf_config,
+    read_hf_preprocessing,
+    read_hf_weights,
+    state_from_hf,
+)
+from froster.clip.layouts import refuse_file, refuse_folder
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.clip.open_clip import CONFIG, WEIGHTS, OpenClipConfig
 from froster.clip.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError
 
@@ -25,7 +37,12 @@ from froster.errors import CheckpointError, FrosterError
 _NOT_WEIGHTS = re.compile(r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)")
 # What a training checkpoint of the released code holds beside the student.
 _NOT_STUDENT = re.compile(r"(raw_model|projector_v|projector_t)\b.*")
-_OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# Files whose names tell that their networks use QuickGELU: MetaCLIP's own (b16_fullcc2.5b.pt, l14_400m.pt), DFN's, and what
+# open_clip calls quickgelu.
+_QUICK = re.compile(r"quick_?gelu|openai|metaclip|dfn|fullcc|^[blh]\d\d_400m", re.IGNORECASE)
+_SAY = f'a {CONFIG} beside it, such as {{"model_cfg": {{"quick_gelu": true}}}}, says which'
+# OpenAI's vocabulary; in larger ones the end of a text need not be the largest id (MetaCLIP 2).
+_LARGEST_VOCABULARY = 49408
 # The towers above ViT-L have heads of 80 to 112; up to there every one has 64.
 _WIDEST_WITH_HEADS_OF_64 = 1024
 
@@ -53,30 +70,49 @@ def to_official(name: str) -> str:
     return name.removeprefix("text.")
 
 
-def architecture_from_state_dict(official: State) -> CLIPConfig:
-    """The sizes of a CLIP from its weights under official names; heads of 64, QuickGELU. Raises CheckpointError."""
+def architecture_from_state_dict(official: State, stated: OpenClipConfig | None = None) -> CLIPConfig:
+    """The sizes of a CLIP from its weights under official names; without a config heads of 64 and QuickGELU.
+
+    Raises CheckpointError.
+    """
+    check_both_towers(official)
 
     def shape(name: str, dims: int) -> tuple[int, ...]:
         if name not in official or official[name].ndim != dims:
             raise CheckpointError(f"this is no CLIP with a vision transformer: it has no {name} of {dims} dimensions")
         return tuple(official[name].shape)
 
-    def tower(prefix: str, width: int) -> tuple[int, int, int]:
-        if width < 64 or width % 64:
-            raise CheckpointError(f"width {width} is no multiple of 64, the width of CLIP's attention heads")
+    def layers(prefix: str) -> int:
         pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
-        return width, len({match[1] for match in map(pattern.match, official) if match}), width // 64
+        return len({match[1] for match in map(pattern.match, official) if match})
 
     width, _, patch, _ = shape("visual.conv1.weight", 4)
     tokens, _ = shape("visual.positional_embedding", 2)
     context, text_width = shape("positional_embedding", 2)
     vocab, _ = shape("token_embedding.weight", 2)
     _, embed_dim = shape("text_projection", 2)
-    return CLIPConfig(
-        VisionConfig(patch * math.isqrt(tokens - 1), patch, *tower("visual.", width)),
-        TextConfig(context, vocab, *tower("", text_width)),
+    heads = stated.heads(width, text_width) if stated else (_heads_of_64(width), _heads_of_64(text_width))
+    config = CLIPConfig(
+        VisionConfig(patch * math.isqrt(tokens - 1), patch, width, layers("visual."), heads[0]),
+        TextConfig(context, vocab, text_width, layers(""), heads[1]),
         embed_dim,
     )
+    return stated.apply(config) if stated else config
+
+
+def _heads_of_64(width: int) -> int:
+    if width < 64 or width % 64:
+        raise CheckpointError(f"width {width} is no multiple of 64, the width of CLIP's attention heads")
+    return width // 64
+
+
+def check_both_towers(names: Iterable[str]) -> None:
+    """Raises CheckpointError where weights, under OpenAI's or Hugging Face's names, are of one tower of a CLIP alone."""
+    first = {name.partition(".")[0] for name in names}
+    image, text = first & {"visual", "vision_model"}, first & {"token_embedding", "text_model", "text"}
+    if bool(image) != bool(text):
+        kind, other = ("an image", "text") if image else ("a text", "image")
+        raise CheckpointError(f"it holds {kind} tower alone, which cannot classify: the weights of the {other} tower are missing")
 
 
 def strict_load(module: nn.Module, state: State) -> None:
@@ -105,17 +141,61 @@ def strict_load(module: nn.Module, state: State) -> None:
     module.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected}, assign=on_meta)
 
 
-def load_clip(source: str | Path) -> tuple[CLIP, LoadReport]:
+class Checkpoint:
+    """Weights in a file or a folder on this machine: read when they are first asked for, and once."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    def kind(self) -> Literal["huggingface", "file"]:
+        """What `path` holds: a folder of Hugging Face's, or one file. Raises CheckpointError on anything else."""
+        folder = self.path
+        if not folder.is_dir():
+            refuse_file(folder)
+            return "file"
+        if is_hf_clip(folder) and has_hf_weights(folder):
+            return "huggingface"
+        if self.file != folder:
+            return "file"
+        refuse_folder(folder)
+        return "huggingface"
+
+    @cached_property
+    def file(self) -> Path:
+        """The file with open_clip's weights in a folder, else `path`."""
+        there = [self.path / name for name in WEIGHTS if (self.path / name).is_file()]
+        return there[0] if there else self.path
+
+    @cached_property
+    def read(self) -> tuple[str, dict[str, Any]]:
+        """How the weights are stored ("safetensors", "torchscript", "pickle"), and they. Raises CheckpointError."""
+        if self.kind == "huggingface":
+            return "safetensors", read_hf_weights(self.path)
+        return read_file(self.file)
+
+    @property
+    def may_be_a_release(self) -> bool:
+        """May a method's weights be in it? In a folder of Hugging Face's, X-CLIP's alone."""
+        return self.kind == "file" or model_type(self.path) == "xclip"
+
+
+def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
     """A CLIP, in float32 on the CPU, from a file, a folder or a Hugging Face hub id.
 
     Reads Hugging Face and open_clip folders, OpenAI's `.pt` (TorchScript or plain), open_clip files and the checkpoints
-    released with FROSTER and Open-VCLIP. open_clip's networks use GELU unless `open_clip_config.json` beside the file
-    says `quick_gelu`; OpenAI's use QuickGELU. Nothing in a file is executed.
-    Raises CheckpointError naming the file and the cause, FrosterError when the hub is out of reach.
+    released with FROSTER and Open-VCLIP. `open_clip_config.json` beside a file says what its network is; without one the
+    activation is assumed, which the report says, but of OpenAI's archives. Nothing in a file is executed.
+    Raises CheckpointError naming the file and the cause, also of what a config says and we do not know; FrosterError when
+    the hub is out of reach.
     """
-    path = locate(source)
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(locate(source))
+    path = checkpoint.path
     try:
-        return _load_folder(path) if path.is_dir() else _load_file(path)
+        if checkpoint.kind == "huggingface":
+            config = read_hf_config(path)
+            return _from_hf_state(checkpoint.read[1], config, path)
+        return _load_file(checkpoint)
     except FrosterError as error:
         if str(path) in str(error):
             raise
@@ -138,68 +218,82 @@ def is_training_extra(name: str) -> bool:
     return _NOT_STUDENT.fullmatch(name) is not None or _NOT_WEIGHTS.fullmatch(name) is not None
 
 
-def _load_folder(folder: Path) -> tuple[CLIP, LoadReport]:
-    if (folder / "config.json").is_file():
-        config = read_hf_config(folder)
-        return _from_hf_state(read_hf_weights(folder), config)
-    for name in _OPEN_CLIP_WEIGHTS:
-        if (folder / name).is_file():
-            return _load_file(folder / name)
-    raise CheckpointError(f"{folder}: there is no config.json, so this is no model folder")
-
-
-def _load_file(path: Path) -> tuple[CLIP, LoadReport]:
-    kind, content = read_file(path)
+def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
+    kind, content = checkpoint.read
+    path = checkpoint.file
     if "model_state" in content:
         state = flat_weights(content["model_state"])
         ignored = [name for name in state if _NOT_STUDENT.fullmatch(name)]
         student = {name.removeprefix("model."): state[name] for name in state if name not in set(ignored)}
         return _from_official_state(student, LoadReport("froster-released", "vclip", ignored))
-    nested = "state_dict" in content  # open_clip's training checkpoints
     nest = next((key for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)), None)
     state = flat_weights(content[nest] if nest else content)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if any(name.startswith("vision_model.") for name in state):
-        return _from_hf_state(state, read_hf_config(path.parent))
-    if kind == "safetensors" or nested or path.name.startswith("open_clip"):
-        return _load_open_clip(state, path)
-    return _from_official_state(state, LoadReport("openai"))
+    if any(name.startswith(("vision_model.", "text_model.")) for name in state):
+        check_both_towers(state)
+        return _from_hf_state(state, read_hf_config(path.parent), path.parent)
+    if kind == "torchscript":  # OpenAI's archives alone are of this kind
+        return _from_official_state(state, LoadReport("openai"))
+    config = path.with_name(CONFIG)
+    if config.is_file():
+        return _from_official_state(state, LoadReport("open_clip"), stated=OpenClipConfig.read(config))
+    if kind == "safetensors":
+        refuse_own(path, state)
+    theirs = kind == "safetensors" or "state_dict" in content or path.name.startswith("open_clip")
+    return _assumed(state, path, "open_clip" if theirs else "openai", str(content.get("name", "")))
 
 
-def _from_hf_state(state: State, config: CLIPConfig) -> tuple[CLIP, LoadReport]:
+def refuse_own(path: Path, state: State) -> None:
+    """Raises CheckpointError on weights that froster wrote, without the config that says what to do with them."""
+    if any(name.startswith(("clip.visual.", "clip.text.")) for name in state):
+        raise CheckpointError("a checkpoint of froster train: load the folder model/ of its run, or go on with --resume")
+    named_as_ours = any(name.startswith("text.") for name in state) and not path.name.startswith("open_clip")
+    if named_as_ours and not path.with_name(CONFIG).is_file():
+        raise CheckpointError(
+            "weights under the names of a froster model, without the config.json that says how they are used: pass the whole "
+            f"folder (if they are open_clip's, put their {CONFIG} beside them)"
+        )
+
+
+def _assumed(state: State, path: Path, form: Literal["openai", "open_clip"], run: str) -> tuple[CLIP, LoadReport]:
+    """A file that no config explains. `run`: what the training loop called it."""
+    width = state["visual.class_embedding"].numel() if "visual.class_embedding" in state else 0
+    words = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
+    if width > _WIDEST_WITH_HEADS_OF_64:
+        raise CheckpointError(f"needs {CONFIG} beside it: the weights do not tell the number of heads")
+    if words is not None and len(words) > _LARGEST_VOCABULARY:
+        raise CheckpointError(f"needs {CONFIG} beside it: with {len(words)} tokens the weights do not tell how a text ends")
+    if "input_resolution" in state:
+        quick, why = True, "as it holds the constants of OpenAI's"
+    elif hint := _QUICK.search(path.name) or _QUICK.search(run):
+        quick, why = True, f"as the name says ({hint[0]})"
+    else:
+        quick = form == "openai"
+        why = "as in OpenAI's own models" if quick else "as in open_clip's own models"
+    note = f"no {CONFIG} beside the file: {'QuickGELU' if quick else 'GELU'} assumed, {why}; {_SAY}"
+    return _from_official_state(state, LoadReport(form, notes=[note]), "quick_gelu" if quick else "gelu")
+
+
+def _from_hf_state(state: State, config: CLIPConfig, folder: Path) -> tuple[CLIP, LoadReport]:
+    check_both_towers(state)
+    preprocessing, notes = read_hf_preprocessing(folder, config.vision.image_size)
     ours, ignored = state_from_hf(state, config)
-    return _build(config, ours), LoadReport("huggingface", ignored=ignored)
-
-
-def _load_open_clip(state: State, path: Path) -> tuple[CLIP, LoadReport]:
-    config = path.with_name("open_clip_config.json")
-    vision_width = state["visual.class_embedding"].numel() if "visual.class_embedding" in state else 0
-    if not config.is_file():
-        if vision_width > _WIDEST_WITH_HEADS_OF_64:
-            raise CheckpointError("needs open_clip_config.json beside it: the weights do not tell the number of heads")
-        note = "no open_clip_config.json beside the file: GELU assumed, as in open_clip's own models"
-        return _from_official_state(state, LoadReport("open_clip", notes=[note]), "gelu")
-    try:
-        values = json.loads(config.read_text(encoding="utf-8"))["model_cfg"]
-        heads = vision_width // values["vision_cfg"].get("head_width", 64)
-        activation: Literal["quick_gelu", "gelu"] = "quick_gelu" if values.get("quick_gelu", False) else "gelu"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{config}: not a readable open_clip config ({error!r})") from None
-    return _from_official_state(state, LoadReport("open_clip"), activation, heads)
+    clip = _build(dataclasses.replace(config, preprocessing=preprocessing), ours)
+    return clip, LoadReport("huggingface", ignored=ignored, notes=notes)
 
 
 def _from_official_state(
     state: State,
     report: LoadReport,
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu",
-    vision_heads: int | None = None,
+    stated: OpenClipConfig | None = None,
 ) -> tuple[CLIP, LoadReport]:
     ignored = [name for name in state if _NOT_WEIGHTS.fullmatch(name)]
     # open_clip's CustomTextCLIP names the text tower as we do.
     official = {to_official(name): tensor for name, tensor in state.items() if name not in set(ignored)}
-    config = dataclasses.replace(architecture_from_state_dict(official), activation=activation)
-    if vision_heads is not None:
-        config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, heads=vision_heads))
+    config = architecture_from_state_dict(official, stated)
+    if stated is None:
+        config = dataclasses.replace(config, activation=activation)
     clip = _build(config, {from_official(name): tensor for name, tensor in official.items()})
     return clip, dataclasses.replace(report, ignored=[*report.ignored, *ignored])
 

@@ -1,4 +1,4 @@
-"""CLIP as Hugging Face stores it: names, sizes, folders, and the hub."""
+"""CLIP as Hugging Face stores it: names, sizes and folders."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from froster.clip.model import CLIP, MEAN, STD, CLIPConfig, TextConfig, VisionConfig
+from froster.clip.known import as_object, read_object, refuse, strangers
+from froster.clip.layouts import HF_WEIGHTS
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
 from froster.clip.reading import State, flat_weights, read_file, read_safetensors
 from froster.clip.tokenizer import END, START, Tokenizer
-from froster.errors import CheckpointError, FrosterError, UsageError
+from froster.errors import CheckpointError, UsageError
 from froster.files import atomic_folder
 from froster.tensors import save_tensors
 
@@ -40,6 +43,27 @@ _TEXT = {
     "layer_norm_eps": 1e-5,
     "eos_token_id": 49407,
 }
+# Keys of transformers' configs that do not change what a CLIP computes: how training starts, what is handed out beside
+# the embeddings, and the settings for text generation that older versions wrote into every config.
+_NO_MATTER = frozenset(
+    {
+        "_name_or_path", "_commit_hash", "_attn_implementation_autoset", "architectures", "transformers_version",
+        "torch_dtype", "dtype", "torchscript", "initializer_range", "initializer_factor", "logit_scale_init_value",
+        "projection_dim", "bos_token_id", "pad_token_id", "sep_token_id", "chunk_size_feed_forward",
+        "gradient_checkpointing", "output_attentions", "output_hidden_states", "output_scores", "return_dict",
+        "return_dict_in_generate", "use_return_dict", "use_cache", "use_bfloat16", "tf_legacy_loss", "id2label", "label2id",
+        "num_labels", "problem_type", "finetuning_task", "task_specific_params", "tokenizer_class", "prefix",
+        "tie_word_embeddings", "tie_encoder_decoder", "is_encoder_decoder", "cross_attention_hidden_size",
+        "decoder_start_token_id", "bad_words_ids", "begin_suppress_tokens", "suppress_tokens", "diversity_penalty",
+        "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty",
+        "forced_bos_token_id", "forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size",
+        "num_beam_groups", "num_beams", "num_return_sequences", "remove_invalid_values", "repetition_penalty",
+        "temperature", "top_k", "top_p", "typical_p",
+    }
+)  # fmt: skip
+# What these must say, as ours computes nothing else.
+_NEUTRAL = {"dropout": 0.0, "attention_dropout": 0.0, "is_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
+_TOP_KEYS = ("model_type", "vision_config", "text_config", "vision_config_dict", "text_config_dict")
 # Buffers of older versions: they hold 0, 1, 2, …
 _BUFFERS = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
 _TRANSPOSED = ("visual.proj", "text.text_projection")
@@ -57,10 +81,11 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
     if values.get("format") == "froster":
         raise CheckpointError("this is a froster model, not a plain CLIP")
     if values.get("model_type") != "clip":
-        raise CheckpointError(f"its config is of type {values.get('model_type')!r}, not of a CLIP")
+        raise CheckpointError(f"its config is {_kind(values)}, not of a CLIP")
+    refuse(_strangers(values), "froster's CLIP cannot be this network")
     # Configs written before 2023 may carry a second dict, which wins.
-    vision = {**_VISION, **(values.get("vision_config") or {}), **(values.get("vision_config_dict") or {})}
-    text = {**_TEXT, **(values.get("text_config") or {}), **(values.get("text_config_dict") or {})}
+    vision = {**_VISION, **_part(values, "vision_config"), **_part(values, "vision_config_dict")}
+    text = {**_TEXT, **_part(values, "text_config"), **_part(values, "text_config_dict")}
     activation = vision["hidden_act"]
     if activation != text["hidden_act"] or activation not in ("quick_gelu", "gelu"):
         raise CheckpointError(f"activations {activation!r} and {text['hidden_act']!r}: need quick_gelu or gelu in both")
@@ -89,9 +114,32 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
             text["num_hidden_layers"],
             text["num_attention_heads"],
         ),
-        values.get("projection_dim", 512),
+        512 if values.get("projection_dim") is None else values["projection_dim"],
         activation,
     )
+
+
+def _kind(values: dict[str, Any]) -> str:
+    """What a config of something else is of, in words."""
+    kind = values.get("model_type")
+    tower = {"clip_text_model": ", a text tower alone", "clip_vision_model": ", an image tower alone"}.get(str(kind), "")
+    if kind is None and "architecture" in values:
+        return f"timm's, of {values['architecture']!r:.60}, an image tower alone"
+    return f"of type {kind!r:.60}{tower}"
+
+
+def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
+    part = {} if values.get(name) is None else as_object(values[name], f"{name} cannot be read")
+    return {key: value for key, value in part.items() if value is not None}
+
+
+def _strangers(values: dict[str, Any]) -> list[str]:
+    """What a config of a CLIP says beyond what `CLIP` can be."""
+    found = strangers(values, "", {**_NEUTRAL, "architectures": ["CLIPModel"]}, _TOP_KEYS + tuple(_NO_MATTER - {"architectures"}))
+    for name, kind, known in (("vision", "clip_vision_model", _VISION), ("text", "clip_text_model", _TEXT)):
+        for part in (f"{name}_config", f"{name}_config_dict"):
+            found += strangers(_part(values, part), f"{part}.", {**_NEUTRAL, "model_type": kind}, _NO_MATTER | known.keys())
+    return found
 
 
 def config_to_hf(config: CLIPConfig) -> dict[str, Any]:
@@ -186,54 +234,73 @@ def state_to_hf(state: State, config: CLIPConfig) -> State:
 def read_hf_config(folder: Path) -> CLIPConfig:
     """The sizes in a folder's `config.json`. Raises CheckpointError naming the file."""
     path = folder / "config.json"
+    values = read_object(path, "CLIP config")
     try:
-        return config_from_hf(json.loads(path.read_text(encoding="utf-8")))
+        return config_from_hf(values)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable CLIP config ({error!r})") from None
+
+
+def read_hf_preprocessing(
+    folder: Path, size: int, usual: Preprocessing = CLIP_PREPROCESSING
+) -> tuple[Preprocessing, list[str]]:
+    """How the folder's processor prepares pictures of `size`, or else `usual`, and what had to be assumed.
+
+    Raises CheckpointError naming the file.
+    """
+    for name in ("processor_config.json", "preprocessor_config.json"):  # transformers reads them in this order
+        path = folder / name
+        if not path.is_file():
+            continue
+        values = read_object(path, "preprocessor config")
+        if name == "processor_config.json":
+            if "image_processor" not in values:
+                continue
+            values = as_object(values["image_processor"], f"{path}: image_processor cannot be read")
+        try:
+            return from_hf(values, size), []
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+    whose = "CLIP's" if usual == CLIP_PREPROCESSING else "its authors'"
+    return usual, [f"no preprocessor_config.json: {whose} own preprocessing assumed"]
 
 
 def read_hf_weights(folder: Path) -> State:
     """A folder's weights, under Hugging Face's names. Raises CheckpointError naming the file."""
-    if (folder / "model.safetensors").is_file():
-        return read_safetensors(folder / "model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{index}: not a readable index ({error!r})") from None
-        # Only the last part of a shard's name: an index must not lead out of its folder.
-        return {
-            name: tensor for shard in shards for name, tensor in read_safetensors(folder / Path(shard).name).items()
-        }
-    if (folder / "pytorch_model.bin").is_file():
-        return flat_weights(read_file(folder / "pytorch_model.bin")[1])
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return _read_weights(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = read_object(index, "index").get("weight_map")
+            if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+                raise CheckpointError(f"{index}: not a readable index (it has no weight_map)")
+            # Only the last part of a shard's name: an index must not lead out of its folder.
+            files = sorted({Path(shard).name for shard in shards.values()})
+            return {name: tensor for shard in files for name, tensor in _read_weights(folder / shard).items()}
     raise CheckpointError(f"{folder}: there is no model.safetensors and no pytorch_model.bin")
 
 
-def download(repo: str) -> Path:
-    """A folder with the config and the weights of a hub repository; what is cached needs no network.
+def _read_weights(path: Path) -> State:
+    return read_safetensors(path) if path.suffix == ".safetensors" else flat_weights(read_file(path)[1])
 
-    Raises FrosterError in one sentence that says how else to get the model.
-    """
-    import huggingface_hub  # slow to import, and only needed here
 
-    def fetch(*patterns: str) -> Path:
-        return Path(huggingface_hub.snapshot_download(repo, allow_patterns=list(patterns)))
+def is_hf_clip(folder: Path) -> bool:
+    """Does `config.json` describe weights of Hugging Face's that can be read: a CLIP, or X-CLIP, which is a method's?"""
+    return model_type(folder) in ("clip", "xclip")
 
+
+def model_type(folder: Path) -> str | None:
     try:
-        folder = fetch("*.json", "merges.txt")
-        if not (folder / "config.json").is_file():
-            return fetch("open_clip_model.safetensors")
-        folder = fetch("model*.safetensors")
-        return folder if any(folder.glob("model*.safetensors")) else fetch("pytorch_model.bin")
-    except Exception as error:  # every transport has its own family of errors
-        raise FrosterError(
-            f"{repo} is no file or folder here and could not be had from the Hugging Face hub "
-            f"({type(error).__name__}): download it on a machine with internet and pass the folder, or use --model nano"
-        ) from None
+        return read_object(folder / "config.json", "config").get("model_type")
+    except CheckpointError:
+        return None
+
+
+def has_hf_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in HF_WEIGHTS)
 
 
 def save_hf_folder(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None:
@@ -245,23 +312,9 @@ def save_hf_folder(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None
     if config.vision.stem:
         raise UsageError("this model cannot be saved as a Hugging Face CLIP: its image tower has a convolutional stem")
     weights = state_to_hf(clip.state_dict(), config)
-    size = config.vision.image_size
     files: dict[str, Any] = {
         "config.json": config_to_hf(config),
-        "preprocessor_config.json": {
-            "image_processor_type": "CLIPImageProcessor",
-            "do_convert_rgb": True,
-            "do_resize": True,
-            "size": {"shortest_edge": size},
-            "resample": 3,  # bicubic
-            "do_center_crop": True,
-            "crop_size": {"height": size, "width": size},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(MEAN),
-            "image_std": list(STD),
-        },
+        "preprocessor_config.json": to_hf(config.preprocessing, config.vision.image_size),
         "tokenizer_config.json": {
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": config.text.context,

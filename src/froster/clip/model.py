@@ -22,10 +22,9 @@ from torch.overrides import TorchFunctionMode
 
 from froster.clip.block import Block, Transformer
 from froster.clip.packed import Packed
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_INITIAL_SCALE = math.log(1 / 0.07)
 
 
@@ -60,10 +59,11 @@ class CLIPConfig:
     text: TextConfig = field(default_factory=TextConfig)
     embed_dim: int = 512
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    preprocessing: Preprocessing = CLIP_PREPROCESSING
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CLIPConfig:
-        """The inverse of `dataclasses.asdict`. Raises TypeError on a field that does not exist."""
+        """The inverse of `CLIP.architecture`. Raises TypeError on a field that does not exist."""
         vision, text = VisionConfig(**values["vision"]), TextConfig(**values["text"])
         return cls(**{**values, "vision": vision, "text": text})
 
@@ -76,10 +76,10 @@ ARCHITECTURES = {
 }
 
 
-def normalise(frames: Tensor) -> Tensor:
-    """uint8 frames (…, 3, H, W) -> float32, with CLIP's mean and standard deviation. Runs where the frames are."""
-    mean = torch.tensor(MEAN, device=frames.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=frames.device).view(3, 1, 1)
+def normalise(frames: Tensor, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
+    """uint8 frames (…, 3, H, W) -> float32, with the model's mean and standard deviation. Runs where the frames are."""
+    mean = torch.tensor(how.mean, dtype=torch.float32, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(how.std, dtype=torch.float32, device=frames.device).view(3, 1, 1)
     return (frames.float() / 255 - mean) / std
 
 
@@ -265,5 +265,5 @@ class CLIP(nn.Module):
         return self.text(tokens)
 
     def architecture(self) -> dict[str, Any]:
-        """The sizes as plain values, for `config.json`."""
-        return dataclasses.asdict(self.config)
+        """The sizes as plain values, for `config.json`, where the preprocessing has a place of its own."""
+        return {name: value for name, value in dataclasses.asdict(self.config).items() if name != "preprocessing"}

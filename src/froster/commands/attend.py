@@ -100,8 +100,9 @@ def read_clip(video: Path, sampling: Sampling, views: int) -> Sampled:
 
 
 def attended(recognizer: Recognizer, frames: Tensor, layer: int, rollout: bool) -> CLSAttention:
-    pixels = inference_transform(frames, recognizer.clip.config.vision.image_size)
-    return cls_attention(recognizer.model, normalise(pixels.to(recognizer.device)), layer, rollout)
+    how = recognizer.preprocessing
+    pixels = inference_transform(frames, recognizer.image_size, how)
+    return cls_attention(recognizer.model, normalise(pixels.to(recognizer.device), how), layer, rollout)
 
 
 def draw(
@@ -114,11 +115,11 @@ def draw(
     animate: Path | None,
 ) -> None:
     size = max(SHOWN, *(model.clip.config.vision.image_size for model in recognizers))
-    shown = inference_transform(clip.frames, size)
+    shown = [inference_transform(clip.frames, size, model.preprocessing) for model in recognizers]
     labels = [label_of(name, model) for name, model in zip(names, recognizers, strict=True)]
     rows = [
-        Row("frames", shown),
-        *(Row(label, shown, each.patches) for label, each in zip(labels, found, strict=True)),
+        Row("frames", shown[0]),
+        *(Row(label, seen, each.patches) for label, seen, each in zip(labels, shown, found, strict=True)),
     ]
     columns = [f"{second:.1f} s" for second in clip.seconds]
     note = f"{what}; a patch is as bright as what it gets from the class tokens of all frames that see it; one scale a row"

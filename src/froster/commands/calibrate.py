@@ -173,8 +173,10 @@ class Asker:
         self.scorer = Scorer(recognizer.inference, classes, recognizer.dtype, recognizer.config.fusion)
 
     def __call__(self, items: Sequence[Item]) -> Predictions:
-        config, size = self.recognizer.config, self.recognizer.clip.config.vision.image_size
-        dataset = VideoDataset(items, self.held.classes, config.sampling, size, views=config.views, train=False)
+        model, config = self.recognizer, self.recognizer.config
+        dataset = VideoDataset(
+            items, self.held.classes, config.sampling, model.image_size, views=config.views, train=False, how=model.preprocessing
+        )
         return evaluate([self.scorer], dataset, self.held.classes, workers=self.workers, on_videos=self.on_videos)[0]
 
 

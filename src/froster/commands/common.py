@@ -62,7 +62,8 @@ def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
 
 def model_folder(model: str) -> Path | None:
     """Where `froster.load` reads a calibration of this model from, or None."""
-    return next((folder for folder in (Path(model), Path(model) / "model") if is_model_folder(folder)), None)
+    place = Path(model).parent if Path(model).is_file() else Path(model)
+    return next((folder for folder in (place, place / "model") if is_model_folder(folder)), None)
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:

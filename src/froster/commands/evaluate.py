@@ -62,7 +62,7 @@ def run(
     recognizer = load_model(model, device, precision, sampling=sampling, clamp=clamp, views=views)
     size, config = recognizer.clip.config.vision.image_size, recognizer.config
     datasets = {
-        name: VideoDataset(some, classes, config.sampling, size, views=config.views, train=False)
+        name: VideoDataset(some, classes, config.sampling, size, views=config.views, train=False, how=recognizer.preprocessing)
         for name, some in chosen.sets.items()
     }
     if out is not None:

@@ -84,7 +84,7 @@ def itself(store: Store, video: Path, root: Path) -> list[str]:
 
 def embed_video(recognizer: Recognizer, video: Path, seconds: float) -> torch.Tensor:
     """The mean of its segments, as a video of the index has it."""
-    work = ReadSegments(recognizer.config.sampling.frames, recognizer.image_size, seconds)
+    work = ReadSegments(recognizer.config.sampling.frames, recognizer.image_size, seconds, recognizer.preprocessing)
     segments = [part for part in work(str(video)) if isinstance(part, Segment)]
     return unit(torch.cat([recognizer.embed_clips(torch.from_numpy(part.clip)[None]) for part in segments]).mean(0))
 

@@ -46,7 +46,8 @@ def dataset(
     size = model.clip.config.vision.image_size
     train = augment is not None
     return VideoDataset(
-        items, classes, sampling, size, views=views, train=train, seed=seed, augment=augment or Augment()
+        items, classes, sampling, size, views=views, train=train, seed=seed, augment=augment or Augment(),
+        how=model.preprocessing,
     )
 
 

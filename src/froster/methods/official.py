@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+
 if TYPE_CHECKING:
     from froster.methods.method import Method
 
@@ -30,6 +32,8 @@ class Official:
     """Under the names of our saved models. A part that the release does not hold (text tower, projection) is absent."""
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    preprocessing: Preprocessing = CLIP_PREPROCESSING
+    """What its authors' code does, where they trained the image tower."""
 
 
 def rename(state: State, rules: Sequence[tuple[str, str]]) -> State:

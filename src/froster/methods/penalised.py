@@ -62,7 +62,7 @@ def fisher(
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
         labels = batch.labels.to(device)
-        frames = normalise(batch.frames.to(device)) if len(labels) else batch.frames
+        frames = normalise(batch.frames.to(device), student.clip.config.preprocessing) if len(labels) else batch.frames
         for x, y in zip(frames.split(1), labels.split(1), strict=True) if kind == "sampled" else [(frames, labels)]:
             summed, clips = {name: torch.zeros_like(p) for name, p in named.items()}, torch.zeros((), device=device)
             if len(y):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from froster.clip.block import Attention, Block
 from froster.clip.mlp import QuickGELU
 from froster.clip.model import CLIP, unit
+from froster.clip.preprocessing import Preprocessing
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
 from froster.methods.heads import TemporalTransformer
 from froster.methods.method import Method, tuned, with_head
@@ -28,6 +29,10 @@ from froster.methods.video_clip import Features, Pooling, VideoCLIP, replace_blo
 from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.sampling import Sampling
+
+XCLIP_PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""ImageNet's mean and deviation, as the released code has them (`datasets/build.py: img_norm_cfg`); training through froster
+keeps those of the CLIP that it starts from."""
 
 
 class XCLIPBlock(Block):
@@ -213,7 +218,7 @@ class XCLIP(Method):
         mit = {name.split(".")[2] for name in state if name.startswith("mit.resblocks.")}
         decoder = {name.split(".")[2] for name in state if name.startswith("prompts_generator.decoder.")}
         method = cls(False, len(found["head.positional_embedding"]), len(mit), len(decoder))
-        return Official(format, method, found)
+        return Official(format, method, found, preprocessing=XCLIP_PREPROCESSING)
 
     @classmethod
     def from_huggingface(cls, state: State) -> Official:

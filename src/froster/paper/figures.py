@@ -89,7 +89,7 @@ def figure_4(world: World, folder: Path, bars: Progress) -> list[Path]:
         frames = sample.frames[0]  # (T, 3, S, S)
         rows = [Row("", frames)]
         for words, model in networks.items():
-            heat = cls_attention(model.model, normalise(frames)).patches
+            heat = cls_attention(model.model, normalise(frames, model.preprocessing)).patches
             rows.append(Row(words, frames, heat))
         title = f"{name}: {SETS[name].classes[int(clips.videos.labels[0])]}; attention of [CLS], last block, mean over heads"
         columns = [f"frame {t + 1}" for t in range(len(frames))]

@@ -85,7 +85,7 @@ def logits_of(model: Recognizer, world: World) -> dict[str, dict[str, Tensor]]:
         parts: dict[str, list[Tensor]] = {kind: [] for kind in found}
         for batch in DataLoader(clips, batch_size=32, collate_fn=collate):
             check()
-            features = model.model.encode(normalise(batch.frames[:, 0].to(model.device)))
+            features = model.model.encode(normalise(batch.frames[:, 0].to(model.device), model.preprocessing))
             for kind in found:
                 parts[kind].append(model.model.logits(features.video, classes[kind], features.context).cpu())
         for kind in found:

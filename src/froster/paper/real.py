@@ -219,7 +219,7 @@ def run_job(job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, w
     bar = bars.add_task(f"evaluate {job.key}", total=sum(len(test.items) for test in tests), note="")
     found: dict[str, dict[str, Any]] = {}
     for test in tests:
-        videos = VideoDataset(test.items, test.classes, sampling, size, views=views, train=False)
+        videos = VideoDataset(test.items, test.classes, sampling, size, views=views, train=False, how=base.preprocessing)
         for kind, predictions in scored(test, videos, models, workers, lambda n: bars.update(bar, advance=n)).items():
             found.setdefault(kind, {})[test.name] = summary(predictions)
     return {"job": dataclasses.asdict(job), "notes": notes, "unreadable_in_training": unreadable, "tests": found}

@@ -56,12 +56,12 @@ def figure_4(data: Data, base: Recognizer, out: Path) -> list[Path]:
             continue
         sampling = data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate)
         size = base.clip.config.vision.image_size
-        samples = VideoDataset(test.items, test.classes, sampling, size, views=1, train=False)
+        samples = VideoDataset(test.items, test.classes, sampling, size, views=1, train=False, how=base.preprocessing)
         sample = next((s for s in map(samples.__getitem__, range(len(samples))) if s.frames is not None), None)
         if sample is None or sample.frames is None:
             continue
         frames = sample.frames[0]  # (T, 3, S, S)
-        seen = normalise(frames.to(base.device))
+        seen = normalise(frames.to(base.device), base.preprocessing)
         rows = [Row("", frames), *(Row(name, frames, cls_attention(m.model, seen).patches) for name, m in models.items())]
         title = f"{test.column}: {test.classes[sample.label]}; attention of [CLS], last block, mean over heads"
         path = out / f"fig4_{test.dataset}.png"

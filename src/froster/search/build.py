@@ -46,7 +46,8 @@ def build(
 
     What was finished is written also where this is interrupted.
     """
-    work = ReadSegments(model.config.sampling.frames, model.image_size, float(store.about["segment"]))
+    seconds = float(store.about["segment"])
+    work = ReadSegments(model.config.sampling.frames, model.image_size, seconds, model.preprocessing)
     done: list[tuple[Entry, Tensor, Tensor]] = []
     written = time.monotonic()
     try:

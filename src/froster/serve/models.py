@@ -33,8 +33,8 @@ class Look:
     """The frames around a moment, and what each model looks at in them."""
 
     seconds: list[float]
-    frames: Tensor
-    """(T, 3, S, S) uint8, as shown."""
+    frames: dict[str, Tensor]
+    """As each model sees them, larger: (T, 3, S, S) uint8."""
     heats: dict[str, Tensor | None]
     """Of each model, (T, rows, columns); None where its attention cannot be told."""
 
@@ -106,13 +106,15 @@ class Models:
             frames = video.read([video.index_at(second) for second in wanted])
         size = max(_SHOWN, *(each.clip.config.vision.image_size for each in self.named.values()))
         heats = {name: self.heat(each, frames) for name, each in self.named.items()}
-        return Look(wanted, inference_transform(frames, size), heats)
+        shown = {name: inference_transform(frames, size, each.preprocessing) for name, each in self.named.items()}
+        return Look(wanted, shown, heats)
 
     def heat(self, recognizer: Recognizer, frames: Tensor) -> Tensor | None:
         check()
-        pixels = inference_transform(frames, recognizer.clip.config.vision.image_size)
+        how = recognizer.preprocessing
+        pixels = inference_transform(frames, recognizer.image_size, how)
         try:
-            return cls_attention(recognizer.model, normalise(pixels.to(recognizer.device))).patches
+            return cls_attention(recognizer.model, normalise(pixels.to(recognizer.device), how)).patches
         except UsageError:
             return None
 

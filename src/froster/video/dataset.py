@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.manifest import Item, Items, read_items
@@ -73,6 +74,7 @@ class ReadClip:
     train: bool
     seed: int
     augment: Augment
+    how: Preprocessing
 
     def __call__(self, clip: Clip) -> Sample:
         if clip.error:
@@ -93,7 +95,7 @@ class ReadClip:
         views = self.sampling.view_indices(video.timing, self.views)
         needed = sorted({frame for view in views for frame in view})
         row = {frame: number for number, frame in enumerate(needed)}
-        frames = inference_transform(video.read(needed), self.size)
+        frames = inference_transform(video.read(needed), self.size, self.how)
         return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
 
 
@@ -101,8 +103,8 @@ class VideoDataset(Dataset[Sample]):
     """Videos with integer labels, the position of their label in `classes`.
 
     In training an item is a random clip, changed as `augment` says. It depends on `seed`, the epoch (`set_epoch`) and
-    its position only, not on worker, rank or order. In evaluation it is the `views` clips of the video, centre crops,
-    from one decode. A video that cannot be read gives a Sample with an error.
+    its position only, not on worker, rank or order. In evaluation it is the `views` clips of the video, from one decode,
+    squared as `how` says. A video that cannot be read gives a Sample with an error.
     Raises DataError where an item's label is not in `classes`, or `classes` are not two or more different names.
     """
 
@@ -117,13 +119,14 @@ class VideoDataset(Dataset[Sample]):
         train: bool,
         seed: int = 0,
         augment: Augment = FROSTER_AUGMENT,
+        how: Preprocessing = CLIP_PREPROCESSING,
     ) -> None:
         self.items = items
         self.classes = list(classes)
         self._labels = _integer_labels(items, self.classes)
         self.sampling = sampling
         self.views = views
-        self.reader = ReadClip(sampling, image_size, views, train, seed, augment)
+        self.reader = ReadClip(sampling, image_size, views, train, seed, augment, how)
         # In shared memory: workers that live through epochs hold a copy of this object made in the first.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

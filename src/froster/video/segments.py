@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.video.stream import Stream
 from froster.video.views import State, unchanged
 from froster.video.windows import Plan, Sample, Squares, Window, Windows
@@ -51,11 +52,12 @@ class ReadSegments:
     frames: int
     size: int
     seconds: float
+    how: Preprocessing = CLIP_PREPROCESSING
 
     def __call__(self, path: str) -> Iterator[Segment | Whole | None]:
         """Raises VideoError, also where the file changes while it is read."""
         with unchanged(path) as file, Stream.of_file(Path(path)) as stream:
-            squares, frames = Squares(self.size), 0
+            squares, frames = Squares(self.size, self.how), 0
             windows = Windows(stream, self._plan(stream.duration), squares.keep)
             joined = _Joined(windows.plan.window)
             for frames, frame in enumerate(stream, 1):

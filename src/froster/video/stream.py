@@ -15,6 +15,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import VideoError
 from froster.interrupt import check
 from froster.video.clock import Clock, seconds
@@ -36,11 +37,11 @@ class Frame:
     converter: VideoReformatter
     orientation: Orientation = UPRIGHT
 
-    def square(self, size: int) -> Tensor:
+    def square(self, size: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
         """The network's square, (3, size, size) uint8, upright. Raises ValueError or av.FFmpegError on a broken frame."""
         shown = self.orientation.stored(self.picture.width, self.picture.height)
         pixels = upright(self.picture, *shown, self.orientation, self.converter)
-        return inference_transform(torch.from_numpy(pixels.copy())[None], size)[0]
+        return inference_transform(torch.from_numpy(pixels.copy())[None], size, how)[0]
 
 
 class Stream:

@@ -1,4 +1,4 @@
-"""From decoded frames to the network's square: CLIP's own resize for inference, random crops for training, which
+"""From decoded frames to the network's square: the model's own resize for inference, random crops for training, which
 `augment` puts together. Everything stays uint8; normalising happens on the device."""
 
 import math
@@ -10,29 +10,43 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+
 # Beyond this ratio of the sides, resizing the whole frame to crop its middle would take memory for nothing.
 _STRIP = 16
 
 
-def inference_transform(frames: Tensor, size: int) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8: CLIP's preprocessing up to the normalisation.
+def inference_transform(frames: Tensor, size: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
+    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8: the model's preprocessing up to the normalisation.
 
-    Short side to `size` by antialiased bicubic, the long side rounded down, centre crop. PIL's result, which CLIP was
-    trained on, is met within 2 of 255 levels (0.002 on average), eight times faster.
+    CLIP's: short side to `size` by antialiased bicubic, the long side rounded down, centre crop. PIL's result, which
+    CLIP was trained on, is met within 2 of 255 levels (0.002 on average), eight times faster.
     """
     _, height, width, _ = frames.shape
-    new_height, new_width = _short_side_to(height, width, size)
+    new_height, new_width = how.resized(height, width, size)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    if max(height, width) > _STRIP * min(height, width):
+    if how.resize == "shortest" and max(height, width) > _STRIP * min(height, width):
         # Only what the crop keeps, first across and then down, as PIL does with whole pictures.
         x, y = width / new_width, height / new_height
         across, down = (left * x, 0, (left + size) * x, height), (0, top * y, size, (top + size) * y)
+        kernel = Image.Resampling[how.interpolation.upper()]
         images = [Image.fromarray(frame.numpy()) for frame in frames]
-        images = [image.resize((size, height), Image.Resampling.BICUBIC, across) for image in images]
-        images = [image.resize((size, size), Image.Resampling.BICUBIC, down) for image in images]
+        images = [image.resize((size, height), kernel, across) for image in images]
+        images = [image.resize((size, size), kernel, down) for image in images]
         return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
-    resized = _resize(frames, new_height, new_width, mode="bicubic", antialias=True)
+    resized = _resize(frames, new_height, new_width, mode=how.interpolation, antialias=True)
+    if how.resize == "longest":
+        return _filled(resized, size, how.fill)
     return packed(resized[:, :, top : top + size, left : left + size])
+
+
+def _filled(images: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
+    """(n, 3, h, w), h and w at most `size` -> (n, 3, size, size), the picture in the middle, as open_clip places it."""
+    _, _, height, width = images.shape
+    top, left = (size - height) // 2, (size - width) // 2
+    square = torch.tensor(fill, dtype=torch.uint8).view(1, 3, 1, 1).repeat(len(images), 1, size, size)
+    square[:, :, top : top + height, left : left + width] = images
+    return square
 
 
 def packed(images: Tensor, mirrored: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import VideoError
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
@@ -38,13 +39,14 @@ class ReadViews:
     sampling: Sampling
     views: int
     size: int
+    how: Preprocessing = CLIP_PREPROCESSING
 
     def __call__(self, path: str) -> Iterator[Views]:
         """One `Views`. Raises VideoError, also where the file changes while it is read."""
         with unchanged(path), Video(path) as video:
             indices = self.sampling.view_indices(video.timing, self.views)
             frames = video.read([i for view in indices for i in view])
-            clips = inference_transform(frames, self.size).unflatten(0, (len(indices), -1)).numpy()
+            clips = inference_transform(frames, self.size, self.how).unflatten(0, (len(indices), -1)).numpy()
             found = Views(clips, video.seconds, video.num_frames, video.damaged)
         yield found
 

@@ -10,6 +10,7 @@ import av
 import torch
 from torch import Tensor
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
 from froster.video.sampling import Sampling
 from froster.video.stream import Frame
@@ -82,15 +83,15 @@ Keep = Callable[[Frame], Sample]
 class Squares:
     """Frames as the network's squares of `size` pixels. Where a picture is broken the one before it stands in."""
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int, how: Preprocessing = CLIP_PREPROCESSING):
+        self.size, self.how = size, how
         self.broken = 0
         "pictures that could not be converted"
         self._shown = torch.zeros(3, size, size, dtype=torch.uint8)
 
     def keep(self, frame: Frame) -> Sample:
         try:
-            self._shown = frame.square(self.size)
+            self._shown = frame.square(self.size, self.how)
         except (av.FFmpegError, ValueError, MemoryError):
             self.broken += 1
         return Sample(frame.time, self._shown)

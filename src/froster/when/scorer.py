@@ -37,7 +37,7 @@ class WindowScorer:
 
     def __init__(self, recognizer: Recognizer, batch: int = 8):
         self.recognizer, self.batch = recognizer, batch
-        self.squares = Squares(recognizer.image_size)
+        self.squares = Squares(recognizer.image_size, recognizer.preprocessing)
         self.keep = self.squares.keep
         self.apart = recognizer.model.frames_apart
 
@@ -51,7 +51,7 @@ class WindowScorer:
         recognizer = self.recognizer
         frames = torch.stack([_pixels(window.samples) for window in windows])  # (n, T, 3, S, S)
         with autocast(recognizer.device, recognizer.dtype):
-            return recognizer.inference.encode(normalise(frames.to(recognizer.device)))
+            return recognizer.inference.encode(normalise(frames.to(recognizer.device), recognizer.preprocessing))
 
     def _together(self, windows: Sequence[Window]) -> Features:
         recognizer = self.recognizer
@@ -59,7 +59,7 @@ class WindowScorer:
         room = self.batch * len(windows[0].samples)
         with autocast(recognizer.device, recognizer.dtype):
             for part in batches(list(new.values()), room):
-                frames = normalise(_pixels(part).to(recognizer.device))
+                frames = normalise(_pixels(part).to(recognizer.device), recognizer.preprocessing)
                 embeddings = recognizer.inference.encode_frames(frames[:, None]).float()[:, 0]
                 for sample, embedding in zip(part, embeddings, strict=True):
                     sample.embedding, sample.pixels = embedding.clone(), None

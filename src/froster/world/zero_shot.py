@@ -37,7 +37,8 @@ class Exam:
 @torch.no_grad()
 def embed_images(clip: CLIP, images: Tensor, batch: int = 200) -> Tensor:
     """uint8 stills (N, 3, 60, 60) -> unit embeddings (N, E)."""
-    return torch.cat([unit(clip.encode_image(normalise(part)[:, None])[:, 0]) for part in images.split(batch)])
+    parts = (normalise(part, clip.config.preprocessing) for part in images.split(batch))
+    return torch.cat([unit(clip.encode_image(part[:, None])[:, 0]) for part in parts])
 
 
 @torch.no_grad()
