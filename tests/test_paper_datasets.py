@@ -83,7 +83,7 @@ def test_ucf101(tmp_path: Path) -> None:
     assert clips[listed[1]].label == "HandstandPushups"
     pushups = "HandStandPushups/v_HandstandPushups_g01_c01.avi"
     videos = tree(tmp_path / "v", "ucf101", listed[0], pushups, "YoYo/v_YoYo_g08_c01.mp4")
-    located = [videos.find(clip.files, clip.label, clip.splits[0]) for clip in found.clips]
+    located = videos.place(found.clips)
     assert set(located) == set(videos.files)
     assert videos.folder_label(pushups) == "HandstandPushups"
     (tmp_path / "ucfTrainTestlist" / "testlist03.txt").unlink()

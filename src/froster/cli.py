@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from froster import __version__, interrupt
+from froster.arguments import App, Group
 from froster.errors import FrosterError
+from froster.printable import printable, use_any_encoding
 
-app = typer.Typer(
+app = App(
+    cls=Group,
     name="froster",
     help="Open-vocabulary video classification: teach a CLIP new actions and keep the old ones.",
     no_args_is_help=True,
@@ -44,6 +48,7 @@ def main() -> None:
     # for the next operation, which costs a small network a quarter. This must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    use_any_encoding()
     try:
         interrupt.install()
         app()
@@ -51,6 +56,8 @@ def main() -> None:
         fail(str(error), error.exit_code)
     except MemoryError:
         fail("out of memory: try a smaller --batch-size", 1)
+    except UnicodeEncodeError as error:  # a name of a file, where the system's encoding is no UTF-8
+        fail(f"{error.object[:200]!a} has no form in this system's encoding ({error.encoding}): set PYTHONUTF8=1", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -58,7 +65,7 @@ def main() -> None:
 
 
 def fail(message: str, code: int) -> None:
-    print("froster: " + " ".join(message.split()), file=sys.stderr)
+    print("froster: " + printable(re.sub(r"\s*\n\s*", " ", message.strip())), file=sys.stderr)
     sys.exit(code)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, Calibration, Judgement, fit
 from froster.commands import blend
-from froster.commands.common import announce, load_model, parse_where, spare_cores
+from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
 from froster.files import CALIBRATION
@@ -72,6 +72,7 @@ def run(
         held = of_run(Path(model), root)
     else:
         items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
+        mention(items)
         held = of_data(items, split, descriptions, truncate)
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)

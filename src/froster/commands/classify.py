@@ -14,13 +14,14 @@ import typer
 from rich.table import Table
 
 from froster.calibration import NONE
-from froster.commands.common import announce, load_model, spare_cores
+from froster.commands.common import announce, load_model, mention, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
 from froster.files import exclusive
 from froster.identity import digest
 from froster.many import answers
 from froster.origin import check_origin
+from froster.printable import short_names
 from froster.progress import console, output, progress
 from froster.recognizer import DEFAULT_MODEL, Classification, Recognizer
 from froster.results import Results, Row, check_suffix, open_results
@@ -77,6 +78,7 @@ def run(
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     names = given_labels(labels, labels_file)
     listing = list_videos(videos, files_from=files_from, root=root)
+    mention(listing)
     recognizer = load_model(model, device or own_device(part), precision, sampling=sampling, views=views)
     encode(recognizer, names, reading.truncate)
     if out is None:
@@ -138,7 +140,8 @@ def print_all(
             bars.update(bar, advance=len(batch), note=batch[-1].video.path.name[:40])
     calibrated = recognizer.calibration.fitted is not None
     if as_json:
-        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated, "results": results}))
+        about = {"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated}
+        print(json.dumps({**about, "passed_over": dict(videos.passed_over), "results": results}))
     else:
         show(results)
         if not calibrated:
@@ -155,12 +158,11 @@ def shown(row: Row) -> dict[str, Any]:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """The labels and "none of these" by their probability, which sum to 1 where all labels are shown."""
+    """The labels and "none of these" by their probability, which sum to 1 where all labels are shown; then what failed."""
     table = Table("video", "label", "probability", "", box=None, pad_edge=False)
-    for result in results:
-        name = Path(result["video"]).name
+    names = short_names([result["video"] for result in results])
+    for name, result in zip(names, results, strict=True):
         if "error" in result:
-            table.add_row(name, result["error"], "", "", style="red")
             continue
         rows = [(entry["label"], entry["probability"]) for entry in result["scores"]]
         rows.insert(0 if result["answer"] is None else len(rows), (NONE, result["none"]))
@@ -168,7 +170,11 @@ def show(results: list[dict[str, Any]]) -> None:
             bar = "█" * round(20 * probability)
             style = "bold" if i == 0 else "dim"
             table.add_row(name if i == 0 else "", label, f"{100 * probability:.1f} %", bar, style=style)
-    output.print(table)
+    if table.row_count:
+        output.print(table)
+    for result in results:
+        if "error" in result:
+            console.print(result["error"], style="red", soft_wrap=True)
 
 
 def write_all(
@@ -205,7 +211,8 @@ def write_all(
     failed = [video.key for video in mine if video.key in failures.causes]
     report = {"out": str(out), "videos": len(mine), "rows": sum(video.key in results.done for video in mine)}
     report |= {"new": sum(video.key in results.done for video in todo), "failed": len(failed)}
-    return {**report, "failures": str(failures.path) if failed else None, "shard": made["shard"]}
+    report |= {"failures": str(failures.path) if failed else None, "shard": made["shard"]}
+    return {**report, "passed_over": dict(listing.passed_over)}
 
 
 def work(

@@ -6,12 +6,16 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from froster.address import refuse_address
 from froster.errors import UsageError
 from froster.precision import Precision
 from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
+from froster.video.listing import Listing, not_there, passed_over
+from froster.video.manifest import Items
 
 
 def load_model(
@@ -47,6 +51,27 @@ def announce(model: Recognizer, source: str | None) -> None:
         f"model {source or DEFAULT_MODEL} ({model.origin}; {model.config.method.name}, {vision.image_size} px, "
         f"{model.config.sampling.frames} frames {model.config.sampling.kind}) on {model.device} in {dtype}",
     )
+
+
+def mention(videos: Listing | Items) -> None:
+    """Lines on standard error, before a model is loaded: files that were named and are not there, and what was passed over.
+
+    Raises UsageError where not one file that was named is there.
+    """
+    lines = [passed_over(videos.passed_over)]
+    if isinstance(videos, Listing):
+        lines.insert(0, videos.check())
+    elif videos.loose:
+        lines.append(f"passed over, as they lie in no class folder: {videos.loose} videos")
+    for text in filter(None, lines):
+        console.tell(text)
+
+
+def there(video: str | Path) -> None:
+    """Raises UsageError where there is no such file; an address is named as such."""
+    refuse_address(video)
+    if not os.path.exists(video):
+        raise UsageError(not_there([Path(video)]))
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:

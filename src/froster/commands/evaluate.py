@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from froster.commands.common import announce, load_model, parse_where, spare_cores
+from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.errors import DataError
 from froster.evaluation import Predictions, Scorer, evaluate, over_splits
 from froster.files import claim_folder, write_text
@@ -48,6 +48,7 @@ def run(
     """Everything `froster evaluate` does; the options are described there."""
     workers = spare_cores() if workers is None else workers
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
+    mention(items)
     sets = chosen_splits(items, split)
     classes = read_labels(labels_file) if labels_file else sorted({item.label for item in items})
     check_labels(classes)
@@ -70,7 +71,7 @@ def run(
                 [scorer], part, classes, names=[str(item.path) for item in sets[name]], batch_size=batch_size,
                 workers=workers, on_videos=lambda n: bars.update(bar, advance=n),
             )  # fmt: skip
-    report = make_report(results, recognizer)
+    report = {**make_report(results, recognizer), "passed_over": dict(items.passed_over)}
     if out is not None:
         curves = {name: result["reliability"]["coverage"] for name, result in report["splits"].items()}
         coverage_figure(curves, out / "coverage.png")

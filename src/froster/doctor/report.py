@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from froster.csvfile import write_csv
 from froster.doctor.diagnose import Problem
 from froster.doctor.inspect import Inspection
-from froster.files import write_text
 from froster.video.listing import Listing
 
 MEASURED = ("seconds", "fps", "frames", "width", "height", "codec", "size", "sha256")
@@ -39,29 +37,22 @@ def write_manifest(
     for problem in problems:
         kinds.setdefault(problem.path, []).append(problem.kind)
     given = list(dict.fromkeys(name for row in columns.values() for name in row if name not in ("path", "problems", *MEASURED)))
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["path", *given, *MEASURED, "problems"])
-    rows = 0
+    rows: list[list[object]] = []
     for video in listing:
         found, own = files[video.key], kinds.get(video.key, [])
         if found.error or set(own) & set(drop):
             continue
         measured = [getattr(found, name) for name in MEASURED]
         row = [columns[video.key].get(name, "") for name in given]
-        table.writerow([os.path.abspath(video.path), *row, *measured, " ".join(own)])
-        rows += 1
-    write_text(out, buffer.getvalue())
-    return rows
+        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(own)])
+    write_csv(out, [["path", *given, *MEASURED, "problems"], *rows])
+    return len(rows)
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     """CSV: path, severity, kind, why, other."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["path", "severity", "kind", "why", "other"])
-    table.writerows([problem.path, problem.severity, problem.kind, problem.why, problem.other] for problem in problems)
-    write_text(path, buffer.getvalue())
+    rows = [[problem.path, problem.severity, problem.kind, problem.why, problem.other] for problem in problems]
+    write_csv(path, [["path", "severity", "kind", "why", "other"], *rows])
 
 
 def counts(problems: Sequence[Problem]) -> dict[str, int]:
