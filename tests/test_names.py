@@ -30,10 +30,11 @@ from test_cli import one_line, run  # noqa: F401  (the fixture that types comman
 
 NANO = ("--model", "nano", "--workers", 0)
 ODD = [
-    b"plain.mp4", "旅行\u3000動画.mp4".encode(), "my\u00a0film.mp4".encode(), "9.41\u202fAM.mp4".encode(), "so\u00adft.mp4".encode(),
+    b"plain.mp4", "旅行\u3000動画.mp4".encode(), "my\u00a0film.mp4".encode(), "9.41\u202fAM.mp4".encode(),
+    "so\u00adft.mp4".encode(),
     "family \U0001f468\u200d\U0001f469\u200d\U0001f467.mp4".encode(), b"a\tb.mp4", b"two\nlines.mp4", b"two\r\nends\r.mp4",
     b'quo"te, and comma\'s.mp4', b"  spaces  .mp4", b"-dash.mp4", b"#hash.mp4", b"=1+1.mp4", b"@at.mp4", b"caf\xe9.mp4",
-    b"[red]x[/red] :cat:.mp4", b"back\\slash.mp4", b"back\\u202fslash.mp4", b"Case.mp4", b"case.mp4",
+    b"[red]x :cat:.mp4", b"back\\slash.mp4", b"back\\u202fslash.mp4", b"Case.mp4", b"case.mp4",
     "nfc \u00e9.mp4".encode(), "nfd e\u0301.mp4".encode(), b"\x1b[31mred.mp4", "\u202etxt.mp4".encode(), b"l" * 251 + b".mp4",
 ]  # fmt: skip
 
@@ -51,7 +52,7 @@ def touch(folder: Path, name: bytes) -> Path:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     videos, root = render_set("base", 1, split="val"), tmp_path_factory.mktemp("clips")
-    return write_video(root / "a.mp4", videos.frames[0]), write_video(root / "b.mp4", videos.frames[30])
+    return write_video(root / "a.mp4", videos.frames[0]), write_video(root / "b.mp4", videos.frames[12])
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,8 @@ def read_paths(path: Path) -> list[bytes]:
     if path.suffix == ".jsonl":
         return [os.fsencode(json.loads(text)["path"]) for text in path.read_bytes().splitlines()]
     if path.suffix == ".csv":
-        text = io.TextIOWrapper(io.BytesIO(path.read_bytes()), "utf-8", "surrogateescape", newline="")
-        return [os.fsencode(row["path"]) for row in csv.DictReader(text)]
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return [os.fsencode(row["path"]) for row in csv.DictReader(file)]
     import pyarrow.parquet as pq
 
     return [os.fsencode(row["path"]) for row in pq.read_table(path).to_pylist()]
@@ -122,8 +123,8 @@ def test_a_manifest_of_the_doctor_is_read_by_all(run, clips: tuple[Path, Path], 
     assert sorted(os.fsencode(item.path.name) for item in items) == sorted(ODD)
     assert [item.label for item in items] == [item.path.parent.name.replace("_", " ") for item in items]
     assert run("evaluate", "--data", clean, *NANO, "--out", tmp_path / "e").code == 0
-    text = io.TextIOWrapper(io.BytesIO((tmp_path / "e" / "predictions_all.csv").read_bytes()), "utf-8", "surrogateescape", newline="")
-    assert {row["video"] for row in csv.DictReader(text)} == {str(item.path) for item in items}
+    with (tmp_path / "e" / "predictions_all.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert {row["video"] for row in csv.DictReader(file)} == {str(item.path) for item in items}
 
 
 NAMES = st.binary(min_size=1, max_size=40).map(lambda raw: raw.replace(b"\0", b"0").replace(b"/", b"_"))
@@ -291,7 +292,7 @@ ADDRESSES = ("s3://bucket/x", "https://host/a.mp4", "gs://b/x", "hf://org/x", "f
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_addresses_are_refused_by_name(run, clips: tuple[Path, Path], tmp_path: Path, address: str, monkeypatch) -> None:  # noqa: F811
     monkeypatch.chdir(tmp_path)
-    labels, model = ("--labels", "a, b"), ("--model", tmp_path / "no-model")
+    labels = ("--labels", "a, b")
     commands = (
         ("classify", address, *labels), ("classify", clips[0], *labels, "--out", f"{address}.csv"),
         ("classify", clips[0], "--labels-file", address), ("classify", "--files-from", address, *labels),
@@ -306,9 +307,7 @@ def test_addresses_are_refused_by_name(run, clips: tuple[Path, Path], tmp_path: 
         ("export", "--out", address), ("demo", "--out", address), ("reproduce", "table1", "--data-root", address),
     )  # fmt: skip
     for command in commands:
-        more = () if {"--model", "push", "doctor", "prepare", "demo", "describe"} & set(map(str, command)) else model
-        more = () if any(str(part).startswith("--model") for part in command) or command[0] in ("blend", "calibrate") else more
-        one_line(run(*command, *more), 2, f"{address}", "is an address; froster reads and writes local files")
+        one_line(run(*command), 2, address, "is an address; froster reads and writes local files")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -320,7 +319,7 @@ def test_addresses_in_lists_manifests_and_python(nano, clips: tuple[Path, Path],
     for read in (read_items, lambda path: list_videos([path])):
         with pytest.raises(DataError, match=r"m\.csv, line 2: s3://b/a.mp4 is an address"):
             read(tmp_path / "m.csv")
-    with pytest.raises(UsageError, match="s3://b/a.mp4 is an address"):
+    with pytest.raises(UsageError, match=r"s3://b/a\.mp4 is an address"):
         list_videos([], files_from=tmp_path / "list")
     for call in (
         lambda path: froster.load(path), lambda path: nano.classify(path, ["a", "b"]), lambda path: nano.embed_video(path),
@@ -338,5 +337,6 @@ def test_what_looks_like_an_address_and_is_none(tmp_path: Path, monkeypatch) -> 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s3:").mkdir()
     (tmp_path / "s3:" / "a.mp4").touch()
-    assert not any(map(is_address, ("C:\\x", "C:/x", "c:x", "a:b.mp4", "notes:/a.mp4", "org/name", Path("s3:/a.mp4"), Path("n:/a"))))
+    paths = ("C:\\x", "C:/x", "c:x", "a:b.mp4", "notes:/a.mp4", "org/name", Path("s3:/a.mp4"), Path("notes:/a"))
+    assert not any(map(is_address, paths))
     assert is_address(Path("s3://b/x")) and is_address(" https://x")

@@ -14,6 +14,9 @@ from froster.printable import printable
 NO_FILES = ("labels", "text", "source", "endpoint")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is nothing like an address."""
 
+FILES = (("describe", "labels"),)
+"""Command and argument: a file after all."""
+
 
 class _Escaped:
     """Usage errors quote what was typed; nothing in it is obeyed by the terminal."""
@@ -33,7 +36,7 @@ class Command(_Escaped, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         given, _, _ = self.make_parser(ctx).parse_args(list(args))  # as typed: a Path would be "s3:/" already
         for name, value in given.items():
-            if name not in NO_FILES:
+            if name not in NO_FILES or (self.name, name) in FILES:
                 refuse_address(*(part for text in texts(value) for part in text.split(",")))
         return super().parse_args(ctx, args)
 

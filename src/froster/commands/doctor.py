@@ -44,6 +44,7 @@ def run(
         if kind not in (*KINDS, "none"):
             raise UsageError(f"--drop takes {', '.join(KINDS)} or none, not {kind!r}")
     listing = list_videos(videos, files_from=files_from, root=root)
+    columns = labels_of(listing)
     checks = None if out is None else beside(out, "checks.jsonl")
     if out is not None and checks is not None:
         check_out(out, checks, [*videos, *([files_from] if files_from else [])])
@@ -52,7 +53,6 @@ def run(
     )  # fmt: skip
     with lock:
         files = inspected(listing, checks, cores() if workers is None else workers, limit)
-        columns = labels_of(listing)
         problems = diagnose([files[video.key] for video in listing], needs, columns)
         report = summary(listing, files, problems)
         if out is not None:

@@ -11,6 +11,7 @@ from froster.csvfile import write_csv
 from froster.doctor.diagnose import Problem
 from froster.doctor.inspect import Inspection
 from froster.video.listing import Listing
+from froster.video.manifest import class_label
 
 MEASURED = ("seconds", "fps", "frames", "width", "height", "codec", "size", "sha256")
 
@@ -19,7 +20,7 @@ def labels_of(listing: Listing) -> dict[str, dict[str, str]]:
     """The columns of every video: those of its manifest, or the folder's name as its label where every one lies in one."""
     inside = all("/" in video.key and not video.columns and not Path(video.key).is_absolute() for video in listing)
     return {
-        video.key: {"label": Path(video.key).parent.name.replace("_", " ")} if inside else dict(video.columns)
+        video.key: {"label": class_label(Path(video.key).parent)} if inside else dict(video.columns)
         for video in listing
     }
 

@@ -16,6 +16,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from froster.address import refuse_address
 from froster.errors import VideoError
 from froster.interrupt import check
 from froster.video.h264 import prefix_bytes, unreferenced
@@ -57,6 +58,7 @@ class Video:
     "how many of the frames asked for could not be decoded, so that the nearest one stood in"
 
     def __init__(self, path: str | Path) -> None:
+        refuse_address(path)
         self.path = Path(path)
         self.damaged = 0
         self._container: av.container.InputContainer | None = None
