@@ -83,7 +83,7 @@ def test_ucf101(tmp_path: Path) -> None:
     assert clips[listed[1]].label == "HandstandPushups"
     pushups = "HandStandPushups/v_HandstandPushups_g01_c01.avi"
     videos = tree(tmp_path / "v", "ucf101", listed[0], pushups, "YoYo/v_YoYo_g08_c01.mp4")
-    located = [videos.find(clip.files, clip.label, clip.splits[0]) for clip in found.clips]
+    located = videos.place(found.clips)
     assert set(located) == set(videos.files)
     assert videos.folder_label(pushups) == "HandstandPushups"
     (tmp_path / "ucfTrainTestlist" / "testlist03.txt").unlink()
@@ -101,7 +101,7 @@ def test_hmdb51(tmp_path: Path) -> None:
     assert clips["brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi"].splits == ("test", "", "train")
     assert "147 of 153" in found.notes[0]
     videos = tree(tmp_path / "v", "hmdb51", "golf/Golf_Tips_300__Yards____golf_f_nm_np1_fr_med_0.avi", "brush_hair/x.rar")
-    assert videos.find(clips[f"golf/{odd}"].files, "golf", "train") == videos.files[0]
+    assert videos.place([clips[f"golf/{odd}"]]) == videos.files[:1]
     assert videos.archives == ["brush_hair/x.rar"]
     write(folder / "golf_test_split1.txt", "golf.avi 7")
     with pytest.raises(DataError, match=r"golf_test_split1.txt, line 1.*0, 1 or 2"):
@@ -124,7 +124,7 @@ def test_kinetics(tmp_path: Path, dataset: str) -> None:
         tmp_path / "flat", dataset, "train/-AbC_def123_000005_000015.mp4", "train/-abc_def123_000005_000015.mp4",
         "train/5JzkrOVhPOw_27_37.mp4", "val/zkXOcxGnUhs.webm",
     )  # fmt: skip
-    assert [flat.find(clip.files, clip.label, clip.splits[0]) for clip in found.clips] == [
+    assert flat.place(found.clips) == [
         "train/-AbC_def123_000005_000015.mp4", "train/5JzkrOVhPOw_27_37.mp4", "val/zkXOcxGnUhs.webm",
     ]  # fmt: skip
     assert flat.folder_label("val/zkXOcxGnUhs.webm") is None
@@ -132,7 +132,7 @@ def test_kinetics(tmp_path: Path, dataset: str) -> None:
     places = [f"{split}/{name}/zkXOcxGnUhs.mp4" for split in ("train", "val") for name in ("abseiling", "archery")]
     folders = tree(tmp_path / "cls", dataset, *places)
     clip = found.clips[2]
-    assert folders.find(clip.files, clip.label, "val") == "val/abseiling/zkXOcxGnUhs.mp4"
+    assert folders.place([clip]) == ["val/abseiling/zkXOcxGnUhs.mp4"]
     assert folders.folder_label("val/archery/zkXOcxGnUhs.mp4") == "archery"
     kinetics_csv(tmp_path / "annotations" / "train.csv", "abseiling,-AbC_def123,five,15,train")
     with pytest.raises(DataError, match=r"train.csv, line 2.*seconds, found 'five'"):
@@ -243,3 +243,24 @@ def test_links_in_a_circle_are_walked_once(tmp_path: Path) -> None:
 def test_paths() -> None:
     assert (stem("a/b.c.avi"), stem("a/b.c")) == ("b.c", "b.c")
     assert (split_of("val_256/train/x.mp4"), split_of("x/val.mp4"), split_word("testlist01")) == ("train", None, None)
+
+
+def test_names_that_look_alike(tmp_path: Path) -> None:
+    """A file of exactly a clip's name is that clip's; likeness only finds files that no other clip has."""
+
+    def clip(name: str, split: str) -> Clip:
+        return Clip(name, "golf", (split, "", ""), (name,))
+
+    def placed(names: list[str], *files: str) -> list[str | None]:
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        found = tree(root, "hmdb51", *files).place([clip(name, "train") for name in names])
+        return [None if path is None else path.removeprefix("golf/").removesuffix(".avi") for path in found]
+
+    both = ["a__b_golf", "a_b_golf"]
+    assert placed(both, "golf/a__b_golf.avi", "golf/a_b_golf.avi") == both
+    assert placed(both[::-1], "golf/a__b_golf.avi", "golf/a_b_golf.avi") == both[::-1]
+    assert placed(both, "golf/a_b_golf.avi") == [None, "a_b_golf"], "its own, though the other clip comes first"
+    assert placed(both, "golf/a  b golf.avi", "golf/a-b-golf.avi") == ["a  b golf", "a-b-golf"], "as many signs before fewer"
+    assert placed(["A b", "a b"], "golf/A b.avi", "golf/a b.avi") == ["A b", "a b"]
+    assert placed(["a#b(c)"], "golf/a_b_c_.avi") == ["a_b_c_"]
+    assert placed(["a!b", "a?b"], "golf/a_b.avi") == ["a_b", None], "one file is one clip's"

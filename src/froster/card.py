@@ -12,6 +12,7 @@ from typing import Any
 
 from froster import __version__
 from froster.files import CALIBRATION
+from froster.printable import printable
 
 WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")
 PUBLIC = (
@@ -20,6 +21,7 @@ PUBLIC = (
 )  # fmt: skip
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 SHOWN_CLASSES = 60
+_MEANING = set("\"'`$\\!,;<>&|*_[]()#~")
 
 
 def files(folder: Path, repo: str, licence: str | None) -> dict[str, bytes | Path]:
@@ -53,7 +55,7 @@ def card(
     """The README.md of the repository: the hub's metadata, then what a person wants to know. `calibration` may be empty."""
     from huggingface_hub import ModelCardData  # slow to import
 
-    method = config.get("method", {}).get("name", "?")
+    method = re.sub(r"[^\w-]", "?", str(config.get("method", {}).get("name", "?")))
     base_model = report.get("source", {}).get("model", "")
     values: dict[str, Any] = {
         "license": licence,
@@ -93,7 +95,9 @@ def model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def usage(report: dict[str, Any], repo: str, calibration: dict[str, Any]) -> str:
-    labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2] or ["surfing", "skiing"]
+    labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2]
+    if not labels or not all(label.isprintable() and not set(label) & _MEANING for label in labels):
+        labels = ["surfing", "skiing"]  # what would mean something to Python, a shell or Markdown is no example to copy
     none = "is how likely it is that none of the labels fits, fitted to held-out videos"
     if not calibration.get("none"):
         none = "is None: " + ("the scores do not tell whether a label fits" if calibration else "the model is not calibrated")
@@ -111,13 +115,21 @@ def trained_on(report: dict[str, Any]) -> str:
     if not classes:
         return ""
     more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
-    names = ", ".join(classes[:SHOWN_CLASSES]) + more
+    names = ", ".join(map(escaped, classes[:SHOWN_CLASSES])) + more
     recipe, distill = report.get("recipe", {}), report.get("distill", {})
     return (
         f"## Data\n\n{report.get('training_videos')} videos of {len(classes)} classes: {names}.\n\n"
         f"{report.get('epochs', recipe.get('epochs'))} epochs of batch {recipe.get('batch_size')}, "
-        f"learning rate {recipe.get('lr')}, distillation: {distill.get('kind')}, seed {recipe.get('seed')}."
+        f"learning rate {recipe.get('lr')}, distillation: {escaped(str(distill.get('kind')))}, seed {recipe.get('seed')}."
     )
+
+
+def escaped(text: str) -> str:
+    """As Markdown and HTML that show the text and nothing else: every sign that may mean something is a number.
+
+    Numbers are also safe in cells of a table, where a backslash before | is not by every reader.
+    """
+    return re.sub(r"[^\w\s,.:'/-]|_|(?<=:)/|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", " ".join(printable(text).split()))
 
 
 def accuracy(report: dict[str, Any], calibration: dict[str, Any]) -> str:
@@ -126,7 +138,7 @@ def accuracy(report: dict[str, Any], calibration: dict[str, Any]) -> str:
         return ""
     lines = ["## Accuracy", "", "| test videos | CLIP before | this model | standard error |", "|---|---|---|---|"]
     for name, found in report["test"].items():
-        what = "training classes" if name == "base" else "classes never trained on" if name == "novel" else name
+        what = {"base": "training classes", "novel": "classes never trained on"}.get(name, escaped(name))
         before = rows[0].get(name)
         cell = "–" if before is None else f"{before:.1f}"
         lines.append(

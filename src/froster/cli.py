@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from froster import __version__, interrupt
+from froster.arguments import App, Group
 from froster.errors import FrosterError, out_of_memory
+from froster.printable import printable, use_any_encoding
 
-app = typer.Typer(
+app = App(
+    cls=Group,
     name="froster",
     help="Open-vocabulary video classification: teach a CLIP new actions and keep the old ones.",
     no_args_is_help=True,
@@ -47,11 +51,14 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # It is started anew, and nothing of ours is in its care.
     warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly")
+    use_any_encoding()
     try:
         interrupt.install()
         app()
     except FrosterError as error:
         fail(str(error), error.exit_code)
+    except UnicodeEncodeError as error:  # a name of a file, where the system's encoding is no UTF-8
+        fail(f"{error.object[:200]!a} has no form in this system's encoding ({error.encoding}): set PYTHONUTF8=1", 1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -63,7 +70,7 @@ def main() -> None:
 
 
 def fail(message: str, code: int) -> None:
-    print("froster: " + " ".join(message.split()), file=sys.stderr)
+    print("froster: " + printable(re.sub(r"\s*\n\s*", " ", message.strip())), file=sys.stderr)
     sys.exit(code)
 
 

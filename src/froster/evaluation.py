@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.clip.model import normalise
-from froster.files import write_text
+from froster.csvfile import write_csv
 from froster.interrupt import check
 from froster.methods import VideoCLIP
 from froster.precision import autocast
@@ -122,17 +120,15 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
-        buffer = io.StringIO()
-        table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(["video", "label", "prediction", "rank", *self.classes])
+        rows: list[list[object]] = [["video", "label", "prediction", "rank", *self.classes]]
         ranks = self.ranks().tolist()
         for i, row in enumerate(self.logits.tolist()):
             readable = row[0] == row[0]
             best = self.classes[max(range(len(row)), key=row.__getitem__)] if readable else ""
             scores = [f"{x:.4f}" for x in row] if readable else [""] * len(row)
             name = self.names[i] if self.names else str(i)
-            table.writerow([name, self.classes[int(self.labels[i])], best, ranks[i] if readable else "", *scores])
-        write_text(path, buffer.getvalue())
+            rows.append([name, self.classes[int(self.labels[i])], best, ranks[i] if readable else "", *scores])
+        write_csv(path, rows)
 
 
 def percent(hits: Tensor) -> float:

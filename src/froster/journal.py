@@ -33,7 +33,7 @@ class Appender:
             raise cannot_write(path, error) from error
 
     def add(self, text: str) -> None:
-        data = text.encode()
+        data = text.encode("utf-8", "surrogateescape")  # names of files are bytes
         try:
             if os.write(self._file, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -51,7 +51,8 @@ class Appender:
 
 
 def line(entry: Any) -> str:
-    """One line of JSON. File names that are no text are written as what they were read as."""
+    """One line of JSON. Bytes of file names that are no text are written as JSON writes halves of characters, \\udcXX, which
+    every reader of Python gives back as they were."""
     text = json.dumps(entry, ensure_ascii=False)
     return (text if text.isprintable() else json.dumps(entry)) + "\n"
 

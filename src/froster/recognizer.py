@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from froster.address import refuse_address
 from froster.calibration import Calibration, Judgement, fits_none, read_calibration
 from froster.checkpoint import cpu_state
 from froster.clip.checkpoints import Checkpoint, load_clip
@@ -216,6 +217,7 @@ class Recognizer:
 
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
         """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
+        refuse_address(video)
         (found,) = ReadViews(self.config.sampling, views or self.config.views, self.image_size, self.preprocessing)(str(video))
         return torch.from_numpy(found.clips)
 
@@ -241,6 +243,7 @@ class Recognizer:
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at all."""
+        refuse_address(folder)
         folder = Path(folder)
         if folder.exists() and not is_model_folder(folder) and (folder.is_file() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
@@ -270,6 +273,7 @@ def load(
     a file was taken for. Some hold an image tower or a head alone: `clip`, of the same width, gives what they lack.
     Raises CheckpointError when the weights do not fit, FrosterError when the hub cannot be reached.
     """
+    refuse_address(source)
     path = NANO if str(source) == "nano" else resolve(source)
     try:
         return _load(path, clip, device, precision)

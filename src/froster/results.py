@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from froster.calibration import NONE
+from froster.csvfile import ERRORS, csv_text
 from froster.errors import DataError, FrosterError, UsageError, install
 from froster.files import atomic_file, cannot_write
 from froster.journal import Appender, line, read_lines
+from froster.printable import is_text
 
 Row = dict[str, Any]
 """path, label, score, labels and scores (the best `top`, best first), answer (the label, or None where none fits), none (how
@@ -89,7 +92,7 @@ class Table:
                 self.done.add(values[0])
         self._file = Appender(path, keep=records[-1][1] if records else 0)
         if not records:
-            self._file.add(_csv([self._columns]))
+            self._file.add(csv_text([self._columns]))
 
     def add(self, rows: Sequence[Row]) -> None:
         table = []
@@ -100,7 +103,7 @@ class Table:
             answer = " ".join((row.get("answer", row["label"]) or NONE).split())
             odds = ["" if row.get(name) is None else f"{row[name]:.6g}" for name in ("none", "cosine")]
             table.append([row["path"], *values, answer, *odds, f"{row['seconds']:.3f}", row["frames"], row["damaged"]])
-        self._file.add(_csv(table))
+        self._file.add(csv_text(table))
         self.done.update(row["path"] for row in rows)
 
     def finish(self) -> None:
@@ -131,11 +134,14 @@ class Parquet:
         best = {"label": pa.string(), "score": pa.float64(), "labels": strings, "scores": floats}
         best |= {"answer": pa.string(), "none": pa.float64(), "cosine": pa.float64()}
         video = {"seconds": pa.float64(), "frames": pa.int64(), "damaged": pa.int64()}
-        schema = pa.schema({"path": pa.string(), **best, **video})
         # A kill may have come after the file was written and before its rows were taken from the journal.
         rows = {row["path"]: row for row in [*self._written, *read_lines(self._journal)[0]]}
+        # Texts of Parquet are UTF-8. Where a name is not, the column holds the bytes of all names, as os.fsencode gives them.
+        text = all(map(is_text, rows))
+        schema = pa.schema({"path": pa.string() if text else pa.binary(), **best, **video})
+        written = [row if text else {**row, "path": os.fsencode(row["path"])} for row in rows.values()]
         with atomic_file(self.path) as part:
-            pq.write_table(pa.Table.from_pylist(list(rows.values()), schema=schema), part)
+            pq.write_table(pa.Table.from_pylist(written, schema=schema), part)
         self._written = list(rows.values())
         with contextlib.suppress(OSError):
             self._journal.unlink()
@@ -153,7 +159,7 @@ def whole_records(path: Path) -> Iterator[tuple[list[str], int]]:
         for data in file:
             end += len(data)
             cut = not data.endswith(b"\n")
-            yield data.decode("utf-8", "replace")
+            yield data.decode("utf-8", ERRORS)
 
     try:
         with path.open("rb") as file:
@@ -171,17 +177,11 @@ def whole_records(path: Path) -> Iterator[tuple[list[str], int]]:
         raise cannot_write(path, error) from error
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
-
-
 def _read_parquet(path: Path) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path).to_pylist()
+        return [{**row, "path": os.fsdecode(row["path"])} for row in pq.read_table(path).to_pylist()]
     except (pa.ArrowException, OSError) as error:
         raise FrosterError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error

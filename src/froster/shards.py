@@ -34,7 +34,8 @@ class Shard:
 
     def takes(self, key: str) -> bool:
         """By the name alone, so that a file that comes later moves no other one."""
-        return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") % self.count == self.index
+        name = key.encode("utf-8", "surrogateescape")
+        return int.from_bytes(blake2b(name, digest_size=8).digest(), "big") % self.count == self.index
 
     def of(self, videos: Sequence[Found]) -> list[Found]:
         return [video for video in videos if self.takes(video.key)]

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from froster.clip.model import normalise
-from froster.commands.common import load_model
+from froster.commands.common import load_model, there
 from froster.errors import UsageError
 from froster.files import cannot_write
 from froster.insight.attention import CLSAttention, Row, attention_animation, attention_strip, check_film, cls_attention
@@ -50,6 +50,7 @@ def run(
     names = [name.strip() for name in models.split(",")]
     if not all(names):
         raise UsageError("--models takes names between commas: frozen, nano, or model folders")
+    there(video)
     if out.suffix.lower() != ".png":
         raise UsageError(f"--out is a .png, not {out.name}")
     if animate is not None:

@@ -17,7 +17,7 @@ from froster.attempt import attempt
 from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, NO_RULE, Calibration, fit
 from froster.commands import blend
-from froster.commands.common import announce, load_model, model_folder, parse_where, spare_cores
+from froster.commands.common import announce, load_model, mention, model_folder, parse_where, spare_cores
 from froster.commands.evaluate_parts import unknown
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
@@ -76,6 +76,7 @@ def run(
         held = of_run(Path(model), root)
     else:
         items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
+        mention(items)
         held = untrained(of_data(items, split, descriptions, truncate), report_of(model))
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)

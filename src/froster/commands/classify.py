@@ -14,13 +14,14 @@ import typer
 from rich.table import Table
 
 from froster.calibration import NONE, with_none
-from froster.commands.common import announce, how_to_calibrate, load_model, spare_cores
+from froster.commands.common import announce, how_to_calibrate, load_model, mention, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
 from froster.files import exclusive
 from froster.identity import digest
 from froster.many import answers
 from froster.origin import check_origin
+from froster.printable import short_names
 from froster.progress import console, output, progress
 from froster.recognizer import DEFAULT_MODEL, Classification, Recognizer
 from froster.results import Results, Row, check_suffix, open_results
@@ -79,6 +80,7 @@ def run(
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     names = given_labels(labels, labels_file)
     listing = list_videos(videos, files_from=files_from, root=root)
+    mention(listing)
     recognizer = load_model(model, device or own_device(part), precision, sampling=sampling, views=views)
     encode(recognizer, names, reading.truncate)
     if out is None:
@@ -151,7 +153,8 @@ def print_all(
             bars.update(bar, advance=len(batch), note=batch[-1].video.path.name[:40])
     calibrated = recognizer.calibration.fitted is not None
     if as_json:
-        print(json.dumps({"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated, "results": results}))
+        about = {"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated}
+        print(json.dumps({**about, "passed_over": dict(videos.passed_over), "results": results}))
     else:
         show(results)
         if (hint := how_to_calibrate(recognizer, model)) is not None:
@@ -169,15 +172,14 @@ def shown(row: Row) -> dict[str, Any]:
 
 def show(results: list[dict[str, Any]]) -> None:
     """The labels and "none of these", the likeliest first, the answer in bold; without a none rule the scores, and the best
-    label's cosine."""
+    label's cosine. Then what failed."""
     ruled = any(result.get("none") is not None for result in results)
     cosines = not ruled and any(result.get("cosine") is not None for result in results)
     columns = ["video", "label", "probability" if ruled else "score", "", *(["cosine"] if cosines else [])]
     table = Table(*columns, box=None, pad_edge=False)
-    for result in results:
-        name = Path(result["video"]).name
+    names = short_names([result["video"] for result in results])
+    for name, result in zip(names, results, strict=True):
         if "error" in result:
-            table.add_row(name, result["error"], "", "", style="red")
             continue
         rows = with_none([(entry["label"], entry["probability"]) for entry in result["scores"]], result["none"])
         for i, (label, probability) in enumerate(rows):
@@ -185,7 +187,11 @@ def show(results: list[dict[str, Any]]) -> None:
             style = "bold" if label == (result["answer"] or NONE) else "dim"
             cosine = [f"{result['cosine']:.3f}" if i == 0 else ""] if cosines else []
             table.add_row(name if i == 0 else "", label, f"{100 * probability:.1f} %", bar, *cosine, style=style)
-    output.print(table)
+    if table.row_count:
+        output.print(table)
+    for result in results:
+        if "error" in result:
+            console.print(result["error"], style="red", soft_wrap=True)
 
 
 def write_all(
@@ -223,7 +229,8 @@ def write_all(
     failed = [video.key for video in mine if video.key in failures.causes]
     report = {"out": str(out), "videos": len(mine), "rows": sum(video.key in results.done for video in mine)}
     report |= {"new": sum(video.key in results.done for video in todo), "failed": len(failed)}
-    return {**report, "failures": str(failures.path) if failed else None, "shard": made["shard"]}
+    report |= {"failures": str(failures.path) if failed else None, "shard": made["shard"]}
+    return {**report, "passed_over": dict(listing.passed_over)}
 
 
 def work(

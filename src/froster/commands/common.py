@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from froster.address import refuse_address
 from froster.errors import UsageError
 from froster.model_folder import is_model_folder
 from froster.precision import Precision
 from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
+from froster.video.listing import Listing, not_there, passed_over
+from froster.video.manifest import Items
 
 
 def load_model(
@@ -64,6 +67,27 @@ def model_folder(model: str) -> Path | None:
     """Where `froster.load` reads a calibration of this model from, or None."""
     place = Path(model).parent if Path(model).is_file() else Path(model)
     return next((folder for folder in (place, place / "model") if is_model_folder(folder)), None)
+
+
+def mention(videos: Listing | Items) -> None:
+    """Lines on standard error, before a model is loaded: files that were named and are not there, and what was passed over.
+
+    Raises UsageError where not one file that was named is there.
+    """
+    lines = [passed_over(videos.passed_over)]
+    if isinstance(videos, Listing):
+        lines.insert(0, videos.check())
+    elif videos.loose:
+        lines.append(f"passed over, as they lie in no class folder: {videos.loose} videos")
+    for text in filter(None, lines):
+        console.tell(text)
+
+
+def there(video: str | Path) -> None:
+    """Raises UsageError where there is no such file; an address is named as such."""
+    refuse_address(video)
+    if not os.path.exists(video):
+        raise UsageError(not_there([Path(video)]))
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:

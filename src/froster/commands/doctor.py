@@ -20,8 +20,8 @@ from froster.doctor.report import counts, labels_of, write_manifest, write_probl
 from froster.errors import UsageError
 from froster.files import exclusive
 from froster.journal import journal, read_entries
-from froster.progress import output, progress
-from froster.video.listing import Found, Listing, list_videos
+from froster.progress import console, output, progress
+from froster.video.listing import Found, Listing, list_videos, passed_over
 
 SHOWN = 20
 """Problems printed where they are not written to a file."""
@@ -44,6 +44,7 @@ def run(
         if kind not in (*KINDS, "none"):
             raise UsageError(f"--drop takes {', '.join(KINDS)} or none, not {kind!r}")
     listing = list_videos(videos, files_from=files_from, root=root)
+    columns = labels_of(listing)
     checks = None if out is None else beside(out, "checks.jsonl")
     if out is not None and checks is not None:
         check_out(out, checks, [*videos, *([files_from] if files_from else [])])
@@ -52,7 +53,6 @@ def run(
     )  # fmt: skip
     with lock:
         files = inspected(listing, checks, cores() if workers is None else workers, limit)
-        columns = labels_of(listing)
         problems = diagnose([files[video.key] for video in listing], needs, columns)
         report = summary(listing, files, problems)
         if out is not None:
@@ -130,6 +130,7 @@ def summary(listing: Listing, files: dict[str, Inspection], problems: Sequence[P
     return {
         "videos": len(listing),
         "ignored": listing.ignored,
+        "passed_over": dict(listing.passed_over),
         "hours": round(sum(file.seconds for file in good) / 3600, 3),
         "bytes": sum(file.size for file in good),
         "errors": sum(problem.severity == "error" for problem in problems),
@@ -139,6 +140,8 @@ def summary(listing: Listing, files: dict[str, Inspection], problems: Sequence[P
 
 
 def show(report: dict[str, Any], problems: Sequence[Problem]) -> None:
+    if others := passed_over(report["passed_over"]):
+        console.tell(others)
     size = report["bytes"] / 1e9
     output.print(f"{report['videos']} videos, {report['hours']:.2f} h, {size:.2f} GB; {report['clean']} without a finding")
     table = Table("", "files", "", "meaning", box=None, pad_edge=False)

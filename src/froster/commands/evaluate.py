@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from froster.attempt import attempt
-from froster.commands.common import announce, load_model, parse_where, spare_cores
+from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.commands.evaluate_parts import Chosen, choose
 from froster.evaluation import Predictions, Scorer, evaluate, harmonic_mean, over_splits
 from froster.files import claim_folder, write_text
@@ -50,6 +50,7 @@ def run(
     """Everything `froster evaluate` does; the options are described there."""
     workers = spare_cores() if workers is None else workers
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
+    mention(items)
     known = report_of(model or DEFAULT_MODEL)
     with progress() as bars:
         bar = bars.add_task("look for training videos", total=len(items), note="", visible=seen_by(known) is not None)
@@ -79,7 +80,7 @@ def run(
                 [scorer], dataset, classes, names=[str(item.path) for item in chosen.sets[name]], batch_size=batch_size,
                 workers=workers, on_videos=lambda n: bars.update(bar, advance=n), also=groups,
             )  # fmt: skip
-    report = make_report(results, recognizer, chosen)
+    report = {**make_report(results, recognizer, chosen), "passed_over": dict(items.passed_over)}
     if out is not None:
         for name, predictions in results.items():
             predictions.save(out / f"predictions_{name}.csv")

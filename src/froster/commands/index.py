@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from froster.commands.classify import FEW
-from froster.commands.common import announce, load_model, spare_cores
+from froster.commands.common import announce, load_model, mention, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
 from froster.files import absolute, exclusive
@@ -47,6 +47,7 @@ def run(
         raise UsageError(f"--dtype must be float16 or float32, not {dtype!r}")
     earlier = Store(out) if (out / ABOUT).exists() else None
     listing = list_videos(videos, files_from=files_from, root=root, base=earlier.root if earlier else None)
+    mention(listing)
     recognizer = load_model(model or (earlier.about["source"] if earlier else None), device, precision)
     check_comparable(recognizer)
     announce(recognizer, model)
@@ -81,6 +82,7 @@ def run(
     failed = [video.key for video in listing if video.key in failures.causes]
     report = {"index": str(out), "videos": len(store.places), "segments": store.segments}
     report |= {"new": len(added) - changed, "changed": changed, "gone": gone, "failed": len(failed)}
+    report["passed_over"] = dict(listing.passed_over)
     show(report, prune, as_json)
     if failed:
         raise typer.Exit(1)

@@ -116,7 +116,8 @@ def run(as_json: bool) -> None:
         distill = {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()}
         print(json.dumps({"methods": listing(), "distill": distill}))
         return
-    output.print("froster train --method NAME --variant NAME    (weights trained on CLIP B/16; where distillation attaches)\n")
+    output.print("froster train --method NAME --variant NAME    (weights trained on CLIP B/16; where distillation attaches)")
+    output.print()
     for method in listing():
         output.print(f"[bold]{method['name']}[/bold]  {method['summary']}", markup=True, soft_wrap=True)
         output.print(f"    {method['reference']}", style="dim", soft_wrap=True)
@@ -126,8 +127,9 @@ def run(as_json: bool) -> None:
         output.print()
     output.print(
         "After training, for every method: mean of the epochs' weights, interpolation with CLIP (WiSE-FT, PAINT), and the "
-        "mean of its outputs with frozen CLIP's, as logits or probabilities; train reports all of them.\n"
+        "mean of its outputs with frozen CLIP's, as logits or probabilities; train reports all of them."
     )
+    output.print()
     kinds = Table("distill", "projector", "distance", "level", "reduction", "features", title="froster train --distill")
     kinds.title_justify = "left"
     for name, preset in PRESETS.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from froster.card import HUB_ID, files
 from froster.errors import FrosterError, UsageError
+from froster.printable import printable
 from froster.progress import console, output
 
 
@@ -29,7 +30,8 @@ def run(folder: Path, repo: str, licence: str | None, *, private: bool, dry_run:
         print(json.dumps({**result, "card": bytes(sent["README.md"]).decode()}))  # type: ignore[arg-type]
         return
     if dry_run:
-        print(bytes(sent["README.md"]).decode(), end="", flush=True)  # type: ignore[arg-type]
+        for text in bytes(sent["README.md"]).decode().splitlines():  # type: ignore[arg-type]
+            print(printable(text), flush=True)
     for name, length in result["files"].items():
         console.print(f"{'would send' if dry_run else 'sent'} {name} ({length:,} bytes)")
     if not dry_run:

@@ -9,7 +9,7 @@ import torch
 from rich.table import Table
 
 from froster.clip.model import unit
-from froster.commands.common import load_model
+from froster.commands.common import load_model, there
 from froster.commands.index import check_comparable, check_model
 from froster.errors import DataError, UsageError
 from froster.progress import console, output
@@ -42,9 +42,11 @@ def run(
         raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
     if text is not None:
         check_labels([text])
+    if video is not None:
+        there(video)
     if pictures is not None:
         check_target(pictures)
-    store = Store(index)
+    store = Store(index, root)
     if not store.places:
         raise DataError(f"{index}: there is no video in this index yet")
     recognizer = load_model(model or store.about["source"], device, precision)
@@ -55,14 +57,13 @@ def run(
     else:
         assert video is not None
         query = embed_video(recognizer, video, float(store.about["segment"]))
-    place = root if root is not None else store.root
-    own = [] if video is None else itself(store, video, place)
+    own = [] if video is None else itself(store, video, store.root)
     hits = search(store, query, top, join=join, by_video=by_video, without=own)
     if pictures is not None:
-        thumbnails(hits, place, pictures, text or f"like {video}")
+        thumbnails(hits, store.root, pictures, text or f"like {video}")
     if as_json:
         found = [
-            {"video": str(hit.path(place)), "score": hit.score, "start": hit.start, "end": hit.end, "best": list(hit.best)}
+            {"video": str(hit.path(store.root)), "score": hit.score, "start": hit.start, "end": hit.end, "best": list(hit.best)}
             for hit in hits
         ]
         print(json.dumps({"query": text or str(video), "videos": len(store.places), "segments": store.segments, "hits": found}))

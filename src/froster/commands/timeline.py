@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from froster.commands.classify import given_labels
-from froster.commands.common import announce, how_to_calibrate, load_model
-from froster.errors import UsageError
+from froster.commands.common import announce, how_to_calibrate, load_model, there
 from froster.insight.lanes import clock
 from froster.interrupt import Interrupted
 from froster.progress import console, output, progress
@@ -36,8 +35,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster timeline` does; the options are described there. What was found is written on Ctrl-C too."""
-    if "://" in video:
-        raise UsageError(f"timeline reads files, and {video} is an address: froster watch reads those")
+    there(video)
     names = given_labels(labels, labels_file)
     outputs = list(out or [])
     check_outputs(outputs)

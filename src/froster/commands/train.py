@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from froster import defaults
 from froster.checkpoint import Checkpoints
-from froster.commands.common import announce, load_model, parse_options, parse_where, spare_cores
+from froster.commands.common import announce, load_model, mention, parse_options, parse_where, spare_cores
 from froster.commands.train_data import dataset, marks, novel_by_column, trained_before, warnings, watch_sets
 from froster.commands.train_end import Finished, finish
 from froster.commands.train_plan import Plan, make_plan
@@ -100,6 +100,7 @@ def run(
     if sum(given is not None for given in (novel_column, novel_file)) + (novel_fraction > 0) > 1:
         raise UsageError("hold classes out by one of --novel-column, --novel-file and --novel-fraction")
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
+    mention(items)
     novel = read_label_set(novel_file) if novel_file else novel_by_column(items, novel_column) if novel_column else None
     plain = defaults.is_plain(items, preset)
     holdout = defaults.holdout_share(items) if holdout is None else holdout

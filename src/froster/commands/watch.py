@@ -9,6 +9,7 @@ from pathlib import Path
 from froster.commands.classify import given_labels, labels_file_of
 from froster.commands.common import announce, load_model
 from froster.interrupt import Interrupted
+from froster.printable import printable
 from froster.progress import console
 from froster.video.live import Policy
 from froster.video.source import Source
@@ -59,7 +60,7 @@ def run(
             stack.callback(LabelFile(labels_file, names, watch.relabel, watch.live.notes.put).close)
         try:
             for seen in watch:
-                print(json.dumps(report(seen)) if as_json else line(seen), flush=True)
+                print(json.dumps(report(seen)) if as_json else printable(line(seen)), flush=True)
                 lines += 1
                 if lines == limit:
                     break

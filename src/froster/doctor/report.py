@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from froster.csvfile import write_csv
 from froster.doctor.diagnose import Problem
 from froster.doctor.inspect import Inspection
-from froster.files import write_text
 from froster.video.listing import Listing
+from froster.video.manifest import class_label
 
 MEASURED = ("seconds", "fps", "frames", "width", "height", "codec", "size", "sha256")
 
@@ -21,7 +20,7 @@ def labels_of(listing: Listing) -> dict[str, dict[str, str]]:
     """The columns of every video: those of its manifest, or the folder's name as its label where every one lies in one."""
     inside = all("/" in video.key and not video.columns and not Path(video.key).is_absolute() for video in listing)
     return {
-        video.key: {"label": Path(video.key).parent.name.replace("_", " ")} if inside else dict(video.columns)
+        video.key: {"label": class_label(Path(video.key).parent)} if inside else dict(video.columns)
         for video in listing
     }
 
@@ -39,29 +38,22 @@ def write_manifest(
     for problem in problems:
         kinds.setdefault(problem.path, []).append(problem.kind)
     given = list(dict.fromkeys(name for row in columns.values() for name in row if name not in ("path", "problems", *MEASURED)))
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["path", *given, *MEASURED, "problems"])
-    rows = 0
+    rows: list[list[object]] = []
     for video in listing:
         found, own = files[video.key], kinds.get(video.key, [])
         if found.error or set(own) & set(drop):
             continue
         measured = [getattr(found, name) for name in MEASURED]
         row = [columns[video.key].get(name, "") for name in given]
-        table.writerow([os.path.abspath(video.path), *row, *measured, " ".join(own)])
-        rows += 1
-    write_text(out, buffer.getvalue())
-    return rows
+        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(own)])
+    write_csv(out, [["path", *given, *MEASURED, "problems"], *rows])
+    return len(rows)
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:
     """CSV: path, severity, kind, why, other."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["path", "severity", "kind", "why", "other"])
-    table.writerows([problem.path, problem.severity, problem.kind, problem.why, problem.other] for problem in problems)
-    write_text(path, buffer.getvalue())
+    rows = [[problem.path, problem.severity, problem.kind, problem.why, problem.other] for problem in problems]
+    write_csv(path, [["path", "severity", "kind", "why", "other"], *rows])
 
 
 def counts(problems: Sequence[Problem]) -> dict[str, int]:

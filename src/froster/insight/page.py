@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from froster.files import write_text
+from froster.printable import printable
 
 STYLE = """
 :root { color-scheme: light; }
@@ -31,23 +32,28 @@ pre { padding: .8rem; overflow-x: auto } .note { color: #555 }
 """
 
 
+def escaped(text: str) -> str:
+    """As text of HTML, with what would be hidden or turn the direction written out."""
+    return html.escape("\n".join(map(printable, text.split("\n"))))
+
+
 def paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+    return f'<p class="{kind}">{escaped(text)}</p>' if kind else f"<p>{escaped(text)}</p>"
 
 
 def code(text: str) -> str:
-    return f"<pre>{html.escape(text)}</pre>"
+    return f"<pre>{escaped(text)}</pre>"
 
 
 def figure(path: Path, page: Path, caption: str) -> str:
-    source = html.escape(path.relative_to(page.parent).as_posix())
-    text = html.escape(caption)
+    source = escaped(path.relative_to(page.parent).as_posix())
+    text = escaped(caption)
     return f'<figure><img src="{source}" alt="{text}"><figcaption class="note">{text}</figcaption></figure>'
 
 
 def embedded(picture: bytes, caption: str, kind: str = "png") -> str:
     """A picture inside the page itself, so that the page can be sent alone."""
-    text = html.escape(caption)
+    text = escaped(caption)
     source = f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
     return f'<figure><img src="{source}" alt="{text}"><figcaption class="note">{text}</figcaption></figure>'
 
@@ -55,7 +61,7 @@ def embedded(picture: bytes, caption: str, kind: str = "png") -> str:
 def cards(values: Sequence[tuple[str, str, str, str]]) -> str:
     """Large numbers: (title, number, explanation, good | bad | "")."""
     return '<div class="cards">' + "".join(
-        f'<div class="card {kind}">{html.escape(title)}<b>{html.escape(number)}</b><span>{html.escape(text)}</span></div>'
+        f'<div class="card {kind}">{escaped(title)}<b>{escaped(number)}</b><span>{escaped(text)}</span></div>'
         for title, number, text, kind in values
     ) + "</div>"  # fmt: skip
 
@@ -66,9 +72,9 @@ def strips(figures: Sequence[str]) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> str:
     """Cells as text, those of the first two columns flush left; the rows whose index is in `main` are set in bold."""
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+    head = "".join(f"<th>{escaped(c)}</th>" for c in columns)
     body = "".join(
-        f'<tr{" class=main" if i in main else ""}>' + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>"
+        f'<tr{" class=main" if i in main else ""}>' + "".join(f"<td>{escaped(c)}</td>" for c in row) + "</tr>"
         for i, row in enumerate(rows)
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -76,13 +82,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[
 
 def write_page(path: Path, title: str, sections: Sequence[tuple[str, Sequence[str]]]) -> Path:
     """`sections`: (heading, HTML parts); an empty heading continues the top of the page."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = [f"<h1>{escaped(title)}</h1>"]
     for heading, content in sections:
-        parts += [f"<h2>{html.escape(heading)}</h2>"] if heading else []
+        parts += [f"<h2>{escaped(heading)}</h2>"] if heading else []
         parts += content
     write_text(
         path,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
         f"<body>{chr(10).join(parts)}</body></html>\n",
     )

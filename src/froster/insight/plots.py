@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from froster.files import atomic_file
+from froster.printable import printable
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. Grey is always the frozen model.
 COLOURS = ("#8c8c8c", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -31,6 +33,10 @@ class Bars:
 
 
 def save(figure: Figure, path: Path) -> Path:
+    """Texts are names and labels: a $ in them begins no formula, and what is no text has no picture either."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     with atomic_file(path) as part:
         figure.savefig(part, format="png", dpi=130, bbox_inches="tight")
     return path

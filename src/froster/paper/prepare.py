@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from froster.csvfile import write_csv
 from froster.errors import DataError, UsageError
 from froster.files import exclusive, write_text
 from froster.journal import journal, read_entries
@@ -77,7 +76,7 @@ def _prepare(
         unpacked = _archives(tree) or f"--videos needs the folder of the videos of {dataset}"
         raise DataError(f"{videos}: no videos in this folder or below; {unpacked}")
     found = read_annotations(dataset, annotations) if annotations else from_folders(dataset, tree.files)
-    placed = [Placed(clip, tree.find(clip.files, clip.label, clip.splits[0])) for clip in found.clips]
+    placed = [Placed(clip, path) for clip, path in zip(found.clips, tree.place(found.clips), strict=True)]
     files = list(dict.fromkeys(item.path for item in placed if item.path))
     if not files:
         raise DataError(_nothing(tree, found))
@@ -102,12 +101,12 @@ def _prepare(
     for name, entries in lists.items():
         path = beside(out, f"{name}.csv")
         if entries:
-            write_text(path, _csv(list(entries[0]), [list(entry.values()) for entry in entries]))
+            write_csv(path, [list(entries[0]), *(list(entry.values()) for entry in entries)])
         else:
             path.unlink(missing_ok=True)
     report["reports"] = {name: str(beside(out, f"{name}.csv")) for name, entries in lists.items() if entries}
     write_text(beside(out, "report.json"), json.dumps(report, indent=1) + "\n")
-    write_text(out, manifest(dataset, rows, checks, videos))
+    write_csv(out, manifest(dataset, rows, checks, videos))
     return {**report, "manifest": str(out)}
 
 
@@ -176,8 +175,8 @@ def summary(
     }
 
 
-def manifest(dataset: str, rows: Sequence[Placed], checks: dict[str, Check], videos: Path) -> str:
-    """CSV: path (absolute), label (readable), split …, zone or unseen1 … unseen3, official, frames, fps."""
+def manifest(dataset: str, rows: Sequence[Placed], checks: dict[str, Check], videos: Path) -> list[list[object]]:
+    """Rows of a CSV: path (absolute), label (readable), split …, zone or unseen1 … unseen3, official, frames, fps."""
     splits = ["split", "split2", "split3"][: len(rows[0].clip.splits)]
     marks: defaultdict[str, list[str]]
     if dataset == "k600":
@@ -190,21 +189,14 @@ def manifest(dataset: str, rows: Sequence[Placed], checks: dict[str, Check], vid
         extra = ["zone"]
         base, novel = partition(dataset)
         marks = defaultdict(list, {**{name: ["base"] for name in base}, **{name: ["novel"] for name in novel}})
-    root, lines = videos.resolve(), []
+    root = videos.resolve()
+    lines: list[list[object]] = []
     for item in rows:
         assert item.path is not None
         clip, check = item.clip, checks[item.path]
         measured = [check.frames, f"{check.fps:.3f}"]
         lines.append([root / item.path, readable(clip.label), *clip.splits, *marks[clip.label], clip.label, *measured])
-    return _csv(["path", "label", *splits, *extra, "official", "frames", "fps"], lines)
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(header)
-    table.writerows(rows)
-    return buffer.getvalue()
+    return [["path", "label", *splits, *extra, "official", "frames", "fps"], *lines]
 
 
 def _nothing(tree: Tree, found: Annotations) -> str:

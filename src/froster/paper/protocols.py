@@ -125,9 +125,10 @@ def base_to_novel(
         if few:
             notes.append(f"{len(few)} base classes have fewer than {options.shots} training videos, such as {few[0]}")
     else:
-        same = str if dataset == "k400" else str.casefold  # YouTube's ids differ by case, UCF101's lists only by mistake
-        by_name = {same(stem(item.path.name)): item for item in train}
-        found = {name: by_name.get(same(name)) for name in given}
+        by_name = {stem(item.path.name): item for item in train}
+        # YouTube's ids differ by case, UCF101's lists only by mistake.
+        others = {} if dataset == "k400" else {name.casefold(): by_name[name] for name in by_name.keys() - set(given)}
+        found = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
         train = [item for item in found.values() if item is not None]
         if absent := [name for name, item in found.items() if item is None]:
             notes.append(f"{len(absent)} of {len(found)} given training videos are not in the manifest, such as {absent[0]}")

@@ -7,16 +7,38 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from froster.errors import DataError
 from froster.paper.names import classes, key
 from froster.video.reader import VIDEO_SUFFIXES
+
+if TYPE_CHECKING:  # that module reads file names with this one
+    from froster.paper.datasets import Clip
 
 _ARCHIVES = re.compile(r"\.(rar|zip|tar|tgz|gz|bz2|xz|zst|7z|[rz]\d\d)(\.\d+|\.part\w*)?$|^20bn-something-something-v2-\d\d$")
 """Also the parts of one; those of SSv2 have no suffix."""
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 _WHOLE = {"training": "train", "testing": "test"}
 """Only as a whole name: there is a class "training dog"."""
+
+
+def exact(name: str) -> str:
+    return name
+
+
+def same_signs(name: str) -> str:
+    """One _ for each sign that is no letter or digit, and no capitals."""
+    return re.sub(r"[\W_]", "_", name.casefold())
+
+
+def same_words(name: str) -> str:
+    """One _ for each run of such signs."""
+    return re.sub(r"[\W_]+", "_", name.casefold())
+
+
+LIKENESSES = (exact, same_signs, same_words)
+"""What names must have in common, the strictest first."""
 
 
 class Tree:
@@ -34,9 +56,6 @@ class Tree:
         self._walk()
         # YouTube's ids differ by case and by - and _; elsewhere copies on other file systems change such signs.
         self._strict = dataset in ("k400", "k600")
-        self._by_name: defaultdict[str, list[str]] = defaultdict(list)
-        for path in self.files:
-            self._by_name[self._key(stem(path))].append(path)
         self._classes = {key(name): name for name in classes(dataset)}
         named = sum(key(PurePosixPath(path).parent.name) in self._classes for path in self.files)
         self.has_class_folders = 2 * named > len(self.files)
@@ -59,19 +78,33 @@ class Tree:
         self.files.sort()
         self.archives.sort()
 
-    def _key(self, name: str) -> str:
-        return name if self._strict else re.sub(r"[\W_]+", "_", name.casefold())
+    def place(self, clips: Sequence[Clip]) -> list[str | None]:
+        """The file of each clip: the one of exactly its name; for clips without one the most alike that no other clip has.
 
-    def find(self, names: Sequence[str], label: str, split: str) -> str | None:
-        """The file of a clip: of several with its name the one in its class's folder, then the one in its split's."""
+        Of several alike it is the one in the clip's class's folder, then the one in its split's.
+        """
+        places: list[str | None] = [None] * len(clips)
+        for likeness in LIKENESSES[: 1 if self._strict else None]:
+            taken = set(places)
+            by_name: defaultdict[str, list[str]] = defaultdict(list)
+            for path in self.files:
+                if path not in taken:
+                    by_name[likeness(stem(path))].append(path)
+            for i, clip in enumerate(clips):
+                if places[i] is None:
+                    path = self._fittest(clip, [by_name[likeness(name)] for name in clip.files])
+                    if path is not None and likeness is not exact:
+                        by_name[likeness(stem(path))].remove(path)
+                    places[i] = path
+        return places
+
+    def _fittest(self, clip: Clip, found: Sequence[list[str]]) -> str | None:
+        """From what was found under each of its names, the most precise first."""
 
         def fit(path: str) -> tuple[bool, bool]:
-            return key(PurePosixPath(path).parent.name) == key(label), split_of(path) == split
+            return key(PurePosixPath(path).parent.name) == key(clip.label), split_of(path) == clip.splits[0]
 
-        for name in names:
-            if found := self._by_name.get(self._key(name)):
-                return max(found, key=fit)
-        return None
+        return next((max(paths, key=fit) for paths in found if paths), None)
 
     def folder_label(self, path: str) -> str | None:
         """What the folder of a file says that its class is; None where the folders are not the classes'."""

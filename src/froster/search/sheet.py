@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from froster.errors import UsageError, VideoError
 from froster.files import atomic_file
 from froster.insight.lanes import clock
+from froster.printable import printable
 from froster.search.find import Hit
 from froster.video.reader import Video
 
@@ -38,7 +39,9 @@ def thumbnails(hits: Sequence[Hit], root: Path, path: Path, title: str) -> None:
         return
     for number, (hit, picture) in enumerate(zip(hits, pictures, strict=True), 1):
         moment = clock(hit.best[0], hit.entry.seconds).replace(":", ".")
-        with atomic_file(path / f"{number:02d} {Path(hit.entry.path).stem} {moment}.jpg") as part:
+        # A name takes 255 bytes at most, also the longer one that it has until it is whole.
+        name = printable(Path(hit.entry.path).stem).encode()[:200].decode(errors="ignore")
+        with atomic_file(path / f"{number:02d} {name} {moment}.jpg") as part:
             (picture or missing()).save(part, format="JPEG")
 
 
@@ -79,7 +82,7 @@ def sheet(hits: Sequence[Hit], pictures: Sequence[Image.Image | None], title: st
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, width: int, font: ImageFont.FreeTypeFont, keep_end: bool = False) -> str:
     """As much of the text as fits."""
-    shown = text
+    shown = text = printable(text)
     while draw.textlength(shown, font) > width and len(text) > 1:
         text = text[1:] if keep_end else text[:-1]
         shown = f"…{text}" if keep_end else f"{text}…"

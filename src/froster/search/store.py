@@ -53,12 +53,38 @@ class Entry:
         status = self.status(root)
         return status is not None and (status.st_size, status.st_mtime_ns) == (self.size, self.mtime)
 
+    def named_as_file(self, root: Path) -> Entry:
+        """Earlier versions wrote signs that cannot be printed as escapes (`\\u202f`): here as the file is called, if it is
+        there and has that size."""
+        if "\\" not in self.path or self.status(root) is not None:
+            return self
+        for as_character in (True, False):
+            found = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
+            status = found.status(root)
+            if status is not None and status.st_size == self.size:
+                return found
+        return self
+
     def status(self, root: Path) -> os.stat_result | None:
         """None where the file is gone."""
         try:
             return (root / self.path).stat()
-        except OSError:
+        except (OSError, ValueError):  # also a name that no file can have
             return None
+
+
+def _without_escapes(path: str, as_character: bool) -> str:
+    """`\\xa0` was written for the character of that number and for the byte."""
+
+    def meant(match: re.Match[str]) -> str:
+        if match[0][1] in "tnr":
+            return {"t": "\t", "n": "\n", "r": "\r"}[match[0][1]]
+        number = int(match[0][2:], 16)
+        if number > 0x10FFFF:
+            return match[0]
+        return chr(number if as_character or match[0][1] != "x" or number < 0x80 else 0xDC00 + number)
+
+    return re.sub(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[tnr])", meant, path)
 
 
 @dataclass(frozen=True)
@@ -73,13 +99,13 @@ class Place:
 
 
 class Store:
-    """An index that is there. Raises DataError where it cannot be read."""
+    """An index that is there. Raises DataError where it cannot be read. `root`: where its videos lie now, if elsewhere."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder = folder
         try:
             self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-            self.root = Path(self.about["root"])
+            self.root = root if root is not None else Path(self.about["root"])
             self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder}: not an index of froster index ({ABOUT}: {error!r})") from None
@@ -153,7 +179,7 @@ class Store:
     def _read(self, path: Path) -> None:
         lines, _ = read_lines(path)
         try:
-            self._place(path.stem, [Entry(**entry) for entry in lines])
+            self._place(path.stem, [Entry(**entry).named_as_file(self.root) for entry in lines])
         except TypeError as error:
             raise DataError(f"{path}: not of this version of froster ({error})") from None
 

@@ -1,15 +1,23 @@
-"""Which videos a dataset consists of: a folder of class folders, a CSV or JSONL manifest, or an official list."""
+"""Which videos a dataset consists of: a folder of class folders, a CSV or JSONL manifest, or an official list.
+
+Names of files are bytes: a path of a manifest is taken as it is written, white space and bytes that are no UTF-8 included.
+Only where there is no such file is it looked for without the white space around it, and with / for \\.
+"""
 
 import csv
 import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from froster.address import is_address, refusal, refuse_address
+from froster.csvfile import ERRORS
 from froster.errors import DataError
+from froster.printable import is_text, printable
 from froster.video.reader import VIDEO_SUFFIXES
 
 _MISSING_SHOWN = 3
@@ -29,11 +37,18 @@ class Item:
 class Items(list[Item]):
     """The videos of a dataset, in the order of the manifest, or of the sorted folders."""
 
-    ignored: int = 0
-    "files in class folders that are hidden or no videos"
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        super().__init__(items)
+        self.ignored = 0
+        "files in class folders that are hidden or no videos"
+        self.passed_over: Counter[str] = Counter()
+        "how many of them, but for hidden ones, have which ending"
+        self.loose = 0
+        "videos beside the class folders, which have no label"
 
 
 _LABELLED = ("path", "label")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -62,8 +77,9 @@ def read_items(
     that have the given value in each given column of a CSV or JSONL manifest.
 
     Raises DataError, which names file and line, for what cannot be read, for rows without path or label, for keys that
-    the label file lacks, for files that do not exist, and where no video is left.
+    the label file lacks, for files that do not exist, and where no video is left; UsageError for an address.
     """
+    refuse_address(source, labels_json, root)
     source = Path(source)
     if source.is_dir():
         if where:
@@ -86,6 +102,7 @@ def read_items(
             label = names[label]
         path = _locate(base, row.fields["path"])
         if not os.path.isfile(path):
+            _check_text(source, row.line, row.fields["path"])  # rather the manifest's encoding than the file's name
             missing.append(f"{row.fields['path']} (line {row.line})")
         items.append(Item(path, label, row.fields.get("split") or None, row.fields))
     if missing:
@@ -108,15 +125,31 @@ def read_rows(source: str | Path, root: str | Path | None = None) -> list[tuple[
 
 def _from_folder(folder: Path) -> Items:
     items = Items()
-    for directory in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for directory in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if not directory.is_dir():
+            items.loose += directory.suffix.lower() in VIDEO_SUFFIXES
+            continue
         for path in sorted(directory.iterdir()):
             if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file():
-                items.append(Item(path, directory.name.replace("_", " ")))
+                items.append(Item(path, class_label(directory)))
             else:
                 items.ignored += 1
+                if not path.name.startswith(".") and path.is_file():
+                    items.passed_over[path.suffix.lower()] += 1
     if not items:
-        raise DataError(f"{folder}: no videos; expected one folder for each class, with that class's videos in it")
+        here = f"its {items.loose} videos lie in no class folders" if items.loose else "no videos in class folders"
+        raise DataError(f"{folder}: {here}; expected one folder for each class, with that class's videos in it")
     return items
+
+
+def class_label(folder: Path) -> str:
+    """`brush_hair` -> "brush hair". Raises DataError where the folder's name is no text."""
+    if not is_text(folder.name):
+        raise DataError(
+            f"{printable(str(folder))}: the name of this class folder is not UTF-8 text, so that it cannot be a label: "
+            "rename it, or give a manifest with the label"
+        )
+    return folder.name.replace("_", " ")
 
 
 def _rows(source: Path, needs: Sequence[str] = _LABELLED) -> tuple[list[_Row], bool]:
@@ -133,13 +166,19 @@ def _rows(source: Path, needs: Sequence[str] = _LABELLED) -> tuple[list[_Row], b
 
 
 def _text(source: Path) -> str:
+    """With its own line ends, as names may hold such; bytes that are no UTF-8 may only be of names (`_check_text`)."""
     try:
-        return source.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{source}, line {line}: not UTF-8 text (is it latin-1? save it as UTF-8)") from error
+        data = source.read_bytes()
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
+    if b"\0" in data:
+        raise DataError(f"{source}, line 1: not UTF-8 text (is it UTF-16? save it as UTF-8)")
+    return data.decode("utf-8", ERRORS).removeprefix("\ufeff")
+
+
+def _check_text(source: Path, line: int, *texts: str) -> None:
+    if not all(map(is_text, texts)):
+        raise DataError(f"{source}, line {line}: not UTF-8 text (is it latin-1? save it as UTF-8)")
 
 
 def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -155,6 +194,7 @@ def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 def _csv_rows(source: Path, text: str, columns: list[str], needs: Sequence[str]) -> Iterator[_Row]:
     lines = _csv_lines(source, text)
     next(lines)
+    _check_text(source, 1, *columns)
     if len(set(columns)) < len(columns) or not set(needs) <= set(columns):
         wanted = " and ".join(f"a column '{name}'" for name in needs)
         raise DataError(f"{source}, line 1: expected {wanted}, found: {', '.join(columns)}")
@@ -165,7 +205,7 @@ def _csv_rows(source: Path, text: str, columns: list[str], needs: Sequence[str])
 
 
 def _json_rows(source: Path, text: str, needs: Sequence[str]) -> Iterator[_Row]:
-    for line, content in enumerate(text.split("\n"), 1):
+    for line, content in enumerate(_LINE_END.split(text), 1):
         if not content.strip():
             continue
         try:
@@ -178,7 +218,7 @@ def _json_rows(source: Path, text: str, needs: Sequence[str]) -> Iterator[_Row]:
 
 
 def _list_rows(source: Path, text: str) -> Iterator[_Row]:
-    for line, content in enumerate(text.split("\n"), 1):
+    for line, content in enumerate(_LINE_END.split(text), 1):
         if not content.strip():
             continue
         # A number is what follows the last separator; a text may have separators of its own and follows the first.
@@ -191,10 +231,13 @@ def _list_rows(source: Path, text: str) -> Iterator[_Row]:
 
 
 def _checked(source: Path, line: int, fields: dict[str, str], needs: Sequence[str] = _LABELLED) -> _Row:
-    fields = {key: value.strip() for key, value in fields.items()}
+    fields = {key: value if key == "path" else value.strip() for key, value in fields.items()}
     for name in needs:
-        if not fields.get(name):
+        if not fields.get(name, "").strip():
             raise DataError(f"{source}, line {line}: no {name}")
+    _check_text(source, line, *(value for key, value in fields.items() if key != "path"))
+    if is_address(fields.get("path", "")):
+        raise DataError(f"{source}, line {line}: {refusal(fields['path'])}")
     return _Row(line, fields)
 
 
@@ -213,8 +256,11 @@ def _chosen(source: Path, rows: list[_Row], where: Mapping[str, str]) -> list[_R
 
 
 def _label_names(source: Path) -> dict[str, str]:
+    text = _text(source)
+    for line, content in enumerate(_LINE_END.split(text), 1):
+        _check_text(source, line, content)
     try:
-        names = json.loads(_text(source))
+        names = json.loads(text)
     except ValueError as error:
         raise DataError(f"{source}: not JSON ({error})") from error
     if not isinstance(names, dict) or not all(isinstance(name, str) and name.strip() for name in names.values()):
@@ -226,7 +272,5 @@ def _label_names(source: Path) -> dict[str, str]:
 
 
 def _locate(base: Path, path: str) -> Path:
-    located = base / path
-    if "\\" in path and not os.path.exists(located):
-        return base / path.replace("\\", "/")
-    return located
+    names = list(dict.fromkeys((path, path.strip(), path.strip().replace("\\", "/"))))
+    return next((base / name for name in names if os.path.lexists(base / name)), base / names[-1])

@@ -16,6 +16,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from froster.address import refuse_address
 from froster.errors import VideoError
 from froster.interrupt import check
 from froster.video.clock import Clock
@@ -26,8 +27,8 @@ from froster.video.sampling import Timing
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-    ".ts", ".vob", ".webm", ".wmv",
+    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
 })
 # fmt: on
 
@@ -60,6 +61,7 @@ class Video:
     "how many of the frames asked for could not be decoded, so that the nearest one stood in"
 
     def __init__(self, path: str | Path) -> None:
+        refuse_address(path)
         self.path = Path(path)
         self.damaged = 0
         self._container: av.container.InputContainer | None = None

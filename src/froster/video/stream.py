@@ -15,6 +15,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from froster.address import refuse_address
 from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import VideoError
 from froster.interrupt import check
@@ -65,7 +66,8 @@ class Stream:
 
     @classmethod
     def of_file(cls, path: str | Path) -> Stream:
-        """Raises VideoError, which names the file and the cause."""
+        """Raises VideoError, which names the file and the cause; UsageError on an address."""
+        refuse_address(path)
         return cls(*open_file(Path(path)))
 
     def __enter__(self) -> Stream:

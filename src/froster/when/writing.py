@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from froster.csvfile import csv_text
 from froster.errors import UsageError
 from froster.files import cannot_write, write_text
 from froster.when.segments import Segment
@@ -46,8 +45,5 @@ def write(timeline: Timeline, path: Path, about: dict[str, Any]) -> None:
 
 def table(segments: Sequence[Segment]) -> str:
     """CSV: start, end, label, score."""
-    buffer = io.StringIO()
-    rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(["start", "end", "label", "score"])
-    rows.writerows([f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.score:.4f}"] for s in segments)
-    return buffer.getvalue()
+    rows = [[f"{s.start:.3f}", f"{s.end:.3f}", s.label, f"{s.score:.4f}"] for s in segments]
+    return csv_text([["start", "end", "label", "score"], *rows])
