@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from froster.clip.reading import read_pickle
 from froster.errors import CheckpointError, UsageError
 from froster.files import atomic_folder, cannot_write
 
@@ -110,7 +111,7 @@ class Checkpoints:
             check_same_run(state["run"], run, folder)
             for name, module in modules.items():
                 module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-            optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu"))
+            optimizer.load_state_dict(read_pickle(folder / "optimizer.pt"))
             unreadable.update(state["unreadable"])
             history.extend(state.get("history", []))
             average.count = state["averaged"]
