@@ -66,7 +66,12 @@ def test_a_tensor_with_more_elements_than_its_storage_has_numbers(tensor: Tensor
 
 def test_weights_that_lie_apart_in_one_storage_or_are_turned_are_read(tmp_path: Path) -> None:
     storage = torch.arange(12.0)
-    state = {"a": storage[2:6].view(2, 2), "b": storage[6:].view(2, 3).T, "none": torch.empty(0, 5), "one": torch.tensor(3.0)}
+    state = {
+        "a": storage[2:6].view(2, 2),
+        "b": storage[6:].view(2, 3).T,
+        "none": torch.empty(0, 5),
+        "one": torch.tensor(3.0),
+    }
     for zipped in (True, False):
         torch.save(state, tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
         found = read_file(tmp_path / "model.pt")[1]
@@ -119,7 +124,12 @@ def script(path: Path, stored: bytes, said: int, shape: int, stride: int = 1, **
     """A TorchScript archive of one module with one tensor of bytes."""
     pid = b"(X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu" + number(said) + b"tQ"
     view = b"K\x00(" + number(shape) + b"t(" + number(stride) + b"t\x89ccollections\nOrderedDict\n)R"
-    tree = b"\x80\x02c__torch__\nNode\n)\x81}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n(" + pid + view + b"tRsb."
+    tree = (
+        b"\x80\x02c__torch__\nNode\n)\x81}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
+        + pid
+        + view
+        + b"tRsb."
+    )
     with zipfile.ZipFile(path, "w", names.get("compression", zipfile.ZIP_STORED)) as archive:
         archive.writestr(names.get("tree", "archive/data.pkl"), tree)
         archive.writestr(names.get("constants", "archive/constants.pkl"), b"\x80\x02).")
@@ -149,7 +159,10 @@ def test_deflated_zeros_stay_packed(size: int, tmp_path: Path) -> None:
 
 def test_deflated_tensors_of_a_plain_archive_are_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.randn(1000)}, tmp_path / "plain.pt")
-    with zipfile.ZipFile(tmp_path / "plain.pt") as old, zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as old,
+        zipfile.ZipFile(tmp_path / "model.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
     refused(tmp_path / "model.pt", "compressed|unpacks")
@@ -184,7 +197,7 @@ def test_no_archive_with_constants_reaches_torch(
     try:
         assert read_file(path)[0] == "torchscript"
     except CheckpointError as error:
-        assert str(path) in str(error)  # noqa: PT017
+        assert str(path) in str(error)
     with pytest.raises(CheckpointError, match="TorchScript archive"):
         read_pickle(path)
 
