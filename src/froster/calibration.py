@@ -9,7 +9,6 @@ maximum of the cosines. `docs/none-of-these.md` has the rule, its reasons and wh
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.errors import CheckpointError, DataError
 from froster.evaluation import Fusion, fuse
 from froster.files import CALIBRATION, write_text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import froster.strict_json as json
 from froster.clip.reading import read_pickle
 from froster.errors import CheckpointError, UsageError
 from froster.files import atomic_folder, cannot_write

@@ -6,7 +6,6 @@ comes out; and, where labels were given, `classes.safetensors`. `docs/export.md`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+import froster.strict_json as json
 from froster import interrupt
 from froster.clip.model import normalise
 from froster.errors import FrosterError, UsageError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.calibration import Calibration, Judgement, read_calibration
 from froster.checkpoint import cpu_state
 from froster.clip.checkpoints import load_clip, locate

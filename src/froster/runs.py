@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+import froster.strict_json as json
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.files import absolute
@@ -130,7 +130,7 @@ class Run:
         path = self.checkpoints.path(epoch) / "state.json"
         try:
             return int(json.loads(path.read_text())["averaged"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
     def read(self, epoch: int, name: str, student: Recognizer) -> State:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+import froster.strict_json as json
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import FrosterError, UsageError
 from froster.files import write_text
@@ -47,7 +47,7 @@ def epoch_of(line: str) -> float:
     """A line's epoch; infinite for a line that a kill has cut off, which the resumed run writes again."""
     try:
         return json.loads(line)["epoch"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return math.inf
 
 

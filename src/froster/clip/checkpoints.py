@@ -7,7 +7,6 @@ what is left out on purpose is listed in the report, anything else that is missi
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Literal
 
 from torch import nn
 
+import froster.strict_json as json
 from froster.clip.huggingface import download, read_hf_config, read_hf_weights, state_from_hf
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.clip.reading import State, flat_weights, read_file
@@ -72,11 +72,14 @@ def architecture_from_state_dict(official: State) -> CLIPConfig:
     context, text_width = shape("positional_embedding", 2)
     vocab, _ = shape("token_embedding.weight", 2)
     _, embed_dim = shape("text_projection", 2)
-    return CLIPConfig(
-        VisionConfig(patch * math.isqrt(tokens - 1), patch, *tower("visual.", width)),
-        TextConfig(context, vocab, *tower("", text_width)),
-        embed_dim,
-    )
+    try:
+        return CLIPConfig(
+            VisionConfig(patch * math.isqrt(tokens - 1), patch, *tower("visual.", width)),
+            TextConfig(context, vocab, *tower("", text_width)),
+            embed_dim,
+        )
+    except ValueError as error:
+        raise CheckpointError(f"these weights make no CLIP: {error}") from None
 
 
 def strict_load(module: nn.Module, state: State) -> None:
@@ -199,13 +202,16 @@ def _from_official_state(
     official = {to_official(name): tensor for name, tensor in state.items() if name not in set(ignored)}
     config = dataclasses.replace(architecture_from_state_dict(official), activation=activation)
     if vision_heads is not None:
-        config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, heads=vision_heads))
+        try:
+            config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, heads=vision_heads))
+        except ValueError as error:
+            raise CheckpointError(f"head_width of open_clip_config.json does not fit the weights: {error}") from None
     clip = _build(config, {from_official(name): tensor for name, tensor in official.items()})
     return clip, dataclasses.replace(report, ignored=[*report.ignored, *ignored])
 
 
 def _build(config: CLIPConfig, state: State) -> CLIP:
-    with blank():  # the weights are the file's: no time and memory for random ones
+    with blank(len(state)):  # the weights are the file's: no time and memory for random ones
         clip = CLIP(config)
     strict_load(clip, state)
     return clip

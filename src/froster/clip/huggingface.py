@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.clip.model import CLIP, MEAN, STD, CLIPConfig, TextConfig, VisionConfig
 from froster.clip.reading import State, flat_weights, read_file, read_safetensors
 from froster.clip.tokenizer import END, START, Tokenizer
@@ -201,13 +201,12 @@ def read_hf_weights(folder: Path) -> State:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            # Only the last part of a shard's name: an index must not lead out of its folder.
+            shards = sorted({Path(name).name for name in names})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{index}: not a readable index ({error!r})") from None
-        # Only the last part of a shard's name: an index must not lead out of its folder.
-        return {
-            name: tensor for shard in shards for name, tensor in read_safetensors(folder / Path(shard).name).items()
-        }
+        return {name: tensor for shard in shards for name, tensor in read_safetensors(folder / shard).items()}
     if (folder / "pytorch_model.bin").is_file():
         return flat_weights(read_file(folder / "pytorch_model.bin")[1])
     raise CheckpointError(f"{folder}: there is no model.safetensors and no pytorch_model.bin")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, Calibration, Judgement, fit
 from froster.commands import blend

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
+import froster.strict_json as json
 from froster.errors import UsageError
 from froster.precision import Precision
 from froster.progress import console

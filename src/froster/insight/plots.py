@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.files import atomic_file
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. Grey is always the frozen model.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from froster.clip.model import LARGEST
 from froster.errors import UsageError
 from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer
@@ -70,7 +71,9 @@ def check_type(method: type[Method], option: str, value: Any) -> None:
         tuple: isinstance(value, (list, tuple)),
     }
     if not fits[kind]:
-        raise UsageError(f"option {option} of {method.name} is {words[kind]}, such as {default}, not {value!r}")
+        raise UsageError(f"option {option} of {method.name} is {words[kind]}, such as {default}, not {value!r:.100}")
+    if kind in (int, float) and value is not None and not 0 <= value <= LARGEST:  # nor what is no number
+        raise UsageError(f"option {option} of {method.name} lies between 0 and {LARGEST}: {value!r:.100}")
 
 
 def method_dict(method: Method) -> dict[str, Any]:

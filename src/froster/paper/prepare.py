@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+import froster.strict_json as json
 from froster.errors import DataError, UsageError
 from froster.files import exclusive, write_text
 from froster.journal import journal, read_entries

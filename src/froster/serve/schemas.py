@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+import froster.strict_json as json
 from froster.serve.refusal import Refusal
 from froster.text.prompts import split_labels
 

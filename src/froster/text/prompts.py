@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import froster.strict_json as json
 from froster.errors import UsageError, one_of
 
 _MEDIA = ("photo", "video", "example", "demonstration")

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import froster.strict_json as json
 from froster.errors import DataError
 from froster.video.reader import VIDEO_SUFFIXES
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.errors import UsageError
 from froster.files import cannot_write, write_text
 from froster.when.segments import Segment

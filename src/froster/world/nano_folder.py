@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+import froster.strict_json as json
 from froster.clip.model import CLIP
 from froster.clip.tokenizer import Tokenizer
 from froster.files import atomic_folder
