@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from froster.clip.model import normalise
 from froster.files import write_text
+from froster.finite import finite
 from froster.interrupt import check, ignore
 from froster.methods import VideoCLIP
 from froster.precision import autocast
@@ -154,7 +155,7 @@ class Scorer:
         with autocast(device, self.dtype):
             features = self.model.encode(normalise(views.to(device).flatten(0, 1)))
         each = self.model.logits(features.video, self.classes, features.context)
-        return each.float().unflatten(0, views.shape[:2]).cpu()
+        return finite(each.float().cpu(), "logits").unflatten(0, views.shape[:2])
 
 
 @torch.no_grad()

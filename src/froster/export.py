@@ -23,6 +23,7 @@ from froster import interrupt
 from froster.clip.model import normalise
 from froster.errors import FrosterError, UsageError
 from froster.files import atomic_folder
+from froster.finite import finite
 from froster.methods import VideoCLIP, method_dict
 from froster.recognizer import Recognizer
 from froster.runtimes import FILES, hushed, open_file, require, versions, write
@@ -86,7 +87,7 @@ def export(
     batches = [random_frames(count, T, size) for count in CHECKED]
     if classes is None and model.encode(normalise(batches[0])).context is not None:
         raise UsageError(f"the class texts of {config.method.name} depend on the video: give the labels to export them with it")
-    expected = [net(frames) for frames in batches]
+    expected = [tuple(finite(x, "outputs") for x in net(frames)) for frames in batches]
     with atomic_folder(folder) as part:
         with explained(f"{config.method.name} cannot be exported to {target}"):
             write(target, graph(Deployed(plain(model), classes).eval(), batches[-1]), part, net.outputs)

@@ -113,7 +113,8 @@ def train(
         for started in late(start_steps(stepper, task, optimizer, loader, recipe, epoch, steps, met)):
             metrics = started.metrics()
             if not all(map(math.isfinite, metrics.values())):
-                raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {started.step + 1}: lower --lr")
+                where = f"epoch {epoch + 1}, step {started.step + 1}"
+                raise FrosterError(f"the loss is not finite in {where}: lower --lr; the checkpoints of earlier epochs are kept")
             step = epoch * steps + started.step + 1
             log.write(epoch=epoch + 1, step=step, lr=started.lr, template=started.template, **metrics)
             for name, value in metrics.items():

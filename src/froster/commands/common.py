@@ -9,7 +9,6 @@ from typing import Any
 
 import froster.strict_json as json
 from froster.errors import UsageError
-from froster.precision import Precision
 from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
 
@@ -25,10 +24,7 @@ def load_model(
     views: int | None = None,
 ) -> Recognizer:
     """The model a command was given, with its way to take frames changed where the command says so."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise UsageError(f"--precision must be auto, float32 or bfloat16, not {precision!r}")
-    kind: Precision = precision  # type: ignore[assignment]
-    model = load(source or DEFAULT_MODEL, device=device, precision=kind)
+    model = load(source or DEFAULT_MODEL, device=device, precision=precision)
     asked = {"kind": sampling, "clamp": clamp, "frames": frames}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     model.config = dataclasses.replace(

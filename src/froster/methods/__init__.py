@@ -20,7 +20,7 @@ from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, pool, saved_names
+from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, first_difference, pool, saved_names
 from froster.methods.vita_clip import VitaCLIP
 from froster.methods.xclip import XCLIP
 
@@ -33,8 +33,8 @@ METHODS: dict[str, type[Method]] = {
 }  # fmt: skip
 
 __all__ = [
-    "METHODS", "VCLIP", "Features", "FineTuned", "Frozen", "Method", "VideoCLIP", "class_embeddings", "method_dict",
-    "method_from_dict", "pool", "saved_names",
+    "METHODS", "VCLIP", "Features", "FineTuned", "Frozen", "Method", "VideoCLIP", "class_embeddings", "first_difference",
+    "method_dict", "method_from_dict", "pool", "saved_names",
 ]  # fmt: skip
 
 
