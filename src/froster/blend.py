@@ -48,8 +48,7 @@ class PointScorer(Scorer):
 
     def __init__(self, line: Line, ratio: float, texts: Sequence[str], truncate: bool):
         student = line.move_to(ratio)
-        with torch.no_grad():  # not `class_embeddings`, which remembers those of the ratio before
-            classes = student.model.classes(student.prompts(texts, truncate))
+        classes = student.class_embeddings(texts, truncate)
         super().__init__(student.model, classes, student.dtype, student.config.fusion)
         self.line, self.ratio = line, ratio
 

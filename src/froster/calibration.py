@@ -10,7 +10,6 @@ a fit. `docs/none-of-these.md` has the rule, its reasons and what was measured.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.errors import CheckpointError, DataError
 from froster.evaluation import Fusion, fuse
 from froster.files import CALIBRATION, write_text

@@ -5,11 +5,11 @@ Paths, file names and messages stay at home: of the report only what is listed h
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster import __version__
 from froster.files import CALIBRATION
 from froster.printable import printable

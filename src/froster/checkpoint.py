@@ -11,7 +11,6 @@ A file that is not what was written is named, and the newest whole checkpoint is
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,7 +22,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import froster.strict_json as json
 from froster.attempt import reason
+from froster.clip.reading import read_pickle
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import atomic_folder, cannot_write, write_text
 from froster.recipe import as_now
@@ -125,7 +126,7 @@ class Checkpoints:
                 state = self.state(epoch)
                 check_same_run(state["run"], run, self.path(epoch))
                 weights = {name: self.tensors(epoch, name) for name in modules}
-                moments = self._read(epoch, "optimizer.pt", load_optimizer)
+                moments = self._read(epoch, "optimizer.pt", read_pickle)
                 mean = self.tensors(epoch, "average") if state["averaged"] else {}
                 load_into(modules, weights, optimizer, moments, self.path(epoch))
             except CheckpointError as error:
@@ -192,10 +193,6 @@ def checked_state(state: Any, epoch: int) -> dict[str, Any]:
     if state.get("epoch") != epoch:
         raise ValueError(f"it is of epoch {state.get('epoch')!r:.40}")
     return state
-
-
-def load_optimizer(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def load_into(

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from froster.clip.model import normalise
 from froster.csvfile import write_csv
+from froster.finite import finite
 from froster.interrupt import check
 from froster.methods import VideoCLIP
 from froster.precision import autocast
@@ -196,7 +197,7 @@ class Scorer:
             features = self.model.encode(normalise(views.to(device).flatten(0, 1), self.model.clip.config.preprocessing))
         # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
         sets = [self.model.logits(features.video, classes, features.context) for classes in (self.classes, *self.also)]
-        return torch.cat(sets, dim=-1).float().unflatten(0, views.shape[:2]).cpu()
+        return finite(torch.cat(sets, dim=-1).float().cpu(), "logits").unflatten(0, views.shape[:2])
 
 
 @torch.no_grad()

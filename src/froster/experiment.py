@@ -23,7 +23,7 @@ from froster.loggers import Log
 from froster.methods import Method, method_dict
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.penalised import EWC, L2SP, Penalty, fisher
-from froster.methods.video_clip import new_weights
+from froster.methods.video_clip import new_weights, plain_clip
 from froster.model_folder import ModelConfig
 from froster.recipe import FROSTER, Preset, Recipe
 from froster.recognizer import Recognizer
@@ -200,8 +200,9 @@ def scorer_of(model: Recognizer, s: EvalSet, every: Tensor | None, labels: list[
 def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:
     """A copy of `base` turned into `method`'s network, which starts from the weights of `base`.
 
-    With a preset it also reads videos and labels as that says. Raises UsageError where `base` has been given weights
-    that the new network would lose.
+    It is built from plain blocks, whatever blocks `base` has: what is saved is then what its config says. With a preset
+    it also reads videos and labels as that says. Raises UsageError where `base` has been given weights that the new
+    network would lose.
     """
     if new_weights(base.model):
         raise UsageError(f"this model is {base.config.method.name} already: start from a plain CLIP, or resume its run")
@@ -210,7 +211,7 @@ def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -
         config = dataclasses.replace(
             config, prompting=preset.prompting, sampling=preset.sampling, views=preset.views, fusion=preset.fusion
         )
-    model = method.build(copy.deepcopy(base.clip))
+    model = method.build(plain_clip(base.model))
     return Recognizer(model, base.tokenizer, config, device=base.device, precision=base.precision)
 
 

@@ -6,7 +6,6 @@ comes out; and, where labels were given, `classes.safetensors`. `docs/export.md`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+import froster.strict_json as json
 from froster import interrupt
 from froster.clip.model import normalise
 from froster.errors import FrosterError, UsageError
 from froster.files import atomic_folder
+from froster.finite import finite
 from froster.methods import VideoCLIP, method_dict
 from froster.recognizer import Recognizer
 from froster.runtimes import FILES, hushed, open_file, require, versions, write
@@ -87,7 +88,7 @@ def export(
     how = recognizer.preprocessing
     if classes is None and model.encode(normalise(batches[0], how)).context is not None:
         raise UsageError(f"the class texts of {config.method.name} depend on the video: give the labels to export them with it")
-    expected = [net(frames) for frames in batches]
+    expected = [tuple(finite(x, "outputs") for x in net(frames)) for frames in batches]
     with atomic_folder(folder) as part:
         with explained(f"{config.method.name} cannot be exported to {target}"):
             write(target, graph(Deployed(plain(model), classes).eval(), batches[-1]), part, net.outputs)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import blake2b
 
 import torch
 
+import froster.strict_json as json
 from froster.clip.preprocessing import CLIP_PREPROCESSING
 from froster.recognizer import Recognizer
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import froster.strict_json as json
 from froster.errors import DataError
 from froster.files import cannot_write, write_text
 

@@ -16,7 +16,7 @@ from froster.clip.layouts import is_model_folder
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.clip.preprocessing import Preprocessing
 from froster.clip.tokenizer import Tokenizer
-from froster.errors import CheckpointError, FrosterError
+from froster.errors import CheckpointError, FrosterError, one_of
 from froster.evaluation import Fusion
 from froster.methods import Frozen, Method, VideoCLIP, method_dict, method_from_dict
 from froster.released import load_saved
@@ -25,6 +25,7 @@ from froster.video.sampling import Sampling
 
 VERSION = 1
 """Of `config.json`."""
+MOST_VIEWS = 1000
 
 __all__ = ["VERSION", "ModelConfig", "is_model_folder", "load_folder", "resolve"]
 
@@ -40,6 +41,9 @@ class ModelConfig:
     fusion: Fusion = "logits"
     """How the views are joined: the sum of their logits, or the mean of their soft-maxes."""
 
+    def __post_init__(self) -> None:
+        one_of("fusion", self.fusion, "logits", "probs")
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "method": method_dict(self.method),
@@ -54,7 +58,7 @@ class ModelConfig:
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The inverse; what is missing has its default."""
         views = values.get("views", cls.views)
-        if not isinstance(views, int) or views < 1:
+        if type(views) is not int or not 1 <= views <= MOST_VIEWS:
             raise ValueError(f"views is {views!r}")
         return cls(
             method_from_dict(values["method"]),
@@ -104,6 +108,14 @@ def check_config(values: dict[str, Any]) -> None:
     refuse(found, "froster does not know")
 
 
+_BROKEN = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ZeroDivisionError, FrosterError)
+
+
+def broken_config(folder: Path, error: Exception) -> CheckpointError:
+    cause = str(error) if isinstance(error, (FrosterError, ValueError)) else repr(error)
+    return CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({cause})")
+
+
 def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     """Read what `Recognizer.save` wrote. Raises CheckpointError naming the file and the cause."""
     try:
@@ -111,20 +123,19 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
         check_config(values)
         config = ModelConfig.from_dict(values)
         preprocessing = Preprocessing.from_dict(values.get("preprocessing") or {})
-        sizes = dataclasses.replace(CLIPConfig.from_dict(values["architecture"]), preprocessing=preprocessing)
-        with blank():
-            model = config.method.build(CLIP(sizes))
-    except FrosterError as error:
-        if str(folder) in str(error):
-            raise
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({error!r})") from error
+        architecture = dataclasses.replace(CLIPConfig.from_dict(values["architecture"]), preprocessing=preprocessing)
+    except _BROKEN as error:
+        raise broken_config(folder, error) from error
     weights = folder / "model.safetensors"
     try:
         state = {name: tensor.float() for name, tensor in load_file(weights).items()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, AttributeError) as error:  # the latter: a type that torch does not have
         raise CheckpointError(f"{weights}: cannot be read: {error}") from error
+    try:
+        with blank(len(state)):
+            model = config.method.build(CLIP(architecture))
+    except _BROKEN as error:
+        raise broken_config(folder, error) from error
     try:
         load_saved(model, state)
     except CheckpointError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.errors import UsageError
 from froster.files import write_text
 

@@ -13,26 +13,45 @@ from froster.clip.model import TextTower, VisionTower
 from froster.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+_SPELLINGS: dict[str, Precision] = {
+    "auto": "auto", "float32": "float32", "fp32": "float32", "f32": "float32", "float": "float32",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
+}  # fmt: skip
 Network = TypeVar("Network", bound=nn.Module)
 
 # Below this width the casts cost more than the matrix units save (the nano CLIP, width 128, is about half as fast).
 SMALLEST_BF16_WIDTH = 512
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def parse_precision(wanted: object) -> Precision:
+    """`"bf16"`, `"torch.float32"`, `torch.bfloat16`, … -> our name of it. Raises UsageError on what there is not."""
+    name = str(wanted).lower().removeprefix("torch.") if isinstance(wanted, (str, torch.dtype)) else ""
+    if name not in _SPELLINGS:
+        raise UsageError(f"precision is auto, float32 (fp32) or bfloat16 (bf16), not {wanted!r:.100}")
+    return _SPELLINGS[name]
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The named device, or CUDA where there is one, or the CPU. Raises UsageError on one that is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"no device {name!r} here: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, device=device).tolist()  # nor one that has no numbers, such as meta
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError, TypeError, ValueError) as error:
+        cause = next(iter(str(error).splitlines()), "")
+        raise UsageError(f"no device {str(name)[:100]!r} here: there is {', '.join(devices_here())} ({cause[:150]})") from None
     return device
 
 
-def pick_dtype(device: torch.device, width: int, precision: Precision = "auto") -> torch.dtype:
+def devices_here() -> list[str]:
+    found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+def pick_dtype(device: torch.device, width: int, precision: str | torch.dtype = "auto") -> torch.dtype:
     """The type of the towers' matrix products. Weights, losses and logits are float32 in any case."""
+    precision = parse_precision(precision)
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":

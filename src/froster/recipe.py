@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from froster.errors import UsageError, one_of
 from froster.optim import learning_rate
-from froster.precision import Precision
+from froster.precision import Precision, parse_precision
 from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -69,6 +69,7 @@ class Recipe:
             raise UsageError("epochs, batch size and learning rates must be positive")
         if not (0 <= self.label_smoothing < 1 and self.mixup >= 0 and self.cutmix >= 0):
             raise UsageError("label smoothing lies in [0, 1), mixup and cutmix are not negative")
+        object.__setattr__(self, "precision", parse_precision(self.precision))
         one_of("tune", self.tune, "method", "both", "image", "text")
         one_of("schedule", self.schedule, "cosine", "constant")
         one_of("optimizer", self.optimizer, "adamw", "sgd")

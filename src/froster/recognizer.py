@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.address import refuse_address
 from froster.calibration import Calibration, Judgement, fits_none, read_calibration
 from froster.checkpoint import cpu_state
 from froster.clip.checkpoints import Checkpoint, load_clip
-from froster.clip.model import CLIP, normalise, unit
+from froster.clip.model import CLIP, blank, normalise, unit
 from froster.clip.preprocessing import Preprocessing
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import atomic_folder
-from froster.methods import VCLIP, Features, Frozen, Method, VideoCLIP, class_embeddings, saved_names
+from froster.finite import finite
+from froster.methods import VCLIP, Features, Frozen, Method, VideoCLIP, class_embeddings, first_difference, saved_names
 from froster.methods.official import Official
 from froster.model_folder import VERSION, ModelConfig, is_model_folder, load_folder, resolve
-from froster.precision import Precision, autocast, pick_device, pick_dtype, with_cast_weights
+from froster.precision import Precision, autocast, parse_precision, pick_device, pick_dtype, with_cast_weights
 from froster.released import complete, find_released, missing_parts
+from froster.stamp import Stamp, changes_unseen
 from froster.tensors import save_tensors
 from froster.text.bank import PromptBank
 from froster.text.prompts import check_texts
+from froster.video.frames import described, given_clips, given_frames
 from froster.video.transforms import inference_transform
 from froster.video.views import ReadViews
 
@@ -80,11 +84,11 @@ class Recognizer:
         config: ModelConfig,
         *,
         device: torch.device | None = None,
-        precision: Precision = "auto",
+        precision: str | torch.dtype = "auto",
         origin: str = "froster",
         calibration: Calibration | None = None,
     ):
-        self.origin, self.precision = origin, precision
+        self.origin, self.precision = origin, parse_precision(precision)
         self.device = device or pick_device()
         self.model = model.to(self.device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
@@ -93,8 +97,28 @@ class Recognizer:
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
         self.remembered = 1
         "label sets whose class embeddings are kept"
-        self._classes: dict[tuple[object, ...], Tensor] = {}
-        self._cast: tuple[list[tuple[int, int]], VideoCLIP] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was computed from the weights as they are, and the weights' stamp."""
+        self._stamp: Stamp | None = None
+        self._made_with: tuple[object, ...] = ()
+        self._classes: dict[tuple[object, ...], tuple[Tensor, int]] = {}
+        self._cast: VideoCLIP | None = None
+
+    def _remembers(self) -> bool:
+        """May what was computed be kept? What no longer holds is forgotten."""
+        if changes_unseen(self.model):
+            self._forget()
+            return False
+        made_with = (self.config.prompting, self.dtype, self._tokenizer)
+        if self._stamp is None or self._made_with != made_with or not self._stamp.fits(self.model):
+            self._forget()
+            self._stamp, self._made_with = Stamp(self.model), made_with
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stamp": None, "_made_with": (), "_classes": {}, "_cast": None}
 
     @property
     def clip(self) -> CLIP:
@@ -114,12 +138,11 @@ class Recognizer:
 
         Weights that are trained are never cast ahead, for nothing tells when a fused optimiser has changed them.
         """
-        if self.dtype == torch.float32 or any(p.requires_grad or p.is_inference() for p in self.model.parameters()):
+        if self.dtype == torch.float32 or not self._remembers():
             return self.model
-        state = [(id(p), p._version) for p in self.model.parameters()]
-        if self._cast is None or self._cast[0] != state:
-            self._cast = state, with_cast_weights(self.model, self.dtype)
-        return self._cast[1]
+        if self._cast is None:
+            self._cast = with_cast_weights(self.model, self.dtype)
+        return self._cast
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -138,17 +161,17 @@ class Recognizer:
         """Labels ("Name" or "Name: description") -> what the network compares videos with, over all prompts.
 
         For most networks that is unit class embeddings (K, E). The last label sets are remembered (`remembered` of them),
-        so that many videos cost one pass over the text; but none of weights that are being trained.
+        so that many videos cost one pass over the text, as long as weights, prompts and tokenizer are the same; but none
+        of weights that are being trained.
         """
         check_texts(labels)
-        if any(p.requires_grad for p in self.model.parameters()):
-            self._classes.clear()
-            return self.model.classes(self.prompts(labels, truncate))
+        remembers = self._remembers()
         key: tuple[object, ...] = (truncate, *labels)
-        found = self._classes.pop(key, None)
-        if found is None:
-            found = self.model.classes(self.prompts(labels, truncate))
-        self._classes[key] = found
+        found, version = self._classes.pop(key, (None, 0))
+        if found is None or found._version != version:  # whoever got it before has written to it
+            found = finite(self.model.classes(self.prompts(labels, truncate)), "class embeddings")
+        if remembers and not found.is_inference():
+            self._classes[key] = found, found._version
         while len(self._classes) > self.remembered:
             del self._classes[next(iter(self._classes))]
         return found
@@ -162,24 +185,24 @@ class Recognizer:
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
         """Labels -> unit embeddings (K, E), each the mean over the model's prompt templates."""
-        return class_embeddings(self.prompts(texts, truncate)).cpu()
+        return finite(class_embeddings(self.prompts(texts, truncate)).cpu(), "text embeddings")
 
-    def embed_video(self, video: str | Path | Tensor, views: int | None = None) -> Tensor:
+    def embed_video(self, video: str | Path | Tensor | np.ndarray, views: int | None = None) -> Tensor:
         """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding (E,).
 
         Its product with `embed_text` ranks labels as `classify` does, where the network compares videos with one
         embedding a class (not X-CLIP, ActionCLIP). Raises VideoError, or UsageError on a wrong T.
         """
-        return unit(self._views(video, views).video.mean(0)).cpu()
+        return finite(unit(self._views(video, views).video.mean(0)).cpu(), "video embeddings")
 
     @torch.no_grad()
     def embed_clips(self, clips: Tensor) -> Tensor:
         """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings (B, E)."""
-        return unit(self._encode(clips).video).cpu()
+        return finite(unit(self._encode(given_clips(clips, self.image_size)).video).cpu(), "video embeddings")
 
     def classify(
         self,
-        video: str | Path | Tensor,
+        video: str | Path | Tensor | np.ndarray,
         labels: Sequence[str],
         *,
         views: int | None = None,
@@ -200,6 +223,7 @@ class Recognizer:
     @torch.no_grad()
     def judge_clips(self, clips: Tensor, classes: Tensor) -> Judgement:
         """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` -> scores, on the CPU."""
+        clips = given_clips(clips, self.image_size, "B, V, T")
         return self.judge(self._logits(self._encode(clips.flatten(0, 1)), classes, len(clips)).cpu())
 
     def judge(self, views: Tensor) -> Judgement:
@@ -213,7 +237,8 @@ class Recognizer:
 
     def _logits(self, seen: Features, classes: Tensor, videos: int) -> Tensor:
         """(videos, V, K)"""
-        return self.model.logits(seen.video, classes, seen.context).float().unflatten(0, (videos, -1))
+        logits = self.model.logits(seen.video, classes, seen.context).float()
+        return finite(logits, "logits").unflatten(0, (videos, -1))
 
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
         """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
@@ -222,18 +247,15 @@ class Recognizer:
         return torch.from_numpy(found.clips)
 
     @torch.no_grad()
-    def _views(self, video: str | Path | Tensor, views: int | None) -> Features:
+    def _views(self, video: str | Path | Tensor | np.ndarray, views: int | None) -> Features:
         """What the network makes of each view; the views are its clips."""
-        if isinstance(video, Tensor):
-            T = self.config.sampling.frames
-            if video.ndim != 4 or video.shape[0] != T or video.shape[-1] != 3 or video.dtype != torch.uint8:
-                found = f"{tuple(video.shape)} {video.dtype}"
-                raise UsageError(f"expected uint8 frames (T, H, W, 3) with T = {T} as the model reads, got {found}")
-            frames = inference_transform(video, self.image_size, self.preprocessing)[None]
+        if isinstance(video, (Tensor, np.ndarray)):
+            given = given_frames(video, self.config.sampling.frames)
+            frames = inference_transform(given, self.image_size, self.preprocessing)[None]
         elif isinstance(video, (str, PathLike)):
             frames = self.read_views(video, views)
         else:
-            raise UsageError(f"a video is a path or uint8 frames (T, H, W, 3), not {video!r:.200}")
+            raise UsageError(f"a video is a path or uint8 frames (T, H, W, 3), not {described(video)}")
         return self._encode(frames)
 
     def _encode(self, clips: Tensor) -> Features:
@@ -247,6 +269,7 @@ class Recognizer:
         folder = Path(folder)
         if folder.exists() and not is_model_folder(folder) and (folder.is_file() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
+        self.check_config()
         about = {"architecture": self.clip.architecture(), "preprocessing": self.preprocessing.to_dict()}
         config = {"format": "froster", "version": VERSION, **about, **self.config.to_dict()}
         with atomic_folder(folder) as part:
@@ -260,12 +283,20 @@ class Recognizer:
         return folder
 
 
+    def check_config(self) -> None:
+        """Raises UsageError where the config does not describe the network, so that another one would be loaded."""
+        with blank():
+            described = self.config.method.build(CLIP(self.clip.config))
+        if differs := first_difference(self.model, described):
+            raise UsageError(f"the network is not what its config says ({self.config.method.name}): {differs}")
+
+
 def load(
     source: str | Path = DEFAULT_MODEL,
     *,
     clip: str | Path | None = None,
     device: str | None = None,
-    precision: Precision = "auto",
+    precision: str | torch.dtype = "auto",
 ) -> Recognizer:
     """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or `"nano"`.
 
@@ -274,9 +305,10 @@ def load(
     Raises CheckpointError when the weights do not fit, FrosterError when the hub cannot be reached.
     """
     refuse_address(source)
+    place, precision = pick_device(device), parse_precision(precision)
     path = NANO if str(source) == "nano" else resolve(source)
     try:
-        return _load(path, clip, device, precision)
+        return _load(path, clip, place, precision)
     except FrosterError as error:
         if str(source) in str(error):
             raise
@@ -284,7 +316,7 @@ def load(
         raise type(error)(str(error).replace(str(path), str(source))) from error
 
 
-def _load(path: Path, clip: str | Path | None, device: str | None, precision: Precision) -> Recognizer:
+def _load(path: Path, clip: str | Path | None, place: torch.device, precision: Precision) -> Recognizer:
     origin = "froster"
     calibration = None
     tokenizer: Tokenizer | FrosterError
@@ -310,7 +342,7 @@ def _load(path: Path, clip: str | Path | None, device: str | None, precision: Pr
     if isinstance(tokenizer, FrosterError):
         origin += "; no tokenizer: labels cannot be read"
     return Recognizer(
-        model, tokenizer, config, device=pick_device(device), precision=precision, origin=origin, calibration=calibration
+        model, tokenizer, config, device=place, precision=precision, origin=origin, calibration=calibration
     )
 
 

@@ -30,7 +30,10 @@ _HEAD_NEST = "fusion_model_state_dict"
 def recognise(state: State) -> Official | None:
     """What a state dict is, if it holds weights that only one of the methods has."""
     for method in METHODS.values():
-        found = method.from_official(state)
+        try:
+            found = method.from_official(state)
+        except (LookupError, ValueError, TypeError, RuntimeError, StopIteration) as error:
+            raise CheckpointError(f"taken for weights of {method.name}, and they are not whole ({error!r})") from None
         if found is not None:
             return found
     return None
@@ -115,7 +118,7 @@ def assemble(found: Official, base: CLIP | None = None) -> VideoCLIP:
         whole = {"visual.conv1.": "visual.", "text.transformer.": "text."}
         starts = tuple(whole.get(start, start) for start in lacking.values())
         state |= {name: t for name, t in base.state_dict().items() if name.startswith(starts) and name not in state}
-    with blank():
+    with blank(len(state)):
         config = architecture(state, base, lacking)
         if "image tower" not in lacking:
             config = dataclasses.replace(config, preprocessing=found.preprocessing)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.files import absolute

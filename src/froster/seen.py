@@ -6,7 +6,7 @@ A path would not do: the same file is reached by links, from another folder or m
 from __future__ import annotations
 
 import hashlib
-import json
+import froster.strict_json as json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+import froster.strict_json as json
 from froster.checkpoint import Checkpoints, RunningMean, State, cpu_state
 from froster.errors import FrosterError, UsageError
 from froster.files import cannot_write, write_text
@@ -127,7 +127,8 @@ def train(
         for started in late(start_steps(stepper, task, optimizer, loader, recipe, epoch, steps, num_frames, met)):
             metrics = started.metrics()
             if not all(map(math.isfinite, metrics.values())):
-                raise FrosterError(f"the loss is not finite in epoch {epoch + 1}, step {started.step + 1}: lower --lr")
+                where = f"epoch {epoch + 1}, step {started.step + 1}"
+                raise FrosterError(f"the loss is not finite in {where}: lower --lr; the checkpoints of earlier epochs are kept")
             step = epoch * steps + started.step + 1
             log.write(epoch=epoch + 1, step=step, lr=started.lr, template=started.template, **metrics)
             for name, value in metrics.items():

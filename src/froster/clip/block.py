@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from froster.clip.attention import attention
 from froster.clip.mlp import MLP
+from froster.errors import UsageError
 
 
 class Attention(nn.Module):
@@ -26,6 +27,8 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
+        if heads < 1 or width % heads:
+            raise UsageError(f"{heads} attention heads do not divide a width of {width}")
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
@@ -139,10 +142,10 @@ class Transformer(nn.Module):
 
     def read(self, x: Tensor, place: Tensor, num_frames: int = 1) -> Tensor:
         """One token of each row of `forward(x)`: (B*T, L, D), (B*T,) -> (B*T, D)."""
-        *first, last = self.blocks()
-        for block in first:
+        for block in self.blocks()[:-1]:
             x = self.through(block, x, num_frames)
-        return last.read(x, place, num_frames)
+        rows = torch.arange(len(x), device=x.device)
+        return self.blocks()[-1].read(x, place, num_frames) if self.blocks() else x[rows, place]
 
     def blocks(self) -> list[Block]:
         return list(self.resblocks)  # type: ignore[arg-type]

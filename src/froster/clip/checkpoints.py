@@ -92,12 +92,15 @@ def architecture_from_state_dict(official: State, stated: OpenClipConfig | None 
     vocab, _ = shape("token_embedding.weight", 2)
     _, embed_dim = shape("text_projection", 2)
     heads = stated.heads(width, text_width) if stated else (_heads_of_64(width), _heads_of_64(text_width))
-    config = CLIPConfig(
-        VisionConfig(patch * math.isqrt(tokens - 1), patch, width, layers("visual."), heads[0]),
-        TextConfig(context, vocab, text_width, layers(""), heads[1]),
-        embed_dim,
-    )
-    return stated.apply(config) if stated else config
+    try:
+        config = CLIPConfig(
+            VisionConfig(patch * math.isqrt(tokens - 1), patch, width, layers("visual."), heads[0]),
+            TextConfig(context, vocab, text_width, layers(""), heads[1]),
+            embed_dim,
+        )
+        return stated.apply(config) if stated else config
+    except ValueError as error:
+        raise CheckpointError(f"these weights make no CLIP: {error}") from None
 
 
 def _heads_of_64(width: int) -> int:
@@ -299,7 +302,7 @@ def _from_official_state(
 
 
 def _build(config: CLIPConfig, state: State) -> CLIP:
-    with blank():  # the weights are the file's: no time and memory for random ones
+    with blank(len(state)):  # the weights are the file's: no time and memory for random ones
         clip = CLIP(config)
     strict_load(clip, state)
     return clip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.clip.known import as_object, read_object, refuse, strangers
 from froster.clip.layouts import HF_WEIGHTS
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig

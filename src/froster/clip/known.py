@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import froster.strict_json as json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any

@@ -46,7 +46,7 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(width, 4 * width)
         self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
         self.c_proj = nn.Linear(4 * width, width)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         plain = type(self.c_fc) is type(self.c_proj) is nn.Linear
@@ -54,13 +54,13 @@ class MLP(nn.Module):
             return self.c_proj(self.gelu(self.c_fc(x)))
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         w1, b1, w2, b2 = (w.to(dtype) for w in (self.c_fc.weight, self.c_fc.bias, self.c_proj.weight, self.c_proj.bias))
-        rows = x.flatten(0, -2).to(dtype)
+        rows, activation = x.flatten(0, -2).to(dtype), ACTIVATIONS[self.activation]
         with torch.autocast("cpu", enabled=False):
             if torch.is_grad_enabled():
-                y = _TwoLayers.apply(rows, w1, b1, w2, b2, self.activation)
+                y = _TwoLayers.apply(rows, w1, b1, w2, b2, activation)
             else:
-                hidden = self.activation.in_place(_hidden(rows, w1, b1, self.activation))
-                y = _output(hidden, w2, b2, self.activation)
+                hidden = activation.in_place(_hidden(rows, w1, b1, activation))
+                y = _output(hidden, w2, b2, activation)
         return y.view(x.shape)
 
 

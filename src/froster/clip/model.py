@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,14 +19,31 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from froster.clip.block import Block, Transformer
 from froster.clip.packed import Packed
 from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
-from froster.errors import UsageError
+from froster.errors import CheckpointError, UsageError
 
 MAX_INITIAL_SCALE = math.log(1 / 0.07)
+
+
+LARGEST = 1 << 16
+"""Of any size that an architecture has: eight times what the largest CLIPs have."""
+MOST_LAYERS = 1 << 10
+
+
+def check_sizes(part: str, **sizes: Any) -> None:
+    """Raises ValueError on a size that is no whole number above zero, or larger than any network's.
+
+    A tower without layers is none that was trained, but it can be built.
+    """
+    for name, size in sizes.items():
+        least, most = (0, MOST_LAYERS) if name == "layers" else (1, LARGEST << 8 if name == "vocab" else LARGEST)
+        if type(size) is not int or not least <= size <= most:
+            raise ValueError(f"{name} of the {part} is {size!r:.100}: it takes a whole number from {least} to {most}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,15 @@ class VisionConfig:
     heads: int = 12
     stem: bool = False
     """A small convolutional stem in place of the one patch convolution (the nano CLIP has it, no released CLIP does)."""
+
+    def __post_init__(self) -> None:
+        sizes = dataclasses.asdict(self)
+        stem = sizes.pop("stem")
+        check_sizes("image tower", **sizes)
+        if self.width % self.heads or self.image_size < self.patch_size:
+            raise ValueError(f"these sizes do not fit together: {self}")
+        if not isinstance(stem, bool) or (stem and self.patch_size != 12):
+            raise ValueError(f"stem is true or false, and has stride 12: {stem!r:.100}, patch_size {self.patch_size}")
 
     @property
     def tokens(self) -> int:
@@ -52,6 +79,11 @@ class TextConfig:
     layers: int = 12
     heads: int = 8
 
+    def __post_init__(self) -> None:
+        check_sizes("text tower", **dataclasses.asdict(self))
+        if self.width % self.heads:
+            raise ValueError(f"these sizes do not fit together: {self}")
+
 
 @dataclass(frozen=True)
 class CLIPConfig:
@@ -60,6 +92,11 @@ class CLIPConfig:
     embed_dim: int = 512
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     preprocessing: Preprocessing = CLIP_PREPROCESSING
+
+    def __post_init__(self) -> None:
+        check_sizes("joint space", embed_dim=self.embed_dim)
+        if self.activation not in ("quick_gelu", "gelu"):
+            raise ValueError(f"activation is {self.activation!r:.100}: it takes quick_gelu or gelu")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CLIPConfig:
@@ -93,17 +130,34 @@ class _NoDraws(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func is torch.randn:
+            return torch.empty(*args, **kwargs)
         return func(*args, **kwargs)
 
 
 @contextmanager
-def blank() -> Iterator[None]:
+def blank(weights: int | None = None) -> Iterator[None]:
     """Networks that are built in here have shapes but no memory: to count weights, or to load them from a file.
 
     The meta device alone would still carry out the initial draws, in Python, and import the compiler for it (seconds).
+    Raises CheckpointError where a network asks for many more than so many `weights`, which are all that a file has:
+    its config may speak of a billion layers.
     """
-    with torch.device("meta"), _NoDraws():
-        yield
+    room, here = max(1000, 2 * (weights or 0)), threading.get_ident()
+
+    def count(*_: Any) -> None:
+        nonlocal room
+        room -= threading.get_ident() == here
+        if room < 0:
+            raise CheckpointError(f"it asks for a network of more than the {weights} weights that there are")
+
+    counting = None if weights is None else register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"), _NoDraws():
+            yield
+    finally:
+        if counting is not None:
+            counting.remove()
 
 
 def conv_stem(width: int) -> nn.Sequential:
@@ -124,10 +178,6 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: VisionConfig, embed_dim: int, activation: str):
         super().__init__()
-        if config.width % config.heads or config.image_size < config.patch_size:
-            raise ValueError(f"these sizes do not fit together: {config}")
-        if config.stem and config.patch_size != 12:
-            raise ValueError(f"the convolutional stem has stride 12; patch_size is {config.patch_size}")
         width, patch = config.width, config.patch_size
         self.config = config
         self.conv1 = conv_stem(width) if config.stem else nn.Conv2d(3, width, patch, stride=patch, bias=False)
@@ -213,12 +263,13 @@ class TextTower(nn.Module):
         `same`: that many columns are the same in all rows.
         """
         x = words + self.positional_embedding[: words.shape[1]]
-        own = any(type(block) is not Block for block in self.transformer.blocks())
+        blocks = self.transformer.blocks()
+        own = not blocks or any(type(block) is not Block for block in blocks)
         if own or not len(x) or x.device.type != "cpu":  # an accelerator would rather pad rows than start many small kernels
             return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
         packed = Packed.of(end + 1, min(same, int(end.min())), self.config.width)
         x = packed.pack(x)
-        *first, last = self.transformer.blocks()
+        *first, last = blocks
         for block in first:
             x = self.transformer.through(packed.block, block, x)
         x = packed.last_block(last, x)

@@ -7,7 +7,6 @@ read as plain data instead, with every class but tensors replaced by an inert on
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 import zipfile
@@ -20,22 +19,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from froster.clip.archive import (
+    STORAGES,
+    Inert,
+    Unpickler,
+    check_archive,
+    check_legacy,
+    check_stored,
+    check_tensors,
+    check_view,
+    is_torchscript,
+)  # fmt: skip
 from froster.errors import CheckpointError
 
 State = dict[str, Tensor]
-
-_STORAGES = {
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "ByteStorage": torch.uint8,
-    "CharStorage": torch.int8,
-    "ShortStorage": torch.int16,
-    "IntStorage": torch.int32,
-    "LongStorage": torch.int64,
-    "BoolStorage": torch.bool,
-}
 
 
 def read_file(path: Path) -> tuple[str, dict[str, Any]]:
@@ -43,6 +40,8 @@ def read_file(path: Path) -> tuple[str, dict[str, Any]]:
 
     A pickle may nest its weights (`{"model_state": …}`); the others are flat. Raises CheckpointError naming the file.
     """
+    if path.exists() and not path.is_file():  # a pipe would keep us waiting
+        raise CheckpointError(f"{path}: no file of weights")
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -52,10 +51,11 @@ def read_file(path: Path) -> tuple[str, dict[str, Any]]:
         raise CheckpointError(f"{path}: the file is empty")
     if path.suffix == ".safetensors" or head[8:] == b"{":
         return "safetensors", read_safetensors(path)
-    if head[:4] == b"PK\x03\x04" and (root := _torchscript_root(path)) is not None:
-        return "torchscript", _read_torchscript(path, root)
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
-        return "pickle", _read_pickle(path, is_zip=head[:1] == b"P")
+    if head[:4] == b"PK\x03\x04":
+        kind = _archive_kind(path)
+        return kind, _read_torchscript(path) if kind == "torchscript" else _read_weights(path, is_zip=True)
+    if head[:1] == b"\x80":
+        return "pickle", _read_weights(path, is_zip=False)
     raise CheckpointError(f"{path}: neither safetensors nor a torch checkpoint")
 
 
@@ -63,7 +63,7 @@ def read_safetensors(path: Path) -> State:
     """Raises CheckpointError naming the file."""
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, AttributeError) as error:  # the latter: a type that torch does not have
         raise CheckpointError(f"{path}: not a whole safetensors file ({_first_line(error)})") from None
 
 
@@ -76,34 +76,65 @@ def flat_weights(content: Any) -> State:
     return content
 
 
-def _read_pickle(path: Path, is_zip: bool) -> dict[str, Any]:
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote, tensors and plain values. Raises CheckpointError naming the file, OSError without one."""
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if is_zip and _archive_kind(path) == "torchscript":
+        raise CheckpointError(f"{path}: a TorchScript archive where tensors were expected")
+    return _load(path, is_zip)
+
+
+def _archive_kind(path: Path) -> str:
+    """Raises CheckpointError where an archive claims what it cannot hold."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path.stat().st_size)
+            if is_torchscript(archive):
+                return "torchscript"
+            check_stored(archive)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except Exception as error:  # zipfile raises many kinds for broken archives
+        raise CheckpointError(f"{path}: not a whole archive ({_first_line(error)})") from None
+    return "pickle"
+
+
+def _load(path: Path, is_zip: bool, mapped: bool = False) -> Any:
+    try:
+        if not is_zip:
+            check_legacy(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, which the user can do nothing about
-            # Mapped, not read: a training checkpoint is mostly teacher and optimizer, which nobody asks for.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        check_tensors(content, path.stat().st_size)
     except Exception as error:  # a cut-off archive, a foreign pickle and a forbidden class raise unrelated types
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found and is_zip:  # X-CLIP's loop, for one, saves its settings object beside the weights
             return _read_inert(path)
         cause = f"it holds a {found[1]}, and only tensors are loaded" if found else _first_line(error)
         raise CheckpointError(f"{path}: not a checkpoint of plain tensors ({cause})") from None
+    return content
+
+
+def _read_weights(path: Path, is_zip: bool) -> dict[str, Any]:
+    # Mapped, not read: a training checkpoint is mostly teacher and optimizer, which nobody asks for.
+    content = _load(path, is_zip, mapped=is_zip)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dictionary of weights, found {type(content).__name__}")
     return content
 
 
-def _read_inert(path: Path) -> dict[str, Any]:
+def _read_inert(path: Path) -> Any:
     """A torch archive that holds other objects than tensors: those become empty shells, the tensors are read."""
     try:
         with zipfile.ZipFile(path) as archive:
             root = archive.namelist()[0].split("/")[0]
             with archive.open(f"{root}/data.pkl") as file:
                 content = _ModuleTree(file, archive, root).load()
+        check_tensors(content, path.stat().st_size)
     except Exception as error:  # a foreign pickle can fail in any way
         raise CheckpointError(f"{path}: not a checkpoint of plain tensors ({_first_line(error)})") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a dictionary of weights, found an object")
     return content
 
 
@@ -111,69 +142,48 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _torchscript_root(path: Path) -> str | None:
-    """The top folder of a TorchScript archive, None for another (or broken) zip."""
+def _read_torchscript(path: Path) -> State:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        return None
-    root = names[0].split("/")[0] if names else ""
-    is_script = f"{root}/constants.pkl" in names and any(name.startswith(f"{root}/code/") for name in names)
-    return root if is_script else None
-
-
-def _read_torchscript(path: Path, root: str) -> State:
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{root}/data.pkl") as file:
-            return dict(_tensors(_ModuleTree(file, archive, root).load(), ""))
+            root = archive.namelist()[0].split("/")[0]
+            with archive.open(f"{root}/data.pkl") as file:
+                state = dict(_tensors(_ModuleTree(file, archive, root).load(), ""))
+        check_tensors(state, path.stat().st_size)
     except Exception as error:  # a foreign pickle can fail in any way
         raise CheckpointError(f"{path}: not a readable TorchScript archive ({_first_line(error)})") from None
+    return state
 
 
-class _Inert:
-    """Stands for every class that a pickle names. Calling it does nothing; a module's attributes land in its dict."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        pass
-
-    def extend(self, items: Any) -> None:
-        pass
-
-
-class _ModuleTree(pickle.Unpickler):
-    """The modules of an archive as `_Inert` objects that hold tensors. No name is ever imported."""
+class _ModuleTree(Unpickler):
+    """The modules of an archive as `Inert` objects that hold tensors. No name is ever imported."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(file)
         self._archive = archive
         self._root = root
-        self._loaded: dict[str, Tensor] = {}
+        self._read: dict[str, bytearray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        return _HARMLESS.get((module, name), _Inert)
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        return _HARMLESS.get((module, name), Inert)
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, _, numel = pid
-        if key not in self._loaded:
-            data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
-            self._loaded[key] = torch.frombuffer(data, dtype=dtype, count=numel)
-        return self._loaded[key]
+        entry = self._archive.getinfo(f"{self._root}/data/{key}")
+        if entry.file_size != numel * dtype.itemsize:
+            raise CheckpointError(
+                f"{entry.filename} has {entry.file_size} bytes, and is said to hold {numel} of {dtype}"
+            )
+        if not numel:
+            return torch.empty(0, dtype=dtype)
+        if key not in self._read:
+            self._read[key] = bytearray(self._archive.read(entry))
+        return torch.frombuffer(self._read[key], dtype=dtype)
 
 
 def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    check_view("", size, storage.numel())
     return storage.as_strided(size, stride, offset)
 
 
@@ -189,10 +199,10 @@ _HARMLESS = {
 """What a pickle may really call."""
 
 
-def _tensors(module: _Inert, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(module: Inert, prefix: str) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of a tree of modules with its dotted name."""
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield prefix + name, value
-        elif isinstance(value, _Inert):
+        elif isinstance(value, Inert):
             yield from _tensors(value, f"{prefix}{name}.")

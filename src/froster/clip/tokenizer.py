@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gzip
 import html
-import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.files import write_text
 
@@ -31,6 +32,8 @@ HUB_ID = "openai/clip-vit-base-patch16"
 
 # The published file holds more merges than CLIP uses: 49,408 ids = 256 bytes, as many word-final, the merges, 2 specials.
 _BPE_MERGES = 49408 - 2 * 256 - 2
+_LONGEST = 1 << 24
+"""Characters of a vocabulary that are unpacked; OpenAI's has three million."""
 # Ignoring case matters for one letter only: a long s after an apostrophe is a contraction for CLIP too.
 _WORD = Regex(r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 
@@ -79,8 +82,9 @@ class Tokenizer:
         """Read OpenAI's `bpe_simple_vocab_16e6.txt.gz` (49,408 ids). Raises CheckpointError naming the file."""
         try:
             with gzip.open(path, "rt", encoding="utf-8") as file:
-                lines = file.read().split("\n")[1 : 1 + _BPE_MERGES]  # the first line is a header
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+                text = file.read(_LONGEST)
+                lines = text.split("\n")[1 : 1 + _BPE_MERGES]  # the first line is a header
+        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise CheckpointError(f"{path}: not a readable BPE vocabulary ({error})") from None
         merges = [(pair[0], pair[1]) for pair in map(str.split, lines) if len(pair) == 2]
         if len(merges) != _BPE_MERGES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.clip.model import normalise
 from froster.commands.common import load_model, there
 from froster.errors import UsageError

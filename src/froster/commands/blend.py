@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.attempt import attempt
 from froster.blend import Line, Rule
 from froster.calibration import Calibration

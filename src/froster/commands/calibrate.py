@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.attempt import attempt
 from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, NO_RULE, Calibration, fit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.calibration import NONE, with_none
 from froster.commands.common import announce, how_to_calibrate, load_model, mention, spare_cores
 from froster.errors import UsageError

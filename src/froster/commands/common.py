@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.address import refuse_address
 from froster.errors import UsageError
 from froster.model_folder import is_model_folder
-from froster.precision import Precision
 from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
 from froster.video.listing import Listing, not_there, passed_over
@@ -30,10 +29,7 @@ def load_model(
     views: int | None = None,
 ) -> Recognizer:
     """The model a command was given, with its way to take frames changed where the command says so."""
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise UsageError(f"--precision must be auto, float32 or bfloat16, not {precision!r}")
-    kind: Precision = precision  # type: ignore[assignment]
-    model = load(source or DEFAULT_MODEL, device=device, precision=kind)
+    model = load(source or DEFAULT_MODEL, device=device, precision=precision)
     asked = {"kind": sampling, "clamp": clamp, "frames": frames}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     model.config = dataclasses.replace(

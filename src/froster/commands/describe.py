@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import typer
 
+import froster.strict_json as json
 from froster.clip.tokenizer import HUB_ID, Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.files import sole_maker, write_text

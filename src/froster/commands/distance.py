@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.commands.common import announce, load_model
 from froster.errors import UsageError
 from froster.insight.distance import Nearest, folded, nearest, similarity_histogram, text_features

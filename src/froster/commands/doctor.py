@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
+import froster.strict_json as json
 from froster import pool
 from froster.commands.prepare import cores
 from froster.doctor.diagnose import KINDS, Needs, Problem, diagnose

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.attempt import attempt
 from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.commands.evaluate_parts import Chosen, choose

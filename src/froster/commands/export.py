@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import froster.strict_json as json
 from froster.commands.classify import given_labels
 from froster.commands.common import announce, load_model
 from froster.export import check_target, export

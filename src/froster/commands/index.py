@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import typer
 
+import froster.strict_json as json
 from froster.commands.classify import FEW
 from froster.commands.common import announce, load_model, mention, spare_cores
 from froster.errors import UsageError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.clip.model import ARCHITECTURES, CLIP, blank
 from froster.distill import PRESETS
 from froster.files import write_text

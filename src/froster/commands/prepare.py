@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.paper.prepare import CATEGORIES, prepare
 from froster.progress import console, output, progress
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.card import HUB_ID, files
 from froster.errors import FrosterError, UsageError
 from froster.printable import printable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from rich.table import Table as Grid
 
+import froster.strict_json as json
 from froster import __version__
 from froster.attempt import attempt
 from froster.clip.model import ARCHITECTURES, CLIP, blank

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.clip.model import unit
 from froster.commands.common import load_model, there
 from froster.commands.index import check_comparable, check_model

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.commands.classify import given_labels
 from froster.commands.common import announce, how_to_calibrate, load_model, there
 from froster.insight.lanes import clock

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.attempt import attempt, leave_out
 from froster.blend import Line
 from froster.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RULE, Calibration, fit

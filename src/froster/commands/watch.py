@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
+import froster.strict_json as json
 from froster.commands.classify import given_labels, labels_file_of
 from froster.commands.common import announce, load_model
 from froster.interrupt import Interrupted

@@ -31,6 +31,7 @@ from froster.clip.block import Block
 from froster.clip.model import VisionTower
 from froster.errors import UsageError
 from froster.files import atomic_file
+from froster.finite import finite
 from froster.insight.plots import save
 from froster.methods.video_clip import VideoCLIP
 
@@ -71,7 +72,7 @@ def cls_attention(model: VideoCLIP, frames: Tensor, layer: int = -1, rollout: bo
     own = tower.config.tokens
     used = seen[: layer % len(seen) + 1]
     given = rolled_out(used, own) if rollout else joint(used[-1], rows=1)[:, 0]  # (T, T, n)
-    total = given.sum(dim=(0, 1)) / len(given)  # (n,)
+    total = finite(given.sum(dim=(0, 1)) / len(given), "attention weights")  # (n,)
     shares = {
         "patches": float(total[1:own].sum()), "class tokens": float(total[0]),
         "added tokens": float(total[own:].sum()), "padding": max(0.0, 1 - float(total.sum())),

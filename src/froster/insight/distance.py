@@ -20,6 +20,7 @@ from torch import Tensor
 from froster.clip.model import unit
 from froster.errors import UsageError
 from froster.evaluation import Predictions
+from froster.finite import finite
 from froster.insight.plots import COLOURS, save, tidy
 from froster.recognizer import Recognizer
 from froster.text.bank import PromptBank
@@ -61,7 +62,7 @@ def folded(name: str) -> str:
 def text_features(recognizer: Recognizer, names: list[str], truncate: bool = False) -> Tensor:
     """The bare names through the text tower, without template or description, as the released code does: (n, E)."""
     tokens = recognizer.tokenizer(names, recognizer.clip.config.text.context, truncate)
-    return PromptBank.encode(recognizer.clip.encode_text, tokens).float().cpu()
+    return finite(PromptBank.encode(recognizer.clip.encode_text, tokens).float().cpu(), "text embeddings")
 
 
 def nearest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from froster.clip.model import LARGEST
 from froster.errors import UsageError
 from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer
@@ -19,7 +20,7 @@ from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, pool, saved_names
+from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, first_difference, pool, saved_names
 from froster.methods.vita_clip import VitaCLIP
 from froster.methods.xclip import XCLIP
 
@@ -32,8 +33,8 @@ METHODS: dict[str, type[Method]] = {
 }  # fmt: skip
 
 __all__ = [
-    "METHODS", "VCLIP", "Features", "FineTuned", "Frozen", "Method", "VideoCLIP", "class_embeddings", "method_dict",
-    "method_from_dict", "pool", "saved_names",
+    "METHODS", "VCLIP", "Features", "FineTuned", "Frozen", "Method", "VideoCLIP", "class_embeddings", "first_difference",
+    "method_dict", "method_from_dict", "pool", "saved_names",
 ]  # fmt: skip
 
 
@@ -70,7 +71,9 @@ def check_type(method: type[Method], option: str, value: Any) -> None:
         tuple: isinstance(value, (list, tuple)),
     }
     if not fits[kind]:
-        raise UsageError(f"option {option} of {method.name} is {words[kind]}, such as {default}, not {value!r}")
+        raise UsageError(f"option {option} of {method.name} is {words[kind]}, such as {default}, not {value!r:.100}")
+    if kind in (int, float) and value is not None and not 0 <= value <= LARGEST:  # nor what is no number
+        raise UsageError(f"option {option} of {method.name} lies between 0 and {LARGEST}: {value!r:.100}")
 
 
 def method_dict(method: Method) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
 from froster.recipe import FROSTER, Preset
 
 Pad = Literal["zero", "mask"]
+WIDEST = 64
+"""Neighbours on each side. Keys are made for all of them, in the clip or beyond its ends."""
 SMALL_CLIP = 1 << 18
 """Numbers in the keys of a clip below which they are rather copied: B/16 has five times as many, the nano a tenth."""
 
@@ -106,8 +108,8 @@ class VCLIP(Method):
     def __post_init__(self) -> None:
         one_of("pad", self.pad, "zero", "mask")
         one_of("pooling", self.pooling, "frame_unit", "mean_then_unit")
-        if not isinstance(self.radius, int) or self.radius < 1:
-            raise UsageError(f"radius must be 1 or more, not {self.radius!r}")
+        if not isinstance(self.radius, int) or not 1 <= self.radius <= WIDEST:
+            raise UsageError(f"radius must be 1 to {WIDEST}, not {self.radius!r:.100}")
 
     def build(self, clip: CLIP) -> VideoCLIP:
         replace_blocks(clip, lambda block: VCLIPBlock(block, self.radius, self.pad))

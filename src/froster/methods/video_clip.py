@@ -157,6 +157,43 @@ def saved_names(model: nn.Module) -> dict[str, str]:
     return {name.removeprefix("clip."): name for name in model.state_dict()}
 
 
+_OF_THE_MOMENT = ("training", "checkpointing")
+
+
+def structure(network: nn.Module) -> dict[str, tuple[object, ...]]:
+    """Every module of a network by its name: its class, its plain settings, the shapes of its own weights."""
+    found: dict[str, tuple[object, ...]] = {}
+    for name, module in network.named_modules():
+        settings = {
+            key: value
+            for key, value in vars(module).items()
+            if isinstance(value, (bool, int, float, str, tuple)) and key not in _OF_THE_MOMENT
+        }
+        shapes = {key: tuple(weight.shape) for key, weight in module.named_parameters(recurse=False)}
+        found[name] = type(module).__qualname__, settings, shapes
+    return found
+
+
+def first_difference(one: nn.Module, other: nn.Module) -> str:
+    """The first module in which two networks differ beside the values of their weights, in words, or ""."""
+    mine, theirs = structure(one), structure(other)
+    for name in [*mine, *theirs]:
+        if mine.get(name) != theirs.get(name):
+            kinds = [str(found[name][0]) if name in found else "nothing" for found in (mine, theirs)]
+            return f"{name or 'the whole'} is {kinds[0]} where it should be {kinds[1]}" + (
+                " with other settings or sizes" if kinds[0] == kinds[1] else ""
+            )
+    return ""
+
+
+def plain_clip(model: VideoCLIP) -> CLIP:
+    """A CLIP with blocks of its own and a copy of the network's weights, of which it has no more than a CLIP."""
+    with blank():
+        clip = CLIP(model.clip.config)
+    clip.load_state_dict({name: weight.clone() for name, weight in model.clip.state_dict().items()}, assign=True)
+    return clip.eval()
+
+
 def start_of(clip: CLIP) -> dict[str, Tensor]:
     """CLIP's weights under the names they have in a `VideoCLIP`, as constants."""
     return {f"clip.{name}": parameter.detach() for name, parameter in clip.named_parameters()}

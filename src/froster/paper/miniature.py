@@ -8,7 +8,6 @@ Nothing here looks at a test set before the end of a run.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+import froster.strict_json as json
 from froster.clip.model import normalise
 from froster.errors import UsageError
 from froster.evaluation import harmonic_mean

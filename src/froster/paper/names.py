@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
+import froster.strict_json as json
 from froster.errors import one_of
 
 DATASETS = ("k400", "k600", "ucf101", "hmdb51", "ssv2")

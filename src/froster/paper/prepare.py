@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+import froster.strict_json as json
 from froster.csvfile import write_csv
 from froster.errors import DataError, UsageError
 from froster.files import exclusive, write_text

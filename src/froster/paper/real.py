@@ -7,7 +7,6 @@ not run again; a run that was stopped goes on at its last epoch.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+import froster.strict_json as json
 from froster.clip.model import CLIPConfig
 from froster.errors import DataError, FrosterError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import froster.strict_json as json
 from froster.attempt import attempt
 from froster.clip.model import normalise
 from froster.insight.attention import Row, attention_strip, cls_attention

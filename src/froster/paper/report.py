@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.files import write_text
 from froster.paper.cells import Cell
 from froster.paper.claims import Claim, Run, Verdict, afterthoughts, claims, judge

@@ -11,7 +11,6 @@ A later line for a path takes the place of an earlier one. A .safetensors withou
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+import froster.strict_json as json
 from froster.errors import DataError, UsageError
 from froster.files import atomic_file, atomic_folder, write_text
 from froster.journal import line, read_lines

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-import json
 from typing import Any
 
+import froster.strict_json as json
 from froster.insight.page import STYLE
 
 _MORE = "th, td { text-align: left !important } pre { white-space: pre-wrap }"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import froster.strict_json as json
 from froster.serve.app import Service, problem
 from froster.serve.refusal import Refusal
 from froster.serve.upload import read_body, receive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
-import json
+import froster.strict_json as json
 import math
 import os
 import shutil

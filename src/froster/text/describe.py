@@ -7,7 +7,6 @@ tried again, the second is asked for again with the complaint, and what still do
 from __future__ import annotations
 
 import http.client
-import json
 import queue
 import random
 import re
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import froster.strict_json as json
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.interrupt import check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence, Sized
@@ -13,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import froster.strict_json as json
 from froster.errors import UsageError, one_of
 
 _MEDIA = ("photo", "video", "example", "demonstration")

@@ -6,7 +6,6 @@ Only where there is no such file is it looked for without the white space around
 
 import csv
 import io
-import json
 import os
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import froster.strict_json as json
 from froster.address import is_address, refusal, refuse_address
 from froster.csvfile import ERRORS
 from froster.errors import DataError

@@ -16,6 +16,9 @@ import torch
 
 from froster.errors import UsageError, one_of
 
+MOST_FRAMES = 4096
+"""Of a clip: what a model folder may ask for."""
+
 Start = Callable[[float], float]
 "from the room for a clip's start, in frames, to the start that is taken"
 
@@ -65,9 +68,12 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.kind not in ("dense", "uniform"):
             raise UsageError(f"unknown sampling '{self.kind}': expected 'dense' or 'uniform'")
-        if self.frames < 1 or self.rate < 1 or not self.target_fps > 0:
-            found = f"{self.frames}, {self.rate}, {self.target_fps}"
-            raise UsageError(f"sampling needs frames, rate and target_fps above zero, not {found}")
+        counts = type(self.frames) is type(self.rate) is int and type(self.target_fps) in (int, float)
+        if not (counts and 1 <= self.frames <= MOST_FRAMES and 1 <= self.rate <= 10**6 and 0 < self.target_fps <= 10**6):
+            found = f"{self.frames!r:.50}, {self.rate!r:.50}, {self.target_fps!r:.50}"
+            raise UsageError(
+                f"sampling needs frames (at most {MOST_FRAMES}), rate and target_fps above zero (at most a million), not {found}"
+            )
         one_of("clamp", self.clamp, "released", "even")
 
     def changed(self, **changes: Any) -> Sampling:

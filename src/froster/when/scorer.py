@@ -11,6 +11,7 @@ from torch import Tensor
 
 from froster.calibration import Judgement
 from froster.clip.model import normalise
+from froster.finite import finite
 from froster.methods import Features
 from froster.precision import autocast
 from froster.recognizer import Recognizer
@@ -45,7 +46,7 @@ class WindowScorer:
     def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:
         """Windows and the result of `Recognizer.class_embeddings` -> (n, K) float32, on the CPU."""
         seen = self._together(windows) if self.apart else self._whole(windows)
-        return self.recognizer.model.logits(seen.video, classes, seen.context).float().cpu()
+        return finite(self.recognizer.model.logits(seen.video, classes, seen.context).float().cpu(), "logits")
 
     def _whole(self, windows: Sequence[Window]) -> Features:
         recognizer = self.recognizer

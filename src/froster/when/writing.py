@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.csvfile import csv_text
 from froster.errors import UsageError
 from froster.files import cannot_write, write_text

@@ -8,7 +8,6 @@ here looks at the other sets before the end.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
+import froster.strict_json as json
 from froster.attempt import attempt
 from froster.change import told
 from froster.distill import distill_preset

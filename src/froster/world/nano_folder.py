@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.clip.model import CLIP
 from froster.clip.tokenizer import Tokenizer
 from froster.files import atomic_folder

@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before torch loads: waiting threads that spin star
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import froster.strict_json as json
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise, unit
 from froster.optim import parameter_groups
 from froster.progress import console, progress

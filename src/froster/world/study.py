@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before torch loads
 
 import argparse
 import dataclasses
-import json
 import statistics
 import time
 from functools import partial
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from rich.progress import Progress, TaskID
 
+import froster.strict_json as json
 from froster.distill import distill_preset
 from froster.evaluation import harmonic_mean
 from froster.experiment import EvalSet, default_recipe, fine_tune, measure, with_weights
