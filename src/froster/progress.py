@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -53,10 +55,8 @@ output = Plain()
 """For what a command was asked for, on standard output."""
 
 
-@contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A live display; `add_task(description, total=…)` and `update(task, advance=…, note=…)` on it."""
-    columns = (
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
@@ -64,5 +64,68 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with _Bars(*columns, console=console, disable=quiet) as display:
-        yield display
+
+
+_shown: list[Progress] = []
+"""The display that is live, if one is: there can be no second one."""
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """A live display; `add_task(description, total=…)` and `update(task, advance=…, note=…)` on it."""
+    with _Bars(*_columns(), console=console, disable=quiet) as display:
+        if quiet:
+            yield display
+            return
+        _shown.append(display)
+        try:
+            yield display
+        finally:
+            _shown.remove(display)
+
+
+SILENT_SECONDS = 1.0
+Working = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""`with working("encoding 400 labels", 29) as advance:` and `advance(1)` for each of the 29 steps."""
+
+
+@contextmanager
+def silently(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """The `Working` of who calls froster from Python."""
+    yield lambda steps: None
+
+
+@contextmanager
+def working(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """The `Working` of commands: what takes longer than a second says what it is, by a bar, or in a log by a line."""
+    if _shown:
+        task = _shown[-1].add_task(what, total=total, note="")
+        try:
+            yield lambda steps: _shown[-1].update(task, advance=steps)
+        finally:
+            _shown[-1].remove_task(task)
+        return
+    bars = _Bars(*_columns(), console=console, transient=True)
+    task = bars.add_task(what, total=total, note="")
+    lock, over = threading.Lock(), False
+
+    def show() -> None:
+        with lock:
+            if over:
+                return
+            if console.is_terminal:
+                bars.start()
+            else:
+                console.tell(f"{what} …")
+
+    timer = threading.Timer(SILENT_SECONDS, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda steps: bars.update(task, advance=steps)
+    finally:
+        timer.cancel()
+        with lock:
+            over = True
+            if bars.live.is_started:
+                bars.stop()

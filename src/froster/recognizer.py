@@ -28,6 +28,7 @@ from froster.methods import VCLIP, Features, Frozen, Method, VideoCLIP, class_em
 from froster.methods.official import Official
 from froster.model_folder import VERSION, ModelConfig, is_model_folder, load_folder, resolve
 from froster.precision import Precision, autocast, parse_precision, pick_device, pick_dtype, with_cast_weights
+from froster.progress import Working, silently
 from froster.released import complete, find_released, missing_parts
 from froster.stamp import Stamp, changes_unseen
 from froster.tensors import save_tensors
@@ -95,6 +96,8 @@ class Recognizer:
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
+        self.working: Working = silently
+        "says what takes long; commands set it"
         self.remembered = 1
         "label sets whose class embeddings are kept"
         self._forget()
@@ -179,8 +182,13 @@ class Recognizer:
     def prompts(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
         """The raw embeddings of all prompts of all labels, (P, K, E). Raises UsageError on empty or repeated labels."""
         bank = self.bank(labels, truncate)
-        with autocast(self.device, self.dtype):
-            return self.inference.prompts(bank, bank.rows).float()
+        steps = bank.together(bank.rows)
+        with autocast(self.device, self.dtype), self.working(f"encoding {len(labels)} labels", len(steps)) as advance:
+            parts = []
+            for rows in steps:
+                parts.append(self.inference.prompts(bank, rows).float())
+                advance(1)
+            return torch.cat(parts)
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:

@@ -6,7 +6,6 @@ A path would not do: the same file is reached by links, from another folder or m
 from __future__ import annotations
 
 import hashlib
-import froster.strict_json as json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import froster.strict_json as json
 from froster.model_folder import is_model_folder
 from froster.video.dataset import Item
 

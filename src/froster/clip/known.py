@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import froster.strict_json as json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import froster.strict_json as json
 from froster.errors import CheckpointError
 
 

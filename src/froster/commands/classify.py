@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from froster.identity import digest
 from froster.many import answers
 from froster.origin import check_origin
 from froster.printable import short_names
-from froster.progress import console, output, progress
+from froster.progress import console, output, progress, working
 from froster.recognizer import DEFAULT_MODEL, Classification, Recognizer
 from froster.results import Results, Row, check_suffix, open_results
 from froster.shards import Shard, parse_shard
@@ -33,8 +34,6 @@ FEW = 8
 """Videos for which it does not pay to start processes."""
 FORM = 2
 """Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that were not calibrated."""
-MANY_TEXTS = 20_000
-"""Prompts that take long enough to say so."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def run(
     listing = list_videos(videos, files_from=files_from, root=root)
     mention(listing)
     recognizer = load_model(model, device or own_device(part), precision, sampling=sampling, views=views)
-    encode(recognizer, names, reading.truncate)
+    recognizer.class_embeddings(names, reading.truncate)  # once for all videos
     if out is None:
         failed = print_all(recognizer, names, listing, reading, model, as_json)
     else:
@@ -127,20 +126,13 @@ def own_device(part: Shard) -> str | None:
     return None
 
 
-def encode(recognizer: Recognizer, names: list[str], truncate: bool) -> None:
-    """The class embeddings, once for all videos."""
-    prompts = len(names) * len(recognizer.bank(names, truncate).rows)
-    if prompts > MANY_TEXTS:
-        console.print(f"{len(names)} labels in {prompts} prompts are encoded first")
-    recognizer.class_embeddings(names, truncate)
-
-
 def print_all(
     recognizer: Recognizer, names: list[str], videos: Listing, reading: Reading, model: str | None, as_json: bool
 ) -> bool:
     """Shows the answers to all videos; whether some failed."""
     results: list[dict[str, Any]] = []
-    with progress(quiet=len(videos) == 1) as bars:
+    one = len(videos) == 1
+    with progress(quiet=one) as bars, working(f"reading {videos[0].path.name}", None) if one else nullcontext():
         bar = bars.add_task("classify", total=len(videos), note="")
         for batch in answers(recognizer, names, videos, **reading.of(recognizer, len(videos))):
             for answer in batch:

@@ -12,7 +12,7 @@ import froster.strict_json as json
 from froster.address import refuse_address
 from froster.errors import UsageError
 from froster.model_folder import is_model_folder
-from froster.progress import console
+from froster.progress import console, working
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
 from froster.video.listing import Listing, not_there, passed_over
 from froster.video.manifest import Items
@@ -29,7 +29,9 @@ def load_model(
     views: int | None = None,
 ) -> Recognizer:
     """The model a command was given, with its way to take frames changed where the command says so."""
-    model = load(source or DEFAULT_MODEL, device=device, precision=precision)
+    with working(f"loading {source or DEFAULT_MODEL}"):
+        model = load(source or DEFAULT_MODEL, device=device, precision=precision)
+    model.working = working
     asked = {"kind": sampling, "clamp": clamp, "frames": frames}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     model.config = dataclasses.replace(

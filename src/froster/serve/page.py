@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import froster.strict_json as json
 import math
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
+import froster.strict_json as json
 from froster.errors import FrosterError, UsageError
 from froster.recognizer import Classification
 from froster.serve import parts

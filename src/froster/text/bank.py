@@ -58,9 +58,13 @@ class PromptBank:
 
     def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:
         """The raw embeddings of the given rows of prompts, (len(rows), K, E)."""
-        together = max(1, FULL_BATCH // len(self.labels))
-        parts = [self.tokens(*rows[start : start + together]) for start in range(0, len(rows), together)]
+        parts = [self.tokens(*some) for some in self.together(rows)]
         return torch.cat([self.encode(encode_text, part.flatten(0, 1)).unflatten(0, part.shape[:2]) for part in parts])
+
+    def together(self, rows: Sequence[int]) -> list[list[int]]:
+        """The rows in groups that are encoded at once."""
+        count = max(1, FULL_BATCH // len(self.labels))
+        return [list(rows[start : start + count]) for start in range(0, len(rows), count)]
 
     @staticmethod
     def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
