@@ -9,7 +9,7 @@ from froster.commands.classify import given_labels
 from froster.commands.common import announce, load_model
 from froster.export import check_target, export
 from froster.files import sole_maker
-from froster.progress import console
+from froster.progress import console, working
 
 
 def run(
@@ -27,7 +27,7 @@ def run(
     names = None if labels is None and labels_file is None else given_labels(labels, labels_file)
     recognizer = load_model(model, "cpu", "float32")
     announce(recognizer, model)
-    with sole_maker(out):
+    with sole_maker(out), working(f"writing and comparing {out}"):
         about = export(recognizer, out, to, names, truncate=truncate)
     if as_json:
         print(json.dumps({"folder": str(out), **about}))

@@ -12,7 +12,7 @@ from froster.clip.model import unit
 from froster.commands.common import load_model, there
 from froster.commands.index import check_comparable, check_model
 from froster.errors import DataError, UsageError
-from froster.progress import console, output
+from froster.progress import console, output, working
 from froster.recognizer import Recognizer
 from froster.search.find import Hit, search
 from froster.search.sheet import check_target, span, thumbnails
@@ -56,11 +56,13 @@ def run(
         query = recognizer.embed_text([text], truncate)[0]
     else:
         assert video is not None
-        query = embed_video(recognizer, video, float(store.about["segment"]))
+        with working(f"reading {video.name}"):
+            query = embed_video(recognizer, video, float(store.about["segment"]))
     own = [] if video is None else itself(store, video, store.root)
     hits = search(store, query, top, join=join, by_video=by_video, without=own)
     if pictures is not None:
-        thumbnails(hits, store.root, pictures, text or f"like {video}")
+        with working("reading the pictures"):
+            thumbnails(hits, store.root, pictures, text or f"like {video}")
     if as_json:
         found = [
             {"video": str(hit.path(store.root)), "score": hit.score, "start": hit.start, "end": hit.end, "best": list(hit.best)}

@@ -14,7 +14,7 @@ from types import FrameType
 from froster.commands.common import announce, load_model
 from froster.errors import FrosterError, UsageError, install
 from froster.interrupt import Interrupted
-from froster.progress import console
+from froster.progress import console, working
 from froster.recognizer import DEFAULT_MODEL
 
 _SHORTEST_TOKEN = 8
@@ -99,7 +99,8 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
         if page:
             from froster.serve.page import add_page
 
-            add_page(app, service, samples)
+            with working("preparing the page"):
+                add_page(app, service, samples)
         config = uvicorn.Config(
             Guard(app, token), http=Connection, ws="none", log_level="warning", access_log=False,
             timeout_graceful_shutdown=_GRACE + 5, limit_concurrency=MOST_CONNECTIONS,
