@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,30 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
             assert torch.equal(weights(out)[kind][name], tensor), (kind, name)
     assert steps(out) == steps(whole)
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["epoch-0003"]
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "average.safetensors", "optimizer.pt", "state.json"])
+def test_a_flipped_bit_is_named_and_the_epoch_before_taken(name: str, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(out, "--keep", 2, "--kill-at", 7).returncode == -signal.SIGKILL  # in epoch 3
+    damaged = out / "checkpoints" / "epoch-0002" / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    shutil.copytree(out, tmp_path / "alone")
+    done = run(out, "--keep", 2)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"{damaged} cannot be used (" in said and "going on from epoch 1, the newest whole checkpoint" in said
+    for kind, state in weights(whole).items():
+        assert all(torch.equal(weights(out)[kind][key], tensor) for key, tensor in state.items()), kind
+    assert steps(out) == steps(whole)
+
+    shutil.rmtree(tmp_path / "alone" / "checkpoints" / "epoch-0001")
+    done = run(tmp_path / "alone")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("froster: cannot resume from "), line
+    assert f"epoch-0002/{name} cannot be used" in line and "To start the run anew" in line
 
 
 def test_steps_are_numbered_and_the_loss_falls(whole: Path) -> None:

@@ -1,6 +1,6 @@
 """A small real training run as a process of its own, for tests that kill it or start several.
 
-    python train_worker.py OUT [--epochs 3] [--batch 8] [--kill-at STEP | --kill-in-save EPOCH] [--limit BYTES]
+    python train_worker.py OUT [--epochs 3] [--batch 8] [--keep 1] [--kill-at STEP | --kill-in-save EPOCH] [--limit BYTES]
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--keep", type=int, default=1)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--method", default="vclip")
     parser.add_argument("--kill-in-save", type=int)
@@ -66,7 +67,7 @@ def main() -> None:
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
     method = METHODS[args.method]()
-    recipe = Recipe(epochs=args.epochs, batch_size=args.batch, lr=1e-3, warmup_epochs=1, precision="float32")
+    recipe = Recipe(epochs=args.epochs, batch_size=args.batch, lr=1e-3, warmup_epochs=1, precision="float32", keep=args.keep)
     # One prompt, as every process draws the templates of its own clips.
     preset = Preset(recipe, Prompting(("{}",), "plain"), sampling=base.config.sampling) if args.method != "vclip" else None
 

@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def leave_out(line: str) -> None:
-    console.print(f"left out: {line}", style="yellow")
+    console.print(f"left out: {line}", style="yellow", soft_wrap=True)
 
 
 def attempt(what: str, step: Callable[[], Result], say: Callable[[str], None] = leave_out) -> Result | None:

@@ -160,9 +160,9 @@ def train(
 
 def say_damage(checkpoints: Checkpoints, first: int, log: MetricsLog) -> None:
     for line in checkpoints.passed_over:
-        console.print(f"{line}: going on from epoch {first}, the newest whole checkpoint", style="yellow")
+        console.print(f"{line}: going on from epoch {first}, the newest whole checkpoint", style="yellow", soft_wrap=True)
     if log.lost:
-        console.print(f"{log.path}: {log.lost} lines cannot be read and are left out", style="yellow")
+        console.print(f"{log.path}: {log.lost} lines cannot be read and are left out", style="yellow", soft_wrap=True)
 
 
 def gains_no_more(history: Sequence[dict[str, float]], patience: int | None) -> bool:
