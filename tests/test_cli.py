@@ -139,9 +139,9 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
     one_line(run(*train), 2, "holds a run", "--resume")
     assert run(*train, "--resume", "--json").json["rows"] == report["rows"]
     one_line(run(*train, "--resume", "--lr", 0.1), 2, "lr = ")
-    found = run("evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json").json["splits"]["all"]
-    assert (found["videos"], found["classes"]) == (20, 5)
-    assert (tmp_path / "eval" / "predictions_all.csv").is_file()
+    found = run("evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json").json["splits"]["test"]
+    assert (found["videos"], found["classes"]) == (20 - report["training_videos"], 5)
+    assert (tmp_path / "eval" / "predictions_test.csv").is_file()
     assert run("classify", video, "--labels", "cat spinning, key pacing", "--model", out).code == 0
 
 

@@ -203,7 +203,10 @@ def doctor(
     drop: Annotated[
         list[str] | None, typer.Option(help="Kinds of findings to leave out of it, or none; default: duplicate.")
     ] = None,
-    min_seconds: Annotated[float, typer.Option(help="Shorter videos are too short.", min=0, show_default="4.27")] = 8 * 16 / 30,
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Shorter videos are too short; default: 4.27, as 8 frames 16 apart are.", min=0, show_default=False),
+    ] = 8 * 16 / 30,
     min_frames: Annotated[int, typer.Option(help="Videos of fewer frames too.", min=1)] = 8,
     workers: Annotated[int | None, typer.Option(help="Processes that decode; default: one a core.", min=0)] = None,
     time_limit: TimeLimitOption = 300,
