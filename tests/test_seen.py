@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from froster.seen import Seen, fingerprint, seen_by
+from froster.seen import Seen, fingerprint, report_of, seen_by
 from froster.video.dataset import Item, read_items
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -204,6 +204,11 @@ def test_a_run_from_a_tuned_model_knows_both_trainings(trained: Path, videos: Pa
     assert f"{TRAINED} of {TRAINED} test videos trained the model that this run starts from" in err
     after = seen_by(json.loads(text))
     assert after is not None and seen.trained < after.trained
+
+
+def test_models_without_a_report() -> None:
+    for model in ("nano", "no/where", "../x", "a b/c", "openai/clip-vit-base-patch16"):
+        assert report_of(model) == {}, model
 
 
 def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:

@@ -101,7 +101,10 @@ def report_of(model: str | Path) -> dict[str, Any]:
         return {}
     from huggingface_hub import try_to_load_from_cache  # slow to import
 
-    cached = try_to_load_from_cache(str(model), "report.json")
+    try:
+        cached = try_to_load_from_cache(str(model), "report.json")
+    except ValueError:  # no name of a repository; who loads the model says so
+        return {}
     return read_report(Path(cached)) if isinstance(cached, str) else {}
 
 
