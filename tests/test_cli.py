@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import froster
-from froster.cli import main
+from froster.cli import app, main
 from froster.clip.model import CLIP, CLIPConfig, TextConfig
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer, load
@@ -85,6 +86,13 @@ def test_help_and_import_are_instant() -> None:
         ended = os.times()
         times.append(ended.children_user + ended.children_system - began.children_user - began.children_system)
     assert min(times) < 0.3, times
+
+
+def test_help_shows_numbers_that_a_person_would_type() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for option in command.params:
+            shown = isinstance(option.default, float) and getattr(option, "show_default", False)
+            assert not shown or len(str(option.default)) < 7, (name, option.name, option.default)
 
 
 def test_classify_tells_the_label(run, video: Path) -> None:

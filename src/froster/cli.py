@@ -259,7 +259,7 @@ def train(
     tune: Annotated[str | None, typer.Option(help="method (what it trains itself), both, image or text tower.")] = None,
     novel_column: Annotated[str | None, typer.Option(help="Manifest column that says base or novel.")] = None,
     novel_file: Annotated[Path | None, typer.Option(help="File of the class names to hold out, one a line.")] = None,
-    novel_fraction: Annotated[float, typer.Option(help="Share of the classes to hold out.", min=0, max=0.9)] = 0.0,
+    novel_fraction: Annotated[float, typer.Option(help="Share of the classes to hold out, two at least.", min=0, max=0.9)] = 0.0,
     split_seed: Annotated[int, typer.Option(help="Draws the held-out classes and videos.")] = 0,
     shots: Annotated[int | None, typer.Option(help="Training videos a class; default: all.", min=1)] = None,
     holdout: Annotated[
