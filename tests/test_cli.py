@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import froster
-from froster.cli import main
+from froster.cli import app, main
 from froster.clip.model import CLIP, CLIPConfig, TextConfig
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer, load
@@ -87,6 +88,13 @@ def test_help_and_import_are_instant() -> None:
     assert min(times) < 0.3, times
 
 
+def test_help_shows_numbers_that_a_person_would_type() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for option in command.params:
+            shown = isinstance(option.default, float) and getattr(option, "show_default", False)
+            assert not shown or len(str(option.default)) < 7, (name, option.name, option.default)
+
+
 def test_classify_tells_the_label(run, video: Path) -> None:
     right = video.parent.name.replace("_", " ")
     result = run("classify", video, "--labels", f"{right}, guitar tumbling, moon glowing", "--model", "nano", "--json")
@@ -139,9 +147,9 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
     one_line(run(*train), 2, "holds a run", "--resume")
     assert run(*train, "--resume", "--json").json["rows"] == report["rows"]
     one_line(run(*train, "--resume", "--lr", 0.1), 2, "lr = ")
-    found = run("evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json").json["splits"]["all"]
-    assert (found["videos"], found["classes"]) == (20, 5)
-    assert (tmp_path / "eval" / "predictions_all.csv").is_file()
+    found = run("evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json").json["splits"]["test"]
+    assert (found["videos"], found["classes"]) == (20 - report["training_videos"], 5)
+    assert (tmp_path / "eval" / "predictions_test.csv").is_file()
     assert run("classify", video, "--labels", "cat spinning, key pacing", "--model", out).code == 0
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from froster import experiment
+from froster import experiment, shell
+from froster.insight import plots
 from froster.world import demo, study
 
 
@@ -41,6 +47,63 @@ def test_demo(small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     assert len(list((out / "videos").glob("*.mp4"))) == 3
     first, second = (json.loads(line)["rows"] for line in printed)
     assert first == second, "the same seed gives the same numbers"
+
+
+def test_the_last_line_of_the_demo_works_as_it_is_pasted(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Path("my $demo, it's 1")
+    demo.run(3, out)
+    found = capfd.readouterr()
+    last = found.err.rstrip("\n").splitlines()[-1]
+    assert len(last) > 80, "it is one line, however narrow the window"
+    told = " ".join(found.err.split())
+    assert "near, mid and far: labels ever less like base ones" in told and "hm: the harmonic mean of both" in told
+    assert "FROSTER: gained on base classes" in told and "asked for all 48 labels together (chance 2.1)" in told
+    page = (out / "report.html").read_text()
+    assert "near, mid and far: labels ever less like base ones" in page
+    in_page = html.unescape(page[page.index("<h2>Use the model</h2>") :].split("<pre>")[1].split("</pre>")[0])
+    for line, folder in ((last, tmp_path), (in_page, Path("/"))):
+        done = subprocess.run(["sh", "-c", f"{line.strip()} --json"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (answer,) = json.loads(done.stdout)["results"]
+        right = Path(answer["video"]).stem.replace("_", " ")
+        assert right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+
+
+def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program of that name may be on the path."""
+    ours, other = tmp_path / "my venv" / "froster", tmp_path / "other" / "froster"
+    for path in (ours, other):
+        path.parent.mkdir()
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(ours)])
+    path = shlex.quote(str(ours))
+    for folder, expected in ((ours.parent, "froster"), (other.parent, path), (tmp_path, path)):
+        monkeypatch.setenv("PATH", str(folder))
+        assert shell.program() == expected
+    monkeypatch.setattr(sys, "argv", [str(Path(shell.__file__).with_name("__main__.py"))])
+    assert shell.command("classify", "a b.mp4") == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
+    assert shell.labels_with("b", ["a", "b", "c, d", "e"]) == "a, b, e" and shell.labels_with("c, d", ["a"]) is None
+
+
+def test_pictures_say_what_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One decimal in every bar, and no title on the bars of the video above it."""
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    plots.accuracy_bars(["base", "novel"], [plots.Bars("x", [75.4, 2.25], [1, 1])], tmp_path / "a.png", [50, None])
+    assert [text.get_text() for text in drawn[0].axes[0].texts] == ["75.4", "2.2"]
+    verdict = plots.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
+    clips = [plots.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict]) for i in range(3)]
+    plots.classified_clips(clips, tmp_path / "b.png")
+    drawn[1].canvas.draw()
+    axes = drawn[1].axes  # of each clip four frames, then its bars
+    for above, below in ((4, 5), (9, 10)):
+        bars = axes[above].get_tightbbox()
+        assert axes[below]._left_title.get_window_extent().y1 < bars.y0
 
 
 def test_study(small: None, tmp_path: Path) -> None:

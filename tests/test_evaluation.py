@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
+from froster import splits
+from froster.change import change
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.evaluation import Predictions, harmonic_mean, over_splits, standard_error
+from froster.experiment import EvalSet, Row, asked_together, measure, student_of
+from froster.methods import METHODS
+from froster.progress import progress
 from froster.splits import draw_novel, few_shots, split
 from froster.video.dataset import Item
 from froster.weights import average, ensemble, interpolate
+from froster.world.clips import WorldClips
+from froster.world.sets import SETS, render_set
 
 NAN = float("nan")
 
@@ -39,6 +47,65 @@ def test_a_model_that_cannot_tell_gets_no_credit() -> None:
 
 def test_top_5_of_three_classes_does_not_credit_an_unreadable_video() -> None:
     assert predictions().top(5) == 75.0
+
+
+def test_top_5_is_left_out_where_it_is_always_right() -> None:
+    assert predictions().summary()["top5"] is None
+    for count, known in ((5, False), (6, True)):
+        p = Predictions([f"{i}" for i in range(count)], torch.tensor([0, count - 1]), torch.eye(count)[:2])
+        assert (p.summary()["top5"] is not None) == known
+        assert p.summary()["chance"] == 100 / count
+
+
+def test_a_change_says_no_more_than_the_videos_do() -> None:
+    def answers(*hits: int) -> Predictions:
+        """A 1 is a video that is named right."""
+        return Predictions(["a", "b"], torch.zeros(len(hits), dtype=torch.long), torch.tensor([[h, 0.5] for h in hits]))
+
+    same = change(answers(1, 0, 1, 0), answers(1, 0, 1, 0))
+    assert (same.gain, same.error, same.kind, same.words) == (0, 0, "", "every video as before")
+    swapped = change(answers(1, 0, 1, 0), answers(0, 1, 1, 0))
+    assert (swapped.gain, swapped.words) == (0, "within the error")
+    assert swapped.error == pytest.approx(100 * 2**0.5 / 4)
+    few = change(answers(1, 1, 1), answers(0, 0, 0))
+    assert (few.gain, few.words) == (-100, "within the error"), "three videos, all lost, may be chance"
+    lost = change(answers(*[1] * 60, *[0] * 40), answers(*[1] * 40, *[0] * 60))
+    assert lost.error == pytest.approx(100 * 20**0.5 / 100)
+    assert (lost.kind, lost.words) == ("bad", "a loss beyond two standard errors")
+    assert str(lost) == "60.0 -> 40.0 (-20.0 ± 4.5, a loss beyond two standard errors)"
+    won = change(answers(*[0] * 50), answers(*[1] * 10, *[0] * 40))
+    assert (won.kind, won.words, won.chance) == ("good", "a gain beyond two standard errors", 50)
+
+
+@pytest.mark.parametrize("name", ["vclip", "actionclip", "xclip", "vita-clip", "efficient-prompt"])
+def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> None:
+    """One pass of the videos gives both, also where a logit depends on the other labels or on the video."""
+    method = METHODS[name].make("class" if name == "vita-clip" else None).for_classes(SETS["base"].classes[:4])
+    torch.manual_seed(0)
+    model = student_of(nano, method)
+    sets = []
+    for which, count in (("base", 4), ("novel", 3)):
+        videos = render_set(which, 1, split="val")
+        some = dataclasses.replace(
+            videos, frames=videos.frames[:count], labels=videos.labels[:count], classes=videos.classes[:count]
+        )
+        sampling = dataclasses.replace(model.config.sampling, frames=getattr(method, "frames", 0) or 8)
+        sets.append(EvalSet(which, WorldClips(some, sampling, train=False), some.classes))
+    both = sets[0].classes + sets[1].classes
+    with progress(quiet=True) as bars:
+        together = measure(model, asked_together(sets), bars, "both")
+        alone = measure(model, sets, bars, "alone")
+    classes = model.class_embeddings(both)
+    for s in sets:
+        assert torch.allclose(together[s.name].logits, alone[s.name].logits, atol=1e-3)
+        clips = torch.stack([s.dataset[i].frames for i in range(len(s.classes))])  # (N, V, T, 3, S, S)
+        seen = model._encode(clips.flatten(0, 1))
+        expected = model.model.logits(seen.video, classes, seen.context).unflatten(0, clips.shape[:2]).sum(1)
+        found = together[s.name].also["together"]
+        assert found.classes == both and torch.allclose(found.logits, expected, atol=1e-3)
+        assert [both[i] for i in found.labels.tolist()] == s.classes
+    row = Row("", "", together)
+    assert row.generalised["base"] == together["base"].also["together"].top(1)
 
 
 def test_predictions_file(tmp_path: Path) -> None:
@@ -83,6 +150,35 @@ def test_without_a_split_column_every_class_is_held_out_in_part() -> None:
     parts = split(items(10, "ab"), holdout=0.2)
     assert (len(parts.train), len(parts.base_test)) == (16, 4)
     assert not {i.path for i in parts.train} & {i.path for i in parts.base_test}
+
+
+def test_all_novel_videos_test_and_it_is_said_what_is_held_out() -> None:
+    every = items(20, "abcd")
+    parts = split(every, novel_fraction=0.25)
+    assert len(parts.novel) == 2, "one alone would always be right"
+    assert parts.novel_test == [item for item in every if item.label in parts.novel]
+    (note,) = [note for note in parts.notes if "held out as novel" in note]
+    assert note.startswith(f"2 of 4 classes held out as novel: {', '.join(parts.novel)}; 2 because one alone")
+    named = split(every, novel=parts.novel)
+    assert (named.train, named.base_test, named.novel_test) == (parts.train, parts.base_test, parts.novel_test)
+    alone = split([item for item in every if item.label in parts.base])
+    assert (alone.train, alone.base_test) == (parts.train, parts.base_test), "what trains does not hang on what is held out"
+    half = split(every, novel_fraction=0.5)
+    assert "because" not in " ".join(half.notes)
+    with pytest.raises(DataError, match=r"found 1.*held out as novel"):
+        split(items(5, "abc"), novel_fraction=0.3)
+    of_a_split = split([*items(4, "abcd", "train"), *items(3, "abcd", "test")], novel=["c", "d"])
+    assert len(of_a_split.novel_test) == 6 and any("8 training videos neither train nor test" in n for n in of_a_split.notes)
+
+
+def test_very_many_novel_videos_are_capped_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "MOST_NOVEL", 7)
+    every = items(20, "abcd")
+    parts = split(every, novel=["c", "d"])
+    assert sorted(item.label for item in parts.novel_test) == [*"cccc", *"ddd"]
+    assert "of 40 novel videos 7 test, as many of each class: more say no more" in parts.notes
+    again, other = (split(every, novel=["c", "d"], split_seed=seed).novel_test for seed in (0, 1))
+    assert parts.novel_test == again != other
 
 
 def test_shots_depend_on_the_seed_alone() -> None:

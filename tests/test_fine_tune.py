@@ -69,12 +69,17 @@ def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, cap
     code, text, err = command(capfd, *train, *few, "--json")
     assert code == 0, err
     report = json.loads(text)
-    assert "9 training videos of 3 base classes; test: 6 base, 4 novel (2 classes); watched: 12" in err
+    assert "9 training videos of 3 base classes; test: 6 base, 18 novel (2 classes); watched: 12" in err
+    assert "2 of 5 classes held out as novel: " in err
     assert (report["training_videos"], report["watched_videos"]) == (9, 12)
     assert "warning: 3 of 3 classes have fewer than 4 training videos" in err
     assert "all training videos are used, 3 to 3 a class" in err
     assert [values["epoch"] for values in report["history"]] == list(range(1, report["epochs"] + 1))
-    assert re.search(r"epoch 1: gained [\d.]+ -> [\d.]+ \([+-][\d.]+\) on 12 base videos; kept .* on 4 novel videos, ", err)
+    change = r"[\d.]+ -> [\d.]+ \([+-][\d.]+ ± [\d.]+, [a-z ]+\)"
+    together = r"asked together: base [\d.]+ -> [\d.]+, novel [\d.]+ -> [\d.]+, HM [\d.]+ -> [\d.]+"
+    line = rf"gained {change} on 12 base videos \(chance 33.3\); kept {change} on 18 novel videos \(chance 50.0\), "
+    assert re.search(rf"epoch 1: {line}\d+ % as CLIP answers; {together}", err)
+    assert report["history"][0].keys() >= {"base_error", "novel_error", "hm_together", "hm_together_frozen"}
     assert report["blend"]["choosing"]["of"] == "the watched videos"
     assert report["reliability"]["videos"] == 6
     page = (out / "report.html").read_text()

@@ -104,6 +104,17 @@ def test_distance_of_label_sets(run, tmp_path: Path) -> None:  # noqa: F811
     assert "without equal names" in text
 
 
+def test_names_that_clip_reads_alike_are_equal(run) -> None:  # noqa: F811
+    """CLIP's tokenizer knows no capitals."""
+    result = run("distance", "Archery, surfing", "archery, Sky  Diving, SURFING, sky diving in a suit", "-m", "nano", "--json")
+    report = result.json
+    assert report["overlap"] == ["Archery", "surfing"]
+    there, back = report["directions"]
+    assert there["hausdorff"] == pytest.approx(0, abs=1e-6) and there["released_without_overlap"] is None
+    assert back["released_without_overlap"]["names"] == 2
+    assert "equal names: 2" in run("distance", "Archery, surfing", "archery, SURFING", "-m", "nano").out
+
+
 def test_packaged_data_sets(run) -> None:  # noqa: F811
     names = pytest.importorskip("froster.paper.names")
     assert "ucf101" in names.DATASETS

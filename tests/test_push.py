@@ -20,7 +20,10 @@ from froster.world.sets import render_set
 from hub_server import TOKEN, Hub
 
 REPORT = {
-    "rows": [{"method": "frozen", "base": 40.0, "novel": 50.0}, {"method": "vclip", "base": 60.0, "novel": 49.0}],
+    "rows": [
+        {"method": "frozen", "base": 40.0, "novel": 50.0, "generalised": {"base": 30.0, "novel": 40.0, "hm": 34.3}},
+        {"method": "vclip", "base": 60.0, "novel": 49.0, "generalised": {"base": 55.0, "novel": 20.0, "hm": 29.3}},
+    ],
     "base_classes": ["waving", "juggling"], "novel_classes": ["bowing", "nodding"], "training_videos": 32, "epochs": 6,
     "test": {
         "base": {"top1": 60.0, "videos": 20, "classes": 2, "standard_error": 10.94},
@@ -29,7 +32,8 @@ REPORT = {
     "recipe": {"batch_size": 8, "lr": 3e-4, "seed": 0}, "distill": {"kind": "residual"},
     "reliability": {"videos": 20, "after": {"ece": 9.9}},
     "unreadable_in_training": {"/home/ada/secret/a.mp4: no video": 1}, "warnings": ["a.mp4 = b.mp4"],
-    "source": {"model": "openai/clip-vit-base-patch16", "data": "/home/ada/secret/videos", "root": None},
+    "source": {"model": "openai/clip-vit-base-patch16", "data": "/home/ada/secret/videos", "root": None,
+               "trained_on": "5ec2e70123ab", "watched_by": ""},
 }  # fmt: skip
 
 
@@ -100,6 +104,7 @@ def test_the_card_says_what_the_model_is_and_nothing_private(model: Path, tmp_pa
     assert 'froster.load("ada/gestures")' in card and "pip install froster-video" in card
     assert "32 videos of 2 classes: waving, juggling." in card
     assert "| 20 of 2 training classes | 40.0 | 60.0 | 10.9 |" in card
+    assert "names of both together: base 30.0 → 55.0, novel 40.0 → 20.0." in card
     assert "error of the scores: 4.2 points on 40 videos" in card, "that of the calibration which is sent"
     assert head.count("type: accuracy") == 2 == head.count("task:"), "base and novel are different data sets"
     assert found["files"].keys() >= {"model.safetensors", "README.md", "report.json"}
@@ -111,7 +116,7 @@ def test_nothing_private_goes_out(model: Path) -> None:
 
     for name, content in files(model, "ada/gestures", None).items():
         text = content if isinstance(content, bytes) else content.read_bytes()
-        for secret in (b"/home/ada", b"secret", b"a.mp4", str(model.parent).encode()):
+        for secret in (b"/home/ada", b"secret", b"a.mp4", b"5ec2e70123ab", str(model.parent).encode()):
             assert secret not in text, (name, secret)
 
 

@@ -145,6 +145,10 @@ def accuracy(report: dict[str, Any], calibration: dict[str, Any]) -> str:
             f"| {found['videos']} of {found['classes']} {what} | {cell} | {found['top1']:.1f} | {found['standard_error']:.1f} |"
         )
     lines += ["", "Top-1, per cent. Each set is scored against its own class names."]
+    before, after = (row.get("generalised") or {} for row in rows)
+    if before and after:
+        asked = (f"{name} {before[name]:.1f} → {after[name]:.1f}" for name in ("base", "novel"))
+        lines[-1] += f" Asked for the names of both together: {', '.join(asked)}."
     fitted = calibration.get("fitted") or {}
     trust = fitted.get("measured") or report.get("reliability")  # `train` measures its own fit, `calibrate` a later one
     if trust:

@@ -215,7 +215,10 @@ def doctor(
     drop: Annotated[
         list[str] | None, typer.Option(help="Kinds of findings to leave out of it, or none; default: duplicate.")
     ] = None,
-    min_seconds: Annotated[float, typer.Option(help="Shorter videos are too short.", min=0, show_default="4.27")] = 8 * 16 / 30,
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Shorter videos are too short; default: 4.27, as 8 frames 16 apart are.", min=0, show_default=False),
+    ] = 8 * 16 / 30,
     min_frames: Annotated[int, typer.Option(help="Videos of fewer frames too.", min=1)] = 8,
     workers: Annotated[int | None, typer.Option(help="Processes that decode; default: one a core.", min=0)] = None,
     time_limit: TimeLimitOption = 300,
@@ -268,7 +271,7 @@ def train(
     tune: Annotated[str | None, typer.Option(help="method (what it trains itself), both, image or text tower.")] = None,
     novel_column: Annotated[str | None, typer.Option(help="Manifest column that says base or novel.")] = None,
     novel_file: Annotated[Path | None, typer.Option(help="File of the class names to hold out, one a line.")] = None,
-    novel_fraction: Annotated[float, typer.Option(help="Share of the classes to hold out.", min=0, max=0.9)] = 0.0,
+    novel_fraction: Annotated[float, typer.Option(help="Share of the classes to hold out, two at least.", min=0, max=0.9)] = 0.0,
     split_seed: Annotated[int, typer.Option(help="Draws the held-out classes and videos.")] = 0,
     shots: Annotated[int | None, typer.Option(help="Training videos a class; default: all.", min=1)] = None,
     holdout: Annotated[

@@ -186,15 +186,15 @@ def measure_many(
 def scorer_of(model: Recognizer, s: EvalSet, every: Tensor | None, labels: list[str], truncate: bool) -> Scorer:
     """For one set. `every`: the embeddings of all `labels` of base and novel, of which a set that is asked for them takes
     its own too."""
-    also: tuple[Tensor, ...] = ()
-    classes = None
-    if s.together and every is not None:
-        also = (every[..., [labels.index(label) for label in s.together], :],)
-        if model.model.shared_prompts:  # else a class's text depends on whether all of them were trained on
-            classes = every[..., [labels.index(label) for label in s.classes], :]
-    if classes is None:
+    if not s.together or every is None:
         classes = model.class_embeddings(s.texts or s.classes, truncate)
-    return Scorer(model.inference, classes, model.dtype, model.config.fusion, also)
+        return Scorer(model.inference, classes, model.dtype, model.config.fusion)
+    together = every[..., [labels.index(label) for label in s.together], :]
+    if model.model.shared_prompts:
+        classes = every[..., [labels.index(label) for label in s.classes], :]
+    else:  # a class has a context of its own only where all labels that are asked for have one
+        classes = model.class_embeddings(s.texts or s.classes, truncate)
+    return Scorer(model.inference, classes, model.dtype, model.config.fusion, (together,))
 
 
 def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:

@@ -91,6 +91,8 @@ def seen_by(report: dict[str, Any]) -> Seen | None:
 
 def report_of(model: str | Path) -> dict[str, Any]:
     """The report beside a model's weights, here or as the hub's copy; empty where there is none."""
+    if str(model) == "nano":  # whatever folder may bear that name
+        return {}
     place = Path(model)
     for folder in (place, place / "model", place.parent if place.is_file() else place):
         if is_model_folder(folder):
@@ -99,7 +101,10 @@ def report_of(model: str | Path) -> dict[str, Any]:
         return {}
     from huggingface_hub import try_to_load_from_cache  # slow to import
 
-    cached = try_to_load_from_cache(str(model), "report.json")
+    try:
+        cached = try_to_load_from_cache(str(model), "report.json")
+    except ValueError:  # no name of a repository; who loads the model says so
+        return {}
     return read_report(Path(cached)) if isinstance(cached, str) else {}
 
 
