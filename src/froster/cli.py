@@ -9,12 +9,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from froster import __version__, interrupt
 from froster.errors import FrosterError, out_of_memory
 
+
+class Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Of which click would say "Aborted." alone: it takes the end of a file or of a process for that of a dialogue."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise FrosterError(f"what was being read ended too early{f': {error}' if str(error) else ''}") from error
+
+
 app = typer.Typer(
     name="froster",
+    cls=Commands,
     help="Open-vocabulary video classification: teach a CLIP new actions and keep the old ones.",
     no_args_is_help=True,
     add_completion=False,
