@@ -13,18 +13,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch.utils.data import DataLoader
 
 from benchmarks.clips import UCF, write_clip
 from benchmarks.setup import FRAMES, Scene, clips, labels, name_of, precisions, scene
 from benchmarks.step import TEMPLATE, OurStep
 from benchmarks.timing import Row, short
 from froster.clip.checkpoints import load_clip
-from froster.interrupt import ignore
 from froster.methods import VCLIP
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer
-from froster.video.dataset import Item, VideoDataset, collate
+from froster.video.dataset import Item, VideoDataset
+from froster.video.loader import batches
 from froster.video.sampling import Sampling
 
 PICTURE = Path("docs/results/growth.png")
@@ -140,9 +139,9 @@ def growth_of_workers(stage: Scene, dtype: torch.dtype, toy: bool) -> list[str]:
         dataset = VideoDataset(items, ["0", "1"], Sampling("dense", FRAMES), stage.image_size, train=True)
         rates = {}
         for workers in range(cores + 1):
-            loader = DataLoader(dataset, 8, num_workers=workers, collate_fn=collate, worker_init_fn=ignore)
+            order = [range(first, min(first + 8, len(items))) for first in range(0, len(items), 8)]
             began = time.perf_counter()
-            for _ in loader:
+            for _ in batches(dataset, order, workers):
                 pass
             rates[workers] = len(items) / (time.perf_counter() - began)
         model = recognizer(stage, dtype, Sampling("dense", FRAMES))

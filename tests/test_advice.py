@@ -113,6 +113,20 @@ def test_published_recipes_are_left_alone() -> None:
     assert defaults.choose(FROSTER.recipe, parts, set(), plain=False) == defaults.Chosen(FROSTER.recipe, [])
 
 
+@pytest.mark.parametrize("world", [2, 3, 6, 7, 8])
+def test_a_batch_that_was_not_asked_for_can_be_shared_out(world: int) -> None:
+    parts = split(items({f"{i}": 200 for i in range(10)}), watch=0.1)
+    for plain in (True, False):
+        found = defaults.choose(FROSTER.recipe, parts, set(), plain, world)
+        assert found.recipe.batch_size == {2: 32, 3: 33, 6: 30, 7: 35, 8: 32}[world]
+        assert any(f"{world} processes" in line for line in found.why) == (world not in (2, 8))
+        assert found.recipe.lr == FROSTER.recipe.lr
+    few = split(items({"a": 20, "b": 20}), watch=0.0)
+    assert defaults.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size == {2: 4, 3: 3, 6: 6, 7: 7, 8: 8}[world]
+    own = Recipe(batch_size=32)
+    assert defaults.choose(own, parts, {"batch_size"}, True, world).recipe.batch_size == 32, "refused later, as ever"
+
+
 def test_what_is_watched_is_taken_from_training_only_if_nothing_is_left_over() -> None:
     counts = dict.fromkeys("abc", 20)
     parts = split(items(counts), holdout=0.2, watch=0.25)

@@ -17,7 +17,7 @@ import typer
 
 import froster
 from froster.cli import app, main
-from froster.clip.model import CLIP, CLIPConfig, TextConfig
+from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionTower
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer, load
 from froster.world.files import write_video
@@ -411,3 +411,37 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "froster: stopped" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["CUDA", "CPU", "Python"])
+@pytest.mark.parametrize("command", ["classify", "timeline", "evaluate", "index", "train", "attend"])
+def test_too_little_memory_is_one_line(
+    run, folder: Path, video: Path, tmp_path: Path, monkeypatch, command: str, kind: str
+) -> None:
+    def full(*args: object, **options: object) -> None:
+        if kind == "CUDA":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if kind == "Python":
+            raise MemoryError
+        torch.empty(1 << 50)  # PyTorch's own words
+
+    monkeypatch.setattr(VisionTower, "embed", full)
+    asked = ("--labels", "cat spinning, boat pacing")
+    options = {
+        "classify": (video, *asked), "timeline": (video, *asked), "evaluate": (folder, "--workers", 0),
+        "index": (folder, "--out", tmp_path / "index", "--workers", 0),
+        "attend": (video, "--models", "nano", "--out", tmp_path / "a.png"),
+        "train": (folder, "--out", tmp_path / "run", "--workers", 0, "--no-look"),
+    }  # fmt: skip
+    before = ("--data",) if command in ("evaluate", "train") else ()
+    one_line(run(command, *before, *options[command], "--model", "nano"), 1, "out of memory", "--batch-size")
+
+
+def test_an_end_of_file_is_no_end_of_a_dialogue(run, video: Path, monkeypatch) -> None:
+    def ended(*args: object, **options: object) -> None:
+        raise EOFError("the stream ended")
+
+    monkeypatch.setattr(VisionTower, "forward", ended)
+    result = run("classify", video, "--labels", "cat spinning, boat pacing", "--model", "nano")
+    one_line(result, 1, "the stream ended")
+    assert "Aborted" not in result.err

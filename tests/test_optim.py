@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.commands.train_plan import Plan, make_plan
+from froster.errors import UsageError
 from froster.experiment import fitted
 from froster.methods import METHODS
 from froster.methods.video_clip import new_weights
@@ -138,3 +140,23 @@ def test_settings_of_an_old_run_are_read_as_they_were_meant() -> None:
             assert as_now(old, new) == new, name
             assert as_now({**old, "lr": 2 * old["lr"]}, new) != new, name
     assert as_now(new, new) is new
+
+
+def plan(name: str, preset: str | None, **recipe: float) -> Plan:
+    return make_plan(
+        load("nano", device="cpu"), METHODS[name].make(), preset, None, ["a", "b"], loss={}, recipe=recipe, sampling={},
+        views=None, flip=True,
+    )  # fmt: skip
+
+
+def test_new_scale_compares_new_weights_with_those_of_clip() -> None:
+    adapters = plan("st-adapter", "froster", lr=1e-3, new_scale=50.0).preset.recipe
+    assert (adapters.lr * adapters.new_scale, adapters.lr * adapters.clip_scale) == pytest.approx((1e-3, 2e-5))
+    head = plan("actionclip", "froster", lr=1e-3, new_scale=50.0).preset.recipe
+    assert (head.lr * head.new_scale, head.lr * head.clip_scale) == pytest.approx((5e-2, 1e-3))
+    with pytest.raises(UsageError, match="st-adapter trains only new weights"):
+        plan("st-adapter", "official", new_scale=50.0)
+    with pytest.raises(UsageError, match="vclip trains no new weights"):
+        plan("vclip", "official", new_scale=50.0)
+    with pytest.raises(UsageError, match="must be positive"):
+        plan("st-adapter", "froster", new_scale=0.0)

@@ -307,7 +307,7 @@ def test_two_at_once_are_refused(many: Path) -> None:
     assert not lock.exists()
 
 
-def test_a_process_that_dies_costs_one_file(many: Path) -> None:
+def test_a_process_that_is_killed_costs_no_file(many: Path) -> None:
     files = [f"Archery/v_Archery_g{i:02d}_c01.avi" for i in range(6)]
     checks = []
     for check in check_files(many / "videos", files, workers=1):
@@ -316,8 +316,7 @@ def test_a_process_that_dies_costs_one_file(many: Path) -> None:
             os.kill(worker.pid, signal.SIGKILL)
         checks.append(check)
     assert sorted(check.path for check in checks) == files
-    crashed = [check for check in checks if check.error]
-    assert len(crashed) <= 1 and all("crashed (exit code -9)" in check.error for check in crashed)
+    assert not any(check.error for check in checks), "the file that it had is read once more"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

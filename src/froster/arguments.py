@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from froster.address import refuse_address
+from froster.errors import FrosterError
 from froster.printable import printable
 
 NO_FILES = ("labels", "text", "source", "endpoint")
@@ -42,7 +43,12 @@ class Command(_Escaped, TyperCommand):
 
 
 class Group(_Escaped, TyperGroup):
-    pass
+    def invoke(self, ctx: Any) -> Any:
+        """Of which click would say "Aborted." alone: it takes the end of a file or of a process for that of a dialogue."""
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise FrosterError(f"what was being read ended too early{f': {error}' if str(error) else ''}") from error
 
 
 class App(typer.Typer):

@@ -1,0 +1,138 @@
+"""Two processes that hold unequal numbers of readable clips compute what one with all of them does."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from froster.distill import Distill
+from froster.errors import UsageError
+from froster.experiment import student_of
+from froster.methods import METHODS
+from froster.methods.penalised import Penalty, fisher
+from froster.recipe import Recipe
+from froster.recognizer import Recognizer, load
+from froster.task import Task, freeze
+from froster.training import global_batch
+from froster.video.dataset import Batch
+
+LABELS = ["cat spinning", "boat pacing", "bird hopping", "key glowing"]
+SHARES = [(2, 2), (3, 1), (4, 0)]
+CASES = {
+    "within the batch, text": ("actionclip", Distill(beta_v=0.0), None, False),
+    "within the batch, sums": ("actionclip", Distill(reduction="sum", unit=False), None, False),
+    "classes, text": ("finetuned", Distill(), None, False),
+    "held by L2-SP": ("l2sp", Distill(kind="none"), None, True),
+    "soft targets": ("finetuned", Distill(kind="none"), 0.1, False),
+}
+
+
+def clips(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 2, 3, 60, 60), dtype=torch.uint8, generator=generator), torch.arange(count) % 4
+
+
+def task_of(base: Recognizer, case: str) -> Task:
+    """A student that has moved away from its teacher."""
+    name, distill, smoothing, held = CASES[case]
+    method = METHODS[name].make("meanp" if name == "actionclip" else None)
+    student = student_of(base, method)
+    freeze(student.model, method, "both")
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in student.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02 * torch.randn_like(parameter))
+    torch.manual_seed(0)
+    return Task(
+        student.model, student.bank(LABELS), distill, teacher=base.clip if distill.kind != "none" else None,
+        recipe=Recipe(tune="both", label_smoothing=smoothing or 0.0), objective=method.objective,
+        penalty=Penalty(base.clip, 0.1) if held else None,
+    )  # fmt: skip
+
+
+class First(random.Random):
+    """Every clip takes the first template, on every rank."""
+
+    def choice(self, options):
+        return options[0]
+
+
+def gradient(net: nn.Module, task: Task, frames: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+    task.zero_grad()
+    rows = task.bank.rows[:2]
+    net(frames, labels, rows, First(0), weight=weight).total.backward()
+    return torch.cat([p.grad.flatten() for p in task.student.parameters() if p.grad is not None])
+
+
+def importance(base: Recognizer, kind: str, first: int, count: int) -> Tensor:
+    student = student_of(base, METHODS["finetuned"].make("image")).model.requires_grad_(False)
+    student.clip.visual.proj.requires_grad_(True)
+    frames, _ = clips(4)
+    classes = student.classes(student.prompts(base.bank(LABELS), [0]).float())
+    with torch.no_grad():
+        labels = student(frames.float() / 255 - 0.5, classes).argmax(-1)
+    part = slice(first, first + count)
+    batch = Batch(frames[part] if count else torch.empty(0, dtype=torch.uint8), labels[part], torch.arange(count), [])
+    return fisher(student, lambda: classes, [batch], kind, 0, lambda n: None)["clip.visual.proj"]
+
+
+def rank(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    base = load("nano", device="cpu")
+    found = {}
+    frames, labels = clips(4)
+    for share in SHARES:
+        first, mine = sum(share[:number]), share[number]
+        x, y = frames[first : first + mine], labels[first : first + mine]
+        if not mine:  # as `start_step` does
+            x, y = torch.zeros_like(frames[:1]), torch.zeros_like(labels[:1])
+        for case in CASES:
+            task = task_of(base, case)
+            found[case, share] = gradient(DistributedDataParallel(task), task, x, y, mine * 2 / 4)
+        found["importance", share] = importance(base, "batch", first, mine)
+    assert global_batch(Recipe(batch_size=8), 100) == 8
+    assert global_batch(Recipe(batch_size=8), 5) == 4, "of fewer videos, as many as can be shared out"
+    with pytest.raises(UsageError, match="a batch of 7 clips cannot be shared out evenly over 2 processes"):
+        global_batch(Recipe(batch_size=7), 100)
+    with pytest.raises(UsageError, match="a batch of 1 clips cannot be shared out evenly over 2 processes"):
+        global_batch(Recipe(batch_size=8), 1)
+    if number == 0:
+        torch.save(found, f"{folder}/found.pt")
+    dist.destroy_process_group()
+
+
+def test_unequal_shares_of_a_batch_are_one_batch(tmp_path: Path) -> None:
+    mp.spawn(rank, (str(tmp_path),), nprocs=2)
+    found = torch.load(tmp_path / "found.pt")
+    base = load("nano", device="cpu")
+    whole = {}
+    for case in CASES:
+        task = task_of(base, case)
+        whole[case] = gradient(task, task, *clips(4))
+    whole["importance"] = importance(base, "batch", 0, 4)
+    for (case, share), tensor in found.items():
+        error = float((tensor - whole[case]).norm() / whole[case].norm())
+        assert error < 1e-5, (case, share, error)
+
+
+def test_a_teacher_stays_as_it_is_used() -> None:
+    base = load("nano", device="cpu")
+    teacher = copy.deepcopy(base.clip)
+    teacher.visual.dropout = nn.Dropout(0.5)  # as a foreign CLIP may have
+    student = student_of(base, METHODS["vclip"].make())
+    freeze(student.model, student.config.method, "both")
+    task = Task(student.model, student.bank(LABELS), Distill(), teacher=teacher)
+    for mode in (True, False, True):
+        assert task.train(mode) is task
+        assert task.training == mode and all(module.training == mode for module in task.student.modules())
+        assert task.teacher is not None and not any(module.training for module in task.teacher.modules())
