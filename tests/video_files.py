@@ -1,7 +1,7 @@
 """Small videos whose frames carry their own number, made when a test needs them."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -121,13 +121,13 @@ def orientation_message(degrees: int, mirrored: bool = False, hevc: bool = False
     return (b"\x4e\x01" if hevc else b"\x06") + message
 
 
-def with_units(source: Path, target: Path, units: Mapping[int, bytes]) -> Path:
-    """A copy of H.264 or HEVC in mp4 or mkv, with a unit before the picture of packet number …, as they are decoded."""
+def with_units(source: Path, target: Path, unit_of: Callable[[av.Packet, int], bytes]) -> Path:
+    """A copy of H.264 or HEVC from mp4 or mkv, with a unit more at the head of packets: by packet and number of it."""
     with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
         stream = reading.streams.video[0]
         copy = writing.add_stream_from_template(stream)
         for number, packet in enumerate(packet for packet in reading.demux(stream) if packet.size):
-            unit = units.get(number, b"")
+            unit = unit_of(packet, number)
             changed = av.Packet((len(unit).to_bytes(4, "big") + unit if unit else b"") + bytes(packet))
             changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
             changed.time_base, changed.is_keyframe, changed.stream = packet.time_base, packet.is_keyframe, copy
