@@ -1,7 +1,7 @@
 """Small videos whose frames carry their own number, made when a test needs them."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -91,9 +91,45 @@ def cut_without_decoding(source: Path, target: Path, first: int) -> Path:
 
 def rotate_clockwise(path: Path) -> Path:
     """Writes the display matrix of a phone held upright into an mp4: to be shown turned clockwise by 90 degrees."""
+    return write_matrix(path, 0, 1, -1, 0)
+
+
+def write_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """Writes the display matrix of an mp4: a pixel goes to x' = a x + c y, y' = b x + d y."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40
     one = 1 << 16
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    data[matrix : matrix + 36] = struct.pack(
+        ">9i", round(a * one), round(b * one), 0, round(c * one), round(d * one), 0, 0, 0, 1 << 30
+    )
     path.write_bytes(data)
     return path
+
+
+def join(path: Path, parts: Sequence[Path]) -> Path:
+    """As `cat` does."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def orientation_message(degrees: int, mirrored: bool = False, hevc: bool = False) -> bytes:
+    """A unit of H.264 or HEVC: to be mirrored from left to right, then turned counter-clockwise, until the next one."""
+    bits = f"0{mirrored:b}0{degrees * 65536 // 360:016b}" + ("1" if hevc else "0100")  # it persists
+    bits += "1" if len(bits) % 8 else ""
+    payload = bytes(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))
+    message = bytes([47, len(payload)]) + payload + b"\x80"
+    return (b"\x4e\x01" if hevc else b"\x06") + message
+
+
+def with_units(source: Path, target: Path, unit_of: Callable[[av.Packet, int], bytes]) -> Path:
+    """A copy of H.264 or HEVC from mp4 or mkv, with a unit more at the head of packets: by packet and number of it."""
+    with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        for number, packet in enumerate(packet for packet in reading.demux(stream) if packet.size):
+            unit = unit_of(packet, number)
+            changed = av.Packet((len(unit).to_bytes(4, "big") + unit if unit else b"") + bytes(packet))
+            changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
+            changed.time_base, changed.is_keyframe, changed.stream = packet.time_base, packet.is_keyframe, copy
+            writing.mux(changed)
+    return target

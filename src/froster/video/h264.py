@@ -3,7 +3,6 @@
 import av
 
 _SLICE, _SEI, _DELIMITER, _FILLER = 1, 6, 9, 12
-_ORIENTATION = 47  # a message of an SEI unit that later pictures need: how they are to be turned
 
 
 def prefix_bytes(context: av.VideoCodecContext) -> int:
@@ -28,32 +27,7 @@ def unreferenced(packet: av.Packet, prefix: int) -> bool:
         kind, referenced = data[place] & 31, data[place] >> 5 & 3
         if kind == _SLICE and not referenced:
             slices += 1
-        elif kind == _SEI:
-            if _ORIENTATION in messages(data[place + 1 : place + size]):
-                return False
-        elif kind not in (_DELIMITER, _FILLER):
+        elif kind not in (_SEI, _DELIMITER, _FILLER):
             return False
         place += size
     return slices > 0 and place == len(data)
-
-
-def messages(unit: memoryview) -> list[int]:
-    """The kinds of the messages in an SEI unit after its header; of a damaged one those before the damage."""
-    data, place = bytes(unit).replace(b"\0\0\3", b"\0\0"), 0
-    kinds = []
-    while place + 2 < len(data):  # the last byte ends the unit
-        kind, place = _sum(data, place)
-        size, place = _sum(data, place)
-        kinds.append(kind)
-        place += size
-    return kinds
-
-
-def _sum(data: bytes, place: int) -> tuple[int, int]:
-    """A number as 255 + 255 + … + a rest, and the place after it."""
-    number = 0
-    while place < len(data):
-        number, place = number + data[place], place + 1
-        if data[place - 1] < 255:
-            break
-    return number, place

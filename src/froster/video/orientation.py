@@ -67,9 +67,9 @@ _TURNS |= dict.fromkeys((180, -180), Orientation(False, True, True))
 class Orientations:
     """The orientation of the frames of one decoding, one after the other as they are shown.
 
-    What a file asks for FFmpeg states with every frame; what the stream asks for (a message in H.264 and HEVC) with the
-    one frame that it came with. It holds for those that follow, until another comes or a key frame begins a sequence
-    anew: so the frames are the same wherever decoding starts.
+    What a file asks for FFmpeg states with every frame; what the stream asks for, by a message, with every following frame
+    of HEVC but in H.264 with the one alone that it came with. There it holds for those that follow until another comes or
+    a key frame begins a sequence anew.
     """
 
     def __init__(self) -> None:

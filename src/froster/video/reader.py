@@ -21,6 +21,7 @@ from froster.errors import VideoError
 from froster.interrupt import check
 from froster.video.clock import Clock
 from froster.video.h264 import prefix_bytes, unreferenced
+from froster.video.messages import Turning
 from froster.video.opening import open_file, upright
 from froster.video.orientation import Orientation, Orientations
 from froster.video.sampling import Timing
@@ -305,7 +306,11 @@ class Video:
         frame = next(self._frames(kept()), None)
         if frame is None:
             raise self._error("no frame can be decoded" if first else "no frames")
-        scan = [_Packet(p.pts, p.dts, p.duration, p.is_keyframe, p.is_discard) for p in itertools.chain(first, packets)]
+        turning = Turning(stream.codec_context)
+        scan = [
+            _Packet(packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_discard, turning(packet))
+            for packet in itertools.chain(first, packets)
+        ]
         self.width, self.height = Orientations().of(frame).stored(frame.width, frame.height)
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
 
@@ -321,11 +326,13 @@ class Video:
             # Avi has the times of decoding only, other containers where there is no sign of another order.
             and not (stream.codec_context.has_b_frames and (in_order or self._container.format.name == "avi"))
         )
-        self._sound = self._trusted  # and nothing has shown the contrary
+        # Where pictures are turned by messages in the stream only a decoding from its start has seen them all.
+        turned = any(packet.turns for packet in scan)
+        self._sound = self._trusted and not turned  # and nothing has shown the contrary
         self._pts = sorted(stamps)
         self._place = {pts: index for index, pts in enumerate(self._pts)}
         self._order = {packet.pts: number for number, packet in enumerate(scan) if packet.pts is not None}
-        self._keys = sorted(packet.pts for packet in scan if packet.key and packet.pts is not None)
+        self._keys = [] if turned else sorted(packet.pts for packet in scan if packet.key and packet.pts is not None)
         self._times: list[float] | None = None
         self._last_duration = max((p for p in scan if not p.discard), key=_stamp, default=scan[-1]).duration
         if not self._trusted or not self._pts:
@@ -373,6 +380,8 @@ class _Packet(NamedTuple):
     duration: int | None
     key: bool
     discard: bool
+    turns: bool
+    "whether it says how pictures are to be turned from there on"
 
 
 def _stamp(timed: "av.Packet | av.VideoFrame | _Packet") -> int:
