@@ -376,7 +376,8 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path, capfd) -> None:
     complaint(capfd, 1, "no video has the split 'dev'; there is test, val", "calibrate", folder, *unknown)
     rows = manifest.read_text().splitlines()
     (data / "few.csv").write_text("\n".join(rows[:19]) + "\n")
-    complaint(capfd, 1, "too few to calibrate with", "calibrate", folder, "--data", data / "few.csv", "--workers", 0)
+    few = ("--data", data / "few.csv", "--workers", 0)
+    complaint(capfd, 1, "too few to calibrate with: it takes 20 of 3 (froster calibrate --data FILE", "calibrate", folder, *few)
     (data / "tests.csv").write_text("\n".join(row for row in rows if ",val" not in row) + "\n")
     complaint(capfd, 1, "cannot be tested there", "calibrate", folder, "--data", data / "tests.csv")
     for text in ("{", "{}", '{"temperature": 0, "none": {}, "fitted": {}}', '{"temperature": 1, "none": {"x": 1}, "fitted": {}}'):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
         return None
     name = source or DEFAULT_MODEL
     where = "" if model_folder(name) else " --out FOLDER"
-    return f'not calibrated, so never "none of these": froster calibrate {name} --data YOUR_VIDEOS{where}'
+    return f'not calibrated, so never "none of these": froster calibrate {shlex.quote(name)} --data YOUR_VIDEOS{where}'
 
 
 def model_folder(model: str) -> Path | None:
