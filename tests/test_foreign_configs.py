@@ -276,9 +276,10 @@ def test_a_vocabulary_that_does_not_tell_where_texts_end(tmp_path: Path) -> None
     with torch.device("cpu"):
         clip = CLIP(CLIPConfig(VisionConfig(16, 8, 64, 1, 1), TextConfig(16, 49500, 64, 1, 1), 48))
     torch.save({"state_dict": official(clip)}, tmp_path / "worldwide.pt")
-    refused(
-        tmp_path / "worldwide.pt", "with 49500 tokens the weights do not tell how a text ends", "open_clip_config.json"
-    )
+    words = ("with 49500 tokens the weights do not tell how a text ends", "open_clip_config.json with a text_cfg")
+    refused(tmp_path / "worldwide.pt", *words)
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"quick_gelu": true}}')
+    refused(tmp_path / "worldwide.pt", *words)
 
 
 def test_one_tower_alone(clip: CLIP, tmp_path: Path) -> None:

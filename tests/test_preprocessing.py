@@ -116,6 +116,7 @@ def test_what_files_say() -> None:
     assert from_hf(legacy, 224) == Preprocessing(mean=(0.5,) * 3)
     assert from_hf({"image_processor_type": "SiglipImageProcessorFast"}, 224).resize == "squash"
     assert from_hf({"size": {"shortest_edge": 256}}, 224).scale == 256 / 224
+    assert from_hf({"size": 224, "default_to_square": True}, 224).resize == "squash"
     for how in (pe, CLIP_PREPROCESSING, Preprocessing(scale=256 / 224), Preprocessing(resize="squash", scale=1.25)):
         assert from_hf(to_hf(how, 224), 224) == how
     with pytest.raises(UsageError, match="cannot fill"):

@@ -104,7 +104,8 @@ def check_config(values: dict[str, Any]) -> None:
         for name in where.split("."):
             part = part.get(name) if isinstance(part, dict) else None
         if isinstance(part, dict):
-            found += strangers(part, f"{where}.", {}, [each.name for each in fields(kind)])
+            known = {each.name for each in fields(kind)} - {"preprocessing"}  # which has a place of its own
+            found += strangers(part, f"{where}.", {}, known)
     refuse(found, "froster does not know")
 
 

@@ -318,7 +318,7 @@ def load(
     try:
         return _load(path, clip, place, precision)
     except FrosterError as error:
-        if str(source) in str(error):
+        if path == NANO or Path(source).expanduser().exists():
             raise
         # Of a hub id the user does not know the folder.
         raise type(error)(str(error).replace(str(path), str(source))) from error

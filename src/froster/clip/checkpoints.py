@@ -238,8 +238,10 @@ def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
     if kind == "torchscript":  # OpenAI's archives alone are of this kind
         return _from_official_state(state, LoadReport("openai"))
     config = path.with_name(CONFIG)
-    if config.is_file():
-        return _from_official_state(state, LoadReport("open_clip"), stated=OpenClipConfig.read(config))
+    stated = OpenClipConfig.read(config) if config.is_file() else None
+    check_told(state, stated)
+    if stated is not None:
+        return _from_official_state(state, LoadReport("open_clip"), stated=stated)
     if kind == "safetensors":
         refuse_own(path, state)
     theirs = kind == "safetensors" or "state_dict" in content or path.name.startswith("open_clip")
@@ -258,14 +260,20 @@ def refuse_own(path: Path, state: State) -> None:
         )
 
 
-def _assumed(state: State, path: Path, form: Literal["openai", "open_clip"], run: str) -> tuple[CLIP, LoadReport]:
-    """A file that no config explains. `run`: what the training loop called it."""
+def check_told(state: State, stated: OpenClipConfig | None) -> None:
+    """Raises CheckpointError where weights do not tell what no config beside them tells either."""
     width = state["visual.class_embedding"].numel() if "visual.class_embedding" in state else 0
     words = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
-    if width > _WIDEST_WITH_HEADS_OF_64:
-        raise CheckpointError(f"needs {CONFIG} beside it: the weights do not tell the number of heads")
-    if words is not None and len(words) > _LARGEST_VOCABULARY:
-        raise CheckpointError(f"needs {CONFIG} beside it: with {len(words)} tokens the weights do not tell how a text ends")
+    if width > _WIDEST_WITH_HEADS_OF_64 and not (stated and stated.vision):
+        raise CheckpointError(f"needs {CONFIG} with a vision_cfg beside it: the weights do not tell the number of heads")
+    if words is not None and len(words) > _LARGEST_VOCABULARY and not (stated and stated.text):
+        raise CheckpointError(
+            f"needs {CONFIG} with a text_cfg beside it: with {len(words)} tokens the weights do not tell how a text ends"
+        )
+
+
+def _assumed(state: State, path: Path, form: Literal["openai", "open_clip"], run: str) -> tuple[CLIP, LoadReport]:
+    """A file that no config explains. `run`: what the training loop called it."""
     if "input_resolution" in state:
         quick, why = True, "as it holds the constants of OpenAI's"
     elif hint := _QUICK.search(path.name) or _QUICK.search(run):

@@ -12,7 +12,8 @@ from froster.clip.open_clip import CONFIG, WEIGHTS
 from froster.clip.tokenizer import BPE_FILE
 from froster.errors import CheckpointError, FrosterError
 
-_SMALL = ("*.json", "merges.txt", BPE_FILE)
+# The README so that something is there of a repository that holds no model.
+_SMALL = ("*.json", "merges.txt", BPE_FILE, "README.md")
 
 
 def download(repo: str) -> Path:

@@ -58,7 +58,7 @@ _NO_MATTER = frozenset(
         "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty",
         "forced_bos_token_id", "forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size",
         "num_beam_groups", "num_beams", "num_return_sequences", "remove_invalid_values", "repetition_penalty",
-        "temperature", "top_k", "top_p", "typical_p",
+        "temperature", "top_k", "top_p", "typical_p", "transformers.js_config", "output_past", "is_composition",
     }
 )  # fmt: skip
 # What these must say, as ours computes nothing else.

@@ -145,7 +145,7 @@ def from_hf(values: Mapping[str, Any], size: int) -> Preprocessing:
     refuse(found, "froster does not know this preprocessing")
     said = {"crop_size": 224, "do_normalize": True, **_PROCESSORS[kind], **stated}
     edge = said["size"]
-    if isinstance(edge, int) and _PROCESSORS[kind]["size"] == _SHORT:
+    if isinstance(edge, int) and not stated.get("default_to_square", _PROCESSORS[kind]["size"] == _SQUARE):
         edge = {"shortest_edge": edge}
     squash = not isinstance(edge, dict) or edge.keys() == {"height", "width"}
     side = _side(edge) if squash else edge.get("shortest_edge") if len(edge) == 1 else None

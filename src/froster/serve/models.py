@@ -33,8 +33,10 @@ class Look:
     """The frames around a moment, and what each model looks at in them."""
 
     seconds: list[float]
-    frames: dict[str, Tensor]
-    """As each model sees them, larger: (T, 3, S, S) uint8."""
+    frames: Tensor
+    """(T, 3, S, S) uint8, as shown: what the first model sees, larger."""
+    seen: dict[str, Tensor]
+    """The same as each model sees it, which its heat lies over."""
     heats: dict[str, Tensor | None]
     """Of each model, (T, rows, columns); None where its attention cannot be told."""
 
@@ -107,7 +109,7 @@ class Models:
         size = max(_SHOWN, *(each.clip.config.vision.image_size for each in self.named.values()))
         heats = {name: self.heat(each, frames) for name, each in self.named.items()}
         shown = {name: inference_transform(frames, size, each.preprocessing) for name, each in self.named.items()}
-        return Look(wanted, shown, heats)
+        return Look(wanted, next(iter(shown.values())), shown, heats)
 
     def heat(self, recognizer: Recognizer, frames: Tensor) -> Tensor | None:
         check()

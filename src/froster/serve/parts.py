@@ -150,12 +150,12 @@ def moment_index(timeline: Timeline, at: float) -> int:
 
 def strip(look: Look, longest: float) -> str:
     times = [clock(round(second, 2), longest) for second in look.seconds]
-    rows = [filmstrip("The frames", Row("", next(iter(look.frames.values()))), times)]
+    rows = [filmstrip("The frames", Row("", look.frames), times)]
     for name, heat in look.heats.items():
         if heat is None:
             rows.append(f'<p class="f-more">{text(name)} attends in a way of its own, which cannot be shown</p>')
         else:
-            rows.append(filmstrip(f"Where {name} looks: the brighter, the more", Row("", look.frames[name], heat), times))
+            rows.append(filmstrip(f"Where {name} looks: the brighter, the more", Row("", look.seen[name], heat), times))
     return f'<div class="f-strip">{"".join(rows)}</div>'
 
 
