@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from froster import pool
-from froster.files import told_apart
+from froster.printable import short_names
 from froster.recognizer import Recognizer
 from froster.splits import Split
 from froster.video.dataset import Item
@@ -81,8 +81,9 @@ def near_duplicates(
             twins.setdefault(pair.second, pair.first)
     if not twins:
         return []
-    called = told_apart([item.path for item in both])
-    names = some([f"{called[video]} = {called[twin]}" for video, twin in sorted(twins.items())])
+    found = sorted(twins.items())
+    short = short_names([both[video].path for pair in found for video in pair])
+    names = some([f"{test_video} = {twin}" for test_video, twin in zip(short[::2], short[1::2], strict=True)])
     return [f"{len(twins)} of {len(test)} test videos show the same as a training video, so the test is too easy: {names}"]
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -90,14 +89,6 @@ def write_text(path: Path, text: str) -> None:
 def absolute(path: str | Path | None) -> str | None:
     """The whole path, for a file that another command will read from another folder."""
     return None if path is None else str(Path(path).absolute())
-
-
-def told_apart(paths: Iterable[Path]) -> list[str]:
-    """The names of files, each with as many of its folders as it takes to tell it from the others."""
-    parts = [path.parts for path in paths]
-    counts = Counter("/".join(own[-n:]) for own in parts for n in range(1, len(own) + 1))
-    endings = (["/".join(own[-n:]) for n in range(1, len(own) + 1)] for own in parts)
-    return [next((name for name in names if counts[name] == 1), names[-1]) for names in endings]
 
 
 @contextmanager

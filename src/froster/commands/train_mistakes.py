@@ -13,8 +13,8 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.evaluation import Predictions
-from froster.files import told_apart
 from froster.insight import page
+from froster.printable import short_names
 from froster.recognizer import Recognizer
 
 PAIRS, VIDEOS, SHOWN_FRAMES, HEIGHT = 8, 9, 3, 110
@@ -39,8 +39,8 @@ def worst_mistakes(model: Recognizer, found: Mapping[str, Predictions], most: in
         for i in ((predictions.ranks() >= 1) & ~judged.scores.isnan().any(1)).nonzero()[:, 0].tolist():
             wrong.append((float(judged.probabilities[i].max()), predictions, i, judged.probabilities[i]))
     wrong.sort(key=lambda one: -one[0])
-    every = sorted({name for predictions in found.values() for name in predictions.names or []})
-    called = dict(zip(every, told_apart(map(Path, every)), strict=True))
+    names = [name for predictions in found.values() for name in predictions.names or []]
+    short = dict(zip(names, short_names(names), strict=True))
     figures: list[str] = []
     shown: Counter[tuple[str, str]] = Counter()
     for probability, predictions, i, all_of_them in wrong:
@@ -57,7 +57,7 @@ def worst_mistakes(model: Recognizer, found: Mapping[str, Predictions], most: in
             continue
         shown[right, said] += 1
         odds = f"said: {said} ({100 * probability:.0f} %), right: {right} ({100 * float(all_of_them[label]):.0f} %)"
-        figures.append(page.embedded(picture, f"{odds}, {called[predictions.names[i]]}", "jpeg"))
+        figures.append(page.embedded(picture, f"{odds}, {short[predictions.names[i]]}", "jpeg"))
     if not figures:
         return []
     text = (

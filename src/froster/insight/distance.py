@@ -22,6 +22,7 @@ from froster.errors import UsageError
 from froster.evaluation import Predictions
 from froster.finite import finite
 from froster.insight.plots import COLOURS, save, tidy
+from froster.printable import printable
 from froster.recognizer import Recognizer
 from froster.text.bank import PromptBank
 
@@ -190,8 +191,8 @@ def confusion_picture(counts: Tensor, classes: Sequence[str], path: Path, title:
     axes = figure.subplots()
     picture = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if K <= 60:
-        axes.set_xticks(range(K), [name[:28] for name in classes], rotation=90, fontsize=6)
-        axes.set_yticks(range(K), [name[:28] for name in classes], fontsize=6)
+        axes.set_xticks(range(K), [printable(name)[:28] for name in classes], rotation=90, fontsize=6)
+        axes.set_yticks(range(K), [printable(name)[:28] for name in classes], fontsize=6)
     if K <= 20:
         for row, column in share.round().nonzero().tolist():
             value = float(share[row, column])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from froster.insight.plots import COLOURS, save, tidy
+from froster.printable import printable
 
 if TYPE_CHECKING:
     from froster.when.timeline import Timeline
@@ -102,6 +103,7 @@ def _thinned(edges: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _short(label: str) -> str:
+    label = printable(label)
     return label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
 
 

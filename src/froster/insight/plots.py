@@ -33,7 +33,7 @@ class Bars:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Texts are names and labels: a $ in them begins no formula, and what is no text has no picture either."""
+    """Texts are names and labels: a $ in them begins no formula, and controls are written out (names of ticks come so)."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         text.set_text("\n".join(map(printable, text.get_text().split("\n"))))

@@ -92,10 +92,10 @@ class Tree:
                     by_name[likeness(stem(path))].append(path)
             for i, clip in enumerate(clips):
                 if places[i] is None:
-                    path = self._fittest(clip, [by_name[likeness(name)] for name in clip.files])
-                    if path is not None and likeness is not exact:
-                        by_name[likeness(stem(path))].remove(path)
-                    places[i] = path
+                    found = self._fittest(clip, [by_name[likeness(name)] for name in clip.files])
+                    if found is not None and likeness is not exact:
+                        by_name[likeness(stem(found))].remove(found)
+                    places[i] = found
         return places
 
     def _fittest(self, clip: Clip, found: Sequence[list[str]]) -> str | None:
