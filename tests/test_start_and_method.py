@@ -95,9 +95,11 @@ def test_every_method_from_this_start(name: str, variant: str, tmp_path: Path) -
             with pytest.raises(UsageError, match=f"is {name} already"):
                 student_of(again, made(other, kind))
             continue
+        if (name, variant) not in TO_DISK and kind != first_variant(other):
+            continue  # every variant from the networks that differ; the other starts have those networks too
         student = student_of(again, made(other, kind))
         if (name, variant) not in TO_DISK or kind != first_variant(other):
-            student.check_config()  # what saving asks; these starts go to the disk, with the first variant of each method
+            student.check_config()  # what saving asks
             continue
         moved(student)
         student.save(tmp_path / "model")

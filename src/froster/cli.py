@@ -32,7 +32,7 @@ ModelOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; the default is CUDA if there is one.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 where the chip has it), float32 or bfloat16.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16).")]
 TruncateOption = Annotated[bool, typer.Option("--truncate", help="Cut labels that are too long for the text tower.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes that decode videos; default: by the cores.", min=0)]
 FilesFromOption = Annotated[Path | None, typer.Option(help="A list of videos, one a line; - for standard input.")]

@@ -72,7 +72,7 @@ def cls_attention(model: VideoCLIP, frames: Tensor, layer: int = -1, rollout: bo
     own = tower.config.tokens
     used = seen[: layer % len(seen) + 1]
     given = rolled_out(used, own) if rollout else joint(used[-1], rows=1)[:, 0]  # (T, T, n)
-    total = finite(given.sum(dim=(0, 1)) / len(given), "attention weights")  # (n,)
+    total = given.sum(dim=(0, 1)) / len(given)  # (n,)
     shares = {
         "patches": float(total[1:own].sum()), "class tokens": float(total[0]),
         "added tokens": float(total[own:].sum()), "padding": max(0.0, 1 - float(total.sum())),
@@ -116,7 +116,7 @@ def weights(seen: Seen, rows: int) -> Tensor:
     if mask is not None:
         logits = logits.masked_fill(~mask, float("-inf"))
     found = logits.softmax(dim=-1)
-    made, real = block.attn.merge(found @ v), block.attend(x, num_frames)[:, :rows]
+    made, real = block.attn.merge(found @ v), finite(block.attend(x, num_frames)[:, :rows], "attention outputs")
     if not torch.allclose(made, real, rtol=1e-3, atol=1e-4 * float(real.abs().max())):
         raise UsageError(f"{type(block).__name__} attends in a way of its own, which these weights do not describe")
     return found

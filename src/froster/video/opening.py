@@ -17,8 +17,8 @@ FORMATS = ",".join(sorted(av.formats_available - {"concat", "dash", "hls", "imf"
 # A small file can hold pictures of any size: more than this is no video (8K has half as many), and a picture in the middle
 # of one may have a few times the pixels that the header states, where broadcasts change over to high definition.
 _MOST_PIXELS, _GROWTH, _LEAST_PIXELS = 8192 * 8192, 4, 4096 * 2304
-# Starting threads costs more than they save in converting a frame; before PyAV 17 there were none.
-_ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+# Starting threads costs more than they save in converting a frame.
+_THREADS = 1
 
 
 def open_file(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
@@ -75,5 +75,5 @@ def upright(
     One converter for all frames: setting one up costs as much as converting a small picture.
     """
     stored = orientation.stored(width, height)
-    picture = converter.reformat(frame, *stored, format="rgb24", **_ONE_THREAD)
+    picture = converter.reformat(frame, *stored, format="rgb24", threads=_THREADS)
     return orientation.applied(picture.to_ndarray())
