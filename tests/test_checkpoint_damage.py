@@ -105,13 +105,13 @@ def test_the_epoch_before_is_taken(name: str, how: str, two: tuple[Checkpoints, 
     assert training.resume(checkpoints) == 1
     assert training.content() == contents[1]
     (line,) = checkpoints.passed_over
-    assert line.startswith(f"{checkpoints.path(2) / name} cannot be used (") and "\n" not in line
+    assert line.startswith(f"{checkpoints.path(2) / name}: cannot be read (") and "\n" not in line
 
     damage(checkpoints.path(1) / name, how)
     with pytest.raises(CheckpointError) as caught:
         Training().resume(checkpoints)
     line = str(caught.value)
-    assert line.startswith(f"cannot resume from {checkpoints.folder}: {checkpoints.path(2) / name} cannot be used (")
+    assert line.startswith(f"cannot resume from {checkpoints.folder}: {checkpoints.path(2) / name}: cannot be read (")
     assert "To start the run anew, remove that folder" in line and "\n" not in line
 
 
@@ -187,7 +187,7 @@ def test_whole_files_of_another_network_are_named(two: tuple[Checkpoints, dict])
     checkpoints, _ = two
     training = Training()
     training.student = nn.Linear(16, 15)
-    with pytest.raises(CheckpointError, match="cannot be used"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         training.resume(checkpoints)
 
 

@@ -67,7 +67,7 @@ def test_a_flipped_bit_is_named_and_the_epoch_before_taken(name: str, whole: Pat
     done = run(out, "--keep", 2)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stderr.split())
-    assert f"{damaged} cannot be used (" in said and "going on from epoch 1, the newest whole checkpoint" in said
+    assert f"{damaged}: cannot be read (" in said and "going on from epoch 1, the newest whole checkpoint" in said
     for kind, state in weights(whole).items():
         assert all(torch.equal(weights(out)[kind][key], tensor) for key, tensor in state.items()), kind
     assert steps(out) == steps(whole)
@@ -76,7 +76,7 @@ def test_a_flipped_bit_is_named_and_the_epoch_before_taken(name: str, whole: Pat
     done = run(tmp_path / "alone")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith("froster: cannot resume from "), line
-    assert f"epoch-0002/{name} cannot be used" in line and "To start the run anew" in line
+    assert f"epoch-0002/{name}: cannot be read" in line and "To start the run anew" in line
 
 
 def test_steps_are_numbered_and_the_loss_falls(whole: Path) -> None:

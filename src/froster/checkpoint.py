@@ -209,7 +209,7 @@ def load_into(
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
     cause = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-    return CheckpointError(f"{path} cannot be used ({cause.removeprefix('ValueError: ')})")
+    return CheckpointError(f"{path}: cannot be read ({cause.removeprefix('ValueError: ')})")
 
 
 def check_same_run(old: dict, new: dict, folder: Path) -> None:
