@@ -136,7 +136,8 @@ def test_mistakes_are_one_line(model: Path, hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_repository_that_is_not_there_is_one_line(hub: Hub, tmp_path: Path) -> None:
-    done = command(hub, tmp_path / "home", "classify", "v.mp4", "--labels", "a, b", "--model", "ada/none")
+    (tmp_path / "v.mp4").touch()  # what is missing is named before a model is asked for
+    done = command(hub, tmp_path / "home", "classify", tmp_path / "v.mp4", "--labels", "a, b", "--model", "ada/none")
     lines = [line for line in done.stderr.splitlines() if line.startswith("froster:")]
     assert (done.returncode, len(lines)) == (1, 1), done.stderr
     assert "ada/none is no file or folder here" in lines[0]
