@@ -216,3 +216,20 @@ def test_two_entries_of_one_name_are_refused(second: str, tmp_path: Path) -> Non
 def test_a_pipe_is_no_file_of_weights(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.pt")
     refused(tmp_path / "model.pt", "no file of weights")
+
+
+class Bomb:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_none_of_the_pickles_of_an_old_file_is_run(before: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(b"".join(pickle.dumps(n, 2) for n in range(before)) + pickle.dumps(Bomb(tmp_path / "boom"), 2))
+    refused(path, "not a checkpoint")
+    refused(path, "not a checkpoint", read_pickle)
+    assert not (tmp_path / "boom").exists()

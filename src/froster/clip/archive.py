@@ -105,8 +105,8 @@ def check_legacy(path: Path) -> None:
     shorter than what it claims.
     """
     with path.open("rb") as file:
-        for _ in range(3):  # a magic number, the version, the machine
-            Unpickler(file).load()
+        for _ in range(3):  # a magic number, the version, the machine; or whatever a stranger put there
+            _Sizes(file).load()
         scan = _Sizes(file)
         scan.load()
     check_claim(sum(scan.sizes.values()), path.stat().st_size)
