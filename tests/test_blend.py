@@ -203,7 +203,7 @@ def test_mistakes_are_one_line(trained: Path, data: Path, tmp_path: Path, capfd)
     for name, changed, words in (
         ("short.csv", [*rows[:2], *rows[3:]], "11 training videos that differ"),
         ("base.csv", [row for row in rows if not row.endswith("novel")], "no video of"),
-        ("untested.csv", [row for row in rows if ",test,base" not in row], "nothing to choose a ratio with"),
+        ("untested.csv", [row for row in rows if ",test,base" not in row], "0 held-out videos of base classes are too few"),
     ):
         (data / name).write_text("\n".join(changed) + "\n")
         complaint(capfd, 1, words, trained, "--data", data / name)

@@ -18,6 +18,10 @@ FILES = sorted((SHARED / "fixtures").glob("*.safetensors"))
 @pytest.mark.skipif(not FILES, reason="needs the golden files, which are not part of the repository")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_golden_file(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        method = file.metadata()["method"]
+    if not parity.known(method):
+        pytest.skip(f"{method}: not among the methods of this version")
     lines = parity.check(path)
     assert lines
     assert not [line for line in lines if not line.ok]

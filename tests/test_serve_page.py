@@ -79,7 +79,7 @@ def test_bars_and_moments_say_the_same(video: Path) -> None:
 
 
 def test_labels_in_the_field_keep_their_form() -> None:
-    pytest.importorskip("gradio", reason="the page needs froster[web]")
+    pytest.importorskip("gradio", reason="the page needs froster-video[web]")
     from froster.serve.page import with_labels
 
     sample = Sample(Path("x.mp4"), "x", torch.zeros(3, 1, 1), ("a", "b"))

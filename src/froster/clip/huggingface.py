@@ -130,7 +130,8 @@ def _kind(values: dict[str, Any]) -> str:
 
 def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
     part = {} if values.get(name) is None else as_object(values[name], f"{name} cannot be read")
-    return {key: value for key, value in part.items() if value is not None}
+    # What is null has its default, but for the one size that no weight tells.
+    return {key: value for key, value in part.items() if value is not None or key == "num_attention_heads"}
 
 
 def _strangers(values: dict[str, Any]) -> list[str]:

@@ -71,18 +71,16 @@ class OpenClipConfig:
 
     def heads(self, vision_width: int, text_width: int) -> tuple[int, int]:
         """Of the image and of the text tower, as open_clip counts them. Raises CheckpointError where they do not fit."""
-        counts = []
-        for where, width, wide in (
-            ("vision_cfg.head_width", vision_width, self.vision.get("head_width", 64)),
-            ("text_cfg.heads", text_width, None),
+        wide = self.vision.get("head_width", 64)
+        vision = vision_width // wide if isinstance(wide, int) and wide > 0 else 0
+        text = self.text.get("heads", 8) if self.text else max(1, text_width // 64)
+        for where, width, count in (
+            ("vision_cfg.head_width", vision_width, vision),
+            ("text_cfg.heads", text_width, text),
         ):
-            count = width // wide if isinstance(wide, int) and wide > 0 else None
-            if wide is None:
-                count = self.text.get("heads", 8) if self.text else max(1, text_width // 64)
             if not isinstance(count, int) or count < 1 or width % count:
                 raise CheckpointError(f"{self.path}: {where} does not fit a width of {width}")
-            counts.append(count)
-        return counts[0], counts[1]
+        return vision, text
 
     def apply(self, config: CLIPConfig) -> CLIPConfig:
         """The sizes that the weights have, with what only the config knows. Raises CheckpointError where they differ."""
