@@ -23,7 +23,6 @@ from parity import stand_in
 NANO = froster.load("nano", device="cpu")
 
 
-
 def under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
 

@@ -132,11 +132,11 @@ def architecture(state: State, base: CLIP | None, lacking: dict[str, str]) -> CL
     if base is None:
         return architecture_from_state_dict({to_official(name): tensor for name, tensor in state.items()})
     config = base.config
-    blank = {
+    stand_ins = {
         "visual.conv1.weight": (64, 3, 8, 8), "visual.positional_embedding": (5, 64), "positional_embedding": (8, 64),
         "token_embedding.weight": (9, 64), "text_projection": (64, 64),
     }  # fmt: skip
-    known = {name: torch.empty(shape, device="meta") for name, shape in blank.items()}
+    known = {name: torch.empty(shape, device="meta") for name, shape in stand_ins.items()}
     own = {name: tensor for name, tensor in state.items() if not ("image tower" in lacking and name.startswith("visual."))}
     found = architecture_from_state_dict({**known, **{to_official(name): tensor for name, tensor in own.items()}})
     return CLIPConfig(
