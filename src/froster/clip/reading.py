@@ -187,6 +187,13 @@ def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[
     return storage.as_strided(size, stride, offset)
 
 
+class _Dict(dict):
+    """An OrderedDict. A `state_dict` carries the versions of its modules as attributes, which nothing here asks for."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
@@ -194,7 +201,7 @@ def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
 _HARMLESS = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _Dict,
 }
 """What a pickle may really call."""
 
