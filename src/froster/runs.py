@@ -45,6 +45,10 @@ class Source:
     trained_on: str | None = None
     """The training videos by `seen.fingerprint`, with those of a tuned model that it started from."""
     watched_by: str | None = None
+    preprocessing: dict[str, Any] | None = None
+    """How the CLIP's frames are prepared; this and the next are None in a run of an older version."""
+    architecture: dict[str, Any] | None = None
+    """What the CLIP does with its weights."""
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are not there."""

@@ -70,7 +70,8 @@ class Preprocessing:
         return start if self.resize == "squash" and side == size else f"{start}, then the middle"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Its values as JSON gives them back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
