@@ -24,6 +24,7 @@ from froster.methods import VCLIP, Frozen
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer
 from froster.text.prompts import Prompting
+from froster.video.augment import FROSTER_AUGMENT, augment
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -345,6 +346,11 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     dataset = VideoDataset(items, ["cat", "dog"], model.config.sampling, SIZE, train=False, how=model.preprocessing)
     sample = dataset[0]
     assert sample.frames is not None
+    trained = VideoDataset(items, ["cat", "dog"], model.config.sampling, SIZE, train=True, how=model.preprocessing)
+    with Video(video) as source:
+        draws = random.Random("0/0/1")
+        frames = source.read(model.config.sampling.train_indices(source.timing, draws))
+        assert torch.equal(trained[1].frames, augment(frames, SIZE, draws, FROSTER_AUGMENT, SQUASHED))  # type: ignore[arg-type]
     logits = Scorer(model.model, classes)(sample.frames[None])[0, 0]
     torch.testing.assert_close(logits, model.logit_scale * expected @ classes.T, atol=0.1, rtol=0)
 

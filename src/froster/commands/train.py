@@ -169,7 +169,7 @@ def run(
                 root=absolute(root), labels_json=absolute(labels_json), where=parse_where(where),
                 descriptions=whereabouts(descriptions) if descriptions else None, truncate=truncate, holdout=holdout,
                 shots=shots, split_seed=split_seed, training=digest(parts.train), watch=share,
-                every_novel=True, **use_of_weights(base), **marks(parts, start, bars),
+                every_novel=True, **(use_of_weights(base) | marks(parts, start, bars)),
             )  # fmt: skip
             finish(
                 Finished(

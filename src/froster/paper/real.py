@@ -205,7 +205,9 @@ def run_job(job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, w
         sampling, views = preset.sampling, preset.views
         saved = out / "models" / job.key
         if not saved.is_dir():
-            train_set = VideoDataset(items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment)
+            train_set = VideoDataset(
+                items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment, how=base.preprocessing
+            )
             recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
             student, trained = fine_tune(
                 base, method, job.cell.loss(method), recipe, train_set, texts(job.dataset, classes, job.cell.described),
