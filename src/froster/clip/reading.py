@@ -34,6 +34,13 @@ from froster.errors import CheckpointError
 
 State = dict[str, Tensor]
 
+# Where training loops put the weights.
+_NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
+# Constants and masks that older files keep beside the weights.
+NOT_WEIGHTS = re.compile(r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)")
+# What a training checkpoint of the released code holds beside the student.
+NOT_STUDENT = re.compile(r"(raw_model|projector_v|projector_t)\b.*")
+
 
 def read_file(path: Path) -> tuple[str, dict[str, Any]]:
     """What a checkpoint file holds, on the CPU, and its kind: "safetensors", "torchscript" or "pickle".
@@ -74,6 +81,25 @@ def flat_weights(content: Any) -> State:
     if others := [name for name, value in content.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(f"found also {', '.join(map(str, others[:3]))}, and only tensors are loaded")
     return content
+
+
+def unwrap(content: dict[str, Any]) -> State:
+    """The weights of a checkpoint without what training loops wrap round them: the dictionary that they lie in, DDP's
+    `module.`, and the `model.` of Lightning and of FROSTER's code where each of the network's weights has it.
+
+    Raises CheckpointError where there are no weights, or something else among them.
+    """
+    nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
+    state = flat_weights(content[nest] if nest else content)
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if all(name.startswith("model.") for name in state if not is_training_extra(name)):
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return state
+
+
+def is_training_extra(name: str) -> bool:
+    """Does this name belong to what FROSTER's training checkpoints hold beside the student?"""
+    return NOT_STUDENT.fullmatch(name) is not None or NOT_WEIGHTS.fullmatch(name) is not None
 
 
 def read_pickle(path: Path) -> Any:
