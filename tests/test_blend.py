@@ -16,8 +16,10 @@ from torch import nn
 
 from froster.blend import choose, choosing_half
 from froster.cli import main
+from froster.clip.preprocessing import CLIP_PREPROCESSING
 from froster.experiment import halfway, weights_digest
 from froster.recognizer import load
+from froster.runs import read_run
 from froster.splits import validation_videos
 from froster.video.dataset import Item
 from froster.weights import average
@@ -225,6 +227,43 @@ def test_runs_that_cannot_be_blended(trained: Path, tmp_path: Path, capfd) -> No
     complaint(capfd, 2, "has not finished", copy)
     (copy / "report.json").write_text((trained / "report.json").read_text())
     complaint(capfd, 1, "student.safetensors: cannot be read", copy, "--epochs", "1-3", "--ratio", 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        ("preprocessing", {"mean": [0.5, 0.5, 0.5]}, "preprocessing.mean = [0.4814"),
+        ("preprocessing", {"resize": "squash"}, "preprocessing.resize = 'shortest', not 'squash'"),
+        ("architecture", {"activation": "quick_gelu"}, "architecture.activation = 'gelu', not 'quick_gelu'"),
+    ],
+)
+def test_equal_weights_that_are_used_in_another_way_are_another_clip(
+    part: str, change: dict, said: str, trained: Path, data: Path, tmp_path: Path, capfd
+) -> None:
+    other = load("nano", device="cpu").save(tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, part: {**config[part], **change}}))
+    complaint(capfd, 1, f"has another {part} than the CLIP that the run started from", trained, "--ratio", 0, "--model", other)
+    run = shutil.copytree(trained, tmp_path / "run")
+    options = ("--novel-column", "zone", "--method", "finetuned", "--epochs", 3, "--keep", 0, *TRAIN, "--model", other)
+    code, _, err = froster(capfd, "train", "--data", data / "videos.csv", "--out", run, *options, "--resume")
+    assert (code, f"holds a run with {said}" in err) == (2, True), err
+
+
+def test_a_run_of_an_older_version_said_less_of_its_source(trained: Path, tmp_path: Path, capfd) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    report = json.loads((run / "report.json").read_text())
+    assert report["source"]["architecture"]["activation"] == "gelu"
+    assert report["source"]["preprocessing"] == CLIP_PREPROCESSING.to_dict()
+    for name in ("watch", "every_novel", "trained_on", "watched_by", "preprocessing", "architecture"):
+        report["source"].pop(name)
+    (run / "report.json").write_text(json.dumps(report))
+    source = read_run(run).source
+    assert (source.watch, source.every_novel, source.preprocessing, source.architecture) == (0.0, False, None, None)
+    assert exit_code("blend", run, "--ratio", 0) == 0
+    del report["source"]["training"]
+    (run / "report.json").write_text(json.dumps(report))
+    complaint(capfd, 2, "does not say how the data was split (no 'training')", run)
 
 
 def test_the_rules() -> None:

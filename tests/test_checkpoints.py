@@ -269,6 +269,28 @@ def test_an_open_clip_training_checkpoint(clip: CLIP, tmp_path: Path) -> None:
     assert (report.format, found.config.activation) == ("open_clip", "gelu")
 
 
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("nest", [None, "net", "model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model."])
+def test_what_a_training_loop_wraps_round_a_clip(nest: str | None, prefix: str, clip: CLIP, tmp_path: Path) -> None:
+    state = under(prefix, official(clip) | SIZES)
+    torch.save({nest: state, "epoch": 1} if nest else state, tmp_path / "run.pt")
+    found, report = load_clip(tmp_path / "run.pt")
+    assert report.method == "frozen"
+    for name, tensor in clip.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("other", ["teacher.visual.proj", "visual.proj", "head.weight"])
+def test_weights_beside_those_of_a_wrapped_clip_are_refused(other: str, clip: CLIP, tmp_path: Path) -> None:
+    torch.save({"net": under("model.", official(clip)) | {other: torch.zeros(2, 2)}}, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match=r"run\.pt"):
+        load_clip(tmp_path / "run.pt")
+
+
 def test_heads_that_the_weights_do_not_tell_must_be_told(tmp_path: Path) -> None:
     wide = CLIP(CLIPConfig(VisionConfig(16, 8, 1280, 1, 16), TINY.text, 48, "gelu"))
     save_file(official(wide), tmp_path / "open_clip_model.safetensors")

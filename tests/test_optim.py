@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from froster.checkpoint import check_same_run
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.commands.train_plan import Plan, make_plan
 from froster.errors import UsageError
 from froster.experiment import fitted
@@ -140,6 +143,14 @@ def test_settings_of_an_old_run_are_read_as_they_were_meant() -> None:
             assert as_now(old, new) == new, name
             assert as_now({**old, "lr": 2 * old["lr"]}, new) != new, name
     assert as_now(new, new) is new
+
+
+def test_an_old_run_took_frames_as_clip_does_and_did_not_say_what_its_network_was() -> None:
+    new = {"preprocessing": CLIP_PREPROCESSING.to_dict(), "architecture": {"activation": "gelu"}}
+    check_same_run({}, new, Path("run/checkpoints/epoch-0001"))
+    squashed = Preprocessing((0.5, 0.4, 0.3), resize="squash").to_dict()
+    with pytest.raises(UsageError, match=r"^run holds a run with preprocessing.mean = .0\.48.*, not \[0\.5, 0\.4, 0\.3\]"):
+        check_same_run({}, {**new, "preprocessing": squashed}, Path("run/checkpoints/epoch-0001"))
 
 
 def plan(name: str, preset: str | None, **recipe: float) -> Plan:

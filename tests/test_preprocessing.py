@@ -24,6 +24,7 @@ from froster.methods import VCLIP, Frozen
 from froster.model_folder import ModelConfig
 from froster.recognizer import Recognizer
 from froster.text.prompts import Prompting
+from froster.video.augment import FROSTER_AUGMENT, augment
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -154,6 +155,33 @@ def test_what_is_not_known_is_named(read: Any, said: dict[str, Any], named: str)
     with pytest.raises(CheckpointError, match=named) as caught:
         read(said, 224)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"fill": [300, 0, 0]}, r"fill is \(300, 0, 0\)"),
+        ({"fill": [0, -1, 0]}, "fill is"),
+        ({"fill": [0.5, 0, 0]}, "fill is"),
+        ({"fill": 128.0}, "fill is"),
+        ({"std": [1e-300, 1, 1]}, r"std is \(1e-300, 1, 1\)"),
+        ({"std": [58.4, 57.1, 57.4]}, "std is"),
+        ({"mean": [123.7, 116.8, 103.9]}, "mean is .123.7.*between 0 and 1"),
+        ({"mean": [10**400, 0, 0]}, "mean is"),
+        ({"scale": True}, "scale is True"),
+        ({"scale": 0.9}, r"scale is 0\.9"),
+        ({"scale": 10**400}, "scale is 1000"),
+    ],
+)
+def test_numbers_that_no_pixel_survives_are_named(said: dict[str, Any], named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        Preprocessing.from_dict(said)
+
+
+def test_numbers_of_models_that_there_are() -> None:
+    """MobileCLIP's mean is 0 and its deviation 1; a fill may be one number for all channels."""
+    how = Preprocessing.from_dict({"mean": 0, "std": 1, "fill": 255, "resize": "longest", "scale": 1})
+    assert (how.mean, how.std, how.fill, how.scale) == ((0, 0, 0), (1, 1, 1), (255, 255, 255), 1)
 
 
 # Every way into the network
@@ -318,6 +346,11 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     dataset = VideoDataset(items, ["cat", "dog"], model.config.sampling, SIZE, train=False, how=model.preprocessing)
     sample = dataset[0]
     assert sample.frames is not None
+    trained = VideoDataset(items, ["cat", "dog"], model.config.sampling, SIZE, train=True, how=model.preprocessing)
+    with Video(video) as source:
+        draws = random.Random("0/0/1")
+        frames = source.read(model.config.sampling.train_indices(source.timing, draws))
+        assert torch.equal(trained[1].frames, augment(frames, SIZE, draws, FROSTER_AUGMENT, SQUASHED))  # type: ignore[arg-type]
     logits = Scorer(model.model, classes)(sample.frames[None])[0, 0]
     torch.testing.assert_close(logits, model.logit_scale * expected @ classes.T, atol=0.1, rtol=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import froster
 from froster.clip.model import CLIP
+from froster.clip.reading import read_file
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import VCLIP, Frozen
 from froster.methods.official import fuse_attention
@@ -21,7 +23,6 @@ from golden import clip_from, close, golden, part
 from parity import stand_in
 
 NANO = froster.load("nano", device="cpu")
-
 
 
 def under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,6 +167,17 @@ def test_a_settings_object_beside_the_weights_is_left_alone(tmp_path: Path) -> N
     torch.save({"model": part(golden("xclip_official"), "weights/"), "config": Settings(), "epoch": 3}, tmp_path / "x.pth")
     model = froster.load(tmp_path / "x.pth", device="cpu")
     assert model.origin.startswith("X-CLIP (official)")
+
+
+def test_a_state_dict_as_a_module_gives_it_is_read_beside_a_settings_object(tmp_path: Path) -> None:
+    """An OrderedDict with the versions of the modules, beside arguments that are left alone: nearly every training loop's."""
+    clip = NANO.clip
+    weights = clip.state_dict()
+    assert weights._metadata  # what makes the pickle more than a dictionary
+    torch.save({"model": weights, "args": argparse.Namespace(lr=1), "epoch": 3}, tmp_path / "run.pt")
+    kind, content = read_file(tmp_path / "run.pt")
+    assert (kind, content["epoch"], content["model"].keys()) == ("pickle", 3, weights.keys())
+    assert all(torch.equal(content["model"][name], tensor) for name, tensor in weights.items())
 
 
 def test_adapters_alone_take_everything_else_from_the_clip(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from froster.clip.preprocessing import Preprocessing
 from froster.errors import UsageError
 from froster.video.augment import OPERATIONS, Augment, augment
 
@@ -233,3 +234,37 @@ def test_a_wrong_option_says_so(wrong, message):
 def test_options_survive_json():
     for how in (Augment(), EVERYTHING):
         assert Augment(**json.loads(json.dumps(dataclasses.asdict(how)))) == how
+
+
+def test_of_a_letterboxed_model_training_clips_are_crops_of_the_letterbox() -> None:
+    """A white picture of 24 rows between red ones, of which a crop of 56 is cut, at 56 to 64 pixels."""
+    white, how = torch.full((2, 48, 128, 3), 255, dtype=torch.uint8), Preprocessing(resize="longest", fill=(200, 10, 20))
+    for crop in ("jitter", "multiscale", "resized"):
+        for seed in range(8):
+            clip = augment(white, 56, random.Random(seed), Augment(crop), how)
+            assert clip.shape == (2, 3, 56, 56) and torch.equal(clip[:, :, :, :1].expand_as(clip), clip)
+            if crop == "jitter":
+                rows = clip[0, :, :, 0].T.tolist()
+                assert 20 <= rows.count([255, 255, 255]) <= 24
+                assert rows.count([200, 10, 20]) >= 28 and rows[28] == [255, 255, 255]
+
+
+def test_of_a_squashing_model_training_clips_have_all_of_the_width() -> None:
+    """A panorama ten times as wide as high: red at its left end, blue at its right one."""
+    frames = torch.zeros(2, 40, 400, 3, dtype=torch.uint8)
+    frames[:, :, :100, 0], frames[:, :, 300:, 2] = 255, 255
+    for seed in range(8):
+        clip = augment(frames, 56, random.Random(seed), Augment(flip=False), Preprocessing(resize="squash", scale=2.0))
+        red, blue = (float((clip[:, channel] > 128).float().mean()) for channel in (0, 2))
+        assert 0.14 < red < 0.29 and 0.14 < blue < 0.29 and red + blue > 0.4
+        middle = augment(frames, 56, random.Random(seed), Augment(flip=False))
+        assert not ((middle[:, 0] > 128).any() and (middle[:, 2] > 128).any())  # what it was: a tenth of the panorama
+
+
+def test_mean_filter_and_scale_of_a_model_that_cuts_change_no_training_clip() -> None:
+    how = Preprocessing((0.5, 0.4, 0.3), interpolation="bilinear", scale=256 / 224)
+    for given_how in (Augment(), EVERYTHING):
+        frames = noise(3, 50, 70)
+        assert torch.equal(
+            augment(frames, 32, random.Random(1), given_how, how), augment(frames, 32, random.Random(1), given_how)
+        )

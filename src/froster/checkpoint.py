@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,10 +214,17 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
 
 def check_same_run(old: dict, new: dict, folder: Path) -> None:
     new = json.loads(json.dumps(new))
-    old = as_now(old, new)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise UsageError(
-                f"{folder.parent.parent} holds a run with {key} = {old.get(key)!r}, not {new.get(key)!r}: "
-                "resume it with the same settings, or choose another --out"
-            )
+    for name, was, now in differences(as_now(old, new), new):
+        raise UsageError(
+            f"{folder.parent.parent} holds a run with {name} = {was!r}, not {now!r}: "
+            "resume it with the same settings, or choose another --out"
+        )
+
+
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The values that differ, with their dotted names; what is absent counts as None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield name, old, new

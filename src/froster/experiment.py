@@ -275,6 +275,7 @@ def fine_tune(
             "classes": classes,
             "start": fingerprint(base),
             "input": student.config.to_dict(),
+            **use_of_weights(student),
             **(run or {}),
         },
         on_step=on_step,
@@ -318,6 +319,11 @@ def weights_digest(model: Recognizer) -> str:
     for tensor in cpu_state(model.clip).values():
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def use_of_weights(model: Recognizer) -> dict[str, Any]:
+    """What a digest of the weights does not tell: the sizes, the activation, how frames are prepared. As JSON gives it back."""
+    return {"preprocessing": model.preprocessing.to_dict(), "architecture": model.clip.architecture()}
 
 
 def with_weights(student: Recognizer, state: State, config: ModelConfig | None = None) -> Recognizer:

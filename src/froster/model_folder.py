@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from froster.clip.checkpoints import locate
 from froster.clip.known import read_object, refuse, strangers
 from froster.clip.layouts import is_model_folder
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.clip.preprocessing import Preprocessing
+from froster.clip.reading import read_safetensors
 from froster.clip.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, one_of
 from froster.evaluation import Fusion
@@ -128,10 +126,7 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
     except _BROKEN as error:
         raise broken_config(folder, error) from error
     weights = folder / "model.safetensors"
-    try:
-        state = {name: tensor.float() for name, tensor in load_file(weights).items()}
-    except (OSError, SafetensorError, KeyError, AttributeError) as error:  # the latter: a type that torch does not have
-        raise CheckpointError(f"{weights}: cannot be read: {error}") from error
+    state = {name: tensor.float() for name, tensor in read_safetensors(weights).items()}
     try:
         with blank(len(state)):
             model = config.method.build(CLIP(architecture))

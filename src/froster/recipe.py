@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING
 from froster.errors import UsageError, one_of
 from froster.optim import learning_rate
 from froster.precision import Precision, parse_precision
@@ -96,7 +97,10 @@ class Recipe:
 
 
 def as_now(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an old run in the words of a new one: `lr` was the rate of CLIP's weights in every method."""
+    """The settings of an old run in the words of a new one: frames were prepared as CLIP's, what the network does with its
+    weights was not said, and `lr` was the rate of CLIP's weights in every method."""
+    if "preprocessing" in new and "preprocessing" not in old:
+        old = {**old, "preprocessing": CLIP_PREPROCESSING.to_dict(), "architecture": new["architecture"]}
     if "clip_lr" in old or not {"lr", "new_scale"} <= old.keys():
         return old
     if new.get("clip_lr") is None:

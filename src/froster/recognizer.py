@@ -277,7 +277,7 @@ class Recognizer:
         folder = Path(folder)
         if folder.exists() and not is_model_folder(folder) and (folder.is_file() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
-        self.check_config()
+        self.check_network()
         about = {"architecture": self.clip.architecture(), "preprocessing": self.preprocessing.to_dict()}
         config = {"format": "froster", "version": VERSION, **about, **self.config.to_dict()}
         with atomic_folder(folder) as part:
@@ -290,8 +290,7 @@ class Recognizer:
             (part / "report.json").write_text(json.dumps(report or {}, indent=2) + "\n")
         return folder
 
-
-    def check_config(self) -> None:
+    def check_network(self) -> None:
         """Raises UsageError where the config does not describe the network, so that another one would be loaded."""
         with blank():
             described = self.config.method.build(CLIP(self.clip.config))

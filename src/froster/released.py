@@ -10,20 +10,18 @@ import torch
 from froster.clip.checkpoints import (
     Checkpoint,
     architecture_from_state_dict,
-    is_training_extra,
     refuse_own,
     strict_load,
     to_official,
 )
 from froster.clip.huggingface import read_hf_preprocessing
 from froster.clip.model import CLIP, CLIPConfig, blank
-from froster.clip.reading import State, flat_weights
+from froster.clip.reading import State, is_training_extra, unwrap
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import METHODS, VideoCLIP, saved_names
 from froster.methods.official import Official, ours
 
-# Where training loops put the weights, and the separate head of ActionCLIP and Text4Vis.
-_NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
+# Where the separate head of ActionCLIP and Text4Vis is put.
 _HEAD_NEST = "fusion_model_state_dict"
 
 
@@ -76,18 +74,13 @@ def read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     """The weights of a checkpoint under their official names, without what a training loop wrapped round them, and
     whether it holds a head apart from them."""
     kind, content = checkpoint.read
-    nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
-    state = flat_weights(content[nest] if nest else content)
+    state = unwrap(content)
     if kind == "safetensors" and checkpoint.kind == "file":
         refuse_own(checkpoint.file, state)
-    head = content.get(_HEAD_NEST) if nest else None
+    head = content.get(_HEAD_NEST)
     if isinstance(head, dict):
         state = {**state, **{f"fusion_model.{name.removeprefix('module.')}": t for name, t in head.items()}}
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    state = {name: tensor for name, tensor in state.items() if not is_training_extra(name)}
-    if all(name.startswith("model.") for name in state):
-        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-    return state, isinstance(head, dict)
+    return {name: tensor for name, tensor in state.items() if not is_training_extra(name)}, isinstance(head, dict)
 
 
 def missing_parts(state: State) -> dict[str, str]:
@@ -132,11 +125,11 @@ def architecture(state: State, base: CLIP | None, lacking: dict[str, str]) -> CL
     if base is None:
         return architecture_from_state_dict({to_official(name): tensor for name, tensor in state.items()})
     config = base.config
-    blank = {
+    stand_ins = {
         "visual.conv1.weight": (64, 3, 8, 8), "visual.positional_embedding": (5, 64), "positional_embedding": (8, 64),
         "token_embedding.weight": (9, 64), "text_projection": (64, 64),
     }  # fmt: skip
-    known = {name: torch.empty(shape, device="meta") for name, shape in blank.items()}
+    known = {name: torch.empty(shape, device="meta") for name, shape in stand_ins.items()}
     own = {name: tensor for name, tensor in state.items() if not ("image tower" in lacking and name.startswith("visual."))}
     found = architecture_from_state_dict({**known, **{to_official(name): tensor for name, tensor in own.items()}})
     return CLIPConfig(

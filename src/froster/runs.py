@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,17 @@ class Source:
     split_seed: int
     training: str
     """`digest` of the training videos."""
-    watch: float | None
+    watch: float | None = 0.0
     """Share of the training videos that was held out to watch the training; None: only what neither trains nor tests."""
     every_novel: bool = False
     """All novel videos test where the data has no split; false in a run of an older version, which held out a share."""
     trained_on: str | None = None
     """The training videos by `seen.fingerprint`, with those of a tuned model that it started from."""
     watched_by: str | None = None
+    preprocessing: dict[str, Any] | None = None
+    """How the CLIP's frames are prepared; this and the next are None in a run of an older version."""
+    architecture: dict[str, Any] | None = None
+    """What the CLIP does with its weights."""
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are not there."""
@@ -148,8 +152,9 @@ def read_run(folder: Path) -> Run:
         raise UsageError(f"{folder} is no output folder of froster train: it needs report.json and model/")
     try:
         values = json.loads(report.read_text(encoding="utf-8"))
-        known = {"watch": 0.0, "every_novel": False, "trained_on": None, "watched_by": None, **values["source"]}
-        source = Source(**{field.name: known[field.name] for field in fields(Source)})
+        said = values["source"]
+        asked = [field.name for field in fields(Source) if field.name in said or field.default is MISSING]
+        source = Source(**{name: said[name] for name in asked})
     except KeyError as error:
         raise UsageError(
             f"{report} does not say how the data was split (no {error}), being of an older froster: froster train with the "

@@ -30,13 +30,9 @@ from froster.clip.huggingface import (
 from froster.clip.layouts import refuse_file, refuse_folder
 from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.clip.open_clip import CONFIG, WEIGHTS, OpenClipConfig
-from froster.clip.reading import State, flat_weights, read_file
+from froster.clip.reading import NOT_STUDENT, NOT_WEIGHTS, State, read_file, unwrap
 from froster.errors import CheckpointError, FrosterError
 
-# Constants and masks that older files keep beside the weights.
-_NOT_WEIGHTS = re.compile(r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)")
-# What a training checkpoint of the released code holds beside the student.
-_NOT_STUDENT = re.compile(r"(raw_model|projector_v|projector_t)\b.*")
 # Files whose names tell that their networks use QuickGELU: MetaCLIP's own (b16_fullcc2.5b.pt, l14_400m.pt), DFN's, and what
 # open_clip calls quickgelu.
 _QUICK = re.compile(r"quick_?gelu|openai|metaclip|dfn|fullcc|^[blh]\d\d_400m", re.IGNORECASE)
@@ -216,22 +212,14 @@ def locate(source: str | Path) -> Path:
     return download(str(source))
 
 
-def is_training_extra(name: str) -> bool:
-    """Does this name belong to what FROSTER's training checkpoints hold beside the student?"""
-    return _NOT_STUDENT.fullmatch(name) is not None or _NOT_WEIGHTS.fullmatch(name) is not None
-
-
 def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
     kind, content = checkpoint.read
     path = checkpoint.file
-    if "model_state" in content:
-        state = flat_weights(content["model_state"])
-        ignored = [name for name in state if _NOT_STUDENT.fullmatch(name)]
-        student = {name.removeprefix("model."): state[name] for name in state if name not in set(ignored)}
+    state = unwrap(content)
+    if isinstance(content.get("model_state"), dict):
+        ignored = [name for name in state if NOT_STUDENT.fullmatch(name)]
+        student = {name: state[name] for name in state if name not in set(ignored)}
         return _from_official_state(student, LoadReport("froster-released", "vclip", ignored))
-    nest = next((key for key in ("state_dict", "model_state_dict", "model") if isinstance(content.get(key), dict)), None)
-    state = flat_weights(content[nest] if nest else content)
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if any(name.startswith(("vision_model.", "text_model.")) for name in state):
         check_both_towers(state)
         return _from_hf_state(state, read_hf_config(path.parent), path.parent)
@@ -299,7 +287,7 @@ def _from_official_state(
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu",
     stated: OpenClipConfig | None = None,
 ) -> tuple[CLIP, LoadReport]:
-    ignored = [name for name in state if _NOT_WEIGHTS.fullmatch(name)]
+    ignored = [name for name in state if NOT_WEIGHTS.fullmatch(name)]
     # open_clip's CustomTextCLIP names the text tower as we do.
     official = {to_official(name): tensor for name, tensor in state.items() if name not in set(ignored)}
     config = architecture_from_state_dict(official, stated)

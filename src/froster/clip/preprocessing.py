@@ -14,6 +14,8 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 Interpolation = Literal["bicubic", "bilinear"]
+# Far beyond what any model has; what lies outside is in levels of 255, or makes infinities of pixels.
+_LARGEST, _SMALLEST_STD = 10.0, 1e-6
 _RESAMPLE: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 
@@ -38,9 +40,13 @@ class Preprocessing:
         for name, words in (("resize", ("shortest", "squash", "longest")), ("interpolation", ("bicubic", "bilinear"))):
             if getattr(self, name) not in words:
                 raise CheckpointError(f"{name} is {getattr(self, name)!r}: froster knows {', '.join(words)}")
-        if not all(value > 0 for value in self.std):
-            raise CheckpointError(f"std is {self.std}: a standard deviation is above zero")
-        if not isinstance(self.scale, (int, float)) or not 1 <= self.scale <= 4:
+        if not all(abs(value) <= _LARGEST for value in self.mean):
+            raise CheckpointError(f"mean is {self.mean}: expected the means of colours between 0 and 1")
+        if not all(_SMALLEST_STD <= value <= _LARGEST for value in self.std):
+            raise CheckpointError(f"std is {self.std}: expected the deviations of colours between 0 and 1, above zero")
+        if not all(type(value) is int and 0 <= value <= 255 for value in self.fill):
+            raise CheckpointError(f"fill is {self.fill}: expected whole numbers from 0 to 255")
+        if type(self.scale) not in (int, float) or not 1 <= self.scale <= 4:
             raise CheckpointError(f"scale is {self.scale!r}: froster knows 1 to 4")
 
     def resized(self, height: int, width: int, size: int) -> tuple[int, int]:
@@ -64,7 +70,8 @@ class Preprocessing:
         return start if self.resize == "squash" and side == size else f"{start}, then the middle"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Its values as JSON gives them back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -78,7 +85,7 @@ def _triple(name: str, value: Any) -> tuple[Any, Any, Any]:
     """One number for each channel, or one for all."""
     values = [value] * 3 if isinstance(value, (int, float)) else value
     numbers = isinstance(values, (list, tuple)) and all(
-        isinstance(each, (int, float)) and not isinstance(each, bool) and math.isfinite(each) for each in values
+        isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < math.inf for each in values
     )
     if not numbers or len(values) != 3:
         raise CheckpointError(f"{name} is {value!r:.60}: expected a number for each of red, green and blue")

@@ -34,6 +34,13 @@ from froster.errors import CheckpointError
 
 State = dict[str, Tensor]
 
+# Where training loops put the weights.
+_NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
+# Constants and masks that older files keep beside the weights.
+NOT_WEIGHTS = re.compile(r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)")
+# What a training checkpoint of the released code holds beside the student.
+NOT_STUDENT = re.compile(r"(raw_model|projector_v|projector_t)\b.*")
+
 
 def read_file(path: Path) -> tuple[str, dict[str, Any]]:
     """What a checkpoint file holds, on the CPU, and its kind: "safetensors", "torchscript" or "pickle".
@@ -74,6 +81,25 @@ def flat_weights(content: Any) -> State:
     if others := [name for name, value in content.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(f"found also {', '.join(map(str, others[:3]))}, and only tensors are loaded")
     return content
+
+
+def unwrap(content: dict[str, Any]) -> State:
+    """The weights of a checkpoint without what training loops wrap round them: the dictionary that they lie in, DDP's
+    `module.`, and the `model.` of Lightning and of FROSTER's code where each of the network's weights has it.
+
+    Raises CheckpointError where there are no weights, or something else among them.
+    """
+    nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
+    state = flat_weights(content[nest] if nest else content)
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if all(name.startswith("model.") for name in state if not is_training_extra(name)):
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return state
+
+
+def is_training_extra(name: str) -> bool:
+    """Does this name belong to what FROSTER's training checkpoints hold beside the student?"""
+    return NOT_STUDENT.fullmatch(name) is not None or NOT_WEIGHTS.fullmatch(name) is not None
 
 
 def read_pickle(path: Path) -> Any:
@@ -187,6 +213,13 @@ def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[
     return storage.as_strided(size, stride, offset)
 
 
+class _Dict(dict):
+    """An OrderedDict. A `state_dict` carries the versions of its modules as attributes, which nothing here asks for."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
     return data
 
@@ -194,7 +227,7 @@ def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
 _HARMLESS = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _Dict,
 }
 """What a pickle may really call."""
 

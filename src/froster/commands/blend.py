@@ -16,7 +16,7 @@ from froster.commands.blend_curve import HeldOut, curve, draw, held_out
 from froster.commands.common import announce, load_model, spare_cores
 from froster.commands.train_data import eval_sets
 from froster.errors import CheckpointError, UsageError, one_of
-from froster.experiment import weights_digest
+from froster.experiment import use_of_weights, weights_digest
 from froster.files import claim_folder, sole_writer, write_text
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
@@ -56,6 +56,9 @@ def run(
     if weights_digest(base) != own.source.weights:
         hint = "which the run did not start from" if model else "which has changed since the run: pass --model"
         raise CheckpointError(f"{model or own.source.model} holds another CLIP, {hint}")
+    for name, value in use_of_weights(base).items():
+        if getattr(own.source, name) not in (None, value):
+            raise CheckpointError(f"{model or own.source.model} has another {name} than the CLIP that the run started from")
     student = load_model(str(folder / "model"), device, precision)
     student.calibration = Calibration()  # the run's own is of other weights
     tuned, words = own.tuned(student, wanted)

@@ -18,7 +18,7 @@ from froster.commands.train_end import Finished, finish
 from froster.commands.train_plan import Plan, make_plan
 from froster.distributed import process_group
 from froster.errors import UsageError
-from froster.experiment import fine_tune, weights_digest
+from froster.experiment import fine_tune, use_of_weights, weights_digest
 from froster.files import absolute, claim_folder, sole_writer
 from froster.gains import Watcher
 from froster.loggers import open_logger
@@ -169,7 +169,7 @@ def run(
                 root=absolute(root), labels_json=absolute(labels_json), where=parse_where(where),
                 descriptions=whereabouts(descriptions) if descriptions else None, truncate=truncate, holdout=holdout,
                 shots=shots, split_seed=split_seed, training=digest(parts.train), watch=share,
-                every_novel=True, **marks(parts, start, bars),
+                every_novel=True, **(use_of_weights(base) | marks(parts, start, bars)),
             )  # fmt: skip
             finish(
                 Finished(

@@ -105,5 +105,3 @@ def _thinned(edges: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _short(label: str) -> str:
     label = printable(label)
     return label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
-
-

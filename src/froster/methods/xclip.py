@@ -249,4 +249,3 @@ class XCLIP(Method):
         official = cls.full("X-CLIP (Hugging Face)", {name: t for name, t in found.items() if name not in ignored})
         official.ignored = ignored
         return official
-

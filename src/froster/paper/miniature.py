@@ -43,6 +43,7 @@ COLUMNS = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 Scores = dict[str, float]
 """Set -> accuracy, per cent."""
 
+
 @dataclass
 class World:
     """Rendered test videos, the model to start from, and what frozen CLIP says of them."""

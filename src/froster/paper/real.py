@@ -21,7 +21,7 @@ import froster.strict_json as json
 from froster.clip.model import CLIPConfig
 from froster.errors import DataError, FrosterError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
-from froster.experiment import fine_tune, halfway, weights_digest, with_weights
+from froster.experiment import fine_tune, halfway, use_of_weights, weights_digest, with_weights
 from froster.files import write_text
 from froster.methods import Method
 from froster.paper.cells import Cell
@@ -36,7 +36,7 @@ from froster.paper.protocols import (
     cross_training,
 )  # fmt: skip
 from froster.paper.tables import Protocol, Table
-from froster.recipe import Preset
+from froster.recipe import Preset, as_now
 from froster.recognizer import Recognizer, load
 from froster.splits import Split
 from froster.text.descriptions import describe, read_descriptions
@@ -205,7 +205,9 @@ def run_job(job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, w
         sampling, views = preset.sampling, preset.views
         saved = out / "models" / job.key
         if not saved.is_dir():
-            train_set = VideoDataset(items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment)
+            train_set = VideoDataset(
+                items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment, how=base.preprocessing
+            )
             recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
             student, trained = fine_tune(
                 base, method, job.cell.loss(method), recipe, train_set, texts(job.dataset, classes, job.cell.described),
@@ -260,11 +262,11 @@ def check_settings(base: Recognizer, data: Data, out: Path) -> None:
     """All records of a folder share the CLIP and the options. Raises UsageError where these are others."""
     wanted = {
         "clip": weights_digest(base), "lists": str(data.lists) if data.lists else None,
-        **dataclasses.asdict(data.options),
+        **use_of_weights(base), **dataclasses.asdict(data.options),
     }  # fmt: skip
     path = out / "runs" / "settings.json"
     if path.exists():
-        known = json.loads(path.read_text())
+        known = as_now(json.loads(path.read_text()), wanted)
         if changed := [name for name in wanted if known.get(name) != wanted[name]]:
             raise UsageError(
                 f"the runs in {out} were made with another {', '.join(changed)}: go on with the same, or choose another --out"

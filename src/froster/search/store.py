@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 import froster.strict_json as json
-from froster.errors import DataError, UsageError
+from froster.clip.reading import read_safetensors
+from froster.errors import CheckpointError, DataError, UsageError
 from froster.files import atomic_file, atomic_folder, write_text
 from froster.journal import line, read_lines
 from froster.tensors import save_tensors
@@ -141,11 +140,11 @@ class Store:
         self._place(name, [entry for entry, _, _ in videos])
 
     def tensors(self, part: str) -> dict[str, Tensor]:
-        path = self.folder / f"{part}.safetensors"
+        """Raises DataError naming the file."""
         try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
+            return read_safetensors(self.folder / f"{part}.safetensors")
+        except CheckpointError as error:
+            raise DataError(str(error)) from None
 
     def by_part(self) -> dict[str, list[Place]]:
         """What is valid in each part."""

@@ -15,8 +15,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
+from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError, one_of
-from froster.video.transforms import multiscale_crop, packed, random_crop, resized_crop, scaled
+from froster.video.transforms import multiscale_crop, packed, random_crop, resized_crop, scaled, whole_square
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -64,13 +65,20 @@ class Augment:
 FROSTER_AUGMENT = Augment()
 
 
-def augment(frames: Tensor, size: int, rng: random.Random, how: Augment) -> Tensor:
+def augment(
+    frames: Tensor, size: int, rng: random.Random, how: Augment, tested: Preprocessing = CLIP_PREPROCESSING
+) -> Tensor:
     """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8, whatever the height and the width.
+
+    Crops are cut out of the shapes that the model meets when it is `tested`: of the whole frame, or of the square that it
+    is squashed to or put into. What a `shortest` resize cuts off then, training still sees, as in the references.
 
     RandAugment sees whole frames, as in the references, so that a crop can leave out the edges that it moves in; but it
     sees them resized, so that its cost does not grow with the video's resolution.
     """
     largest = round(size * _LARGEST_SCALE)
+    if tested.resize != "shortest":
+        frames = whole_square(frames, largest, tested)
     images = scaled(frames, rng.randint(size, largest) if how.crop == "jitter" else largest, rng)
     if how.rand_augment is not None:
         images = _rand_augment(images, *how.rand_augment, rng)

@@ -89,7 +89,7 @@ class ReadClip:
     def _random(self, video: Video, clip: Clip) -> Tensor:
         rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
         frames = video.read(self.sampling.train_indices(video.timing, rng))
-        return augment(frames, self.size, rng, self.augment)
+        return augment(frames, self.size, rng, self.augment, self.how)
 
     def _views(self, video: Video) -> Tensor:
         views = self.sampling.view_indices(video.timing, self.views)
@@ -102,9 +102,10 @@ class ReadClip:
 class VideoDataset(Dataset[Sample]):
     """Videos with integer labels, the position of their label in `classes`.
 
-    In training an item is a random clip, changed as `augment` says. It depends on `seed`, the epoch (`set_epoch`) and
-    its position only, not on worker, rank or order. In evaluation it is the `views` clips of the video, from one decode,
-    squared as `how` says. A video that cannot be read gives a Sample with an error.
+    In training an item is a random clip, changed as `augment` says, of frames in the shape that `how` gives them. It
+    depends on `seed`, the epoch (`set_epoch`) and its position only, not on worker, rank or order. In evaluation it is
+    the `views` clips of the video, from one decode, squared as `how` says. A video that cannot be read gives a Sample
+    with an error.
     Raises DataError where an item's label is not in `classes`, or `classes` are not two or more different names.
     """
 

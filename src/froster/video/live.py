@@ -231,5 +231,3 @@ class _Reading:
         if self._offset is None or edge:
             self._offset = offset
         return offset - self._offset
-
-

@@ -1,6 +1,7 @@
 """From decoded frames to the network's square: the model's own resize for inference, random crops for training, which
 `augment` puts together. Everything stays uint8; normalising happens on the device."""
 
+import dataclasses
 import math
 import random
 
@@ -38,6 +39,12 @@ def inference_transform(frames: Tensor, size: int, how: Preprocessing = CLIP_PRE
     if how.resize == "longest":
         return _filled(resized, size, how.fill)
     return packed(resized[:, :, top : top + size, left : left + size])
+
+
+def whole_square(frames: Tensor, size: int, how: Preprocessing) -> Tensor:
+    """(n, H, W, 3) uint8 -> (n, size, size, 3) uint8: all of each frame, squashed or filled up as `how` says."""
+    square = inference_transform(frames, size, dataclasses.replace(how, scale=1.0))
+    return square.permute(0, 2, 3, 1).contiguous()
 
 
 def _filled(images: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:

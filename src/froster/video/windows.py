@@ -165,5 +165,3 @@ class Windows:
 def spread(samples: list[Sample], count: int) -> list[Sample]:
     """`count` of fewer samples, in order, each repeated about as often as the others."""
     return [samples[i * len(samples) // count] for i in range(count)]
-
-
