@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from froster import experiment, shell
-from froster.insight import plots
+from froster.errors import FrosterError, UsageError
+from froster.files import sole_writer
+from froster.insight import page, plots
 from froster.world import demo, study
 
 
@@ -59,6 +63,10 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(
     found = capfd.readouterr()
     last = found.err.rstrip("\n").splitlines()[-1]
     assert len(last) > 80, "it is one line, however narrow the window"
+    assert "\\" not in found.err.replace(last, ""), "a line end is a line end"
+    shown = found.err[found.err.index("accuracy in per cent") :].splitlines()
+    assert shown[-2] == "try:" and re.fullmatch(r"[0-9]+ s\. Report: .*", shown[-3]), shown[-4:]
+    assert [line for line in shown if line.endswith(":")] == ["fine-tuned (VCLIP):", "FROSTER:", "try:"]
     told = " ".join(found.err.split())
     assert "near, mid and far: labels ever less like base ones" in told and "hm: the harmonic mean of both" in told
     assert "FROSTER: gained on base classes" in told and "asked for all 48 labels together (chance 2.1)" in told
@@ -71,6 +79,42 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(
         (answer,) = json.loads(done.stdout)["results"]
         right = Path(answer["video"]).stem.replace("_", " ")
         assert right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+
+
+def test_a_demo_whose_videos_cannot_be_shown_ends_as_well(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> Path:
+        raise FrosterError("no encoder")
+
+    monkeypatch.setattr(demo, "write_video", fail)
+    out = tmp_path / "demo"
+    demo.run(3, out)
+    err = capfd.readouterr().err
+    assert "left out: videos of novel classes: no encoder" in err and "left out: report.html" not in err
+    assert re.fullmatch(r"[0-9]+ s\. Report: .*", err.splitlines()[-1]) or "report.html" in err.splitlines()[-1]
+    assert "try:" not in err and demo.try_it([], out) is None
+    page = (out / "report.html").read_text()
+    assert "<h2>Training</h2>" in page and "novel classes</h2>" not in page and "Use the model" not in page
+
+
+def test_all_that_the_demo_writes_is_written_under_its_lock(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    out, written = tmp_path / "demo", []
+    for place in (demo, page):
+        plain = place.write_text
+
+        def watched(path: Path, text: str, plain: Callable[[Path, str], None] = plain) -> None:
+            written.append(path.name)
+            with pytest.raises(UsageError, match="another froster is writing"), sole_writer(out):
+                pass
+            plain(path, text)
+
+        monkeypatch.setattr(place, "write_text", watched)
+    demo.run(3, out, as_json=True)
+    assert written == ["demo.txt", "report.json", "report.html"]
 
 
 def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ def test_an_index_of_an_earlier_version_keeps_its_videos(tmp_path: Path) -> None
         store.add([(Entry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)])
     store = Store(tmp_path / "i")
     assert {os.fsencode(path) for path in store.places} == {*OLD.values(), b"gone\\x01.mp4"}
-    gone = [key for key, place in store.places.items() if place.entry.status(store.root) is None]
+    gone = [key for key, place in store.places.items() if place.entry.is_gone(store.root)]
     assert gone == ["gone\\x01.mp4"]
     again = store.without(gone)
     assert {os.fsencode(path) for path in again.places} == set(OLD.values())

@@ -297,7 +297,7 @@ def test_two_at_once_are_refused(many: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         for resume in (False, True):
-            with pytest.raises(UsageError, match=r"another prepare is writing .*m.csv: wait until it ends, or choose another"):
+            with pytest.raises(UsageError, match=r"another froster is writing .*m.csv: wait until it ends, or choose another"):
                 run("ucf101", many / "videos", many / "lists", many / "m.csv", resume=resume)
         assert not (many / "m.csv").exists() and not (many / "m.checks.jsonl").exists()
         assert run("ucf101", many / "videos", many / "lists", many / "other.csv")["videos"] == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -164,6 +165,41 @@ def test_an_index_grows_and_is_pruned(run, folder: Path, tmp_path: Path) -> None
     (hit,) = run(*like).json["hits"]
     assert hit["video"] == str(videos / "0.mp4") and hit["score"] > 0.99
     assert run(*ask).json["new"] == 0
+
+
+def test_prune_keeps_what_cannot_be_looked_at(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A folder that may not be entered, a link that leads nowhere near an end, a disk that is not mounted: not gone."""
+    videos, index = tmp_path / "disk" / "videos", tmp_path / "index"
+    files = sorted(folder.iterdir())
+    for number, name in enumerate(("a.mp4", "b.mp4", "closed/c.mp4", "file/d.mp4")):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(files[number].read_bytes())
+    ask = ("index", videos, *NANO, "--out", index, "--json")
+    assert run(*ask).json["videos"] == 4
+    (videos / "b.mp4").unlink()
+    (videos / "closed").rename(tmp_path / "elsewhere")
+    (videos / "closed").symlink_to("closed")  # "too many levels of symbolic links", also for the superuser
+    (videos / "file" / "d.mp4").unlink()
+    (videos / "file").rmdir()
+    (videos / "file").touch()
+    report = run("index", videos / "a.mp4", *ask[2:], "--prune").json
+    assert report["gone"] == ["b.mp4", "file/d.mp4"] and report["videos"] == 2
+    assert set(Store(index).places) == {"a.mp4", "closed/c.mp4"}
+
+    (tmp_path / "disk").rename(tmp_path / "unmounted")
+    one_line(run("index", files[4], *ask[2:], "--prune"), 2, str(videos), "not mounted", "--prune")
+    assert set(Store(index).places) == {"a.mp4", "closed/c.mp4"}
+    assert run("index", files[4], *ask[2:]).json["videos"] == 3, "without --prune it goes on"
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT])
+def test_which_errors_mean_that_a_video_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def fail(path: Path) -> os.stat_result:
+        raise OSError(error, os.strerror(error), str(path))
+
+    monkeypatch.setattr(Path, "stat", fail)  # no file system at hand fails in these ways when asked to
+    entry = Entry("a.mp4", 1, 1, 1.0, 1, 0, [], [])
+    assert entry.is_gone(tmp_path) == (error in (errno.ENAMETOOLONG, errno.ENOENT)) and not entry.is_current(tmp_path)
 
 
 KILLED = "import froster.search.build as b; b.PART_SECONDS = 0; from froster.cli import main; main()"

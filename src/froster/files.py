@@ -137,7 +137,7 @@ def sole_writer(folder: Path) -> AbstractContextManager[None]:
 
 
 def sole_maker(path: Path) -> AbstractContextManager[None]:
-    """The same for a folder that appears whole: its lock lies beside it, as what it is made of does."""
+    """The same for a file or folder that appears whole, or is made of several: its lock lies beside it, as these do."""
     whole = Path(os.path.realpath(path))
     taken = f"another froster is writing {path}: wait until it ends, or choose another --out"
     return exclusive(whole.parent / f".{whole.name}.lock", taken)

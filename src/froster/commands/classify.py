@@ -18,7 +18,7 @@ from froster.calibration import NONE, with_none
 from froster.commands.common import announce, how_to_calibrate, load_model, mention, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
-from froster.files import exclusive
+from froster.files import sole_maker
 from froster.identity import digest
 from froster.many import answers
 from froster.origin import check_origin
@@ -205,8 +205,7 @@ def write_all(
         "shard": f"{part.index}/{part.count}",
     }
     begun = any(path.exists() for path in (out, out.with_name(f"{out.name}.rows.jsonl")))
-    taken = f"another froster classify is writing {out}: wait until it ends, or choose another --out"
-    with exclusive(out.with_name(f".{out.name}.lock"), taken):
+    with sole_maker(out):
         check_origin(out, made, begun)
         results = open_results(out, min(reading.top, len(names)))
         failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)

@@ -13,13 +13,13 @@ from rich.table import Table
 
 import froster.strict_json as json
 from froster import pool
-from froster.commands.prepare import cores
 from froster.doctor.diagnose import KINDS, Needs, Problem, diagnose
 from froster.doctor.inspect import Inspection, inspect
 from froster.doctor.report import counts, labels_of, write_manifest, write_problems
 from froster.errors import UsageError
-from froster.files import exclusive
+from froster.files import sole_maker
 from froster.journal import journal, read_entries
+from froster.pool import cores
 from froster.progress import console, output, progress
 from froster.video.listing import Found, Listing, list_videos, passed_over
 
@@ -48,10 +48,7 @@ def run(
     checks = None if out is None else beside(out, "checks.jsonl")
     if out is not None and checks is not None:
         check_out(out, checks, [*videos, *([files_from] if files_from else [])])
-    lock = nullcontext() if out is None else exclusive(
-        out.with_name(f".{out.name}.lock"), f"another froster doctor is writing {out}: wait until it ends"
-    )  # fmt: skip
-    with lock:
+    with nullcontext() if out is None else sole_maker(out):
         files = inspected(listing, checks, cores() if workers is None else workers, limit)
         problems = diagnose([files[video.key] for video in listing], needs, columns)
         report = summary(listing, files, problems)

@@ -14,7 +14,7 @@ from froster.commands.classify import FEW
 from froster.commands.common import announce, load_model, mention, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
-from froster.files import absolute, exclusive
+from froster.files import absolute, sole_maker
 from froster.identity import digest
 from froster.methods import VideoCLIP
 from froster.progress import console, output, progress
@@ -46,13 +46,14 @@ def run(
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype must be float16 or float32, not {dtype!r}")
     earlier = Store(out) if (out / ABOUT).exists() else None
+    if prune and earlier is not None:
+        check_root(earlier)
     listing = list_videos(videos, files_from=files_from, root=root, base=earlier.root if earlier else None)
     mention(listing)
     recognizer = load_model(model or (earlier.about["source"] if earlier else None), device, precision)
     check_comparable(recognizer)
     announce(recognizer, model)
-    taken = f"another froster index is writing {out}: wait until it ends, or choose another --out"
-    with exclusive(out.with_name(f".{out.name}.lock"), taken):
+    with sole_maker(out):
         store = opened(out, recognizer, model, os.path.abspath(listing.root), segment, dtype)
         current = {video.key for video in listing if is_current(store, video)}
         failures = Failures(out / "failures.jsonl", current)
@@ -76,8 +77,9 @@ def run(
                 failures.close({video.key for video in todo if is_current(store, video)})
         added = [video.key for video in todo if is_current(store, video)]
         changed = sum(key in earlier_keys for key in added)
-        gone = [key for key, place in store.places.items() if place.entry.status(store.root) is None]
+        gone = [key for key, place in store.places.items() if place.entry.is_gone(store.root)]
         if prune:
+            check_root(store)  # once more: a disk may have gone while the videos were read
             store = store.without(gone)
     failed = [video.key for video in listing if video.key in failures.causes]
     report = {"index": str(out), "videos": len(store.places), "segments": store.segments}
@@ -93,6 +95,15 @@ def check_comparable(model: Recognizer) -> None:
     if type(model.model).classes is not VideoCLIP.classes:
         name = model.config.method.name
         raise UsageError(f"{name} has no one embedding of a text, so its videos cannot be indexed: use another model")
+
+
+def check_root(store: Store) -> None:
+    """Raises UsageError where the folder of the videos is not there, as on a disk that is not mounted: all would be gone."""
+    if not os.path.isdir(store.root):
+        raise UsageError(
+            f"{store.root}, the folder of the videos in {store.folder}, is not there (a disk that is not mounted?): "
+            "--prune would take them all out"
+        )
 
 
 def opened(

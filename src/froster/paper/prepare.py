@@ -13,7 +13,7 @@ from rich.progress import Progress
 import froster.strict_json as json
 from froster.csvfile import write_csv
 from froster.errors import DataError, UsageError
-from froster.files import exclusive, write_text
+from froster.files import sole_maker, write_text
 from froster.journal import journal, read_entries
 from froster.paper.check import Check, check_files
 from froster.paper.datasets import Annotations, Clip, from_folders, read_annotations
@@ -60,8 +60,7 @@ def prepare(
     classes(dataset)
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out must be a .csv file, not {out}")
-    lock = out.with_name(f".{out.name}.lock")
-    with exclusive(lock, f"another prepare is writing {out}: wait until it ends, or choose another --out"):
+    with sole_maker(out):
         return _prepare(dataset, videos, annotations, out, workers, resume, bars)
 
 

@@ -11,6 +11,7 @@ A later line for a path takes the place of an earlier one. A .safetensors withou
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ class Entry:
     def named_as_file(self, root: Path) -> Entry:
         """Earlier versions wrote signs that cannot be printed as escapes (`\\u202f`): here as the file is called, if it is
         there and has that size."""
-        if "\\" not in self.path or self.status(root) is not None:
+        if "\\" not in self.path or not self.is_gone(root):
             return self
         for as_character in (True, False):
             found = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
@@ -64,11 +65,21 @@ class Entry:
                 return found
         return self
 
+    def is_gone(self, root: Path) -> bool:
+        """Whether there is no such file. A folder that may not be read, or a disk that does not answer, does not say so."""
+        try:
+            (root / self.path).stat()
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name that no file can have
+            return True
+        except OSError as error:
+            return error.errno == errno.ENAMETOOLONG
+        return False
+
     def status(self, root: Path) -> os.stat_result | None:
-        """None where the file is gone."""
+        """None where the file cannot be looked at."""
         try:
             return (root / self.path).stat()
-        except (OSError, ValueError):  # also a name that no file can have
+        except (OSError, ValueError):
             return None
 
 
