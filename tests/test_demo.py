@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from froster import experiment, shell
+from froster.errors import UsageError
+from froster.files import sole_writer
 from froster.insight import plots
 from froster.world import demo, study
 
@@ -59,6 +61,7 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(
     found = capfd.readouterr()
     last = found.err.rstrip("\n").splitlines()[-1]
     assert len(last) > 80, "it is one line, however narrow the window"
+    assert "\\n" not in found.out + found.err, "line ends are line ends"
     told = " ".join(found.err.split())
     assert "near, mid and far: labels ever less like base ones" in told and "hm: the harmonic mean of both" in told
     assert "FROSTER: gained on base classes" in told and "asked for all 48 labels together (chance 2.1)" in told
@@ -71,6 +74,34 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(
         (answer,) = json.loads(done.stdout)["results"]
         right = Path(answer["video"]).stem.replace("_", " ")
         assert right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+
+
+def test_a_demo_whose_videos_cannot_be_shown_ends_with_its_numbers(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*given: object) -> None:
+        assert (out / ".lock").exists()
+        raise MemoryError
+
+    out = tmp_path / "demo"
+    monkeypatch.setattr(demo, "classify_novel", broken)
+    demo.run(3, out)
+    told = capfd.readouterr().err.rstrip("\n").splitlines()
+    assert "left out: videos of novel classes: MemoryError" in told and not any("report.html:" in line for line in told)
+    assert told[-1].endswith("report.html")
+    assert not any("\\n" in line or line.startswith("try:") for line in told)
+    page = (out / "report.html").read_text()
+    assert "<h2>Training</h2>" in page and "novel classes</h2>" not in page and "Use the model" not in page
+    assert not (out / ".lock").exists() and (out / "report.json").is_file()
+
+
+def test_a_demo_writes_nothing_where_another_one_writes(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    out.mkdir()
+    (out / "demo.txt").write_text("of the other\n")
+    with sole_writer(out), pytest.raises(UsageError, match="another froster is writing"):
+        demo.run(3, out)
+    assert (out / "demo.txt").read_text() == "of the other\n"
 
 
 def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

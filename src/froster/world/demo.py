@@ -52,34 +52,39 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
     """Run the demo and write its folder. Returns (and with `as_json` prints) the result."""
     began = time.monotonic()
     claim_folder(out, "demo.txt", "choose another --out, or remove it")
-    write_text(out / "demo.txt", f"Written by: froster demo --seed {seed}\n")
     base = load("nano")
-    with sole_writer(out), progress() as bars:
-        videos = render(seed, bars)
-        train_set = WorldClips(videos["train"], base.config.sampling, train=True, seed=seed)
-        sets = [
-            EvalSet(name, WorldClips(videos[name], base.config.sampling, train=False), videos[name].classes)
-            for name in TEST_SETS
-        ]
-        sets = asked_together(sets)
-        rows = [Row("frozen", "as shipped", measure(base, sets, bars, "frozen CLIP"))]
-        students: dict[str, Recognizer] = {"frozen": base}
-        for arm in ARMS:
-            student, trained = tune(base, arm, train_set, seed, out, bars)
-            students[arm] = with_weights(student, trained.average)
-            rows += arm_rows(base, arm, student, trained, sets, bars)
-            students[arm].save(out / arm, {"demo": True, "seed": seed, **rows[-3].to_dict()})
-        shown = lambda: classify_novel(students, videos["novel"], out / "videos", bars)  # noqa: E731
-        clips = attempt("videos of novel classes", shown) or []
-    seconds = round(time.monotonic() - began, 1)
-    result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
-    write_text(out / "report.json", json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n")
-    attempt("report.html", lambda: write_report(out, rows, clips, result))
+    with sole_writer(out):
+        write_text(out / "demo.txt", f"Written by: froster demo --seed {seed}\n")
+        with progress() as bars:
+            rows, clips = compare(base, seed, out, bars)
+        seconds = round(time.monotonic() - began, 1)
+        result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
+        write_text(out / "report.json", json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n")
+        attempt("report.html", lambda: write_report(out, rows, clips, result))
     if as_json:
         print(json.dumps(result))
     else:
         show(rows, clips, out, seconds)
     return result
+
+
+def compare(base: Recognizer, seed: int, out: Path, bars: Progress) -> tuple[list[Row], list[Clip]]:
+    """Frozen CLIP and both arms on all sets, and what they say of a few files; no clips where these could not be had."""
+    videos = render(seed, bars)
+    train_set = WorldClips(videos["train"], base.config.sampling, train=True, seed=seed)
+    sets = [
+        EvalSet(name, WorldClips(videos[name], base.config.sampling, train=False), videos[name].classes) for name in TEST_SETS
+    ]
+    sets = asked_together(sets)
+    rows = [Row("frozen", "as shipped", measure(base, sets, bars, "frozen CLIP"))]
+    students: dict[str, Recognizer] = {"frozen": base}
+    for arm in ARMS:
+        student, trained = tune(base, arm, train_set, seed, out, bars)
+        students[arm] = with_weights(student, trained.average)
+        rows += arm_rows(base, arm, student, trained, sets, bars)
+        students[arm].save(out / arm, {"demo": True, "seed": seed, **rows[-3].to_dict()})
+    shown = lambda: classify_novel(students, videos["novel"], out / "videos", bars)  # noqa: E731
+    return rows, attempt("videos of novel classes", shown) or []
 
 
 def render(seed: int, bars: Progress) -> dict[str, Videos]:
@@ -138,8 +143,13 @@ def video_of(folder: Path, label: str) -> Path:
     return folder / f"{label.replace(' ', '_')}.mp4"
 
 
-def try_it(clips: list[Clip], out: Path) -> str:
-    """A command that asks FROSTER for one of the videos, one that it named right if there is one, among the labels of all."""
+def try_it(clips: list[Clip], out: Path) -> str | None:
+    """A command that asks FROSTER for one of the videos, one that it named right if there is one, among the labels of all.
+
+    None where there is no video.
+    """
+    if not clips:
+        return None
     right = [clip for clip in clips if clip.verdicts[-1].labels[0] == clip.label]
     label = (right or clips)[0].label or ""
     labels = ", ".join(sorted(clip.label or "" for clip in clips))
@@ -167,15 +177,21 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
         style = "bold" if row.method in NAMES else "dim"
         table.add_row(row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style)
     output.print(table)
+    console.print()
     console.print(
-        f"\naccuracy in per cent, one seed; one standard error is about {rows[0].error('novel'):.0f} points, so small "
-        f"differences mean nothing (docs/lab.md has many seeds)\n{WORDS}\n"
+        f"accuracy in per cent, one seed; one standard error is about {rows[0].error('novel'):.0f} points, so small "
+        "differences mean nothing (docs/lab.md has many seeds)"
     )
+    console.print(WORDS)
+    console.print()
     for row in rows:
         if row.method in ARMS:
             console.print(f"{NAMES[row.method]}:", *told(rows[0], row), sep="\n  ")
-    console.print(f"\n{seconds:.0f} s. Report: {out / 'report.html'}\ntry:")
-    console.print(try_it(clips, out), soft_wrap=True)
+    console.print()
+    console.print(f"{seconds:.0f} s. Report: {out / 'report.html'}")
+    if (line := try_it(clips, out)) is not None:
+        console.print("try:")
+        console.tell(line)
 
 
 def chances(row: Row) -> list[float]:
@@ -199,7 +215,6 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
     guessed = chances(rows[0])
     accuracy = accuracy_bars(shown, bars, figures / "accuracy.png", guessed)
     curves = training_curves({NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}, figures / "training.png")
-    strips = classified_clips(clips, figures / "clips.png")
     cells = [
         [r.method, r.weights, *(f"{v:.1f}" for v in (*(value(r, c) for c in COLUMNS), *r.generalised.values()))] for r in rows
     ]
@@ -231,19 +246,19 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
                 ],
             ),
             ("Training", [page.figure(curves, report, "Running means over the steps.")]),
-            (
-                "Videos of novel classes",
-                [
-                    page.figure(
-                        strips,
-                        report,
-                        "Held-out videos, written as files, classified among the novel classes. Green: the right label.",
-                    ),
-                ],
-            ),
-            (
-                "Use the model",
-                [page.code(try_it(clips, out.absolute()) + "\n")],
-            ),
+            *of_clips(clips, out),
         ],
     )
+
+
+def of_clips(clips: list[Clip], out: Path) -> list[tuple[str, list[str]]]:
+    """The sections of the report that show single videos; none where there is no video."""
+    line = try_it(clips, out.absolute())
+    if line is None:
+        return []
+    strips = classified_clips(clips, out / "figures" / "clips.png")
+    caption = "Held-out videos, written as files, classified among the novel classes. Green: the right label."
+    return [
+        ("Videos of novel classes", [page.figure(strips, out / "report.html", caption)]),
+        ("Use the model", [page.code(line + "\n")]),
+    ]
