@@ -50,7 +50,8 @@ def test_what_is_done_within_shares_the_display(monkeypatch: pytest.MonkeyPatch)
             advance(1)
             time.sleep(0.3)
             (display,) = module._shown
-            assert [(task.description, task.completed) for task in display.tasks] == [("writing out", 0), ("encoding 2 labels", 1)]
+            bars = [(task.description, task.completed) for task in display.tasks]
+            assert bars == [("writing out", 0), ("encoding 2 labels", 1)]
         assert [task.description for task in display.tasks] == ["writing out"]
     assert started == [display] and module._shown == []
 
