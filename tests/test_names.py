@@ -272,7 +272,7 @@ def test_what_failed_stands_below_the_table(run, clips: tuple[Path, Path], tmp_p
     assert found.code == 1
     assert "gone" not in found.out and "text.mp4" not in found.out
     first, *rest = found.err.splitlines()
-    assert first == f"no such file: {tmp_path / 'gone.mp4'}; 2 others are"
+    assert first == f"no such file: {tmp_path / 'gone.mp4'}; the other 2 are there"
     assert any("text.mp4: not a readable video" in text for text in rest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import torch
 
 import froster
 from froster.calibration import Calibration
+from froster.card import files
 from froster.recognizer import load
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -111,9 +113,36 @@ def test_the_card_says_what_the_model_is_and_nothing_private(model: Path, tmp_pa
     assert "url" not in found
 
 
-def test_nothing_private_goes_out(model: Path) -> None:
-    from froster.card import files
+@pytest.mark.parametrize(
+    ("fit", "words"),
+    [
+        (None, "`found.none` is None: the model is not calibrated."),
+        ((1.0, 2.0, 0.5), "`found.none` is how likely it is that none of the labels fits"),
+        ((1.0, -2.0, 0.5), "`found.none` is None: the scores do not tell whether a label fits."),  # as older fits wrote it
+    ],
+)
+def test_the_card_says_what_none_is_in_the_loaded_model(
+    fit: tuple[float, ...] | None, words: str, model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / "calibration.json").unlink()
+    if fit is not None:
+        none = dict(zip(("intercept", "slope", "per_label"), fit, strict=True))
+        values = {"temperature": 1.5, "none": none, "fitted": {"videos": 40}}
+        (folder / "calibration.json").write_text(json.dumps(values))
+    assert words in bytes(files(folder, "ada/gestures", None)["README.md"]).decode()
+    assert (load(folder, device="cpu").calibration.none is None) == ("is None" in words)
 
+
+@pytest.mark.parametrize("text", ["{", '{"temperature": 1, "none": null, "fitted": [1]}'])
+def test_a_damaged_calibration_is_not_published(text: str, model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    (folder / "calibration.json").write_text(text)
+    done = command(None, tmp_path, "push", folder, "ada/gestures", "--dry-run", token=None)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "calibration.json: not a calibration" in done.stderr
+
+
+def test_nothing_private_goes_out(model: Path) -> None:
     for name, content in files(model, "ada/gestures", None).items():
         text = content if isinstance(content, bytes) else content.read_bytes()
         for secret in (b"/home/ada", b"secret", b"a.mp4", b"5ec2e70123ab", str(model.parent).encode()):

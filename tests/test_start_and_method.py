@@ -99,7 +99,7 @@ def test_every_method_from_this_start(name: str, variant: str, tmp_path: Path) -
             continue  # every variant from the networks that differ; the other starts have those networks too
         student = student_of(again, made(other, kind))
         if (name, variant) not in TO_DISK or kind != first_variant(other):
-            student.check_config()  # what saving asks
+            student.check_described()  # what saving asks
             continue
         moved(student)
         student.save(tmp_path / "model")
