@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from froster import calibration
 from froster.cli import main
 from froster.commands import train_end, train_report
 from froster.experiment import Row
@@ -334,7 +335,13 @@ with froster.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
 """
 
 
-def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path: Path, capfd) -> None:
+def test_a_run_without_enough_videos_is_told_of_others(copy: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(calibration.fit, "__defaults__", ("logits", 99))
+    code, _, err = froster(capfd, "calibrate", copy, "--workers", 0)
+    assert code == 1 and err.endswith("it takes 99 of 3 (froster calibrate --data FILE takes other videos)")
+
+
+def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path: Path, monkeypatch, capfd) -> None:
     pytest.importorskip("fcntl")
     labels = tmp_path / "labels.txt"
     labels.write_text("cat spinning\nboat pacing\n")
@@ -342,6 +349,11 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
     cases = [
         (copy / ".lock", ("calibrate", copy, "--workers", 0)),
         (copy / ".lock", ("calibrate", copy / "model", "--data", data, "--workers", 0)),
+        (copy / "blend" / ".lock", ("calibrate", copy / "blend" / "model", "--data", data, "--workers", 0)),
+        (tmp_path / "demo" / ".lock", ("calibrate", tmp_path / "demo" / "froster", "--data", data, "--workers", 0)),
+        (copy / ".lock", ("calibrate", tmp_path / "link", "--data", data, "--workers", 0)),
+        (copy / ".lock", ("calibrate", ".", "--data", data, "--workers", 0)),
+        (tmp_path / "eval" / ".lock", ("evaluate", "--data", data, "--out", tmp_path / "eval", "--workers", 0, *nano)),
         (copy / ".lock", train(data, copy, "--resume")),
         (copy / "blend" / ".lock", ("blend", copy, "--ratio", 0.5)),
         (tmp_path / ".copy.lock", ("calibrate", "nano", "--data", data, "--out", tmp_path / "copy", "--workers", 0)),
@@ -352,9 +364,13 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
     ]
     if importlib.util.find_spec("onnxruntime") is None:
         cases = [case for case in cases if case[1][0] != "export"]
-    for claimed in (copy / "blend" / "blend.json", tmp_path / "demo" / "demo.txt"):
+    for claimed in (copy / "blend" / "blend.json", tmp_path / "demo" / "demo.txt", tmp_path / "eval" / "evaluation.json"):
         claimed.parent.mkdir()
         claimed.touch()
+    for model in (copy / "blend" / "model", tmp_path / "demo" / "froster"):
+        shutil.copytree(copy / "model", model)
+    (tmp_path / "link").symlink_to(copy / "model")
+    monkeypatch.chdir(copy / "model")
     for lock, arguments in cases:
         command = [sys.executable, "-c", HOLD, str(lock)]
         pipe = subprocess.PIPE

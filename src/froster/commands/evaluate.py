@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from froster.attempt import attempt
 from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.commands.evaluate_parts import Chosen, choose
 from froster.evaluation import Predictions, Scorer, evaluate, harmonic_mean, over_splits
-from froster.files import claim_folder, write_text
+from froster.files import claim_folder, sole_writer, write_text
 from froster.insight.distance import confusion_matrix, confusion_picture
 from froster.insight.reliability import coverage_figure
 from froster.progress import console, output, progress
@@ -66,30 +67,37 @@ def run(
         name: VideoDataset(some, classes, config.sampling, size, views=config.views, train=False, how=recognizer.preprocessing)
         for name, some in chosen.sets.items()
     }
-    if out is not None:
-        claim_folder(out, "evaluation.json", "choose another --out")
-    announce(recognizer, model)
-    for line in chosen.notes:
-        console.print(line, style="yellow" if line.startswith("warning") else "")
-    scorer = scorer_of(recognizer, classes, texts, groups, truncate)
-    results: dict[str, Predictions] = {}
-    with progress() as bars:
-        bar = bars.add_task("evaluate", total=sum(map(len, chosen.sets.values())), note="")
-        for name, dataset in datasets.items():
-            (results[name],) = evaluate(
-                [scorer], dataset, classes, names=[str(item.path) for item in chosen.sets[name]], batch_size=batch_size,
-                workers=workers, on_videos=lambda n: bars.update(bar, advance=n), also=groups,
-            )  # fmt: skip
-    report = {**make_report(results, recognizer, chosen), "passed_over": dict(items.passed_over)}
-    if out is not None:
-        for name, predictions in results.items():
-            predictions.save(out / f"predictions_{name}.csv")
-        write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
-        attempt("the pictures", lambda: draw(report, results, out))
+    with nullcontext() if out is None else writing(out):
+        announce(recognizer, model)
+        for line in chosen.notes:
+            console.print(line, style="yellow" if line.startswith("warning") else "")
+        scorer = scorer_of(recognizer, classes, texts, groups, truncate)
+        results: dict[str, Predictions] = {}
+        with progress() as bars:
+            bar = bars.add_task("evaluate", total=sum(map(len, chosen.sets.values())), note="")
+            for name, dataset in datasets.items():
+                (results[name],) = evaluate(
+                    [scorer], dataset, classes, names=[str(item.path) for item in chosen.sets[name]], batch_size=batch_size,
+                    workers=workers, on_videos=lambda n: bars.update(bar, advance=n), also=groups,
+                )  # fmt: skip
+        report = {**make_report(results, recognizer, chosen), "passed_over": dict(items.passed_over)}
+        if out is not None:
+            for name, predictions in results.items():
+                predictions.save(out / f"predictions_{name}.csv")
+            write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
+            attempt("the pictures", lambda: draw(report, results, out))
     if as_json:
         print(json.dumps(report))
     else:
         show(report)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Raises UsageError where the folder holds something else, or another froster writes it."""
+    claim_folder(out, "evaluation.json", "choose another --out")
+    with sole_writer(out):
+        yield
 
 
 def draw(report: dict[str, Any], results: dict[str, Predictions], out: Path) -> None:
