@@ -276,6 +276,12 @@ def test_what_failed_stands_below_the_table(run, clips: tuple[Path, Path], tmp_p
     assert any("text.mp4: not a readable video" in text for text in rest)
 
 
+@pytest.mark.parametrize(("others", "words"), [(1, "the other 1 is there"), (3, "the other 3 are there")])
+def test_how_many_others_are_there(clips: tuple[Path, Path], tmp_path: Path, others: int, words: str) -> None:
+    copies = [Path(shutil.copyfile(clips[0], tmp_path / f"{number}.mp4")) for number in range(others)]
+    assert list_videos([*copies, tmp_path / "gone.mp4"]).check() == f"no such file: {tmp_path / 'gone.mp4'}; {words}"
+
+
 def test_videos_of_one_name_are_told_apart(run, clips: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811
     for name in ("base/x.mp4", "novel/x.mp4", "novel/y.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
