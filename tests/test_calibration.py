@@ -377,7 +377,11 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path, capfd) -> None:
     rows = manifest.read_text().splitlines()
     (data / "few.csv").write_text("\n".join(rows[:19]) + "\n")
     few = ("--data", data / "few.csv", "--workers", 0)
-    complaint(capfd, 1, "too few to calibrate with: it takes 20 of 3 (froster calibrate --data FILE", "calibrate", folder, *few)
+    _, _, err = run(capfd, "calibrate", folder, *few)
+    assert err.rstrip().endswith("too few to calibrate with: it takes 20 of 3"), "it has --data already"
+    for missing in ("not_there", "not/there", tmp_path / "not there"):
+        complaint(capfd, 2, f"no such file or folder: {missing}", "calibrate", missing, "--data", manifest)
+    complaint(capfd, 2, "is no froster model folder", "calibrate", data, "--data", manifest)
     (data / "tests.csv").write_text("\n".join(row for row in rows if ",val" not in row) + "\n")
     complaint(capfd, 1, "cannot be tested there", "calibrate", folder, "--data", data / "tests.csv")
     for text in ("{", "{}", '{"temperature": 0, "none": {}, "fitted": {}}', '{"temperature": 1, "none": {"x": 1}, "fitted": {}}'):

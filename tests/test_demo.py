@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -19,6 +20,8 @@ from froster import experiment, shell
 from froster.errors import FrosterError, UsageError
 from froster.files import sole_writer
 from froster.insight import page, plots
+from froster.printable import printable
+from froster.text.prompts import split_labels
 from froster.world import demo, study
 
 
@@ -131,7 +134,40 @@ def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.M
         assert shell.program() == expected
     monkeypatch.setattr(sys, "argv", [str(Path(shell.__file__).with_name("__main__.py"))])
     assert shell.command("classify", "a b.mp4") == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
-    assert shell.labels_with("b", ["a", "b", "c, d", "e"]) == "a, b, e" and shell.labels_with("c, d", ["a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (["b", "c"], "b, c"),
+        (["c, d", "e"], '"c, d", "e"'),
+        (["a\tb", "c"], '"a\tb", "c"'),
+        (["[sic] a", "b"], '"[sic] a", "b"'),
+        (["a", "[sic] b"], "a, [sic] b"),
+        (['"Heroes', "b"], '"""Heroes", "b"'),
+        (['say "cheese"', 'a 5" disc'], 'say "cheese", a 5" disc'),
+        (['"quoted"', "b"], '"""quoted""", "b"'),
+        (["kick: a ball, hard", "b"], '"kick: a ball, hard", "b"'),
+        (["two\nlines", "b"], None),
+        ([" outer blanks ", "b"], None),
+    ],
+)
+def test_labels_of_a_command_are_read_as_they_were(labels: list[str], text: str | None) -> None:
+    assert shell.as_option(labels) == text
+    assert text is None or split_labels(text) == labels
+
+
+def test_a_few_labels_of_many() -> None:
+    assert shell.some_labels("b", ["a", "b", "two\nlines", "c, d", "e"]) == ["a", "b", "c, d"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"v\xe94.mp4", "旅 行.mp4".encode(), b"a\x1b[31m'\\\n\xe9f.mp4", "it's\u202e4pm".encode(), b"a b"]
+)
+def test_a_shell_finds_a_file_of_any_name(name: bytes) -> None:
+    word = shell.quoted(os.fsdecode(name))
+    assert printable(word) == word, "shown on a page or a terminal it is still the same"
+    assert subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True).stdout == name
 
 
 def test_pictures_say_what_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

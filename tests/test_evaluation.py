@@ -63,7 +63,7 @@ def test_a_change_says_no_more_than_the_videos_do() -> None:
         return Predictions(["a", "b"], torch.zeros(len(hits), dtype=torch.long), torch.tensor([[h, 0.5] for h in hits]))
 
     same = change(answers(1, 0, 1, 0), answers(1, 0, 1, 0))
-    assert (same.gain, same.error, same.kind, same.words) == (0, 0, "", "every video as before")
+    assert (same.gain, same.error, same.kind, same.words) == (0, 0, "", "the same videos right")
     swapped = change(answers(1, 0, 1, 0), answers(0, 1, 1, 0))
     assert (swapped.gain, swapped.words) == (0, "within the error")
     assert swapped.error == pytest.approx(100 * 2**0.5 / 4)

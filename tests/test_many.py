@@ -130,7 +130,10 @@ def test_a_file_says_what_a_model_said(run, folder: Path, tmp_path: Path, suffix
     for model, calibrated in (("nano", False), (sure, True)):
         ask = ("classify", folder / "0", "--labels", "moon glowing, clock circling", "--model", model, "--workers", 0)
         out = tmp_path / f"{calibrated}.{suffix}"
-        assert run(*ask, "--out", out).code == 0
+        told = run(*ask, "--out", out)
+        hint = f"not calibrated, so never \"none of these\": froster calibrate {model} --data YOUR_VIDEOS"
+        assert told.code == 0 and (hint in told.err) != calibrated
+        assert run(*ask, "--out", out, "--json").json["calibrated"] == calibrated
         shown = {found["video"].rpartition("/")[2]: found for found in run(*ask, "--json").json["results"]}
         rows = table(out)
         for found in rows:

@@ -272,8 +272,14 @@ def test_what_failed_stands_below_the_table(run, clips: tuple[Path, Path], tmp_p
     assert found.code == 1
     assert "gone" not in found.out and "text.mp4" not in found.out
     first, *rest = found.err.splitlines()
-    assert first == f"no such file: {tmp_path / 'gone.mp4'}; 2 others are"
+    assert first == f"no such file: {tmp_path / 'gone.mp4'}; the other 2 are there"
     assert any("text.mp4: not a readable video" in text for text in rest)
+
+
+@pytest.mark.parametrize(("others", "words"), [(1, "the other 1 is there"), (3, "the other 3 are there")])
+def test_how_many_others_are_there(clips: tuple[Path, Path], tmp_path: Path, others: int, words: str) -> None:
+    copies = [Path(shutil.copyfile(clips[0], tmp_path / f"{number}.mp4")) for number in range(others)]
+    assert list_videos([*copies, tmp_path / "gone.mp4"]).check() == f"no such file: {tmp_path / 'gone.mp4'}; {words}"
 
 
 def test_videos_of_one_name_are_told_apart(run, clips: tuple[Path, Path], tmp_path: Path) -> None:  # noqa: F811

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import froster.model_folder
+from froster.commands import calibrate, train_data
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.model_folder import folder_of
 from froster.seen import Seen, fingerprint, report_of, seen_by
+from froster.splits import Split
 from froster.video.dataset import Item, read_items
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -45,6 +49,28 @@ def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("--novel-file", novel, "--epochs", 2, "--batch-size", 4, "--holdout", 0.25, "--watch", 0.34, "--workers", 0)
     assert exit_code("train", "--data", videos, "--model", "nano", "--out", out, *options, "--blend-points", 0, "--no-look") == 0
     return out
+
+
+def test_there_is_a_bar_while_videos_are_looked_for(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[list[object]] = []
+
+    @contextmanager
+    def working(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        steps: list[int] = []
+        yield steps.append
+        shown.append([what, total, sum(steps)])
+
+    monkeypatch.setattr(calibrate, "working", working)
+    monkeypatch.setattr(train_data, "working", working)
+    items = list(read_items(videos))
+    mark = fingerprint(items[0].path) or ""
+    held = calibrate.HeldOut(items, sorted({item.label for item in items}), None, "all videos")
+    kept = calibrate.untrained(held, {"source": {"trained_on": mark, "watched_by": ""}}).items
+    assert kept == items[1:]
+    parts = Split([], [], [], items[:5], items[5:9])
+    (told,) = train_data.trained_before(Seen(frozenset([mark]), frozenset()), parts)
+    assert told.startswith("1 of 9 test videos trained the model")
+    assert shown == [["looking for training videos", len(items), len(items)], ["looking for training videos", 9, 9]]
 
 
 def test_the_run_tests_all_novel_videos(trained: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import html
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -18,9 +21,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from froster import calibration
 from froster.cli import main
 from froster.commands import train_end, train_report
+from froster.experiment import Row
 from froster.files import exclusive
+from froster.splits import Split
+from froster.text.prompts import split_labels
+from froster.video.dataset import Item
 from froster.world.files import write_video
 from froster.world.sets import render_set
 
@@ -170,6 +178,43 @@ def test_a_step_that_fails_is_said_and_left_out(step: str, data: Path, whole: Pa
     assert froster(capfd, "blend", copy, "--ratio", 0.5)[0] == 0, "other commands can use such a run"
 
 
+def text_of(parts: list[str]) -> str:
+    return html.unescape(re.sub("<[^>]+>", " ", " ".join(parts)))
+
+
+@pytest.mark.parametrize("novel", [["c", "d"], []])
+def test_a_test_that_was_not_measured_is_said_to_be(novel: list[str], tmp_path: Path) -> None:
+    test = [Item(Path("x.mp4"), "a")]
+    parts = Split(["a", "b"], novel, [], test, [])
+    other = {} if novel else {"foreign": 40}
+    history = [{"epoch": 1, "base": 50.0, "base_frozen": 40.0, "agreement": 93.0, **other}]
+    report = {"history": history, "novel_classes": novel, "warnings": [], "watched_videos": 20}
+    rows = [Row("frozen", "start", {}), Row("VCLIP", "last epoch", {})]
+    short, kept = text_of(train_report.in_short(rows, parts, report)), text_of(train_report.kept(tmp_path, rows, report))
+    assert "No accuracy was measured on the test videos, so nothing is known of the model's accuracy." in short
+    without = text_of(train_report.in_short(rows, Split(["a", "b"], novel, [], [], []), report))
+    assert "There are no test videos, so nothing is known of the model's accuracy." in without
+    assert ("93 %" in short, "93 %" in kept) == ((False, False) if novel else (True, True))
+    assert ("Accuracy on the classes that were held out was not measured." in kept) == bool(novel)
+    assert ("No classes were held out" in kept) != bool(novel)
+
+
+def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -> None:
+    video = tmp_path / os.fsdecode(b"v\xe94.mp4")
+    parts = Split(["[sic] a", "salt, pepper"], [], [], [Item(video, "salt, pepper")], [])
+    source = {"data": str(tmp_path / "my $data.csv"), "root": None, "labels_json": None, "where": {}}
+    _, commands, _, python = train_report.use(tmp_path / "run", parts, {}, source)
+    line = text_of([commands]).strip().splitlines()[0]
+    words = subprocess.run(
+        ["bash", "-c", "printf '%s\\0' " + line[line.index(" classify ") :]], capture_output=True
+    ).stdout.split(b"\0")  # fmt: skip
+    assert os.fsdecode(words[1]) == str(video)
+    assert split_labels(words[5].decode()) == ["[sic] a", "salt, pepper"]
+    calls = [node for node in ast.walk(ast.parse(text_of([python]).strip())) if isinstance(node, ast.Call)]
+    classify = next(call for call in calls if len(call.args) == 2)
+    assert tuple(map(ast.literal_eval, classify.args)) == (str(video), ["[sic] a", "salt, pepper"])
+
+
 @pytest.mark.parametrize(
     ("place", "fault", "code"),
     [
@@ -290,7 +335,13 @@ with froster.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
 """
 
 
-def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path: Path, capfd) -> None:
+def test_a_run_without_enough_videos_is_told_of_others(copy: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(calibration.fit, "__defaults__", ("logits", 99))
+    code, _, err = froster(capfd, "calibrate", copy, "--workers", 0)
+    assert code == 1 and err.endswith("it takes 99 of 3 (froster calibrate --data FILE takes other videos)")
+
+
+def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path: Path, monkeypatch, capfd) -> None:
     pytest.importorskip("fcntl")
     labels = tmp_path / "labels.txt"
     labels.write_text("cat spinning\nboat pacing\n")

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from froster import interrupt
 from froster.calibration import NONE, Calibration, NoneRule
@@ -220,6 +222,28 @@ def test_labels_change_while_it_runs(nano: Recognizer, known: Known, tmp_path: P
     assert watch.skipped < len(labels) / 2, "encoding the text did not hold it up"
 
 
+def test_labels_that_do_not_fit_into_memory_leave_the_old_ones(tmp_path: Path) -> None:
+    """And the file is still looked at."""
+    path = tmp_path / "labels.txt"
+    path.write_text("cat\ntree\n")
+    taken: list[list[str]] = []
+    notes: queue.Queue[str] = queue.Queue()
+
+    def apply(labels: list[str]) -> None:
+        if len(labels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+        taken.append(labels)
+
+    file = LabelFile(path, ["cat", "tree"], apply, notes.put)
+    try:
+        path.write_text("boat\nclock\ncat\n")
+        assert notes.get(timeout=20) == "labels not changed: OutOfMemoryError: CUDA out of memory."
+        path.write_text("boat\nclock\n")
+        assert notes.get(timeout=20) == "2 labels from now on: boat, clock" and taken == [["boat", "clock"]]
+    finally:
+        file.close()
+
+
 def test_sources() -> None:
     assert Source("/dev/video0").is_camera and Source("a.mp4").is_file and Source("RTSP://camera/1").protocol == "rtsp"
     for bad in ("file:///etc/passwd", "concat://a|b", "data://x", "subfile://x", "gopher://a"):
@@ -330,8 +354,9 @@ def test_ctrl_c_ends_with_a_summary(run, known: Known, monkeypatch: pytest.Monke
 def test_mistakes_are_one_line(run, tmp_path: Path) -> None:  # noqa: F811
     labels = ("--labels", "a, b", "--model", "nano")
     one_line(run("watch", "gopher://a", *labels), 2, "rtsp://")
-    one_line(run("watch", "/dev/video97", *labels), 1, "/dev/video97", "No such file")
-    one_line(run("watch", tmp_path / "none.mp4", *labels), 1, "no such file")
+    one_line(run("watch", "/dev/video97", *labels), 2, "no such file: /dev/video97")
+    for model in ("nano", tmp_path / "none"):  # what is not there is found before a model is loaded
+        one_line(run("watch", tmp_path / "none.mp4", "--labels", "a, b", "--model", model), 2, "no such file", "none.mp4")
     one_line(run("watch", tmp_path, *labels), 1, "directory")
     one_line(run("watch", "tcp://127.0.0.1:1", *labels), 1, "refused")
     one_line(run("watch", "tcp://127.0.0.1:1", *labels, "--window", -1), 2, "above zero")

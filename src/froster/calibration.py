@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +32,8 @@ NO_RULE = 'the scores do not tell whether a label fits: the model has a temperat
 MOST_VIDEOS = 1000
 """More do not make the none rule any better."""
 
-Odds = TypeVar("Odds", float, Tensor)
 
-
-def fits_none(none: Odds) -> Any:
+def fits_none(none: float | Tensor) -> Any:
     """P(none), a number or a tensor -> is the answer that none of the labels fits? The one place that says from where on."""
     return none > 0.5
 
@@ -78,7 +76,7 @@ class Judgement:
     scores: Tensor
     """(n, K), summing to 1: how likely each label is if one of them fits."""
     none: Tensor | None
-    """(n,): how likely it is that none of them fits; None of a model that nothing was fitted to."""
+    """(n,): how likely it is that none of them fits; None of a model without a rule for it."""
     cosine: Tensor | None = None
     """(n,): of the best label; None where the network's logits are no cosines."""
 
@@ -133,6 +131,8 @@ def read_calibration(folder: Path) -> Calibration:
         numbers = (temperature, *(() if rule is None else dataclasses.astuple(rule)))
         if not (temperature > 0 and all(map(math.isfinite, numbers))):
             raise ValueError("its numbers make no sense")
+        if not isinstance(values["fitted"], dict | None):
+            raise ValueError("it does not say what it was fitted to")
         return Calibration(temperature, rule, values["fitted"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a calibration that froster calibrate wrote ({error})") from error
@@ -169,7 +169,7 @@ def fit(
     if len(labels) < fewest or classes < FEWEST_CLASSES:
         raise DataError(
             f"{len(labels)} readable videos of {classes} classes are too few to calibrate with: it takes "
-            f"{fewest} of {FEWEST_CLASSES} (froster calibrate --data FILE takes other videos)"
+            f"{fewest} of {FEWEST_CLASSES}"
         )
     none = None if normalised(views) else fit_none(views.mean(dim=1), labels, scale)
     return Calibration(fit_temperature(joined(views, fusion), labels), none)

@@ -39,7 +39,7 @@ class Change:
     @property
     def words(self) -> str:
         if not self.error:
-            return "every video as before"
+            return "the same videos right"
         return {"": "within the error", "good": "a gain beyond two standard errors", "bad": "a loss beyond two standard errors"}[
             self.kind
         ]

@@ -56,7 +56,8 @@ class Predictions:
 
     def places(self, classes: Sequence[str]) -> list[int]:
         """Of the videos of these classes."""
-        return [i for i, label in enumerate(self.labels.tolist()) if self.classes[label] in set(classes)]
+        wanted = set(classes)
+        return [i for i, label in enumerate(self.labels.tolist()) if self.classes[label] in wanted]
 
     def asked(self, classes: Sequence[str], views: Tensor, fusion: Fusion) -> Predictions:
         """The videos of `classes`, among these labels alone; with the logits (N, V, len(classes)) of all videos."""

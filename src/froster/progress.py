@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -42,12 +43,17 @@ class Plain(Console):
 
 
 class _Bars(Progress):
-    """Texts beside the bars come from names and labels as well."""
+    """Texts before and beside the bars come from names and labels as well."""
+
+    def add_task(self, description: str, **fields: Any) -> TaskID:  # type: ignore[override]
+        return super().add_task(printable(description), **_shown_as_text(fields))
 
     def update(self, task_id: TaskID, **fields: Any) -> None:  # type: ignore[override]
-        if "note" in fields:
-            fields["note"] = printable(fields["note"])
-        super().update(task_id, **fields)
+        super().update(task_id, **_shown_as_text(fields))
+
+
+def _shown_as_text(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: printable(value) if name in ("note", "description") else value for name, value in fields.items()}
 
 
 console = Plain(stderr=True)
@@ -67,7 +73,7 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 
 _shown: list[Progress] = []
-"""The display that is live, if one is: there can be no second one."""
+"""The display that is live, or will be in a moment, if there is one: there can be no second one."""
 
 
 @contextmanager
@@ -99,12 +105,21 @@ def silently(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 def working(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """The `Working` of commands: what takes longer than a second says what it is, by a bar, or in a log by a line."""
     if _shown:
-        task = _shown[-1].add_task(what, total=total, note="")
+        display = _shown[-1]
+        task = display.add_task(what, total=total, note="")
         try:
-            yield lambda steps: _shown[-1].update(task, advance=steps)
+            yield lambda steps: display.update(task, advance=steps)
         finally:
-            _shown[-1].remove_task(task)
-        return
+            display.remove_task(task)
+    elif os.environ.get("RANK", "0") != "0":  # of the processes of torchrun the first speaks for all
+        yield lambda steps: None
+    else:
+        with _after_a_second(what, total) as advance:
+            yield advance
+
+
+@contextmanager
+def _after_a_second(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     bars = _Bars(*_columns(), console=console, transient=True)
     task = bars.add_task(what, total=total, note="")
     lock, over = threading.Lock(), False
@@ -121,11 +136,15 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
     timer = threading.Timer(SILENT_SECONDS, show)
     timer.daemon = True
     timer.start()
+    if console.is_terminal:  # in a log what is done within has a line of its own
+        _shown.append(bars)
     try:
         yield lambda steps: bars.update(task, advance=steps)
     finally:
         timer.cancel()
         with lock:
             over = True
+            if bars in _shown:
+                _shown.remove(bars)
             if bars.live.is_started:
                 bars.stop()

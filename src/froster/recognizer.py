@@ -50,7 +50,8 @@ class Classification:
     scores: list[float]
     """How likely each label is if one of them fits; they sum to 1."""
     none: float | None = None
-    """How likely it is that none of the labels fits; None of a model that was not calibrated, or whose scores do not tell."""
+    """How likely it is that none of the labels fits; None of a model without a rule for it, as it was not calibrated or its
+    scores do not tell."""
     cosine: float | None = None
     """Of the best label; None where the network's logits are no cosines."""
 
@@ -154,10 +155,9 @@ class Recognizer:
         return self._tokenizer
 
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
-        check_texts(labels)
         context = self.clip.config.text.context
         context -= self.model.reserved_tokens
-        return PromptBank(self.tokenizer, list(labels), context, self.config.prompting, truncate=truncate)
+        return PromptBank(self.tokenizer, labels, context, self.config.prompting, truncate=truncate)
 
     @torch.no_grad()
     def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
@@ -235,7 +235,7 @@ class Recognizer:
         return self.judge(self._logits(self._encode(clips.flatten(0, 1)), classes, len(clips)).cpu())
 
     def judge(self, views: Tensor) -> Judgement:
-        """Logits of the views of n videos (n, V, K) -> scores and, of a calibrated model, how likely it is that no label fits."""
+        """Logits of the views of n videos (n, V, K) -> scores and, where there is a rule, how likely it is that no label fits."""
         return self.calibration.judge(views, self.logit_scale, self.config.fusion)
 
     @property

@@ -19,7 +19,8 @@ from froster.printable import is_text
 
 Row = dict[str, Any]
 """path, label, score, labels and scores (the best `top`, best first), answer (the label, or None where none fits), none (how
-likely that is; None of an uncalibrated model), cosine (of the label, or None), seconds and frames (of the video), damaged."""
+likely that is; None of a model without a rule for it), cosine (of the label, or None), seconds and frames (of the video),
+damaged."""
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 
 

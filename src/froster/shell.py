@@ -6,30 +6,52 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-SEPARATORS = frozenset(",;\n\r")
-"""A label with one of these cannot be given between commas."""
+from froster.errors import UsageError
+from froster.printable import printable
+from froster.text.prompts import split_labels
 
 
 def program() -> str:
     """This very froster as a shell finds it: by its name where that leads to it, else by its path, or as a module."""
     called = Path(sys.argv[0])
     if called.stem != "froster" or not called.is_file():
-        return f"{shlex.quote(sys.executable)} -m froster"
+        return f"{quoted(sys.executable)} -m froster"
     found = shutil.which(called.name)
     if found and os.path.samefile(found, called):
         return called.name
-    return shlex.quote(os.path.abspath(called))
+    return quoted(os.path.abspath(called))
 
 
 def command(*words: object) -> str:
-    return " ".join([program(), *(shlex.quote(str(word)) for word in words)])
+    return " ".join([program(), *(quoted(str(word)) for word in words)])
 
 
-def labels_with(label: str, others: list[str], count: int = 3) -> str | None:
-    """That label and some of the others as `--labels` takes them, in no telling order. None where it has a separator."""
-    if SEPARATORS & set(label):
-        return None
-    rest = [name for name in others if name != label and not SEPARATORS & set(name)]
-    return ", ".join(sorted([label, *rest[: count - 1]]))
+def quoted(word: str) -> str:
+    """A word as a shell takes it, which can be shown: what `printable` would write out stands as bash's `$'\\xe9'`."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    return "$'" + "".join(f"\\{c}" if c in "\\'" else c if printable(c) == c else _bytes_of(c) for c in word) + "'"
+
+
+def _bytes_of(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
+def some_labels(label: str, others: Sequence[str], count: int = 3) -> list[str]:
+    """That label and some of the others that `--labels` can take, in no telling order."""
+    rest = [name for name in others if name != label and as_option([name]) is not None]
+    return sorted([label, *rest[: count - 1]])
+
+
+def as_option(labels: list[str]) -> str | None:
+    """Labels as `--labels` takes them, in quotes where it would read others without. None where it cannot have them."""
+    in_quotes = ('"' + label.replace('"', '""') + '"' for label in labels)
+    for text in (", ".join(labels), ", ".join(in_quotes)):
+        with suppress(UsageError):
+            if split_labels(text) == labels:
+                return text
+    return None

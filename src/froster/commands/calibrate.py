@@ -25,7 +25,7 @@ from froster.evaluation import Predictions, Scorer, evaluate
 from froster.files import CALIBRATION, sole_maker, sole_writer
 from froster.insight.reliability import coverage_figure
 from froster.model_folder import folder_of, is_model_folder
-from froster.progress import console, output, progress
+from froster.progress import console, output, progress, working
 from froster.recognizer import Recognizer
 from froster.reliability import auroc, measured, share_called_none
 from froster.runs import read_run
@@ -72,7 +72,7 @@ def run(
     """Everything `froster calibrate` does; the options are described there."""
     target = out or folder_of(model)
     if target is None:
-        raise UsageError(f"{model} is no froster model folder, so there is nowhere to write: give --out FOLDER for a copy of it")
+        raise nowhere_to_write(model)
     if data is None:
         held = of_run(model, root)
     else:
@@ -88,11 +88,15 @@ def run(
             found = ask(held.items)
             others = [dataclasses.replace(item, label=held.classes[0]) for item in held.strangers]  # a label they do not have
             strangers = ask(others) if others else None
-        calibration, report = calibrated(recognizer, found, held, strangers)
+        try:
+            calibration, report = calibrated(recognizer, found, held, strangers)
+        except DataError as error:
+            raise error if data else DataError(f"{error} (froster calibrate --data FILE takes other videos)") from None
         recognizer.calibration = calibration
-        if out is not None:
+        if out is None:
+            calibration.save(target)
+        else:
             recognizer.save(out, {**inherited(report_of(model)), "calibrated": str(model)})
-        calibration.save(target)
         pictured = attempt("the picture", lambda: draw(report, target / PICTURE))
     if as_json:
         print(json.dumps(dataclasses.asdict(calibration)))
@@ -112,6 +116,12 @@ def lock_of(target: Path, whole: bool) -> AbstractContextManager[None]:
     if any((place.parent / made).exists() for made in ("checkpoints", "blend.json", "demo.txt")):
         return sole_writer(place.parent)
     return sole_maker(place) if whole else sole_writer(place)
+
+
+def nowhere_to_write(model: str) -> UsageError:
+    if model != "nano" and not Path(model).expanduser().exists():
+        return UsageError(f"no such file or folder: {model} (a model of the hub is calibrated as a copy: give --out FOLDER)")
+    return UsageError(f"{model} is no froster model folder, so there is nowhere to write: give --out FOLDER for a copy of it")
 
 
 def draw(report: dict[str, Any] | None, path: Path) -> Path | None:
@@ -164,7 +174,9 @@ def untrained(held: HeldOut, report: dict[str, Any]) -> HeldOut:
         for line in unknown(held.items, report):
             console.print(line, style="yellow")
         return held
-    kept = [item for item, part in zip(held.items, seen.parts(held.items), strict=True) if part != "trained"]
+    with working("looking for training videos", len(held.items)) as advance:
+        parts = seen.parts(held.items, advance)
+    kept = [item for item, part in zip(held.items, parts, strict=True) if part != "trained"]
     if not kept:
         raise DataError(f"the model was trained on all {len(held.items)} videos ({held.origin}), on which it is too sure")
     if len(kept) < len(held.items):

@@ -87,12 +87,14 @@ def run(
     else:
         announce(recognizer, model)
         report = write_all(recognizer, names, listing, part, part.file(out), reading, retry_failed)
+        report["calibrated"] = recognizer.calibration.fitted is not None
         failed = report["failed"] > 0
         if as_json:
             print(json.dumps(report))
         else:
             why = f"; {report['failed']} failed, see {report['failures']}" if failed else ""
             output.print(f"{report['out']}: {report['rows']} of {report['videos']} videos{why}")
+            tell_how_to_calibrate(recognizer, model)
     if failed:
         raise typer.Exit(1)
 
@@ -149,9 +151,13 @@ def print_all(
         print(json.dumps({**about, "passed_over": dict(videos.passed_over), "results": results}))
     else:
         show(results)
-        if (hint := how_to_calibrate(recognizer, model)) is not None:
-            console.print(hint, soft_wrap=True)
+        tell_how_to_calibrate(recognizer, model)
     return any("error" in result for result in results)
+
+
+def tell_how_to_calibrate(recognizer: Recognizer, model: str | None) -> None:
+    if (hint := how_to_calibrate(recognizer, model)) is not None:
+        console.tell(hint)
 
 
 def shown(row: Row) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from froster.errors import UsageError
 from froster.experiment import EvalSet, asked_together
 from froster.gains import foreign_labels
 from froster.model_folder import ModelConfig
+from froster.progress import working
 from froster.recipe import Preset
 from froster.recognizer import Recognizer
 from froster.seen import Seen, counted, fingerprints, written
@@ -101,7 +102,8 @@ def trained_before(start: Seen | None, parts: Split) -> list[str]:
     if start is None:
         return []
     test = [*parts.base_test, *parts.novel_test]
-    trained, _ = counted(start.parts(test))
+    with working("looking for training videos", len(test)) as advance:
+        trained, _ = counted(start.parts(test, advance))
     if not trained:
         return []
     return [f"{trained} of {len(test)} test videos trained the model that this run starts from, so the test is too easy"]

@@ -21,7 +21,7 @@ from froster.insight.plots import Bars, accuracy_bars, training_curves
 from froster.insight.reliability import coverage_figure
 from froster.insight.watched import watched_figure
 from froster.recognizer import Recognizer
-from froster.shell import command, labels_with
+from froster.shell import as_option, command, some_labels
 from froster.splits import Split
 
 WHAT = {"base": "the classes it was trained on", "novel": "classes it never saw in training"}
@@ -33,7 +33,7 @@ def write_report(
     """A section that cannot be made is left out, and `say` is told why."""
     found = rows[1].predictions
     makers: list[tuple[str, Callable[[], list[str]]]] = [
-        ("", partial(in_short, rows, report)),
+        ("", partial(in_short, rows, parts, report)),
         ("Accuracy before and after", partial(accuracy, out, rows)),
         ("What was kept of CLIP", partial(kept, out, rows, report)),
         ("How far a score can be trusted", partial(trust, out, tuned, report)),
@@ -51,7 +51,7 @@ def write_report(
     page.write_page(out / "report.html", f"Training report: {out.resolve().name}", shown)
 
 
-def in_short(rows: list[Row], report: dict[str, Any]) -> list[str]:
+def in_short(rows: list[Row], parts: Split, report: dict[str, Any]) -> list[str]:
     """Large numbers and a sentence for each. A change counts as one beyond two standard errors."""
     values, sentences = [], []
     for name, c in changes(rows[0].predictions, rows[1].predictions).items():
@@ -76,14 +76,21 @@ def in_short(rows: list[Row], report: dict[str, Any]) -> list[str]:
             f"{base.before:.0f} of 100 base videos right and the tuned model names {base.after:.0f} ({base.words}); of novel "
             f"videos {novel.before:.0f} and {novel.after:.0f} ({novel.words}). Guessing would name {base.chance:.0f}."
         )
-    if "novel" not in rows[0].predictions and report["history"]:
+    if asked_foreign(report):
         share = report["history"][-1]["agreement"]
         values.append(("Kept: answers among other labels", f"{share:.0f} %", "given as CLIP gave them before", ""))
-    if not values:
-        sentences.append("There are no test videos, so nothing is known of the model's accuracy.")
-    parts = [page.cards(values)] if values else []
-    parts += [page.paragraph(sentence) for sentence in sentences]
-    return parts + [page.paragraph(f"Warning: {line}", "warning") for line in report["warnings"]]
+    if not rows[0].predictions:
+        tests = parts.base_test or parts.novel_test
+        cause = "No accuracy was measured on the test videos" if tests else "There are no test videos"
+        sentences.append(f"{cause}, so nothing is known of the model's accuracy.")
+    shown = [page.cards(values)] if values else []
+    shown += [page.paragraph(sentence) for sentence in sentences]
+    return shown + [page.paragraph(f"Warning: {line}", "warning") for line in report["warnings"]]
+
+
+def asked_foreign(report: dict[str, Any]) -> bool:
+    """Were the watched videos asked for labels of other things, there being no novel classes to measure?"""
+    return bool(report["history"]) and "foreign" in report["history"][-1]
 
 
 def accuracy(out: Path, rows: list[Row]) -> list[str]:
@@ -136,8 +143,12 @@ def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[str]:
             )
         )
     else:
-        text = "No classes were held out, so accuracy on new labels is not known; --novel-fraction 0.2 holds a fifth out."
-        if history:
+        text = (
+            "Accuracy on the classes that were held out was not measured."
+            if report["novel_classes"]
+            else "No classes were held out, so accuracy on new labels is not known; --novel-fraction 0.2 holds a fifth out."
+        )
+        if asked_foreign(report):
             text += (
                 f" Asked for {history[-1]['foreign']:.0f} labels that have nothing to do with the training, the model answered "
                 f"{history[-1]['agreement']:.0f} % of the watched videos as CLIP did before."
@@ -232,26 +243,26 @@ def use(out: Path, parts: Split, found: dict[str, Predictions], source: dict[str
     data += ["--labels-json", source["labels_json"]] if source["labels_json"] else []
     data += [word for pair in source["where"].items() for word in ("--where", "=".join(pair))]
     commands = [
-        *([command("classify", shown[0], "--model", run, "--labels", shown[1])] if shown else []),
+        *([command("classify", shown[0], "--model", run, "--labels", as_option(shown[1]))] if shown else []),
         command("evaluate", *data, "--model", run),
         command("calibrate", run),
         command("push", run, "USER/NAME", "--license", "LICENCE"),
     ]
-    video, labels = (shown[0], shown[1].split(", ")) if shown else ("VIDEO", parts.base[:2])
+    video, labels = shown or ("VIDEO", parts.base[:2])
     python = f"import froster\n\nmodel = froster.load({run!r})\nprint(model.classify({video!r}, {labels!r}).answer)"
     return [
         page.paragraph("On the command line:"), page.code("\n".join(commands)), page.paragraph("In Python:"), page.code(python),
     ]  # fmt: skip
 
 
-def example(parts: Split, found: dict[str, Predictions]) -> tuple[str, str] | None:
+def example(parts: Split, found: dict[str, Predictions]) -> tuple[str, list[str]] | None:
     """A test video (one that was named right, where there is one) and labels with its own among them."""
     items = [*parts.base_test, *parts.novel_test]
     right = {
         name for p in found.values() for name, rank in zip(p.names or [], p.ranks().tolist(), strict=False) if rank == 0
     }  # fmt: skip
     for item in sorted(items, key=lambda item: str(item.path) not in right) + parts.train:
-        labels = labels_with(item.label, parts.base + parts.novel)
-        if labels is not None:
+        labels = some_labels(item.label, parts.base + parts.novel)
+        if as_option(labels) is not None:
             return str(absolute(item.path)), labels
     return None

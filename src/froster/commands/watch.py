@@ -7,7 +7,7 @@ from pathlib import Path
 
 import froster.strict_json as json
 from froster.commands.classify import given_labels, labels_file_of
-from froster.commands.common import announce, load_model
+from froster.commands.common import announce, load_model, there
 from froster.interrupt import Interrupted
 from froster.printable import printable
 from froster.progress import console
@@ -36,7 +36,9 @@ def run(
     as_json: bool,
 ) -> None:
     """Print a line a stride until the source, `seconds` or `limit` ends, or Ctrl-C comes."""
-    Source(source)
+    where = Source(source)
+    if where.is_file or where.is_camera:
+        there(source)  # before a model is loaded, or downloaded
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
     recognizer = load_model(model, device, precision)

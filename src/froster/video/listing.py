@@ -61,7 +61,8 @@ class Listing(list[Found]):
         said = not_there([video.path for video in self.missing], self.by_name)
         if len(self.missing) == len(self):
             raise UsageError(said)
-        return f"{said}; {len(self) - len(self.missing)} others are"
+        others = len(self) - len(self.missing)
+        return f"{said}; the other {others} {'is' if others == 1 else 'are'} there"
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from froster.errors import FrosterError
+from froster.attempt import reason
 from froster.text.prompts import file_and_column, read_label_set
 
 _EVERY = 0.25  # seconds
@@ -48,8 +48,8 @@ class LabelFile:
             if labels == self.labels:
                 return
             self.apply(labels)
-        except FrosterError as error:
-            self.note(f"labels not changed: {error}")
+        except Exception as error:  # out of memory on the GPU, say: the labels stay, and so does this thread
+            self.note(f"labels not changed: {reason(error)}")
             return
         self.labels = labels
         self.note(f"{len(labels)} labels from now on: {', '.join(labels)}")

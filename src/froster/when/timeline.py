@@ -44,7 +44,7 @@ class Timeline:
 
     @property
     def none(self) -> Tensor | None:
-        """(m,): how likely it is that none of the labels fits; None of a model that was not calibrated."""
+        """(m,): how likely it is that none of the labels fits; None of a model without a rule for it."""
         return self.scores[:, -1] if self.labels[-1] == NONE else None
 
     @property

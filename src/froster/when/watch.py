@@ -59,7 +59,7 @@ class Sighting:
 
     @property
     def none(self) -> float | None:
-        """How likely it is that none of the labels fits; None of a model that was not calibrated."""
+        """How likely it is that none of the labels fits; None of a model without a rule for it."""
         return self.scores[-1] if self.labels[-1] == NONE else None
 
     @property
