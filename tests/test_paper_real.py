@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import statistics
 import sys
@@ -14,13 +15,15 @@ from PIL import Image
 
 from froster.cli import main
 from froster.clip.model import ARCHITECTURES
+from froster.clip.preprocessing import Preprocessing
+from froster.errors import UsageError
 from froster.experiment import student_of
 from froster.paper.cells import Cell, froster_cell
 from froster.paper.cost import frame_flops, hours, prompt_flops
 from froster.paper.names import partition, readable
 from froster.paper.protocols import Options
 from froster.paper.published import TABLE_1
-from froster.paper.real import NOVEL_RECIPE, Data, Job, jobs_of, record_of, run_jobs, setting
+from froster.paper.real import NOVEL_RECIPE, Data, Job, check_settings, jobs_of, record_of, run_jobs, setting
 from froster.paper.real_figures import by_class, draw, first_run
 from froster.paper.tables import PICTURED, TABLES, Row, Table
 from froster.progress import progress
@@ -204,3 +207,19 @@ def test_refusals(given: list[str], said: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     code, _, error = froster("reproduce", *given)
     assert code == 2 and said in error
+
+
+def test_runs_of_another_preprocessing_are_not_mixed(tmp_path: Path) -> None:
+    """With equal weights; the settings of an older version are taken for CLIP's own preprocessing."""
+    data, base, other = Data(tmp_path, Options()), load("nano", device="cpu"), load("nano", device="cpu")
+    other.clip.config = dataclasses.replace(other.clip.config, preprocessing=Preprocessing(resize="squash"))
+    check_settings(base, data, tmp_path)
+    check_settings(base, data, tmp_path)
+    with pytest.raises(UsageError, match="made with another preprocessing: go on"):
+        check_settings(other, data, tmp_path)
+    path = tmp_path / "runs" / "settings.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in settings.items() if k not in ("preprocessing", "architecture")}))
+    check_settings(base, data, tmp_path)
+    with pytest.raises(UsageError, match="made with another preprocessing: go on"):
+        check_settings(other, data, tmp_path)
