@@ -72,10 +72,7 @@ def _answered(
     seen = [found for _, found in batch if isinstance(found, Views)]
     best: Iterator[tuple[list[float], list[int], float | None, float | None]] = iter(())
     if seen:
-        try:
-            judged = model.judge_clips(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
-        except torch.OutOfMemoryError:
-            raise MemoryError from None
+        judged = model.judge_clips(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
         values, places = judged.scores.sort(dim=-1, descending=True)
         none, cosine = ([None] * len(seen) if each is None else each.tolist() for each in (judged.none, judged.cosine))
         best = zip(values[:, :top].tolist(), places[:, :top].tolist(), none, cosine, strict=True)
