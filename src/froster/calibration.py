@@ -134,7 +134,7 @@ def read_calibration(folder: Path) -> Calibration:
         if not (temperature > 0 and all(map(math.isfinite, numbers))):
             raise ValueError("its numbers make no sense")
         return Calibration(temperature, rule, values["fitted"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a calibration that froster calibrate wrote ({error})") from error
 
 
