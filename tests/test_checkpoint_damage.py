@@ -115,6 +115,15 @@ def test_the_epoch_before_is_taken(name: str, how: str, two: tuple[Checkpoints, 
     assert "To start the run anew, remove that folder" in line and "\n" not in line
 
 
+def test_a_state_that_is_nested_too_deeply_is_damaged(two: tuple[Checkpoints, dict]) -> None:
+    """Also where it can just be read, and not be written for its digest."""
+    checkpoints, _ = two
+    for depth in (*range(900, 1010), 100_000):
+        (checkpoints.path(2) / "state.json").write_text('{"files": {}, "run": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            checkpoints.state(2)
+
+
 def test_every_bit_of_state_json_is_watched_over(two: tuple[Checkpoints, dict]) -> None:
     checkpoints, contents = two
     path = checkpoints.path(2) / "state.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -62,6 +63,29 @@ def test_a_process_that_dies_or_hangs_costs_its_file_and_changes_no_order(tmp_pa
     assert [batch.errors for batch in found] == [
         [], [(5, f"item 5: {silent}"), (3, f"item 3: {crashed}")], [(3, f"item 3: {crashed}"), (5, f"item 5: {silent}")], [],
     ]  # fmt: skip
+
+
+class Last(Sample):
+    """The process that read it dies as soon as it has handed it on."""
+
+    def __del__(self) -> None:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DeadlyAfterwards(Dataset[Sample]):
+    def label(self, index: int) -> int:
+        return index % 2
+
+    def __getitem__(self, index: int) -> Sample:
+        return (Last if index == 1 else Sample)(index, torch.full((2,), index, dtype=torch.uint8), self.label(index), None)
+
+
+def test_a_process_that_dies_after_its_part_costs_nothing_and_moves_nothing() -> None:
+    found = list(batches(DeadlyAfterwards(), [[0, 1], [2, 3], [4]], 2))
+    assert [batch.indices.tolist() for batch in found] == [[0, 1], [2, 3], [4]]
+    assert [batch.frames[:, 0].tolist() for batch in found] == [[0, 1], [2, 3], [4]]
+    assert [batch.errors for batch in found] == [[], [], []]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
 from froster.commands.methods import facts
 from froster.distill import Distill
 from froster.errors import UsageError
+from froster.experiment import penalty_of, student_of
 from froster.methods import METHODS, Method, VideoCLIP, class_embeddings
 from froster.methods.actionclip import ActionCLIP, in_batch_kl, same_class
 from froster.methods.aim import AIM
@@ -25,6 +26,7 @@ from froster.methods.penalised import Penalty, fisher
 from froster.methods.video_clip import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
 from froster.model_folder import ModelConfig
+from froster.progress import progress
 from froster.recipe import Recipe
 from froster.recognizer import Recognizer, load
 from froster.task import Task, attach, freeze
@@ -34,6 +36,7 @@ from froster.training import optimizer_of, rows_of_step
 from froster.video.dataset import Batch
 from froster.weights import average, ensemble, towards
 from golden import close
+from train_worker import small_world
 
 TINY = CLIPConfig(VisionConfig(32, 8, 128, 3, 2), TextConfig(77, 99, 64, 1, 1), embed_dim=64)
 T, LABELS = 4, ["cat", "dog", "key"]
@@ -382,19 +385,32 @@ def test_fisher(kind: str) -> None:
     wrong = labels.clone()
     wrong[0] = (labels[0] + 1) % 3
     batch = lambda y: Batch(frames, y, torch.arange(4), [])  # noqa: E731
-    found = fisher(model, lambda: classes, [batch(labels)], kind, 0, lambda n: None)
+    found = fisher(model, lambda: classes, [batch(labels)], kind, 0, lambda: None)
     assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
     assert all((x >= 0).all() for x in found.values()) and any(x.any() for x in found.values())
     if kind == "batch":  # only what CLIP gets right counts: the mean gradient of those, squared
         loss = torch.nn.functional.cross_entropy(model(normalise(frames[1:]), classes), labels[1:])
         expected = torch.autograd.grad(loss, model.clip.visual.proj)[0].square()
-        other = fisher(model, lambda: classes, [batch(wrong)], kind, 0, lambda n: None)
+        other = fisher(model, lambda: classes, [batch(wrong)], kind, 0, lambda: None)
         close(other["clip.visual.proj"], expected, atol=1e-6, rtol=1e-3)
     # A text tower that is trained gets its share.
     both = network("finetuned", "both")
     freeze(both, METHODS["finetuned"](), "method")
     text = lambda: unit(both.encode_text(tokens(1, 2, 3)))  # noqa: E731
-    assert fisher(both, text, [batch(labels)], "sampled", 0, lambda n: None)["clip.text.text_projection"].any()
+    assert fisher(both, text, [batch(labels)], "sampled", 0, lambda: None)["clip.text.text_projection"].any()
+
+
+def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
+    """Whatever is left of the clips after the last whole batch."""
+    base = load("nano", device="cpu")
+    clips = small_world(base)  # 24
+    recipe = Recipe(epochs=1, batch_size=10, workers=0)
+    with progress(quiet=True) as bars:
+        student = student_of(base, METHODS["ewc"]())
+        freeze(student.model, METHODS["ewc"](), "method")
+        penalty_of(METHODS["ewc"](), base, student, clips, clips.videos.classes, recipe, bars, False)
+        (bar,) = bars.tasks
+    assert (bar.completed, bar.total) == (2, 2)
 
 
 def test_weights_after_training() -> None:

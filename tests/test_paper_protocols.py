@@ -93,6 +93,9 @@ def test_given_lists_take_the_place_of_the_draws(tmp_path: Path) -> None:
     assert read_list(one) == ["wave_40", "pour_41", "gone"]
     sets = base_to_novel_sets("hmdb51", hmdb(), RELEASED, [one, two])
     assert [ids(split.train) for split in sets] == [["wave_40", "pour_41"], ["wave_50"]]
+    twins = [Item(Path(f"/v/wave/{name}.avi"), "wave", "train") for name in ("wave_v_A", "wave_v_a", "Wave_V_a")]
+    (split,) = base_to_novel_sets("hmdb51", hmdb() + twins, RELEASED, [write(two, "wave/WAVE_v_A.avi 25")])
+    assert ids(split.train) == ["wave_v_a"], "of names that differ by case alone the last, whatever Python's seed"
     assert "1 of 3 given training videos are not in the manifest, such as gone" in sets[0].notes
     assert "training: 2 videos, published 416" in sets[0].notes
     write(one, "wave/wave_40.mp4;25")

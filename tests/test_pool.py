@@ -24,6 +24,8 @@ from froster import pool
 from froster.channel import Channel
 from froster.errors import FrosterError, UsageError, VideoError
 from froster.pool import Event, ahead, in_order, run, silence
+from froster.video.opening import open_file
+from video_files import make_video
 
 
 def work(path: str) -> Iterator[object]:
@@ -218,3 +220,14 @@ def large(path: str) -> Iterator[np.ndarray]:
         for _ in range(10_000):
             yield np.ones(1 << 22, np.uint8)
     yield np.ones(1 << 22, np.uint8)
+
+
+def threads_of(path: str) -> Iterator[int]:
+    with open_file(Path(path))[0] as container:
+        yield container.streams.video[0].codec_context.thread_count
+
+
+def test_a_process_decodes_with_one_thread_as_its_siblings_have_the_other_cores(tmp_path: Path) -> None:
+    path = str(make_video(tmp_path / "a.mp4", 1))
+    alone, helped = ([event.part for event in run(threads_of, [path], workers) if not event.done] for workers in (0, 1))
+    assert alone == [0] and helped == [1], "0 is as many as the codec likes"

@@ -82,7 +82,7 @@ def importance(base: Recognizer, kind: str, first: int, count: int) -> Tensor:
         labels = student(frames.float() / 255 - 0.5, classes).argmax(-1)
     part = slice(first, first + count)
     batch = Batch(frames[part] if count else torch.empty(0, dtype=torch.uint8), labels[part], torch.arange(count), [])
-    return fisher(student, lambda: classes, [batch], kind, 0, lambda n: None)["clip.visual.proj"]
+    return fisher(student, lambda: classes, [batch], kind, 0, lambda: None)["clip.visual.proj"]
 
 
 def rank(number: int, folder: str) -> None:

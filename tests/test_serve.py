@@ -216,10 +216,15 @@ def test_a_failure_is_no_crash_and_tells_nothing(
     nano: Recognizer, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(nano) as api:
-        for error, status in ((RuntimeError("/srv/secret"), 500), (MemoryError(), 503)):
+        for error, status in (
+            (RuntimeError("/srv/secret"), 500), (MemoryError(), 503), (torch.OutOfMemoryError("CUDA out of memory"), 503),
+            (None, 503),
+        ):  # fmt: skip
 
-            def fail(*_: object, error: Exception = error, **__: object) -> None:
-                raise error
+            def fail(*_: object, error: Exception | None = error, **__: object) -> None:
+                if error is not None:
+                    raise error
+                torch.empty(1 << 50)  # PyTorch's own words
 
             monkeypatch.setattr(Recognizer, "classify", fail)
             refused(api, post(api[0], "classify", video, labels="a,b"), status, "the server")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from froster.errors import UsageError
 from froster.recognizer import Classification, Recognizer, load
 from froster.serve import parts
 from froster.serve.app import Service, create_app
-from froster.serve.gate import sweep
+from froster.serve.gate import Gate, sweep
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
@@ -192,6 +193,22 @@ def test_the_page_obeys_the_limits_and_opens_no_other_files(page, video: Path) -
     files = {"video": ("v", video.read_bytes())}
     assert httpx.post(f"{address}/v1/classify", files=files, data={"labels": "a"}).status_code == 200
     assert httpx.post(f"{address}/gradio_api/queue/join", content=b"[" * 100_000).status_code == 400
+
+
+def test_the_gate_judges_the_path_that_is_served(tmp_path: Path) -> None:
+    """One that would lie in the folder if it were decoded once more goes no further; Gradio does not decode it again."""
+    said: list[Any] = []
+
+    async def gradio(*_: object) -> None:
+        said.append("Gradio's")
+
+    async def send(message: Any) -> None:
+        said.append(message.get("status"))
+
+    for name in ("x%2fy%2fz/../../secret", "x%2fy/%2e%2e/../../../secret", "x%2f..%2fkept"):
+        scope = {"type": "http", "method": "GET", "path": f"/gradio_api/file={tmp_path}/{name}", "headers": []}
+        asyncio.run(Gate(gradio, None, tmp_path)(scope, None, send))  # type: ignore[arg-type]
+    assert said == [403, None, 403, None, "Gradio's"]
 
 
 def test_samples_that_are_picked_again_and_again_fill_no_disk(page, video: Path) -> None:

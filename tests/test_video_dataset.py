@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from froster.errors import DataError
 from froster.video.augment import Augment
 from froster.video.dataset import Item, VideoDataset, collate, read_items
+from froster.video.loader import batches
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -226,13 +227,12 @@ def test_a_training_clip_is_changed_as_asked(folder):
     assert 0 < mirrored < 10
 
 
-def test_workers_that_stay_hear_of_the_next_epoch(folder):
+def test_processes_hear_of_the_epoch(folder):
     dataset = VideoDataset(read_items(folder), ["brush hair", "wave"], UNIFORM, 32, train=True)
-    loader = DataLoader(dataset, batch_size=4, num_workers=1, persistent_workers=True, collate_fn=collate)
     seen = []
     for number in (0, 1, 0):
         dataset.set_epoch(number)
-        seen += [batch.frames for batch in loader]
+        seen += [batch.frames for batch in batches(dataset, [range(4)], 1)]
     assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
 
 

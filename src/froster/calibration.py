@@ -134,7 +134,7 @@ def read_calibration(folder: Path) -> Calibration:
         if not isinstance(values["fitted"], dict | None):
             raise ValueError("it does not say what it was fitted to")
         return Calibration(temperature, rule, values["fitted"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a calibration that froster calibrate wrote ({error})") from error
 
 

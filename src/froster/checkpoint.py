@@ -125,9 +125,9 @@ class Checkpoints:
             try:
                 state = self.state(epoch)
                 check_same_run(state["run"], run, self.path(epoch))
-                weights = {name: self.tensors(epoch, name) for name in modules}
-                moments = self._read(epoch, "optimizer.pt", read_pickle)
-                mean = self.tensors(epoch, "average") if state["averaged"] else {}
+                weights = {name: self.tensors(epoch, name, state) for name in modules}
+                moments = self._read(epoch, "optimizer.pt", read_pickle, state)
+                mean = self.tensors(epoch, "average", state) if state["averaged"] else {}
                 load_into(modules, weights, optimizer, moments, self.path(epoch))
             except CheckpointError as error:
                 self.passed_over.append(str(error))
@@ -148,15 +148,15 @@ class Checkpoints:
         path = self.path(epoch) / "state.json"
         try:
             return checked_state(json.loads(path.read_bytes()), epoch)
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # its digest is of what is written, which goes deeper
             raise damaged(path, error) from error
 
-    def tensors(self, epoch: int, name: str) -> State:
-        """The weights `name`, "student" or "average". Raises CheckpointError where they are not what was written."""
-        return self._read(epoch, f"{name}.safetensors", load_file)
+    def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> State:
+        """The weights `name`, "student" or "average". Raises CheckpointError where they are not what `state` says."""
+        return self._read(epoch, f"{name}.safetensors", load_file, state)
 
-    def _read(self, epoch: int, name: str, reader: Callable[[Path], Any]) -> Any:
-        files = self.state(epoch)["files"]
+    def _read(self, epoch: int, name: str, reader: Callable[[Path], Any], state: dict[str, Any]) -> Any:
+        files = state["files"]
         path = self.path(epoch) / name
         try:
             if files and file_digest(path) != files.get(name):

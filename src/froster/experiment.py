@@ -295,15 +295,16 @@ def penalty_of(
     if not isinstance(method, EWC):
         return Penalty(base.clip, method.strength)
     count = len(train_set)  # type: ignore[arg-type]
-    bar = bars.add_task("weigh CLIP's weights (Fisher)", total=count, note="")
     batch = global_batch(recipe, count)
-    loader = epoch_loader(train_set, recipe, 0, max(1, count // batch), batch)
+    steps = max(1, count // batch)
+    bar = bars.add_task("weigh CLIP's weights (Fisher)", total=steps, note="")
+    loader = epoch_loader(train_set, recipe, 0, steps, batch)
     bank = student.bank(classes, truncate)
     rows = rows_of_step(recipe.draw, 0, bank)
     student.model.eval()
     importance = fisher(
         student.model, lambda: student.model.classes(student.model.prompts(bank, rows).float()), loader, method.fisher,
-        recipe.seed, lambda n: bars.update(bar, advance=n),
+        recipe.seed, lambda: bars.advance(bar),
     )  # fmt: skip
     return Penalty(base.clip, method.strength, importance)
 

@@ -122,7 +122,7 @@ _held: set[int] = set()
 
 
 def _let_go() -> None:
-    """In a forked child: with an open copy, a loader's worker that outlives a killed parent would hold its lock."""
+    """In a forked child: with an open copy, one that outlives a killed parent would hold its lock."""
     while _held:
         os.close(_held.pop())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -43,27 +43,16 @@ def answers(
     work = ReadViews(model.config.sampling, model.config.views, model.image_size, model.preprocessing)
     window = workers + 2 * batch_size
     paths = [str(video.path) for video in videos]
-    events = _ends(pool.in_order(pool.run(work, paths, workers, limit=limit, window=window)))
+    ends = pool.ends(pool.in_order(pool.run(work, paths, workers, limit=limit, window=window)))
     batch: list[tuple[Found, Views | str]] = []
-    with closing(pool.ahead(events, window) if workers else events) as ends:
-        for task, found in ends:
-            batch.append((videos[task], found))
+    with closing(pool.ahead(ends, window) if workers else ends) as following:
+        for task, views, error in following:
+            batch.append((videos[task], error if views is None else views))
             if sum(isinstance(found, Views) for _, found in batch) == batch_size:
                 yield _answered(model, labels, classes, batch, top)
                 batch = []
     if batch:
         yield _answered(model, labels, classes, batch, top)
-
-
-def _ends(events: Iterator[pool.Event]) -> Generator[tuple[int, Views | str], None, None]:
-    """What became of each file: its views, or what failed."""
-    views = None
-    for event in events:
-        if not event.done:
-            views = event.part
-        else:
-            yield event.task, event.error if views is None else views
-            views = None
 
 
 def _answered(
@@ -72,10 +61,7 @@ def _answered(
     seen = [found for _, found in batch if isinstance(found, Views)]
     best: Iterator[tuple[list[float], list[int], float | None, float | None]] = iter(())
     if seen:
-        try:
-            judged = model.judge_clips(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
-        except torch.OutOfMemoryError:
-            raise MemoryError from None
+        judged = model.judge_clips(torch.stack([torch.from_numpy(found.clips) for found in seen]), classes)
         values, places = judged.scores.sort(dim=-1, descending=True)
         none, cosine = ([None] * len(seen) if each is None else each.tolist() for each in (judged.none, judged.cosine))
         best = zip(values[:, :top].tolist(), places[:, :top].tolist(), none, cosine, strict=True)

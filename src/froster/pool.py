@@ -118,6 +118,21 @@ def in_order(events: Iterable[Event]) -> Iterator[Event]:
             turn += ready[-1].done
 
 
+def ends(events: Iterable[Event]) -> Generator[tuple[int, Any, str], None, None]:
+    """For work that finds one part in a file: each file's position, its part or None, and what failed where there is none.
+
+    A process that dies after it has handed its part on costs nothing.
+    """
+    parts: dict[int, Any] = {}
+    for event in events:
+        if not event.done:
+            parts[event.task] = event.part
+        elif event.task in parts:
+            yield event.task, parts.pop(event.task), ""
+        else:
+            yield event.task, None, event.error
+
+
 def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None]:
     """The same items, taken by a thread while the caller computes; at most `size` of them wait."""
     box: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(size)

@@ -138,7 +138,7 @@ class Run:
             )
 
     def read(self, epoch: int, name: str, student: Recognizer) -> State:
-        state = self.checkpoints.tensors(epoch, name)
+        state = self.checkpoints.tensors(epoch, name, self.checkpoints.state(epoch))
         check_same_keys(student.model.state_dict(), state)
         return state
 

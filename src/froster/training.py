@@ -49,7 +49,7 @@ def epoch_of(line: str) -> float | None:
     """A line's epoch; None for a line that cannot be read."""
     try:
         epoch = json.loads(line)["epoch"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     return epoch if isinstance(epoch, (int, float)) else None
 

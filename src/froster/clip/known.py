@@ -36,7 +36,7 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
     """A JSON file that holds an object. Raises CheckpointError naming the file and `what` it should be."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable {what} ({error!r:.200})") from None
     return as_object(values, f"{path}: not a readable {what}")
 

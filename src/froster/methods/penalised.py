@@ -47,13 +47,14 @@ def fisher(
     batches: Iterable[Batch],
     kind: str,
     seed: int,
-    progress: Callable[[int], None],
+    progress: Callable[[], object],
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of the student as it stands, over labelled clips.
 
     `classes` encodes the class texts anew, so that a trained text tower gets its share.
     `batch` (Open-VCLIP's code): per batch, the gradient of the mean cross-entropy of the clips it gets right, squared,
     weighted by their number. `sampled`: per clip, the label drawn from the model's own prediction.
+    `progress` is called after each batch.
     """
     named = {name: p for name, p in student.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in named.items()}
@@ -79,7 +80,7 @@ def fisher(
             for name, gradient in summed.items():
                 total[name] += gradient.square() / clips.clamp(min=1)
             count += clips
-        progress(len(labels))
+        progress()
     if kind == "sampled":
         over_ranks(*total.values(), count)
     return {name: x / count.clamp(min=1) for name, x in total.items()}

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import froster.strict_json as json
 from froster.clip.model import normalise
@@ -30,7 +29,7 @@ from froster.interrupt import check
 from froster.paper.cells import Cell
 from froster.recognizer import Recognizer
 from froster.text.descriptions import describe
-from froster.video.dataset import collate
+from froster.video.loader import batches
 from froster.weights import ensemble
 from froster.world.clips import WorldClips
 from froster.world.sentences import sentences
@@ -84,7 +83,7 @@ def logits_of(model: Recognizer, world: World) -> dict[str, dict[str, Tensor]]:
     for name, clips in world.tests.items():
         classes = {kind: model.class_embeddings(texts(SETS[name].classes, kind == "described")) for kind in found}
         parts: dict[str, list[Tensor]] = {kind: [] for kind in found}
-        for batch in DataLoader(clips, batch_size=32, collate_fn=collate):
+        for batch in batches(clips, [range(first, min(first + 32, len(clips))) for first in range(0, len(clips), 32)]):
             check()
             features = model.model.encode(normalise(batch.frames[:, 0].to(model.device), model.preprocessing))
             for kind in found:

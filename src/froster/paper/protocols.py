@@ -127,7 +127,7 @@ def base_to_novel(
     else:
         by_name = {stem(item.path.name): item for item in train}
         # YouTube's ids differ by case, UCF101's lists only by mistake.
-        others = {} if dataset == "k400" else {name.casefold(): by_name[name] for name in by_name.keys() - set(given)}
+        others = {} if dataset == "k400" else {name.casefold(): by_name[name] for name in sorted(by_name.keys() - set(given))}
         found = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
         train = [item for item in found.values() if item is not None]
         if absent := [name for name, item in found.items() if item is None]:

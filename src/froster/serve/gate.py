@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -48,7 +47,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        path = unquote(scope["path"].removeprefix(scope.get("root_path", "")))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # decoded once, as Gradio sees it
         try:
             if path == "/gradio_api/upload":
                 answer: Response | None = await self._upload(request)

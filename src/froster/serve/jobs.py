@@ -12,6 +12,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from froster.errors import out_of_memory
 from froster.interrupt import watched
 from froster.serve.refusal import Refusal
 
@@ -54,7 +55,7 @@ class Job(Generic[Result]):
                 self.check()
                 result = self.work()
         except BaseException as error:  # whatever it was, it is the caller's, and the thread goes on
-            self.fail(error)
+            self.fail(MemoryError() if out_of_memory(error) else error)
         else:
             with contextlib.suppress(InvalidStateError):  # it was given up meanwhile, and the caller told so
                 self.future.set_result(result)

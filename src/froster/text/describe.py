@@ -119,7 +119,7 @@ class Endpoint:
             raise Busy(self.readable(str(cause))) from None
         try:
             text = json.loads(data)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError):
             said = self.readable(data.decode("utf-8", "replace"))
             raise Unusable(f"the answer is not of the chat protocol: {said!r}") from None
         if not isinstance(text, str) or not text.strip():
@@ -134,7 +134,7 @@ class Endpoint:
             body = ""
         try:
             said = str(json.loads(body)["error"]["message"])
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (ValueError, LookupError, TypeError):
             said = body
         cause = self.readable(f"HTTP {error.code} {error.reason}: {said}".rstrip(": "))
         passing = error.code in (408, 425, 429) or error.code >= 500

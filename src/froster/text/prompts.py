@@ -156,7 +156,7 @@ def _split_line(line: str) -> list[str]:
 def _json_list(text: str) -> list[Any]:
     try:
         return list(json.loads(text))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"labels that begin with [ are read as a JSON list, and this is not a JSON list ({error})") from None
 
 
@@ -294,7 +294,7 @@ def parse_json(text: str, path: Path) -> Any:
     """Raises UsageError naming the file and the place."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not valid JSON ({error})") from None
 
 

@@ -38,7 +38,7 @@ class Sample:
 
 
 class Batch(NamedTuple):
-    """The B readable samples of a batch, B >= 0, and the list of the others. A tuple, so that a loader can pin it."""
+    """The B readable samples of a batch, B >= 0, and the list of the others."""
 
     frames: Tensor
     "uint8 (B, ...)"
@@ -128,12 +128,11 @@ class VideoDataset(Dataset[Sample]):
         self.sampling = sampling
         self.views = views
         self.reader = ReadClip(sampling, image_size, views, train, seed, augment, how)
-        # In shared memory: workers that live through epochs hold a copy of this object made in the first.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the random choices those of that epoch."""
-        self._epoch.fill_(epoch)
+        self._epoch = epoch
 
     def __len__(self) -> int:
         return len(self.items)
@@ -143,7 +142,7 @@ class VideoDataset(Dataset[Sample]):
 
     def clip(self, index: int, error: str = "") -> Clip:
         """The item as `reader` takes it; one with an `error` is not opened."""
-        return Clip(str(self.items[index].path), index, self._labels[index], int(self._epoch), error)
+        return Clip(str(self.items[index].path), index, self._labels[index], self._epoch, error)
 
     def __getitem__(self, index: int) -> Sample:
         return self.reader(self.clip(index))

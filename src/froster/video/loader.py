@@ -58,28 +58,23 @@ def batches(
         names, tasks = [f"item {index}" for index in indices], indices
         work = _Read(dataset.__getitem__)
     window = workers + AHEAD * max(map(len, parts), default=1)
-    events = pool.in_order(pool.run(work, tasks, workers, limit=limit, window=window))
-    found = _batches(parts, events, names, dataset, pin)
+    ends = pool.ends(pool.in_order(pool.run(work, tasks, workers, limit=limit, window=window)))
+    found = _batches(parts, ends, names, dataset, pin)
     with closing(pool.ahead(found, AHEAD) if workers else found) as ready:
         yield from ready
 
 
 def _batches(
-    parts: list[list[int]], events: Iterator[pool.Event], names: list[str], dataset: Dataset[Sample], pin: bool
+    parts: list[list[int]], ends: Iterator[tuple[int, Any, str]], names: list[str], dataset: Dataset[Sample], pin: bool
 ) -> Generator[Batch, None, None]:
-    task = 0
     for part in parts:
         samples: list[Sample] = []
-        while len(samples) < len(part):
-            event = next(events)
-            if event.done and event.error:
-                index = part[len(samples)]
-                error = f"{names[task]}: {event.error}"
-                samples.append(Sample(index, None, dataset.label(index), error))  # type: ignore[attr-defined]
-            elif not event.done:
-                sample = event.part
-                frames = None if sample.frames is None else torch.from_numpy(sample.frames)
-                samples.append(dataclasses.replace(sample, frames=frames))
-            task += event.done
+        for index in part:
+            task, sample, error = next(ends)
+            if sample is None:
+                sample = Sample(index, None, dataset.label(index), f"{names[task]}: {error}")  # type: ignore[attr-defined]
+            elif sample.frames is not None:
+                sample = dataclasses.replace(sample, frames=torch.from_numpy(sample.frames))
+            samples.append(sample)
         batch = collate(samples)
         yield batch._replace(frames=batch.frames.pin_memory()) if pin else batch

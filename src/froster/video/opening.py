@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from torch.utils.data import get_worker_info
 
 from froster.errors import VideoError
 from froster.video.orientation import Orientation
@@ -62,7 +62,7 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.VideoS
     streams[0].codec_context.options = {"max_pixels": str(min(_MOST_PIXELS, max(_LEAST_PIXELS, _GROWTH * stated)))}
     # Frame threads can dead-lock when the file is damaged; slice threads never have.
     streams[0].thread_type = "SLICE"
-    if get_worker_info() is not None:  # the other cores have workers of their own
+    if multiprocessing.parent_process() is not None:  # the other cores have workers of their own
         streams[0].codec_context.thread_count = 1
     return streams[0]
 
