@@ -8,13 +8,16 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from froster import experiment, shell
-from froster.insight import plots
+from froster.errors import UsageError
+from froster.files import sole_writer
+from froster.insight import page, plots
 from froster.world import demo, study
 
 
@@ -71,6 +74,25 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(
         (answer,) = json.loads(done.stdout)["results"]
         right = Path(answer["video"]).stem.replace("_", " ")
         assert right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+
+
+def test_all_that_the_demo_writes_is_written_under_its_lock(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    out, written = tmp_path / "demo", []
+    for place in (demo, page):
+        plain = place.write_text
+
+        def watched(path: Path, text: str, plain: Callable[[Path, str], None] = plain) -> None:
+            written.append(path.name)
+            with pytest.raises(UsageError, match="another froster is writing"), sole_writer(out):
+                pass
+            plain(path, text)
+
+        monkeypatch.setattr(place, "write_text", watched)
+    demo.run(3, out, as_json=True)
+    assert written == ["demo.txt", "report.json", "report.html"]
 
 
 def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,24 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
     """Run the demo and write its folder. Returns (and with `as_json` prints) the result."""
     began = time.monotonic()
     claim_folder(out, "demo.txt", "choose another --out, or remove it")
-    write_text(out / "demo.txt", f"Written by: froster demo --seed {seed}\n")
-    base = load("nano")
-    with sole_writer(out), progress() as bars:
+    with sole_writer(out):
+        write_text(out / "demo.txt", f"Written by: froster demo --seed {seed}\n")
+        base = load("nano")
+        rows, clips = measured(base, seed, out)
+        seconds = round(time.monotonic() - began, 1)
+        result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
+        write_text(out / "report.json", json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n")
+        attempt("report.html", lambda: write_report(out, rows, clips, result))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(rows, clips, out, seconds)
+    return result
+
+
+def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Clip]]:
+    """The rows of frozen CLIP and of each arm, which is tuned for them, and the videos of novel classes, if these worked."""
+    with progress() as bars:
         videos = render(seed, bars)
         train_set = WorldClips(videos["train"], base.config.sampling, train=True, seed=seed)
         sets = [
@@ -70,16 +85,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
             rows += arm_rows(base, arm, student, trained, sets, bars)
             students[arm].save(out / arm, {"demo": True, "seed": seed, **rows[-3].to_dict()})
         shown = lambda: classify_novel(students, videos["novel"], out / "videos", bars)  # noqa: E731
-        clips = attempt("videos of novel classes", shown) or []
-    seconds = round(time.monotonic() - began, 1)
-    result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
-    write_text(out / "report.json", json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n")
-    attempt("report.html", lambda: write_report(out, rows, clips, result))
-    if as_json:
-        print(json.dumps(result))
-    else:
-        show(rows, clips, out, seconds)
-    return result
+        return rows, attempt("videos of novel classes", shown) or []
 
 
 def render(seed: int, bars: Progress) -> dict[str, Videos]:
