@@ -92,6 +92,27 @@ def test_a_model_goes_to_the_hub_and_comes_back(model: Path, hub: Hub, tmp_path:
     assert b"None was given" in hub.repos["ada/gestures"]["README.md"]
 
 
+def test_the_first_use_of_a_model_of_the_hub_knows_its_report(model: Path, hub: Hub, tmp_path: Path) -> None:
+    assert command(hub, tmp_path / "ada", "push", model, "ada/gestures").returncode == 0
+    data, videos = tmp_path / "data", render_set("base", 1, split="val")
+    for number, label in enumerate(("waving", "bowing")):
+        write_video(data / label / "a.mp4", videos.frames[number])
+    ask = ("evaluate", "--data", data, "--model", "ada/gestures", "--json", "--workers", 0)
+    first, second = (command(hub, tmp_path / "bob", *ask) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert "warning: this model was trained on 32 videos of 2 classes, 1 of them in this data" in " ".join(first.stderr.split())
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+    (told,) = json.loads(first.stdout)["splits"].values()
+    assert {"base", "novel"} <= told.keys() or {"base", "novel"} <= json.loads(first.stdout).keys(), told.keys()
+
+
+def test_a_folder_called_nano_can_be_pushed(tmp_path: Path, nano, monkeypatch: pytest.MonkeyPatch) -> None:
+    nano.save(tmp_path / "nano")
+    monkeypatch.chdir(tmp_path)
+    done = command(None, tmp_path / "home", "push", "nano", "ada/x", "--dry-run", "--json", token=None)
+    assert done.returncode == 0 and "model.safetensors" in json.loads(done.stdout)["files"], done.stderr
+
+
 def test_the_card_says_what_the_model_is_and_nothing_private(model: Path, tmp_path: Path) -> None:
     done = command(None, tmp_path, "push", model, "ada/gestures", "--license", "cc-by-4.0", "--dry-run", "--json", token=None)
     assert done.returncode == 0, done.stderr

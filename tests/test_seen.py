@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import froster.model_folder
+from froster.errors import CheckpointError, FrosterError, UsageError
+from froster.model_folder import folder_of
 from froster.seen import Seen, fingerprint, report_of, seen_by
 from froster.video.dataset import Item, read_items
 from froster.world.files import write_video
@@ -206,9 +209,54 @@ def test_a_run_from_a_tuned_model_knows_both_trainings(trained: Path, videos: Pa
     assert after is not None and seen.trained < after.trained
 
 
-def test_models_without_a_report() -> None:
-    for model in ("nano", "no/where", "../x", "a b/c", "openai/clip-vit-base-patch16"):
-        assert report_of(model) == {}, model
+def test_models_without_a_report(tmp_path: Path) -> None:
+    assert report_of("nano") == {}
+    weights = tmp_path / "plain.safetensors"
+    weights.write_bytes(b"x")
+    assert report_of(weights) == {}
+    for model in ("../x", "a b/c", tmp_path / "none"):  # said before any video is looked at
+        with pytest.raises(CheckpointError, match="there is no such file or folder"):
+            report_of(model)
+    with pytest.raises(FrosterError, match="could not be had from the Hugging Face hub"):
+        report_of("no/where")
+    with pytest.raises(UsageError, match="address"):
+        report_of("https://example.org/x/model")
+
+
+def test_a_model_and_its_report_are_found_by_the_same_names(
+    nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder, a run, a file of weights, a home folder; and a folder that bears the name of the model in the package."""
+    home = tmp_path / "home"
+    model = nano.save(home / "run" / "model", {"base_classes": ["waving"]})
+    shutil.copytree(model, home / "nano")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    places = ("run", "run/model", "run/model/model.safetensors", "./nano", "~/run", "~/run/model", "~/nano", str(home / "run"))
+    for name in (*places, "nano"):
+        found = folder_of(name)
+        loaded = froster.model_folder.resolve(name) if name != "nano" else None
+        assert (found and found.absolute()) == (loaded and loaded.absolute()), name
+        assert report_of(name) == ({} if name == "nano" else {"base_classes": ["waving"]}), name
+    assert folder_of("nobody/model") is folder_of("~nobody/model") is folder_of(home) is None
+
+
+def test_calibrate_never_writes_beside_the_model_in_the_package(
+    run, videos: Path, nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    nano.save(tmp_path / "nano")
+    monkeypatch.chdir(tmp_path)
+    one_line(run("calibrate", "nano", "--data", videos), 2, "nano is no froster model folder", "--out")
+    one_line(run("calibrate", "nano", "--out", "copy"), 2, "nano is no output folder of froster train")
+    assert not (tmp_path / "nano" / "calibration.json").exists()
+
+
+def test_a_run_in_the_home_folder_is_known(run, videos: Path, trained: Path, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    monkeypatch.setenv("HOME", str(trained.parent))
+    told = run("evaluate", "--data", videos, "--model", f"~/{trained.name}", "--workers", 0, "--json").json
+    assert told == run("evaluate", "--data", videos, "--model", trained, "--workers", 0, "--json").json
+    assert told["trained_on"] == TRAINED
+    one_line(run("calibrate", f"~/{trained.name}x"), 2, "no froster model folder")
 
 
 def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ VERSION = 1
 """Of `config.json`."""
 MOST_VIEWS = 1000
 
-__all__ = ["VERSION", "ModelConfig", "is_model_folder", "load_folder", "resolve"]
+__all__ = ["VERSION", "ModelConfig", "folder_of", "is_model_folder", "load_folder", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,31 @@ def resolve(source: str | Path) -> Path:
     Raises CheckpointError, or FrosterError when the hub cannot be reached.
     """
     path = locate(source)
-    if path.is_file() and is_model_folder(path.parent):
-        if path.name not in ("model.safetensors", "config.json"):
-            raise CheckpointError(
-                f"{path} lies in the folder of a froster model, whose weights are model.safetensors: load the folder, or move "
-                "the file out of it"
-            )
-        return path.parent
+    folder = _whole(path)
+    if path.is_file() and folder != path and path.name not in ("model.safetensors", "config.json"):
+        raise CheckpointError(
+            f"{path} lies in the folder of a froster model, whose weights are model.safetensors: load the folder, or move "
+            "the file out of it"
+        )
+    return folder
+
+
+def folder_of(model: str | Path) -> Path | None:
+    """The folder on this machine of the froster model that `froster.load` would read by this name.
+
+    None where it reads no froster model or none that is here: nano (whatever folder may bear that name), a name on the hub,
+    another kind of weights.
+    """
+    if str(model) == "nano":
+        return None
+    folder = _whole(Path(os.path.expanduser(model)))
+    return folder if is_model_folder(folder) else None
+
+
+def _whole(path: Path) -> Path:
+    """The model in the output folder of a run, and the folder of a froster model's file; any other path as it is."""
+    if path.is_file():
+        return path.parent if is_model_folder(path.parent) else path
     if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
         return path / "model"
     return path

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import froster.strict_json as json
-from froster.model_folder import is_model_folder
+from froster.address import refuse_address
+from froster.model_folder import is_model_folder, resolve
 from froster.video.dataset import Item
 
 Part = Literal["test", "trained", "watched"]
@@ -90,22 +91,15 @@ def seen_by(report: dict[str, Any]) -> Seen | None:
 
 
 def report_of(model: str | Path) -> dict[str, Any]:
-    """The report beside a model's weights, here or as the hub's copy; empty where there is none."""
-    if str(model) == "nano":  # whatever folder may bear that name
-        return {}
-    place = Path(model)
-    for folder in (place, place / "model", place.parent if place.is_file() else place):
-        if is_model_folder(folder):
-            return read_report(folder / "report.json")
-    if place.exists() or str(model).count("/") != 1:
-        return {}
-    from huggingface_hub import try_to_load_from_cache  # slow to import
+    """The report beside the weights of the model that `froster.load` reads by this name; empty where there is none.
 
-    try:
-        cached = try_to_load_from_cache(str(model), "report.json")
-    except ValueError:  # no name of a repository; who loads the model says so
+    A model of the hub is downloaded. Raises CheckpointError where there is no such model, FrosterError without the hub.
+    """
+    if str(model) == "nano":
         return {}
-    return read_report(Path(cached)) if isinstance(cached, str) else {}
+    refuse_address(model)
+    folder = resolve(model)
+    return read_report(folder / "report.json") if is_model_folder(folder) else {}
 
 
 def read_report(path: Path) -> dict[str, Any]:

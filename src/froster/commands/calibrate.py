@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from froster.attempt import attempt
 from froster.blend import choosing_half
 from froster.calibration import FEWEST_VIDEOS, NO_RULE, Calibration, fit
 from froster.commands import blend
-from froster.commands.common import announce, load_model, mention, model_folder, parse_where, spare_cores
+from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.commands.evaluate_parts import unknown
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
 from froster.files import CALIBRATION, sole_maker, sole_writer
 from froster.insight.reliability import coverage_figure
-from froster.model_folder import is_model_folder
+from froster.model_folder import folder_of, is_model_folder
 from froster.progress import console, output, progress
 from froster.recognizer import Recognizer
 from froster.reliability import auroc, measured, share_called_none
@@ -69,11 +70,11 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster calibrate` does; the options are described there."""
-    target = out or model_folder(model)
+    target = out or folder_of(model)
     if target is None:
         raise UsageError(f"{model} is no froster model folder, so there is nowhere to write: give --out FOLDER for a copy of it")
     if data is None:
-        held = of_run(Path(model), root)
+        held = of_run(model, root)
     else:
         items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
         mention(items)
@@ -115,10 +116,11 @@ def draw(report: dict[str, Any] | None, path: Path) -> Path | None:
     return coverage_figure({name: report[name]["coverage"] for name in ("before", "after")}, path)
 
 
-def of_run(folder: Path, root: Path | None) -> HeldOut:
-    """What a run held out, taken apart as `froster blend` does. Raises UsageError where `folder` is no run."""
-    if not (folder / "report.json").is_file() or is_model_folder(folder):
-        raise UsageError(f"{folder} is no output folder of froster train, which knows its own videos: give --data")
+def of_run(model: str, root: Path | None) -> HeldOut:
+    """What a run held out, taken apart as `froster blend` does. Raises UsageError where `model` is no run."""
+    folder = Path(os.path.expanduser(model))
+    if model == "nano" or not (folder / "report.json").is_file() or is_model_folder(folder):
+        raise UsageError(f"{model} is no output folder of froster train, which knows its own videos: give --data")
     own = read_run(folder)
     held = blend.of_run(own, None, root)
     return HeldOut(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import froster.strict_json as json
 from froster.address import refuse_address
 from froster.errors import UsageError
-from froster.model_folder import is_model_folder
+from froster.model_folder import folder_of
 from froster.progress import console, working
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
+from froster.shell import command
 from froster.video.listing import Listing, not_there, passed_over
 from froster.video.manifest import Items
 
@@ -58,14 +58,8 @@ def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
     if model.calibration.fitted is not None:
         return None
     name = source or DEFAULT_MODEL
-    where = "" if model_folder(name) else " --out FOLDER"
-    return f'not calibrated, so never "none of these": froster calibrate {shlex.quote(name)} --data YOUR_VIDEOS{where}'
-
-
-def model_folder(model: str) -> Path | None:
-    """Where `froster.load` reads a calibration of this model from, or None."""
-    place = Path(model).parent if Path(model).is_file() else Path(model)
-    return next((folder for folder in (place, place / "model") if is_model_folder(folder)), None)
+    where = () if folder_of(name) else ("--out", "FOLDER")
+    return f'not calibrated, so never "none of these": {command("calibrate", name, "--data", "YOUR_VIDEOS", *where)}'
 
 
 def mention(videos: Listing | Items) -> None:

@@ -51,15 +51,15 @@ def run(
     workers = spare_cores() if workers is None else workers
     items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
     mention(items)
-    known = report_of(model or DEFAULT_MODEL)
+    classes = read_label_set(labels_file) if labels_file else sorted({item.label for item in items})
+    check_labels(classes)
+    texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes
+    known = report_of(model or DEFAULT_MODEL)  # may download the model
     with progress() as bars:
         bar = bars.add_task("look for training videos", total=len(items), note="", visible=seen_by(known) is not None)
         chosen = choose(items, split, part, known, lambda n: bars.update(bar, advance=n))
         bars.remove_task(bar)
-    classes = read_label_set(labels_file) if labels_file else sorted({item.label for item in items})
-    check_labels(classes)
     groups = base_and_novel(classes, known)
-    texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes
     recognizer = load_model(model, device, precision, sampling=sampling, clamp=clamp, views=views)
     size, config = recognizer.clip.config.vision.image_size, recognizer.config
     datasets = {

@@ -10,6 +10,7 @@ from typing import Any
 import froster.strict_json as json
 from froster.card import HUB_ID, files
 from froster.errors import FrosterError, UsageError
+from froster.model_folder import folder_of
 from froster.printable import printable
 from froster.progress import console, output
 
@@ -41,13 +42,10 @@ def run(folder: Path, repo: str, licence: str | None, *, private: bool, dry_run:
 
 def model_folder(folder: Path) -> Path:
     """The model in a folder of a run, or the folder itself. Raises UsageError where it is none."""
-    for place in (folder, folder / "model"):
-        try:
-            if json.loads((place / "config.json").read_text(encoding="utf-8")).get("format") == "froster":
-                return place
-        except (OSError, ValueError, AttributeError):
-            continue
-    raise UsageError(f"{folder} is neither a model folder of froster nor an output folder of froster train")
+    found = folder_of(folder.expanduser().absolute())  # a folder that is called nano is no name here
+    if found is None:
+        raise UsageError(f"{folder} is neither a model folder of froster nor an output folder of froster train")
+    return found
 
 
 def size(content: bytes | Path) -> int:
