@@ -298,6 +298,14 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
     cases = [
         (copy / ".lock", ("calibrate", copy, "--workers", 0)),
         (copy / ".lock", ("calibrate", copy / "model", "--data", data, "--workers", 0)),
+        (copy / ".lock", ("calibrate", tmp_path / "link", "--data", data, "--workers", 0)),
+        (copy / ".lock", ("calibrate", "nano", "--data", data, "--out", copy / "model", "--workers", 0)),
+        (copy / "blend" / ".lock", ("calibrate", copy / "blend" / "model", "--data", data, "--workers", 0)),
+        (tmp_path / "demo" / ".lock", ("calibrate", tmp_path / "demo" / "froster", "--data", data, "--workers", 0)),
+        (tmp_path / "told" / ".lock", ("evaluate", "--data", data, *nano, "--out", tmp_path / "told", "--workers", 0)),
+        (tmp_path / ".seen.lock", ("index", data.parent, "--out", tmp_path / "seen link", *nano)),
+        (tmp_path / ".d.csv.lock", ("doctor", data, "--out", tmp_path / "d.csv", "--workers", 0)),
+        (tmp_path / ".c.csv.lock", ("classify", data.parent, "--labels", "a, b", "--out", tmp_path / "c.csv", *nano)),
         (copy / ".lock", train(data, copy, "--resume")),
         (copy / "blend" / ".lock", ("blend", copy, "--ratio", 0.5)),
         (tmp_path / ".copy.lock", ("calibrate", "nano", "--data", data, "--out", tmp_path / "copy", "--workers", 0)),
@@ -308,9 +316,13 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
     ]
     if importlib.util.find_spec("onnxruntime") is None:
         cases = [case for case in cases if case[1][0] != "export"]
-    for claimed in (copy / "blend" / "blend.json", tmp_path / "demo" / "demo.txt"):
+    for claimed in (copy / "blend" / "blend.json", tmp_path / "demo" / "demo.txt", tmp_path / "told" / "evaluation.json"):
         claimed.parent.mkdir()
         claimed.touch()
+    for model in (copy / "blend" / "model", tmp_path / "demo" / "froster"):
+        shutil.copytree(copy / "model", model)
+    (tmp_path / "link").symlink_to(copy / "model")
+    (tmp_path / "seen link").symlink_to(tmp_path / "seen")
     for lock, arguments in cases:
         command = [sys.executable, "-c", HOLD, str(lock)]
         pipe = subprocess.PIPE

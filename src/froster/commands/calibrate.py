@@ -81,7 +81,7 @@ def run(
         held = untrained(of_data(items, split, descriptions, truncate), report_of(model))
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)
-    with lock_of(target) if out is None else sole_maker(out):
+    with lock_of(target, whole=out is not None):
         with progress() as bars:
             bar = bars.add_task("calibrate", total=len(held.items) + len(held.strangers), note="")
             ask = Asker(recognizer, held, spare_cores() if workers is None else workers, lambda n: bars.update(bar, advance=n))
@@ -103,9 +103,15 @@ def run(
         console.print(f"written: {target / CALIBRATION}{f', {pictured}' if pictured else ''}")
 
 
-def lock_of(target: Path) -> AbstractContextManager[None]:
-    """Of the run that the model lies in, where it lies in one: `froster train --resume` writes it too."""
-    return sole_writer(target.parent if (target.parent / "checkpoints").is_dir() else target)
+def lock_of(target: Path, whole: bool) -> AbstractContextManager[None]:
+    """Of the folder that the model is a part of, where it is one of a run, a blend or the demo, which write it too.
+
+    Else of the model alone: of what is written into it, or, if it is made as a `whole`, of what takes its place.
+    """
+    place = Path(os.path.realpath(target))
+    if any((place.parent / made).exists() for made in ("checkpoints", "blend.json", "demo.txt")):
+        return sole_writer(place.parent)
+    return sole_maker(place) if whole else sole_writer(place)
 
 
 def draw(report: dict[str, Any] | None, path: Path) -> Path | None:

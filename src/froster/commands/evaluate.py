@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from froster.attempt import attempt
 from froster.commands.common import announce, load_model, mention, parse_where, spare_cores
 from froster.commands.evaluate_parts import Chosen, choose
 from froster.evaluation import Predictions, Scorer, evaluate, harmonic_mean, over_splits
-from froster.files import claim_folder, write_text
+from froster.files import claim_folder, sole_writer, write_text
 from froster.insight.distance import confusion_matrix, confusion_picture
 from froster.insight.reliability import coverage_figure
 from froster.progress import console, output, progress
@@ -68,24 +69,25 @@ def run(
     }
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
-    announce(recognizer, model)
-    for line in chosen.notes:
-        console.print(line, style="yellow" if line.startswith("warning") else "")
-    scorer = scorer_of(recognizer, classes, texts, groups, truncate)
-    results: dict[str, Predictions] = {}
-    with progress() as bars:
-        bar = bars.add_task("evaluate", total=sum(map(len, chosen.sets.values())), note="")
-        for name, dataset in datasets.items():
-            (results[name],) = evaluate(
-                [scorer], dataset, classes, names=[str(item.path) for item in chosen.sets[name]], batch_size=batch_size,
-                workers=workers, on_videos=lambda n: bars.update(bar, advance=n), also=groups,
-            )  # fmt: skip
-    report = {**make_report(results, recognizer, chosen), "passed_over": dict(items.passed_over)}
-    if out is not None:
-        for name, predictions in results.items():
-            predictions.save(out / f"predictions_{name}.csv")
-        write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
-        attempt("the pictures", lambda: draw(report, results, out))
+    with nullcontext() if out is None else sole_writer(out):
+        announce(recognizer, model)
+        for line in chosen.notes:
+            console.print(line, style="yellow" if line.startswith("warning") else "")
+        scorer = scorer_of(recognizer, classes, texts, groups, truncate)
+        results: dict[str, Predictions] = {}
+        with progress() as bars:
+            bar = bars.add_task("evaluate", total=sum(map(len, chosen.sets.values())), note="")
+            for name, dataset in datasets.items():
+                (results[name],) = evaluate(
+                    [scorer], dataset, classes, names=[str(item.path) for item in chosen.sets[name]], batch_size=batch_size,
+                    workers=workers, on_videos=lambda n: bars.update(bar, advance=n), also=groups,
+                )  # fmt: skip
+        report = {**make_report(results, recognizer, chosen), "passed_over": dict(items.passed_over)}
+        if out is not None:
+            for name, predictions in results.items():
+                predictions.save(out / f"predictions_{name}.csv")
+            write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
+            attempt("the pictures", lambda: draw(report, results, out))
     if as_json:
         print(json.dumps(report))
     else:
