@@ -14,6 +14,8 @@ import torch
 
 import froster
 from froster.calibration import Calibration
+from froster.card import files
+from froster.errors import CheckpointError
 from froster.recognizer import load
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -103,7 +105,7 @@ def test_the_first_use_of_a_model_of_the_hub_knows_its_report(model: Path, hub: 
     assert "warning: this model was trained on 32 videos of 2 classes, 1 of them in this data" in " ".join(first.stderr.split())
     assert json.loads(first.stdout) == json.loads(second.stdout)
     (told,) = json.loads(first.stdout)["splits"].values()
-    assert {"base", "novel"} <= told.keys() or {"base", "novel"} <= json.loads(first.stdout).keys(), told.keys()
+    assert told["base"]["classes"] == told["novel"]["classes"] == 1
 
 
 def test_a_folder_called_nano_can_be_pushed(tmp_path: Path, nano, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +134,32 @@ def test_the_card_says_what_the_model_is_and_nothing_private(model: Path, tmp_pa
     assert "url" not in found
 
 
-def test_nothing_private_goes_out(model: Path) -> None:
-    from froster.card import files
+@pytest.mark.parametrize(
+    ("slope", "words"),
+    [
+        (2.0, "`found.none` is how likely it is that none of the labels fits, fitted to held-out videos."),
+        (0.0, "`found.none` is None: the scores do not tell whether a label fits."),  # as older fits wrote it
+        (None, "`found.none` is None: the model is not calibrated."),
+    ],
+)
+def test_the_card_says_of_none_what_the_model_does(nano, tmp_path: Path, slope: float | None, words: str) -> None:
+    folder = nano.save(tmp_path / "model", {})
+    if slope is not None:
+        rule = {"intercept": 0.5, "slope": slope, "per_label": 0.1}
+        (folder / "calibration.json").write_text(json.dumps({"temperature": 1.5, "none": rule, "fitted": {"videos": 40}}))
+    card = files(folder, "ada/gestures", None)["README.md"]
+    assert isinstance(card, bytes) and words in card.decode()
+    assert (load(folder, device="cpu").calibration.none is None) == (slope != 2.0)
 
+
+def test_a_damaged_calibration_is_named_and_not_sent(nano, tmp_path: Path) -> None:
+    folder = nano.save(tmp_path / "model", {})
+    (folder / "calibration.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"calibration\.json: not a calibration that froster calibrate wrote"):
+        files(folder, "ada/gestures", None)
+
+
+def test_nothing_private_goes_out(model: Path) -> None:
     for name, content in files(model, "ada/gestures", None).items():
         text = content if isinstance(content, bytes) else content.read_bytes()
         for secret in (b"/home/ada", b"secret", b"a.mp4", b"5ec2e70123ab", str(model.parent).encode()):

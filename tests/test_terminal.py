@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
+from froster.calibration import Calibration
 from froster.card import card, escaped
 from froster.insight import page
 from froster.insight.distance import confusion_picture
@@ -147,7 +148,7 @@ def test_the_card_shows_labels_as_text() -> None:
         "rows": [{"base": 1.0}, {}],
         "test": {"a | b": {"videos": 1, "classes": 2, "top1": 1.0, "standard_error": 1.0}},
     }  # fmt: skip
-    text = card({"method": {"name": "v`c|lip"}}, report, {}, "me/x", None)
+    text = card({"method": {"name": "v`c|lip"}}, report, Calibration(), "me/x", None)
     head, body = text.removeprefix("---\n").split("\n---\n", 1)
     assert "license" not in head and not CONTROL.search(text)
     data = body[body.index("## Data") : body.index("## Accuracy")]

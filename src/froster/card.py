@@ -11,8 +11,11 @@ from typing import Any
 
 import froster.strict_json as json
 from froster import __version__
+from froster.calibration import Calibration, read_calibration
+from froster.clip.known import read_object
 from froster.files import CALIBRATION
 from froster.printable import printable
+from froster.seen import read_report
 
 WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")
 PUBLIC = (
@@ -25,24 +28,15 @@ _MEANING = set("\"'`$\\!,;<>&|*_[]()#~")
 
 
 def files(folder: Path, repo: str, licence: str | None) -> dict[str, bytes | Path]:
-    """Name in the repository -> its content, or the file that holds it."""
-    report = read(folder / "report.json")
+    """Name in the repository -> its content, or the file that holds it. Raises CheckpointError on a damaged file."""
+    report, calibration = read_report(folder / "report.json"), read_calibration(folder)
     sent: dict[str, bytes | Path] = {name: folder / name for name in WEIGHTS}
     if (folder / CALIBRATION).is_file():
         sent[CALIBRATION] = folder / CALIBRATION
     sent["report.json"] = (json.dumps(public(report), indent=2) + "\n").encode()
-    sent["README.md"] = card(
-        read(folder / "config.json"), report, read(folder / CALIBRATION), repo, licence
-    ).encode()  # fmt: skip
+    config = read_object(folder / "config.json", "config")
+    sent["README.md"] = card(config, report, calibration, repo, licence).encode()
     return sent
-
-
-def read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def public(report: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +44,9 @@ def public(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def card(
-    config: dict[str, Any], report: dict[str, Any], calibration: dict[str, Any], repo: str, licence: str | None
+    config: dict[str, Any], report: dict[str, Any], calibration: Calibration, repo: str, licence: str | None
 ) -> str:
-    """The README.md of the repository: the hub's metadata, then what a person wants to know. `calibration` may be empty."""
+    """The README.md of the repository: the hub's metadata, then what a person wants to know."""
     from huggingface_hub import ModelCardData  # slow to import
 
     method = re.sub(r"[^\w-]", "?", str(config.get("method", {}).get("name", "?")))
@@ -94,13 +88,14 @@ def model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": repo.rpartition("/")[2], "results": results}] if results else []
 
 
-def usage(report: dict[str, Any], repo: str, calibration: dict[str, Any]) -> str:
+def usage(report: dict[str, Any], repo: str, calibration: Calibration) -> str:
     labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2]
     if not labels or not all(label.isprintable() and not set(label) & _MEANING for label in labels):
         labels = ["surfing", "skiing"]  # what would mean something to Python, a shell or Markdown is no example to copy
     none = "is how likely it is that none of the labels fits, fitted to held-out videos"
-    if not calibration.get("none"):
-        none = "is None: " + ("the scores do not tell whether a label fits" if calibration else "the model is not calibrated")
+    if calibration.none is None:
+        why = "the model is not calibrated" if calibration.fitted is None else "the scores do not tell whether a label fits"
+        none = f"is None: {why}"
     return (
         "## Use\n\n`pip install froster-video`, then\n\n```python\nimport froster\n\n"
         f'model = froster.load("{repo}")\n'
@@ -132,7 +127,7 @@ def escaped(text: str) -> str:
     return re.sub(r"[^\w\s,.:'/-]|_|(?<=:)/|(?<=www)\.", lambda sign: f"&#{ord(sign[0])};", " ".join(printable(text).split()))
 
 
-def accuracy(report: dict[str, Any], calibration: dict[str, Any]) -> str:
+def accuracy(report: dict[str, Any], calibration: Calibration) -> str:
     rows = report.get("rows", [])[:2]
     if len(rows) < 2 or not report.get("test"):
         return ""
@@ -149,8 +144,8 @@ def accuracy(report: dict[str, Any], calibration: dict[str, Any]) -> str:
     if before and after:
         asked = (f"{name} {before[name]:.1f} → {after[name]:.1f}" for name in ("base", "novel"))
         lines[-1] += f" Asked for the names of both together: {', '.join(asked)}."
-    fitted = calibration.get("fitted") or {}
-    trust = fitted.get("measured") or report.get("reliability")  # `train` measures its own fit, `calibrate` a later one
+    # `train` measures its own fit, `calibrate` a later one.
+    trust = (calibration.fitted or {}).get("measured") or report.get("reliability")
     if trust:
         lines.append(f"Calibration error of the scores: {trust['after']['ece']:.1f} points on {trust['videos']} videos.")
     return "\n".join(lines)
