@@ -35,6 +35,11 @@ and goes no further. It is sent to processes, so it is a function of a module, a
 T = TypeVar("T")
 
 
+def cores() -> int:
+    """Of the machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Event:
     """A part of what a file gave, or its end: then `error` says what failed, if anything did."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import froster.strict_json as json
 from froster.clip.model import normalise
-from froster.commands.common import load_model, there
+from froster.commands.common import load_model, short_name, there
 from froster.errors import UsageError
 from froster.files import cannot_write
 from froster.insight.attention import CLSAttention, Row, attention_animation, attention_strip, check_film, cls_attention
@@ -131,8 +131,7 @@ def draw(
 
 def label_of(name: str, recognizer: Recognizer) -> str:
     """A short name and the method: `runs/first/model` -> "first (vclip)"."""
-    path = Path(name)
-    short = path.parent.name if path.name in ("model", "last") and path.parent.name else path.name or name
+    short = short_name(name)
     method = recognizer.config.method.name
     return short if short == method else f"{short}\n({method})"
 

@@ -12,6 +12,7 @@ import froster.strict_json as json
 from froster.address import refuse_address
 from froster.errors import UsageError
 from froster.model_folder import folder_of
+from froster.pool import cores
 from froster.progress import console, working
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
 from froster.shell import command
@@ -62,6 +63,12 @@ def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
     return f'not calibrated, so never "none of these": {command("calibrate", name, "--data", "YOUR_VIDEOS", *where)}'
 
 
+def short_name(model: str) -> str:
+    """What a model is called where there is little room: `runs/first/model` -> "first"."""
+    path = Path(model)
+    return path.parent.name if path.name in ("model", "last") and path.parent.name else path.name or model
+
+
 def mention(videos: Listing | Items) -> None:
     """Lines on standard error, before a model is loaded: files that were named and are not there, and what was passed over.
 
@@ -108,5 +115,4 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
 
 def spare_cores() -> int:
     """Processes that may decode while the network computes: one core is left to it, and four are always enough."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(4, cores - 1))
+    return max(0, min(4, cores() - 1))

@@ -13,13 +13,13 @@ from rich.table import Table
 
 import froster.strict_json as json
 from froster import pool
-from froster.commands.prepare import cores
 from froster.doctor.diagnose import KINDS, Needs, Problem, diagnose
 from froster.doctor.inspect import Inspection, inspect
 from froster.doctor.report import counts, labels_of, write_manifest, write_problems
 from froster.errors import UsageError
 from froster.files import sole_maker
 from froster.journal import journal, read_entries
+from froster.pool import cores
 from froster.progress import console, output, progress
 from froster.video.listing import Found, Listing, list_videos, passed_over
 

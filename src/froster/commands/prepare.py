@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.table import Table
 
 import froster.strict_json as json
 from froster.paper.prepare import CATEGORIES, prepare
+from froster.pool import cores
 from froster.progress import console, output, progress
 
 
@@ -24,10 +24,6 @@ def run(
         print(json.dumps(report))
     else:
         show(report)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def show(report: dict[str, Any]) -> None:

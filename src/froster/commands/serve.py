@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from froster.commands.common import announce, load_model
+from froster.commands.common import announce, load_model, short_name
 from froster.errors import FrosterError, UsageError, install
 from froster.interrupt import Interrupted
 from froster.progress import console, working
@@ -147,7 +147,6 @@ def names(sources: Sequence[str | None]) -> list[str]:
     """Short names of models, each another: `runs/first/model` -> "first"."""
     found: list[str] = []
     for source in sources:
-        path = Path(source or DEFAULT_MODEL)
-        name = path.parent.name if path.name in ("model", "last") and path.parent.name else path.name or str(path)
+        name = short_name(source or DEFAULT_MODEL)
         found.append(name if name not in found else f"{name}-{len(found) + 1}")
     return found

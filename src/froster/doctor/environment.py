@@ -13,6 +13,7 @@ import av
 import torch
 
 from froster import __version__
+from froster.pool import cores
 from froster.precision import SMALLEST_BF16_WIDTH, pick_device, pick_dtype
 from froster.recognizer import DEFAULT_MODEL
 
@@ -62,9 +63,8 @@ def _cpu() -> dict[str, Any]:
     def has(name: str) -> bool:
         return bool(getattr(torch.cpu, name, lambda: False)())
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
-        "cores": cores,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "bfloat16": has("_is_avx512_bf16_supported"),

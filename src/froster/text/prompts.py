@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import froster.strict_json as json
 from froster.errors import UsageError, one_of
+from froster.printable import is_text
 
 _MEDIA = ("photo", "video", "example", "demonstration")
 _VERBS = ("using", "doing", "during", "performing", "practicing")
@@ -72,7 +73,7 @@ def check_texts(labels: Any) -> None:
     for position, label in enumerate(labels, start=1):
         if not isinstance(label, str):
             raise UsageError(f"label {position} of {len(labels)} is no text: {label!r:.200}")
-        if any("\ud800" <= character <= "\udfff" for character in label):
+        if not is_text(label):
             raise UsageError(f"label {position} of {len(labels)} holds half a character: {label!r:.200}")
         if len(f"{label}.".splitlines()) > 1:
             raise UsageError(f"label {position} of {len(labels)} holds a line end: {label!r:.200}; give labels one by one")
