@@ -171,6 +171,7 @@ def test_mistakes_are_one_line(model: Path, hub: Hub, tmp_path: Path) -> None:
         ((model, "gestures"), 2, "a repository is USER/NAME", TOKEN),
         ((model, "ada/x", "--license", "do what you want"), 2, "the hub's short name", TOKEN),
         ((tmp_path, "ada/x"), 2, "neither a model folder", TOKEN),
+        (("~nobody/x", "ada/x"), 2, "~nobody/x is neither a model folder", TOKEN),
         ((model, "ada/x"), 2, "hf auth login", None),
         ((model, "ada/x"), 1, "could not be pushed to http://127.0.0.1", "hf_wrong"),
     ):

@@ -240,9 +240,11 @@ def test_models_without_a_report(tmp_path: Path) -> None:
     weights = tmp_path / "plain.safetensors"
     weights.write_bytes(b"x")
     assert report_of(weights) == {}
-    for model in ("../x", "a b/c", tmp_path / "none"):  # said before any video is looked at
+    for model in ("../x", "a b/c", "~nobody/model", tmp_path / "none"):  # said before any video is looked at
         with pytest.raises(CheckpointError, match="there is no such file or folder"):
             report_of(model)
+        with pytest.raises(CheckpointError, match="there is no such file or folder"):
+            froster.load(model, device="cpu")
     with pytest.raises(FrosterError, match="could not be had from the Hugging Face hub"):
         report_of("no/where")
     with pytest.raises(UsageError, match="address"):

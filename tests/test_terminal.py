@@ -72,6 +72,13 @@ def test_short_names() -> None:
     assert short_names([]) == []
 
 
+def test_short_names_of_models() -> None:
+    from froster.commands.common import short_name
+
+    named = {"runs/first/model": "first", "runs/first": "first", "openai/clip": "clip", "nano": "nano", "model": "model"}
+    assert {name: short_name(name) for name in named} == named
+
+
 def test_odd_names_and_labels_in_all_commands(run, clip: Path, tmp_path: Path) -> None:  # noqa: F811
     (tmp_path / "v").mkdir()
     for name in ("\x1b[31mred.mp4", "two\nlines.mp4", "[red]x.mp4", "\u202e4pm.mp4"):

@@ -24,8 +24,9 @@ from safetensors.torch import load_file
 from froster import calibration
 from froster.cli import main
 from froster.commands import train_end, train_report
+from froster.errors import UsageError, WriteError
 from froster.experiment import Row
-from froster.files import exclusive
+from froster.files import atomic_file, atomic_folder, exclusive
 from froster.splits import Split
 from froster.text.prompts import split_labels
 from froster.video.dataset import Item
@@ -382,6 +383,40 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
             code, _, err = froster(capfd, *arguments)
             assert (code, err.count("froster: another froster")) == (2, 1), (arguments[0], err)
             other.kill()
+
+
+def test_the_current_folder_as_out(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """It is added to where that is all, and refused where it would be replaced, with the shell in it."""
+    index = ("index", data.parent / "val3.mp4", "--model", "nano", "--out")
+    (tmp_path / "index").mkdir()
+    monkeypatch.chdir(tmp_path / "index")
+    code, text, err = froster(capfd, *index, ".", "--json")
+    assert code == 0 and json.loads(text)["videos"] == 1 and (tmp_path / "index" / "index.json").is_file(), err
+    assert froster(capfd, *index, tmp_path / "index", "--json")[0] == 0
+    calibrate = ("calibrate", "nano", "--data", data, "--out")
+    export = ("export", "--to", "onnx", "--model", "nano", "--out")
+    cases = [(*index, ".", "--prune"), (*calibrate, "."), (*calibrate, tmp_path / "index"), (*calibrate, "..")]
+    if importlib.util.find_spec("onnxruntime") is not None:
+        cases.append((*export, "."))
+    for arguments in cases:
+        code, _, err = froster(capfd, *arguments)
+        assert (code, err.count("froster:")) == (2, 1) and "is the folder that you are in" in err, (arguments, err)
+    code, _, err = froster(capfd, "doctor", data, "--out", ".")
+    assert (code, err.count("froster:")) == (2, 1) and "--out must be a .csv file, not ." in err
+    with pytest.raises(UsageError, match="the folder that you are in"), atomic_folder(Path()):
+        pass
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "index"]
+
+
+def test_paths_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with pytest.raises(UsageError, match="/ is the root of all folders"), atomic_file(Path("/")):
+        pass
+    for path in (Path(), Path("..")):
+        with pytest.raises(WriteError, match="cannot write"), atomic_file(path) as part:
+            part.write_text("a folder is in its place")
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a" / "b"]
 
 
 # A full disk

@@ -21,7 +21,7 @@ import froster.strict_json as json
 from froster import interrupt
 from froster.clip.model import normalise
 from froster.errors import FrosterError, UsageError
-from froster.files import atomic_folder
+from froster.files import atomic_folder, refuse_current
 from froster.finite import finite
 from froster.methods import VideoCLIP, method_dict
 from froster.recognizer import Recognizer
@@ -54,8 +54,10 @@ class Deployed(nn.Module):
 
 
 def check_target(target: str, folder: Path) -> None:
-    """Raises UsageError where the runtime is unknown or not installed, or the folder holds something else."""
+    """Raises UsageError where the runtime is unknown or not installed, or the folder is the current one or holds something
+    else."""
     require(target)
+    refuse_current(folder)
     if folder.is_file():
         raise UsageError(f"{folder} is a file; --out needs a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "export.json").is_file():

@@ -25,9 +25,29 @@ def cannot_write(path: Path, error: Exception) -> WriteError:
     return WriteError(f"cannot write {path}: {cause}")
 
 
+def named(path: Path) -> Path:
+    """The same place by a path that ends in a name, which `.` and `..` do not. Raises UsageError for /, which has none."""
+    if path.name in ("", ".."):
+        path = Path(os.path.realpath(path))
+    if not path.name:
+        raise UsageError(f"{path} is the root of all folders: choose another --out")
+    return path
+
+
+def refuse_current(path: Path) -> None:
+    """Raises UsageError where a folder would be replaced that the shell is in: it would be left in one that is gone."""
+    with suppress(FileNotFoundError):  # it is gone already
+        if Path.cwd().is_relative_to(os.path.realpath(path)):
+            raise UsageError(
+                f"{path} is the folder that you are in, or one above it, and would be replaced: choose another --out"
+            )
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder that appears at `path` whole or not at all. Raises FrosterError when it cannot be written."""
+    refuse_current(path)
+    path = named(path)
     part = path.with_name(f".{path.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -51,6 +71,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def replace_folder(part: Path, path: Path) -> None:
     """Rename over what may be there. The old folder is out of sight before the new one takes its name."""
+    path = named(path)
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -67,6 +88,7 @@ def replace_folder(part: Path, path: Path) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to, renamed to `path` when the block ends without an error."""
+    path = named(path)
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -317,7 +318,7 @@ def load(
     try:
         return _load(path, clip, place, precision)
     except FrosterError as error:
-        if path == NANO or Path(source).expanduser().exists():
+        if path == NANO or os.path.exists(os.path.expanduser(source)):
             raise
         # Of a hub id the user does not know the folder.
         raise type(error)(str(error).replace(str(path), str(source))) from error

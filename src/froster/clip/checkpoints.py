@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -203,7 +204,7 @@ def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
 
 def locate(source: str | Path) -> Path:
     """The file or folder, downloaded if `source` is a hub id. Raises CheckpointError, or FrosterError without the hub."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # which leaves the home of a user who does not exist as it is
     if path.exists():
         return path
     looks_like_hub_id = isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source)

@@ -22,7 +22,7 @@ from froster.commands.common import announce, load_model, mention, parse_where, 
 from froster.commands.evaluate_parts import unknown
 from froster.errors import DataError, UsageError
 from froster.evaluation import Predictions, Scorer, evaluate
-from froster.files import CALIBRATION, sole_maker, sole_writer
+from froster.files import CALIBRATION, refuse_current, sole_maker, sole_writer
 from froster.insight.reliability import coverage_figure
 from froster.model_folder import folder_of, is_model_folder
 from froster.progress import console, output, progress, working
@@ -70,6 +70,8 @@ def run(
     as_json: bool,
 ) -> None:
     """Everything `froster calibrate` does; the options are described there."""
+    if out is not None:
+        refuse_current(out)
     target = out or folder_of(model)
     if target is None:
         raise nowhere_to_write(model)

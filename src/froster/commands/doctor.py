@@ -45,9 +45,7 @@ def run(
             raise UsageError(f"--drop takes {', '.join(KINDS)} or none, not {kind!r}")
     listing = list_videos(videos, files_from=files_from, root=root)
     columns = labels_of(listing)
-    checks = None if out is None else beside(out, "checks.jsonl")
-    if out is not None and checks is not None:
-        check_out(out, checks, [*videos, *([files_from] if files_from else [])])
+    checks = None if out is None else check_out(out, [*videos, *([files_from] if files_from else [])])
     with nullcontext() if out is None else sole_maker(out):
         files = inspected(listing, checks, cores() if workers is None else workers, limit)
         problems = diagnose([files[video.key] for video in listing], needs, columns)
@@ -69,13 +67,16 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}.{ending}")
 
 
-def check_out(out: Path, checks: Path, sources: Sequence[Path]) -> None:
+def check_out(out: Path, sources: Sequence[Path]) -> Path:
+    """The file of checks beside `out`. Raises UsageError where `out` is no manifest that froster doctor may write."""
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out must be a .csv file, not {out}")
     if any(source.exists() and out.exists() and source.samefile(out) for source in sources):
         raise UsageError(f"{out} is what is examined: choose another --out")
+    checks = beside(out, "checks.jsonl")
     if out.is_dir() or (out.exists() and not checks.exists()):
         raise UsageError(f"{out} exists and is not from froster doctor: choose another --out")
+    return checks
 
 
 def inspected(listing: Listing, checks: Path | None, workers: int, limit: float) -> dict[str, Inspection]:

@@ -14,7 +14,7 @@ from froster.commands.classify import FEW
 from froster.commands.common import announce, load_model, mention, spare_cores
 from froster.errors import UsageError
 from froster.failures import Failures
-from froster.files import absolute, sole_maker
+from froster.files import absolute, refuse_current, sole_maker
 from froster.identity import digest
 from froster.methods import VideoCLIP
 from froster.progress import console, output, progress
@@ -46,8 +46,10 @@ def run(
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype must be float16 or float32, not {dtype!r}")
     earlier = Store(out) if (out / ABOUT).exists() else None
-    if prune and earlier is not None:
-        check_root(earlier)
+    if prune:
+        refuse_current(out)
+        if earlier is not None:
+            check_root(earlier)
     listing = list_videos(videos, files_from=files_from, root=root, base=earlier.root if earlier else None)
     mention(listing)
     recognizer = load_model(model or (earlier.about["source"] if earlier else None), device, precision)

@@ -42,7 +42,7 @@ def run(folder: Path, repo: str, licence: str | None, *, private: bool, dry_run:
 
 def model_folder(folder: Path) -> Path:
     """The model in a folder of a run, or the folder itself. Raises UsageError where it is none."""
-    found = folder_of(folder.expanduser().absolute())  # a folder that is called nano is no name here
+    found = folder_of(os.path.abspath(os.path.expanduser(folder)))  # a folder that is called nano is no name here
     if found is None:
         raise UsageError(f"{folder} is neither a model folder of froster nor an output folder of froster train")
     return found
