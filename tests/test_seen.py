@@ -284,7 +284,7 @@ def test_a_run_in_the_home_folder_is_known(run, videos: Path, trained: Path, tmp
     told = run("evaluate", "--data", videos, "--model", f"~/{trained.name}", "--workers", 0, "--json").json
     assert told == run("evaluate", "--data", videos, "--model", trained, "--workers", 0, "--json").json
     assert told["trained_on"] == TRAINED
-    one_line(run("calibrate", f"~/{trained.name}x"), 2, "no froster model folder")
+    one_line(run("calibrate", f"~/{trained.name}x"), 2, "no such file or folder")
 
 
 def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
