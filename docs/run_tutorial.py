@@ -64,8 +64,10 @@ def tidy(printed: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """What is said, without numbers, the bars of a table and the breaks of lines: it differs between machines."""
-    return re.sub(r"[+-]?\d[\d.:,]*|[█▏▎▍▌▋▊▉]+", "#", text).replace("# ", " ").split()
+    """What is said, without numbers, what follows from them, the bars of a table and the breaks of lines: it differs between
+    machines."""
+    told = re.sub(r"within\s+the\s+error|a\s+(gain|loss)\s+beyond\s+two\s+standard\s+errors", "#", text)
+    return re.sub(r"[+-]?\d[\d.:,]*|[█▏▎▍▌▋▊▉]+", "#", told).replace("# ", " ").split()
 
 
 def write(page: str, steps: list[Step]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from froster.model_folder import folder_of
 from froster.pool import cores
 from froster.progress import console, working
 from froster.recognizer import DEFAULT_MODEL, Recognizer, load
-from froster.shell import command
 from froster.video.listing import Listing, not_there, passed_over
 from froster.video.manifest import Items
 
@@ -60,7 +60,8 @@ def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
         return None
     name = source or DEFAULT_MODEL
     where = () if folder_of(name) else ("--out", "FOLDER")
-    return f'not calibrated, so never "none of these": {command("calibrate", name, "--data", "YOUR_VIDEOS", *where)}'
+    command = shlex.join(["froster", "calibrate", name, "--data", "YOUR_VIDEOS", *where])
+    return f'not calibrated, so never "none of these": {command}'
 
 
 def short_name(model: str) -> str:

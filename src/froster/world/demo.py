@@ -190,7 +190,7 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
             for line in told(rows[0], row):
                 console.print(f"  {line}")
     console.print()
-    console.print(f"{seconds:.0f} s. Report: {out / 'report.html'}")
+    console.tell(f"{seconds:.0f} s. Report: {out / 'report.html'}")
     if (pasted := try_it(clips, out)) is not None:
         console.print("try:")
         console.tell(pasted)
