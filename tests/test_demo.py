@@ -19,7 +19,7 @@ import torch
 from froster.errors import FrosterError, UsageError
 from froster.report import page, plots
 from froster.text.prompts import as_option, some_labels, split_labels
-from froster.training import fine_tune as experiment
+from froster.training import plan as experiment
 from froster.utils import shell
 from froster.utils.files import sole_writer
 from froster.utils.printable import printable

@@ -21,9 +21,9 @@ from froster.methods import METHODS
 from froster.methods.recipe import Recipe
 from froster.methods.video_clip import start_of
 from froster.training.distill import Distill
-from froster.training.fine_tune import EvalSet, fine_tune, measure, with_weights
-from froster.training.weights import towards
-from froster.utils.progress import progress
+from froster.training.fine_tune import FineTuning, fine_tune
+from froster.training.measure import EvalSet, measure
+from froster.training.weights import towards, with_weights
 from froster.world.clips import WorldClips
 from froster.world.sets import render_set
 from golden import close
@@ -148,26 +148,13 @@ def test_the_page_on_adding_a_method_adds_one(
     videos = render_set("order", 2, 0, "train")
     clips = WorldClips(videos, base.config.sampling, train=True)
     recipe = Recipe(epochs=1, batch_size=16, lr=3e-4)
-    with progress(quiet=True) as bars:
-        student, trained = fine_tune(
-            base,
-            module.Motion(),
-            Distill(),
-            recipe,
-            clips,
-            videos.classes,
-            tmp_path / "run",
-            bars,
-            "motion",
-        )
-        moved = [name for name, x in trained.last.items() if ".motion." in name and x.any()]
-        assert (
-            len(moved) == base.clip.config.vision.layers - 1
-        )  # the first block sees equal class tokens
-        test = EvalSet(
-            "order", WorldClips(videos, base.config.sampling, train=False), videos.classes
-        )
-        found = measure(with_weights(student, trained.last), [test], bars, "motion")["order"]
+    how = FineTuning(module.Motion(), Distill(), recipe)
+    student, trained = fine_tune(base, how, clips, videos.classes, tmp_path / "run")
+    moved = [name for name, x in trained.last.items() if ".motion." in name and x.any()]
+    # The first block sees equal class tokens.
+    assert len(moved) == base.clip.config.vision.layers - 1
+    test = EvalSet("order", WorldClips(videos, base.config.sampling, train=False), videos.classes)
+    found = measure(with_weights(student, trained.last), [test])["order"]
     again = load(with_weights(student, trained.last).save(tmp_path / "model"), device="cpu")
     assert again.config.method == module.Motion()
     assert found.logits.isfinite().all()

@@ -16,7 +16,7 @@ from froster.paper.published import TABLE_1, TABLE_3, TABLE_4
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
 from froster.text.descriptions import describe
-from froster.training import fine_tune as experiment
+from froster.training import plan as experiment
 from froster.utils.progress import progress
 from froster.world.sentences import sentences
 from froster.world.sets import SETS

@@ -11,6 +11,7 @@ from froster.data.dataset import Item
 from froster.data.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.errors import DataError, UsageError, one_of
 from froster.inference.seen import Part, counted, seen_by
+from froster.training.held_out import maybe_trained
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def choose(
                 f"--part {part}: this model's report does not say which videos it was trained on"
             )
         sets = chosen_splits(items, split, part)
-        return Chosen(sets, "all", None, None, dict.fromkeys(sets, 0), unknown(items, report))
+        return Chosen(sets, "all", None, None, dict.fromkeys(sets, 0), maybe_trained(items, report))
     kinds: dict[int, Part] = dict(zip(map(id, items), seen.parts(items, on_videos), strict=True))
     trained, watched = counted(list(kinds.values()))
     known = trained + watched > 0
@@ -93,19 +94,6 @@ def said(
         return [f"{begin}the {count} that watched it, by which it was stopped and calibrated"]
     whose = f"the {count} trained on" if own == "trained" else f"all {count}"
     return [f"{begin}{whose}, so this says little of new videos"]
-
-
-def unknown(items: Sequence[Item], report: dict[str, Any]) -> list[str]:
-    """A warning where some of the videos may have been trained on."""
-    base = set(report.get("base_classes") or [])
-    shared = {item.label for item in items} & base
-    if not shared:
-        return []
-    return [
-        f"warning: this model was trained on {report.get('training_videos')} videos of {len(base)}"
-        f" classes, {len(shared)} of them in this data, and its report does not say which videos:"
-        " of those the accuracy would be too high"
-    ]
 
 
 def chosen_splits(

@@ -10,7 +10,7 @@ from froster.inference.recognizer import Recognizer
 from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset, Tune
 from froster.training.distill import Distill, distill_preset
-from froster.training.fine_tune import fitted
+from froster.training.plan import fitted
 
 
 @dataclass(frozen=True)

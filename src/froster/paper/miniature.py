@@ -27,7 +27,9 @@ from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
 from froster.paper.cells import Cell
 from froster.text.descriptions import describe
-from froster.training.fine_tune import fine_tune, halfway, with_weights
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.reporter import Drawn
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 from froster.utils.interrupt import check
@@ -144,15 +146,11 @@ def train_cell(cell: Cell, seed: int, world: World, bars: Progress) -> Recognize
     with tempfile.TemporaryDirectory() as folder:
         student, trained = fine_tune(
             base,
-            method,
-            cell.loss(method),
-            preset.recipe,
+            FineTuning(method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"),
             train_set,
             texts(classes, cell.described),
             Path(folder),
-            bars,
-            f"{cell.key} {seed}",
-            preset=preset,
+            Hooks(Drawn(bars)),
         )
     final = (
         halfway(base, student, trained.average, method.patch) if method.patch else trained.average

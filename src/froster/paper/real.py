@@ -39,13 +39,9 @@ from froster.paper.protocols import (
 )
 from froster.paper.tables import Protocol, Table
 from froster.text.descriptions import describe, read_descriptions
-from froster.training.fine_tune import (
-    fine_tune,
-    halfway,
-    use_of_weights,
-    weights_digest,
-    with_weights,
-)
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights, weights_digest
+from froster.training.reporter import Drawn
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 
@@ -258,15 +254,11 @@ def run_job(
             recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
             student, trained = fine_tune(
                 base,
-                method,
-                job.cell.loss(method),
-                recipe,
+                FineTuning(method, job.cell.loss(method), recipe, preset, name=job.key),
                 train_set,
                 texts(job.dataset, classes, job.cell.described),
                 out / "work" / job.key,
-                bars,
-                job.key,
-                preset=preset,
+                Hooks(Drawn(bars)),
             )
             final = (
                 halfway(base, student, trained.average, method.patch)

@@ -19,8 +19,7 @@ from froster.report.plots import Bars, accuracy_bars, training_curves
 from froster.report.reliability import coverage_figure
 from froster.report.watched import watched_figure
 from froster.text.prompts import as_option, some_labels
-from froster.training.change import changes
-from froster.training.fine_tune import Row
+from froster.training.measure import Row, changes
 from froster.training.validation import TITLES
 from froster.utils.attempt import attempt
 from froster.utils.files import absolute

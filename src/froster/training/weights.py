@@ -1,15 +1,15 @@
-"""What can be done with weights after training: averaging, and interpolation with CLIP."""
+"""What can be done with weights after training: their mean, and interpolation with CLIP (WiSE-FT)."""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from froster.errors import CheckpointError
-
-State = dict[str, Tensor]
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
+from froster.utils.tensors import State, cpu_state
 
 
 def check_same_keys(first: State, other: State) -> None:
@@ -56,3 +56,43 @@ def towards(clip: State, tuned: State, ratio: float, output_layers: str = "") ->
         scaled = output_layers and re.search(output_layers, name)
         mixed[name] = (1 - ratio) * tuned[name] if scaled else tuned[name]
     return {name: mixed[name] for name in tuned}
+
+
+def halfway(base: Recognizer, student: Recognizer, tuned: State, ratio: float = 0.5) -> State:
+    """ratio * the starting weights + (1 - ratio) * the tuned ones, new parts scaled
+    (`towards`)."""
+    start = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}
+    return towards(start, tuned, ratio, student.config.method.output_layers)
+
+
+def with_weights(
+    student: Recognizer, state: State, config: ModelConfig | None = None
+) -> Recognizer:
+    """The same network with other weights of it."""
+    model = copy.deepcopy(student.model)
+    model.load_state_dict(state)
+    return Recognizer(
+        model,
+        student.tokenizer,
+        config or student.config,
+        device=student.device,
+        precision=student.precision,
+    )
+
+
+class RunningMean:
+    """The uniform mean of the weights it was shown, without keeping them all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: State = {}
+
+    def add(self, state: State) -> None:
+        self.count += 1
+        for name, tensor in state.items():
+            old = self.mean.get(name)
+            new = tensor.float()
+            self.mean[name] = new if old is None else old + (new - old) / self.count
+
+    def weights(self, like: State) -> State:
+        return {name: tensor.to(like[name].dtype) for name, tensor in self.mean.items()}
