@@ -1,4 +1,5 @@
-"""The commands, their options and the defaults are a promise: `cli_options.txt` holds them, a change of it is a line of CHANGELOG.
+"""The commands, their options and the defaults are a promise: `cli_options.txt` holds them, a
+change of it is a line of CHANGELOG.
 
 `python tests/test_cli_options.py` writes the file anew.
 """
@@ -17,7 +18,11 @@ def surface() -> str:
     lines = []
     for name, command in sorted(typer.main.get_command(app).commands.items()):
         for parameter in command.params:
-            names = " ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
+            names = (
+                " ".join(parameter.opts)
+                if parameter.param_type_name == "option"
+                else parameter.name.upper()
+            )
             flag = " (flag)" if getattr(parameter, "is_flag", False) else ""
             required = " (required)" if parameter.required else ""
             default = "" if parameter.required else f" = {plain(parameter.default)}"

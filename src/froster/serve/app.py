@@ -67,9 +67,14 @@ class Service:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def answer(
-        self, request: Request, kind: type[Any], work: Callable[[Any, Any], Answer], video: bool = True
+        self,
+        request: Request,
+        kind: type[Any],
+        work: Callable[[Any, Any], Answer],
+        video: bool = True,
     ) -> Answer:
-        """Takes a place, the upload and the fields, and has `work` done on them. Nothing of it is left afterwards."""
+        """Takes a place, the upload and the fields, and has `work` done on them. Nothing of it is
+        left afterwards."""
         with self.jobs.place() as place:
             folder = Path(tempfile.mkdtemp(dir=self.folder))
             try:
@@ -77,7 +82,9 @@ class Service:
                 if video and form.file is None:
                     raise Refusal(422, "video: send a video file in this field")
                 asked = parsed(kind, form.fields)
-                return await self.jobs.do(lambda: work(asked, form.file), place, lambda: hung_up(request))
+                return await self.jobs.do(
+                    lambda: work(asked, form.file), place, lambda: hung_up(request)
+                )
             except (UsageError, VideoError) as error:
                 raise Refusal(422, nameless(error, folder / "video")) from None
             finally:
@@ -101,7 +108,9 @@ def create_app(service: Service) -> FastAPI:
             service.close()
 
     # The usual pages of documentation load their scripts from elsewhere.
-    app = FastAPI(title="froster", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="froster", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.service = service
     app.add_middleware(Head)
     add_routes(app, service)
@@ -131,31 +140,53 @@ class Head:
 def add_routes(app: FastAPI, service: Service) -> None:
     models = service.models
 
-    @app.post("/v1/classify", responses=REFUSALS, openapi_extra=form_schema(AskedToClassify, "needed"))
+    @app.post(
+        "/v1/classify", responses=REFUSALS, openapi_extra=form_schema(AskedToClassify, "needed")
+    )
     async def classify(request: Request) -> Classified:
         """Which of the labels fits the video."""
 
         def work(asked: AskedToClassify, path: Path) -> Classified:
             name, recognizer = models.get(asked.model)
-            found, video = models.classify(recognizer, path, asked.labels, asked.views, asked.truncate)
+            found, video = models.classify(
+                recognizer, path, asked.labels, asked.views, asked.truncate
+            )
             rows = zip(found.labels, found.scores, found.probabilities, strict=True)
-            scores = [Score(label=label, score=score, probability=share) for label, score, share in rows]
-            facts = VideoFacts(seconds=round(video.seconds, 2), width=video.width, height=video.height)
+            scores = [
+                Score(label=label, score=score, probability=share) for label, score, share in rows
+            ]
+            facts = VideoFacts(
+                seconds=round(video.seconds, 2), width=video.width, height=video.height
+            )
             return Classified(
-                model=name, label=found.label, answer=found.answer, none=found.none, cosine=found.cosine,
-                calibrated=recognizer.calibration.fitted is not None, scores=scores[: asked.top], video=facts,
-            )  # fmt: skip
+                model=name,
+                label=found.label,
+                answer=found.answer,
+                none=found.none,
+                cosine=found.cosine,
+                calibrated=recognizer.calibration.fitted is not None,
+                scores=scores[: asked.top],
+                video=facts,
+            )
 
         return await service.answer(request, AskedToClassify, work)
 
-    @app.post("/v1/timeline", responses=REFUSALS, openapi_extra=form_schema(AskedForTimeline, "needed"))
+    @app.post(
+        "/v1/timeline", responses=REFUSALS, openapi_extra=form_schema(AskedForTimeline, "needed")
+    )
     async def timeline(request: Request) -> TimelineFound:
         """Which of the labels fits when."""
 
         def work(asked: AskedForTimeline, path: Path) -> TimelineFound:
             name, recognizer = models.get(asked.model)
             found = models.timeline(
-                recognizer, path, asked.labels, asked.window, asked.stride, asked.min_segment, asked.truncate
+                recognizer,
+                path,
+                asked.labels,
+                asked.window,
+                asked.stride,
+                asked.min_segment,
+                asked.truncate,
             )
             return TimelineFound.model_validate({"model": name, **found.to_dict()})
 
@@ -169,7 +200,9 @@ def add_routes(app: FastAPI, service: Service) -> None:
             name, recognizer = models.get(asked.model)
             if path is None and asked.labels is None:
                 raise Refusal(422, "send a video, labels, or both")
-            video, labels = models.embed(recognizer, path, asked.labels, asked.views, asked.truncate)
+            video, labels = models.embed(
+                recognizer, path, asked.labels, asked.views, asked.truncate
+            )
             return Embedded(model=name, video=video, labels=labels)
 
         return await service.answer(request, AskedToEmbed, work, video=False)
@@ -179,10 +212,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """What is served, and how busy it is. Needs no token."""
         jobs = service.jobs
         return Health(
-            status="shutting down" if jobs.closed else "ok", version=__version__,
+            status="shutting down" if jobs.closed else "ok",
+            version=__version__,
             models=[describe(name, recognizer) for name, recognizer in models.named.items()],
-            waiting=jobs.inside - (jobs.running is not None), room=jobs.room, busy=round(jobs.busy, 3),
-        )  # fmt: skip
+            waiting=jobs.inside - (jobs.running is not None),
+            room=jobs.room,
+            busy=round(jobs.busy, 3),
+        )
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
@@ -192,10 +228,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
 def describe(name: str, recognizer: Any) -> ServedModel:
     sampling = recognizer.config.sampling
     return ServedModel(
-        name=name, method=recognizer.config.method.name, device=str(recognizer.device),
-        dtype=str(recognizer.dtype).removeprefix("torch."), image_size=recognizer.clip.config.vision.image_size,
-        frames=sampling.frames, views=recognizer.config.views,
-    )  # fmt: skip
+        name=name,
+        method=recognizer.config.method.name,
+        device=str(recognizer.device),
+        dtype=str(recognizer.dtype).removeprefix("torch."),
+        image_size=recognizer.clip.config.vision.image_size,
+        frames=sampling.frames,
+        views=recognizer.config.views,
+    )
 
 
 def add_errors(app: FastAPI) -> None:

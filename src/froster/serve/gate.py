@@ -1,7 +1,9 @@
-"""What of Gradio's server is open: the page, its queue, and files that were put into its folder. The rest is closed.
+"""What of Gradio's server is open: the page, its queue, and files that were put into its folder.
+The rest is closed.
 
-Gradio's own upload would keep what stops half-way, and its components would fetch addresses that a client names. Here an
-upload goes through the same limits as the API's, and a request that names any other file goes no further.
+Gradio's own upload would keep what stops half-way, and its components would fetch addresses that a
+client names. Here an upload goes through the same limits as the API's, and a request that names any
+other file goes no further.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import froster.strict_json as json
 from froster.serve.app import Service, problem
 from froster.serve.refusal import Refusal
 from froster.serve.upload import read_body, receive
+from froster.utils import strict_json as json
 
 _OPEN = re.compile(
     r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(assets|static|svelte)/.*"
@@ -33,7 +35,8 @@ _OPEN = re.compile(
 _FILE = "/gradio_api/file="
 _LONGEST_CALL = 4_000_000
 KEPT_SECONDS, KEPT_FILES = 600, 16
-"""Uploads of the page, and the samples that were picked, are kept for so long, and so many of them."""
+"""Uploads of the page, and the samples that were picked, are kept for so long, and so many of them.
+"""
 
 
 class Gate:
@@ -47,14 +50,18 @@ class Gate:
             await self.app(scope, receive, send)
             return
         request = Request(scope, receive)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))  # decoded once, as Gradio sees it
+        path = scope["path"].removeprefix(
+            scope.get("root_path", "")
+        )  # decoded once, as Gradio sees it
         try:
             if path == "/gradio_api/upload":
                 answer: Response | None = await self._upload(request)
             elif path == "/gradio_api/upload_progress":
                 answer = Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
             elif path.startswith(_FILE):
-                answer = None if self._ours(path.removeprefix(_FILE)) else problem(403, "no such file")
+                answer = (
+                    None if self._ours(path.removeprefix(_FILE)) else problem(403, "no such file")
+                )
             elif not _OPEN.fullmatch(path):
                 answer = problem(404, "Not Found")
             elif request.method == "POST":

@@ -1,4 +1,5 @@
-"""Who may come in: the token, and pages of other sites that a browser would let in. Around everything that is served."""
+"""Who may come in: the token, and pages of other sites that a browser would let in. Around
+everything that is served."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from froster.insight.page import STYLE
+from froster.report.page import STYLE
 from froster.serve.refusal import Refusal
 from froster.serve.upload import read_body
 
@@ -24,8 +25,9 @@ _LONGEST_LOGIN = 10_000
 
 
 class Guard:
-    """With a token: it comes as `Authorization: Bearer …`, or, from a browser, once through a form that gives a cookie.
-    Without one only requests for this machine itself are taken, lest a name of somebody else's lead here."""
+    """With a token: it comes as `Authorization: Bearer …`, or, from a browser, once through a form
+    that gives a cookie. Without one only requests for this machine itself are taken, lest a name of
+    somebody else's lead here."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self.app, self.token = app, token
@@ -43,11 +45,19 @@ class Guard:
         headers = request.headers
         host = headers.get("host", "")
         if self.token is None and not is_loopback(name_of(host)):
-            return refused(403, f"{host[:100]!r} is not this machine: without a token only localhost is served")
+            return refused(
+                403, f"{host[:100]!r} is not this machine: without a token only localhost is served"
+            )
         origin = headers.get("origin")
-        if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+        if (
+            origin is not None
+            and request.method not in ("GET", "HEAD")
+            and urlsplit(origin).netloc != host
+        ):
             return refused(403, "sent by a page of another site")
-        path = request.scope["path"]  # the one that is routed: that of `request.url` is put together from the Host header
+        path = request.scope[
+            "path"
+        ]  # the one that is routed: that of `request.url` is put together from the Host header
         if self.token is not None and path != "/healthz":
             if path == "/login" and request.method == "POST":
                 return await self._login(request)
@@ -56,7 +66,9 @@ class Guard:
                     return login_page("")
                 message = "the token is missing or wrong: Authorization: Bearer …"
                 return refused(401, message, {"WWW-Authenticate": "Bearer"})
-        return None if _HOST.fullmatch(host) else refused(400, "the Host header is no name of a host")
+        return (
+            None if _HOST.fullmatch(host) else refused(400, "the Host header is no name of a host")
+        )
 
     def _knows(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -71,7 +83,9 @@ class Guard:
     @staticmethod
     def _equal(given: str, expected: str) -> bool:
         """In a time that does not tell how much of it is right."""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+        return hmac.compare_digest(
+            given.encode("utf-8", "replace"), expected.encode("utf-8", "replace")
+        )
 
     async def _login(self, request: Request) -> Response:
         try:
@@ -105,10 +119,11 @@ def refused(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 def login_page(complaint: str) -> Response:
     return HTMLResponse(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>froster</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><h1>froster</h1>'
-        f"<p>This server asks for its token.</p>"
-        f'<form method="post" action="/login"><input name="token" type="password" autofocus required '
-        f'aria-label="Token"> <button>Open</button></form><p class="note">{html.escape(complaint)}</p></body></html>',
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>froster</title><meta'
+        ' name="viewport"'
+        f' content="width=device-width"><style>{STYLE}</style></head><body><h1>froster</h1><p>This'
+        ' server asks for its token.</p><form method="post" action="/login"><input name="token"'
+        ' type="password" autofocus required aria-label="Token"> <button>Open</button></form><p'
+        f' class="note">{html.escape(complaint)}</p></body></html>',
         401,
     )

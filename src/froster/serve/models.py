@@ -7,20 +7,21 @@ from pathlib import Path
 
 from torch import Tensor
 
-from froster.clip.model import normalise
+from froster.encoders.model import normalise
 from froster.errors import UsageError
-from froster.insight.attention import cls_attention
-from froster.interrupt import check
+from froster.inference.recognizer import Classification, Recognizer
+from froster.inference.timeline import Scan, Timeline
 from froster.methods import Frozen
-from froster.recognizer import Classification, Recognizer
+from froster.report.attention import cls_attention
 from froster.serve.limits import Limits, Measured
 from froster.serve.refusal import Refusal
+from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
 from froster.video.windows import Plan
-from froster.when.timeline import Scan, Timeline
 
-# Label sets whose embeddings are kept for each model: people ask again with the same labels, and take turns.
+# Label sets whose embeddings are kept for each model: people ask again with the same labels, and
+# take turns.
 _REMEMBERED = 8
 
 
@@ -43,7 +44,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Models:
-    """Recognizers by the names that clients know them by; the first is the default. Used by one thread alone."""
+    """Recognizers by the names that clients know them by; the first is the default. Used by one
+    thread alone."""
 
     named: dict[str, Recognizer]
     limits: Limits
@@ -59,7 +61,12 @@ class Models:
         return name, self.named[name]
 
     def classify(
-        self, recognizer: Recognizer, path: Path, labels: list[str], views: int | None = None, truncate: bool = False
+        self,
+        recognizer: Recognizer,
+        path: Path,
+        labels: list[str],
+        views: int | None = None,
+        truncate: bool = False,
     ) -> tuple[Classification, Measured]:
         self.limits.check_labels(labels)
         video = self.video(recognizer, path, views)
@@ -77,14 +84,28 @@ class Models:
     ) -> Timeline:
         self.limits.check_labels(labels)
         video = self.limits.measure(path)
-        self.limits.check_plan(video, Plan.of(recognizer.config.sampling, window, stride), len(labels))
-        scan = Scan(recognizer, labels, window=window, stride=stride, shortest=min_segment, truncate=truncate)
+        self.limits.check_plan(
+            video, Plan.of(recognizer.config.sampling, window, stride), len(labels)
+        )
+        scan = Scan(
+            recognizer,
+            labels,
+            window=window,
+            stride=stride,
+            shortest=min_segment,
+            truncate=truncate,
+        )
         for _ in scan.run(path):
             pass
         return scan.result()
 
     def embed(
-        self, recognizer: Recognizer, path: Path | None, labels: list[str] | None, views: int | None, truncate: bool
+        self,
+        recognizer: Recognizer,
+        path: Path | None,
+        labels: list[str] | None,
+        views: int | None,
+        truncate: bool,
     ) -> tuple[list[float] | None, list[list[float]] | None]:
         texts = None
         if labels is not None:
@@ -96,9 +117,13 @@ class Models:
         return recognizer.embed_video(path, views).tolist(), texts
 
     def look(self, path: Path, at: float) -> Look:
-        """A window around the second `at`. All models see the frames of the first video network, as their number may be
-        fixed."""
-        samplings = [each.config.sampling for each in self.named.values() if not isinstance(each.config.method, Frozen)]
+        """A window around the second `at`. All models see the frames of the first video network, as
+        their number may be fixed."""
+        samplings = [
+            each.config.sampling
+            for each in self.named.values()
+            if not isinstance(each.config.method, Frozen)
+        ]
         plan = Plan.of((samplings or [next(iter(self.named.values())).config.sampling])[0])
         self.limits.measure(path)
         with Video(path) as video:
@@ -108,7 +133,10 @@ class Models:
             frames = video.read([video.index_at(second) for second in wanted])
         size = max(_SHOWN, *(each.clip.config.vision.image_size for each in self.named.values()))
         heats = {name: self.heat(each, frames) for name, each in self.named.items()}
-        shown = {name: inference_transform(frames, size, each.preprocessing) for name, each in self.named.items()}
+        shown = {
+            name: inference_transform(frames, size, each.preprocessing)
+            for name, each in self.named.items()
+        }
         return Look(wanted, next(iter(shown.values())), shown, heats)
 
     def heat(self, recognizer: Recognizer, frames: Tensor) -> Tensor | None:
@@ -116,7 +144,9 @@ class Models:
         how = recognizer.preprocessing
         pixels = inference_transform(frames, recognizer.image_size, how)
         try:
-            return cls_attention(recognizer.model, normalise(pixels.to(recognizer.device), how)).patches
+            return cls_attention(
+                recognizer.model, normalise(pixels.to(recognizer.device), how)
+            ).patches
         except UsageError:
             return None
 

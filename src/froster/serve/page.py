@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI
 
-import froster.strict_json as json
 from froster.errors import FrosterError, UsageError
-from froster.recognizer import Classification
+from froster.inference.recognizer import Classification
+from froster.inference.timeline import Timeline
 from froster.serve import parts
 from froster.serve.app import Service
 from froster.serve.gate import KEPT_SECONDS, Gate, keep_swept, new_place
@@ -26,11 +26,14 @@ from froster.serve.limits import MB, Limits, nameless
 from froster.serve.models import Look
 from froster.serve.samples import Sample, all_labels, from_folder, of_world
 from froster.text.prompts import split_labels
-from froster.when.timeline import Timeline
+from froster.utils import strict_json as json
 
 Found = TypeVar("Found")
 _HERE = Path(__file__).parent
-_WAITING = "Choose a video, write labels, press Classify: which label fits, when, and where the model looks."
+_WAITING = (
+    "Choose a video, write labels, press Classify: which label fits, when, and where the model"
+    " looks."
+)
 
 
 @dataclass(frozen=True)
@@ -44,25 +47,46 @@ class Seen:
 
 
 def add_page(app: FastAPI, service: Service, samples: Path | None = None) -> None:
-    """Mounts the page at `/`. Nothing in it is loaded from elsewhere, and nothing is reported to anybody."""
+    """Mounts the page at `/`. Nothing in it is loaded from elsewhere, and nothing is reported to
+    anybody."""
     folder, shown = service.folder / "page", service.folder / "samples"
     folder.mkdir()
     shown.mkdir()
     # Read by Gradio while it is imported, and later.
-    os.environ.update(GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
+    os.environ.update(
+        GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False"
+    )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import gradio
 
-    chosen = from_folder(samples, service.limits) if samples else of_world(shown) if of_the_world(service) else []
+    chosen = (
+        from_folder(samples, service.limits)
+        if samples
+        else of_world(shown)
+        if of_the_world(service)
+        else []
+    )
     blocks = build(gradio, Page(service, folder, chosen, gradio.Error))
     theme = gradio.themes.Default(
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], radius_size="md"
+        primary_hue="blue",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+        radius_size="md",
     )
     inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gradio.mount_gradio_app(
-        inner, blocks, path="/", theme=theme, css=(_HERE / "page.css").read_text(encoding="utf-8"),
-        footer_links=[], show_error=False, ssr_mode=False, enable_monitoring=False, pwa=False, mcp_server=False,
-    )  # fmt: skip
+        inner,
+        blocks,
+        path="/",
+        theme=theme,
+        css=(_HERE / "page.css").read_text(encoding="utf-8"),
+        footer_links=[],
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+    )
     outer = app.router.lifespan_context
 
     @asynccontextmanager
@@ -85,7 +109,8 @@ def of_the_world(service: Service) -> list[str]:
 
 @dataclass(frozen=True)
 class Page:
-    """What happens when people do something. Paths come from Gradio, which the gate has kept to its folder."""
+    """What happens when people do something. Paths come from Gradio, which the gate has kept to its
+    folder."""
 
     service: Service
     folder: Path
@@ -99,7 +124,9 @@ class Page:
         if video is None:
             raise self.toast("Choose a video first.", print_exception=False)  # type: ignore[call-arg]
         path = Path(video)
-        classified, timelines, at, look = await self.do(lambda: self.work(path, split_labels(labels or "")), path)
+        classified, timelines, at, look = await self.do(
+            lambda: self.work(path, split_labels(labels or "")), path
+        )
         first = ordered(classified, timelines)
         return (
             parts.bars(classified, first, self.uncalibrated()),
@@ -108,15 +135,25 @@ class Page:
             Seen(path, timelines, first),
         )
 
-    def work(self, path: Path, labels: list[str]) -> tuple[dict[str, Classification], dict[str, Timeline], float, Look]:
+    def work(
+        self, path: Path, labels: list[str]
+    ) -> tuple[dict[str, Classification], dict[str, Timeline], float, Look]:
         models = self.service.models
-        classified = {name: models.classify(each, path, labels)[0] for name, each in models.named.items()}
-        timelines = {name: models.timeline(each, path, labels) for name, each in models.named.items()}
+        classified = {
+            name: models.classify(each, path, labels)[0] for name, each in models.named.items()
+        }
+        timelines = {
+            name: models.timeline(each, path, labels) for name, each in models.named.items()
+        }
         at = best_moment(next(iter(classified.values())).label, next(iter(timelines.values())))
         return classified, timelines, at, models.look(path, at)
 
     def uncalibrated(self) -> list[str]:
-        return [name for name, each in self.service.models.named.items() if each.calibration.fitted is None]
+        return [
+            name
+            for name, each in self.service.models.named.items()
+            if each.calibration.fitted is None
+        ]
 
     async def go_to(self, seen: Seen | None, event: Any) -> str:
         """The moment that was clicked."""
@@ -135,7 +172,8 @@ class Page:
         return parts.moment(seen.timelines, seen.first, at, look)
 
     def pick(self, labels: str, event: Any) -> tuple[str, str]:
-        """A sample, copied once to where uploads are, and the labels with those of the sample among them."""
+        """A sample, copied once to where uploads are, and the labels with those of the sample among
+        them."""
         try:
             sample = self.samples[int(event.index)]
         except (AttributeError, TypeError, ValueError, IndexError):
@@ -153,7 +191,8 @@ class Page:
             return copy
 
     async def do(self, work: Callable[[], Found], path: Path) -> Found:
-        """In the queue, as requests of the API are; what goes wrong is told in a corner of the page."""
+        """In the queue, as requests of the API are; what goes wrong is told in a corner of the
+        page."""
         try:
             with self.service.jobs.place() as place:
                 return await self.service.jobs.do(work, place)
@@ -163,7 +202,8 @@ class Page:
 
 
 def ordered(classified: dict[str, Classification], timelines: dict[str, Timeline]) -> list[str]:
-    """The labels that are drawn: those that win somewhere, by the time for which they do, then the likeliest."""
+    """The labels that are drawn: those that win somewhere, by the time for which they do, then the
+    likeliest."""
     seconds: dict[str, float] = {}
     for timeline in timelines.values():
         for segment in timeline.segments:
@@ -188,24 +228,43 @@ def build(gr: Any, page: Page) -> Any:
         seen = gr.State(None, time_to_live=KEPT_SECONDS)
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320, elem_classes="f-asked"):
-                video = gr.Video(label="Video", sources=["upload"], elem_id="froster-video", height=280, buttons=[])
+                video = gr.Video(
+                    label="Video",
+                    sources=["upload"],
+                    elem_id="froster-video",
+                    height=280,
+                    buttons=[],
+                )
                 if page.samples:
                     shown = samples_html(page.samples)
-                    gallery = gr.HTML(shown, js_on_load=_PICK, elem_id="froster-samples", elem_classes="f-part")
+                    gallery = gr.HTML(
+                        shown, js_on_load=_PICK, elem_id="froster-samples", elem_classes="f-part"
+                    )
                 labels = gr.Textbox(
-                    value=all_labels(page.samples), label="Labels, one a line or between commas", lines=3, max_lines=8,
-                    elem_id="froster-labels", max_length=limits.labels * limits.characters,
-                )  # fmt: skip
+                    value=all_labels(page.samples),
+                    label="Labels, one a line or between commas",
+                    lines=3,
+                    max_lines=8,
+                    elem_id="froster-labels",
+                    max_length=limits.labels * limits.characters,
+                )
                 button = gr.Button("Classify", variant="primary", elem_id="froster-go")
                 with gr.Accordion("About, and limits", open=False):
                     gr.HTML(about(limits), js_on_load=None, elem_classes="f-about")
             with gr.Column(scale=6, min_width=320):
                 scores = gr.HTML(
-                    parts.empty(_WAITING), js_on_load=None, elem_id="froster-scores", elem_classes="f-part"
+                    parts.empty(_WAITING),
+                    js_on_load=None,
+                    elem_id="froster-scores",
+                    elem_classes="f-part",
                 )
                 script = (_HERE / "page.js").read_text(encoding="utf-8")
-                lanes = gr.HTML("", js_on_load=script, elem_id="froster-lanes", elem_classes="f-part")
-                moment = gr.HTML("", js_on_load=None, elem_id="froster-moment", elem_classes="f-part")
+                lanes = gr.HTML(
+                    "", js_on_load=script, elem_id="froster-lanes", elem_classes="f-part"
+                )
+                moment = gr.HTML(
+                    "", js_on_load=None, elem_id="froster-moment", elem_classes="f-part"
+                )
 
         async def go_to(state: Any, event: gr.EventData) -> str:
             return await page.go_to(state, event)
@@ -220,7 +279,9 @@ def build(gr: Any, page: Page) -> Any:
         if page.samples:
             picked = gallery.pick(pick, [labels], [video, labels], **call)
             picked.then(page.analyse, [video, labels], found, **call, show_progress_on=scores)
-        lanes.pick(go_to, [seen], [moment], trigger_mode="always_last", show_progress="minimal", **call)
+        lanes.pick(
+            go_to, [seen], [moment], trigger_mode="always_last", show_progress="minimal", **call
+        )
     blocks.queue(max_size=4 * page.service.jobs.room, default_concurrency_limit=None)
     return blocks
 
@@ -235,11 +296,15 @@ element.addEventListener('click', (event) => {
 
 def header(service: Service) -> str:
     named = service.models.named
-    models = [f"<b>{parts.text(name)}</b> ({parts.text(each.config.method.name)})" for name, each in named.items()]
+    models = [
+        f"<b>{parts.text(name)}</b> ({parts.text(each.config.method.name)})"
+        for name, each in named.items()
+    ]
     toys = of_the_world(service)
     note = f"{' and '.join(toys)} can tell rendered things only: real videos need a real model."
     return (
-        f"<h1>froster</h1><p>Which of these labels fits the video, and when? {' beside '.join(models)}, "
+        "<h1>froster</h1><p>Which of these labels fits the video, and when?"
+        f" {' beside '.join(models)}, "
         f"on {parts.text(str(next(iter(named.values())).device))}.</p>{f'<p>{parts.text(note)}</p>' if toys else ''}"
     )
 
@@ -251,11 +316,14 @@ def samples_html(samples: list[Sample]) -> str:
         f"<span>{parts.text(each.name)}</span></button>"
         for i, each in enumerate(samples)
     ]
-    return f'<p class="f-caption">Or one of these:</p><div class="f-samples">{"".join(buttons)}</div>'
+    return (
+        f'<p class="f-caption">Or one of these:</p><div class="f-samples">{"".join(buttons)}</div>'
+    )
 
 
 def with_labels(labels: str, sample: Sample) -> str:
-    """The labels that are asked for, after those of a sample that are missing, written as they are there."""
+    """The labels that are asked for, after those of a sample that are missing, written as they are
+    there."""
     try:
         given = split_labels(labels)
     except UsageError:  # said when they are asked for
@@ -269,10 +337,11 @@ def with_labels(labels: str, sample: Sample) -> str:
 
 def about(limits: Limits) -> str:
     return (
-        "<p>The numbers say how likely a label is, among the labels that you give; of a calibrated model also how likely it is "
-        "that none of them fits. "
-        "The attention shows where the class tokens of the last block look.</p>"
-        f"<p>At most {limits.upload / MB:g} MB and {limits.seconds:g} s of video, {limits.labels} labels, {limits.timeout:g} s "
-        f"of work; {limits.waiting} requests may wait. Videos are deleted from the server after {KEPT_SECONDS // 60} "
-        'minutes at most. Nothing is sent anywhere else. For programs: <a href="/docs">the API</a></p>'
+        "<p>The numbers say how likely a label is, among the labels that you give; of a calibrated"
+        " model also how likely it is that none of them fits. The attention shows where the class"
+        f" tokens of the last block look.</p><p>At most {limits.upload / MB:g} MB and"
+        f" {limits.seconds:g} s of video, {limits.labels} labels, {limits.timeout:g} s of work;"
+        f" {limits.waiting} requests may wait. Videos are deleted from the server after"
+        f" {KEPT_SECONDS // 60} minutes at most. Nothing is sent anywhere else. For programs: <a"
+        ' href="/docs">the API</a></p>'
     )

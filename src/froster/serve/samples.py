@@ -1,4 +1,5 @@
-"""Videos to begin with: those of a folder, or a few of the rendered world, for which the nano model was made."""
+"""Videos to begin with: those of a folder, or a few of the rendered world, for which the nano model
+was made."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from froster.errors import FrosterError, UsageError
-from froster.progress import console
 from froster.serve.limits import Limits, nameless
+from froster.utils.progress import console
 from froster.video.reader import VIDEO_SUFFIXES, Video
 from froster.video.transforms import inference_transform
 from froster.world.clips import FPS
@@ -21,7 +22,8 @@ from froster.world.sets import SETS, record
 
 MOST = 12
 _THUMBNAIL = 96
-# Classes of the world, by set and index: the scenes of a sample, of a few recordings of two seconds each.
+# Classes of the world, by set and index: the scenes of a sample, of a few recordings of two seconds
+# each.
 _WORLD = (
     (("base", 0), ("base", 3), ("base", 7)),
     (("novel", 1), ("novel", 5), ("novel", 9)),
@@ -46,7 +48,11 @@ def from_folder(folder: Path, limits: Limits) -> list[Sample]:
     """The first videos of a folder; what cannot be served is named and left out."""
     if not folder.is_dir():
         raise UsageError(f"--samples {folder}: no such folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    )
     samples = []
     for path in files[:MOST]:
         try:
@@ -65,22 +71,29 @@ def thumbnail(path: Path) -> Tensor:
 
 
 def of_world(folder: Path) -> list[Sample]:
-    """A few scenes one after the other, rendered and written to `folder`: small, and in what every browser plays."""
+    """A few scenes one after the other, rendered and written to `folder`: small, and in what every
+    browser plays."""
     samples = []
     for number, scenes in enumerate(_WORLD, start=1):
         names = tuple(SETS[name].classes[index] for name, index in scenes)
         rng = np.random.default_rng([_SEED, number])
         shown = [scene for scene in scenes for _ in range(_RECORDINGS)]
-        frames = torch.cat([record(SETS[name], index, rng) for name, index in shown])  # (T, 3, 60, 60)
+        frames = torch.cat(
+            [record(SETS[name], index, rng) for name, index in shown]
+        )  # (T, 3, 60, 60)
         path = write(folder / f"sample-{number}.mp4", frames)
         samples.append(Sample(path, ", ".join(names), thumbnail(path), names))
     return samples
 
 
 def write(path: Path, frames: Tensor) -> Path:
-    big = frames.repeat_interleave(_SIZE // frames.shape[-1], -1).repeat_interleave(_SIZE // frames.shape[-1], -2)
+    big = frames.repeat_interleave(_SIZE // frames.shape[-1], -1).repeat_interleave(
+        _SIZE // frames.shape[-1], -2
+    )
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=int(FPS), options={"crf": "14", "movflags": "+faststart"})
+        stream = container.add_stream(
+            "libx264", rate=int(FPS), options={"crf": "14", "movflags": "+faststart"}
+        )
         stream.height, stream.width, stream.pix_fmt = _SIZE, _SIZE, "yuv420p"
         for frame in big.permute(0, 2, 3, 1).contiguous().numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -92,5 +105,7 @@ def all_labels(samples: Sequence[Sample]) -> str:
     """For the field of labels: all that the samples show, and a few that they do not."""
     shown = [label for sample in samples for label in sample.labels]
     return ", ".join(
-        [*shown, "moon glowing", "clock circling"] if shown else ["walking", "running", "talking", "eating"]
+        [*shown, "moon glowing", "clock circling"]
+        if shown
+        else ["walking", "running", "talking", "eating"]
     )
