@@ -1,6 +1,7 @@
 """The losses of the first three steps of every method, as they were when `losses.txt` was written.
 
-A change of the code that is to change no result leaves this file alone. One that does is a line of CHANGELOG.md, and
+A change of the code that is to change no result leaves that file alone. One that does is a line
+of CHANGELOG.md, and
 
     python tests/test_losses.py --write
 
@@ -20,11 +21,11 @@ from typing import Any
 import pytest
 import torch
 
-from froster.commands.train_plan import make_plan
-from froster.experiment import fine_tune
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
-from froster.progress import progress
-from froster.recognizer import Recognizer, load
+from froster.training.fine_tune import fine_tune
+from froster.training.plan import make_plan
+from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import Videos
 
@@ -40,8 +41,9 @@ COLUMNS = {
 }
 """Of the file -> what the training calls it."""
 TOLERANCE = 2e-6
-"""Absolute, and relative above 1. On one processor the losses come out the same to the last digit. Another one adds in
-another order: with AVX2 or SSE4 in place of AVX-512 no number moved by more than 1.2e-6."""
+"""Absolute, and relative above 1. On one processor the losses come out the same to the last digit.
+Another one adds in another order: with AVX2 or SSE4 in place of AVX-512 no number moved by more
+than 1.2e-6."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,18 @@ def cases() -> dict[str, Case]:
     return {
         **{name: Case(name) for name in trainable},
         **{f"{name}+froster": Case(name, "froster") for name in trainable},
-        # A projector that starts at zero would leave a norm of rounding errors, whose gradient is theirs.
+        # A projector that starts at zero leaves the norm of rounding errors, whose gradient is noise.
         "vclip+froster-paper": Case("vclip", "froster", "froster-paper", loss={"zero_init": False}),
         "vclip+mlp": Case("vclip", "froster", "mlp"),
         "vclip+plain": Case("vclip", "froster", "plain"),
-        "actionclip+in-batch-froster": Case("actionclip", "official", "froster", recipe={"tune": "both"}),
+        "actionclip+in-batch-froster": Case(
+            "actionclip", "official", "froster", recipe={"tune": "both"}
+        ),
         "openvclip+exact": Case("openvclip", options={"exact_factor": True}),
         "ewc+sampled": Case("ewc", options={"fisher": "sampled", "strength": 1e6}),
-        "finetuned+mixing": Case("finetuned", recipe={"label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0}),
+        "finetuned+mixing": Case(
+            "finetuned", recipe={"label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0}
+        ),
         "finetuned+sgd": Case("finetuned", recipe={"optimizer": "sgd", "decay": "all"}),
     }
 
@@ -77,25 +83,44 @@ def cases() -> dict[str, Case]:
 def noise() -> Videos:
     """Frames of coarse noise: every frame is another picture."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.randint(0, 256, (STEPS * BATCH, 8, 3, 5, 5), dtype=torch.uint8, generator=generator)
+    coarse = torch.randint(
+        0, 256, (STEPS * BATCH, 8, 3, 5, 5), dtype=torch.uint8, generator=generator
+    )
     frames = coarse.repeat_interleave(12, -1).repeat_interleave(12, -2)
     return Videos(frames, torch.arange(len(frames)) % len(LABELS), LABELS)
 
 
 def train(base: Recognizer, case: Case, out: Path) -> list[dict[str, float]]:
-    """What the training reports of each step. All that this file asks of the library's training is asked here."""
-    recipe = {"epochs": 1, "batch_size": BATCH, "lr_ends": 0.1, "precision": "float32", **case.recipe}
+    """What the training reports of each step: the one place here that calls the training."""
+    same = {"epochs": 1, "batch_size": BATCH, "lr_ends": 0.1, "precision": "float32"}
     plan = make_plan(
-        base, METHODS[case.method].make(**case.options), case.preset, case.distill, LABELS,
-        loss=case.loss, recipe=recipe, sampling={"frames": FRAMES}, views=1, flip=False,
-    )  # fmt: skip
+        base,
+        METHODS[case.method].make(**case.options),
+        case.preset,
+        case.distill,
+        LABELS,
+        loss=case.loss,
+        recipe={**same, **case.recipe},
+        sampling={"frames": FRAMES},
+        views=1,
+        flip=False,
+    )
     clips = WorldClips(noise(), plan.preset.sampling, train=True)
     steps: list[dict[str, float]] = []
     with progress(quiet=True) as bars:
         fine_tune(
-            base, plan.method, plan.loss, plan.preset.recipe, clips, LABELS, out, bars, case.method,
-            preset=plan.preset, log=lambda step, metrics: steps.append(metrics),
-        )  # fmt: skip
+            base,
+            plan.method,
+            plan.loss,
+            plan.preset.recipe,
+            clips,
+            LABELS,
+            out,
+            bars,
+            case.method,
+            preset=plan.preset,
+            log=lambda step, metrics: steps.append(metrics),
+        )
     return steps
 
 
@@ -118,7 +143,9 @@ def write(base: Recognizer) -> None:
     lines = [f"case step {' '.join(COLUMNS)}"]
     for name, case in cases().items():
         for step, values in enumerate(losses(base, case), start=1):
-            shown = ["-" if math.isnan(v) else f"{round(v, 6) + 0.0:.6f}" for v in values]  # never -0
+            shown = [
+                "-" if math.isnan(v) else f"{round(v, 6) + 0.0:.6f}" for v in values
+            ]  # never -0
             lines.append(f"{name} {step} {' '.join(shown)}")
     FILE.write_text("\n".join(lines) + "\n")
 

@@ -1,4 +1,4 @@
-"""Folders as froster 0.1 wrote them (`fixtures/README.md`) are read, and what they give is what they gave then."""
+"""Folders as froster 0.1 wrote them (`fixtures/README.md`) are read, and give what they gave then."""
 
 from __future__ import annotations
 
@@ -79,14 +79,31 @@ def resumed(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     """The killed run, which this version has brought to its end."""
     run = shutil.copytree(folder / "run-0.1", tmp_path / "run")
     assert (run / "checkpoints" / "epoch-0001").is_dir() and not (run / "report.json").exists()
-    where = ("--data", folder / "data-0.1" / "videos.csv", "--model", folder / "model-0.1", "--out", run)
+    data, model = folder / "data-0.1" / "videos.csv", folder / "model-0.1"
     options = ("--epochs", 3, "--batch-size", 2, "--patience", 9, "--blend-points", 0, "--no-look")
-    command(capfd, "train", *where, *options, *CPU, "--precision", "float32", "--resume")
+    command(
+        capfd,
+        "train",
+        "--data",
+        data,
+        "--model",
+        model,
+        "--out",
+        run,
+        *options,
+        *CPU,
+        "--precision",
+        "float32",
+        "--resume",
+    )
     return run
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(folder: Path, resumed: Path, capfd) -> None:
-    then, now = metrics(folder / "finished-0.1" / "metrics.jsonl"), metrics(resumed / "metrics.jsonl")
+    then, now = (
+        metrics(folder / "finished-0.1" / "metrics.jsonl"),
+        metrics(resumed / "metrics.jsonl"),
+    )
     for old, new in zip(then, now, strict=True):
         assert new == pytest.approx(old, rel=1e-4, abs=1e-4)
     assert froster.load(resumed, device="cpu").config.method.name == "vclip"
@@ -109,7 +126,9 @@ def test_an_index_is_searched_and_grows(folder: Path, tmp_path: Path, capfd) -> 
         assert new["score"] == pytest.approx(old["score"], abs=1e-5)
         assert (new["start"], new["end"], new["best"]) == (old["start"], old["end"], old["best"])
     shutil.copy(folder / "data-0.1" / "val1.mp4", folder / "data-0.1" / "another.mp4")
-    report = json.loads(command(capfd, "index", folder / "data-0.1", "--out", index, *CPU, "--json"))
+    report = json.loads(
+        command(capfd, "index", folder / "data-0.1", "--out", index, *CPU, "--json")
+    )
     assert (report["videos"], report["new"], report["failed"]) == (9, 1, 0)
 
 
@@ -118,5 +137,6 @@ def test_runs_of_the_programme_make_the_same_table(folder: Path, tmp_path: Path,
     (out / "tables.json").unlink()
     sizes = ("--seeds", 1, "--shots", 1, "--videos", 24)
     command(capfd, "reproduce", "table6", "--world", *sizes, "--out", out, "--report")
-    then, now = (json.loads((at / "tables.json").read_text()) for at in (folder / "reproduce-0.1", out))
+    then = json.loads((folder / "reproduce-0.1" / "tables.json").read_text())
+    now = json.loads((out / "tables.json").read_text())
     assert now["tables"] == then["tables"]
