@@ -5,7 +5,7 @@ of CHANGELOG.md, and
 
     python tests/test_losses.py --write
 
-writes the file anew. Takes about 17 s.
+writes the file anew. Takes about 20 s.
 """
 
 from __future__ import annotations
