@@ -17,7 +17,7 @@ from froster.evaluation.reliability import reliability
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.seen import report_of, seen_by
 from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.reliability import coverage_figure
+from froster.report.plots import coverage_figure
 from froster.text.descriptions import describe, read_descriptions
 from froster.text.prompts import check_labels, read_label_set
 from froster.utils import strict_json as json
