@@ -255,7 +255,7 @@ def small_task(iwr: bool = False, **recipe: bool) -> Task:
         InterpolatedWeights(teacher, weight=0.5, reach=0.6, exact_factor=True) if iwr else None
     )
     return Task(
-        network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), iwr=towards
+        network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), regulariser=towards
     )
 
 
