@@ -22,7 +22,8 @@ from froster.encoders.model import CLIP, CLIPConfig, blank
 from froster.encoders.reading import State
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import METHODS, VideoCLIP, saved_names
-from froster.methods.official import Official, ours
+from froster.methods.base import Official
+from froster.methods.weight_names import ours
 
 # Where the separate head of ActionCLIP and Text4Vis is put.
 _HEAD_NEST = "fusion_model_state_dict"

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from froster.encoders.block import Attention, Block
 from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP
+from froster.methods.base import Method, Pooling, VideoCLIP
+from froster.methods.recipe import Preset, tuned, with_adapters
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -154,16 +153,10 @@ class LoRA(Method):
     def preset(self) -> Preset:
         """CLIP-LoRA trains 500 steps a shot: at 16 shots of 200 classes 80 epochs of batch 32."""
         recipe = tuned(
-            2e-4,
-            epochs=80,
-            batch_size=32,
-            warmup_epochs=0,
-            lr_ends=5e-3,
-            weight_decay=0.01,
-            draw="all",
+            2e-4, epochs=80, batch_size=32, warmup_epochs=0, lr_ends=5e-3, weight_decay=0.01
         )
         prompting = Prompting(("a photo of a {}.",), "plain")
         return Preset(recipe, prompting, Augment(crop="resized"), Sampling("uniform", 8), views=1)
 
     def froster_preset(self) -> Preset:
-        return adapters(2e-4)
+        return with_adapters(2e-4)

@@ -21,9 +21,8 @@ from froster.encoders import kernels
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
-from froster.methods.method import Method
+from froster.methods.base import Method, Pooling, VideoCLIP, replace_blocks
 from froster.methods.recipe import FROSTER, Preset
-from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
 
 Pad = Literal["zero", "mask"]
 WIDEST = 64

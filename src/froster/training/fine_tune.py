@@ -27,9 +27,9 @@ from froster.evaluation.metrics import (
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method, method_dict
-from froster.methods.method import TrainingClips
+from froster.methods.base import TrainingClips
 from froster.methods.recipe import FROSTER, Preset, Recipe
-from froster.methods.video_clip import new_weights, plain_clip
+from froster.methods.weight_names import new_weights, plain_clip
 from froster.training.distill import Distill
 from froster.training.loop import Trained, epoch_loader, global_batch, rows_of_step, train
 from froster.training.task import Task, freeze
