@@ -19,9 +19,15 @@ import pytest
 
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
-from froster.text import describe as module
-from froster.text.describe import Endpoint, ask_all, complaints, tidy
-from froster.text.descriptions import describe, read_descriptions
+from froster.text import sentences as module
+from froster.text.sentences import (
+    Endpoint,
+    ask_all,
+    complaints,
+    read_descriptions,
+    tidy,
+    with_descriptions,
+)
 from golden import shared
 from typed import one_line
 
@@ -141,7 +147,7 @@ def test_every_class_gets_its_sentence(run, serve, labels: Path, tmp_path: Path)
     assert (
         list(json.loads(out.read_text())) == CLASSES
     )  # in the order of the labels, whatever came first
-    assert describe(CLASSES, read_descriptions(out)) == [
+    assert with_descriptions(CLASSES, read_descriptions(out)) == [
         f"{name}: {sentence(name)}" for name in CLASSES
     ]
     assert sorted(server.asked) == sorted(CLASSES)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from froster.utils.files import write_text
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 STYLE = """
 :root { color-scheme: light; }

@@ -1,15 +1,20 @@
-"""Writing so that a killed process, a full disk or a second run never leaves half a file."""
+"""Files that are whole or not there, lines appended one by one, and locks."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import errno
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
-from froster.errors import FrosterError, UsageError, WriteError
+from froster.errors import DataError, FrosterError, UsageError, WriteError
+from froster.utils import strict_json as json
 
 CALIBRATION = "calibration.json"
 """Beside the weights in a model folder."""
@@ -221,3 +226,134 @@ def claim_folder(path: Path, marker: str, again: str) -> None:
             (path / marker).touch()
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+Entry = TypeVar("Entry")
+
+
+class Appender:
+    """A file that text is appended to. Each `add` is one call of the system, so that no
+    interruption comes between its halves. Raises FrosterError where it cannot be written, also
+    where the disk is full."""
+
+    def __init__(self, path: Path, keep: int | None = None) -> None:
+        """`keep` is how many bytes of what is there are kept: whatever follows them a kill has cut
+        off."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            if keep is not None:
+                os.ftruncate(self._file, keep)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def add(self, text: str) -> None:
+        data = text.encode("utf-8", "surrogateescape")  # names of files are bytes
+        try:
+            if os.write(self._file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def close(self) -> None:
+        """Onto the disk, not only into its cache."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        finally:
+            os.close(self._file)
+
+
+def json_line(entry: Any) -> str:
+    """One line of JSON. Bytes of file names that are no text are written as JSON writes halves of
+    characters, \\udcXX, which every reader of Python gives back as they were."""
+    text = json.dumps(entry, ensure_ascii=False)
+    return (text if text.isprintable() else json.dumps(entry)) + "\n"
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of all whole lines, and how many bytes these are. Raises DataError for a whole
+    line that is none."""
+    entries: list[dict[str, Any]] = []
+    length = 0
+    for number, data in enumerate(whole_lines(path), 1):
+        length += len(data)
+        try:
+            entry = json.loads(data)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
+            raise DataError(
+                f"{path}, line {number}: not an object of JSON; it was not written by froster, or"
+                " changed since"
+            )
+        entries.append(entry)
+    return entries, length
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file with their ends; not the last one where a kill has cut it off. None where
+    there is no file."""
+    try:
+        with path.open("rb") as file:
+            for data in file:
+                if data.endswith(b"\n"):
+                    yield data
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_entries(
+    path: Path, kind: type[Entry], is_current: Callable[[Entry], bool]
+) -> dict[str, Entry]:
+    """The dataclasses of type `kind` in a journal by their `path`, the last of each, where they are
+    still true.
+
+    What is cut off or of another form is passed over: it is done once more.
+    """
+    entries: dict[str, Entry] = {}
+    for data in whole_lines(path):
+        try:
+            entry = kind(**json.loads(data))
+        except (ValueError, TypeError):
+            continue
+        if is_current(entry):
+            entries[entry.path] = entry  # type: ignore[attr-defined]
+    return entries
+
+
+@contextmanager
+def journal(path: Path, entries: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
+    """Starts a journal anew with these dataclasses; what is yielded adds one more."""
+    write_text(path, "".join(json_line(dataclasses.asdict(entry)) for entry in entries))
+    appender = Appender(path)
+    try:
+        yield lambda entry: appender.add(json_line(dataclasses.asdict(entry)))
+    finally:
+        appender.close()
+
+
+NAME_ERRORS = "surrogateescape"
+"""How Python holds the bytes of a name that are no UTF-8; written so, they are those bytes again.
+"""
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Records that end in \\n. Cells with a line end of any kind are quoted (Python 3.12 and before
+    leave \\r bare)."""
+    records = []
+    for row in rows:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\r\n").writerow(row)
+        records.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(records)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """The whole file or nothing; the first row is the header."""
+    with atomic_file(path) as part:
+        part.write_bytes(csv_text(rows).encode("utf-8", NAME_ERRORS))

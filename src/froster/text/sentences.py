@@ -1,4 +1,5 @@
-"""Sentences for new classes from a language model: any endpoint that speaks OpenAI's chat protocol.
+"""A sentence about each class, which tells a text tower more than its name does: sentences that ship, sentences
+of a file, and sentences from a language model, at any endpoint that speaks OpenAI's chat protocol.
 
 A server may be busy, break off or answer nonsense; an answer may be no usable sentence. The first
 is waited for and tried again, the second is asked for again with the complaint, and what still does
@@ -14,16 +15,75 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
+from froster.text.labels import parse_json, read_labels, read_utf8
 from froster.text.prompts import KINETICS_28
 from froster.utils import strict_json as json
 from froster.utils.interrupt import check
+
+
+def with_descriptions(names: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
+    """Class names -> labels, "Name: description" where there is a description and the plain name
+    elsewhere.
+
+    Names match whatever their case, spaces and underscores: folders call a class `brush_hair` or
+    `BrushHair`. Raises UsageError when two descriptions are meant for the same name.
+    """
+    by_key = _unique((_key(name), text) for name, text in descriptions.items())
+    return [
+        f"{name}: {' '.join(by_key[_key(name)].splitlines())}" if _key(name) in by_key else name
+        for name in names
+    ]
+
+
+DATA = Path(__file__).parent / "data"
+SHIPPED = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
+"""Data sets whose classes have a sentence each in this package."""
+
+
+def read_descriptions(path: str | Path) -> dict[str, str]:
+    """Read {name: description} from a `.json` object, or from "Name: description" entries, one a
+    line.
+
+    The released label files, `{"0": "Name: description", …}`, are such entries too; a name in
+    `SHIPPED` stands for the sentences that come with the package. Raises UsageError naming the
+    file.
+    """
+    path = DATA / f"{path}.json" if str(path) in SHIPPED and not Path(path).exists() else Path(path)
+    if path.suffix.lower() == ".json":
+        table = parse_json(read_utf8(path), path)
+        if isinstance(table, dict) and not all(key.isdecimal() for key in table):
+            if not all(isinstance(text, str) for text in table.values()):
+                raise UsageError(f"{path}: expected a JSON object of class names and sentences")
+            return table
+    entries = [entry.partition(":") for entry in read_labels(path)]
+    for name, colon, text in entries:
+        if not (name.strip() and colon and text.strip()):
+            raise UsageError(f'{path}: expected "Name: description", found {name + colon + text!r}')
+    try:
+        return _unique((name.strip(), text.strip()) for name, _, text in entries)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _key(name: str) -> str:
+    return "".join(name.casefold().replace("_", " ").split())
+
+
+def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for name, text in pairs:
+        if table.setdefault(name, text) != text:
+            raise UsageError(f"there are two descriptions for {name!r}")
+    return table
+
 
 PROMPT = """\
 You write the label texts of a video classifier, which compares short videos with sentences.
