@@ -59,7 +59,7 @@ from froster.utils.tensors import cpu_state, finite, save_tensors
 from froster.video.transforms import described, given_clips, given_frames, inference_transform
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
-NANO = Path(__file__).parent / "world" / "nano"
+NANO = Path(__file__).parents[1] / "world" / "nano"
 
 
 @dataclass(frozen=True)
