@@ -1,37 +1,39 @@
-"""A sentence about each class, which tells a text tower more than its name does: sentences that ship, sentences
-of a file, and sentences from a language model, at any endpoint that speaks OpenAI's chat protocol.
+"""A sentence about each class, which tells a text tower more than its name does: those that come with
+the package, those of a file, and new ones from a language model.
 
-A server may be busy, break off or answer nonsense; an answer may be no usable sentence. The first
-is waited for and tried again, the second is asked for again with the complaint, and what still does
-not fit is refused, never repaired.
+A language model answers at any endpoint that speaks OpenAI's chat protocol. The `openai` package waits
+for a server that is busy or breaks off and asks again; an answer that is no usable sentence is asked for
+again with the complaint, and what still does not fit is refused, never repaired.
 """
 
 from __future__ import annotations
 
-import http.client
 import queue
-import random
 import re
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from froster.encoders.tokenizer import Tokenizer
-from froster.errors import FrosterError, UsageError
+from froster.errors import FrosterError, UsageError, install
 from froster.text.labels import parse_json, read_labels, read_utf8
 from froster.text.prompts import KINETICS_28
 from froster.utils import strict_json as json
 from froster.utils.interrupt import check
 
+if TYPE_CHECKING:  # it loads torch
+    from froster.encoders.tokenizer import Tokenizer
+
+DATA = Path(__file__).parent / "data"
+SHIPPED = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
+"""Data sets whose classes have a sentence each in this package."""
+
 
 def with_descriptions(names: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-    """Class names -> labels, "Name: description" where there is a description and the plain name
-    elsewhere.
+    """Class names -> labels: "Name: description" where there is a description, else the plain name.
 
     Names match whatever their case, spaces and underscores: folders call a class `brush_hair` or
     `BrushHair`. Raises UsageError when two descriptions are meant for the same name.
@@ -41,11 +43,6 @@ def with_descriptions(names: Sequence[str], descriptions: Mapping[str, str]) -> 
         f"{name}: {' '.join(by_key[_key(name)].splitlines())}" if _key(name) in by_key else name
         for name in names
     ]
-
-
-DATA = Path(__file__).parent / "data"
-SHIPPED = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
-"""Data sets whose classes have a sentence each in this package."""
 
 
 def read_descriptions(path: str | Path) -> dict[str, str]:
@@ -101,37 +98,17 @@ ANSWERS = 3
 """Unusable answers after which a class is given up."""
 GIVE_UP = 10
 """Classes given up in a row, after which the endpoint is."""
-LONGEST_PAUSE = 60.0
 
 Complaint = Callable[[str, str], "str | None"]
 """A class name and its sentence -> what is wrong with the sentence, or None."""
 
 
-class Busy(Exception):
-    """A failure that may pass. `after`: seconds that the server asks to wait."""
-
-    def __init__(self, cause: str, after: float | None = None):
-        super().__init__(cause)
-        self.after = after
-
-
-class Unusable(Exception):
-    """An answer that holds no sentence for a class."""
+class UnusableAnswer(Exception):
+    """An answer that holds no sentence for a class; `text` is what it says instead."""
 
     def __init__(self, cause: str, text: str = ""):
         super().__init__(cause)
         self.text = text
-
-
-class Stopped(Exception):
-    """Others have ended the run."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -146,83 +123,86 @@ class Endpoint:
     timeout: float = 60.0
     """Seconds without a byte."""
     tries: int = 6
-    """Requests that may fail in a row before the run ends."""
-    pause: float = 1.0
-    """Seconds before the second try; they double with every other one."""
+    """Requests that may fail in a row before the run ends; the pauses between them grow."""
 
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.url)
-            fits = (
-                parts.scheme in ("http", "https")
-                and parts.hostname
-                and "@" not in parts.netloc
-                and parts.port != 0
-            )
+            fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:  # a bad port, or brackets that do not close
             fits = False
-        if not fits or not re.fullmatch(r"[!-~]+", self.url):
+        if not fits or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", self.url):
             raise UsageError(
                 "--endpoint takes an address such as https://api.openai.com/v1 or"
                 " http://localhost:8000/v1"
             )
-        # http.client would show the whole header.
         if self.key is not None and not re.fullmatch(r"[!-~]+", self.key):
             raise UsageError("the key holds blanks or characters that a request cannot carry")
 
-    def chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """The text of the model's answer. Raises Busy, Unusable, or FrosterError where asking again
-        is no use."""
-        address = self.url.rstrip("/")
-        address = (
-            address if address.endswith("/chat/completions") else f"{address}/chat/completions"
+    @cached_property
+    def client(self) -> Any:
+        """An `openai.OpenAI`. Raises UsageError where the package is not installed."""
+        try:
+            import openai
+        except ImportError as error:
+            raise UsageError(
+                f"the package openai, which asks language models, is not installed:"
+                f" {install('describe')}"
+            ) from error
+        return openai.OpenAI(
+            api_key=self.key or "none",
+            base_url=self.url.rstrip("/").removesuffix("/chat/completions"),
+            timeout=self.timeout,
+            max_retries=self.tries - 1,
+            http_client=openai.DefaultHttpxClient(
+                follow_redirects=False,  # a redirect would carry the key to another host
+                event_hooks={"response": [_no_retry_without_money]},
+            ),
         )
-        headers = {"Content-Type": "application/json", "User-Agent": "froster"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        body = json.dumps({"model": self.model, "messages": list(messages)}).encode()
-        opener = urllib.request.build_opener(_NoRedirects)
-        try:
-            with opener.open(
-                urllib.request.Request(address, body, headers), timeout=self.timeout
-            ) as response:
-                data = response.read()
-        except urllib.error.HTTPError as error:
-            raise self.failure(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise Busy(self.readable(str(cause))) from None
-        try:
-            text = json.loads(data)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            said = self.readable(data.decode("utf-8", "replace"))
-            raise Unusable(f"the answer is not of the chat protocol: {said!r}") from None
-        if not isinstance(text, str) or not text.strip():
-            raise Unusable("the answer holds no text")
-        return text
 
-    def failure(self, error: urllib.error.HTTPError) -> Exception:
-        """What an HTTP status means for us."""
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[str, int]:
+        """The body of the answer, and how often the request was repeated.
+
+        Raises FrosterError where the endpoint refuses, or keeps failing.
+        """
+        import openai
+
         try:
-            body = error.read(4000).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            body = ""
-        try:
-            said = str(json.loads(body)["error"]["message"])
-        except (ValueError, LookupError, TypeError):
-            said = body
-        cause = self.readable(f"HTTP {error.code} {error.reason}: {said}".rstrip(": "))
-        passing = error.code in (408, 425, 429) or error.code >= 500
-        if passing and "insufficient_quota" not in body:
-            after = error.headers.get("Retry-After", "")
-            return Busy(cause, float(after) if re.fullmatch(r"\d+(\.\d+)?", after) else None)
-        return FrosterError(f"{self.url} refuses the request: {cause}")
+            answer = self.client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=list(messages),
+                extra_headers=None if self.key else {"Authorization": openai.Omit()},
+            )
+        except openai.APIStatusError as error:
+            response = error.response
+            detail = error.body.get("message") if isinstance(error.body, dict) else None
+            cause = f"HTTP {error.status_code} {response.reason_phrase}: {detail or response.text}"
+            cause = self.readable(cause.rstrip(": "))
+            if error.status_code in (408, 409, 429) or error.status_code >= 500:
+                raise self._failed(cause) from None
+            raise FrosterError(f"{self.url} refuses the request: {cause}") from None
+        except openai.APIConnectionError as error:
+            raise self._failed(self.readable(str(error.__cause__ or error))) from None
+        return answer.text, answer.retries_taken
+
+    def _failed(self, cause: str) -> FrosterError:
+        return FrosterError(
+            f"{self.url} failed {self.tries} times in a row, the last time with {cause}"
+        )
 
     def readable(self, text: str) -> str:
-        """What a server said, short, on one line, and never with the key, which some servers
+        """What a server says, short, on one line, and never with the key, which some servers
         repeat."""
         text = text.replace(self.key, "***") if self.key else text
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
+
+
+def _no_retry_without_money(response: Any) -> None:
+    """Marks a response of `insufficient_quota`, which looks like one of a busy server, as final."""
+    if response.status_code == 429 and "insufficient_quota" in response.read().decode(
+        "utf-8", "replace"
+    ):
+        response.headers["x-should-retry"] = "false"
 
 
 @dataclass
@@ -236,49 +216,39 @@ class Outcome:
     retries: int = 0
 
 
-def ask(name: str, endpoint: Endpoint, complaint: Complaint, stop: threading.Event) -> Outcome:
-    """One class. Raises FrosterError where the endpoint cannot be used, Stopped where others have
-    given up."""
-    found = Outcome(name)
+def ask(name: str, endpoint: Endpoint, complaint: Complaint) -> Outcome:
+    """The sentence of one class. Raises FrosterError where the endpoint cannot be used."""
+    outcome = Outcome(name)
     request = {"role": "user", "content": PROMPT.replace("{name}", name)}
     messages = [request]
-    failures = 0
-    while len(found.unusable) < ANSWERS:
-        if stop.is_set():
-            raise Stopped
+    while len(outcome.unusable) < ANSWERS:
+        body, retries = endpoint.chat(messages)
+        outcome.retries += retries
         try:
-            text = endpoint.chat(messages)
-            sentence = tidy(name, text)
-            if cause := complaint(name, sentence):
-                raise Unusable(f"{cause}: {sentence[:80]!r}", text)
-            found.sentence = sentence
-            return found
-        except Unusable as error:
-            failures = 0
-            found.unusable.append(endpoint.readable(str(error)))
-            again = {
-                "role": "user",
-                "content": f"That cannot be used ({error}). Answer with one better sentence alone.",
-            }
-            messages = (
-                [request, {"role": "assistant", "content": error.text}, again]
-                if error.text
-                else [request]
-            )
-        except Busy as error:
-            failures += 1
-            if failures == endpoint.tries:
-                raise FrosterError(
-                    f"{endpoint.url} failed {failures} times in a row, the last time with {error}"
-                ) from None
-            found.retries += 1
-            wait = (
-                error.after
-                if error.after is not None
-                else endpoint.pause * 2 ** (failures - 1) * random.uniform(0.7, 1.3)
-            )
-            stop.wait(min(wait, LONGEST_PAUSE))
-    return found
+            outcome.sentence = _sentence(name, body, complaint)
+            return outcome
+        except UnusableAnswer as error:
+            outcome.unusable.append(endpoint.readable(str(error)))
+            again = f"That cannot be used ({error}). Answer with one better sentence alone."
+            messages = [request]
+            if error.text:
+                messages.append({"role": "assistant", "content": error.text})
+                messages.append({"role": "user", "content": again})
+    return outcome
+
+
+def _sentence(name: str, body: str, complaint: Complaint) -> str:
+    """The sentence in the body of an answer. Raises UnusableAnswer."""
+    try:
+        text = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError):
+        raise UnusableAnswer(f"the answer is not of the chat protocol: {body[:200]!r}") from None
+    if not isinstance(text, str) or not text.strip():
+        raise UnusableAnswer("the answer holds no text")
+    sentence = tidy(name, text)
+    if cause := complaint(name, sentence):
+        raise UnusableAnswer(f"{cause}: {sentence[:80]!r}", text)
+    return sentence
 
 
 def ask_all(
@@ -286,9 +256,10 @@ def ask_all(
 ) -> Iterator[Outcome]:
     """Outcomes as they come, from several requests at a time.
 
-    Raises FrosterError where the endpoint cannot be used, after all that was still under way has
-    been handed out.
+    Raises FrosterError where the endpoint cannot be used, after the outcomes of all requests that
+    were under way; UsageError where the package openai is not installed.
     """
+    _ = endpoint.client
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     done: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
     stop = threading.Event()
@@ -298,8 +269,8 @@ def ask_all(
     def work() -> None:
         while not stop.is_set():
             try:
-                done.put(ask(todo.get_nowait(), endpoint, complaint, stop))
-            except (queue.Empty, Stopped):
+                done.put(ask(todo.get_nowait(), endpoint, complaint))
+            except queue.Empty:
                 return
             except Exception as error:
                 stop.set()
@@ -363,10 +334,8 @@ def complaints(tokenizer: Tokenizer | None) -> Complaint:
             return f"it has {words} words, more than {MAX_WORDS}" if words > MAX_WORDS else None
         prompts = [f"{template.replace('{}', name)} {name}: {sentence}" for template in KINETICS_28]
         tokens = 2 + max(len(tokenizer.encode(prompt)) for prompt in prompts)
-        return (
-            f"it makes a prompt of {tokens} tokens, more than {MAX_TOKENS}"
-            if tokens > MAX_TOKENS
-            else None
-        )
+        if tokens > MAX_TOKENS:
+            return f"it makes a prompt of {tokens} tokens, more than {MAX_TOKENS}"
+        return None
 
     return complaint
