@@ -18,11 +18,11 @@ import torch
 
 from froster.errors import FrosterError, UsageError
 from froster.report import clips, page, plots
-from froster.text.prompts import as_option, some_labels, split_labels
+from froster.text.labels import as_option, some_labels, split_labels
 from froster.training import fine_tune as experiment
-from froster.utils import shell
+from froster.utils import text
 from froster.utils.files import sole_writer
-from froster.utils.printable import printable
+from froster.utils.text import printable
 from froster.world import demo
 
 
@@ -168,10 +168,10 @@ def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.M
     path = shlex.quote(str(ours))
     for folder, expected in ((ours.parent, "froster"), (other.parent, path), (tmp_path, path)):
         monkeypatch.setenv("PATH", str(folder))
-        assert shell.program() == expected
-    monkeypatch.setattr(sys, "argv", [str(Path(shell.__file__).with_name("__main__.py"))])
+        assert text.program() == expected
+    monkeypatch.setattr(sys, "argv", [str(Path(text.__file__).with_name("__main__.py"))])
     assert (
-        shell.command("classify", "a b.mp4")
+        text.command("classify", "a b.mp4")
         == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
     )
 
@@ -212,7 +212,7 @@ def test_a_few_labels_of_many() -> None:
     ],
 )
 def test_a_shell_finds_a_file_of_any_name(name: bytes) -> None:
-    word = shell.quoted(os.fsdecode(name))
+    word = text.quoted(os.fsdecode(name))
     assert printable(word) == word, "shown on a page or a terminal it is still the same"
     assert subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True).stdout == name
 

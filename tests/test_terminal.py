@@ -22,8 +22,8 @@ from froster.evaluation.calibration import Calibration
 from froster.inference.card import card, escaped
 from froster.report import page
 from froster.report.distance import confusion_picture
-from froster.utils.printable import printable, short_names
 from froster.utils.progress import Plain
+from froster.utils.text import printable, short_names
 from froster.world.files import write_video
 from froster.world.sets import render_set
 

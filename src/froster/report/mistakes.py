@@ -16,7 +16,7 @@ from froster.errors import VideoError
 from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
 from froster.report import page
-from froster.utils.printable import short_names
+from froster.utils.text import short_names
 
 PAIRS, VIDEOS, SHOWN_FRAMES, HEIGHT = 8, 9, 3, 110
 ALIKE = 3

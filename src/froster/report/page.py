@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from froster.utils.files import write_text
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 Card = tuple[str, str, str, str]
 """Title, number, explanation, and what it is: good, bad or ""."""

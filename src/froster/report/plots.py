@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_file
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. Grey is always the frozen model.
 COLOURS = ("#8c8c8c", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")

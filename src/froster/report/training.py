@@ -22,13 +22,13 @@ from froster.report.plots import (
     training_curves,
     validation_curves,
 )
-from froster.text.prompts import as_option, some_labels
+from froster.text.labels import as_option, some_labels
 from froster.training.change import changes
 from froster.training.fine_tune import Row
 from froster.training.validation import TITLES
-from froster.utils.attempt import attempt
 from froster.utils.files import absolute
-from froster.utils.shell import command
+from froster.utils.progress import attempt
+from froster.utils.text import shell_command
 
 WHAT = {"base": "the classes it was trained on", "novel": "classes it never saw in training"}
 
@@ -311,7 +311,7 @@ def blend(out: Path, report: dict[str, Any]) -> list[page.Part]:
         page.embedded((out / "figures" / "blend.png").read_bytes(), caption),
         page.paragraph(text),
         page.code(
-            f"{command('blend', run)}\n{command('blend', run, '--ratio', 0.5, '--out', f'{run}-half')}"
+            f"{shell_command('blend', run)}\n{shell_command('blend', run, '--ratio', 0.5, '--out', f'{run}-half')}"
         ),
     ]
 
@@ -351,13 +351,13 @@ def use(
     data += [word for pair in source["where"].items() for word in ("--where", "=".join(pair))]
     commands = [
         *(
-            [command("classify", shown[0], "--model", run, "--labels", as_option(shown[1]))]
+            [shell_command("classify", shown[0], "--model", run, "--labels", as_option(shown[1]))]
             if shown
             else []
         ),
-        command("evaluate", *data, "--model", run),
-        command("calibrate", run),
-        command("push", run, "USER/NAME", "--license", "LICENCE"),
+        shell_command("evaluate", *data, "--model", run),
+        shell_command("calibrate", run),
+        shell_command("push", run, "USER/NAME", "--license", "LICENCE"),
     ]
     video, labels = shown or ("VIDEO", parts.base[:2])
     python = (

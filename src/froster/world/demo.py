@@ -35,10 +35,9 @@ from froster.training.fine_tune import (
 )
 from froster.training.loop import Trained
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import console, output, progress
-from froster.utils.shell import command
+from froster.utils.progress import attempt, console, output, progress
+from froster.utils.text import shell_command
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import SETS, Videos, render_set
@@ -200,7 +199,7 @@ def try_it(clips: list[Clip], out: Path) -> str | None:
     right = [clip for clip in clips if clip.verdicts[-1].labels[0] == clip.label]
     label = (right or clips)[0].label or ""
     labels = ", ".join(sorted(clip.label or "" for clip in clips))
-    return command(
+    return shell_command(
         "classify", video_of(out / "videos", label), "--model", out / "froster", "--labels", labels
     )
 
