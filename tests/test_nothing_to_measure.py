@@ -18,8 +18,8 @@ from froster.paper.claims import verdict
 from froster.paper.figures import correlations
 from froster.paper.report import correlation_line
 from froster.report.distance import ClassGain, gain_scatter, rank_correlation
-from froster.utils.attempt import attempt
 from froster.utils.interrupt import Interrupted
+from froster.utils.progress import attempt
 from froster.world.files import write_video
 from froster.world.sets import render_set
 
@@ -133,7 +133,7 @@ def test_a_calibration_that_cannot_be_measured_is_written(
 ) -> None:
     """The half that measures is the unreadable one."""
     readable = lambda items: torch.tensor(["broken" not in item.path.name for item in items])  # noqa: E731
-    monkeypatch.setattr("froster.cli.calibrate.choosing_half", readable)
+    monkeypatch.setattr("froster.training.calibrate.choosing_half", readable)
     out = tmp_path / "calibrated"
     calibrate(
         model="nano",

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from froster.inference.recognizer import Classification, Recognizer, load
     from froster.inference.timeline import Timeline, timeline
     from froster.inference.watch import Watch
+    from froster.training.evaluate import evaluate
+    from froster.training.teach import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "load": "froster.inference.recognizer",
+    "train": "froster.training.teach",
+    "evaluate": "froster.training.evaluate",
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
     "Watch": "froster.inference.watch",
@@ -49,8 +53,10 @@ __all__ = [
     "VideoError",
     "Watch",
     "__version__",
+    "evaluate",
     "load",
     "timeline",
+    "train",
 ]
 
 

@@ -12,22 +12,21 @@ from typing import Any
 from rich.table import Table
 
 from froster.cli.common import announce, load_model, mention, parse_where, spare_cores
-from froster.data.dataset import read_items
+from froster.data.manifest import read_items
 from froster.errors import DataError, UsageError
 from froster.evaluation.calibration import NO_RULE, Calibration
 from froster.inference.model_folder import folder_of, is_model_folder
 from froster.inference.seen import inherited, report_of
-from froster.report.reliability import coverage_figure
-from froster.text.descriptions import read_descriptions
+from froster.report.plots import coverage_figure
+from froster.text.sentences import read_descriptions
 from froster.training.calibrate import calibrate, predictions_for
 from froster.training.held_out import of_data, of_run, untrained
 from froster.training.measure import Measuring
 from froster.training.reporter import Drawn
 from froster.training.run_folder import Run, read_run
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import CALIBRATION, refuse_current, sole_maker, sole_writer
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import attempt, console, leave_out, output, progress
 
 PICTURE = "calibration.png"
 
@@ -72,7 +71,7 @@ def run(
             how = Measuring(spare_cores() if workers is None else workers, truncate, Drawn(bars))
             base, novel = predictions_for(recognizer, held, sentences, how)
         try:
-            calibration, report = calibrate(recognizer, held, base, novel)
+            calibration, report = calibrate(recognizer, held, base, novel, leave_out)
         except DataError as error:
             raise (
                 error

@@ -15,9 +15,8 @@ from froster.training.measure import change_lines
 from froster.training.reporter import Drawn
 from froster.training.teach import TrainingResult, train
 from froster.utils import strict_json as json
-from froster.utils.attempt import leave_out
 from froster.utils.files import sole_writer
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import console, leave_out, output, progress
 
 
 def run(*, data: Path, out: Path, model: str | None, as_json: bool, **options: Any) -> None:

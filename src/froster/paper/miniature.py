@@ -26,7 +26,7 @@ from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
 from froster.paper.cells import Cell
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.reporter import Drawn
 from froster.training.weights import halfway, with_weights
@@ -58,7 +58,7 @@ class World:
 
 
 def texts(classes: list[str], described: bool) -> list[str]:
-    return describe(classes, sentences()) if described else classes
+    return with_descriptions(classes, sentences()) if described else classes
 
 
 def videos_of_class(name: str, videos: int) -> int:

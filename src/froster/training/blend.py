@@ -25,7 +25,7 @@ from froster.inference.recognizer import Recognizer
 from froster.training.held_out import HeldOut
 from froster.training.measure import EvalSet, Measuring, videos_of
 from froster.training.weights import towards
-from froster.utils.tensors import State
+from froster.utils.tensors import StateDict
 
 Rule = Literal["one-se", "best"]
 
@@ -37,7 +37,7 @@ class Line:
     (VCLIP's frames see their neighbours).
     """
 
-    def __init__(self, base: Recognizer, student: Recognizer, tuned: State):
+    def __init__(self, base: Recognizer, student: Recognizer, tuned: StateDict):
         self.base, self.student = base, student
         self.start = {f"clip.{name}": tensor for name, tensor in base.clip.state_dict().items()}
         self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}

@@ -4,7 +4,7 @@ others."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,10 +13,10 @@ from froster.evaluation.calibration import FEWEST_VIDEOS, Calibration, fit
 from froster.evaluation.metrics import Predictions
 from froster.evaluation.reliability import auroc, measured, share_called_none
 from froster.inference.recognizer import Recognizer
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training.held_out import HeldOut, choosing_half
 from froster.training.measure import EvalSet, Measuring, measure, video_dataset
-from froster.utils.attempt import attempt
+from froster.utils.progress import attempt
 
 
 def predictions_for(
@@ -25,7 +25,7 @@ def predictions_for(
     """Of the held-out videos of the classes, and of videos of novel classes among the same labels,
     where there are some."""
     parts = held.parts
-    texts = describe(parts.base, sentences)
+    texts = with_descriptions(parts.base, sentences)
     # The label of a novel video is not asked for: any of those that are will do.
     novel = [dataclasses.replace(item, label=parts.base[0]) for item in parts.novel_test]
     sets = [
@@ -38,12 +38,17 @@ def predictions_for(
 
 
 def calibrate(
-    model: Recognizer, held: HeldOut, base: Predictions, novel: Predictions | None
+    model: Recognizer,
+    held: HeldOut,
+    base: Predictions,
+    novel: Predictions | None,
+    leave_out: Callable[[str], None],
 ) -> tuple[Calibration, dict[str, Any] | None]:
     """The fit, and what videos that it was not fitted to say of it; None where too few of these can
     be read. Raises DataError where too few can be fitted to.
 
-    Where all videos choose, what is measured is a fit to one half of them on the other.
+    `leave_out` is told what could not be measured. Where all videos choose, what is measured is a
+    fit to one half of them on the other.
     """
     scale, fusion = model.logit_scale, model.config.fusion
     views, labels = base.views, base.labels
@@ -64,12 +69,14 @@ def calibrate(
             )
             if known is not None and others is not None:
                 apart = attempt(
-                    "videos of classes that were held out", lambda: told_apart(known, others)
+                    "videos of classes that were held out",
+                    lambda: told_apart(known, others),
+                    leave_out,
                 )
                 report |= {} if apart is None else {"strangers": apart}
         return report
 
-    report = attempt("how good the calibration is", judged)
+    report = attempt("how good the calibration is", judged, leave_out)
     readable = ~views.isnan().flatten(1).any(1)
     fitted = {
         "to": held.source,

@@ -28,9 +28,9 @@ from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.methods.recipe import as_now
 from froster.training.weights import RunningMean
 from froster.utils import strict_json as json
-from froster.utils.attempt import reason
 from froster.utils.files import atomic_folder, cannot_write, write_text
-from froster.utils.tensors import State, cpu_state, file_digest, save_tensors
+from froster.utils.progress import reason
+from froster.utils.tensors import StateDict, cpu_state, file_digest, save_tensors
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Checkpoints:
         ) as error:  # its digest is of what is written, which goes deeper
             raise damaged(path, error) from error
 
-    def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> State:
+    def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> StateDict:
         """The weights `name`, "student" or "average". Raises CheckpointError where they are not
         what `state` says."""
         return self._read(epoch, f"{name}.safetensors", load_file, state)
@@ -199,7 +199,7 @@ def checked_state(state: Any, epoch: int) -> dict[str, Any]:
 
 
 def load_into(
-    run: RunState, weights: dict[str, State], moments: dict[str, Any], folder: Path
+    run: RunState, weights: dict[str, StateDict], moments: dict[str, Any], folder: Path
 ) -> None:
     """Raises CheckpointError where what a checkpoint holds does not fit."""
     try:

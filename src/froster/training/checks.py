@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from froster.data.dataset import Item
 from froster.data.likeness import Likeness, likeness_of, pairs
+from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.inference.recognizer import Recognizer
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training.measure import Measuring
 from froster.utils import pool
-from froster.utils.printable import short_names
+from froster.utils.text import short_names
 
 FEW = 4
 """Fewer training videos than these are learnt by heart."""
@@ -30,7 +30,7 @@ def warnings(
     model: Recognizer, parts: Split, sentences: dict[str, str], look: bool, how: Measuring
 ) -> list[str]:
     """Of all the functions below; with `look` it also opens every video."""
-    labels = describe(parts.base + parts.novel, sentences)
+    labels = with_descriptions(parts.base + parts.novel, sentences)
     lines = [
         *few_clips(parts.train),
         *imbalance(parts.train),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from froster.encoders.model import unit
 from froster.errors import UsageError, one_of
-from froster.methods.video_clip import Features, class_embeddings
+from froster.methods.base import Features, class_embeddings
 from froster.training.distributed import ranks
 
 Losses = dict[str, Tensor]

@@ -16,9 +16,9 @@ from froster.data.dataset import Batch
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method, method_dict
-from froster.methods.method import TrainingClips
+from froster.methods.base import TrainingClips
 from froster.methods.recipe import Preset, Recipe
-from froster.methods.video_clip import new_weights, plain_clip
+from froster.methods.weight_names import new_weights, plain_clip
 from froster.text.bank import PromptBank
 from froster.training.batches import epoch_batches, rows_of_step, steps_of_epoch
 from froster.training.distill import Distill

@@ -29,9 +29,9 @@ from froster.training.run_folder import RunSource
 from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import write_text
-from froster.utils.tensors import State
+from froster.utils.progress import attempt
+from froster.utils.tensors import StateDict
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
@@ -152,7 +152,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, State]:
+def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
     """Words -> weights. The first are the method's own result: the mean of the epochs, in
     Open-VCLIP half CLIP's."""
     several = trained.averaged > 1
@@ -168,7 +168,7 @@ def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> di
 def measure_all(
     base: Recognizer,
     student: Recognizer,
-    states: dict[str, State],
+    states: dict[str, StateDict],
     sets: list[EvalSet],
     how: Measuring,
 ) -> list[Row]:
@@ -189,7 +189,7 @@ def measure_all(
 
 
 def table_of(
-    student: Recognizer, states: dict[str, State], measured: list[dict[str, Predictions]]
+    student: Recognizer, states: dict[str, StateDict], measured: list[dict[str, Predictions]]
 ) -> list[Row]:
     """A row for frozen CLIP and one for each of the weights, with their predictions, in this
     order."""

@@ -1,11 +1,12 @@
-"""Which labelled videos a model has not learnt from, and which of these choose (a ratio, a
-temperature) and which are reported: the one rule for `froster blend`, `calibrate` and `train`."""
+"""Which labelled videos a model has not learnt from: what `froster evaluate` scores, and which of
+them choose (a ratio, a temperature) and which are reported in `froster blend`, `calibrate` and
+`train`."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from froster.data.manifest import Item
-from froster.data.splits import VALIDATION_WORDS, Split, validation_videos
-from froster.errors import DataError, UsageError
-from froster.inference.seen import seen_by
+from froster.data.splits import TEST_WORDS, VALIDATION_WORDS, Split, validation_videos
+from froster.errors import DataError, UsageError, one_of
+from froster.inference.seen import Part, counted, seen_by
 from froster.training.reporter import Reporter
 from froster.training.run_folder import Run
 
@@ -160,3 +161,102 @@ def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
                 f" {sorted(words)}"
             )
     return [label for label, words in by_label.items() if words == {"novel"}]
+
+
+@dataclass(frozen=True)
+class VideosToScore:
+    """By their split, and what the model has to do with the data."""
+
+    sets: dict[str, list[Item]]
+    part: str
+    """test (the model has not seen them), trained, watched, or all."""
+    trained: int | None
+    """Videos of the data that the model was trained on; None where its report does not say which
+    these were."""
+    watched: int | None
+    scored_trained: dict[str, int]
+    """Of each set."""
+    notes: list[str]
+
+
+def videos_to_score(
+    items: Sequence[Item],
+    split: Sequence[str] | None,
+    part: str | None,
+    report: dict[str, Any],
+    on_videos: Callable[[int], None] = lambda n: None,
+) -> VideosToScore:
+    """`part` is what was asked for; left out, it is the test part where the model has seen some of
+    the data, else all.
+
+    Raises UsageError where the part cannot be known, DataError where nothing is left.
+    """
+    if part is not None:
+        one_of("--part", part, "test", "all", "trained", "watched")
+    seen = seen_by(report)
+    if seen is None:
+        if part not in (None, "all"):
+            raise UsageError(
+                f"--part {part}: this model's report does not say which videos it was trained on"
+            )
+        sets = chosen_splits(items, split, part)
+        notes = maybe_trained(items, report)
+        return VideosToScore(sets, "all", None, None, dict.fromkeys(sets, 0), notes)
+    kinds: dict[int, Part] = dict(zip(map(id, items), seen.parts(items, on_videos), strict=True))
+    trained, watched = counted(list(kinds.values()))
+    known = trained + watched > 0
+    scored_part = part or ("test" if known else "all")
+    sets = chosen_splits(items, split, scored_part if known or part else None)
+    if scored_part != "all":
+        sets = {
+            name: [item for item in some if kinds[id(item)] == scored_part]
+            for name, some in sets.items()
+        }
+    for name, some in sets.items():
+        if not some:
+            raise DataError(
+                f"no {scored_part} video to score in {name if split else 'this data'}: of its {len(items)}"
+                f" videos {trained} were trained on and {watched} watched the training; --part all"
+                " scores them"
+            )
+    scored = {name: counted([kinds[id(item)] for item in some])[0] for name, some in sets.items()}
+    notes = [scored_line(trained, watched, scored_part, sets, part)] if known else []
+    return VideosToScore(sets, scored_part, trained, watched, scored, notes)
+
+
+def scored_line(
+    trained: int, watched: int, scored_part: str, sets: dict[str, list[Item]], part: str | None
+) -> str:
+    """Which videos are scored, and why these. `part` is what was asked for."""
+    count = sum(map(len, sets.values()))
+    also = f", {watched} watched the training" if watched else ""
+    begin = f"{trained} videos of this data were trained on{also}; scored: "
+    if scored_part == "test":
+        hint = "" if part else " (--part all: every video, --part trained: those)"
+        return f"{begin}the {count} test videos{hint}"
+    if scored_part == "watched":
+        return f"{begin}the {count} that watched it, by which it was stopped and calibrated"
+    whose = f"the {count} trained on" if scored_part == "trained" else f"all {count}"
+    return f"{begin}{whose}, so this says little of new videos"
+
+
+def chosen_splits(
+    items: Sequence[Item], names: Sequence[str] | None, part: str | None = None
+) -> dict[str, list[Item]]:
+    """The named splits one by one; by default the test videos, or all where there is no split or
+    another part is meant."""
+    if names:
+        sets = {name: [item for item in items if item.split == name] for name in names}
+        for name, some in sets.items():
+            if not some:
+                existing = sorted({item.split for item in items if item.split})
+                raise DataError(
+                    f"no video has the split {name!r}; there is {', '.join(existing) or 'none'}"
+                )
+        return sets
+    splits = {(item.split or "").lower() for item in items}
+    words = TEST_WORDS if splits & TEST_WORDS else VALIDATION_WORDS
+    test = [item for item in items if (item.split or "").lower() in words]
+    if part in ("all", "trained", "watched") or not test:
+        return {part or "all": list(items)}
+    return {"test": test}

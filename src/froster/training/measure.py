@@ -4,7 +4,7 @@ numbers and in words that claim no more than these."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from froster.evaluation.metrics import (
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training.reporter import Reporter
 
 TOGETHER = "together"
@@ -88,7 +88,7 @@ def eval_sets(
             name,
             video_dataset(model, setting, items, classes),
             classes,
-            describe(classes, sentences),
+            with_descriptions(classes, sentences),
             [str(item.path) for item in items],
         )
         for name, items, classes in (
@@ -195,22 +195,17 @@ def measure_many(
     """The same for several models, which all see a video from one decode."""
     how = how or Measuring()
     results: list[dict[str, Predictions]] = [{} for _ in models]
-    text = {
-        label: words
-        for s in sets
-        if s.together
-        for label, words in zip(s.classes, s.texts or s.classes, strict=True)
-    }
-    wide = [m.class_embeddings(list(text.values()), how.truncate) if text else None for m in models]
+    both = [s for s in sets if s.together]
+    shared = [class_source(m, texts_of(both), how.truncate) for m in models] if both else []
     with how.reporter.bar(f"evaluate {what}", videos_of(sets), keep) as bar:
         for s in sets:
             bar(0, s.name)
-            scorers = [
-                scorer_of(m, s, every, list(text), how.truncate)
-                for m, every in zip(models, wide, strict=True)
-            ]
+            sources = shared
+            if not s.together:
+                sources = [class_source(m, texts_of([s]), how.truncate) for m in models]
+            label_sets = [s.classes, *([s.together] if s.together else [])]
             predictions = evaluate(
-                scorers,
+                [scorer_of(m, of, label_sets) for m, of in zip(models, sources, strict=True)],
                 s.dataset,
                 s.classes,
                 names=s.videos,
@@ -228,20 +223,36 @@ def videos_of(sets: Sequence[EvalSet]) -> int:
     return sum(len(s.dataset) for s in sets)  # type: ignore[arg-type, misc]
 
 
+def texts_of(sets: Sequence[EvalSet]) -> dict[str, str]:
+    """Label -> what the model is asked for."""
+    return {
+        label: text
+        for s in sets
+        for label, text in zip(s.classes, s.texts or s.classes, strict=True)
+    }
+
+
+def class_source(
+    model: Recognizer, texts: Mapping[str, str], truncate: bool
+) -> Callable[[Sequence[str]], Tensor]:
+    """Gives the class embeddings of a set of labels. Texts are encoded once for all sets, but where a
+    class has a context of its own only among those that are asked for with it."""
+    if not model.model.shared_prompts:
+        return lambda labels: model.class_embeddings([texts[name] for name in labels], truncate)
+    place = {label: i for i, label in enumerate(texts)}
+    every = model.class_embeddings(list(texts.values()), truncate)
+    return lambda labels: every[..., [place[name] for name in labels], :]
+
+
 def scorer_of(
-    model: Recognizer, s: EvalSet, every: Tensor | None, labels: list[str], truncate: bool
+    model: Recognizer,
+    classes: Callable[[Sequence[str]], Tensor],
+    label_sets: Sequence[Sequence[str]],
 ) -> Scorer:
-    """For one set. `every`: the embeddings of all `labels` of base and novel, of which a set that
-    is asked for them takes its own too."""
-    if not s.together or every is None:
-        classes = model.class_embeddings(s.texts or s.classes, truncate)
-        return Scorer(model.inference, classes, model.dtype, model.config.fusion)
-    together = every[..., [labels.index(label) for label in s.together], :]
-    if model.model.shared_prompts:
-        classes = every[..., [labels.index(label) for label in s.classes], :]
-    else:  # a class has a context of its own only where all labels that are asked for have one
-        classes = model.class_embeddings(s.texts or s.classes, truncate)
-    return Scorer(model.inference, classes, model.dtype, model.config.fusion, (together,))
+    """Scores videos among the first of the sets of labels; the others are compared with the same
+    features."""
+    first, *others = map(classes, label_sets)
+    return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
 
 
 CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.training.task import Task
 
 

@@ -22,7 +22,7 @@ from froster.errors import UsageError, one_of
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method
 from froster.methods.recipe import FROSTER, Preset, Recipe
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.training.distill import Distill, distill_preset
 from froster.training.task import attach, freeze
 from froster.video.augment import FROSTER_AUGMENT

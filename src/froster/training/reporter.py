@@ -54,7 +54,7 @@ class Drawn(Reporter):
                 self.display.remove_task(task)
 
     def say(self, line: str) -> None:
-        self.display.console.print(line)
+        self.display.console.print(line, soft_wrap=True)
 
     def warn(self, line: str) -> None:
         self.display.console.print(line, style="yellow", soft_wrap=True)

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch.distributed as dist
 
-from froster.data.dataset import VideoDataset, read_items
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.seen import Seen, counted, fingerprints, report_of, seen_by, written
 from froster.methods import Method, method_from_dict
-from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import read_label_set
+from froster.text.labels import read_label_set
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
 from froster.training.distributed import process_group, ranks
@@ -40,7 +41,7 @@ from froster.training.run_folder import RunSource, digest
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
-from froster.utils.loggers import Log, open_logger
+from froster.utils.progress import Log, open_logger
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def train(
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
             # A label that is too long is found before the training.
-            base.bank(describe(names, videos.sentences), asked.truncate)
+            base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter)
         run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how)
         if rank == 0:
@@ -238,7 +239,7 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
     )
     sets = validation_sets(base, preset, parts, run.sentences, split_seed)
     validate = Validator(base, sets, how) if sets else None
-    classes = describe(parts.base, run.sentences)
+    classes = with_descriptions(parts.base, run.sentences)
     hooks = Hooks(how.reporter, log, validate)
     student, trained = fine_tune(base, settings, train_set, classes, run.out, hooks)
     if trained.epochs < recipe.epochs:

@@ -32,7 +32,7 @@ from froster.training.metrics_log import MetricsLog
 from froster.training.optim import optimizer_of
 from froster.training.task import Task
 from froster.utils.interrupt import check
-from froster.utils.tensors import State, cpu_state
+from froster.utils.tensors import StateDict, cpu_state
 
 MAY_CHANGE = ("workers", "keep", "compile", "checkpointing")
 """Fields of the recipe that change speed and memory alone: a resumed run may have others."""
@@ -47,8 +47,8 @@ Validate = Callable[[int], dict[str, float]]
 class Trained:
     """The weights a run ends with, and what it could not read."""
 
-    last: State
-    average: State
+    last: StateDict
+    average: StateDict
     averaged: int
     unreadable: dict[str, int]
     """Message -> how often."""
