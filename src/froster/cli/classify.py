@@ -21,7 +21,7 @@ from froster.errors import UsageError
 from froster.evaluation.calibration import NONE, with_none
 from froster.inference.batch import answers
 from froster.inference.failures import Failures
-from froster.inference.identity import digest
+from froster.inference.fingerprint import model_fingerprint
 from froster.inference.origin import check_origin
 from froster.inference.recognizer import DEFAULT_MODEL, Classification, Recognizer
 from froster.inference.results import Results, Row, check_suffix, open_results
@@ -248,7 +248,7 @@ def write_all(
     made = {
         "made_by": "froster classify",
         "rows": FORM,
-        "model": digest(recognizer),
+        "model": model_fingerprint(recognizer),
         "precision": str(recognizer.dtype).removeprefix("torch."),
         "labels": names,
         **{name: config[name] for name in ("sampling", "views", "fusion")},

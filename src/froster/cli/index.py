@@ -14,7 +14,7 @@ from froster.cli.common import announce, load_model, mention, spare_cores
 from froster.data.listing import Found, list_videos
 from froster.errors import UsageError
 from froster.inference.failures import Failures
-from froster.inference.identity import digest
+from froster.inference.fingerprint import model_fingerprint
 from froster.inference.index import build
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.store import ABOUT, DTYPES, Store
@@ -142,7 +142,7 @@ def opened(
         given = source or DEFAULT_MODEL
         about = {
             "made_by": "froster index",
-            "model": digest(model),
+            "model": model_fingerprint(model),
             "source": absolute(given) if Path(given).exists() else given,
             "segment": segment or 4.0,
             "frames": model.config.sampling.frames,
@@ -162,7 +162,10 @@ def opened(
 
 
 def check_model(store: Store, model: Recognizer) -> None:
-    if store.model != digest(model) or store.about["frames"] != model.config.sampling.frames:
+    if (
+        store.model != model_fingerprint(model)
+        or store.about["frames"] != model.config.sampling.frames
+    ):
         raise UsageError(
             f"{store.folder} was made by another model ({store.about['source']}): pass that one"
             " with --model"
