@@ -186,7 +186,8 @@ def classify(
 
     Example: froster classify holiday.mp4 --labels "surfing, skiing, cooking" --model nano
     """
-    from froster.cli.classify import Reading, run
+    from froster.cli.classify import run
+    from froster.inference.batch import Reading
 
     run(
         videos or [],

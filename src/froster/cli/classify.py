@@ -3,59 +3,27 @@ goes on with."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.table import Table
 
-from froster.cli.common import announce, how_to_calibrate, load_model, mention, spare_cores
-from froster.data.listing import Found, Listing, list_videos
+from froster.cli.common import announce, how_to_calibrate, load_model, mention
+from froster.data.listing import Listing, list_videos
 from froster.data.shards import Shard, parse_shard
 from froster.errors import UsageError
 from froster.evaluation.calibration import NONE, with_none
-from froster.inference.batch import answers
-from froster.inference.failures import Failures
-from froster.inference.fingerprint import model_fingerprint
-from froster.inference.origin import check_origin
-from froster.inference.recognizer import DEFAULT_MODEL, Classification, Recognizer
-from froster.inference.results import Results, Row, check_suffix, open_results
+from froster.inference.batch import Reading, answers, classify, row_classification
+from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
+from froster.inference.results import BatchProgress, ResultRow, check_suffix
 from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
-from froster.utils.files import sole_maker
 from froster.utils.printable import short_names
 from froster.utils.progress import console, output, progress, working
-
-FEW = 8
-"""Videos for which it does not pay to start processes."""
-FORM = 2
-"""Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
-were not calibrated."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How videos are read and answered, which changes no answer."""
-
-    workers: int | None
-    batch_size: int | None
-    limit: float
-    top: int
-    truncate: bool
-
-    def of(self, model: Recognizer, videos: int) -> dict[str, Any]:
-        """With what is not said chosen. A batch of one on a CPU, where more are no faster and rows
-        the same to the bit."""
-        batch = self.batch_size or (8 if model.device.type == "cuda" else 1)
-        workers = (
-            self.workers if self.workers is not None else 0 if videos <= FEW else spare_cores()
-        )
-        return {**dataclasses.asdict(self), "batch_size": batch, "workers": workers}
 
 
 def run(
@@ -94,8 +62,23 @@ def run(
         failed = print_all(recognizer, names, listing, reading, model, as_json)
     else:
         announce(recognizer, model)
-        report = write_all(recognizer, names, listing, part, part.file(out), reading, retry_failed)
-        report["calibrated"] = recognizer.calibration.fitted is not None
+        with progress() as bars:
+            bar = bars.add_task("classify", total=None, note="")
+
+            def on_progress(now: BatchProgress) -> None:
+                note = f"{now.failed} failed" if now.failed else ""
+                bars.update(bar, completed=now.done, total=now.total, note=note)
+
+            report = classify(
+                recognizer,
+                listing,
+                names,
+                out,
+                reading=reading,
+                shard=part,
+                retry_failed=retry_failed,
+                on_progress=on_progress,
+            )
         failed = report["failed"] > 0
         if as_json:
             print(json.dumps(report))
@@ -152,7 +135,7 @@ def print_all(
         working(f"reading {videos[0].path.name}", None) if one else nullcontext(),
     ):
         bar = bars.add_task("classify", total=len(videos), note="")
-        for batch in answers(recognizer, names, videos, **reading.of(recognizer, len(videos))):
+        for batch in answers(recognizer, names, videos, reading):
             for answer in batch:
                 result: dict[str, Any] = {"video": str(answer.video.path)}
                 if answer.row is None:
@@ -176,10 +159,10 @@ def tell_how_to_calibrate(recognizer: Recognizer, model: str | None) -> None:
         console.tell(hint)
 
 
-def shown(row: Row) -> dict[str, Any]:
+def shown(row: ResultRow) -> dict[str, Any]:
     """A row as it is printed: with every score the probability, which leaves room for "none of
     these" where there is a rule."""
-    found = Classification(row["labels"], row["scores"], row["none"], row["cosine"])
+    found = row_classification(row)
     entries = zip(found.labels, found.scores, found.probabilities, strict=True)
     scores = [
         {"label": label, "score": score, "probability": probability}
@@ -231,79 +214,3 @@ def show(results: list[dict[str, Any]]) -> None:
     for result in results:
         if "error" in result:
             console.print(result["error"], style="red", soft_wrap=True)
-
-
-def write_all(
-    recognizer: Recognizer,
-    names: list[str],
-    listing: Listing,
-    part: Shard,
-    out: Path,
-    reading: Reading,
-    retry: bool,
-) -> dict[str, Any]:
-    """Adds the rows that `out` lacks, and says what there is now. Failures of earlier runs are left
-    alone but with `retry`."""
-    config = recognizer.config.to_dict()
-    made = {
-        "made_by": "froster classify",
-        "rows": FORM,
-        "model": model_fingerprint(recognizer),
-        "precision": str(recognizer.dtype).removeprefix("torch."),
-        "labels": names,
-        **{name: config[name] for name in ("sampling", "views", "fusion")},
-        "top": reading.top,
-        "truncate": reading.truncate,
-        "calibration": recognizer.calibration.rule,
-        "root": os.path.realpath(listing.root),
-        "shard": f"{part.index}/{part.count}",
-    }
-    begun = any(path.exists() for path in (out, out.with_name(f"{out.name}.rows.jsonl")))
-    with sole_maker(out):
-        check_origin(out, made, begun)
-        results = open_results(out, min(reading.top, len(names)))
-        failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
-        mine = part.of(listing)
-        todo = [
-            video
-            for video in mine
-            if video.key not in results.done and (retry or video.key not in failures.causes)
-        ]
-        try:
-            work(recognizer, names, mine, todo, results, failures, reading)
-        finally:
-            results.close()
-            failures.close(results.done)
-        results.finish()
-    failed = [video.key for video in mine if video.key in failures.causes]
-    report = {
-        "out": str(out),
-        "videos": len(mine),
-        "rows": sum(video.key in results.done for video in mine),
-    }
-    report |= {"new": sum(video.key in results.done for video in todo), "failed": len(failed)}
-    report |= {"failures": str(failures.path) if failed else None, "shard": made["shard"]}
-    return {**report, "passed_over": dict(listing.passed_over)}
-
-
-def work(
-    recognizer: Recognizer,
-    names: list[str],
-    mine: list[Found],
-    todo: list[Found],
-    results: Results,
-    failures: Failures,
-    reading: Reading,
-) -> None:
-    with progress() as bars:
-        bar = bars.add_task("classify", total=len(mine), completed=len(mine) - len(todo), note="")
-        for batch in answers(recognizer, names, todo, **reading.of(recognizer, len(todo))):
-            results.add([answer.row for answer in batch if answer.row is not None])
-            for answer in batch:
-                if answer.row is None:
-                    failures.add(answer.video.key, answer.error)
-            bars.update(
-                bar,
-                advance=len(batch),
-                note=f"{len(failures.causes)} failed" if failures.causes else "",
-            )

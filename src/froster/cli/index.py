@@ -9,14 +9,14 @@ from typing import Any
 
 import typer
 
-from froster.cli.classify import FEW
 from froster.cli.common import announce, load_model, mention, spare_cores
 from froster.data.listing import Found, list_videos
 from froster.errors import UsageError
-from froster.inference.failures import Failures
+from froster.inference.batch import FEW
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.index import build
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
+from froster.inference.results import Failures
 from froster.inference.store import ABOUT, DTYPES, Store
 from froster.methods import VideoCLIP
 from froster.utils import strict_json as json
