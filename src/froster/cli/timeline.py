@@ -10,9 +10,9 @@ from rich.table import Table
 from froster.cli.classify import given_labels
 from froster.cli.common import announce, how_to_calibrate, load_model, there
 from froster.inference.recognizer import DEFAULT_MODEL
+from froster.inference.subtitles import check_outputs, write_timeline
 from froster.inference.timeline import Scan, Timeline
-from froster.report.lanes import clock
-from froster.report.timeline import check_outputs, write
+from froster.report.lanes import clock, draw_timeline
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console, output, progress
@@ -61,7 +61,10 @@ def run(
     found = scan.result()
     about = {"video": video, "model": model or DEFAULT_MODEL}
     for path in outputs:
-        write(found, path, about)
+        if path.suffix.lower() == ".png":
+            draw_timeline(found, Path(video).name, path)
+        else:
+            write_timeline(found, path, about)
     if as_json:
         print(json.dumps({**about, **found.to_dict()}))
     else:

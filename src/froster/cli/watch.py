@@ -7,8 +7,7 @@ from pathlib import Path
 
 from froster.cli.classify import given_labels, labels_file_of
 from froster.cli.common import announce, load_model, there
-from froster.inference.label_file import LabelFile
-from froster.inference.watch import Sighting, Watch
+from froster.inference.watch import LabelFile, Watch, WatchResult
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
 from froster.utils.printable import printable
@@ -69,7 +68,7 @@ def run(
             stack.callback(LabelFile(labels_file, names, watch.relabel, watch.live.notes.put).close)
         try:
             for seen in watch:
-                print(json.dumps(report(seen)) if as_json else printable(line(seen)), flush=True)
+                print(json.dumps(seen.to_dict()) if as_json else printable(line(seen)), flush=True)
                 lines += 1
                 if lines == limit:
                     break
@@ -78,25 +77,7 @@ def run(
     console.print(summary(lines, watch))
 
 
-def report(seen: Sighting) -> dict[str, object]:
-    return {
-        "time": round(seen.time, 3),
-        "label": seen.label,
-        "answer": seen.answer,
-        "score": round(seen.score, 4),
-        "calibrated": seen.calibrated,
-        "none": None if seen.none is None else round(seen.none, 4),
-        "cosine": None if seen.cosine is None else round(seen.cosine, 4),
-        "lag": round(seen.lag, 3),
-        "dropped": seen.dropped,
-        "skipped": seen.skipped,
-        "scores": {
-            label: round(score, 4) for label, score in zip(seen.labels, seen.scores, strict=True)
-        },
-    }
-
-
-def line(seen: Sighting) -> str:
+def line(seen: WatchResult) -> str:
     behind = (
         f"   dropped {seen.dropped}, skipped {seen.skipped}" if seen.dropped or seen.skipped else ""
     )

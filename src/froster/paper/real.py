@@ -330,7 +330,7 @@ def scored(
         )
     if "final" in models:
         for labels in asked:
-            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].joined(
+            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].ensemble(
                 found[f"final, {labels}"], "logit"
             )
     return found
