@@ -11,7 +11,7 @@ from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder
 from froster.utils.tensors import save_tensors
 
-NANO = Path(__file__).parent / "nano"
+NANO = Path(__file__).parents[2] / "src" / "froster" / "world" / "nano"
 
 
 def save_nano(clip: CLIP, tokenizer: Tokenizer, folder: Path, report: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ from froster.video.transforms import inference_transform
 from froster.video.views import ReadViews
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
-NANO = Path(__file__).parent / "world" / "nano"
+NANO = Path(__file__).parents[1] / "world" / "nano"
 
 
 @dataclass(frozen=True)
