@@ -3,60 +3,67 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from froster.cli.common import announce, load_model, mention, spare_cores
-from froster.data.listing import Found, list_videos
+from froster.cli import options
+from froster.cli.common import FEW, announce, load_model, mention, name_of, spare_cores
+from froster.cli.options import MACHINE, number, option, seconds
 from froster.errors import UsageError
-from froster.inference.batch import FEW
-from froster.inference.fingerprint import model_fingerprint
-from froster.inference.index import build
-from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.results import Failures
-from froster.inference.store import ABOUT, DTYPES, Store
-from froster.methods import VideoCLIP
 from froster.utils import strict_json as json
-from froster.utils.files import absolute, refuse_current, sole_maker
 from froster.utils.progress import console, output, progress
 
+if TYPE_CHECKING:
+    from froster.data.listing import Found
+    from froster.inference.recognizer import Recognizer
+    from froster.inference.store import Store
 
-def run(
-    videos: Sequence[Path],
-    out: Path,
-    model: str | None,
+
+def index(
+    videos: options.Videos = None,
+    /,
     *,
-    files_from: Path | None,
-    root: Path | None,
-    segment: float | None,
-    dtype: str | None,
-    prune: bool,
-    retry_failed: bool,
-    workers: int | None,
-    batch_size: int | None,
-    limit: float,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    out: Annotated[
+        Path, option("Folder of the index; unchanged videos that it has are passed over.")
+    ],
+    files_from: options.FilesFrom = None,
+    root: options.ListRoot = None,
+    model: options.Model = None,
+    segment: Annotated[float | None, seconds("Length of a segment; default: 4.", 0.1)] = None,
+    dtype: Annotated[
+        Literal["float16", "float32"] | None, option("Of the embeddings; default: float16.")
+    ] = None,
+    prune: Annotated[bool, option("Take out videos that are gone.")] = False,
+    retry_failed: options.RetryFailed = False,
+    workers: options.Workers = None,
+    batch_size: Annotated[
+        int | None, number("Segments a batch; default: 4, or 32 on a GPU.", 1, group=MACHINE)
+    ] = None,
+    time_limit: options.TimeLimit = 300,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster index` does; the options are described there."""
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"--dtype must be float16 or float32, not {dtype!r}")
+    """Make or extend an index of videos, segment by segment, for froster search.
+
+    Example: froster index videos/ --out index --model nano
+    """
+    from froster.data.listing import list_videos
+    from froster.inference.index import build
+    from froster.inference.results import Failures
+    from froster.inference.store import ABOUT, Store
+    from froster.utils.files import refuse_current, sole_maker
+
     earlier = Store(out) if (out / ABOUT).exists() else None
     if prune:
         refuse_current(out)
         if earlier is not None:
             check_root(earlier)
-    listing = list_videos(
-        videos, files_from=files_from, root=root, base=earlier.root if earlier else None
-    )
+    base = earlier.root if earlier else None
+    listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
     mention(listing)
-    recognizer = load_model(
-        model or (earlier.about["source"] if earlier else None), device, precision
-    )
+    source = model or (earlier.about["source"] if earlier else None)
+    recognizer = load_model(source, device, precision)
     check_comparable(recognizer)
     announce(recognizer, model)
     with sole_maker(out):
@@ -68,27 +75,26 @@ def run(
             todo = [video for video in todo if video.key not in failures.causes]
         earlier_keys = set(store.places)
         batch = batch_size or (32 if recognizer.device.type == "cuda" else 4)
-        processes = workers if workers is not None else 0 if len(todo) <= FEW else spare_cores()
+        if workers is None:
+            workers = 0 if len(todo) <= FEW else spare_cores()
         with progress() as bars:
-            bar = bars.add_task(
-                "index", total=len(listing), completed=len(listing) - len(todo), note=""
-            )
+            done = len(listing) - len(todo)
+            bar = bars.add_task("index", total=len(listing), completed=done, note="")
 
             def on_end(video: Found, error: str) -> None:
                 if error:
                     failures.add(video.key, error)
-                bars.update(
-                    bar, advance=1, note=f"{len(failures.causes)} failed" if failures.causes else ""
-                )
+                note = f"{len(failures.causes)} failed" if failures.causes else ""
+                bars.update(bar, advance=1, note=note)
 
             try:
                 build(
                     recognizer,
                     store,
                     todo,
-                    workers=processes,
+                    workers=workers,
                     batch_size=batch,
-                    limit=limit,
+                    limit=time_limit,
                     on_end=on_end,
                 )
             finally:
@@ -100,16 +106,28 @@ def run(
             check_root(store)  # once more: a disk may have gone while the videos were read
             store = store.without(gone)
     failed = [video.key for video in listing if video.key in failures.causes]
-    report = {"index": str(out), "videos": len(store.places), "segments": store.segments}
-    report |= {"new": len(added) - changed, "changed": changed, "gone": gone, "failed": len(failed)}
-    report["passed_over"] = dict(listing.passed_over)
-    show(report, prune, as_json)
+    report = {
+        "index": str(out),
+        "videos": len(store.places),
+        "segments": store.segments,
+        "new": len(added) - changed,
+        "changed": changed,
+        "gone": gone,
+        "failed": len(failed),
+        "passed_over": dict(listing.passed_over),
+    }
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show(report, prune)
     if failed:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def check_comparable(model: Recognizer) -> None:
     """Raises UsageError for the networks that do not compare a video with one embedding of a text."""
+    from froster.methods import VideoCLIP
+
     if type(model.model).classes is not VideoCLIP.classes:
         name = model.config.method.name
         raise UsageError(
@@ -119,7 +137,7 @@ def check_comparable(model: Recognizer) -> None:
 
 
 def check_root(store: Store) -> None:
-    """Raises UsageError where the folder of the videos is not there, as on a disk that is not
+    """Raises UsageError where the folder of the videos does not exist, as on a disk that is not
     mounted: all would be gone."""
     if not os.path.isdir(store.root):
         raise UsageError(
@@ -136,10 +154,14 @@ def opened(
     segment: float | None,
     dtype: str | None,
 ) -> Store:
-    """The index to add to, made if it is not there. Raises UsageError where it was made with
+    """The index to add to, made if it does not exist. Raises UsageError where it was made with
     another model or otherwise."""
+    from froster.inference.fingerprint import model_fingerprint
+    from froster.inference.store import ABOUT, Store
+    from froster.utils.files import absolute
+
     if not (out / ABOUT).exists():
-        given = source or DEFAULT_MODEL
+        given = name_of(source)
         about = {
             "made_by": "froster index",
             "model": model_fingerprint(model),
@@ -162,6 +184,8 @@ def opened(
 
 
 def check_model(store: Store, model: Recognizer) -> None:
+    from froster.inference.fingerprint import model_fingerprint
+
     if (
         store.model != model_fingerprint(model)
         or store.about["frames"] != model.config.sampling.frames
@@ -177,21 +201,15 @@ def is_current(store: Store, video: Found) -> bool:
     return place is not None and place.entry.is_current(store.root)
 
 
-def show(report: dict[str, Any], pruned: bool, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(report))
-        return
-    failed = (
-        f"; {report['failed']} failed, see {report['index']}/failures.jsonl"
-        if report["failed"]
-        else ""
-    )
+def show(report: dict[str, Any], pruned: bool) -> None:
+    failed = ""
+    if report["failed"]:
+        failed = f"; {report['failed']} failed, see {report['index']}/failures.jsonl"
     output.print(
         f"{report['index']}: {report['videos']} videos, {report['segments']} segments "
         f"({report['new']} new, {report['changed']} changed){failed}"
     )
     if report["gone"]:
         what = "taken out" if pruned else "still in the index, --prune takes them out"
-        console.print(
-            f"{len(report['gone'])} videos are gone, {what}: {', '.join(report['gone'][:3])}"
-        )
+        first = ", ".join(report["gone"][:3])
+        console.print(f"{len(report['gone'])} videos are gone, {what}: {first}")

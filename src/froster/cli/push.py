@@ -5,20 +5,39 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from froster.cli import options
+from froster.cli.options import option
 from froster.errors import FrosterError, UsageError
-from froster.inference.card import HUB_ID, files
-from froster.inference.model_folder import folder_of
 from froster.utils import strict_json as json
 from froster.utils.printable import printable
 from froster.utils.progress import console, output
 
 
-def run(
-    folder: Path, repo: str, licence: str | None, *, private: bool, dry_run: bool, as_json: bool
+def push(
+    folder: Annotated[
+        Path, option("Output folder of froster train, or a model folder.", metavar="DIR")
+    ],
+    repo: Annotated[
+        str, option("Repository on the Hugging Face hub; made if need be.", metavar="USER/NAME")
+    ],
+    /,
+    *,
+    licence: Annotated[
+        str | None, option("The hub's name of a licence: apache-2.0, cc-by-4.0 …", name="--license")
+    ] = None,
+    private: Annotated[bool, option("A new repository that only you can see.")] = False,
+    dry_run: Annotated[bool, option("Only show the card and what would be sent.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster push` does; the options are described there."""
+    """Publish a model with a card; froster.load("USER/NAME") reads it anywhere. HF_TOKEN and
+    HF_ENDPOINT are honoured.
+
+    Example: froster push runs/first me/my-gestures --license cc-by-4.0 --dry-run
+    """
+    from froster.inference.card import HUB_ID, files
+
     if not HUB_ID.fullmatch(repo):
         raise UsageError(f"a repository is USER/NAME, not {repo!r}")
     if licence is not None and not re.fullmatch(r"[a-z0-9.-]+", licence):
@@ -54,14 +73,15 @@ def run(
 
 def model_folder(folder: Path) -> Path:
     """The model in a folder of a run, or the folder itself. Raises UsageError where it is none."""
-    found = folder_of(
-        os.path.abspath(os.path.expanduser(folder))
-    )  # a folder that is called nano is no name here
-    if found is None:
+    from froster.inference.model_folder import folder_of
+
+    # The whole path: a folder that is called nano is no name here.
+    model = folder_of(os.path.abspath(os.path.expanduser(folder)))
+    if model is None:
         raise UsageError(
             f"{folder} is neither a model folder of froster nor an output folder of froster train"
         )
-    return found
+    return model
 
 
 def size(content: bytes | Path) -> int:
