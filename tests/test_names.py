@@ -21,7 +21,7 @@ from froster.data.listing import list_videos, passed_over
 from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
 from froster.inference.results import ResultFile
-from froster.inference.store import Entry, Store
+from froster.inference.store import IndexEntry, Store
 from froster.utils.csvfile import csv_text, write_csv
 from froster.utils.files import write_text
 from froster.utils.journal import line
@@ -301,7 +301,7 @@ def test_an_index_of_an_earlier_version_keeps_its_videos(tmp_path: Path) -> None
     for number, path in enumerate([*OLD, "gone\\x01.mp4"]):
         size = (tmp_path / "v" / os.fsdecode(OLD.get(path, b"caf\xe9.mp4"))).stat()
         store.add(
-            [(Entry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
+            [(IndexEntry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
         )
     store = Store(tmp_path / "i")
     assert {os.fsencode(path) for path in store.places} == {*OLD.values(), b"gone\\x01.mp4"}

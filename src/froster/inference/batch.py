@@ -70,7 +70,7 @@ class Answer:
 
 
 def answers(
-    model: Recognizer, labels: Sequence[str], videos: Sequence[Found], reading: Reading
+    model: Recognizer, labels: Sequence[str], videos: Sequence[Found], reading: Reading = Reading()
 ) -> Iterator[list[Answer]]:
     """The answers in the order of the videos, a batch at a time.
 
@@ -127,11 +127,14 @@ def row_classification(row: ResultRow) -> Classification:
     return Classification(row["labels"], row["scores"], row["none"], row["cosine"])
 
 
-def as_listing(videos: Listing | Sequence[str | Path] | str | Path) -> Listing:
-    """The videos themselves, or those of files, folders and manifests."""
+def as_listing(
+    videos: Listing | Sequence[str | Path] | str | Path, base: Path | None = None
+) -> Listing:
+    """The videos themselves, or those of files, folders and manifests, named from `base`."""
     if isinstance(videos, Listing):
         return videos
-    return list_videos([Path(v) for v in ([videos] if isinstance(videos, (str, Path)) else videos)])
+    sources = [videos] if isinstance(videos, (str, Path)) else videos
+    return list_videos([Path(source) for source in sources], base=base)
 
 
 def classify(
