@@ -499,8 +499,7 @@ def test_an_export_has_it_in_the_graph_and_says_so(
     saved: Path, video: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
-    from froster.inference.export import export
-    from froster.inference.runtimes import open_file
+    from froster.inference.export import export, open_file
 
     model = froster.load(saved, device="cpu")
     about = export(model, tmp_path / "x")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from froster.evaluation.calibration import Calibration
-from froster.inference.card import card, escaped
+from froster.inference.hub import card, escaped
 from froster.report import page
 from froster.report.distance import confusion_picture
 from froster.utils.printable import printable, short_names

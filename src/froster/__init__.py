@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
+    from froster.inference.batch import classify
+    from froster.inference.export import export
+    from froster.inference.index import index
     from froster.inference.recognizer import Classification, Recognizer, load
+    from froster.inference.search import search
     from froster.inference.timeline import Segment, Timeline, timeline
     from froster.inference.watch import Watch
 
@@ -23,6 +27,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "froster.inference.recognizer",
+    "classify": "froster.inference.batch",
+    "index": "froster.inference.index",
+    "search": "froster.inference.search",
+    "export": "froster.inference.export",
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
     "Watch": "froster.inference.watch",
@@ -48,7 +56,11 @@ __all__ = [
     "VideoError",
     "Watch",
     "__version__",
+    "classify",
+    "export",
+    "index",
     "load",
+    "search",
     "timeline",
 ]
 
