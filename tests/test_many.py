@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+import froster
 from froster.errors import DataError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
+from froster.inference.batch import ReadOptions
 from froster.inference.recognizer import load
-from froster.inference.results import ResultFile, ResultRow
+from froster.inference.results import BatchProgress, ResultFile, ResultRow
 from froster.video.views import unchanged
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -281,6 +283,20 @@ def test_shards_together_have_every_row_once(
     assert sorted((row for part in parts for row in part), key=lambda row: row["path"]) == table(
         tmp_path / "whole.csv"
     )
+
+
+def test_as_a_function_with_progress(run, folder: Path, tmp_path: Path) -> None:
+    asked: list[BatchProgress] = []
+    labels, out = ["cat spinning", "key pacing", "fish bouncing"], tmp_path / "function.csv"
+    options = ReadOptions(workers=0, top=2)
+    report = froster.classify(
+        "nano", folder, labels, out, options=options, on_progress=asked.append
+    )
+    assert run("classify", folder, *LABELS, "--out", tmp_path / "command.csv").code == 1
+    assert table(out) == table(tmp_path / "command.csv")
+    assert (report["rows"], report["failed"], report["calibrated"]) == (16, 2, False)
+    assert [(step.done, step.total) for step in (asked[0], asked[-1])] == [(0, 18), (18, 18)]
+    assert asked[-1].failed == 2
 
 
 def test_without_a_file_the_answers_are_the_same(run, folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import froster
 from froster.encoders.model import CLIP
-from froster.errors import DataError, VideoError
+from froster.errors import DataError, UsageError, VideoError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.inference.search import nearest
@@ -390,9 +390,22 @@ def test_networks_without_an_embedding_of_a_text_are_refused(
     assert not (tmp_path / "index").exists()
 
 
+def test_as_functions(run, folder: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    report = froster.index(
+        "nano", folder, tmp_path / "i", on_progress=lambda now: steps.append(now.done)
+    )
+    assert report["failed"] == 0 and steps == list(range(report["videos"] + 1))
+    assert froster.index(None, folder, tmp_path / "i")["new"] == 0, "the model is the index's"
+    asked = run("search", tmp_path / "i", "a cat", "--top", 3, "--json")
+    assert froster.search(tmp_path / "i", "a cat", top=3).to_dict() == asked.json
+    with pytest.raises(UsageError, match="say what to look for"):
+        froster.search(tmp_path / "i")
+
+
 def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> None:
     from froster.data.listing import list_videos
-    from froster.inference.batch import Reading
+    from froster.inference.batch import ReadOptions
     from froster.inference.index import build
 
     model = froster.load("nano", device="cpu")
@@ -410,7 +423,7 @@ def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(model, made, list_videos([folder]), Reading(0, 1), stop)
+        build(model, made, list_videos([folder]), ReadOptions(0, 1), stop)
     assert len(Store(tmp_path / "index").places) == 1
     assert (
         json.loads((tmp_path / "index" / "0001.jsonl").read_text())["size"]

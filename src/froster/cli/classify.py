@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """How videos are read and answered: `inference.batch.Reading`."""
+    """How videos are read and answered: `inference.batch.ReadOptions`."""
 
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5
     truncate: options.Truncate = False
@@ -89,7 +89,7 @@ def classify(
     device = device or device_of(part)
     recognizer = load_model(model, device, precision, sampling=sampling, views=views)
     recognizer.class_embeddings(names, reading.truncate)  # once for all videos
-    how = batch.Reading(**vars(reading))
+    how = batch.ReadOptions(**vars(reading))
     if out is None:
         results = answer_all(recognizer, names, listing, how)
         failed = any("error" in result for result in results)
@@ -108,7 +108,7 @@ def classify(
                 listing,
                 names,
                 out,
-                reading=how,
+                options=how,
                 shard=part,
                 retry_failed=retry_failed,
                 on_progress=on_progress,
@@ -134,7 +134,7 @@ def device_of(part: Shard) -> str | None:
 
 
 def answer_all(
-    recognizer: Recognizer, names: list[str], videos: Listing, reading: batch.Reading
+    recognizer: Recognizer, names: list[str], videos: Listing, reading: batch.ReadOptions
 ) -> list[dict[str, Any]]:
     """The answer to each video, or its error."""
     from froster.inference.batch import answers

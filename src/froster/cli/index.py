@@ -44,7 +44,7 @@ def index(
     """
     from froster.data.listing import list_videos
     from froster.inference import index as indexing
-    from froster.inference.batch import Reading
+    from froster.inference.batch import ReadOptions
 
     earlier = indexing.open_index(out)
     if prune:
@@ -62,7 +62,7 @@ def index(
             listing,
             out,
             settings=indexing.IndexSettings(segment, dtype, prune, retry_failed),
-            reading=Reading(workers, batch_size, time_limit),
+            options=ReadOptions(workers, batch_size, time_limit),
             on_progress=on_progress,
         )
     if as_json:

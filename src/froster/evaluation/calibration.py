@@ -106,9 +106,7 @@ class Calibration:
     as they are."""
 
     def __post_init__(self) -> None:
-        if (
-            self.none is not None and not self.none.slope > 0
-        ):  # as older fits wrote it where nothing can be told
+        if self.none is not None and not self.none.slope > 0:  # an older fit that tells nothing
             object.__setattr__(self, "none", None)
 
     @property
@@ -146,13 +144,9 @@ def read_calibration(folder: Path) -> Calibration:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         none, temperature = values["none"], float(values["temperature"])
-        rule = (
-            None
-            if none is None
-            else NoneRule(**{name: float(value) for name, value in none.items()})
-        )
-        numbers = (temperature, *(() if rule is None else dataclasses.astuple(rule)))
-        if not (temperature > 0 and all(map(math.isfinite, numbers))):
+        numbers = {name: float(value) for name, value in (none or {}).items()}
+        rule = None if none is None else NoneRule(**numbers)
+        if not (temperature > 0 and all(map(math.isfinite, (temperature, *numbers.values())))):
             raise ValueError("its numbers make no sense")
         if not isinstance(values["fitted"], dict | None):
             raise ValueError("it does not say what it was fitted to")
@@ -248,15 +242,15 @@ def leave_out(logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tenso
     """
     if not len(logits):
         raise DataError("there is no readable video to leave labels out for")
-    with_own, without = [], []
+    included, left_out = [], []
     rounds = max(1, min(4, MOST_VIDEOS // len(logits)))
-    for i, own in enumerate(labels.tolist()):
-        others = [c for c in range(logits.shape[-1]) if c != own]
+    for i, right in enumerate(labels.tolist()):
+        others = [c for c in range(logits.shape[-1]) if c != right]
         for turn in range(rounds):
             drawn = random.Random(f"none/{count}/{i}/{turn}").sample(others, count)
-            with_own.append(logits[i, [own, *drawn[1:]]])
-            without.append(logits[i, drawn])
-    return torch.stack(with_own), torch.stack(without)
+            included.append(logits[i, [right, *drawn[1:]]])
+            left_out.append(logits[i, drawn])
+    return torch.stack(included), torch.stack(left_out)
 
 
 def logistic(x: Tensor, y: Tensor, steps: int = 50) -> list[float]:
@@ -265,9 +259,8 @@ def logistic(x: Tensor, y: Tensor, steps: int = 50) -> list[float]:
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-12)
     z = torch.cat([torch.ones_like(x[:, :1]), (x - mean) / spread], dim=1)
     w = torch.zeros(z.shape[1], dtype=x.dtype)
-    ridge = (
-        1e-3 * len(x) * torch.eye(len(w), dtype=x.dtype)
-    )  # keeps a few videos that can be told apart from certainty
+    # The ridge keeps a few videos that can be told apart from certainty.
+    ridge = 1e-3 * len(x) * torch.eye(len(w), dtype=x.dtype)
     ridge[0, 0] = 0.0
     for _ in range(steps):
         p = (z @ w).sigmoid()

@@ -38,7 +38,7 @@ were not calibrated."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How many videos are read and answered, which changes no answer but for what `top` leaves out
     and `truncate` lets pass."""
 
@@ -70,19 +70,22 @@ class Answer:
 
 
 def answers(
-    model: Recognizer, labels: Sequence[str], videos: Sequence[Found], reading: Reading = Reading()
+    model: Recognizer,
+    labels: Sequence[str],
+    videos: Sequence[Found],
+    options: ReadOptions = ReadOptions(),
 ) -> Iterator[list[Answer]]:
     """The answers in the order of the videos, a batch at a time.
 
     With processes a file that a decoder crashes or hangs on is an error like others.
     """
-    classes = model.class_embeddings(labels, reading.truncate)
-    workers = reading.processes(len(videos))
+    classes = model.class_embeddings(labels, options.truncate)
+    workers = options.processes(len(videos))
     # One on a CPU, where more are no faster and rows are the same to the bit.
-    batch_size = reading.batch_size or (8 if model.device.type == "cuda" else 1)
+    batch_size = options.batch_size or (8 if model.device.type == "cuda" else 1)
     window = workers + 2 * batch_size
     paths = [str(video.path) for video in videos]
-    events = pool.run(model.view_reader(), paths, workers, limit=reading.time_limit, window=window)
+    events = pool.run(model.view_reader(), paths, workers, limit=options.time_limit, window=window)
     ends = pool.ends(pool.in_order(events))
     batch: list[tuple[Found, Views | None, str]] = []
 
@@ -90,7 +93,7 @@ def answers(
         clips = [torch.from_numpy(views.clips) for _, views, _ in batch if views is not None]
         best: Iterator[Classification] = iter(())
         if clips:
-            best = iter(model.classify_clips(torch.stack(clips), labels, classes, reading.top))
+            best = iter(model.classify_clips(torch.stack(clips), labels, classes, options.top))
         return [
             Answer(video, None if views is None else _row(video.key, next(best), views), error)
             for video, views, error in batch
@@ -143,7 +146,7 @@ def classify(
     labels: Sequence[str],
     out: str | Path,
     *,
-    reading: Reading = Reading(),
+    options: ReadOptions = ReadOptions(),
     shard: Shard = Shard(),  # noqa: B008
     retry_failed: bool = False,
     on_progress: OnProgress = ignore_progress,
@@ -159,15 +162,15 @@ def classify(
     check_suffix(out)
     mine = shard.of(listing)
     with sole_maker(out):
-        check_made_alike(out, _made_with(model, labels, listing, reading, shard))
-        results = ResultFile(out, min(reading.top, len(labels)))
+        check_made_alike(out, _made_with(model, labels, listing, options, shard))
+        results = ResultFile(out, min(options.top, len(labels)))
         failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
         passed = results.done if retry_failed else results.done | failures.causes.keys()
         todo = [video for video in mine if video.key not in passed]
         done = len(mine) - len(todo)
         try:
             on_progress(BatchProgress(done, len(mine), len(failures.causes)))
-            for batch in answers(model, labels, todo, reading):
+            for batch in answers(model, labels, todo, options):
                 results.add([answer.row for answer in batch if answer.row is not None])
                 for answer in batch:
                     if answer.row is None:
@@ -193,7 +196,7 @@ def classify(
 
 
 def _made_with(
-    model: Recognizer, labels: Sequence[str], listing: Listing, reading: Reading, shard: Shard
+    model: Recognizer, labels: Sequence[str], listing: Listing, options: ReadOptions, shard: Shard
 ) -> dict[str, Any]:
     """What decides the rows of a file."""
     config = model.config.to_dict()
@@ -204,8 +207,8 @@ def _made_with(
         "precision": str(model.dtype).removeprefix("torch."),
         "labels": list(labels),
         **{name: config[name] for name in ("sampling", "views", "fusion")},
-        "top": reading.top,
-        "truncate": reading.truncate,
+        "top": options.top,
+        "truncate": options.truncate,
         "calibration": model.calibration.rule,
         "root": os.path.realpath(listing.root),
         "shard": f"{shard.index}/{shard.count}",

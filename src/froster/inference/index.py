@@ -17,7 +17,7 @@ from torch import Tensor
 from froster.data.listing import Found, Listing
 from froster.encoders.model import unit
 from froster.errors import UsageError
-from froster.inference.batch import Reading, as_listing
+from froster.inference.batch import ReadOptions, as_listing
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer, as_recognizer
 from froster.inference.results import BatchProgress, Failures, OnProgress, ignore_progress
@@ -52,7 +52,7 @@ def index(
     out: str | Path,
     *,
     settings: IndexSettings = IndexSettings(),
-    reading: Reading = Reading(),  # noqa: B008
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Make or extend the index in the folder `out`, for `froster.search`; videos that it has and
@@ -85,7 +85,7 @@ def index(
 
         try:
             on_progress(BatchProgress(done, len(listing), len(failures.causes)))
-            build(model, store, todo, reading, on_end)
+            build(model, store, todo, options, on_end)
         finally:
             failures.close({video.key for video in todo if _is_current(store, video)})
         added = [video.key for video in todo if _is_current(store, video)]
@@ -181,7 +181,7 @@ def build(
     model: Recognizer,
     store: Store,
     videos: Sequence[Found],
-    reading: Reading,
+    options: ReadOptions,
     on_end: Callable[[Found, str], None],
 ) -> None:
     """Adds the videos to the store. `on_end` is called once for each, with what failed or "".
@@ -191,7 +191,7 @@ def build(
     done: list[tuple[IndexEntry, Tensor, Tensor]] = []
     written = time.monotonic()
     try:
-        for video, entry, embeddings, error in _embedded(model, store.seconds, videos, reading):
+        for video, entry, embeddings, error in _embedded(model, store.seconds, videos, options):
             if entry is not None:
                 done.append((entry, embeddings, unit(embeddings.mean(0))))
             if (
@@ -224,12 +224,12 @@ class _Pending:
 
 
 def _embedded(
-    model: Recognizer, seconds: float, videos: Sequence[Found], reading: Reading
+    model: Recognizer, seconds: float, videos: Sequence[Found], options: ReadOptions
 ) -> Iterator[tuple[Found, IndexEntry | None, Tensor, str]]:
     """Each video, with its segments' embeddings (n, E), as soon as all of it is embedded or has
     failed."""
-    workers = reading.processes(len(videos))
-    batch_size = reading.batch_size or (32 if model.device.type == "cuda" else 4)
+    workers = options.processes(len(videos))
+    batch_size = options.batch_size or (32 if model.device.type == "cuda" else 4)
     pending: dict[int, _Pending] = {}
     batch: list[tuple[int, Segment]] = []
     ended: list[tuple[int, str]] = []
@@ -251,7 +251,7 @@ def _embedded(
         ended.clear()
 
     work, paths = segment_reader(model, seconds), [str(video.path) for video in videos]
-    events = pool.run(work, paths, workers, limit=reading.time_limit)
+    events = pool.run(work, paths, workers, limit=options.time_limit)
     with closing(pool.ahead(events, 2 * batch_size) if workers else events) as following:  # type: ignore[type-var, arg-type]
         for event in following:
             if event.done:

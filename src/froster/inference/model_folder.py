@@ -142,7 +142,7 @@ def check_config(values: dict[str, Any]) -> None:
             f"it is of version {version!r:.40}, and this froster reads {VERSION}: a newer froster"
             " wrote it"
         )
-    found = strangers(
+    unknown = strangers(
         values,
         "",
         {},
@@ -161,8 +161,8 @@ def check_config(values: dict[str, Any]) -> None:
             known = {each.name for each in fields(kind)} - {
                 "preprocessing"
             }  # which has a place of its own
-            found += strangers(part, f"{where}.", {}, known)
-    refuse(found, "froster does not know")
+            unknown += strangers(part, f"{where}.", {}, known)
+    refuse(unknown, "froster does not know")
 
 
 _BROKEN = (
