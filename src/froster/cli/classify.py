@@ -110,13 +110,13 @@ def classify(
     if out is None:
         results = answer_all(recognizer, names, listing, reading)
         failed = any("error" in result for result in results)
-        report = {"model": name_of(model), "labels": names, **about}
+        report: dict[str, Any] = {"model": name_of(model), "labels": names, **about}
         report |= {"passed_over": dict(listing.passed_over), "results": results}
     else:
         announce(recognizer, model)
         report = write_all(recognizer, names, listing, part, part.file(out), reading, retry_failed)
         report |= about
-        failed = report["failed"] > 0
+        failed = bool(report["failed"])
     if as_json:
         print(json.dumps(report))
     else:

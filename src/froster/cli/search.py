@@ -67,9 +67,9 @@ def search(
     check_comparable(recognizer)
     check_model(store, recognizer)
     copies: list[str] = []
-    if video is None:
+    if text is not None:
         query = recognizer.embed_text([text], truncate)[0]
-    else:
+    elif video is not None:
         with working(f"reading {video.name}"):
             query = embed_video(recognizer, video, float(store.about["segment"]))
         copies = copies_of(video, store)

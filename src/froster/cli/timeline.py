@@ -135,10 +135,10 @@ def remark(timeline: Timeline, outputs: Sequence[Path]) -> None:
             f"damaged: {timeline.damaged} packets or frames could not be decoded and were passed"
             " over"
         )
-    missing = (timeline.stated or 0) - timeline.end
-    if timeline.complete and missing > max(1.0, 0.02 * timeline.stated):
+    stated = timeline.stated or 0.0
+    if timeline.complete and stated - timeline.end > max(1.0, 0.02 * stated):
         console.print(
-            f"the file states {timeline.stated:.1f} s but ends at {timeline.end:.1f} s: it was cut,"
+            f"the file states {stated:.1f} s but ends at {timeline.end:.1f} s: it was cut,"
             " or is damaged"
         )
     if outputs:
