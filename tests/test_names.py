@@ -20,7 +20,7 @@ from froster.data.dataset import read_items
 from froster.data.listing import list_videos, passed_over
 from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
-from froster.inference.results import open_results
+from froster.inference.results import ResultFile
 from froster.inference.store import Entry, Store
 from froster.utils.csvfile import csv_text, write_csv
 from froster.utils.files import write_text
@@ -188,7 +188,9 @@ def test_any_name_comes_back_from_every_format(
         "score": 0.5,
         "labels": ["a"],
         "scores": [0.5],
+        "answer": "a",
         "none": 0.5,
+        "cosine": None,
         "seconds": 1.0,
         "frames": 1,
         "damaged": 0,
@@ -196,7 +198,7 @@ def test_any_name_comes_back_from_every_format(
     for suffix in ("csv", "jsonl", "parquet"):
         out = folder / f"r.{suffix}"
         for done in (set(), set(keys)):
-            results = open_results(out, 1)
+            results = ResultFile(out, 1)
             assert results.done == done
             results.add([{"path": key, **row} for key in keys if key not in results.done])
             results.close()

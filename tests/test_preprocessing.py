@@ -522,9 +522,11 @@ def test_an_export_has_it_in_the_graph_and_says_so(
 
 
 def test_equal_weights_with_another_preprocessing_are_another_model() -> None:
-    from froster.inference.identity import digest
+    from froster.inference.fingerprint import model_fingerprint
 
-    assert digest(model_that_wants(SQUASHED)) != digest(model_that_wants(CLIP_PREPROCESSING))
+    assert model_fingerprint(model_that_wants(SQUASHED)) != model_fingerprint(
+        model_that_wants(CLIP_PREPROCESSING)
+    )
 
 
 def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:

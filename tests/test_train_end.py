@@ -602,7 +602,7 @@ def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capf
     assert expected[0] == 0
     for place, arguments in (
         (
-            "froster.inference.results:Lines.add:2",
+            "froster.inference.results:ResultFile.add:2",
             (*classify, "--batch-size", 4, "--out", disk / "rows.jsonl"),
         ),
         ("froster.inference.store:Store.add", (*index, disk / "index")),

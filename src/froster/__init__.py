@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
-    from froster.inference.label_segments import Segment
     from froster.inference.recognizer import Classification, Recognizer, load
-    from froster.inference.timeline import Timeline, timeline
+    from froster.inference.timeline import Segment, Timeline, timeline
     from froster.inference.watch import Watch
 
 __version__ = "0.1.0"
@@ -27,7 +26,7 @@ _HOMES = {
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
     "Watch": "froster.inference.watch",
-    "Segment": "froster.inference.label_segments",
+    "Segment": "froster.inference.timeline",
     "Recognizer": "froster.inference.recognizer",
     "Classification": "froster.inference.recognizer",
     "FrosterError": "froster.errors",

@@ -49,8 +49,8 @@ def index(
     Example: froster index videos/ --out index --model nano
     """
     from froster.data.listing import list_videos
-    from froster.inference.failures import Failures
     from froster.inference.index import build
+    from froster.inference.results import Failures
     from froster.inference.store import ABOUT, Store
     from froster.utils.files import refuse_current, sole_maker
 
@@ -156,7 +156,7 @@ def opened(
 ) -> Store:
     """The index to add to, made if it does not exist. Raises UsageError where it was made with
     another model or otherwise."""
-    from froster.inference.identity import digest
+    from froster.inference.fingerprint import model_fingerprint
     from froster.inference.store import ABOUT, Store
     from froster.utils.files import absolute
 
@@ -164,7 +164,7 @@ def opened(
         given = name_of(source)
         about = {
             "made_by": "froster index",
-            "model": digest(model),
+            "model": model_fingerprint(model),
             "source": absolute(given) if Path(given).exists() else given,
             "segment": segment or 4.0,
             "frames": model.config.sampling.frames,
@@ -184,9 +184,12 @@ def opened(
 
 
 def check_model(store: Store, model: Recognizer) -> None:
-    from froster.inference.identity import digest
+    from froster.inference.fingerprint import model_fingerprint
 
-    if store.model != digest(model) or store.about["frames"] != model.config.sampling.frames:
+    if (
+        store.model != model_fingerprint(model)
+        or store.about["frames"] != model.config.sampling.frames
+    ):
         raise UsageError(
             f"{store.folder} was made by another model ({store.about['source']}): pass that one"
             " with --model"

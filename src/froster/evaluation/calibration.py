@@ -122,10 +122,10 @@ class Calibration:
     def judge(self, views: Tensor, scale: float | None, fusion: Fusion = "logits") -> Judgement:
         """Logits of the views of n videos (n, V, K), and the scale of cosines that they hold, or
         None. NaN where NaN."""
-        return self.judge_joined(joined(views, fusion), views.mean(dim=-2), scale)
+        return self.judge_fused(fuse(views, fusion), views.mean(dim=-2), scale)
 
-    def judge_joined(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
-        """The same from the views' joined logits, which make the scores, and the mean of their
+    def judge_fused(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
+        """The same from the views' fused logits, which make the scores, and the mean of their
         logits (both (n, K))."""
         none = None if self.none is None else self.none(energy(mean, scale), mean.shape[-1])
         cosine = None if scale is None else mean.amax(dim=-1) / scale
@@ -161,11 +161,6 @@ def read_calibration(folder: Path) -> Calibration:
         raise CheckpointError(
             f"{path}: not a calibration that froster calibrate wrote ({error})"
         ) from error
-
-
-def joined(views: Tensor, fusion: Fusion) -> Tensor:
-    """Logits of the views (n, V, K) -> (n, K), as `fuse`, but on the scale of one view."""
-    return views.mean(dim=-2) if fusion == "logits" else fuse(views, fusion)
 
 
 def energy(logits: Tensor, scale: float | None) -> Tensor:
@@ -204,7 +199,7 @@ def fit(
             f" takes {fewest} of {FEWEST_CLASSES}"
         )
     none = None if normalised(views) else fit_none(views.mean(dim=1), labels, scale)
-    return Calibration(fit_temperature(joined(views, fusion), labels), none)
+    return Calibration(fit_temperature(fuse(views, fusion), labels), none)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -123,16 +123,15 @@ class Predictions:
             "per_class": self.per_class(),
         }
 
-    def joined(self, tuned: Predictions, space: Space) -> Predictions:
+    def ensemble(self, tuned: Predictions, space: Space) -> Predictions:
         """The mean of two models' outputs for the same views and classes, of their logits or of
-        their soft-maxes; then the sum over the views, however each model fuses its own."""
+        their soft-maxes; then the mean over the views, however each model fuses its own."""
         if self.views is None or tuned.views is None:
             raise ValueError("outputs are joined view by view, which were not kept")
-        each = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
-        also = {name: found.joined(tuned.also[name], space) for name, found in self.also.items()}
-        return Predictions(
-            self.classes, self.labels, each.sum(dim=1), self.errors, self.names, each, also
-        )
+        views = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
+        fused = fuse(views, "logits")
+        also = {name: each.ensemble(tuned.also[name], space) for name, each in self.also.items()}
+        return Predictions(self.classes, self.labels, fused, self.errors, self.names, views, also)
 
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
@@ -196,10 +195,10 @@ def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
 
 
 def fuse(logits: Tensor, fusion: Fusion) -> Tensor:
-    """Logits of the views (…, V, K) -> (…, K): their sum (as released), or the log of the mean of
-    their soft-maxes."""
+    """Logits of views (…, V, K) -> (…, K): the mean of the logits, or the log of the mean of their
+    soft-maxes. The released code sums the logits, which ranks labels in the same way."""
     if fusion == "logits":
-        return logits.sum(dim=-2)
+        return logits.mean(dim=-2)
     return logits.softmax(dim=-1).mean(dim=-2).log()
 
 
