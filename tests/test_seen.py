@@ -14,8 +14,8 @@ import pytest
 
 import froster.inference.model_folder
 from froster.cli import calibrate
-from froster.data.dataset import Item, read_items
 from froster.data.fingerprint import file_fingerprint
+from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import folder_of

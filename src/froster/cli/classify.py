@@ -23,8 +23,8 @@ from froster.cli.options import MACHINE, SPREAD, number, option
 from froster.cli.output import batch_bar, print_table
 from froster.errors import UsageError
 from froster.utils import strict_json as json
-from froster.utils.printable import short_names
 from froster.utils.progress import console, output, progress, working
+from froster.utils.text import short_names
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing

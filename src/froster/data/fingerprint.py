@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 
 ENDS = 2**16
 """Bytes that are read at either end of a file."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from froster.data.listing import Found, Listing, list_videos
+from froster.data.dataset import Views
+from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import Classification, Recognizer, as_recognizer
@@ -28,7 +29,6 @@ from froster.inference.results import (
 )
 from froster.utils import pool
 from froster.utils.files import sole_maker
-from froster.video.views import Views
 
 FEW = 8
 """Videos for which it does not pay to start processes."""
@@ -64,7 +64,7 @@ class ReadOptions:
 class Answer:
     """`row` is None exactly where `error` says why."""
 
-    video: Found
+    video: ListedVideo
     row: ResultRow | None
     error: str = ""
 
@@ -72,7 +72,7 @@ class Answer:
 def answers(
     model: Recognizer,
     labels: Sequence[str],
-    videos: Sequence[Found],
+    videos: Sequence[ListedVideo],
     options: ReadOptions = ReadOptions(),
 ) -> Iterator[list[Answer]]:
     """The answers in the order of the videos, a batch at a time.
@@ -87,7 +87,7 @@ def answers(
     paths = [str(video.path) for video in videos]
     events = pool.run(model.view_reader(), paths, workers, limit=options.time_limit, window=window)
     ends = pool.ends(pool.in_order(events))
-    batch: list[tuple[Found, Views | None, str]] = []
+    batch: list[tuple[ListedVideo, Views | None, str]] = []
 
     def answered() -> list[Answer]:
         clips = [torch.from_numpy(views.clips) for _, views, _ in batch if views is not None]

@@ -31,8 +31,7 @@ from froster.methods import VideoCLIP, method_dict
 from froster.utils import interrupt
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder, refuse_current, sole_maker
-from froster.utils.finite import finite
-from froster.utils.tensors import save_tensors
+from froster.utils.tensors import finite, save_tensors
 
 Runtime = Callable[[np.ndarray], list[np.ndarray]]
 """uint8 frames (B, T, 3, S, S) -> the outputs, in their order."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from froster.data.listing import Found, Listing
+from froster.data.listing import ListedVideo, Listing
 from froster.encoders.model import unit
 from froster.errors import UsageError
 from froster.inference.batch import ReadOptions, as_listing
@@ -25,7 +25,7 @@ from froster.inference.store import ABOUT, FAILURES, IndexEntry, Store
 from froster.methods import VideoCLIP
 from froster.utils import pool
 from froster.utils.files import refuse_current, sole_maker
-from froster.video.segments import ReadSegments, Segment, Whole
+from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
 PART_SECONDS = 60.0
 PART_SEGMENTS = 20_000
@@ -76,7 +76,7 @@ def index(
         todo = [video for video in listing if video.key not in passed]
         indexed, done = set(store.places), len(listing) - len(todo)
 
-        def on_end(video: Found, error: str) -> None:
+        def on_end(video: ListedVideo, error: str) -> None:
             nonlocal done
             if error:
                 failures.add(video.key, error)
@@ -166,7 +166,7 @@ def check_prunable(out: Path, store: Store | None) -> None:
         )
 
 
-def _is_current(store: Store, video: Found) -> bool:
+def _is_current(store: Store, video: ListedVideo) -> bool:
     place = store.places.get(video.key)
     return place is not None and place.entry.is_current(store.root)
 
@@ -180,9 +180,9 @@ def segment_reader(model: Recognizer, seconds: float) -> ReadSegments:
 def build(
     model: Recognizer,
     store: Store,
-    videos: Sequence[Found],
+    videos: Sequence[ListedVideo],
     options: ReadOptions,
-    on_end: Callable[[Found, str], None],
+    on_end: Callable[[ListedVideo, str], None],
 ) -> None:
     """Adds the videos to the store. `on_end` is called once for each, with what failed or "".
 
@@ -212,7 +212,7 @@ class _Pending:
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
     embeddings: list[Tensor] = field(default_factory=list)
-    whole: Whole | None = None
+    whole: VideoSummary | None = None
 
     def entry(self, key: str) -> IndexEntry:
         whole = self.whole
@@ -224,17 +224,17 @@ class _Pending:
 
 
 def _embedded(
-    model: Recognizer, seconds: float, videos: Sequence[Found], options: ReadOptions
-) -> Iterator[tuple[Found, IndexEntry | None, Tensor, str]]:
+    model: Recognizer, seconds: float, videos: Sequence[ListedVideo], options: ReadOptions
+) -> Iterator[tuple[ListedVideo, IndexEntry | None, Tensor, str]]:
     """Each video, with its segments' embeddings (n, E), as soon as all of it is embedded or has
     failed."""
     workers = options.processes(len(videos))
     batch_size = options.batch_size or (32 if model.device.type == "cuda" else 4)
     pending: dict[int, _Pending] = {}
-    batch: list[tuple[int, Segment]] = []
+    batch: list[tuple[int, VideoSegment]] = []
     ended: list[tuple[int, str]] = []
 
-    def embed() -> Iterator[tuple[Found, IndexEntry | None, Tensor, str]]:
+    def embed() -> Iterator[tuple[ListedVideo, IndexEntry | None, Tensor, str]]:
         if batch:
             clips = torch.stack([torch.from_numpy(segment.clip) for _, segment in batch])
             for (task, segment), embedding in zip(batch, model.embed_clips(clips), strict=True):
@@ -259,7 +259,7 @@ def _embedded(
                 ended.append((event.task, "" if complete else event.error))
             else:
                 state = pending.setdefault(event.task, _Pending())
-                if isinstance(event.part, Whole):
+                if isinstance(event.part, VideoSummary):
                     state.whole = event.part
                 else:
                     batch.append((event.task, event.part))

@@ -19,7 +19,7 @@ from froster.inference.model_folder import (
 )
 from froster.inference.released import complete, find_released, missing_parts
 from froster.methods import VCLIP, Frozen, Method
-from froster.methods.official import Official
+from froster.methods.base import Official
 from froster.utils.address import refuse_address
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from froster.encoders.checkpoints import locate, strict_load
-from froster.encoders.known import read_object, refuse, strangers
-from froster.encoders.layouts import is_model_folder
+from froster.encoders.layouts import is_model_folder, read_object, refuse_settings, unknown_settings
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import State, read_safetensors
@@ -142,7 +141,7 @@ def check_config(values: dict[str, Any]) -> None:
             f"it is of version {version!r:.40}, and this froster reads {VERSION}: a newer froster"
             " wrote it"
         )
-    unknown = strangers(
+    unknown = unknown_settings(
         values,
         "",
         {},
@@ -161,8 +160,8 @@ def check_config(values: dict[str, Any]) -> None:
             known = {each.name for each in fields(kind)} - {
                 "preprocessing"
             }  # which has a place of its own
-            unknown += strangers(part, f"{where}.", {}, known)
-    refuse(unknown, "froster does not know")
+            unknown += unknown_settings(part, f"{where}.", {}, known)
+    refuse_settings(unknown, "froster does not know")
 
 
 _BROKEN = (

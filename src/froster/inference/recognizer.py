@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from froster.data.dataset import ReadViews
 from froster.encoders.model import CLIP, blank, normalise, unit
 from froster.encoders.precision import (
     autocast,
@@ -30,13 +31,11 @@ from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
 from froster.text.bank import PromptBank
-from froster.text.prompts import check_texts
+from froster.text.labels import check_texts
 from froster.utils.address import refuse_address
-from froster.utils.finite import finite
 from froster.utils.progress import Working, silently
-from froster.video.frames import described, given_clips, given_frames
-from froster.video.transforms import inference_transform
-from froster.video.views import ReadViews
+from froster.utils.tensors import finite
+from froster.video.transforms import described, given_clips, given_frames, inference_transform
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,19 @@ import torch
 from froster.encoders.checkpoints import (
     Checkpoint,
     architecture_from_state_dict,
+    is_training_extra,
     refuse_own,
     to_official,
+    unwrap,
 )
 from froster.encoders.huggingface import read_hf_preprocessing
 from froster.encoders.model import CLIP, CLIPConfig, blank
-from froster.encoders.reading import State, is_training_extra, unwrap
+from froster.encoders.reading import State
 from froster.errors import CheckpointError, FrosterError
 from froster.inference.model_folder import load_saved
 from froster.methods import METHODS, VideoCLIP
-from froster.methods.official import Official, ours
+from froster.methods.base import Official
+from froster.methods.weight_names import ours
 
 # Where the separate head of ActionCLIP and Text4Vis is put.
 _HEAD_NEST = "fusion_model_state_dict"
@@ -54,7 +57,7 @@ def find_released(checkpoint: Checkpoint) -> Official | None:
             release = Official(
                 "ActionCLIP (meanp)", METHODS["actionclip"].make("meanp"), ours(state)
             )
-        if release is not None and checkpoint.kind == "huggingface":
+        if release is not None and not checkpoint.is_file:
             size = _architecture(release.state, None, {}).vision.image_size
             release.preprocessing, notes = read_hf_preprocessing(
                 checkpoint.path, size, release.preprocessing
@@ -82,7 +85,7 @@ def _read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     round them, and whether it holds a head apart from them."""
     kind, content = checkpoint.read
     state = unwrap(content)
-    if kind == "safetensors" and checkpoint.kind == "file":
+    if kind == "safetensors" and checkpoint.is_file:
         refuse_own(checkpoint.file, state)
     head = content.get(_HEAD_NEST)
     if isinstance(head, dict):

@@ -23,10 +23,17 @@ from typing import Any
 from froster.errors import DataError, FrosterError, UsageError, install
 from froster.evaluation.calibration import NONE
 from froster.utils import strict_json as json
-from froster.utils.csvfile import ERRORS, write_csv
-from froster.utils.files import atomic_file, cannot_write, write_text
-from froster.utils.journal import Appender, line, read_lines
-from froster.utils.printable import is_text
+from froster.utils.files import (
+    NAME_ERRORS,
+    Appender,
+    atomic_file,
+    cannot_write,
+    json_line,
+    read_lines,
+    write_csv,
+    write_text,
+)
+from froster.utils.text import is_text
 
 ResultRow = dict[str, Any]
 """path, label, score, labels and scores (the best `top`, best first), answer (the label, or None
@@ -89,7 +96,7 @@ class ResultFile:
 
     def add(self, rows: Sequence[ResultRow]) -> None:
         """After this nothing but the disk itself can lose the rows."""
-        self._appender.add("".join(map(line, rows)))
+        self._appender.add("".join(map(json_line, rows)))
         self.done.update(row["path"] for row in rows)
 
     def close(self) -> None:
@@ -140,7 +147,7 @@ def _record(row: ResultRow, columns: Sequence[str]) -> list[str]:
 def _read_csv(path: Path, columns: list[str]) -> dict[str, list[str]]:
     """The records by their path, without the header. Raises DataError where they are not ours."""
     try:
-        text = path.read_bytes().decode("utf-8", ERRORS)
+        text = path.read_bytes().decode("utf-8", NAME_ERRORS)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -205,7 +212,7 @@ class Failures:
     def add(self, key: str, cause: str) -> None:
         if self._appender is None:
             self._appender = Appender(self.path, keep=self._length)
-        self._appender.add(line({"path": key, "error": cause}))
+        self._appender.add(json_line({"path": key, "error": cause}))
         self.causes[key] = cause
 
     def close(self, done: Container[str]) -> None:
@@ -222,7 +229,9 @@ class Failures:
 
     def _write(self) -> None:
         """One line for each that has failed, and no file where none has."""
-        text = "".join(line({"path": key, "error": cause}) for key, cause in self.causes.items())
+        text = "".join(
+            json_line({"path": key, "error": cause}) for key, cause in self.causes.items()
+        )
         if text:
             write_text(self.path, text)
         else:

@@ -16,8 +16,8 @@ from froster.errors import DataError, UsageError
 from froster.inference.index import check_comparable, check_model, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.store import EntryPlace, IndexEntry, Store
-from froster.text.prompts import check_labels
-from froster.video.segments import Segment
+from froster.text.labels import check_labels
+from froster.video.windows import VideoSegment
 
 _ROWS = 65_536
 """Compared at a time."""
@@ -115,7 +115,7 @@ def check_not_empty(store: Store) -> None:
 def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
     """The mean of its segments (E,), as a video of the index has it."""
     read = segment_reader(model, seconds)
-    clips = [part.clip for part in read(str(video)) if isinstance(part, Segment)]
+    clips = [part.clip for part in read(str(video)) if isinstance(part, VideoSegment)]
     embeddings = [model.embed_clips(torch.from_numpy(clip)[None]) for clip in clips]
     return unit(torch.cat(embeddings).mean(0))
 

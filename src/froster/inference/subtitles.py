@@ -9,8 +9,7 @@ from typing import Any
 from froster.errors import UsageError
 from froster.inference.timeline import Segment, Timeline
 from froster.utils import strict_json as json
-from froster.utils.csvfile import csv_text
-from froster.utils.files import cannot_write, write_text
+from froster.utils.files import cannot_write, csv_text, write_text
 
 SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".png")
 """A .png is drawn by `froster.report.lanes`."""

@@ -18,10 +18,10 @@ from froster.evaluation.calibration import NONE, answers
 from froster.evaluation.metrics import Fusion, fuse
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.scorer import ScoreFunction, WindowScorer, chunked, columns
-from froster.text.prompts import check_texts
+from froster.text.labels import check_texts
 from froster.utils.interrupt import check
 from froster.video.stream import Stream
-from froster.video.windows import Plan, Windows
+from froster.video.windows import SlidingWindows, WindowPlan
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Timeline:
     """The moments' edges (m + 1): moment i goes from edges[i] to edges[i + 1], a stride later."""
     scores: Tensor
     """(m, K), one row a moment, in the order of `labels`."""
-    plan: Plan
+    plan: WindowPlan
     damaged: int
     """Packets and frames that could not be read or decoded."""
     stated: float | None
@@ -127,11 +127,11 @@ class Scan:
         check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
         self.scores = scores
-        self.plan = Plan.of(recognizer.config.sampling, window, stride)
+        self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
         self.classes = recognizer.class_embeddings(labels, truncate)
         self.scorer = WindowScorer(recognizer, batch_size)
         self.stream: Stream | None = None
-        self.windows: Windows | None = None
+        self.windows: SlidingWindows | None = None
         self.logits: list[Tensor] = []
         """Batches (n, K) of the windows seen so far."""
         self.complete = False
@@ -145,7 +145,7 @@ class Scan:
         if (
             length < self.plan.window - self.plan.step / 2
         ):  # shorter than a window: all frames of one, spread over it
-            self.plan = Plan(length, min(self.plan.stride, length), self.plan.frames)
+            self.plan = WindowPlan(length, min(self.plan.stride, length), self.plan.frames)
             self.logits.clear()
             yield from self._run(path)
         self.complete = True
@@ -153,7 +153,7 @@ class Scan:
     def _run(self, path: str | Path) -> Iterator[float]:
         self.scorer.squares.broken = 0
         with Stream.of_file(path) as self.stream:
-            self.windows = Windows(self.stream, self.plan, self.scorer.keep)
+            self.windows = SlidingWindows(self.stream, self.plan, self.scorer.keep)
             for part in chunked(self.windows, self.scorer.batch):
                 check()
                 self.logits.append(self.scorer(part, self.classes))
@@ -206,7 +206,7 @@ def timeline(
     """Which of `labels` fits when: a video file of any length -> segments with start, end, label
     and score.
 
-    Windows of `window` seconds slide by `stride` seconds; the model's sampling says how long they
+    SlidingWindows of `window` seconds slide by `stride` seconds; the model's sampling says how long they
     are by default. The logits of all windows that cover a moment are joined as `classify` joins
     views, `scores` makes probabilities of them (by default those of `classify`: of a calibrated
     model the probabilities of the labels and of none of them), and moments with the same answer
@@ -229,7 +229,7 @@ def timeline(
     return scan.result()
 
 
-def smoothed(logits: Tensor, plan: Plan, duration: float, fusion: Fusion) -> Tensor:
+def smoothed(logits: Tensor, plan: WindowPlan, duration: float, fusion: Fusion) -> Tensor:
     """Logits of windows (n, K) -> of moments (m, K), each a stride long: the windows that cover the
     middle of a moment are its views, fused as `classify` fuses views."""
     moments = []

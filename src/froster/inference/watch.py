@@ -18,12 +18,11 @@ from froster.errors import VideoError
 from froster.evaluation.calibration import NONE, answers
 from froster.inference.recognizer import Recognizer
 from froster.inference.scorer import ScoreFunction, WindowScorer, columns
-from froster.text.prompts import file_and_column, read_label_set
-from froster.utils.attempt import reason
+from froster.text.labels import file_and_column, read_label_set
 from froster.utils.interrupt import check
-from froster.video.live import Arrival, Live, Policy
-from froster.video.source import Source
-from froster.video.windows import Plan, Sample, Window, spread
+from froster.utils.progress import reason
+from froster.video.live import Arrival, Live, Policy, StreamSource
+from froster.video.windows import HeldFrame, Window, WindowPlan, spread
 
 _POLL = 0.1  # seconds between looks at what else happened
 _LOOK_EVERY = 0.25  # seconds between looks at a file of labels
@@ -117,14 +116,14 @@ class Watch:
     ):
         self.recognizer, self.truncate, self.on_note = recognizer, truncate, on_note
         self.scores = scores
-        self.plan = Plan.of(recognizer.config.sampling, window, stride)
+        self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
         self.scorer = WindowScorer(recognizer)
-        where = Source(source)
+        where = StreamSource(source)
         self.skipped = 0
         self._until = float("inf") if seconds is None else time.monotonic() + seconds
         self._current: tuple[list[str], Tensor]
         self.relabel(labels)
-        self._window: deque[Sample] = deque(maxlen=self.plan.frames)
+        self._window: deque[HeldFrame] = deque(maxlen=self.plan.frames)
         self._next = 0.0  # the time from which on a stride is due
         policy = policy or Policy()
         # FFmpeg cannot be interrupted everywhere, in the look-up of a name for instance.
