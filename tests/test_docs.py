@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from froster.methods.video_clip import start_of
 
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import install
 from froster.inference.recognizer import load
 from froster.methods import METHODS
+from froster.methods.base import start_of
 from froster.methods.recipe import Recipe
 from froster.report.methods import fill
 from froster.training.distill import Distill

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from froster.methods.video_clip import new_weights
 from safetensors.torch import load_file
 
 import froster.inference.export
@@ -29,6 +28,7 @@ from froster.inference.export import (
 )
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
+from froster.methods.base import new_weights
 from froster.video.sampling import Sampling
 from froster.world.files import write_video
 from froster.world.sets import render_set
