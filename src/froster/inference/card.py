@@ -16,7 +16,7 @@ from froster.evaluation.calibration import Calibration, read_calibration
 from froster.inference.seen import read_report
 from froster.utils import strict_json as json
 from froster.utils.files import CALIBRATION
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")
 PUBLIC = (

@@ -35,7 +35,7 @@ from froster.errors import UsageError
 from froster.methods.base import VideoCLIP
 from froster.report.plots import save
 from froster.utils.files import atomic_file
-from froster.utils.finite import finite
+from froster.utils.tensors import finite
 
 ANIMATION_FPS = 3
 

@@ -34,8 +34,8 @@ from froster.training.distill import Distill
 from froster.training.loop import Trained, epoch_loader, global_batch, rows_of_step, train
 from froster.training.task import Task, freeze
 from froster.training.weights import towards
-from froster.utils.loggers import Log
-from froster.utils.tensors import State, cpu_state
+from froster.utils.progress import Log
+from froster.utils.tensors import StateDict, cpu_state
 from froster.video.augment import FROSTER_AUGMENT
 
 SMALL_WIDTH = 256
@@ -401,7 +401,7 @@ def use_of_weights(model: Recognizer) -> dict[str, Any]:
 
 
 def with_weights(
-    student: Recognizer, state: State, config: ModelConfig | None = None
+    student: Recognizer, state: StateDict, config: ModelConfig | None = None
 ) -> Recognizer:
     """The same network with other weights of it."""
     model = copy.deepcopy(student.model)
@@ -415,7 +415,9 @@ def with_weights(
     )
 
 
-def halfway(base: Recognizer, student: Recognizer, tuned: State, ratio: float = 0.5) -> State:
+def halfway(
+    base: Recognizer, student: Recognizer, tuned: StateDict, ratio: float = 0.5
+) -> StateDict:
     """ratio * the starting weights + (1 - ratio) * the tuned ones, new parts scaled
     (`weights.towards`)."""
     start = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}
