@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from froster.errors import FrosterError, UsageError
-from froster.report import page, plots
+from froster.report import clips, page, plots
 from froster.text.labels import as_option, some_labels, split_labels
 from froster.training import fine_tune as experiment
 from froster.utils import text
@@ -220,17 +220,18 @@ def test_a_shell_finds_a_file_of_any_name(name: bytes) -> None:
 def test_pictures_say_what_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One decimal in every bar, and no title on the bars of the video above it."""
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    for module in (plots, clips):
+        monkeypatch.setattr(module, "save", lambda figure, path: drawn.append(figure) or path)
     plots.accuracy_bars(
         ["base", "novel"], [plots.Bars("x", [75.4, 2.25], [1, 1])], tmp_path / "a.png", [50, None]
     )
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["75.4", "2.2"]
-    verdict = plots.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
-    clips = [
-        plots.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict])
+    verdict = clips.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
+    videos = [
+        clips.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict])
         for i in range(3)
     ]
-    plots.classified_clips(clips, tmp_path / "b.png")
+    clips.classified_clips(videos, tmp_path / "b.png")
     drawn[1].canvas.draw()
     axes = drawn[1].axes  # of each clip four frames, then its bars
     for above, below in ((4, 5), (9, 10)):

@@ -26,7 +26,7 @@ from froster.evaluation.reliability import auroc, measured, share_called_none
 from froster.inference.model_folder import folder_of, is_model_folder
 from froster.inference.recognizer import Recognizer
 from froster.inference.seen import inherited, report_of, seen_by
-from froster.report.reliability import coverage_figure
+from froster.report.plots import coverage_figure
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.blend import choosing_half
 from froster.training.run_folder import read_run

@@ -18,7 +18,7 @@ from froster.evaluation.reliability import reliability
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.seen import report_of, seen_by
 from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.reliability import coverage_figure
+from froster.report.plots import coverage_figure
 from froster.text.labels import check_labels, read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.utils import strict_json as json

@@ -48,7 +48,7 @@ from froster.methods import (
     first_difference,
     saved_names,
 )
-from froster.methods.official import Official
+from froster.methods.base import Official
 from froster.text.bank import PromptBank
 from froster.text.labels import check_texts
 from froster.utils import strict_json as json

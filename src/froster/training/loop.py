@@ -19,7 +19,7 @@ from froster.data.dataset import Batch
 from froster.data.loader import batches
 from froster.errors import FrosterError, UsageError
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.text.bank import PromptBank
 from froster.training.checkpoint import Checkpoints, RunningMean
 from froster.training.optim import adamw, draw_template, epoch_order, sgd
@@ -407,5 +407,5 @@ def start_step(
         means[:5] /= ranks()
     names = ["loss", "ce", "grad_norm", "accuracy"]
     names += ["distill_v", "distill_t"] if task.distill is not None else []
-    names += ["regulariser"] if task.iwr is not None or task.penalty is not None else []
+    names += ["regulariser"] if task.regulariser is not None else []
     return total, means, tuple(names)

@@ -19,14 +19,8 @@ from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.report import page
-from froster.report.plots import (
-    Bars,
-    Clip,
-    Verdict,
-    accuracy_bars,
-    classified_clips,
-    training_curves,
-)
+from froster.report.clips import Clip, Verdict, classified_clips
+from froster.report.plots import Bars, accuracy_bars, training_curves
 from froster.training.change import told
 from froster.training.distill import distill_preset
 from froster.training.fine_tune import (
@@ -332,7 +326,7 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
     )
 
 
-def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[tuple[str, list[str]]]:
+def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[page.Section]:
     """What the page shows of videos of novel classes, and the command to ask for one; nothing where
     there are none."""
     pasted = try_it(clips, out.absolute())
