@@ -24,7 +24,8 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from froster.recognizer import Recognizer
-from froster.serve.app import Service, create_app
+from froster.serve.app import create_app
+from froster.serve.service import Service
 from froster.serve.connections import MOST_CONNECTIONS, Connection
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits

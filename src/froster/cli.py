@@ -687,7 +687,7 @@ def serve(
     max_labels: Annotated[int, typer.Option(help="Labels of a request.", min=1)] = 200,
     queue: Annotated[int, typer.Option(help="Requests that may wait; more are told to come back.", min=0)] = 8,
     timeout: Annotated[float, typer.Option(help="Seconds from the end of the upload to the answer.", min=0.1)] = 60,
-    page: Annotated[bool, typer.Option(help="The web page beside the API; needs gradio.")] = True,
+    page: Annotated[bool, typer.Option(help="The web page beside the API.")] = True,
     device: DeviceOption = None,
     precision: PrecisionOption = "auto",
 ) -> None:

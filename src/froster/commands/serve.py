@@ -14,7 +14,7 @@ from types import FrameType
 from froster.commands.common import announce, load_model, short_name
 from froster.errors import FrosterError, UsageError, install
 from froster.interrupt import Interrupted
-from froster.progress import console, working
+from froster.progress import console
 from froster.recognizer import DEFAULT_MODEL
 
 _SHORTEST_TOKEN = 8
@@ -40,10 +40,9 @@ def run(
     precision: str,
 ) -> None:
     """Everything `froster serve` does; the options are described there."""
-    needed = ["fastapi", "uvicorn", "python_multipart", *(["gradio"] if page else [])]
+    needed = ["fastapi", "uvicorn", "python_multipart"]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        less = ", or pass --no-page" if missing == ["gradio"] else ""
-        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}{less}")
+        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}")
     from froster.serve.guard import is_loopback
     from froster.serve.limits import MB, Limits
     from froster.serve.models import Models
@@ -66,9 +65,10 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
     """Until Ctrl-C. What is in hand then may finish, what waits is told so, and nothing is left behind."""
     import uvicorn
 
-    from froster.serve.app import Service, create_app
+    from froster.serve.app import create_app
     from froster.serve.connections import MOST_CONNECTIONS, Connection
     from froster.serve.guard import Guard
+    from froster.serve.service import Service
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -84,7 +84,7 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
             ending.cancel()
 
         async def end_streams(self) -> None:
-            """An open page has a connection that never ends by itself, and an upload may take long."""
+            """An upload may take long, and a connection is kept open for a next request."""
             end = time.monotonic() + _GRACE
             while service.jobs.running and time.monotonic() < end:
                 await asyncio.sleep(0.05)
@@ -99,8 +99,7 @@ def serve(models, limits, token: str | None, page: bool, samples: Path | None, l
         if page:
             from froster.serve.page import add_page
 
-            with working("preparing the page"):
-                add_page(app, service, samples)
+            add_page(app, service, samples)
         config = uvicorn.Config(
             Guard(app, token), http=Connection, ws="none", log_level="warning", access_log=False,
             timeout_graceful_shutdown=_GRACE + 5, limit_concurrency=MOST_CONNECTIONS,

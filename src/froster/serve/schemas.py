@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from froster.errors import UsageError
+from froster.serve.limits import Measured
 from froster.serve.refusal import Refusal
 from froster.text.prompts import split_labels
 
@@ -18,38 +19,48 @@ def read_labels(text: object) -> object:
         raise ValueError(str(error)) from None
 
 
+Asked = TypeVar("Asked", bound=BaseModel)
+
 Labels = Annotated[
     list[str],
     BeforeValidator(read_labels, json_schema_input_type=str),
-    Field(description='Names between commas or semicolons or one a line, or a JSON list, `["surfing", "skiing"]`.'),
+    Field(examples=["surfing, skiing, cooking"], description='Names between commas or semicolons or one a line, or a JSON list, `["surfing", "skiing"]`.'),
 ]
 
 
-class Asked(BaseModel):
+class VideoRequest(BaseModel):
     """Fields of every request beside the file."""
 
     model_config = ConfigDict(extra="forbid")
 
+    id: str | None = Field(None, description="In place of the file: the id of a video that /v1/videos keeps.")
     model: str | None = Field(None, description="One of the models that /healthz names; default: the first.")
+
+
+class LabelsRequest(VideoRequest):
     truncate: bool = Field(False, description="Cut labels that are too long for the text tower.")
 
 
-class AskedToClassify(Asked):
+class ClassifyRequest(LabelsRequest):
     labels: Labels
     views: int | None = Field(None, ge=1, description="Clips taken from the video; the model says how many.")
     top: int | None = Field(None, ge=1, description="Labels in the answer; default: all.")
 
 
-class AskedForTimeline(Asked):
+class TimelineRequest(LabelsRequest):
     labels: Labels
     window: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds seen at once.")
     stride: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds from window to window.")
     min_segment: float = Field(0, ge=0, allow_inf_nan=False, description="Shorter segments become part of a neighbour.")
 
 
-class AskedToEmbed(Asked):
+class EmbedRequest(LabelsRequest):
     labels: Labels | None = None
     views: int | None = Field(None, ge=1, description="Clips taken from the video; the model says how many.")
+
+
+class AttentionRequest(VideoRequest):
+    at: float = Field(0, ge=0, allow_inf_nan=False, description="Second of the video.")
 
 
 class Problem(BaseModel):
@@ -67,8 +78,16 @@ class VideoFacts(BaseModel):
     width: int
     height: int
 
+    @classmethod
+    def of(cls, video: Measured) -> VideoFacts:
+        return cls(seconds=round(video.seconds, 2), width=video.width, height=video.height)
 
-class Classified(BaseModel):
+
+class KeptVideo(VideoFacts):
+    id: str = Field(description="For the field `id` of other requests, and for /v1/videos/{id}.")
+
+
+class ClassifyAnswer(BaseModel):
     model: str
     label: str = Field(description="The best one.")
     answer: str | None = Field(description="The best one, or null where it is more likely that none fits.")
@@ -86,7 +105,7 @@ class Span(BaseModel):
     score: float
 
 
-class TimelineFound(BaseModel):
+class TimelineAnswer(BaseModel):
     model: str
     labels: list[str]
     start: float
@@ -105,10 +124,19 @@ class TimelineFound(BaseModel):
     scores: list[list[float]] = Field(description="For each moment, the score of each label.")
 
 
-class Embedded(BaseModel):
+class EmbedAnswer(BaseModel):
     model: str
     video: list[float] | None = Field(description="The unit embedding of the video, if one was sent.")
     labels: list[list[float]] | None = Field(description="The unit embedding of each label, if any were sent.")
+
+
+class AttentionAnswer(BaseModel):
+    model: str
+    seconds: list[float] = Field(description="When each frame is shown.")
+    frames: list[str] = Field(description="Each frame as the model sees it, larger: a JPEG as a data: address.")
+    attention: list[list[list[float]]] | None = Field(
+        description="For each frame, rows of what each patch gets of the class tokens' attention; null where it cannot be told."
+    )
 
 
 class ServedModel(BaseModel):
@@ -130,29 +158,31 @@ class Health(BaseModel):
     busy: float = Field(description="Seconds since the work in hand was asked for; 0: there is none.")
 
 
-def parsed(kind: type[Any], fields: dict[str, str]) -> Any:
+def parsed(kind: type[Asked], fields: dict[str, str]) -> Asked:
     """The fields of a form as they should be. Raises Refusal, which names the fields that are not."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, each['loc'])) or 'form'}: {each['msg']}" for each in error.errors()[:5]]
-        raise Refusal(422, "; ".join(found).replace("Value error, ", "")) from None
+        wrong = [f"{'.'.join(map(str, each['loc'])) or 'form'}: {each['msg']}" for each in error.errors()[:5]]
+        raise Refusal(422, "; ".join(wrong).replace("Value error, ", "")) from None
 
 
-def form_schema(kind: type[BaseModel], video: str) -> dict[str, Any]:
-    """OpenAPI's description of such a form; `video`: "needed", "optional"."""
-    schema = kind.model_json_schema(mode="validation")
-    properties = {name: _plain(value) for name, value in schema["properties"].items()}
+def form_schema(kind: type[BaseModel] | None) -> dict[str, Any]:
+    """OpenAPI's description of such a form; None: the file alone."""
+    schema = kind.model_json_schema(mode="validation") if kind else {"properties": {}, "required": ["video"]}
     file = {
         "type": "string",
         "contentMediaType": "application/octet-stream",
         "format": "binary",
         "description": "A video file.",
     }
-    required = [*(["video"] if video == "needed" else []), *schema.get("required", [])]
-    form = {"type": "object", "properties": {"video": file, **properties}, "additionalProperties": False}
-    if required:
-        form["required"] = required
+    form: dict[str, Any] = {
+        "type": "object",
+        "properties": {"video": file, **{name: _plain(value) for name, value in schema["properties"].items()}},
+        "additionalProperties": False,
+    }
+    if schema.get("required"):
+        form["required"] = schema["required"]
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
