@@ -1,4 +1,4 @@
-# make demo, make test: everything is set up in .venv on first use. Needs Python >= 3.10 and nothing else.
+# make demo, make test: everything is set up in .venv on first use. Needs Python >= 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo
@@ -18,14 +18,14 @@ demo: install
 	$(BIN)/froster demo --seed $(SEED) --out $(OUT)
 
 docs: install
-	$(BIN)/python -m froster.commands.methods README.md docs/methods.md
+	$(BIN)/python -m froster.cli.methods README.md docs/methods.md
 
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html, or serve it: $(BIN)/mkdocs serve"
 
 lint: install
-	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff check
 	$(BIN)/mypy
 
 # A process a core with one thread each; a file's tests stay together, for they share what is slow to make.

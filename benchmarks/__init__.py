@@ -1,1 +1,2 @@
-"""How fast froster is, as ratios to ordinary ways of doing the same work. `python -m benchmarks` lists the parts."""
+"""How fast froster is, as ratios to ordinary ways of doing the same work. `python -m benchmarks`
+lists the parts."""

@@ -1,4 +1,5 @@
-"""`python -m benchmarks PART …`: run parts, keep their rows in docs/results/speed.json, write docs/results/speed.md."""
+"""`python -m benchmarks PART …`: run parts, keep their rows in docs/results/speed.json, write
+docs/results/speed.md."""
 
 from __future__ import annotations
 
@@ -27,10 +28,20 @@ PARTS = {
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parts = "; ".join(f"{name}: {words}" for name, words in PARTS.items())
-    parser.add_argument("parts", nargs="+", choices=[*PARTS, "all"], metavar="PART", help=f"all, or of {parts}")
-    parser.add_argument("--rounds", type=int, help="turns of each contender; default: as the part says")
-    parser.add_argument("--toy", action="store_true", help="a tiny network and little data, to try the script itself")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of speed.json and speed.md")
+    parser.add_argument(
+        "parts", nargs="+", choices=[*PARTS, "all"], metavar="PART", help=f"all, or of {parts}"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="turns of each contender; default: as the part says"
+    )
+    parser.add_argument(
+        "--toy",
+        action="store_true",
+        help="a tiny network and little data, to try the script itself",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results"), help="folder of speed.json and speed.md"
+    )
     args = parser.parse_args(arguments)
     for part in PARTS if "all" in args.parts else args.parts:
         module = importlib.import_module(f"benchmarks.{'step' if part == 'step400' else part}")

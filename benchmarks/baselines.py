@@ -1,4 +1,5 @@
-"""Ordinary ways of doing froster's work, in plain PyTorch, transformers and PyAV. They compute the same numbers.
+"""Ordinary ways of doing froster's work, in plain PyTorch, transformers and PyAV. They compute the
+same numbers.
 
 (a) `ReleasedStep`, `ReleasedEvaluation`: the work of the released recipe. Prompts are tokenised and encoded anew at every
     step (and for every batch of a test), by student and teacher, all at the full context; attention is a soft-max of
@@ -21,15 +22,18 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, CLIPModel, XCLIPConfig, XCLIPModel
 
 from benchmarks.setup import Scene
-from froster.clip.preprocessing import MEAN, STD
+from froster.encoders.preprocessing import MEAN, STD
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.sampling import Sampling, Timing
 
 ALPHA, BETA = 0.1, 2.0
 
 
-def attend_to_neighbours(module, query, key, value, attention_mask, scaling, num_frames=8, **kwargs):
-    """Queries (B*T, h, L, d) over the keys of the next, the previous and the own frame; zeros beyond the clip's ends."""
+def attend_to_neighbours(
+    module, query, key, value, attention_mask, scaling, num_frames=8, **kwargs
+):
+    """Queries (B*T, h, L, d) over the keys of the next, the previous and the own frame; zeros
+    beyond the clip's ends."""
 
     def gathered(x: Tensor) -> Tensor:
         x = x.unflatten(0, (-1, num_frames))
@@ -87,21 +91,37 @@ class Projector(nn.Module):
 
 
 class ReleasedStep:
-    """(a) One training step of FROSTER as the released code works through it. Calling it returns the loss.
+    """(a) One training step of FROSTER as the released code works through it. Calling it returns
+    the loss.
 
-    `text_chunks`: the text of both models is worked through in so many parts, forward and backward, with the gradient of
-    an earlier step in the place of this step's; the work is the same and its memory is not needed at once.
+    `text_chunks`: the text of both models is worked through in so many parts, forward and backward,
+    with the gradient of an earlier step in the place of this step's; the work is the same and its
+    memory is not needed at once.
     """
 
     def __init__(
-        self, scene: Scene, labels: Sequence[str], frames: int, dtype: torch.dtype = torch.float32, text_chunks: int = 1,
+        self,
+        scene: Scene,
+        labels: Sequence[str],
+        frames: int,
+        dtype: torch.dtype = torch.float32,
+        text_chunks: int = 1,
         device: str = "cpu",
-    ):  # fmt: skip
-        self.scene, self.labels, self.frames, self.dtype, self.text_chunks = scene, list(labels), frames, dtype, text_chunks
+    ):
+        self.scene, self.labels, self.frames, self.dtype, self.text_chunks = (
+            scene,
+            list(labels),
+            frames,
+            dtype,
+            text_chunks,
+        )
         self.student = clip_model(scene.folder, vision="neighbours").to(device).train()
         self.teacher = clip_model(scene.folder).to(device).eval().requires_grad_(False)
         width = scene.config.embed_dim
-        self.projector_v, self.projector_t = Projector(width).to(device), Projector(width).to(device)
+        self.projector_v, self.projector_t = (
+            Projector(width).to(device),
+            Projector(width).to(device),
+        )
         modules = (self.student, self.projector_v, self.projector_t)
         self.weights = [p for module in modules for p in module.parameters()]
         self.optimizer = torch.optim.AdamW(self.weights, lr=1e-8, weight_decay=0.01)
@@ -111,7 +131,9 @@ class ReleasedStep:
         rows = FROSTER_PROMPTS.prompts(self.labels)
         prompts = [rows[template], rows[-1]]
         self.optimizer.zero_grad()
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast(
+            clips.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
+        ):
             if self.text_chunks > 1:
                 return self.chunked(clips, targets, prompts)
             loss = self.loss(clips, targets, *self.text(prompts))
@@ -125,10 +147,16 @@ class ReleasedStep:
 
     def loss(self, clips: Tensor, targets: Tensor, w: Tensor, u: Tensor) -> Tensor:
         pixels = normalised(clips).flatten(0, 1)
-        z = unit(self.student.get_image_features(pixels, num_frames=self.frames).pooler_output.float())
+        z = unit(
+            self.student.get_image_features(pixels, num_frames=self.frames).pooler_output.float()
+        )
         with torch.no_grad():
             f = unit(self.teacher.get_image_features(pixels).pooler_output.float())
-        logits = self.student.logit_scale.exp() * z.unflatten(0, clips.shape[:2]).mean(1).float() @ w.T.float()
+        logits = (
+            self.student.logit_scale.exp()
+            * z.unflatten(0, clips.shape[:2]).mean(1).float()
+            @ w.T.float()
+        )
         vision = 1 - F.cosine_similarity(self.projector_v(z).float(), f).mean()
         text = 1 - F.cosine_similarity(self.projector_t(w).float(), u).mean()
         return F.cross_entropy(logits, targets) + BETA * (vision + text)
@@ -153,24 +181,32 @@ class ReleasedStep:
 
 
 class ReleasedEvaluation:
-    """(a) A test as the released code works through it: all 29 prompts of every class are encoded for every batch."""
+    """(a) A test as the released code works through it: all 29 prompts of every class are encoded
+    for every batch."""
 
-    def __init__(self, scene: Scene, labels: Sequence[str], frames: int, dtype: torch.dtype = torch.float32):
+    def __init__(
+        self, scene: Scene, labels: Sequence[str], frames: int, dtype: torch.dtype = torch.float32
+    ):
         self.scene, self.labels, self.frames, self.dtype = scene, list(labels), frames, dtype
         self.model = clip_model(scene.folder, vision="neighbours").eval()
 
     @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
         """clips (B, T, 3, H, W) uint8 -> logits (B, K)."""
-        with torch.autocast(clips.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        with torch.autocast(
+            clips.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
+        ):
             w = class_features(self.model, self.scene, FROSTER_PROMPTS.prompts(self.labels))
             pixels = normalised(clips).flatten(0, 1)
-            z = unit(self.model.get_image_features(pixels, num_frames=self.frames).pooler_output.float())
+            z = unit(
+                self.model.get_image_features(pixels, num_frames=self.frames).pooler_output.float()
+            )
         return self.model.logit_scale.exp() * z.unflatten(0, clips.shape[:2]).mean(1) @ w.T
 
 
 def frame_by_frame(scene: Scene, dtype: torch.dtype) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """(b) clip (T, 3, H, W) uint8 and texts -> logits (K,): the mean over the frames, one forward a frame."""
+    """(b) clip (T, 3, H, W) uint8 and texts -> logits (K,): the mean over the frames, one forward a
+    frame."""
     model = clip_model(scene.folder, "sdpa", "sdpa").eval()
 
     @torch.no_grad()
@@ -178,31 +214,46 @@ def frame_by_frame(scene: Scene, dtype: torch.dtype) -> Callable[[Tensor, Sequen
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             tokens = scene.tokenizer(texts, scene.config.text.context)
             w = unit(model.get_text_features(input_ids=tokens).pooler_output.float())
-            z = [unit(model.get_image_features(normalised(frame)[None]).pooler_output.float()) for frame in clip]
+            z = [
+                unit(model.get_image_features(normalised(frame)[None]).pooler_output.float())
+                for frame in clip
+            ]
         return model.logit_scale.exp() * torch.cat(z).mean(0) @ w.T
 
     return run
 
 
-def xclip(scene: Scene, dtype: torch.dtype, frames: int) -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """(c) clip (T, 3, H, W) uint8 and texts -> logits (K,), by an XCLIPModel of CLIP's sizes, random weights."""
+def xclip(
+    scene: Scene, dtype: torch.dtype, frames: int
+) -> Callable[[Tensor, Sequence[str]], Tensor]:
+    """(c) clip (T, 3, H, W) uint8 and texts -> logits (K,), by an XCLIPModel of CLIP's sizes,
+    random weights."""
     text, vision = scene.config.text, scene.config.vision
     config = XCLIPConfig(
         text_config={
-            "hidden_size": text.width, "num_hidden_layers": text.layers, "num_attention_heads": text.heads,
-            "intermediate_size": 4 * text.width, "vocab_size": text.vocab, "max_position_embeddings": text.context,
+            "hidden_size": text.width,
+            "num_hidden_layers": text.layers,
+            "num_attention_heads": text.heads,
+            "intermediate_size": 4 * text.width,
+            "vocab_size": text.vocab,
+            "max_position_embeddings": text.context,
             "eos_token_id": text.vocab - 1,
         },
         vision_config={
-            "hidden_size": vision.width, "num_hidden_layers": vision.layers, "num_attention_heads": vision.heads,
-            "intermediate_size": 4 * vision.width, "image_size": vision.image_size, "patch_size": vision.patch_size,
-            "num_frames": frames, "mit_hidden_size": scene.config.embed_dim,
+            "hidden_size": vision.width,
+            "num_hidden_layers": vision.layers,
+            "num_attention_heads": vision.heads,
+            "intermediate_size": 4 * vision.width,
+            "image_size": vision.image_size,
+            "patch_size": vision.patch_size,
+            "num_frames": frames,
+            "mit_hidden_size": scene.config.embed_dim,
             "mit_intermediate_size": 4 * scene.config.embed_dim,
             "mit_num_attention_heads": max(1, scene.config.embed_dim // 64),
         },
         projection_dim=scene.config.embed_dim,
         prompt_num_attention_heads=max(1, scene.config.embed_dim // 64),
-    )  # fmt: skip
+    )
     model = XCLIPModel(config).eval()
 
     @torch.no_grad()
@@ -214,13 +265,17 @@ def xclip(scene: Scene, dtype: torch.dtype, frames: int) -> Callable[[Tensor, Se
     return run
 
 
-def one_view(path: Path, sampling: Sampling, timing: Timing, view: int, views: int, size: int) -> Tensor:
-    """(d) One view of a video, (T, 3, S, S) uint8: the file is opened for it, and decoded from its start."""
+def one_view(
+    path: Path, sampling: Sampling, timing: Timing, view: int, views: int, size: int
+) -> Tensor:
+    """(d) One view of a video, (T, 3, S, S) uint8: the file is opened for it, and decoded from its
+    start."""
     return decoded(path, sampling.view_indices(timing, views)[view], size)
 
 
 def decoded(path: Path, indices: Sequence[int], size: int) -> Tensor:
-    """The frames of these indices, (T, 3, S, S) uint8, decoded from the start of the file, with CLIP's resize."""
+    """The frames of these indices, (T, 3, S, S) uint8, decoded from the start of the file, with
+    CLIP's resize."""
     wanted: dict[int, np.ndarray] = {}
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):

@@ -1,7 +1,9 @@
-"""One clip, from its file to its label, the model loaded: against transformers' CLIPModel and XCLIPModel.
+"""One clip, from its file to its label, the model loaded: against transformers' CLIPModel and
+XCLIPModel.
 
-All decode the same 8 frames with the same reader, ask for the same labels with one template, and are measured twice: with
-labels that the model has not met, and once more with the same labels, which froster remembers.
+All decode the same 8 frames with the same reader, ask for the same labels with one template, and
+are measured twice: with labels that the model has not met, and once more with the same labels,
+which froster remembers.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import torch
 from benchmarks.clips import UCF, write_clip
 from benchmarks.setup import FRAMES, labels, name_of, precisions, scene
 from benchmarks.timing import Row, compare, interleave
-from froster.clip.checkpoints import load_clip
+from froster.encoders.checkpoints import load_clip
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
 from froster.methods import Frozen
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer
 from froster.text.prompts import Prompting
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
@@ -57,7 +59,10 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
                 model._classes.clear()  # as a new process
                 return model.classify(file, names).scores
 
-            contenders |= {f"froster, {precision}": new, f"froster, {precision}, labels known": known}
+            contenders |= {
+                f"froster, {precision}": new,
+                f"froster, {precision}, labels known": known,
+            }
         clip, video_clip = frame_by_frame(stage, torch.float32), xclip(stage, torch.float32, FRAMES)
         contenders["(b) CLIPModel, float32"] = lambda: clip(read(), texts).softmax(-1)
         contenders["(c) XCLIPModel, float32"] = lambda: video_clip(read(), texts).softmax(-1)

@@ -1,6 +1,8 @@
-"""Open a file, decode 8 frames by exact index, CLIP's resize and crop: our reader against those that are installed.
+"""Open a file, decode 8 frames by exact index, CLIP's resize and crop: our reader against those
+that are installed.
 
-All get the same indices, go through the same `inference_transform`, and must give the same pictures.
+All get the same indices, go through the same `inference_transform`, and must give the same
+pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ Reader = Callable[[Path, list[int]], Tensor]
 
 GOAL = 0.9  # first, or within 10 % of the first
 SIZE = 224
-# Levels of 255, the mean over a view: readers convert colours a little differently, a wrong frame differs by more.
+# Levels of 255, the mean over a view: readers convert colours a little differently, a wrong frame
+# differs by more.
 SAME = 0.7
 
 
@@ -38,14 +41,22 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
     with tempfile.TemporaryDirectory() as folder:
         for name, kind, files, turns in (("UCF-like avi", UCF, 8, 21), ("720p h264", HD, 1, 9)):
             kind, files, turns = (_tiny(kind), 1, 1) if toy else (kind, files, turns)
-            paths = [write_clip(Path(folder, f"{name}-{seed}.{kind.suffix}"), kind, seed) for seed in range(files)]
+            paths = [
+                write_clip(Path(folder, f"{name}-{seed}.{kind.suffix}"), kind, seed)
+                for seed in range(files)
+            ]
             for sampling in (Sampling("uniform"), Sampling("dense")):
                 what = f"{name}, {sampling.kind}" + (f", {files} files" if files > 1 else "")
                 rows += measured(what, paths, sampling, readers, rounds or turns)
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("av", *_distributions(readers)))
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("av", *_distributions(readers))
+    )
     notes = [
-        f"One view of 8 frames of every file; {versions}. The 720p file has {HD.frames} frames in one slice each, a key "
-        f"frame every {HD.frames - 50}; the avi {UCF.frames} frames, a key frame every {UCF.gop}.",
+        (
+            f"One view of 8 frames of every file; {versions}. The 720p file has {HD.frames} frames"
+            f" in one slice each, a key frame every {HD.frames - 50}; the avi {UCF.frames} frames,"
+            f" a key frame every {UCF.gop}."
+        ),
         *(f"Not measured: {words}." for words in missing),
     ]
     return rows, notes
@@ -66,9 +77,14 @@ def measured(
     ours, *others = readers
     expected = turn(readers[ours])
     for name in others:
-        worst = max((a.float() - b.float()).abs().mean().item() for a, b in zip(turn(readers[name]), expected, strict=True))
+        worst = max(
+            (a.float() - b.float()).abs().mean().item()
+            for a, b in zip(turn(readers[name]), expected, strict=True)
+        )
         if worst > SAME:
-            raise RuntimeError(f"{what}: the frames of {name} are not ours, {worst:.2f} levels apart")
+            raise RuntimeError(
+                f"{what}: the frames of {name} are not ours, {worst:.2f} levels apart"
+            )
     seconds = interleave({name: partial(turn, read) for name, read in readers.items()}, rounds)
     others.sort(key=lambda name: statistics.median(seconds[name]))
     for place, name in enumerate(others):
@@ -82,8 +98,14 @@ def installed() -> tuple[dict[str, Reader], list[str]]:
     for made in (torchcodec_readers, decord_readers, opencv_readers):
         try:
             readers |= made()
-        except (ImportError, OSError, RuntimeError) as error:  # torchcodec without FFmpeg is a RuntimeError
-            missing.append(f"{made.__name__.removesuffix('_readers')} ({str(error).strip().splitlines()[0]})")
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as error:  # torchcodec without FFmpeg is a RuntimeError
+            missing.append(
+                f"{made.__name__.removesuffix('_readers')} ({str(error).strip().splitlines()[0]})"
+            )
     return readers, missing
 
 
@@ -96,10 +118,15 @@ def torchcodec_readers() -> dict[str, Reader]:
     from torchcodec.decoders import VideoDecoder
 
     def read(path: Path, indices: list[int], threads: int) -> Tensor:
-        decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=threads)  # exact indices, its default
+        decoder = VideoDecoder(
+            str(path), dimension_order="NHWC", num_ffmpeg_threads=threads
+        )  # exact indices, its default
         return decoder.get_frames_at(indices).data
 
-    return {"torchcodec": partial(read, threads=1), "torchcodec, a thread a core": partial(read, threads=0)}
+    return {
+        "torchcodec": partial(read, threads=1),
+        "torchcodec, a thread a core": partial(read, threads=0),
+    }
 
 
 def decord_readers() -> dict[str, Reader]:
@@ -123,7 +150,9 @@ def opencv_readers() -> dict[str, Reader]:
             if number in wanted:
                 pictures.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
         capture.release()
-        return torch.from_numpy(np.stack([pictures[sorted(wanted).index(index)] for index in indices]))
+        return torch.from_numpy(
+            np.stack([pictures[sorted(wanted).index(index)] for index in indices])
+        )
 
     return {"OpenCV": read}
 

@@ -1,7 +1,7 @@
 """A test of 16 videos in 3 views, in batches of 8 clips, from files: against baselines (a) and (d).
 
-The released code encodes all 29 prompts of every class for every batch, and opens a video once for each of its views. One
-turn of it takes many minutes, so there are few turns.
+The released code encodes all 29 prompts of every class for every batch, and opens a video once for
+each of its views. One turn of it takes many minutes, so there are few turns.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from benchmarks.clips import UCF, write_clip
 from benchmarks.setup import FRAMES, labels, name_of, precisions, scene
 from benchmarks.timing import Row, compare, interleave
-from froster.clip.checkpoints import load_clip
-from froster.evaluation import Scorer, evaluate
+from froster.data.dataset import Item, VideoDataset
+from froster.encoders.checkpoints import load_clip
+from froster.evaluation.metrics import Scorer, evaluate
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
 from froster.methods import VCLIP
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer
-from froster.video.dataset import Item, VideoDataset
 from froster.video.reader import Video
 from froster.video.sampling import Sampling, Timing
 
@@ -42,7 +42,9 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
         def ours(dtype: torch.dtype) -> Tensor:
             model = models[dtype]
             model._classes.clear()  # as a new process
-            dataset = VideoDataset(items, names, sampling, stage.image_size, views=VIEWS, train=False)
+            dataset = VideoDataset(
+                items, names, sampling, stage.image_size, views=VIEWS, train=False
+            )
             scorer = Scorer(model.inference, model.class_embeddings(names), model.dtype)
             return evaluate([scorer], dataset, names, batch_size=-(-BATCH // VIEWS))[0].logits
 
@@ -59,27 +61,45 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
 
         models = {
             dtype: Recognizer(
-                VCLIP().build(load_clip(stage.folder)[0]), stage.tokenizer, ModelConfig(VCLIP(), sampling, VIEWS),
+                VCLIP().build(load_clip(stage.folder)[0]),
+                stage.tokenizer,
+                ModelConfig(VCLIP(), sampling, VIEWS),
                 precision=name_of(dtype),  # type: ignore[arg-type]
             )
             for dtype in precisions(toy)
-        }  # fmt: skip
+        }
         released = ReleasedEvaluation(stage, names, FRAMES)
         reference = "(a) + (d), float32"
-        contenders = {f"froster, {name_of(dtype)}": lambda dtype=dtype: ours(dtype) for dtype in models}
+        contenders = {
+            f"froster, {name_of(dtype)}": lambda dtype=dtype: ours(dtype) for dtype in models
+        }
         contenders[reference] = theirs  # type: ignore[assignment]
         found: dict[str, Tensor] = {}
         times = interleave(
-            {name: lambda name=name, work=work: found.update({name: work()}) for name, work in contenders.items()},  # type: ignore[misc]
-            rounds or 1, warmup=0,
-        )  # fmt: skip
+            {
+                name: lambda name=name, work=work: found.update({name: work()})
+                for name, work in contenders.items()
+            },  # type: ignore[misc]
+            rounds or 1,
+            warmup=0,
+        )
     spread = float(found[reference].std())
-    apart = {name: float((found[name] - found[reference]).abs().max()) / spread for name in found if name != reference}
+    apart = {
+        name: float((found[name] - found[reference]).abs().max()) / spread
+        for name in found
+        if name != reference
+    }
     if apart["froster, float32"] > 0.02:
         raise SystemExit(f"not the same work: {apart}")
     what = f"evaluate {videos} videos x {VIEWS} views, {len(names)} described classes, from files"
-    rows = [compare(what, times, name, reference, GOALS[name.split(", ")[1]]) for name in contenders if name != reference]
-    notes = [f"{name}: logits differ by at most {x:.1e} of their spread." for name, x in apart.items()]
+    rows = [
+        compare(what, times, name, reference, GOALS[name.split(", ")[1]])
+        for name in contenders
+        if name != reference
+    ]
+    notes = [
+        f"{name}: logits differ by at most {x:.1e} of their spread." for name, x in apart.items()
+    ]
     return rows, notes
 
 

@@ -1,7 +1,7 @@
 """One clip through the exported network, by ONNX Runtime and OpenVINO, against PyTorch.
 
-A vclip of CLIP's ViT-B/16 shape with random weights (speed does not depend on them), 8 frames of 224 px, 100 classes whose
-embeddings are known, on the CPU.
+A vclip of CLIP's ViT-B/16 shape with random weights (speed does not depend on them), 8 frames of
+224 px, 100 classes whose embeddings are known, on the CPU.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Row, compare, interleave
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
+from froster.encoders.precision import Precision, autocast, pick_dtype
 from froster.errors import UsageError
-from froster.export import export, random_frames
+from froster.inference.export import export, random_frames
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.runtimes import FILES, open_file, require
 from froster.methods import VCLIP
-from froster.model_folder import ModelConfig
-from froster.precision import Precision, autocast, pick_dtype
-from froster.recognizer import Recognizer, load
-from froster.runtimes import FILES, open_file, require
 
 BASE = "froster, PyTorch float32"
 RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
@@ -29,14 +29,18 @@ LABELS = [f"class {i}" for i in range(100)]
 
 
 def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]:
-    """Rows of each runtime and precision against PyTorch in float32; a runtime that is not installed is named in a note."""
+    """Rows of each runtime and precision against PyTorch in float32; a runtime that is not
+    installed is named in a note."""
     vision = VisionConfig(32, 8, 64, 2, 1) if toy else VisionConfig()
     torch_models = {"float32": network(vision, "float32"), "bfloat16": network(vision, "bfloat16")}
     frames = random_frames(1, 8, vision.image_size)
     expected = pytorch(torch_models["float32"], frames)()
     has_bf16 = pick_dtype(torch.device("cpu"), 768) == torch.bfloat16
     contenders: dict[str, Callable[[], Tensor]] = {BASE: pytorch(torch_models["float32"], frames)}
-    notes = [f"{torch.get_num_threads()} threads, a clip at a time, from uint8 frames to the logits of {len(LABELS)} classes."]
+    notes = [
+        f"{torch.get_num_threads()} threads, a clip at a time, from uint8 frames to the logits of"
+        f" {len(LABELS)} classes."
+    ]
     if has_bf16:
         contenders["froster, PyTorch bfloat16"] = pytorch(torch_models["bfloat16"], frames)
     else:
@@ -53,11 +57,19 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
                 if precision == "f32" or (target == "openvino" and has_bf16):
                     file = Path(folder) / target / FILES[target]
                     contenders[f"{name} {words}"] = exported(target, file, precision, frames)
-        differences = {name: float((logits() - expected).abs().max()) for name, logits in contenders.items()}
+        differences = {
+            name: float((logits() - expected).abs().max()) for name, logits in contenders.items()
+        }
         seconds = interleave(contenders, rounds or (2 if toy else 9))
     largest = float(expected.abs().max())
     rows = [
-        compare("one clip", seconds, name, BASE, note=f"logits within {differences[name]:.2g} of {largest:.3g}, the largest")
+        compare(
+            "one clip",
+            seconds,
+            name,
+            BASE,
+            note=f"logits within {differences[name]:.2g} of {largest:.3g}, the largest",
+        )
         for name in contenders
         if name != BASE
     ]
@@ -65,12 +77,19 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
 
 
 def network(vision: VisionConfig, precision: Precision) -> Recognizer:
-    """The image tower in full; of the text tower, whose work is done beforehand, one layer and the nano's vocabulary."""
+    """The image tower in full; of the text tower, whose work is done beforehand, one layer and the
+    nano's vocabulary."""
     tokenizer = load("nano", device="cpu").tokenizer
     torch.manual_seed(0)
     clip = CLIP(CLIPConfig(vision, TextConfig(vocab=tokenizer.vocab_size, layers=1)))
     config = ModelConfig(VCLIP())
-    return Recognizer(config.method.build(clip), tokenizer, config, device=torch.device("cpu"), precision=precision)
+    return Recognizer(
+        config.method.build(clip),
+        tokenizer,
+        config,
+        device=torch.device("cpu"),
+        precision=precision,
+    )
 
 
 def pytorch(recognizer: Recognizer, frames: Tensor) -> Callable[[], Tensor]:

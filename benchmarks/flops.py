@@ -1,4 +1,5 @@
-"""What the image tower achieves of the chip: counted operations a second, against a large matrix product of the same type."""
+"""What the image tower achieves of the chip: counted operations a second, against a large matrix
+product of the same type."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.setup import FRAMES, name_of, precisions, scene
 from benchmarks.timing import Row, Spread, interleave
-from froster.clip.checkpoints import load_clip
+from froster.encoders.checkpoints import load_clip
+from froster.encoders.precision import autocast, with_cast_weights
 from froster.methods import VCLIP, Frozen, Method
-from froster.precision import autocast, with_cast_weights
 
 GOAL = 0.7
 CLIPS = 2
@@ -35,12 +36,21 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
         seconds = interleave(contenders, rounds or 9)
         rate = {name: [work[name] / t / 1e9 for t in seconds[name]] for name in contenders}
         for name in methods:
-            share = Spread.of([a / b for a, b in zip(rate[name], rate["a matrix product"], strict=True)])
+            share = Spread.of(
+                [a / b for a, b in zip(rate[name], rate["a matrix product"], strict=True)]
+            )
             what = f"image tower forward, {name}, {CLIPS} clips of {FRAMES} frames"
             mine, other = Spread.of(rate[name]), Spread.of(rate["a matrix product"])
             against = f"a {size} x {size} matrix product, {name_of(dtype)}"
-            rows.append(Row(what, f"froster, {name_of(dtype)}", against, mine, other, "GFLOP/s", share, GOAL))
-    return rows, ["Operations are counted by PyTorch for the work that is really done, without what the last block leaves out."]
+            rows.append(
+                Row(
+                    what, f"froster, {name_of(dtype)}", against, mine, other, "GFLOP/s", share, GOAL
+                )
+            )
+    return rows, [
+        "Operations are counted by PyTorch for the work that is really done, without what the last"
+        " block leaves out."
+    ]
 
 
 def encode(network: torch.nn.Module, frames: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -56,7 +66,9 @@ def operations(network: torch.nn.Module, frames: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
-def attention_operations(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: object, **__: object) -> int:
+def attention_operations(
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], *_: object, **__: object
+) -> int:
     """Of queries (N, h, L, d) over keys and values (N, h, M, d): two products."""
     N, h, L, d = q
     return 4 * N * h * L * k[2] * d

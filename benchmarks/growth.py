@@ -1,4 +1,5 @@
-"""How cost grows with clips, frames, classes, views and workers, and where each becomes what one waits for."""
+"""How cost grows with clips, frames, classes, views and workers, and where each becomes what one
+waits for."""
 
 from __future__ import annotations
 
@@ -18,12 +19,12 @@ from benchmarks.clips import UCF, write_clip
 from benchmarks.setup import FRAMES, Scene, clips, labels, name_of, precisions, scene
 from benchmarks.step import TEMPLATE, OurStep
 from benchmarks.timing import Row, short
-from froster.clip.checkpoints import load_clip
+from froster.data.dataset import Item, VideoDataset
+from froster.data.loader import batches
+from froster.encoders.checkpoints import load_clip
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
 from froster.methods import VCLIP
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer
-from froster.video.dataset import Item, VideoDataset
-from froster.video.loader import batches
 from froster.video.sampling import Sampling
 
 PICTURE = Path("docs/results/growth.png")
@@ -55,7 +56,10 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
         seconds = " | ".join(short(value) for value in curve.points.values())
         start, slope = curve.line()
         notes += [
-            f"| {curve.what}: {curve.unit} | {sizes} |\n{'|---' * (len(curve.points) + 1)}|\n| s | {seconds} |",
+            (
+                f"| {curve.what}: {curve.unit} | {sizes} |\n{'|---' * (len(curve.points) + 1)}|\n|"
+                f" s | {seconds} |"
+            ),
             f"About {short(max(0.0, start))} s, and {short(slope)} s for each more. {curve.words}",
         ]
     notes += growth_of_workers(stage, dtype, toy)
@@ -78,14 +82,16 @@ def median(run: Callable[[], object]) -> float:
 def growth_of_clips(stage: Scene, dtype: torch.dtype, toy: bool) -> Curve:
     step = OurStep(stage, labels(10), FRAMES, dtype)
     points = {
-        count: median(lambda c=count: step(clips(c, stage.image_size), torch.arange(c) % 10, TEMPLATE))
+        count: median(
+            lambda c=count: step(clips(c, stage.image_size), torch.arange(c) % 10, TEMPLATE)
+        )
         for count in ([1, 2] if toy else [1, 2, 4, 8])
     }
     curve = Curve("training step, 10 classes", "clips", points)
     start, slope = curve.line()
     curve.words = (
-        f"What a step costs in any case (text, optimiser) is that of {max(0.0, start) / slope:.1f} clips: with more, the image "
-        "tower is what one waits for."
+        f"What a step costs in any case (text, optimiser) is that of {max(0.0, start) / slope:.1f}"
+        " clips: with more, the image tower is what one waits for."
     )
     return curve
 
@@ -100,8 +106,8 @@ def growth_of_classes(stage: Scene, dtype: torch.dtype, toy: bool, clip: float) 
     curve = Curve("training step of 2 clips", "described classes", points)
     even = np.interp(min(points.values()) + clip, [*points.values()], [*points])
     curve.words = (
-        f"A clip ({short(clip)} s) costs as much as about {even:.0f} classes: a batch of B clips waits for text from "
-        f"{even:.0f} B classes on."
+        f"A clip ({short(clip)} s) costs as much as about {even:.0f} classes: a batch of B clips"
+        f" waits for text from {even:.0f} B classes on."
     )
     return curve
 
@@ -110,11 +116,14 @@ def growth_of_frames(stage: Scene, dtype: torch.dtype) -> Curve:
     points = {}
     for frames in (4, 8, 16, 32):
         model = recognizer(stage, dtype, Sampling("dense", frames))
-        clip = torch.randint(0, 256, (frames, stage.image_size, stage.image_size, 3), dtype=torch.uint8)
+        clip = torch.randint(
+            0, 256, (frames, stage.image_size, stage.image_size, 3), dtype=torch.uint8
+        )
         points[frames] = median(lambda model=model, clip=clip: model.embed_video(clip))
     words = (
-        f"Twice the frames take {points[32] / points[16]:.2f} times as long at the end: attention reaches to the next frames "
-        "only, so frames are what one waits for, and none costs more in a longer clip."
+        f"Twice the frames take {points[32] / points[16]:.2f} times as long at the end: attention"
+        " reaches to the next frames only, so frames are what one waits for, and none costs more"
+        " in a longer clip."
     )
     return Curve("embed one clip", "frames", points, words)
 
@@ -123,20 +132,37 @@ def growth_of_views(stage: Scene, dtype: torch.dtype) -> list[Curve]:
     model = recognizer(stage, dtype, Sampling("dense", FRAMES))
     with tempfile.TemporaryDirectory() as folder:
         file = write_clip(Path(folder) / f"clip.{UCF.suffix}", UCF, 0)
-        whole = {views: median(lambda views=views: model.embed_video(file, views)) for views in (1, 3, 10)}
-        read = {views: median(lambda views=views: model.read_views(file, views)) for views in (1, 3, 10)}
+        whole = {
+            views: median(lambda views=views: model.embed_video(file, views))
+            for views in (1, 3, 10)
+        }
+        read = {
+            views: median(lambda views=views: model.read_views(file, views)) for views in (1, 3, 10)
+        }
     share = max(read[views] / whole[views] for views in whole)
-    words = f"Reading and resizing takes at most {100 * share:.0f} % of it: the network is what one waits for."
-    return [Curve("embed a video", "views", whole, words), Curve("only read it", "views", read, "One decode serves all views.")]
+    words = (
+        f"Reading and resizing takes at most {100 * share:.0f} % of it: the network is what one"
+        " waits for."
+    )
+    return [
+        Curve("embed a video", "views", whole, words),
+        Curve("only read it", "views", read, "One decode serves all views."),
+    ]
 
 
 def growth_of_workers(stage: Scene, dtype: torch.dtype, toy: bool) -> list[str]:
     """Clips a second that are read by 0 to 2 workers, beside what the network takes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with tempfile.TemporaryDirectory() as folder:
-        files = [write_clip(Path(folder) / f"{i}.{UCF.suffix}", UCF, i) for i in range(2 if toy else 6)]
+        files = [
+            write_clip(Path(folder) / f"{i}.{UCF.suffix}", UCF, i) for i in range(2 if toy else 6)
+        ]
         items = [Item(file, str(i % 2)) for i, file in enumerate(files)] * (2 if toy else 40)
-        dataset = VideoDataset(items, ["0", "1"], Sampling("dense", FRAMES), stage.image_size, train=True)
+        dataset = VideoDataset(
+            items, ["0", "1"], Sampling("dense", FRAMES), stage.image_size, train=True
+        )
         rates = {}
         for workers in range(cores + 1):
             order = [range(first, min(first + 8, len(items))) for first in range(0, len(items), 8)]
@@ -147,12 +173,14 @@ def growth_of_workers(stage: Scene, dtype: torch.dtype, toy: bool) -> list[str]:
         model = recognizer(stage, dtype, Sampling("dense", FRAMES))
         network = 1 / median(lambda: model.embed_video(files[0], 1))
     table = (
-        f"| read training clips: workers | {' | '.join(map(str, rates))} |\n{'|---' * (len(rates) + 1)}|\n"
-        f"| clips/s, start included | {' | '.join(short(rate) for rate in rates.values())} |"
+        f"| read training clips: workers | {' | '.join(map(str, rates))}"
+        f" |\n{'|---' * (len(rates) + 1)}|\n| clips/s, start included |"
+        f" {' | '.join(short(rate) for rate in rates.values())} |"
     )
     words = (
-        f"The network embeds {short(network)} clips/s on this machine, so one process that reads {short(rates[0])} is enough "
-        f"for it; a network that takes more than {short(max(rates.values()))} clips/s, as on a GPU, waits for the readers."
+        f"The network embeds {short(network)} clips/s on this machine, so one process that reads"
+        f" {short(rates[0])} is enough for it; a network that takes more than"
+        f" {short(max(rates.values()))} clips/s, as on a GPU, waits for the readers."
     )
     return [table, words]
 

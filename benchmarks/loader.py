@@ -1,6 +1,7 @@
 """Clips a second of a loader with two workers against one process, on UCF-like files.
 
-Each turn starts its workers anew, as an epoch does, from a server that the first one, which does not count, has left.
+Each turn starts its workers anew, as an epoch does, from a server that the first one, which does
+not count, has left.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 from benchmarks.clips import UCF, write_clip
 from benchmarks.timing import Row, Spread, interleave
-from froster.video.dataset import Item, VideoDataset
-from froster.video.loader import batches
+from froster.data.dataset import Item, VideoDataset
+from froster.data.loader import batches
 from froster.video.sampling import Sampling
 
 GOAL = 1.7
@@ -33,7 +34,10 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
     }
     rows, starts = [], []
     with tempfile.TemporaryDirectory() as folder:
-        paths = [write_clip(Path(folder, f"{seed}.avi"), kind, seed) for seed in range(2 if toy else FILES)]
+        paths = [
+            write_clip(Path(folder, f"{seed}.avi"), kind, seed)
+            for seed in range(2 if toy else FILES)
+        ]
         items = [Item(paths[number % len(paths)], "ab"[number % 2]) for number in range(clips)]
         for what, how in works.items():
             dataset = VideoDataset(items, ["a", "b"], image_size=224, **how)
@@ -41,12 +45,14 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
             next(batches(dataset, [range(BATCH)], WORKERS))
             starts.append(time.perf_counter() - began)
             seconds = interleave(
-                {"alone": partial(epoch, dataset, 0), "helped": partial(epoch, dataset, WORKERS)}, rounds or (1 if toy else 7)
+                {"alone": partial(epoch, dataset, 0), "helped": partial(epoch, dataset, WORKERS)},
+                rounds or (1 if toy else 7),
             )
             rows.append(row(what, clips, seconds["helped"], seconds["alone"]))
     return rows, [
-        f"{clips} clips a turn in batches of {BATCH}, from {len(paths)} files that lie in memory; each turn starts its "
-        f"workers. For the first time in a process that took, to the first batch, {max(starts):.2g} s."
+        f"{clips} clips a turn in batches of {BATCH}, from {len(paths)} files that lie in memory;"
+        " each turn starts its workers. For the first time in a process that took, to the first"
+        f" batch, {max(starts):.2g} s."
     ]
 
 

@@ -1,4 +1,5 @@
-"""What tells best that a video's label is not among those asked for? AUROC of five statistics, on the rendered world.
+"""What tells best that a video's label is not among those asked for? AUROC of five statistics, on
+the rendered world.
 
     python -m benchmarks.none_rules [--set novel] [--videos 10]
 
@@ -13,11 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from froster.calibration import leave_out, sizes
-from froster.experiment import EvalSet, measure
-from froster.progress import progress
-from froster.recognizer import load
-from froster.reliability import auroc
+from froster.evaluation.calibration import leave_out, sizes
+from froster.evaluation.reliability import auroc
+from froster.inference.recognizer import load
+from froster.training.fine_tune import EvalSet, measure
+from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
 
@@ -38,7 +39,9 @@ def main() -> None:
     args = parser.parse_args()
     model, videos = load(args.model), render_set(args.set, args.videos)
     with progress(quiet=True) as bars:
-        test = EvalSet(args.set, WorldClips(videos, model.config.sampling, train=False), videos.classes)
+        test = EvalSet(
+            args.set, WorldClips(videos, model.config.sampling, train=False), videos.classes
+        )
         found = measure(model, [test], bars, args.set)[args.set]
     counts = sizes(len(videos.classes))
     print("| statistic | " + " | ".join(f"{count} labels" for count in counts) + " |")
@@ -46,8 +49,12 @@ def main() -> None:
     for name, statistic in STATISTICS.items():
         cells = []
         for count in counts:
-            own, others = (statistic(side.double()) for side in leave_out(found.logits, found.labels, count))
-            cells.append(f"{auroc(own, others):.0f}" if count > 1 or torch.ne(own, others).any() else "–")
+            own, others = (
+                statistic(side.double()) for side in leave_out(found.logits, found.labels, count)
+            )
+            cells.append(
+                f"{auroc(own, others):.0f}" if count > 1 or torch.ne(own, others).any() else "–"
+            )
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 

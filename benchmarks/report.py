@@ -1,4 +1,5 @@
-"""`speed.json`, the rows of every part with the machine they came from, and `speed.md`, the same to read."""
+"""`speed.json`, the rows of every part with the machine they came from, and `speed.md`, the same to
+read."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ from benchmarks.timing import Row
 
 
 def update(
-    folder: Path, part: str, rows: list[Row], notes: list[str], *, rounds: int | None = None, toy: bool = False
+    folder: Path,
+    part: str,
+    rows: list[Row],
+    notes: list[str],
+    *,
+    rounds: int | None = None,
+    toy: bool = False,
 ) -> None:
     """Put one part's rows in the place of its earlier ones, print them, and write the table anew."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +47,9 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         lines = info.read_text().splitlines()
-        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
+        cpu = next(
+            (line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu
+        )
     features = [
         name
         for name, found in (
@@ -51,16 +60,31 @@ def machine() -> str:
     ]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{cpu}, {cores} cores, {' and '.join(features) or 'no bfloat16 unit'}{gpu}; torch {torch.__version__}"
+    return (
+        f"{cpu}, {cores} cores, {' and '.join(features) or 'no bfloat16 unit'}{gpu}; torch"
+        f" {torch.__version__}"
+    )
 
 
 def table(rows: list[Row]) -> list[str]:
-    lines = ["| what | ours | against | ours | theirs | ratio | goal | |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| what | ours | against | ours | theirs | ratio | goal | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         goal = "" if row.goal is None else f"{'≤ ' if row.at_most else '≥ '}{row.goal:g}"
         verdict = {None: "", True: "reached", False: "**not reached**"}[row.reached]
         theirs = f"{row.against_value} {row.unit}" if row.against_value else ""
-        cells = [row.what, row.ours, row.against, f"{row.ours_value} {row.unit}", theirs, str(row.ratio), goal, verdict]
+        cells = [
+            row.what,
+            row.ours,
+            row.against,
+            f"{row.ours_value} {row.unit}",
+            theirs,
+            str(row.ratio),
+            goal,
+            verdict,
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, *(f"\n{row.what}, {row.ours}: {row.note}" for row in rows if row.note)]
 
@@ -69,10 +93,12 @@ def markdown(parts: dict[str, Any]) -> str:
     lines = [
         "# Speed",
         "",
-        "Ratios within one run: contenders take turns, the figure is the median of the turns, smallest and largest in brackets; "
-        "where there are none, there was one turn. "
-        "Seconds are those of a shared machine and mean little by themselves. Every section is written by the command above it; "
-        "`speed.json` has the numbers.",
+        (
+            "Ratios within one run: contenders take turns, the figure is the median of the turns,"
+            " smallest and largest in brackets; where there are none, there was one turn. Seconds"
+            " are those of a shared machine and mean little by themselves. Every section is written"
+            " by the command above it; `speed.json` has the numbers."
+        ),
     ]
     for name, part in parts.items():
         rows = [Row.from_dict(values) for values in part["rows"]]

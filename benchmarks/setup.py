@@ -1,4 +1,5 @@
-"""What every part measures: a CLIP ViT-B/16 with random weights, described labels, clips of noise; or all of it tiny."""
+"""What every part measures: a CLIP ViT-B/16 with random weights, described labels, clips of noise;
+or all of it tiny."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from froster.clip.huggingface import save_hf_folder
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
-from froster.clip.tokenizer import Tokenizer
-from froster.precision import pick_dtype
-from froster.recognizer import NANO
+from froster.encoders.huggingface import save_hf_folder
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.precision import pick_dtype
+from froster.encoders.tokenizer import Tokenizer
+from froster.inference.recognizer import NANO
 from froster.text.descriptions import SHIPPED, read_descriptions
 
 FRAMES = 8
@@ -39,7 +40,8 @@ class Scene:
 
 @cache
 def scene(toy: bool = False) -> Scene:
-    """The B/16 needs CLIP's vocabulary: the environment variable FROSTER_BPE says where it is, or the hub is asked."""
+    """The B/16 needs CLIP's vocabulary: the environment variable FROSTER_BPE says where it is, or
+    the hub is asked."""
     if SHARED_VOCABULARY.exists():
         os.environ.setdefault("FROSTER_BPE", str(SHARED_VOCABULARY))
     torch.manual_seed(0)
@@ -70,7 +72,9 @@ def labels(count: int) -> list[str]:
 def clips(count: int, size: int, frames: int = FRAMES) -> Tensor:
     """uint8 (count, frames, 3, size, size)"""
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (count, frames, 3, size, size), generator=generator, dtype=torch.uint8)
+    return torch.randint(
+        0, 256, (count, frames, 3, size, size), generator=generator, dtype=torch.uint8
+    )
 
 
 def precisions(toy: bool = False) -> list[torch.dtype]:

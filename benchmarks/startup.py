@@ -16,10 +16,23 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
         "import froster": [sys.executable, "-c", "import froster"],
     }
     bare = [sys.executable, "-c", "pass"]
-    times = interleave({name: lambda c=command: call(c) for name, command in {**commands, "bare": bare}.items()}, rounds or 11)
+    times = interleave(
+        {name: lambda c=command: call(c) for name, command in {**commands, "bare": bare}.items()},
+        rounds or 11,
+    )
     python = Spread.of(times["bare"])
     return [
-        Row(name, "froster", "an empty Python", Spread.of(times[name]), python, "s", Spread.of(times[name]), GOAL, at_most=True)
+        Row(
+            name,
+            "froster",
+            "an empty Python",
+            Spread.of(times[name]),
+            python,
+            "s",
+            Spread.of(times[name]),
+            GOAL,
+            at_most=True,
+        )
         for name in commands
     ], ["The column of the ratio holds the seconds themselves: the goal is one of seconds."]
 

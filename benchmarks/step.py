@@ -1,4 +1,5 @@
-"""A FROSTER training step of 2 clips against baseline (a), the released recipe's work for the same loss."""
+"""A FROSTER training step of 2 clips against baseline (a), the released recipe's work for the same
+loss."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ from torch import Tensor
 
 from benchmarks.setup import FRAMES, Scene, clips, labels, name_of, precisions, scene
 from benchmarks.timing import Row, compare, interleave
-from froster.clip.checkpoints import load_clip
-from froster.distill import Distill
+from froster.data.dataset import Batch
+from froster.encoders.checkpoints import load_clip
 from froster.methods import VCLIP
-from froster.optim import adamw
-from froster.recipe import FROSTER
-from froster.task import Task, freeze
+from froster.methods.recipe import FROSTER
 from froster.text.bank import PromptBank
-from froster.training import Started, rows_of_step, start_step
-from froster.video.dataset import Batch
+from froster.training.distill import Distill
+from froster.training.loop import Started, rows_of_step, start_step
+from froster.training.optim import adamw
+from froster.training.task import Task, freeze
 
 TEMPLATE = 5
 CLIPS = 2
@@ -30,24 +31,34 @@ class OurStep:
     """What `froster train` does with a batch. Calling it returns the loss."""
 
     def __init__(
-        self, scene: Scene, labels: Sequence[str], frames: int, dtype: torch.dtype = torch.float32, device: str = "cpu",
+        self,
+        scene: Scene,
+        labels: Sequence[str],
+        frames: int,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
         compile: bool = False,
-    ):  # fmt: skip
+    ):
         teacher, student = (load_clip(scene.folder)[0] for _ in range(2))
         network = VCLIP().build(student)
         freeze(network, VCLIP(), "both")
         bank = PromptBank(scene.tokenizer, labels, scene.config.text.context)
         self.frames = frames
         recipe = dataclasses.replace(FROSTER.recipe, compile=compile)
-        self.task = Task(network.to(device), bank, Distill(), teacher.to(device), dtype, recipe=recipe).to(device)
+        self.task = Task(
+            network.to(device), bank, Distill(), teacher.to(device), dtype, recipe=recipe
+        ).to(device)
         self.optimizer = adamw(self.task, 1e-8, 0.01)
         self.task.train()
 
     def twin(self, dtype: torch.dtype) -> OurStep:
-        """The same weights and the same optimiser in another type, so that two need no more memory than one."""
+        """The same weights and the same optimiser in another type, so that two need no more memory
+        than one."""
         other = copy.copy(self)
         teacher = self.task.teacher
-        other.task = Task(self.task.student, self.task.bank, Distill(), teacher, dtype, recipe=self.task.recipe)
+        other.task = Task(
+            self.task.student, self.task.bank, Distill(), teacher, dtype, recipe=self.task.recipe
+        )
         other.task.train()
         return other
 
@@ -57,15 +68,23 @@ class OurStep:
         return loss
 
     def start(self, clips: Tensor, targets: Tensor, template: int) -> Started:
-        """The step as `froster train` starts it: its numbers are read when the next one has been started."""
+        """The step as `froster train` starts it: its numbers are read when the next one has been
+        started."""
         batch = Batch(clips, targets, torch.arange(len(clips)), [])
         rows = rows_of_step("one", template, self.task.bank)
-        found = start_step(self.task, self.task, self.optimizer, batch, rows, random.Random(0), 1.0, self.frames)
+        found = start_step(
+            self.task, self.task, self.optimizer, batch, rows, random.Random(0), 1.0, self.frames
+        )
         assert found is not None
         return Started(0, 0.0, template, *found)
 
 
-GOALS = {("step", "float32"): 1.8, ("step", "bfloat16"): 5.0, ("step400", "float32"): 2.3, ("step400", "bfloat16"): 7.0}
+GOALS = {
+    ("step", "float32"): 1.8,
+    ("step", "bfloat16"): 5.0,
+    ("step400", "float32"): 2.3,
+    ("step400", "bfloat16"): 7.0,
+}
 
 
 def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]:
@@ -80,7 +99,10 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
     theirs = ReleasedStep(stage, names, FRAMES, text_chunks=4 if part == "step400" else 1)
     first, *others = precisions(toy)
     step = OurStep(stage, names, FRAMES, first)
-    ours = {f"froster, {name_of(first)}": step, **{f"froster, {name_of(dtype)}": step.twin(dtype) for dtype in others}}
+    ours = {
+        f"froster, {name_of(first)}": step,
+        **{f"froster, {name_of(dtype)}": step.twin(dtype) for dtype in others},
+    }
     reference = "(a) released recipe, float32"
     contenders = {**ours, reference: theirs}
     losses: dict[str, float] = {}
@@ -91,11 +113,19 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
 
     # A first turn does not count; with 400 classes that would take as long as all the rest.
     warmup = 0 if part == "step400" else 1
-    times = interleave({name: lambda name=name: take(name) for name in contenders}, rounds or 3, warmup)  # type: ignore[misc]
+    times = interleave(
+        {name: lambda name=name: take(name) for name in contenders}, rounds or 3, warmup
+    )  # type: ignore[misc]
     check(losses, reference)
     what = f"training step, {CLIPS} clips, {classes} described classes"
-    rows = [compare(what, times, name, reference, GOALS.get((part, name.split(", ")[1]))) for name in ours]
-    return rows, [f"Losses of the first step: {', '.join(f'{name} {loss:.5f}' for name, loss in losses.items())}."]
+    rows = [
+        compare(what, times, name, reference, GOALS.get((part, name.split(", ")[1])))
+        for name in ours
+    ]
+    return rows, [
+        "Losses of the first step:"
+        f" {', '.join(f'{name} {loss:.5f}' for name, loss in losses.items())}."
+    ]
 
 
 def check(losses: dict[str, float], reference: str) -> None:

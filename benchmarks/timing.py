@@ -1,7 +1,8 @@
 """Contenders timed in turn within one run, and the rows of `docs/results/speed.md` that come of it.
 
-Shared machines drift, so no absolute time is compared with one of another run: contenders take turns (A B C A B C …)
-and a ratio is the median of the ratios within each turn, with the smallest and the largest beside it.
+Shared machines drift, so no absolute time is compared with one of another run: contenders take
+turns (A B C A B C …) and a ratio is the median of the ratios within each turn, with the smallest
+and the largest beside it.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ def short(value: float) -> str:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], object]], rounds: int = 5, warmup: int = 1, sync: Callable[[], None] | None = None
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int = 5,
+    warmup: int = 1,
+    sync: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every contender in every round. `sync` waits for a device to finish."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -88,7 +92,12 @@ def interleave(
 
 
 def compare(
-    what: str, seconds: Mapping[str, Sequence[float]], ours: str, against: str, goal: float | None = None, note: str = ""
+    what: str,
+    seconds: Mapping[str, Sequence[float]],
+    ours: str,
+    against: str,
+    goal: float | None = None,
+    note: str = "",
 ) -> Row:
     """How many times faster `ours` is, turn by turn."""
     ratio = Spread.of([b / a for a, b in zip(seconds[ours], seconds[against], strict=True)])

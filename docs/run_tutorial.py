@@ -2,7 +2,8 @@
 
     python docs/run_tutorial.py FOLDER [--write]
 
-`--write` puts the outputs into the page. The tests run the same, and compare what is said with what stands there.
+`--write` puts the outputs into the page. The tests run the same, and compare what is said with what
+stands there.
 """
 
 from __future__ import annotations
@@ -49,8 +50,14 @@ def run(page: str, folder: Path) -> list[Step]:
     steps = []
     for language, code, shown in BLOCK.findall(page):
         began = time.monotonic()
-        call = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
-        done = subprocess.run(call, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        call = (
+            [sys.executable, "-c", code]
+            if language == "python"
+            else ["bash", "-euo", "pipefail", "-c", code]
+        )
+        done = subprocess.run(
+            call, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, code, done.stdout)
         steps.append(Step(code, shown or None, tidy(done.stdout), time.monotonic() - began))
@@ -60,13 +67,17 @@ def run(page: str, folder: Path) -> list[Step]:
 def tidy(printed: str) -> str:
     """Without progress bars, blanks at the ends of lines, and empty lines at either end."""
     lines = [line.split("\r")[-1].rstrip() for line in printed.splitlines()]
-    return "\n".join(line for line in lines if "━" not in line and "╸" not in line).strip("\n") + "\n"
+    return (
+        "\n".join(line for line in lines if "━" not in line and "╸" not in line).strip("\n") + "\n"
+    )
 
 
 def words(text: str) -> list[str]:
-    """What is said, without numbers, what follows from them, the bars of a table and the breaks of lines: it differs between
-    machines."""
-    told = re.sub(r"within\s+the\s+error|a\s+(gain|loss)\s+beyond\s+two\s+standard\s+errors", "#", text)
+    """What is said, without numbers, what follows from them, the bars of a table and the breaks of
+    lines: it differs between machines."""
+    told = re.sub(
+        r"within\s+the\s+error|a\s+(gain|loss)\s+beyond\s+two\s+standard\s+errors", "#", text
+    )
     return re.sub(r"[+-]?\d[\d.:,]*|[█▏▎▍▌▋▊▉]+", "#", told).replace("# ", " ").split()
 
 
@@ -76,7 +87,11 @@ def write(page: str, steps: list[Step]) -> str:
 
     def block(found: re.Match[str]) -> str:
         step, text = next(printed), found.group(0)
-        return text if found.group(3) is None else text[: found.start(3) - found.start()] + step.printed + "```\n"
+        return (
+            text
+            if found.group(3) is None
+            else text[: found.start(3) - found.start()] + step.printed + "```\n"
+        )
 
     return BLOCK.sub(block, page)
 

@@ -2,8 +2,8 @@
 
     python docs/screenshots.py TUTORIAL DEMO
 
-TUTORIAL is a folder in which `docs/run_tutorial.py` ran, DEMO one that `froster demo` wrote. Needs `froster-video[web]` and
-Chromium, which Playwright drives.
+TUTORIAL is a folder in which `docs/run_tutorial.py` ran, DEMO one that `froster demo` wrote. Needs
+`froster-video[web]` and Chromium, which Playwright drives.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ def keep(picture: Image.Image, name: str) -> None:
     """Writes FOLDER/name, with as many colours as LARGEST bytes allow."""
     picture = picture.convert("RGB")
     if picture.width > WIDTH:
-        picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+        picture = picture.resize(
+            (WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS
+        )
     for colours in (256, 128, 64, 32):
         buffer = io.BytesIO()
         picture.quantize(colours).save(buffer, "PNG", optimize=True)
         if buffer.tell() <= LARGEST:
             break
     else:
-        raise SystemExit(f"{name}: more than {LARGEST:,} bytes whatever the colours; make it smaller")
+        raise SystemExit(
+            f"{name}: more than {LARGEST:,} bytes whatever the colours; make it smaller"
+        )
     (FOLDER / name).write_bytes(buffer.getvalue())
     print(f"{name}: {picture.width} x {picture.height}, {colours} colours, {buffer.tell():,} bytes")
 
@@ -44,7 +48,10 @@ def evaluate(tutorial: Path) -> None:
     """Writes TUTORIAL/scores."""
     call = "evaluate --data videos --model runs/first --out scores"
     subprocess.run(
-        [sys.executable, "-m", "froster", *call.split()], cwd=tutorial, check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "froster", *call.split()],
+        cwd=tutorial,
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
 
 
@@ -59,7 +66,10 @@ def serving(tutorial: Path) -> Iterator[str]:
     """The address of a server with both models."""
     call = "serve --model runs/first --compare nano --port 0"
     server = subprocess.Popen(
-        [sys.executable, "-m", "froster", *call.split()], cwd=tutorial, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "froster", *call.split()],
+        cwd=tutorial,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert server.stderr is not None
@@ -93,7 +103,9 @@ if __name__ == "__main__":
     keep(Image.open(given.demo / "figures" / "accuracy.png"), "demo.png")
     with sync_playwright() as play:
         system = Path("/usr/bin/chromium")
-        browser = play.chromium.launch(executable_path=system if system.exists() else None, args=["--no-sandbox"])
+        browser = play.chromium.launch(
+            executable_path=system if system.exists() else None, args=["--no-sandbox"]
+        )
         keep(top_of(browser, given.tutorial / "runs" / "first" / "report.html", 445), "report.png")
         with serving(given.tutorial) as address:
             keep(answered(browser, address), "page.png")

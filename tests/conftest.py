@@ -1,6 +1,7 @@
 """Before torch loads: waiting OpenMP threads that spin make a busy machine crawl."""
 
 import os
+import sys
 
 import pytest
 
@@ -13,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 @pytest.fixture(scope="session")
 def nano():
     """The nano CLIP on the CPU."""
-    from froster.recognizer import load
+    from froster.inference.recognizer import load
 
     return load("nano", device="cpu")
 
@@ -24,3 +25,24 @@ def known(nano, tmp_path_factory: pytest.TempPathFactory):
     from known_clips import known_video
 
     return known_video(nano, tmp_path_factory.mktemp("known") / "known.mp4")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Types a command."""
+    from froster.cli import main
+    from typed import Result
+
+    def call(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        found = capfd.readouterr()
+        assert "Traceback" not in found.err + found.out
+        return Result(code, found.out, found.err)
+
+    return call

@@ -2,8 +2,8 @@
 
     python faulty.py MODULE:NAME[:CALL] kill|interrupt|fill=FOLDER -- ARGUMENTS OF FROSTER
 
-The fault comes just before the function (or method) is called for the CALL-th time: the process is killed, gets a Ctrl-C,
-or the disk that FOLDER lies on is filled to the last byte.
+The fault comes just before the function (or method) is called for the CALL-th time: the process is
+killed, gets a Ctrl-C, or the disk that FOLDER lies on is filled to the last byte.
 """
 
 from __future__ import annotations

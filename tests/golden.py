@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from froster.clip.checkpoints import architecture_from_state_dict, from_official, strict_load
-from froster.clip.model import CLIP
+from froster.encoders.checkpoints import architecture_from_state_dict, from_official, strict_load
+from froster.encoders.model import CLIP
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -19,7 +19,9 @@ def shared(*parts: str) -> Path:
     """A path in the shared research data; the test is skipped where it is absent."""
     path = SHARED.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"needs the research data {'/'.join(parts)}, which is not part of the repository")
+        pytest.skip(
+            f"needs the research data {'/'.join(parts)}, which is not part of the repository"
+        )
     return path
 
 
@@ -30,7 +32,11 @@ def golden(name: str) -> dict[str, Tensor]:
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
 
 
 def clip_from(official: dict[str, Tensor]) -> CLIP:

@@ -1,7 +1,8 @@
-"""A small server that speaks the Hugging Face hub's protocol: repositories, commits, large files, downloads.
+"""A small server that speaks the Hugging Face hub's protocol: repositories, commits, large files,
+downloads.
 
-It keeps everything in memory, asks for a token, and writes down each request: enough for `froster push` and for the
-loading of what was pushed, through the very client that talks to the real hub.
+It keeps everything in memory, asks for a token, and writes down each request: enough for `froster
+push` and for the loading of what was pushed, through the very client that talks to the real hub.
 """
 
 from __future__ import annotations
@@ -80,7 +81,13 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(sent)
         repo = f"{asked['organization']}/{asked['name']}"
         if repo in self.server.repos:
-            return self.reply(409, {"error": "You already created this model repo", "url": f"{self.server.url}/{repo}"})
+            return self.reply(
+                409,
+                {
+                    "error": "You already created this model repo",
+                    "url": f"{self.server.url}/{repo}",
+                },
+            )
         self.server.repos[repo] = {}
         if asked.get("private") or asked.get("visibility") == "private":
             self.server.private.add(repo)
@@ -91,7 +98,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def preupload(self, sent: bytes, repo: str) -> None:
         modes = [
-            {"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular", "shouldIgnore": False}
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
+                "shouldIgnore": False,
+            }
             for file in json.loads(sent)["files"]
         ]
         self.reply(200, {"files": modes})
@@ -117,17 +128,39 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.repos[repo][value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 self.server.repos[repo][value["path"]] = self.server.objects[value["oid"]]
-        self.reply(200, {"commitUrl": f"{self.server.url}/{repo}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        self.reply(
+            200,
+            {
+                "commitUrl": f"{self.server.url}/{repo}/commit/{COMMIT}",
+                "commitOid": COMMIT,
+                "success": True,
+            },
+        )
 
     def info(self, sent: bytes, repo: str) -> None:
         if repo not in self.server.repos:
             return self.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
         siblings = [{"rfilename": name} for name in self.server.repos[repo]]
-        return self.reply(200, {"id": repo, "modelId": repo, "sha": COMMIT, "private": False, "siblings": siblings, "tags": []})
+        return self.reply(
+            200,
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": COMMIT,
+                "private": False,
+                "siblings": siblings,
+                "tags": [],
+            },
+        )
 
     def tree(self, sent: bytes, repo: str) -> None:
         listed = [
-            {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            {
+                "type": "file",
+                "path": name,
+                "size": len(content),
+                "oid": hashlib.sha1(content).hexdigest(),
+            }
             for name, content in self.server.repos[repo].items()
         ]
         self.reply(200, listed)
@@ -136,7 +169,9 @@ class Handler(BaseHTTPRequestHandler):
         content = self.server.repos.get(repo, {}).get(name)
         if content is None:
             return self.reply(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
-        return self.reply(200, content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=COMMIT)
+        return self.reply(
+            200, content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=COMMIT
+        )
 
 
 REPO = r"([\w.-]+/[\w.-]+)"

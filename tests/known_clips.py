@@ -1,4 +1,5 @@
-"""A video of the world put together from clips of which the nano CLIP knows every frame: the right segments are known."""
+"""A video of the world put together from clips of which the nano CLIP knows every frame: the right
+segments are known."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from froster.clip.model import normalise
-from froster.recognizer import Recognizer
+from froster.encoders.model import normalise
+from froster.inference.recognizer import Recognizer
 from froster.world.files import write_video
 from froster.world.sets import SETS, record
 

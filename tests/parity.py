@@ -1,8 +1,10 @@
-"""Compare froster with golden files of the reference implementations: `python tests/parity.py FILE.safetensors …`
+"""Compare froster with golden files of the reference implementations: `python tests/parity.py
+FILE.safetensors …`
 
-A file brings inputs, weights under their official names and expected outputs; the weights go through the same loader as a
-released checkpoint. One line per output: file, name, largest difference, tolerance, ok. The exit code is 1 if an output
-differs or is not one that this script can compute.
+A file brings inputs, weights under their official names and expected outputs; the weights go
+through the same loader as a released checkpoint. One line per output: file, name, largest
+difference, tolerance, ok. The exit code is 1 if an output differs or is not one that this script
+can compute.
 """
 
 from __future__ import annotations
@@ -21,19 +23,24 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from froster.clip.checkpoints import architecture_from_state_dict, from_official, strict_load, to_official
-from froster.clip.model import CLIP, unit
-from froster.distill import Distill
+from froster.encoders.checkpoints import (
+    architecture_from_state_dict,
+    from_official,
+    strict_load,
+    to_official,
+)
+from froster.encoders.model import CLIP, unit
+from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen, VideoCLIP, class_embeddings, pool
 from froster.methods.actionclip import ActionNet, in_batch_kl, same_class
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
-from froster.optim import adamw
-from froster.released import assemble, recognise
-from froster.task import Task
-from froster.weights import interpolate
+from froster.training.distill import Distill
+from froster.training.optim import adamw
+from froster.training.task import Task
+from froster.training.weights import interpolate
 
 State = dict[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -54,13 +61,23 @@ class Golden(NamedTuple):
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(size))["__metadata__"]
-        tensors = {name: t.float() if t.is_floating_point() else t.long() for name, t in load_file(path).items()}
-        parts = [{n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in ("weights/", "input/", "output/")]
+        tensors = {
+            name: t.float() if t.is_floating_point() else t.long()
+            for name, t in load_file(path).items()
+        }
+        parts = [
+            {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
+            for p in ("weights/", "input/", "output/")
+        ]
         return cls(header["method"], json.loads(header["config"]), header.get("layout", ""), *parts)
 
     def part(self, prefix: str) -> State:
         """Weights whose name starts with `prefix`, without it."""
-        return {name.removeprefix(prefix): t for name, t in self.weights.items() if name.startswith(prefix)}
+        return {
+            name.removeprefix(prefix): t
+            for name, t in self.weights.items()
+            if name.startswith(prefix)
+        }
 
     def clips(self) -> Iterator[tuple[str, Tensor]]:
         """Every input clip with the suffix of its outputs: ("", …), ("_a", …), ("_one", …)."""
@@ -70,9 +87,11 @@ class Golden(NamedTuple):
 
 
 def network(g: Golden, state: State | None = None, **options: Any) -> VideoCLIP:
-    """The network of the file, built as `froster.load` builds it; `options` are what weights do not tell.
+    """The network of the file, built as `froster.load` builds it; `options` are what weights do not
+    tell.
 
-    Where a release holds only an image tower, an identity stands for the projection and some text tower for the text.
+    Where a release holds only an image tower, an identity stands for the projection and some text
+    tower for the text.
     """
     found = recognise(g.weights if state is None else state)
     assert found is not None, "not recognised"
@@ -81,10 +100,13 @@ def network(g: Golden, state: State | None = None, **options: Any) -> VideoCLIP:
 
 
 def stand_in(state: State) -> CLIP:
-    """A CLIP that gives what a release lacks: an identity for the projection, a text tower of no consequence."""
+    """A CLIP that gives what a release lacks: an identity for the projection, a text tower of no
+    consequence."""
     width = state["visual.ln_post.weight"].numel() if "visual.ln_post.weight" in state else 64
     embed = state["visual.proj"].shape[1] if "visual.proj" in state else width
-    clip = CLIP(replace(TINY, vision=replace(TINY.vision, width=width, heads=width // 64), embed_dim=embed))
+    clip = CLIP(
+        replace(TINY, vision=replace(TINY.vision, width=width, heads=width // 64), embed_dim=embed)
+    )
     if "visual.proj" not in state:
         clip.visual.proj.data.copy_(torch.eye(width))
     clip.logit_scale.data.zero_()
@@ -92,7 +114,8 @@ def stand_in(state: State) -> CLIP:
 
 
 def scale_of(g: Golden) -> float | Tensor:
-    """The factor of the stored logits: the file's own logit scale, or a number that its layout names."""
+    """The factor of the stored logits: the file's own logit scale, or a number that its layout
+    names."""
     if "logit_scale" in g.weights:
         return g.weights["logit_scale"].exp()
     found = re.search(r"logit scale for logits_\* is (\d+(\.\d+)?)", g.layout)
@@ -118,7 +141,9 @@ def plain(g: Golden) -> Outputs:
     """CLIP itself, both towers."""
     model = Frozen().build(clip_of(g.weights))
     out: Outputs = {}
-    text = model.encode_text(g.inputs["tokens"]) if "tokens" in g.inputs else g.inputs.get("class_emb")
+    text = (
+        model.encode_text(g.inputs["tokens"]) if "tokens" in g.inputs else g.inputs.get("class_emb")
+    )
     if "tokens" in g.inputs:
         out["text_emb"] = text  # type: ignore[assignment]
     for suffix, frames in g.clips():
@@ -132,7 +157,8 @@ def plain(g: Golden) -> Outputs:
 
 
 def blocks(g: Golden) -> Outputs:
-    """Methods that change the blocks: FROSTER's adapters and message tokens, AdaptFormer, tsm, the official AIM, ST-Adapter."""
+    """Methods that change the blocks: FROSTER's adapters and message tokens, AdaptFormer, tsm, the
+    official AIM, ST-Adapter."""
     options = {}
     said = re.search(r"^AIM official.*scale (\d+(\.\d+)?)", g.method)
     if "adapter_scale" in g.config or said:
@@ -168,9 +194,15 @@ def vclip(g: Golden) -> Outputs:
         tail = name[name.index("frame_emb_") + len("frame_emb_") :]
         before = name[: name.index("frame_emb_")]
         z = model.encode_frames(g.inputs[f"frames_{found[1]}"])
-        classes = model.encode_text(g.inputs["tokens"]) if "tokens" in g.inputs else g.inputs["class_emb"]
+        classes = (
+            model.encode_text(g.inputs["tokens"]) if "tokens" in g.inputs else g.inputs["class_emb"]
+        )
         video = pool(z, "frame_unit")
-        out |= {name: z, f"{before}video_emb_{tail}": video, f"{before}logits_{tail}": model.logits(video, unit(classes))}
+        out |= {
+            name: z,
+            f"{before}video_emb_{tail}": video,
+            f"{before}logits_{tail}": model.logits(video, unit(classes)),
+        }
         out["class_emb"] = classes
     return out
 
@@ -192,7 +224,9 @@ def actionclip_heads(g: Golden) -> Outputs:
     }.items():
         for name, options in outputs.items():
             if head := g.part(f"{prefix}."):
-                out[name] = head_of({f"fusion_model.{n}": t for n, t in head.items()}, E, g.config, **options)(z)
+                out[name] = head_of(
+                    {f"fusion_model.{n}": t for n, t in head.items()}, E, g.config, **options
+                )(z)
     labels = g.inputs["labels"]
     v, t = (g.inputs[name].requires_grad_() for name in ("batch_video_emb", "batch_text_emb"))
     with torch.enable_grad():
@@ -202,7 +236,13 @@ def actionclip_heads(g: Golden) -> Outputs:
         total = (video + text) / 2
         gradients = torch.autograd.grad(total, [v, t])
     same = (target == target.max(-1, keepdim=True).values).float()
-    out |= {"kl_logits_video": logits, "kl_target": same, "kl_video": video, "kl_text": text, "kl_total": total}
+    out |= {
+        "kl_logits_video": logits,
+        "kl_target": same,
+        "kl_video": video,
+        "kl_text": text,
+        "kl_total": total,
+    }
     out |= {"kl_grad_video": gradients[0], "kl_grad_text": gradients[1]}
     net = ActionNet(CLIP(replace(TINY, embed_dim=E)), "mean_then_unit").eval()
     net.clip.logit_scale.data.fill_(torch.tensor(100.0).log())
@@ -214,30 +254,48 @@ def actionclip_heads(g: Golden) -> Outputs:
 
 TINY = architecture_from_state_dict(
     {
-        "visual.conv1.weight": torch.zeros(64, 3, 8, 8), "visual.positional_embedding": torch.zeros(5, 64),
-        "positional_embedding": torch.zeros(8, 64), "token_embedding.weight": torch.zeros(9, 64),
+        "visual.conv1.weight": torch.zeros(64, 3, 8, 8),
+        "visual.positional_embedding": torch.zeros(5, 64),
+        "positional_embedding": torch.zeros(8, 64),
+        "token_embedding.weight": torch.zeros(9, 64),
         "text_projection": torch.zeros(64, 64),
     }
-)  # fmt: skip
+)
 
 
 def head_of(state: State, width: int, config: dict[str, Any], **options: Any) -> torch.nn.Module:
-    """A head alone: the method's own, on a tiny CLIP of the right joint width, with the file's weights."""
+    """A head alone: the method's own, on a tiny CLIP of the right joint width, with the file's
+    weights."""
     found = recognise(state)
     assert found is not None, "not recognised"
     heads = {"heads": config["heads"]} if "heads" in config else {}
-    model = replace(found.method, **heads, **options).build(CLIP(replace(TINY, embed_dim=width))).eval()
-    strict_load(model.head, {name.removeprefix("head."): t for name, t in found.state.items() if name.startswith("head.")})
+    model = (
+        replace(found.method, **heads, **options).build(CLIP(replace(TINY, embed_dim=width))).eval()
+    )
+    strict_load(
+        model.head,
+        {
+            name.removeprefix("head."): t
+            for name, t in found.state.items()
+            if name.startswith("head.")
+        },
+    )
     return model.head
 
 
 def text4vis(g: Golden) -> Outputs:
     z = g.inputs["frame_emb"]
-    head = head_of({n: t for n, t in g.weights.items() if n != "logit_scale"}, z.shape[-1], g.config)
+    head = head_of(
+        {n: t for n, t in g.weights.items() if n != "logit_scale"}, z.shape[-1], g.config
+    )
     video, classes = head(z), unit(g.inputs["text_emb"])
     scale = g.weights["logit_scale"].exp()
     logits = scale * unit(video) @ classes.T
-    return {"video_emb": video, "logits": logits, "mean_logits": scale * pool(z, "mean_then_unit") @ classes.T}
+    return {
+        "video_emb": video,
+        "logits": logits,
+        "mean_logits": scale * pool(z, "mean_then_unit") @ classes.T,
+    }
 
 
 def efficient_prompt(g: Golden) -> Outputs:
@@ -269,12 +327,17 @@ def efficient_prompt(g: Golden) -> Outputs:
 
 def vita_clip(g: Golden) -> Outputs:
     parts = {
-        "": (), "_none": ("summary", "local", "global"), "_summary": ("local", "global"), "_local": ("summary", "global"),
+        "": (),
+        "_none": ("summary", "local", "global"),
+        "_summary": ("local", "global"),
+        "_local": ("summary", "global"),
         "_globalp": ("summary", "local"),
-    }  # fmt: skip
+    }
     out: Outputs = {}
     for suffix, off in parts.items():
-        state = {name: t for name, t in g.weights.items() if not any(f"{part}_" in name for part in off)}
+        state = {
+            name: t for name, t in g.weights.items() if not any(f"{part}_" in name for part in off)
+        }
         model = network(g, state)
         z = model.encode_frames(g.inputs["frames"])
         out |= {f"frame_emb{suffix}": z, f"video_emb{suffix}": z.mean(1)}
@@ -286,7 +349,9 @@ def vita_clip(g: Golden) -> Outputs:
         if context is None:
             continue
         n = context.shape[-2]
-        tokens = torch.cat([g.inputs["prompt_tokens"][:, :1], g.inputs["prompt_tokens"][:, 1 + n :]], dim=1)
+        tokens = torch.cat(
+            [g.inputs["prompt_tokens"][:, :1], g.inputs["prompt_tokens"][:, 1 + n :]], dim=1
+        )
         text = model.encode_text(tokens, context)
         out |= {f"text_emb_{kind}": text, f"logits_{kind}": model.logits(video, unit(text))}
     return out
@@ -363,36 +428,58 @@ def froster_step(g: Golden) -> Outputs:
         losses = task.losses(g.inputs["frames"], g.inputs["labels"], prompts, [0, 1])
         losses.total.backward()
         parameters = official_names(task)
-        out |= {f"loss_v_{form}": losses.vision, f"loss_t_{form}": losses.text, f"total_{form}": losses.total}
+        out |= {
+            f"loss_v_{form}": losses.vision,
+            f"loss_t_{form}": losses.text,
+            f"total_{form}": losses.total,
+        }
         for name, parameter in parameters.items():
             assert parameter.grad is not None
             out[f"grad_{form}/{name}"] = parameter.grad.clone()
-            out[f"grad_{form}_last32rows/{name}"] = parameter.grad[-32:].clone() if parameter.ndim else parameter.grad
-        norm = torch.nn.utils.clip_grad_norm_([p for p in task.parameters() if p.requires_grad], 1.0)
+            out[f"grad_{form}_last32rows/{name}"] = (
+                parameter.grad[-32:].clone() if parameter.ndim else parameter.grad
+            )
+        norm = torch.nn.utils.clip_grad_norm_(
+            [p for p in task.parameters() if p.requires_grad], 1.0
+        )
         out[f"grad_norm_{form}"] = norm
         if form == "cos":
             z = task.student.encode_frames(g.inputs["frames"])
             w = class_embeddings(prompts)
             assert task.distill is not None and task.teacher is not None
             out |= {
-                "clip_total_norm": norm, "ce": losses.ce, "logits": losses.logits, "frame_emb": z, "class_emb": w,
+                "clip_total_norm": norm,
+                "ce": losses.ce,
+                "logits": losses.logits,
+                "frame_emb": z,
+                "class_emb": w,
                 "teacher_class_emb": class_embeddings(task.teacher_prompts),
                 "teacher_frame_unit": unit(task.teacher.encode_image(g.inputs["frames"])),
-                "img_encode": task.distill.projector_v(unit(z)), "text_encode": task.distill.projector_t(w),
-            }  # fmt: skip
+                "img_encode": task.distill.projector_v(unit(z)),
+                "text_encode": task.distill.projector_t(w),
+            }
             clipped = {name: p.grad.clone() for name, p in parameters.items()}  # type: ignore[union-attr]
             adamw(task, lr=g.config.get("adamw_lr", 1e-3), weight_decay=0.01).step()
             for name, parameter in parameters.items():
                 expected = g.outputs.get(f"adamw_step/{name}")
-                if expected is not None:  # the direction of a step is rounding where the gradient nearly vanishes
+                if (
+                    expected is not None
+                ):  # the direction of a step is rounding where the gradient nearly vanishes
                     clear = clipped[name].abs() > 1e-6
                     out[f"adamw_step/{name}"] = torch.where(clear, parameter.detach(), expected)
     student = VCLIP().build(clip_of(g.part("model."))).eval()
     with torch.no_grad():
-        classes = class_embeddings(torch.stack([student.encode_text(rows) for rows in g.inputs["eval_tokens"]]))
+        classes = class_embeddings(
+            torch.stack([student.encode_text(rows) for rows in g.inputs["eval_tokens"]])
+        )
         views = torch.stack([student.encode(view).video for view in g.inputs["eval_views"]])
         each = torch.stack([student.logits(view, classes) for view in views])
-    return {**out, "eval_class_emb": classes, "eval_logits_per_view": each, "eval_logits": each.sum(0)}
+    return {
+        **out,
+        "eval_class_emb": classes,
+        "eval_logits_per_view": each,
+        "eval_logits": each.sum(0),
+    }
 
 
 @torch.enable_grad()
@@ -407,10 +494,14 @@ def openvclip(g: Golden) -> Outputs:
         student = method.build(clip_of(tuned))
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(method.trains(name))
-        task = Task(student, TokenBank(*tokens), Distill(kind="none"), iwr=method.iwr(clip_of(start)))  # type: ignore[arg-type]
+        task = Task(
+            student, TokenBank(*tokens), Distill(kind="none"), iwr=method.iwr(clip_of(start))
+        )  # type: ignore[arg-type]
         losses = task.losses(frames, labels, task.text_prompts([0, 1]), [0, 1], alpha=alpha)
         losses.total.backward()
-        gradients = {to_official(n): p.grad for n, p in student.clip.named_parameters() if p.grad is not None}
+        gradients = {
+            to_official(n): p.grad for n, p in student.clip.named_parameters() if p.grad is not None
+        }
         return losses, gradients
 
     none, plain_ = run(OpenVCLIP(iwr_weight=0.0))
@@ -418,15 +509,24 @@ def openvclip(g: Golden) -> Outputs:
     _, exact = run(OpenVCLIP(iwr_weight=weight, exact_factor=True))
     for name in total:
         out |= {
-            f"grad_plain/{name}": plain_[name], f"grad_total/{name}": total[name],
-            f"grad_interp/{name}": total[name] - plain_[name], f"grad_functional/{name}": exact[name],
-        }  # fmt: skip
+            f"grad_plain/{name}": plain_[name],
+            f"grad_total/{name}": total[name],
+            f"grad_interp/{name}": total[name] - plain_[name],
+            f"grad_functional/{name}": exact[name],
+        }
     out["grad_norm_total"] = torch.stack([x.norm() for x in total.values()]).norm()
-    out |= {"loss_plain": none.ce, "loss_interp_weighted": losses.regulariser, "logits_plain": losses.logits}
+    out |= {
+        "loss_plain": none.ce,
+        "loss_interp_weighted": losses.regulariser,
+        "logits_plain": losses.logits,
+    }
     with torch.no_grad():
         model = VCLIP().build(clip_of(tuned)).eval()
         classes = class_embeddings(torch.stack([model.encode_text(rows) for rows in tokens]))
-        for name, ratio in (("logits_interp", alpha), ("patched_logits", g.config.get("patch_ratio", 0.5))):
+        for name, ratio in (
+            ("logits_interp", alpha),
+            ("patched_logits", g.config.get("patch_ratio", 0.5)),
+        ):
             state = interpolate(start, {n: tuned[n] for n in start}, ratio)
             model = VCLIP().build(clip_of(state)).eval()
             out[name] = model.logits(model.encode(frames).video, classes)
@@ -484,7 +584,13 @@ def compare(name: str, found: Tensor | None, expected: Tensor) -> Line:
     if found is None:
         return Line(name, float("nan"), float("nan"), False, "this script cannot compute it")
     if found.shape != expected.shape:
-        return Line(name, float("nan"), float("nan"), False, f"shape {tuple(found.shape)}, not {tuple(expected.shape)}")
+        return Line(
+            name,
+            float("nan"),
+            float("nan"),
+            False,
+            f"shape {tuple(found.shape)}, not {tuple(expected.shape)}",
+        )
     difference, allowed = (found.detach() - expected).abs(), tolerance(name, expected)
     worst = int((difference / allowed.clamp(min=1e-30)).argmax())
     ok = bool((difference <= allowed).all())
@@ -501,10 +607,15 @@ def check(path: Path) -> list[Line]:
     g = Golden.read(path)
     run = known(g.method)
     if run is None:
-        return [Line(name, float("nan"), float("nan"), False, f"unknown method {g.method!r}") for name in g.outputs]
+        return [
+            Line(name, float("nan"), float("nan"), False, f"unknown method {g.method!r}")
+            for name in g.outputs
+        ]
     with torch.no_grad():
         found = run(g)
-    return [compare(name, found.get(name), expected) for name, expected in sorted(g.outputs.items())]
+    return [
+        compare(name, found.get(name), expected) for name, expected in sorted(g.outputs.items())
+    ]
 
 
 def main(paths: list[str]) -> int:
@@ -516,10 +627,15 @@ def main(paths: list[str]) -> int:
         try:
             lines = check(path)
         except Exception as error:  # one bad file must not hide the others
-            lines = [Line("(all)", float("nan"), float("nan"), False, f"{type(error).__name__}: {error}")]
+            lines = [
+                Line("(all)", float("nan"), float("nan"), False, f"{type(error).__name__}: {error}")
+            ]
         for line in lines:
             verdict = "ok" if line.ok else f"FAILED {line.note}".rstrip()
-            print(f"{path.stem:28} {line.name:64} {line.difference:10.2e} {line.tolerance:10.2e} {verdict}")
+            print(
+                f"{path.stem:28} {line.name:64} {line.difference:10.2e} {line.tolerance:10.2e}"
+                f" {verdict}"
+            )
         failed += sum(not line.ok for line in lines)
     print(f"{failed} failed" if failed else "all ok")
     return 1 if failed else 0

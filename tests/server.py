@@ -23,17 +23,19 @@ pytest.importorskip("fastapi", reason="the server needs froster-video[web]")
 import uvicorn
 from fastapi.testclient import TestClient
 
-from froster.recognizer import Recognizer
+from froster.inference.recognizer import Recognizer
 from froster.serve.app import create_app
-from froster.serve.service import Service
 from froster.serve.connections import MOST_CONNECTIONS, Connection
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
+from froster.serve.service import Service
 
 
 @contextlib.contextmanager
-def serving(*recognizers: Recognizer, token: str | None = None, **limits: Any) -> Iterator[tuple[TestClient, Service]]:
+def serving(
+    *recognizers: Recognizer, token: str | None = None, **limits: Any
+) -> Iterator[tuple[TestClient, Service]]:
     """The API, called without a network."""
     chosen = Limits(**limits)
     names = ["nano", "second"][: len(recognizers)]
@@ -48,7 +50,12 @@ def serving(*recognizers: Recognizer, token: str | None = None, **limits: Any) -
 def in_thread(service: Service, app: Any) -> Iterator[str]:
     """A real server in this process; its address."""
     config = uvicorn.Config(
-        app, port=0, log_level="critical", timeout_graceful_shutdown=1, http=Connection, limit_concurrency=MOST_CONNECTIONS
+        app,
+        port=0,
+        log_level="critical",
+        timeout_graceful_shutdown=1,
+        http=Connection,
+        limit_concurrency=MOST_CONNECTIONS,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -71,9 +78,21 @@ class Command:
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "froster", "serve", "--model", "nano", "--port", "0", *options],
-                stderr=log, stdout=log, env={**os.environ, "TMPDIR": str(folder), "COLUMNS": "200"},
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "froster",
+                    "serve",
+                    "--model",
+                    "nano",
+                    "--port",
+                    "0",
+                    *options,
+                ],
+                stderr=log,
+                stdout=log,
+                env={**os.environ, "TMPDIR": str(folder), "COLUMNS": "200"},
+            )
         wait_for(lambda: "serving http" in self.said or self.process.poll() is not None, 60)
         found = re.search(r"serving (http://\S+?)/?(docs)?[ ;]", self.said)
         assert found, self.said
@@ -116,8 +135,13 @@ def half(
     """A connection on which an upload has begun and does not go on."""
     place = urlsplit(address)
     connection = socket.create_connection((place.hostname, place.port), timeout=20)
-    start = f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="a.mp4"\r\n\r\n'.encode() + video
-    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {stated or 2 * len(start)}"
+    start = (
+        f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="a.mp4"\r\n\r\n'.encode()
+        + video
+    )
+    length = (
+        "Transfer-Encoding: chunked" if chunked else f"Content-Length: {stated or 2 * len(start)}"
+    )
     kind = "Content-Type: multipart/form-data; boundary=x"
     head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n{length}\r\n\r\n".encode()
     connection.sendall(head + (b"%x\r\n%s\r\n" % (len(start), start) if chunked else start))
@@ -137,11 +161,14 @@ def post(client: Any, route: str, sent: Path | bytes | None, **fields: Any) -> A
     if data is None:  # still as a form
         files = {name: (None, str(value)) for name, value in fields.items()}
         fields = {}
-    return client.post(f"/v1/{route}", files=files, data={name: str(value) for name, value in fields.items()})
+    return client.post(
+        f"/v1/{route}", files=files, data={name: str(value) for name, value in fields.items()}
+    )
 
 
 def refused(api: Any, answer: Any, status: int, *words: str) -> None:
-    """This status, one line that says these words and nothing of the server, and nothing left on its disk."""
+    """This status, one line that says these words and nothing of the server, and nothing left on
+    its disk."""
     client, service = api
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]

@@ -1,4 +1,5 @@
-"""What is said before a training begins: each warning on data that deserves it, and silence on data that does not."""
+"""What is said before a training begins: each warning on data that deserves it, and silence on data
+that does not."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from pathlib import Path
 import av
 import pytest
 
-from froster import advice, defaults
-from froster.recipe import FROSTER, Recipe
-from froster.recognizer import load
-from froster.splits import SPARE_MOST, split
-from froster.video.dataset import Item
+from froster.data.dataset import Item
+from froster.data.splits import SPARE_MOST, split
+from froster.inference.recognizer import load
+from froster.methods.recipe import FROSTER, Recipe
+from froster.training import advice, defaults
 from froster.video.reader import Video
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -20,7 +21,9 @@ from golden import shared
 
 
 def items(counts: dict[str, int], word: str | None = None) -> list[Item]:
-    return [Item(Path(f"{label}/{i}.mp4"), label, word) for label, n in counts.items() for i in range(n)]
+    return [
+        Item(Path(f"{label}/{i}.mp4"), label, word) for label, n in counts.items() for i in range(n)
+    ]
 
 
 def again(source: Path, target: Path, scale: float, crf: int) -> Path:
@@ -32,7 +35,11 @@ def again(source: Path, target: Path, scale: float, crf: int) -> Path:
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(width, height)))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(width, height)
+                )
+            )
         container.mux(stream.encode(None))
     return target
 
@@ -40,7 +47,9 @@ def again(source: Path, target: Path, scale: float, crf: int) -> Path:
 def test_classes_with_few_clips() -> None:
     assert advice.few_clips(items({"a": 4, "b": 9})) == []
     (line,) = advice.few_clips(items({"a": 1, "b": 9, "c": 3}))
-    assert line.startswith("2 of 3 classes have fewer than 4 training videos") and line.endswith("a (1), c (3)")
+    assert line.startswith("2 of 3 classes have fewer than 4 training videos") and line.endswith(
+        "a (1), c (3)"
+    )
 
 
 def test_classes_of_unequal_size() -> None:
@@ -51,13 +60,19 @@ def test_classes_of_unequal_size() -> None:
 
 def test_classes_without_a_test_video() -> None:
     parts = split([*items({"a": 3, "b": 3}, "train"), *items({"a": 1}, "test")])
-    assert advice.missing_tests(parts) == ["1 of 2 classes have no test video, so nothing is known of b"]
+    assert advice.missing_tests(parts) == [
+        "1 of 2 classes have no test video, so nothing is known of b"
+    ]
 
 
 def test_labels_that_clip_reads_as_the_same() -> None:
-    """Nano tells the two ways to move apart in half of the cases: its text embeddings nearly coincide."""
+    """Nano tells the two ways to move apart in half of the cases: its text embeddings nearly
+    coincide."""
     nano = load("nano", device="cpu")
-    assert advice.same_labels(nano, ["cat spinning", "cat pulsing", "car swinging", "car pacing"]) == []
+    assert (
+        advice.same_labels(nano, ["cat spinning", "cat pulsing", "car swinging", "car pacing"])
+        == []
+    )
     (line,) = advice.same_labels(nano, ["cat moving left", "fish bouncing", "cat moving right"])
     assert "a pair of labels" in line and "'cat moving left' and 'cat moving right' (1.000)" in line
 
@@ -78,8 +93,13 @@ def test_real_clips_that_are_there_twice_are_found_and_no_others(tmp_path: Path)
     """Weizmann's camera stands still: those clips differ in what moves alone."""
     root = shared("videos")
     rows = list(csv.DictReader((root / "manifest.csv").open()))
-    clips = [Item(root / row["path"], row["label"]) for row in rows if row["dataset"] == "Weizmann"][:30]
-    copies = [Item(again(item.path, tmp_path / f"copy-{i}.mp4", 1, 28), "x") for i, item in enumerate(clips[:9:4])]
+    clips = [
+        Item(root / row["path"], row["label"]) for row in rows if row["dataset"] == "Weizmann"
+    ][:30]
+    copies = [
+        Item(again(item.path, tmp_path / f"copy-{i}.mp4", 1, 28), "x")
+        for i, item in enumerate(clips[:9:4])
+    ]
     assert advice.near_duplicates(clips[:15], clips[15:]) == []
     (line,) = advice.near_duplicates(clips, copies)
     assert line.startswith("3 of 3 test videos")
@@ -110,7 +130,9 @@ def test_published_recipes_are_left_alone() -> None:
     assert not defaults.is_plain(named, None)
     assert not defaults.is_plain(items({"a": 3}), "froster")
     parts = split(named, watch=0.0)
-    assert defaults.choose(FROSTER.recipe, parts, set(), plain=False) == defaults.Chosen(FROSTER.recipe, [])
+    assert defaults.choose(FROSTER.recipe, parts, set(), plain=False) == defaults.Chosen(
+        FROSTER.recipe, []
+    )
 
 
 @pytest.mark.parametrize("world", [2, 3, 6, 7, 8])
@@ -122,9 +144,14 @@ def test_a_batch_that_was_not_asked_for_can_be_shared_out(world: int) -> None:
         assert any(f"{world} processes" in line for line in found.why) == (world not in (2, 8))
         assert found.recipe.lr == FROSTER.recipe.lr
     few = split(items({"a": 20, "b": 20}), watch=0.0)
-    assert defaults.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size == {2: 4, 3: 3, 6: 6, 7: 7, 8: 8}[world]
+    assert (
+        defaults.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size
+        == {2: 4, 3: 3, 6: 6, 7: 7, 8: 8}[world]
+    )
     own = Recipe(batch_size=32)
-    assert defaults.choose(own, parts, {"batch_size"}, True, world).recipe.batch_size == 32, "refused later, as ever"
+    assert defaults.choose(own, parts, {"batch_size"}, True, world).recipe.batch_size == 32, (
+        "refused later, as ever"
+    )
 
 
 def test_what_is_watched_is_taken_from_training_only_if_nothing_is_left_over() -> None:

@@ -14,16 +14,16 @@ import av
 import numpy as np
 import pytest
 
-from froster.doctor.inspect import inspect
+from froster.data.inspect import inspect
 from froster.errors import VideoError
-from froster.recognizer import load
+from froster.inference.recognizer import load
 from froster.video.reader import Video
 from froster.video.segments import ReadSegments
 from froster.video.stream import Stream
 from froster.video.views import ReadViews
 from froster.world.files import write_video
 from froster.world.sets import render_set
-from test_cli import one_line, run  # noqa: F401  (the fixture that types commands)
+from typed import one_line
 from video_files import make_video
 
 NANO = ("--model", "nano", "--workers", 0)
@@ -44,7 +44,10 @@ def four_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stream = container.add_stream("mpeg4", rate=1)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
-        pictures = [av.VideoFrame.from_ndarray(rng.integers(0, 255, (32, 32, 3), np.uint8), format="rgb24") for _ in range(20)]
+        pictures = [
+            av.VideoFrame.from_ndarray(rng.integers(0, 255, (32, 32, 3), np.uint8), format="rgb24")
+            for _ in range(20)
+        ]
         for number in range(4 * 3600):
             frame = pictures[number // 60 % 20]
             frame.pts = number
@@ -53,7 +56,7 @@ def four_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_four_hours(run, four_hours: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_four_hours(run, four_hours: Path, tmp_path: Path) -> None:
     """The whole of it through every command, in the memory of a short one."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     row = tmp_path / "r.jsonl"
@@ -62,25 +65,49 @@ def test_four_hours(run, four_hours: Path, tmp_path: Path) -> None:  # noqa: F81
     index = tmp_path / "index"
     report = run("index", four_hours, *NANO, "--out", index, "--segment", 60, "--json").json
     assert report["segments"] == 240
-    (hit,) = run("search", index, "cat", "--top", 1, "--thumbnails", tmp_path / "s.png", "--json").json["hits"]
+    (hit,) = run(
+        "search", index, "cat", "--top", 1, "--thumbnails", tmp_path / "s.png", "--json"
+    ).json["hits"]
     assert 0 <= hit["start"] < hit["end"] <= 14_400
     assert run("doctor", four_hours, "--workers", 0, "--json").json["hours"] == 4.0
-    when = run("timeline", four_hours, *NANO[:2], "--labels", "cat, tree", "--window", 240, "--stride", 240, "--json").json
+    when = run(
+        "timeline",
+        four_hours,
+        *NANO[:2],
+        "--labels",
+        "cat, tree",
+        "--window",
+        240,
+        "--stride",
+        240,
+        "--json",
+    ).json
     assert (when["end"], len(when["scores"]), when["complete"]) == (14_400, 60, True)
     if sys.platform == "linux":  # kilobytes there
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-def test_long_and_strange_labels(run, clip: Path, tmp_path: Path) -> None:  # noqa: F811
-    """300 characters, other scripts, emoji, quotes and tabs: all come back as they went in. A line end is an error."""
-    labels = ["x" * 300, "滑雪", "ركوب الأمواج", "🏄‍♀️ surfing", 'a "quoted", thing', "[red]markup[/red]", "tab\there"]
+def test_long_and_strange_labels(run, clip: Path, tmp_path: Path) -> None:
+    """300 characters, other scripts, emoji, quotes and tabs: all come back as they went in. A line
+    end is an error."""
+    labels = [
+        "x" * 300,
+        "滑雪",
+        "ركوب الأمواج",
+        "🏄‍♀️ surfing",
+        'a "quoted", thing',
+        "[red]markup[/red]",
+        "tab\there",
+    ]
     (tmp_path / "l.json").write_text(json.dumps(labels))
     ask = ("classify", clip, *NANO, "--labels-file", tmp_path / "l.json", "--top", 99)
     one_line(run(*ask), 2, "--truncate")
     found = run(*ask, "--truncate", "--json")
     assert found.code == 0, found.err
     assert sorted(entry["label"] for entry in found.json["results"][0]["scores"]) == sorted(labels)
-    found = run("timeline", clip, *NANO[:2], "--labels-file", tmp_path / "l.json", "--truncate", "--json")
+    found = run(
+        "timeline", clip, *NANO[:2], "--labels-file", tmp_path / "l.json", "--truncate", "--json"
+    )
     assert found.json["labels"] == labels
     for suffix in ("csv", "jsonl"):
         out = tmp_path / f"r.{suffix}"
@@ -100,19 +127,26 @@ def test_long_and_strange_labels(run, clip: Path, tmp_path: Path) -> None:  # no
         one_line(run("timeline", clip, *NANO[:2], "--labels", nothing), 2, "label")
 
 
-def test_wrong_types(run, clip: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_wrong_types(run, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("x")
-    result = run("classify", tmp_path / "text.txt", clip.parent, *NANO, "--labels", "a, b", "--json")
+    result = run(
+        "classify", tmp_path / "text.txt", clip.parent, *NANO, "--labels", "a, b", "--json"
+    )
     assert result.code == 1
     assert "error" in result.json["results"][0] and result.json["results"][1]["label"]
     os.mkfifo(tmp_path / "pipe.mp4")
     for command in (("classify", "--labels", "a", *NANO), ("doctor", "--workers", 0)):
-        assert "not a regular file" in run(command[0], tmp_path / "pipe.mp4", *command[1:], "--json").out
+        assert (
+            "not a regular file"
+            in run(command[0], tmp_path / "pipe.mp4", *command[1:], "--json").out
+        )
     one_line(run("classify", *NANO, "--labels", "a"), 2, "--files-from")
     one_line(run("classify", tmp_path, "--shard", "1/2", *NANO, "--labels", "a"), 2, "--out")
     one_line(run("search", clip, "cat"), 1, "not an index")
     one_line(run("timeline", tmp_path / "text.txt", *NANO[:2], "--labels", "a"), 1, "text.txt")
-    one_line(run("timeline", tmp_path / "pipe.mp4", *NANO[:2], "--labels", "a"), 1, "not a regular file")
+    one_line(
+        run("timeline", tmp_path / "pipe.mp4", *NANO[:2], "--labels", "a"), 1, "not a regular file"
+    )
     assert run("classify", clip, "--labels", "a", "--workers", "-1").code == 2
     assert run("index", clip, "--out", tmp_path / "i", "--segment", "0").code == 2
     assert run("doctor", clip, "--min-frames", "many").code == 2
@@ -128,16 +162,26 @@ def headless(path: Path) -> Path:
     return path
 
 
-def test_no_frames(run, tmp_path: Path) -> None:  # noqa: F811
+def test_no_frames(run, tmp_path: Path) -> None:
     path = headless(tmp_path / "none.avi")
-    index, timeline = ("index", "--out", tmp_path / "i", *NANO), ("timeline", "--labels", "a", *NANO[:2])
-    for command in (("classify", "--labels", "a", *NANO), index, ("doctor", "--workers", 0), timeline):
+    index, timeline = (
+        ("index", "--out", tmp_path / "i", *NANO),
+        ("timeline", "--labels", "a", *NANO[:2]),
+    )
+    for command in (
+        ("classify", "--labels", "a", *NANO),
+        index,
+        ("doctor", "--workers", 0),
+        timeline,
+    ):
         result = run(command[0], path, *command[1:])
         assert result.code == 1
     assert "no frame" in (tmp_path / "i" / "failures.jsonl").read_text()
 
 
-def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_grows_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every reader says so, and none takes what it has seen for the whole."""
     path = make_video(tmp_path / "a.mp4", 20)
 
@@ -159,10 +203,12 @@ def test_a_file_that_grows_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
             list(work(str(path)))
 
 
-def test_ten_thousand_labels(run, clip: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_ten_thousand_labels(run, clip: Path, tmp_path: Path) -> None:
     """Through a model of three prompts a label, as 29 would take a minute."""
     model = load("nano", device="cpu")
-    prompting = dataclasses.replace(model.config.prompting, templates=model.config.prompting.templates[:2])
+    prompting = dataclasses.replace(
+        model.config.prompting, templates=model.config.prompting.templates[:2]
+    )
     model.config = dataclasses.replace(model.config, prompting=prompting)
     model.save(tmp_path / "model")
     (tmp_path / "l.txt").write_text("\n".join(f"thing {number}" for number in range(10_000)))

@@ -1,4 +1,5 @@
-"""The benchmarks run at toy size, do the same work as their baselines, and write a table that says so."""
+"""The benchmarks run at toy size, do the same work as their baselines, and write a table that says
+so."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def test_parts_are_kept_beside_each_other(tmp_path: Path) -> None:
 def test_the_gpu_script_runs_on_what_is_there(tmp_path: Path) -> None:
     gpu(["--toy", "--eager", "--repeats", "1", "--batch", "2", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
-    assert any("times as fast as (a)" in row["what"] for row in rows) and all(row.get("seconds", 1) > 0 for row in rows)
+    assert any("times as fast as (a)" in row["what"] for row in rows) and all(
+        row.get("seconds", 1) > 0 for row in rows
+    )
     with pytest.raises(SystemExit, match="--toy"):
         gpu(["--out", str(tmp_path)]) if not torch.cuda.is_available() else sys.exit("--toy")
 
@@ -54,7 +57,9 @@ def test_the_baseline_takes_the_same_steps_whether_its_text_is_in_one_piece_or_m
 
 
 def test_ratios_are_taken_turn_by_turn() -> None:
-    row = compare("work", {"ours": [1.0, 2.0, 4.0], "theirs": [3.0, 4.0, 4.0]}, "ours", "theirs", goal=2)
+    row = compare(
+        "work", {"ours": [1.0, 2.0, 4.0], "theirs": [3.0, 4.0, 4.0]}, "ours", "theirs", goal=2
+    )
     assert row.ratio == Spread(2.0, 1.0, 3.0) and row.reached
     assert Row.from_dict(row.to_dict()) == row
     order: list[str] = []

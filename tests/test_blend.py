@@ -1,4 +1,5 @@
-"""Weights after training: the line to CLIP, the mean over epochs, and a choice that never looks at novel videos."""
+"""Weights after training: the line to CLIP, the mean over epochs, and a choice that never looks at
+novel videos."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from froster.blend import choose, choosing_half
 from froster.cli import main
-from froster.clip.preprocessing import CLIP_PREPROCESSING
-from froster.experiment import halfway, weights_digest
-from froster.recognizer import load
-from froster.runs import read_run
-from froster.splits import validation_videos
-from froster.video.dataset import Item
-from froster.weights import average
+from froster.data.dataset import Item
+from froster.data.splits import validation_videos
+from froster.encoders.preprocessing import CLIP_PREPROCESSING
+from froster.inference.recognizer import load
+from froster.training.blend import choose, choosing_half
+from froster.training.fine_tune import halfway, weights_digest
+from froster.training.run_folder import read_run
+from froster.training.weights import average
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import close
@@ -60,15 +61,20 @@ def complaint(capfd: pytest.CaptureFixture[str], code: int, words: str, *argumen
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three base classes (4 videos to train on, 5 to test, one for validation) and two novel ones with 4.
+    """Three base classes (4 videos to train on, 5 to test, one for validation) and two novel ones
+    with 4.
 
-    The base classes bear each other's names: what is learnt is the opposite of what CLIP knows, and the line is steep.
+    The base classes bear each other's names: what is learnt is the opposite of what CLIP knows, and
+    the line is steep.
     """
     folder, rows = tmp_path_factory.mktemp("data"), ["path,label,split,zone"]
     videos = render_set("base", 10, split="val")
     for i in range(50):
         label, take = divmod(i, 10)
-        zone, split = ("base" if label < 3 else "novel"), "train" if take < 4 else "test" if take < 9 else "val"
+        zone, split = (
+            ("base" if label < 3 else "novel"),
+            "train" if take < 4 else "test" if take < 9 else "val",
+        )
         if zone == "base" or 4 <= take < 8:
             write_video(folder / f"{i}.mp4", videos.frames[i])
             name = videos.classes[(label + 1) % 3 if zone == "base" else label]
@@ -101,13 +107,17 @@ def saved(folder: Path) -> dict[str, torch.Tensor]:
     return load(folder, device="cpu").model.state_dict()
 
 
-def test_the_ends_of_the_line_are_the_tuned_model_and_frozen_clip(trained: Path, blended: dict) -> None:
+def test_the_ends_of_the_line_are_the_tuned_model_and_frozen_clip(
+    trained: Path, blended: dict
+) -> None:
     rows = json.loads((trained / "report.json").read_text())["rows"]
     choosing, reported = blended["choosing"]["videos"], blended["reported"]["base"]
     assert (choosing, reported, blended["reported"]["novel"]) == (8, 7, 8)
     points = blended["points"]
     assert [point["ratio"] for point in points] == [0, 0.25, 0.5, 0.75, 1]
-    for name, share in points[-1].items():  # a tie of two classes may fall to the other: one video of seven or eight
+    for name, share in points[
+        -1
+    ].items():  # a tie of two classes may fall to the other: one video of seven or eight
         assert name in ("ratio", "hm") or abs(blended["frozen"][name] - share) < 100 / 6
     for point, row in ((points[0], rows[1]), (points[-1], rows[0])):
         base = (choosing * point["choosing"] + reported * point["base"]) / (choosing + reported)
@@ -116,49 +126,103 @@ def test_the_ends_of_the_line_are_the_tuned_model_and_frozen_clip(trained: Path,
     assert rows[0]["base"] != rows[1]["base"], "training changed nothing, so this test says nothing"
 
 
-def test_what_is_saved_is_the_model_at_the_chosen_ratio(trained: Path, blended: dict, data: Path, capfd) -> None:
+def test_what_is_saved_is_the_model_at_the_chosen_ratio(
+    trained: Path, blended: dict, data: Path, capfd
+) -> None:
     student = load(trained, device="cpu")
     base, tuned = load("nano", device="cpu"), student.model.state_dict()
     expected = halfway(base, student, tuned, blended["ratio"])
     for name, tensor in saved(trained / "blend").items():
         close(tensor, expected[name], atol=1e-7)
     assert (trained / "blend" / "blend.png").read_bytes().startswith(b"\x89PNG")
-    ask = ("classify", data / "0.mp4", "--labels", "cat spinning, key pacing", "--model", trained / "blend")
+    ask = (
+        "classify",
+        data / "0.mp4",
+        "--labels",
+        "cat spinning, key pacing",
+        "--model",
+        trained / "blend",
+    )
     assert froster(capfd, *ask)[0] == 0
 
 
 def test_the_mean_over_a_range_of_epochs(trained: Path, tmp_path: Path, capfd) -> None:
     for epochs, used in (("2-3", (2, 3)), ("1-2", (1, 2)), ("1", (1,))):
-        assert froster(capfd, "blend", trained, "--epochs", epochs, "--ratio", 0, "--out", tmp_path / epochs)[0] == 0
+        assert (
+            froster(
+                capfd,
+                "blend",
+                trained,
+                "--epochs",
+                epochs,
+                "--ratio",
+                0,
+                "--out",
+                tmp_path / epochs,
+            )[0]
+            == 0
+        )
         mean = average([checkpoint(trained, epoch) for epoch in used])
         found = saved(tmp_path / epochs)
         assert all(torch.allclose(found[name], mean[name], atol=1e-6) for name in mean)
-    for name, tensor in saved(trained).items():  # the run's own result is the mean from the second epoch on
+    for name, tensor in saved(
+        trained
+    ).items():  # the run's own result is the mean from the second epoch on
         close(tensor, saved(tmp_path / "2-3")[name], atol=1e-6)
 
 
-def test_the_choice_never_sees_novel_videos(trained: Path, blended: dict, data: Path, tmp_path: Path, capfd) -> None:
-    """With the novel labels exchanged, and with most novel videos gone, all that concerns base stays as it was."""
+def test_the_choice_never_sees_novel_videos(
+    trained: Path, blended: dict, data: Path, tmp_path: Path, capfd
+) -> None:
+    """With the novel labels exchanged, and with most novel videos gone, all that concerns base
+    stays as it was."""
     rows = (data / "videos.csv").read_text().splitlines()
     novel = [row for row in rows if row.endswith("novel")]
     first, second = (row.split(",")[1] for row in (novel[0], novel[-1]))
     other = {first: second, second: first}
-    exchanged = [row.replace(label := row.split(",")[1], other[label]) if row in novel else row for row in rows]
+    exchanged = [
+        row.replace(label := row.split(",")[1], other[label]) if row in novel else row
+        for row in rows
+    ]
     fewer = [row for row in rows if row not in novel[1:-1]]
     keep = lambda report: [report["ratio"], *({**p, "novel": 0, "hm": 0} for p in report["points"])]  # noqa: E731
     for name, changed in (("exchanged", exchanged), ("fewer", fewer)):
         (data / f"{name}.csv").write_text("\n".join(changed) + "\n")
-        ask = ("--data", data / f"{name}.csv", "--points", 5, "--out", tmp_path / name, "--workers", 0, "--json")
+        ask = (
+            "--data",
+            data / f"{name}.csv",
+            "--points",
+            5,
+            "--out",
+            tmp_path / name,
+            "--workers",
+            0,
+            "--json",
+        )
         code, out, err = froster(capfd, "blend", trained, *ask)
         assert code == 0, err
         assert keep(json.loads(out)) == keep(blended)
         assert json.loads(out)["reported"]["novel"] == (8 if name == "exchanged" else 2)
         if name == "exchanged":
-            assert [p["novel"] for p in json.loads(out)["points"]] != [p["novel"] for p in blended["points"]]
+            assert [p["novel"] for p in json.loads(out)["points"]] != [
+                p["novel"] for p in blended["points"]
+            ]
 
 
-def test_a_validation_split_chooses_where_there_is_one(trained: Path, data: Path, tmp_path: Path, capfd) -> None:
-    ask = ("--data", data / "all.csv", "--points", 2, "--out", tmp_path / "b", "--workers", 0, "--json")
+def test_a_validation_split_chooses_where_there_is_one(
+    trained: Path, data: Path, tmp_path: Path, capfd
+) -> None:
+    ask = (
+        "--data",
+        data / "all.csv",
+        "--points",
+        2,
+        "--out",
+        tmp_path / "b",
+        "--workers",
+        0,
+        "--json",
+    )
     found = json.loads(froster(capfd, "blend", trained, *ask)[1])
     assert (found["choosing"]["videos"], found["reported"]["base"]) == (3, 15)
     assert found["choosing"]["of"] == "the validation split"
@@ -167,22 +231,58 @@ def test_a_validation_split_chooses_where_there_is_one(trained: Path, data: Path
 def test_open_vclip_is_blended_from_its_unpatched_mean(data: Path, tmp_path: Path, capfd) -> None:
     """Its `model/` holds half of CLIP already."""
     run = tmp_path / "run"
-    train = ("--data", data / "videos.csv", "--out", run, *TRAIN, "--method", "openvclip", "--epochs", 2, "--batch-size", 12)
+    train = (
+        "--data",
+        data / "videos.csv",
+        "--out",
+        run,
+        *TRAIN,
+        "--method",
+        "openvclip",
+        "--epochs",
+        2,
+        "--batch-size",
+        12,
+    )
     assert froster(capfd, "train", *train)[0] == 0
     for ratio, expected in ((0, checkpoint(run, 2, "average")), (0.5, saved(run))):
         assert froster(capfd, "blend", run, "--ratio", ratio, "--out", tmp_path / "b")[0] == 0
         for name, tensor in saved(tmp_path / "b").items():
             close(tensor, expected[name], atol=1e-7)
-    complaint(capfd, 1, "of the run's 2 it holds 2; train with --keep 0", run, "--epochs", "1-2", "--ratio", 0)
+    complaint(
+        capfd,
+        1,
+        "of the run's 2 it holds 2; train with --keep 0",
+        run,
+        "--epochs",
+        "1-2",
+        "--ratio",
+        0,
+    )
     shutil.rmtree(run / "checkpoints" / "epoch-0002")
     complaint(capfd, 1, "no checkpoint of epoch 2", run, "--ratio", 0)
 
 
 def test_train_averages_from_the_epoch_that_is_asked_for(data: Path, tmp_path: Path, capfd) -> None:
     run = tmp_path / "run"
-    train = ("train", "--data", data / "videos.csv", "--out", run, *TRAIN, "--epochs", 2, "--keep", 0, "--average-from")
+    train = (
+        "train",
+        "--data",
+        data / "videos.csv",
+        "--out",
+        run,
+        *TRAIN,
+        "--epochs",
+        2,
+        "--keep",
+        0,
+        "--average-from",
+    )
     code, _, err = froster(capfd, *train, 3)
-    assert (code, err.splitlines()[-1]) == (2, "froster: --average-from 3 comes after the last epoch, 2")
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "froster: --average-from 3 comes after the last epoch, 2",
+    )
     assert froster(capfd, *train, 1)[0] == 0
     mean = average([checkpoint(run, epoch) for epoch in (1, 2)])
     for name, tensor in saved(run).items():
@@ -205,19 +305,27 @@ def test_mistakes_are_one_line(trained: Path, data: Path, tmp_path: Path, capfd)
     for name, changed, words in (
         ("short.csv", [*rows[:2], *rows[3:]], "11 training videos that differ"),
         ("base.csv", [row for row in rows if not row.endswith("novel")], "no video of"),
-        ("untested.csv", [row for row in rows if ",test,base" not in row], "0 held-out videos of base classes are too few"),
+        (
+            "untested.csv",
+            [row for row in rows if ",test,base" not in row],
+            "0 held-out videos of base classes are too few",
+        ),
     ):
         (data / name).write_text("\n".join(changed) + "\n")
         complaint(capfd, 1, words, trained, "--data", data / name)
     other = load("nano", device="cpu")
     other.clip.logit_scale.data += 1
-    complaint(capfd, 1, "another CLIP", trained, "--ratio", 0, "--model", other.save(tmp_path / "other"))
+    complaint(
+        capfd, 1, "another CLIP", trained, "--ratio", 0, "--model", other.save(tmp_path / "other")
+    )
 
 
 def test_runs_that_cannot_be_blended(trained: Path, tmp_path: Path, capfd) -> None:
     copy = shutil.copytree(trained, tmp_path / "run")
     report = json.loads((copy / "report.json").read_text())
-    (copy / "report.json").write_text(json.dumps({**report, "source": {**report["source"], "data": str(tmp_path / "gone")}}))
+    (copy / "report.json").write_text(
+        json.dumps({**report, "source": {**report["source"], "data": str(tmp_path / "gone")}})
+    )
     complaint(capfd, 1, "say with --data (and --root) where it is now", copy)
     del report["source"]
     (copy / "report.json").write_text(json.dumps(report))
@@ -226,7 +334,9 @@ def test_runs_that_cannot_be_blended(trained: Path, tmp_path: Path, capfd) -> No
     (copy / "report.json").unlink()
     complaint(capfd, 2, "has not finished", copy)
     (copy / "report.json").write_text((trained / "report.json").read_text())
-    complaint(capfd, 1, "student.safetensors: cannot be read", copy, "--epochs", "1-3", "--ratio", 0)
+    complaint(
+        capfd, 1, "student.safetensors: cannot be read", copy, "--epochs", "1-3", "--ratio", 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +344,11 @@ def test_runs_that_cannot_be_blended(trained: Path, tmp_path: Path, capfd) -> No
     [
         ("preprocessing", {"mean": [0.5, 0.5, 0.5]}, "preprocessing.mean = [0.4814"),
         ("preprocessing", {"resize": "squash"}, "preprocessing.resize = 'shortest', not 'squash'"),
-        ("architecture", {"activation": "quick_gelu"}, "architecture.activation = 'gelu', not 'quick_gelu'"),
+        (
+            "architecture",
+            {"activation": "quick_gelu"},
+            "architecture.activation = 'gelu', not 'quick_gelu'",
+        ),
     ],
 )
 def test_equal_weights_that_are_used_in_another_way_are_another_clip(
@@ -243,23 +357,60 @@ def test_equal_weights_that_are_used_in_another_way_are_another_clip(
     other = load("nano", device="cpu").save(tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, part: {**config[part], **change}}))
-    complaint(capfd, 1, f"has another {part} than the CLIP that the run started from", trained, "--ratio", 0, "--model", other)
+    complaint(
+        capfd,
+        1,
+        f"has another {part} than the CLIP that the run started from",
+        trained,
+        "--ratio",
+        0,
+        "--model",
+        other,
+    )
     run = shutil.copytree(trained, tmp_path / "run")
-    options = ("--novel-column", "zone", "--method", "finetuned", "--epochs", 3, "--keep", 0, *TRAIN, "--model", other)
-    code, _, err = froster(capfd, "train", "--data", data / "videos.csv", "--out", run, *options, "--resume")
+    options = (
+        "--novel-column",
+        "zone",
+        "--method",
+        "finetuned",
+        "--epochs",
+        3,
+        "--keep",
+        0,
+        *TRAIN,
+        "--model",
+        other,
+    )
+    code, _, err = froster(
+        capfd, "train", "--data", data / "videos.csv", "--out", run, *options, "--resume"
+    )
     assert (code, f"holds a run with {said}" in err) == (2, True), err
 
 
-def test_a_run_of_an_older_version_said_less_of_its_source(trained: Path, tmp_path: Path, capfd) -> None:
+def test_a_run_of_an_older_version_said_less_of_its_source(
+    trained: Path, tmp_path: Path, capfd
+) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
     report = json.loads((run / "report.json").read_text())
     assert report["source"]["architecture"]["activation"] == "gelu"
     assert report["source"]["preprocessing"] == CLIP_PREPROCESSING.to_dict()
-    for name in ("watch", "every_novel", "trained_on", "watched_by", "preprocessing", "architecture"):
+    for name in (
+        "watch",
+        "every_novel",
+        "trained_on",
+        "watched_by",
+        "preprocessing",
+        "architecture",
+    ):
         report["source"].pop(name)
     (run / "report.json").write_text(json.dumps(report))
     source = read_run(run).source
-    assert (source.watch, source.every_novel, source.preprocessing, source.architecture) == (0.0, False, None, None)
+    assert (source.watch, source.every_novel, source.preprocessing, source.architecture) == (
+        0.0,
+        False,
+        None,
+        None,
+    )
     assert exit_code("blend", run, "--ratio", 0) == 0
     del report["source"]["training"]
     (run / "report.json").write_text(json.dumps(report))
@@ -279,19 +430,28 @@ def test_the_halves_are_even_in_every_class_and_the_same_in_any_order_and_place(
     chooses = choosing_half(items)
     assert int(chooses.sum()) == 8
     for label in "xyz":
-        assert sum(c for c, item in zip(chooses.tolist(), items, strict=True) if item.label == label) in (2, 3)
+        assert sum(
+            c for c, item in zip(chooses.tolist(), items, strict=True) if item.label == label
+        ) in (2, 3)
     moved = [replace(item, path=Path("b") / item.path.name) for item in items]
     assert choosing_half(moved[::-1]).tolist() == chooses.tolist()[::-1]
 
 
 def test_validation_videos_are_those_that_the_split_leaves_out() -> None:
-    items = [Item(Path(f"{label}{split}"), label, split) for label in "xy" for split in ("train", "val", "test")]
+    items = [
+        Item(Path(f"{label}{split}"), label, split)
+        for label in "xy"
+        for split in ("train", "val", "test")
+    ]
     assert [item.path.name for item in validation_videos(items, ["x"])] == ["xval"]
-    assert not validation_videos([item for item in items if item.split != "test"], ["x"]), "there it is the test itself"
+    assert not validation_videos([item for item in items if item.split != "test"], ["x"]), (
+        "there it is the test itself"
+    )
 
 
 def test_a_clip_is_known_by_its_bytes_whatever_the_number_of_threads() -> None:
-    """A sum over a weight of ViT-B/16's size is another one with two threads: such runs could not be resumed."""
+    """A sum over a weight of ViT-B/16's size is another one with two threads: such runs could not
+    be resumed."""
     torch.manual_seed(0)
     model, threads, found = SimpleNamespace(clip=nn.Linear(3072, 768)), torch.get_num_threads(), []
     for count in (1, 2):

@@ -1,4 +1,5 @@
-"""Scores that mean what they say: the fit, the rule for "none of these", the command, and what reads the result."""
+"""Scores that mean what they say: the fit, the rule for "none of these", the command, and what
+reads the result."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 import froster
-from froster.calibration import (
+from froster.cli import main
+from froster.evaluation.calibration import (
     NONE,
     Calibration,
     Judgement,
@@ -24,15 +26,14 @@ from froster.calibration import (
     sizes,
     with_none,
 )
-from froster.cli import main
-from froster.experiment import student_of
+from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
+from froster.inference.label_segments import merged, smoothed
+from froster.inference.recognizer import Classification, Recognizer, load
+from froster.inference.scorer import columns
+from froster.inference.watch import Sighting
 from froster.methods import METHODS
-from froster.recognizer import Classification, Recognizer, load
-from froster.reliability import auroc, calibration_error, coverage, measured
+from froster.training.fine_tune import student_of
 from froster.video.windows import Plan
-from froster.when.scorer import columns
-from froster.when.segments import merged, smoothed
-from froster.when.watch import Sighting
 from froster.world.files import write_video
 from froster.world.sets import render_set
 
@@ -60,9 +61,12 @@ def complaint(capfd: pytest.CaptureFixture[str], code: int, words: str, *argumen
 
 
 def calibrated_nano() -> Recognizer:
-    """With what `calibrate` fits to it on 240 validation videos of the rendered world (docs/none-of-these.md)."""
+    """With what `calibrate` fits to it on 240 validation videos of the rendered world
+    (docs/none-of-these.md)."""
     model = load("nano", device="cpu")
-    model.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "the validation split", "videos": 240})
+    model.calibration = Calibration(
+        1.0, NoneRule(12.1, 43.2, 0.88), {"to": "the validation split", "videos": 240}
+    )
     return model
 
 
@@ -97,7 +101,9 @@ def test_the_temperature_undoes_a_scale() -> None:
 def test_logistic_regression_finds_its_coefficients() -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(20_000, 2, generator=rng, dtype=torch.float64) + torch.tensor([5.0, -3.0])
-    y = ((0.5 - 2 * (x[:, 0] - 5) + (x[:, 1] + 3)).sigmoid() > torch.rand(20_000, generator=rng)).double()
+    y = (
+        (0.5 - 2 * (x[:, 0] - 5) + (x[:, 1] + 3)).sigmoid() > torch.rand(20_000, generator=rng)
+    ).double()
     bias, first, second = logistic(x, y)
     assert (first, second) == (pytest.approx(-2, abs=0.1), pytest.approx(1, abs=0.1))
     assert bias == pytest.approx(0.5 + 10 + 3, abs=0.6)
@@ -135,20 +141,30 @@ def test_both_ways_to_join_views_are_judged_on_the_scale_of_one_view() -> None:
         torch.testing.assert_close(one.scores, three.scores)
         torch.testing.assert_close(one.cosine, three.cosine)
         rule = Calibration(1.0, NoneRule(1.0, 2.0, 0.5), {})
-        torch.testing.assert_close(rule.judge(logits, 1.0, fusion).none, rule.judge(logits.expand(-1, 3, -1), 1.0, fusion).none)
+        torch.testing.assert_close(
+            rule.judge(logits, 1.0, fusion).none,
+            rule.judge(logits.expand(-1, 3, -1), 1.0, fusion).none,
+        )
 
 
 def test_a_model_that_cannot_tell_has_no_rule(tmp_path: Path) -> None:
-    """Neither by a fit, nor by the rule that an older fit wrote in its place: P(none) = 1/2 whatever the video."""
+    """Neither by a fit, nor by the rule that an older fit wrote in its place: P(none) = 1/2
+    whatever the video."""
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 6
     logits = torch.randn(60, 1, 6, generator=rng, dtype=torch.float64)
     logits[torch.arange(60), 0, labels] -= 3  # its own label is the one that fits least
     assert fit(logits, labels, 1.0).none is None
     older = {"intercept": 0.0, "slope": 0.0, "per_label": 0.0}
-    (tmp_path / "calibration.json").write_text(json.dumps({"temperature": 2, "none": older, "fitted": {"videos": 60}}))
+    (tmp_path / "calibration.json").write_text(
+        json.dumps({"temperature": 2, "none": older, "fitted": {"videos": 60}})
+    )
     read = read_calibration(tmp_path)
-    assert read == Calibration(2.0, None, {"videos": 60}) == Calibration(2.0, NoneRule(0.0, 0.0, 0.0), {"videos": 60})
+    assert (
+        read
+        == Calibration(2.0, None, {"videos": 60})
+        == Calibration(2.0, NoneRule(0.0, 0.0, 0.0), {"videos": 60})
+    )
     assert read.rule == {"temperature": 2.0, "none": None}
     judged = read.judge(logits, 1.0)
     assert judged.none is None and judged.probabilities is judged.scores
@@ -157,23 +173,41 @@ def test_a_model_that_cannot_tell_has_no_rule(tmp_path: Path) -> None:
 
 
 def test_without_a_fit_there_is_no_verdict() -> None:
-    """The logits that openai/clip-vit-base-patch32 is published to give to its own example, two cats on a sofa."""
+    """The logits that openai/clip-vit-base-patch32 is published to give to its own example, two
+    cats on a sofa."""
     assert Calibration() == Calibration(1.0, None, None)
     judged = Calibration().judge(torch.tensor([[[24.5701, 19.3049]]]), 100.0)
     assert judged.none is None
-    found = Classification(["a photo of a cat", "a photo of a dog"], judged.scores[0].tolist(), None, float(judged.cosine))
-    assert (found.answer, found.none, found.probabilities) == ("a photo of a cat", None, found.scores)
+    found = Classification(
+        ["a photo of a cat", "a photo of a dog"],
+        judged.scores[0].tolist(),
+        None,
+        float(judged.cosine),
+    )
+    assert (found.answer, found.none, found.probabilities) == (
+        "a photo of a cat",
+        None,
+        found.scores,
+    )
     assert found.scores[0] == pytest.approx(0.9949, abs=1e-4)
     assert found.cosine == pytest.approx(0.245701)
 
 
 @pytest.mark.parametrize(
     ("scores", "none", "answer"),
-    [([0.6, 0.4], 0.45, "surfing"), ([0.6, 0.4], 0.5, "surfing"), ([0.6, 0.4], 0.51, NONE), ([0.25] * 4, 0.5, "surfing"),
-     ([0.25] * 4, 0.500001, NONE), ([1.0], 0.49, "surfing"), ([0.9, 0.1], None, "surfing")],
-)  # fmt: skip
+    [
+        ([0.6, 0.4], 0.45, "surfing"),
+        ([0.6, 0.4], 0.5, "surfing"),
+        ([0.6, 0.4], 0.51, NONE),
+        ([0.25] * 4, 0.5, "surfing"),
+        ([0.25] * 4, 0.500001, NONE),
+        ([1.0], 0.49, "surfing"),
+        ([0.9, 0.1], None, "surfing"),
+    ],
+)
 def test_one_rule_for_the_answer(scores: list[float], none: float | None, answer: str) -> None:
-    """`classify`, `timeline` and `watch` answer alike, and nothing but P(none) decides whether it is none."""
+    """`classify`, `timeline` and `watch` answer alike, and nothing but P(none) decides whether it
+    is none."""
     labels = ["surfing", "skiing", "sailing", "sitting"][: len(scores)]
     judged = Judgement(torch.tensor([scores]), None if none is None else torch.tensor([none]))
     probabilities = columns(judged)
@@ -181,7 +215,11 @@ def test_one_rule_for_the_answer(scores: list[float], none: float | None, answer
     assert (Classification(labels, scores, none).answer or NONE) == answer
     assert [s.label for s in merged(probabilities, [0.0, 1.0], asked)] == [answer]
     seen = Sighting(0.0, asked, probabilities[0].tolist(), 0.0, 0, 0)
-    assert (seen.label, seen.answer, seen.none) == (answer, None if answer == NONE else answer, pytest.approx(none))
+    assert (seen.label, seen.answer, seen.none) == (
+        answer,
+        None if answer == NONE else answer,
+        pytest.approx(none),
+    )
     assert seen.score == pytest.approx(none if answer == NONE else scores[0] * (1 - (none or 0)))
 
 
@@ -220,7 +258,8 @@ def test_no_method_gives_a_verdict_without_a_fit(name: str) -> None:
 
 
 def test_logits_that_are_no_cosines_are_fitted_as_they_are() -> None:
-    """Their energies at scale 1. Log-probabilities have lost theirs: every set of labels has the energy 0."""
+    """Their energies at scale 1. Log-probabilities have lost theirs: every set of labels has the
+    energy 0."""
     logits, labels = known(120)
     logits = logits + 4 * torch.nn.functional.one_hot(labels, 8)[:, None]
     free, scaled = fit(logits, labels, None), fit(logits, labels, 50.0)
@@ -240,8 +279,9 @@ def test_the_measures() -> None:
     assert calibration_error(torch.tensor([0.5, 0.5, 0.5, 0.5]), hit) == 0
     assert calibration_error(torch.tensor([1.0, 1, 1, 1]), hit) == 50
     assert coverage(torch.tensor([0.9, 0.8, 0.7, 0.6]), hit, 2) == [
-        {"coverage": 50, "accuracy": 100}, {"coverage": 100, "accuracy": 50},
-    ]  # fmt: skip
+        {"coverage": 50, "accuracy": 100},
+        {"coverage": 100, "accuracy": 50},
+    ]
 
 
 def test_nano_knows_when_none_of_the_labels_fits() -> None:
@@ -250,8 +290,14 @@ def test_nano_knows_when_none_of_the_labels_fits() -> None:
     steps = torch.arange(8) * 2
     right = wrong = 0
     for i in range(24):
-        own, others = videos.classes[i], [videos.classes[(i + 7) % 24], videos.classes[(i + 12) % 24]]
-        right += model.classify(videos.frames[i, steps].permute(0, 2, 3, 1), [own, *others]).answer == own
+        own, others = (
+            videos.classes[i],
+            [videos.classes[(i + 7) % 24], videos.classes[(i + 12) % 24]],
+        )
+        right += (
+            model.classify(videos.frames[i, steps].permute(0, 2, 3, 1), [own, *others]).answer
+            == own
+        )
         wrong += model.classify(videos.frames[i, steps].permute(0, 2, 3, 1), others).answer is None
     assert right >= 18
     assert wrong >= 18
@@ -275,7 +321,10 @@ def test_the_table_shows_no_verdict_without_a_fit(data: Path, tmp_path: Path, ca
     (video,) = json.loads(run(capfd, *ask, "--model", sure, "--json")[1])["results"]
     shares = [float(line.rpartition(" %")[0].split()[-1]) for line in text.splitlines()[1:]]
     assert shares == sorted(shares, reverse=True) and len(shares) == 4
-    assert f"{100 * video['none']:.1f}" == f"{shares[[NONE in line for line in text.splitlines()[1:]].index(True)]:.1f}"
+    assert (
+        f"{100 * video['none']:.1f}"
+        == f"{shares[[NONE in line for line in text.splitlines()[1:]].index(True)]:.1f}"
+    )
 
 
 @pytest.mark.parametrize("fusion", ["logits", "probs"])
@@ -284,7 +333,10 @@ def test_a_timeline_and_classify_judge_alike(data: Path, fusion: str) -> None:
     model = calibrated_nano()
     model.config = dataclasses.replace(model.config, fusion=fusion, views=1)
     for labels in (["cat spinning", "key pacing"], ["moon glowing", "clock circling"]):
-        found, line = model.classify(data / "val2.mp4", labels), froster.timeline(model, data / "val2.mp4", labels)
+        found, line = (
+            model.classify(data / "val2.mp4", labels),
+            froster.timeline(model, data / "val2.mp4", labels),
+        )
         assert line.calibrated and len(line.scores) == 2
         assert line.none.tolist() == pytest.approx([found.none] * 2, abs=1e-4)
         assert line.cosine.tolist() == pytest.approx([found.cosine] * 2, abs=1e-5)
@@ -296,19 +348,28 @@ def test_a_timeline_and_classify_judge_alike(data: Path, fusion: str) -> None:
 
 @pytest.mark.parametrize("fusion", ["logits", "probs"])
 def test_the_windows_of_a_moment_are_judged_as_views(fusion: str) -> None:
-    windows, plan = 10 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), Plan(2.0, 1.0, 8)
+    windows, plan = (
+        10 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+        Plan(2.0, 1.0, 8),
+    )
     calibration = Calibration(1.5, NoneRule(1.0, 2.0, 0.5), {})
     joined, mean = (smoothed(windows, plan, 5.0, how) for how in (fusion, "logits"))
     found = calibration.judge_joined(joined, mean, 10.0)
-    for moment, covering in enumerate((windows[:1], windows[:2], windows[1:3], windows[2:4], windows[3:])):
+    for moment, covering in enumerate(
+        (windows[:1], windows[:2], windows[1:3], windows[2:4], windows[3:])
+    ):
         right = calibration.judge(covering[None], 10.0, fusion)
         for name in ("scores", "none", "cosine"):
             torch.testing.assert_close(getattr(found, name)[moment], getattr(right, name)[0])
 
 
-def test_calibrate_writes_what_classify_and_evaluate_read(data: Path, tmp_path: Path, capfd) -> None:
+def test_calibrate_writes_what_classify_and_evaluate_read(
+    data: Path, tmp_path: Path, capfd
+) -> None:
     out, manifest = tmp_path / "model", data / "videos.csv"
-    code, text, err = run(capfd, "calibrate", "nano", "--data", manifest, "--out", out, "--workers", 0, "--json")
+    code, text, err = run(
+        capfd, "calibrate", "nano", "--data", manifest, "--out", out, "--workers", 0, "--json"
+    )
     assert code == 0, err
     found = json.loads(text)
     assert found["fitted"]["videos"] == 30, "the validation videos alone"
@@ -325,14 +386,20 @@ def test_calibrate_writes_what_classify_and_evaluate_read(data: Path, tmp_path: 
     (video,) = result["results"]
     assert result["calibrated"]
     assert sum(entry["score"] for entry in video["scores"]) == pytest.approx(1)
-    assert sum(entry["probability"] for entry in video["scores"]) + video["none"] == pytest.approx(1)
+    assert sum(entry["probability"] for entry in video["scores"]) + video["none"] == pytest.approx(
+        1
+    )
     assert "none of these" in run(capfd, *ask)[1]
     rows = tmp_path / "rows.jsonl"
     assert run(capfd, *ask, "--out", rows)[0] == 0
     (row,) = map(json.loads, rows.read_text().splitlines())
-    assert (row["none"], row["score"]) == pytest.approx((video["none"], video["scores"][0]["score"]))
+    assert (row["none"], row["score"]) == pytest.approx(
+        (video["none"], video["scores"][0]["score"])
+    )
     assert row["answer"] == video["answer"]
-    complaint(capfd, 2, "calibration", *ask[:-1], "nano", "--out", rows)  # the same weights, other answers
+    complaint(
+        capfd, 2, "calibration", *ask[:-1], "nano", "--out", rows
+    )  # the same weights, other answers
 
     options = ("--data", manifest, "--workers", 0, "--out", tmp_path / "eval", "--json")
     report = json.loads(run(capfd, "evaluate", "--model", out, *options)[1])
@@ -344,7 +411,10 @@ def test_calibrate_writes_what_classify_and_evaluate_read(data: Path, tmp_path: 
 
 def test_one_label_alone_can_be_refused(data: Path) -> None:
     model = calibrated_nano()
-    names = {row.split(",")[0]: row.split(",")[1] for row in (data / "videos.csv").read_text().splitlines()[1:]}
+    names = {
+        row.split(",")[0]: row.split(",")[1]
+        for row in (data / "videos.csv").read_text().splitlines()[1:]
+    }
     own = model.classify(data / "val2.mp4", [names["val2.mp4"]])
     other = model.classify(data / "val2.mp4", ["red moon glowing"])
     assert own.scores == other.scores == [1.0]
@@ -373,17 +443,38 @@ def test_mistakes_are_one_line(data: Path, tmp_path: Path, capfd) -> None:
     folder = load("nano", device="cpu").save(tmp_path / "m")
     complaint(capfd, 2, "give --data", "calibrate", folder)
     unknown = ("--data", manifest, "--split", "dev")
-    complaint(capfd, 1, "no video has the split 'dev'; there is test, val", "calibrate", folder, *unknown)
+    complaint(
+        capfd, 1, "no video has the split 'dev'; there is test, val", "calibrate", folder, *unknown
+    )
     rows = manifest.read_text().splitlines()
     (data / "few.csv").write_text("\n".join(rows[:19]) + "\n")
     few = ("--data", data / "few.csv", "--workers", 0)
     _, _, err = run(capfd, "calibrate", folder, *few)
-    assert err.rstrip().endswith("too few to calibrate with: it takes 20 of 3"), "it has --data already"
+    assert err.rstrip().endswith("too few to calibrate with: it takes 20 of 3"), (
+        "it has --data already"
+    )
     for missing in ("not_there", "not/there", tmp_path / "not there"):
-        complaint(capfd, 2, f"no such file or folder: {missing}", "calibrate", missing, "--data", manifest)
+        complaint(
+            capfd, 2, f"no such file or folder: {missing}", "calibrate", missing, "--data", manifest
+        )
     complaint(capfd, 2, "is no froster model folder", "calibrate", data, "--data", manifest)
     (data / "tests.csv").write_text("\n".join(row for row in rows if ",val" not in row) + "\n")
     complaint(capfd, 1, "cannot be tested there", "calibrate", folder, "--data", data / "tests.csv")
-    for text in ("{", "{}", '{"temperature": 0, "none": {}, "fitted": {}}', '{"temperature": 1, "none": {"x": 1}, "fitted": {}}'):
+    for text in (
+        "{",
+        "{}",
+        '{"temperature": 0, "none": {}, "fitted": {}}',
+        '{"temperature": 1, "none": {"x": 1}, "fitted": {}}',
+    ):
         (folder / "calibration.json").write_text(text)
-        complaint(capfd, 1, "calibration.json", "classify", data / "val0.mp4", "--labels", "a, b", "--model", folder)
+        complaint(
+            capfd,
+            1,
+            "calibration.json",
+            "classify",
+            data / "val0.mp4",
+            "--labels",
+            "a, b",
+            "--model",
+            folder,
+        )

@@ -1,4 +1,5 @@
-"""A checkpoint that is not what was written is named, whatever has happened to it, and an earlier whole one is taken."""
+"""A checkpoint that is not what was written is named, whatever has happened to it, and an earlier
+whole one is taken."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from froster.checkpoint import Checkpoints, RunningMean, State
 from froster.errors import CheckpointError, UsageError
+from froster.training.checkpoint import Checkpoints, RunningMean, State
 
 FILES = ("student.safetensors", "average.safetensors", "optimizer.pt", "state.json")
 RUN = {"lr": 0.5, "classes": ["a", "b"], "numbers": {1: 2, 10: 3, 9: 4}, "sizes": (1, 2)}
@@ -33,33 +34,49 @@ class Training:
         self.optimizer.zero_grad()
         self.student(torch.ones(1, 16)).square().sum().backward()
         self.optimizer.step()
-        self.average.add({name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()})
+        self.average.add(
+            {name: tensor.detach().clone() for name, tensor in self.student.state_dict().items()}
+        )
         self.history.append({"epoch": epoch, "base": 50.0 + epoch / 3})
 
     def save(self, folder: Checkpoints, epoch: int) -> None:
         modules = {"student": self.student}
-        folder.save(epoch, modules, self.optimizer, self.average, self.unreadable, RUN, self.history)
+        folder.save(
+            epoch, modules, self.optimizer, self.average, self.unreadable, RUN, self.history
+        )
 
     def resume(self, folder: Checkpoints, run: dict[str, Any] = RUN) -> int:
         self.unreadable, self.history = {}, []
         modules = {"student": self.student}
-        return folder.resume(modules, self.optimizer, self.average, self.unreadable, run, self.history)
+        return folder.resume(
+            modules, self.optimizer, self.average, self.unreadable, run, self.history
+        )
 
     def content(self) -> dict[str, Any]:
         moments = self.optimizer.state_dict()["state"]
-        flat: State = {f"{i}/{name}": value for i, values in moments.items() for name, value in values.items()}
-        flat |= {f"student/{name}": tensor.clone() for name, tensor in self.student.state_dict().items()}
+        flat: State = {
+            f"{i}/{name}": value for i, values in moments.items() for name, value in values.items()
+        }
+        flat |= {
+            f"student/{name}": tensor.clone() for name, tensor in self.student.state_dict().items()
+        }
         flat |= {f"mean/{name}": tensor for name, tensor in self.average.mean.items()}
         return {
-            "tensors": {name: tensor.tolist() for name, tensor in flat.items()}, "count": self.average.count,
-            "unreadable": dict(self.unreadable), "history": list(self.history),
-        }  # fmt: skip
+            "tensors": {name: tensor.tolist() for name, tensor in flat.items()},
+            "count": self.average.count,
+            "unreadable": dict(self.unreadable),
+            "history": list(self.history),
+        }
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Checkpoints, dict[int, dict[str, Any]]]:
     """Checkpoints of two epochs, and what they hold."""
-    checkpoints, training, contents = Checkpoints(tmp_path / "run" / "checkpoints", keep=2), Training(), {}
+    checkpoints, training, contents = (
+        Checkpoints(tmp_path / "run" / "checkpoints", keep=2),
+        Training(),
+        {},
+    )
     for epoch in (1, 2):
         training.step(epoch)
         training.save(checkpoints, epoch)
@@ -111,7 +128,9 @@ def test_the_epoch_before_is_taken(name: str, how: str, two: tuple[Checkpoints, 
     with pytest.raises(CheckpointError) as caught:
         Training().resume(checkpoints)
     line = str(caught.value)
-    assert line.startswith(f"cannot resume from {checkpoints.folder}: {checkpoints.path(2) / name}: cannot be read (")
+    assert line.startswith(
+        f"cannot resume from {checkpoints.folder}: {checkpoints.path(2) / name}: cannot be read ("
+    )
     assert "To start the run anew, remove that folder" in line and "\n" not in line
 
 
@@ -119,7 +138,9 @@ def test_a_state_that_is_nested_too_deeply_is_damaged(two: tuple[Checkpoints, di
     """Also where it can just be read, and not be written for its digest."""
     checkpoints, _ = two
     for depth in (*range(900, 1010), 100_000):
-        (checkpoints.path(2) / "state.json").write_text('{"files": {}, "run": ' + "[" * depth + "]" * depth + "}")
+        (checkpoints.path(2) / "state.json").write_text(
+            '{"files": {}, "run": ' + "[" * depth + "]" * depth + "}"
+        )
         with pytest.raises(CheckpointError, match="cannot be read"):
             checkpoints.state(2)
 
@@ -134,7 +155,9 @@ def test_every_bit_of_state_json_is_watched_over(two: tuple[Checkpoints, dict]) 
             state = checkpoints.state(2)
         except CheckpointError:
             continue
-        assert state["history"] == contents[2]["history"] and state["run"] == json.loads(json.dumps(RUN)), i
+        assert state["history"] == contents[2]["history"] and state["run"] == json.loads(
+            json.dumps(RUN)
+        ), i
 
 
 def without_digests(checkpoints: Checkpoints, epoch: int, /, **changes: Any) -> None:
@@ -142,7 +165,11 @@ def without_digests(checkpoints: Checkpoints, epoch: int, /, **changes: Any) -> 
     path = checkpoints.path(epoch) / "state.json"
     state = json.loads(path.read_text())
     del state["files"], state["digest"]
-    path.write_text(json.dumps({name: value for name, value in {**state, **changes}.items() if value is not None}))
+    path.write_text(
+        json.dumps(
+            {name: value for name, value in {**state, **changes}.items() if value is not None}
+        )
+    )
 
 
 def test_checkpoints_of_older_versions_are_resumed(two: tuple[Checkpoints, dict]) -> None:
@@ -157,9 +184,13 @@ def test_checkpoints_of_older_versions_are_resumed(two: tuple[Checkpoints, dict]
     assert training.content() == {**contents[1], "history": []}
 
 
-@pytest.mark.parametrize("how", ["cut", "empty", "zeros", "missing", "a bit of the first byte", "something else"])
+@pytest.mark.parametrize(
+    "how", ["cut", "empty", "zeros", "missing", "a bit of the first byte", "something else"]
+)
 @pytest.mark.parametrize("name", FILES)
-def test_without_digests_what_cannot_be_read_is_named(name: str, how: str, two: tuple[Checkpoints, dict]) -> None:
+def test_without_digests_what_cannot_be_read_is_named(
+    name: str, how: str, two: tuple[Checkpoints, dict]
+) -> None:
     checkpoints, contents = two
     for epoch in (1, 2):
         without_digests(checkpoints, epoch)
@@ -171,13 +202,23 @@ def test_without_digests_what_cannot_be_read_is_named(name: str, how: str, two: 
 
 
 WRONG = [
-    {"epoch": 7}, {"epoch": "2"}, {"averaged": "two"}, {"averaged": None}, {"run": []}, {"run": None}, {"unreadable": [1]},
-    {"history": {}}, {"history": [1, 2]}, {"history": "x"},
-]  # fmt: skip
+    {"epoch": 7},
+    {"epoch": "2"},
+    {"averaged": "two"},
+    {"averaged": None},
+    {"run": []},
+    {"run": None},
+    {"unreadable": [1]},
+    {"history": {}},
+    {"history": [1, 2]},
+    {"history": "x"},
+]
 
 
 @pytest.mark.parametrize("change", WRONG)
-def test_values_of_a_wrong_kind_are_damage(change: dict[str, Any], two: tuple[Checkpoints, dict]) -> None:
+def test_values_of_a_wrong_kind_are_damage(
+    change: dict[str, Any], two: tuple[Checkpoints, dict]
+) -> None:
     checkpoints, contents = two
     without_digests(checkpoints, 2, **change)
     training = Training()
@@ -185,7 +226,10 @@ def test_values_of_a_wrong_kind_are_damage(change: dict[str, Any], two: tuple[Ch
     assert training.content() == contents[1]
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", "null", '"x"', "[" * 200_000, '{"epoch": 2}', '{"a": ' * 100_000, "\ufeff{}"])
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", "3", "null", '"x"', "[" * 200_000, '{"epoch": 2}', '{"a": ' * 100_000, "\ufeff{}"],
+)
 def test_a_state_that_is_none(text: str, two: tuple[Checkpoints, dict]) -> None:
     checkpoints, _ = two
     (checkpoints.path(2) / "state.json").write_text(text)
@@ -213,7 +257,8 @@ def test_other_settings_are_no_damage(two: tuple[Checkpoints, dict]) -> None:
 
 
 def test_a_damaged_newer_one_does_not_push_whole_ones_out(two: tuple[Checkpoints, dict]) -> None:
-    """With --keep 1, after going on from epoch 1 of 2, 3, 4: the damaged fourth is not what is kept."""
+    """With --keep 1, after going on from epoch 1 of 2, 3, 4: the damaged fourth is not what is
+    kept."""
     checkpoints, _ = two
     shutil.copytree(checkpoints.path(2), checkpoints.path(4))
     checkpoints.keep = 1
@@ -236,5 +281,8 @@ def test_checkpoints_can_be_read_by_others(two: tuple[Checkpoints, dict], tmp_pa
         training.save(Checkpoints(tmp_path / "open"), 1)
     finally:
         os.umask(before)
-    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "open" / "epoch-0001").iterdir()}
+    modes = {
+        path.name: oct(path.stat().st_mode & 0o777)
+        for path in (tmp_path / "open" / "epoch-0001").iterdir()
+    }
     assert modes == dict.fromkeys(FILES, "0o644")

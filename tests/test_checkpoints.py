@@ -1,4 +1,5 @@
-"""Weights from elsewhere: every format gives the reference's outputs, and nothing wrong or harmful is let in."""
+"""Weights from elsewhere: every format gives the reference's outputs, and nothing wrong or harmful
+is let in."""
 
 from __future__ import annotations
 
@@ -15,16 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from froster.clip.checkpoints import (
+from froster.encoders.checkpoints import (
     architecture_from_state_dict,
     from_official,
     load_clip,
     strict_load,
     to_official,
 )
-from froster.clip.huggingface import config_from_hf, config_to_hf, hf_names, save_hf_folder
-from froster.clip.model import ARCHITECTURES, CLIP, CLIPConfig, TextConfig, VisionConfig
-from froster.clip.tokenizer import Tokenizer
+from froster.encoders.huggingface import config_from_hf, config_to_hf, hf_names, save_hf_folder
+from froster.encoders.model import ARCHITECTURES, CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from golden import clip_from, close, golden, part
 from test_tokenizer import small_vocabulary
@@ -47,13 +48,17 @@ def clip() -> CLIP:
 
 
 def official(clip: CLIP) -> dict[str, Tensor]:
-    return {to_official(name): tensor.detach().clone() for name, tensor in clip.state_dict().items()}
+    return {
+        to_official(name): tensor.detach().clone() for name, tensor in clip.state_dict().items()
+    }
 
 
 def inputs(config: CLIPConfig) -> tuple[Tensor, Tensor]:
     """Images (2, 3, H, W) and rows of tokens with the end token at different places."""
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(2, 3, config.vision.image_size, config.vision.image_size, generator=generator)
+    images = torch.randn(
+        2, 3, config.vision.image_size, config.vision.image_size, generator=generator
+    )
     tokens = torch.randint(1, config.text.vocab - 2, (3, config.text.context), generator=generator)
     for row, end in enumerate((2, 7, config.text.context - 1)):
         tokens[row, end:] = 0
@@ -70,7 +75,9 @@ def outputs(clip: CLIP) -> tuple[Tensor, Tensor]:
 def same_outputs(found: CLIP, expected: CLIP, atol: float = 1e-6) -> None:
     for mine, theirs in zip(outputs(found), outputs(expected), strict=True):
         torch.testing.assert_close(mine, theirs, atol=atol, rtol=0)
-    assert all(p.dtype == torch.float32 and p.requires_grad and not p.is_meta for p in found.parameters())
+    assert all(
+        p.dtype == torch.float32 and p.requires_grad and not p.is_meta for p in found.parameters()
+    )
 
 
 # The reference implementations
@@ -141,12 +148,18 @@ def test_a_whole_vit_b_16_with_random_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_names_and_shapes_of_the_released_sizes(name: str) -> None:
-    """On the meta device: against Hugging Face's own modules, and back from the weights to the sizes."""
+    """On the meta device: against Hugging Face's own modules, and back from the weights to the
+    sizes."""
     transformers = pytest.importorskip("transformers")
     config = ARCHITECTURES[name]
     with torch.device("meta"):
-        clip, model = CLIP(config), transformers.CLIPModel(transformers.CLIPConfig(**config_to_hf(config)))
-    theirs = {key: tensor.shape for key, tensor in model.state_dict().items() if "position_ids" not in key}
+        clip, model = (
+            CLIP(config),
+            transformers.CLIPModel(transformers.CLIPConfig(**config_to_hf(config))),
+        )
+    theirs = {
+        key: tensor.shape for key, tensor in model.state_dict().items() if "position_ids" not in key
+    }
     ours = {key: tensor.shape for key, tensor in clip.state_dict().items()}
     names = dict(hf_names(config))
     assert names.keys() == ours.keys()
@@ -155,7 +168,10 @@ def test_names_and_shapes_of_the_released_sizes(name: str) -> None:
         shape = ours[key][::-1] if key in ("visual.proj", "text.text_projection") else ours[key]
         assert sum(theirs[part].numel() for part in parts) == shape.numel()
         assert theirs[parts[0]][1:] == shape[1:]
-    assert architecture_from_state_dict({to_official(k): t for k, t in clip.state_dict().items()}) == config
+    assert (
+        architecture_from_state_dict({to_official(k): t for k, t in clip.state_dict().items()})
+        == config
+    )
     assert config_from_hf(config_to_hf(config)) == config
 
 
@@ -173,7 +189,9 @@ class Tree(nn.Module):
         super().__init__()
         for child in sorted({name.split(".")[0] for name in state if "." in name}):
             prefix = f"{child}."
-            inner = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+            inner = {
+                name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)
+            }
             setattr(self, child, Tree(inner))
         for name, tensor in state.items():
             if "." not in name and tensor.is_floating_point():
@@ -185,11 +203,18 @@ class Tree(nn.Module):
         return x
 
 
-SIZES = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(16), "vocab_size": torch.tensor(518)}
+SIZES = {
+    "input_resolution": torch.tensor(32),
+    "context_length": torch.tensor(16),
+    "vocab_size": torch.tensor(518),
+}
 
 
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+    }
 
 
 def write_torchscript(state: dict[str, Tensor], folder: Path) -> Path:
@@ -211,7 +236,12 @@ def write_released(state: dict[str, Tensor], folder: Path) -> Path:
     weights = {f"model.{name}": tensor for name, tensor in state.items()}
     weights |= {f"raw_model.{name}": torch.zeros(1) for name in state}
     weights |= {f"projector_{tower}.0.weight": torch.zeros(2, 2) for tower in "vt"}
-    content = {"epoch": 3, "model_state": weights, "optimizer_state": {"state": {}}, "cfg": "TRAIN: true"}
+    content = {
+        "epoch": 3,
+        "model_state": weights,
+        "optimizer_state": {"state": {}},
+        "cfg": "TRAIN: true",
+    }
     torch.save(content, folder / "froster.pyth")
     return folder / "froster.pyth"
 
@@ -237,13 +267,19 @@ def test_a_traced_archive_with_masks_and_constants(clip: CLIP, tmp_path: Path) -
 def test_released_froster_and_open_vclip(clip: CLIP, tmp_path: Path) -> None:
     found, report = load_clip(write_released(official(clip), tmp_path))
     assert (report.format, report.method) == ("froster-released", "vclip")
-    assert {name.split(".")[0] for name in report.ignored} == {"raw_model", "projector_v", "projector_t"}
+    assert {name.split(".")[0] for name in report.ignored} == {
+        "raw_model",
+        "projector_v",
+        "projector_t",
+    }
     same_outputs(found, clip)
 
 
 @pytest.mark.parametrize("custom_text", [False, True])
 @pytest.mark.parametrize("config", [None, {"quick_gelu": True}, {}])
-def test_open_clip_files(config: dict[str, Any] | None, custom_text: bool, clip: CLIP, tmp_path: Path) -> None:
+def test_open_clip_files(
+    config: dict[str, Any] | None, custom_text: bool, clip: CLIP, tmp_path: Path
+) -> None:
     state = official(clip) | {"attn_mask": torch.zeros(16, 16)}
     if custom_text:
         state = {from_official(name): tensor for name, tensor in state.items()}
@@ -275,7 +311,9 @@ def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("nest", [None, "net", "model", "state_dict", "model_state_dict"])
 @pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model."])
-def test_what_a_training_loop_wraps_round_a_clip(nest: str | None, prefix: str, clip: CLIP, tmp_path: Path) -> None:
+def test_what_a_training_loop_wraps_round_a_clip(
+    nest: str | None, prefix: str, clip: CLIP, tmp_path: Path
+) -> None:
     state = under(prefix, official(clip) | SIZES)
     torch.save({nest: state, "epoch": 1} if nest else state, tmp_path / "run.pt")
     found, report = load_clip(tmp_path / "run.pt")
@@ -285,8 +323,12 @@ def test_what_a_training_loop_wraps_round_a_clip(nest: str | None, prefix: str, 
 
 
 @pytest.mark.parametrize("other", ["teacher.visual.proj", "visual.proj", "head.weight"])
-def test_weights_beside_those_of_a_wrapped_clip_are_refused(other: str, clip: CLIP, tmp_path: Path) -> None:
-    torch.save({"net": under("model.", official(clip)) | {other: torch.zeros(2, 2)}}, tmp_path / "run.pt")
+def test_weights_beside_those_of_a_wrapped_clip_are_refused(
+    other: str, clip: CLIP, tmp_path: Path
+) -> None:
+    torch.save(
+        {"net": under("model.", official(clip)) | {other: torch.zeros(2, 2)}}, tmp_path / "run.pt"
+    )
     with pytest.raises(CheckpointError, match=r"run\.pt"):
         load_clip(tmp_path / "run.pt")
 
@@ -310,16 +352,22 @@ def test_a_saved_hugging_face_folder_loads_there_and_here(clip: CLIP, tmp_path: 
     tokenizer = Tokenizer.build(vocab, merges)
     assert tokenizer.vocab_size == TINY.text.vocab
     save_hf_folder(clip, tokenizer, tmp_path / "hf")
-    same_as_hugging_face(clip, transformers.CLIPModel.from_pretrained(tmp_path / "hf").eval(), atol=1e-5)
+    same_as_hugging_face(
+        clip, transformers.CLIPModel.from_pretrained(tmp_path / "hf").eval(), atol=1e-5
+    )
     found, _ = load_clip(tmp_path / "hf")
     assert found.config == TINY
     same_outputs(found, clip)
 
     text = "Archery, in a ring"
     expected = [tokenizer.start, *tokenizer.encode(text), tokenizer.end]
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")(text)["input_ids"] == expected
+    assert (
+        transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")(text)["input_ids"] == expected
+    )
     assert Tokenizer.find(tmp_path / "hf").encode(text) == tokenizer.encode(text)
-    assert transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf").crop_size["height"] == 32
+    assert (
+        transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf").crop_size["height"] == 32
+    )
 
 
 def test_what_is_no_plain_clip_is_not_saved_as_one(clip: CLIP, tmp_path: Path) -> None:
@@ -350,9 +398,13 @@ def test_keys_and_shapes_that_do_not_fit_are_named(clip: CLIP) -> None:
 
 
 @pytest.mark.parametrize("write", [write_torchscript, write_plain, write_released])
-def test_a_file_with_a_missing_or_unknown_weight_is_refused(write: Write, clip: CLIP, tmp_path: Path) -> None:
+def test_a_file_with_a_missing_or_unknown_weight_is_refused(
+    write: Write, clip: CLIP, tmp_path: Path
+) -> None:
     state = official(clip)
-    with pytest.raises(CheckpointError, match=r"ViT\.pt|froster\.pyth.*unexpected \(visual\.adapter"):
+    with pytest.raises(
+        CheckpointError, match=r"ViT\.pt|froster\.pyth.*unexpected \(visual\.adapter"
+    ):
         load_clip(write(state | {"visual.adapter": torch.zeros(1)}, tmp_path))
     del state["ln_final.bias"]
     with pytest.raises(CheckpointError, match=r"1 missing \(text\.ln_final\.bias\)"):
@@ -450,7 +502,11 @@ def test_a_cut_off_hugging_face_folder_is_named(share: float, clip: CLIP, tmp_pa
         ("a.safetensors", struct.pack("<Q", 2**60) + b"{}", "not a whole safetensors file"),
         ("config.json", b"{", r"config\.json: not a readable"),
         ("config.json", b"[]", r"config\.json: not a readable"),
-        ("config.json", b'{"model_type": "siglip"}', r"config\.json: its config is of type 'siglip'"),
+        (
+            "config.json",
+            b'{"model_type": "siglip"}',
+            r"config\.json: its config is of type 'siglip'",
+        ),
         ("config.json", b'{"format": "froster"}', "a froster model"),
         ("config.json", b'{"model_type": "clip"}', r"no model\.safetensors"),
         ("other.txt", b"", r"no config\.json"),
@@ -492,7 +548,9 @@ def test_weights_of_something_else_are_named(state: Any, match: str, tmp_path: P
 
 def test_a_resnet_clip_is_refused(clip: CLIP, tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in official(clip).items() if "positional" not in name}
-    torch.save(state | {"visual.attnpool.positional_embedding": torch.zeros(50, 64)}, tmp_path / "RN50.pt")
+    torch.save(
+        state | {"visual.attnpool.positional_embedding": torch.zeros(50, 64)}, tmp_path / "RN50.pt"
+    )
     one_line(tmp_path / "RN50.pt", "no CLIP with a vision transformer")
 
 

@@ -16,39 +16,14 @@ import torch
 import typer
 
 import froster
-from froster.cli import app, main
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionTower
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer, load
+from froster.cli import app
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionTower
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer, load
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import shared
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str):
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])
-        capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capfd.readouterr()
-        assert "Traceback" not in found.err + found.out
-        return Result(code, found.out, found.err)
-
-    return call
+from typed import one_line
 
 
 @pytest.fixture(scope="module")
@@ -67,22 +42,21 @@ def video(folder: Path) -> Path:
     return next(folder.glob("*/*.mp4"))
 
 
-def one_line(result: Result, code: int, *words: str) -> None:
-    """Exactly one line of complaint, which says these words, and this exit code."""
-    lines = [line for line in result.err.splitlines() if line.startswith("froster:")]
-    assert result.code == code, result.err
-    assert len(lines) == 1, result.err
-    for word in words:
-        assert word in lines[0], lines[0]
-
-
 def test_help_and_import_are_instant() -> None:
-    start = "import sys, froster; assert 'torch' not in sys.modules; import froster.cli; assert 'torch' not in sys.modules"
+    start = (
+        "import sys, froster; assert 'torch' not in sys.modules; import froster.cli; assert 'torch'"
+        " not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", start], check=True)
-    help_page, typer_alone = [sys.executable, "-m", "froster", "--help"], [sys.executable, "-c", "import typer.rich_utils"]
+    help_page, typer_alone = (
+        [sys.executable, "-m", "froster", "--help"],
+        [sys.executable, "-c", "import typer.rich_utils"],
+    )
     times = [(processor_seconds(help_page), processor_seconds(typer_alone)) for _ in range(5)]
     ours, least = (min(some) for some in zip(*times, strict=True))
-    assert ours < max(0.3, 2 * least), times  # a machine that is slow at the moment is slow for both
+    assert ours < max(0.3, 2 * least), (
+        times
+    )  # a machine that is slow at the moment is slow for both
 
 
 def processor_seconds(command: list[str]) -> float:
@@ -102,17 +76,38 @@ def test_help_shows_numbers_that_a_person_would_type() -> None:
 
 def test_classify_tells_the_label(run, video: Path) -> None:
     right = video.parent.name.replace("_", " ")
-    result = run("classify", video, "--labels", f"{right}, guitar tumbling, moon glowing", "--model", "nano", "--json")
+    result = run(
+        "classify",
+        video,
+        "--labels",
+        f"{right}, guitar tumbling, moon glowing",
+        "--model",
+        "nano",
+        "--json",
+    )
     assert result.code == 0
     (found,) = result.json["results"]
     assert found["label"] == right
     assert sum(entry["score"] for entry in found["scores"]) == pytest.approx(1, abs=1e-4)
-    assert right in run("classify", video, "--labels", f"{right}, guitar tumbling", "--model", "nano").out
+    assert (
+        right
+        in run("classify", video, "--labels", f"{right}, guitar tumbling", "--model", "nano").out
+    )
 
 
 def test_a_bad_video_among_good_ones_is_listed(run, video: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"")
-    result = run("classify", tmp_path / "bad.mp4", video, tmp_path / "none.mp4", "--labels", "a, b", "-m", "nano", "--json")
+    result = run(
+        "classify",
+        tmp_path / "bad.mp4",
+        video,
+        tmp_path / "none.mp4",
+        "--labels",
+        "a, b",
+        "-m",
+        "nano",
+        "--json",
+    )
     assert result.code == 1
     bad, good, none = result.json["results"]
     assert "bad.mp4" in bad["error"]
@@ -126,12 +121,29 @@ def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
     originals = sorted(shared("videos", "originals").iterdir())
     (tmp_path / "labels.txt").write_text("archery\nplaying piano\nsurfing\nriding a bike\n")
     if model == "b16":
-        # The image tower in full; the text tower's vocabulary is the nano's, as its tokenizer is at hand.
+        # The image tower in full; the text tower's vocabulary is the nano's, as its tokenizer is at
+        # hand.
         nano = load("nano")
         torch.manual_seed(0)
-        clip = CLIP(CLIPConfig(text=TextConfig(context=256, vocab=nano.tokenizer.vocab_size, layers=1)))
-        model = str(Recognizer(ModelConfig().method.build(clip), nano.tokenizer, ModelConfig()).save(tmp_path / "b16"))
-    result = run("classify", *originals, "--labels-file", tmp_path / "labels.txt", "--model", model, "--views", 1, "--json")
+        clip = CLIP(
+            CLIPConfig(text=TextConfig(context=256, vocab=nano.tokenizer.vocab_size, layers=1))
+        )
+        model = str(
+            Recognizer(ModelConfig().method.build(clip), nano.tokenizer, ModelConfig()).save(
+                tmp_path / "b16"
+            )
+        )
+    result = run(
+        "classify",
+        *originals,
+        "--labels-file",
+        tmp_path / "labels.txt",
+        "--model",
+        model,
+        "--views",
+        1,
+        "--json",
+    )
     assert result.code == 0, result.err
     assert len(result.json["results"]) == len(originals) == 32
     assert all(found["label"] for found in result.json["results"])
@@ -140,19 +152,44 @@ def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
 def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     data = ("--data", folder, "--model", "nano")
-    train = ("train", *data, "--out", out, "--novel-fraction", 0.4, "--epochs", 2, "--batch-size", 4)
+    train = (
+        "train",
+        *data,
+        "--out",
+        out,
+        "--novel-fraction",
+        0.4,
+        "--epochs",
+        2,
+        "--batch-size",
+        4,
+    )
     result = run(*train, "--json")
     assert result.code == 0, result.err
     report = result.json
     assert (len(report["base_classes"]), len(report["novel_classes"])) == (3, 2)
-    assert [row["method"] for row in report["rows"]] == ["frozen", "vclip", "vclip", "vclip + frozen", "vclip + frozen"]
+    assert [row["method"] for row in report["rows"]] == [
+        "frozen",
+        "vclip",
+        "vclip",
+        "vclip + frozen",
+        "vclip + frozen",
+    ]
     assert all(0 <= row["base"] <= 100 and 0 <= row["novel"] <= 100 for row in report["rows"])
-    for name in ("model/model.safetensors", "last/config.json", "report.html", "report.json", "metrics.jsonl"):
+    for name in (
+        "model/model.safetensors",
+        "last/config.json",
+        "report.html",
+        "report.json",
+        "metrics.jsonl",
+    ):
         assert (out / name).is_file(), name
     one_line(run(*train), 2, "holds a run", "--resume")
     assert run(*train, "--resume", "--json").json["rows"] == report["rows"]
     one_line(run(*train, "--resume", "--lr", 0.1), 2, "lr = ")
-    found = run("evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json").json["splits"]["test"]
+    found = run(
+        "evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json"
+    ).json["splits"]["test"]
     assert (found["videos"], found["classes"]) == (20 - report["training_videos"], 5)
     assert (tmp_path / "eval" / "predictions_test.csv").is_file()
     assert run("classify", video, "--labels", "cat spinning, key pacing", "--model", out).code == 0
@@ -174,20 +211,44 @@ def test_methods_lists_what_train_accepts(run) -> None:
 METHODS_LINES = [
     (("--method", "aim"), "text is frozen: distillation on the vision side only", "aim"),
     (("--method", "efficient-prompt"), "distil residual (cosine, video)", "efficient-prompt"),
-    (("--method", "xclip", "--variant", "message", "-O", "pooling=mean_then_unit"), "trained:", "xclip"),
+    (
+        ("--method", "xclip", "--variant", "message", "-O", "pooling=mean_then_unit"),
+        "trained:",
+        "xclip",
+    ),
     (("--method", "finetuned", "--tune", "text"), "the image side is frozen", "finetuned"),
-    (("--method", "actionclip", "--variant", "tsm", "--preset", "froster"), "distil residual (cosine, frame)", "actionclip"),
+    (
+        ("--method", "actionclip", "--variant", "tsm", "--preset", "froster"),
+        "distil residual (cosine, frame)",
+        "actionclip",
+    ),
     (("--method", "vita-clip", "--variant", "class"), "distil residual", "vita-clip"),
     (("--method", "ewc"), "trained:", "ewc"),
 ]
 
 
-@pytest.mark.parametrize(("options", "said", "name"), METHODS_LINES, ids=[row[2] for row in METHODS_LINES])
+@pytest.mark.parametrize(
+    ("options", "said", "name"), METHODS_LINES, ids=[row[2] for row in METHODS_LINES]
+)
 def test_methods_train_and_say_what_distillation_does(
     run, folder: Path, video: Path, tmp_path: Path, options: tuple[str, ...], said: str, name: str
 ) -> None:
     out = tmp_path / "run"
-    train = ("train", "--data", folder, "--model", "nano", "--out", out, "--epochs", 1, "--batch-size", 5, "--workers", 0)
+    train = (
+        "train",
+        "--data",
+        folder,
+        "--model",
+        "nano",
+        "--out",
+        out,
+        "--epochs",
+        1,
+        "--batch-size",
+        5,
+        "--workers",
+        0,
+    )
     result = run(*train, *options, "--distill", "residual", "--json")
     assert result.code == 0, result.err
     assert said in " ".join(result.err.split())
@@ -209,7 +270,11 @@ def test_methods_that_cannot_be_are_refused(run, folder: Path, tmp_path: Path) -
     one_line(run(*train, "aim", "-O", "pooling=max"), 2, "pooling", "frame_unit")
     one_line(run(*train, "lora", "-O", "dropout=2"), 2, "dropout")
     one_line(run(*train, "vita-clip", "-O", "context=254"), 2, "254 learned tokens")
-    one_line(run(*train, "efficient-prompt", "--distill", "residual", "--level", "frame"), 2, "--level video")
+    one_line(
+        run(*train, "efficient-prompt", "--distill", "residual", "--level", "frame"),
+        2,
+        "--level video",
+    )
     one_line(run(*train, "frozen", "--distill", "residual"), 2, "trains nothing")
     assert not (tmp_path / "run").exists()
 
@@ -230,11 +295,24 @@ def test_bad_labels(run, video: Path, arguments: list[str], code: int, word: str
 
 def test_a_latin_1_label_file(run, video: Path, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes("surfing\ncafé\n".encode("latin-1"))
-    one_line(run("classify", video, "-m", "nano", "--labels-file", tmp_path / "l.txt"), 2, "line 2", "UTF-8")
-    one_line(run("classify", video, "-m", "nano", "--labels", tmp_path / "gone.txt"), 2, "gone.txt", "no such file of labels")
+    one_line(
+        run("classify", video, "-m", "nano", "--labels-file", tmp_path / "l.txt"),
+        2,
+        "line 2",
+        "UTF-8",
+    )
+    one_line(
+        run("classify", video, "-m", "nano", "--labels", tmp_path / "gone.txt"),
+        2,
+        "gone.txt",
+        "no such file of labels",
+    )
 
 
-@pytest.mark.parametrize("text", ["cat spinning\nsalt, pepper\n", "cat spinning; salt, pepper,", "salt,\ncat spinning\n pepper"])
+@pytest.mark.parametrize(
+    "text",
+    ["cat spinning\nsalt, pepper\n", "cat spinning; salt, pepper,", "salt,\ncat spinning\n pepper"],
+)
 def test_labels_of_several_lines_and_separators(run, video: Path, text: str) -> None:
     found = run("classify", video, "-m", "nano", "--labels", text, "--json").json
     assert sorted(found["labels"]) == ["cat spinning", "pepper", "salt"]
@@ -278,7 +356,9 @@ def test_models_that_cannot_be_loaded(run, video: Path, tmp_path: Path) -> None:
     one_line(run(*ask, tmp_path / "no" / "such" / "folder"), 1, "no such")
 
 
-def test_offline_hub_says_what_to_do(run, video: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_hub_says_what_to_do(
+    run, video: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     one_line(run("classify", video, "--labels", "a, b"), 1, "openai/clip-vit-base-patch16", "nano")
@@ -292,8 +372,17 @@ def manifest(path: Path, *rows: str, header: str = "path,label") -> Path:
 def test_bad_data(run, folder: Path, video: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train = ("train", "--model", "nano", "--out", out, "--data")
-    one_line(run(*train, manifest(tmp_path / "m.csv", f"{video},a", "gone.mp4,b")), 1, "1 of 2 files", "gone.mp4")
-    one_line(run(*train, manifest(tmp_path / "m.csv", f"{video},a", f"{video},a")), 1, "two or more base classes")
+    one_line(
+        run(*train, manifest(tmp_path / "m.csv", f"{video},a", "gone.mp4,b")),
+        1,
+        "1 of 2 files",
+        "gone.mp4",
+    )
+    one_line(
+        run(*train, manifest(tmp_path / "m.csv", f"{video},a", f"{video},a")),
+        1,
+        "two or more base classes",
+    )
     one_line(run(*train, tmp_path / "nothing.csv"), 1, "nothing.csv")
     one_line(run(*train, folder, "--method", "vclop"), 2, "vclip")
     one_line(run(*train, folder, "--distill", "residul"), 2, "residual")
@@ -301,7 +390,15 @@ def test_bad_data(run, folder: Path, video: Path, tmp_path: Path) -> None:
     one_line(run(*train, folder, "--novel-column", "zone"), 2, "zone")
     one_line(run(*train, folder, "--tune", "ears"), 2, "tune")
     (tmp_path / "labels.txt").write_text("surfing\nskiing\n")
-    unknown = ("evaluate", "--data", folder, "--model", "nano", "--labels-file", tmp_path / "labels.txt")
+    unknown = (
+        "evaluate",
+        "--data",
+        folder,
+        "--model",
+        "nano",
+        "--labels-file",
+        tmp_path / "labels.txt",
+    )
     one_line(run(*unknown), 1, "unknown label")
     assert not out.exists() or not list(out.glob("model*"))
 
@@ -320,11 +417,27 @@ def test_bad_output_folders(run, folder: Path, tmp_path: Path) -> None:
 def test_unreadable_training_videos_are_counted(run, folder: Path, tmp_path: Path) -> None:
     videos = sorted(folder.glob("*/*.mp4"))
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    rows = [f"{v},{v.parent.name},{'test' if i % 4 == 0 else 'train'}" for i, v in enumerate(videos)]
-    rows += [f"broken.mp4,{videos[0].parent.name},train", f"broken.mp4,{videos[0].parent.name},test"]
+    rows = [
+        f"{v},{v.parent.name},{'test' if i % 4 == 0 else 'train'}" for i, v in enumerate(videos)
+    ]
+    rows += [
+        f"broken.mp4,{videos[0].parent.name},train",
+        f"broken.mp4,{videos[0].parent.name},test",
+    ]
     data = manifest(tmp_path / "m.csv", *rows, header="path,label,split")
     report = run(
-        "train", "--model", "nano", "--data", data, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 4, "--json"
+        "train",
+        "--model",
+        "nano",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        "--epochs",
+        1,
+        "--batch-size",
+        4,
+        "--json",
     ).json
     assert list(report["unreadable_in_training"].values()) == [1]
     assert len(report["unreadable_in_test"]) == 1
@@ -361,7 +474,11 @@ def test_a_saved_model_is_the_same_model(video: Path, tmp_path: Path) -> None:
 
 
 def test_precision_is_validated(run, video: Path) -> None:
-    one_line(run("classify", video, "--labels", "a, b", "-m", "nano", "--precision", "int3"), 2, "bfloat16")
+    one_line(
+        run("classify", video, "--labels", "a, b", "-m", "nano", "--precision", "int3"),
+        2,
+        "bfloat16",
+    )
 
 
 def test_square_brackets_in_a_file_name_are_shown(run, video: Path, tmp_path: Path) -> None:
@@ -377,7 +494,9 @@ def test_options_that_do_not_exist_are_refused(run, folder: Path, tmp_path: Path
     one_line(run(*train, "--device", "foo"), 2, "foo")
     one_line(run(*train, "--sampling", "dense", "--clamp", "foo"), 2, "clamp", "'foo'")
     one_line(run(*train, "--clamp", "even"), 2, "clamp", "dense")
-    one_line(run("evaluate", "--model", "nano", "--data", folder, "--clamp", "even"), 2, "clamp", "dense")
+    one_line(
+        run("evaluate", "--model", "nano", "--data", folder, "--clamp", "even"), 2, "clamp", "dense"
+    )
     one_line(run(*train, "--novel-column", "Zone"), 2, "no column 'Zone'")
     assert not (tmp_path / "run").exists()
 
@@ -407,9 +526,22 @@ def test_a_damaged_config_is_one_line(run, video: Path, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None:
-    arguments = ["--data", folder, "--model", "nano", "--out", tmp_path / "run", "--epochs", 200, "--workers", 2]
+    arguments = [
+        "--data",
+        folder,
+        "--model",
+        "nano",
+        "--out",
+        tmp_path / "run",
+        "--epochs",
+        200,
+        "--workers",
+        2,
+    ]
     command = [sys.executable, "-m", "froster", "train", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     while not list((tmp_path / "run" / "checkpoints").glob("epoch-*")):
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -419,7 +551,9 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["CUDA", "CPU", "Python"])
-@pytest.mark.parametrize("command", ["classify", "timeline", "evaluate", "index", "train", "attend"])
+@pytest.mark.parametrize(
+    "command", ["classify", "timeline", "evaluate", "index", "train", "attend"]
+)
 def test_too_little_memory_is_one_line(
     run, folder: Path, video: Path, tmp_path: Path, monkeypatch, command: str, kind: str
 ) -> None:
@@ -433,13 +567,20 @@ def test_too_little_memory_is_one_line(
     monkeypatch.setattr(VisionTower, "embed", full)
     asked = ("--labels", "cat spinning, boat pacing")
     options = {
-        "classify": (video, *asked), "timeline": (video, *asked), "evaluate": (folder, "--workers", 0),
+        "classify": (video, *asked),
+        "timeline": (video, *asked),
+        "evaluate": (folder, "--workers", 0),
         "index": (folder, "--out", tmp_path / "index", "--workers", 0),
         "attend": (video, "--models", "nano", "--out", tmp_path / "a.png"),
         "train": (folder, "--out", tmp_path / "run", "--workers", 0, "--no-look"),
-    }  # fmt: skip
+    }
     before = ("--data",) if command in ("evaluate", "train") else ()
-    one_line(run(command, *before, *options[command], "--model", "nano"), 1, "out of memory", "--batch-size")
+    one_line(
+        run(command, *before, *options[command], "--model", "nano"),
+        1,
+        "out of memory",
+        "--batch-size",
+    )
 
 
 def test_an_end_of_file_is_no_end_of_a_dialogue(run, video: Path, monkeypatch) -> None:

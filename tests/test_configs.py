@@ -1,4 +1,5 @@
-"""One value of a config changed: one line that names the file, in about the time of a good load, and nothing allocated."""
+"""One value of a config changed: one line that names the file, in about the time of a good load,
+and nothing allocated."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import froster
-from froster.clip.huggingface import save_hf_folder
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
-from froster.commands.common import parse_options
+from froster.cli.common import parse_options
+from froster.encoders.huggingface import save_hf_folder
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import CheckpointError, FrosterError, UsageError
-from froster.experiment import student_of
+from froster.inference.recognizer import NANO
 from froster.methods import METHODS, method_from_dict
-from froster.recognizer import NANO
+from froster.training.fine_tune import student_of
 
 WRONG = [0, -1, 7.5, 128.0, "64", True, None, [], {}, 10**9, 10**30, float("inf"), float("nan")]
 
@@ -28,7 +29,11 @@ def refused(source: Path, match: str | None = None) -> None:
     began = time.monotonic()
     with pytest.raises(CheckpointError, match=match) as caught:
         froster.load(source, device="cpu")
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600 and str(source) in str(caught.value)
+    assert (
+        "\n" not in str(caught.value)
+        and len(str(caught.value)) < 600
+        and str(source) in str(caught.value)
+    )
     assert time.monotonic() - began < 2
 
 
@@ -46,31 +51,51 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A froster folder and a Hugging Face folder."""
     nano = froster.load("nano", device="cpu")
     torch.manual_seed(0)
-    clip = CLIP(CLIPConfig(VisionConfig(32, 16, 64, 2, 2), TextConfig(64, nano.tokenizer.vocab_size, 64, 2, 2), 64))
+    clip = CLIP(
+        CLIPConfig(
+            VisionConfig(32, 16, 64, 2, 2), TextConfig(64, nano.tokenizer.vocab_size, 64, 2, 2), 64
+        )
+    )
     folder = tmp_path_factory.mktemp("models")
     save_hf_folder(clip, nano.tokenizer, folder / "hf")
-    student_of(froster.load(folder / "hf", device="cpu"), METHODS["vclip"].make()).save(folder / "own")
+    student_of(froster.load(folder / "hf", device="cpu"), METHODS["vclip"].make()).save(
+        folder / "own"
+    )
     return folder / "own", folder / "hf"
 
 
 SIZES = [
-    *(("architecture", "vision", name) for name in ("image_size", "patch_size", "width", "layers", "heads")),
+    *(
+        ("architecture", "vision", name)
+        for name in ("image_size", "patch_size", "width", "layers", "heads")
+    ),
     *(("architecture", "text", name) for name in ("context", "vocab", "width", "layers", "heads")),
     ("architecture", "embed_dim"),
 ]
 HF_SIZES = [
     *(
         ("vision_config", n)
-        for n in ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        for n in (
+            "image_size",
+            "patch_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+        )
     ),
-    *(("text_config", n) for n in ("max_position_embeddings", "vocab_size", "hidden_size", "num_hidden_layers")),
+    *(
+        ("text_config", n)
+        for n in ("max_position_embeddings", "vocab_size", "hidden_size", "num_hidden_layers")
+    ),
     ("text_config", "num_attention_heads"),
     ("projection_dim",),
 ]
 
 
 @pytest.mark.parametrize("keys", SIZES, ids=".".join)
-def test_sizes_of_our_own_folder(keys: tuple[str, ...], tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_sizes_of_our_own_folder(
+    keys: tuple[str, ...], tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
     for value in [*WRONG, *([3, 7] if keys[-1] == "heads" else [])]:
         folder = shutil.copytree(tiny[0], tmp_path / "m", dirs_exist_ok=True)
         edited(folder / "config.json", keys, value)
@@ -78,7 +103,9 @@ def test_sizes_of_our_own_folder(keys: tuple[str, ...], tiny: tuple[Path, Path],
 
 
 @pytest.mark.parametrize("keys", HF_SIZES, ids=".".join)
-def test_sizes_of_a_hugging_face_folder(keys: tuple[str, ...], tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_sizes_of_a_hugging_face_folder(
+    keys: tuple[str, ...], tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
     for value in [*WRONG, *([3, 7] if "heads" in keys[-1] else [])]:
         folder = shutil.copytree(tiny[1], tmp_path / "m", dirs_exist_ok=True)
         edited(folder / "config.json", keys, value)
@@ -86,9 +113,14 @@ def test_sizes_of_a_hugging_face_folder(keys: tuple[str, ...], tiny: tuple[Path,
 
 
 @pytest.mark.parametrize("value", WRONG)
-def test_the_heads_of_an_open_clip_config(value: Any, tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_heads_of_an_open_clip_config(
+    value: Any, tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
     clip = froster.load(tiny[1], device="cpu").clip
-    official = {name.removeprefix("text."): tensor.contiguous() for name, tensor in clip.state_dict().items()}
+    official = {
+        name.removeprefix("text."): tensor.contiguous()
+        for name, tensor in clip.state_dict().items()
+    }
     save_file(official, tmp_path / "open_clip_model.safetensors")
     config = {"model_cfg": {"vision_cfg": {"head_width": 64}}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
@@ -121,10 +153,14 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
-def test_options_of_a_method(name: str, option: str, tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_options_of_a_method(
+    name: str, option: str, tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
     """Counts, widths, ranks, frames: a file may not ask for more than its weights are."""
     base = froster.load(tiny[1], device="cpu")
-    saved = student_of(base, METHODS[name].make(next(iter(METHODS[name].variants), None))).save(tmp_path / "m")
+    saved = student_of(base, METHODS[name].make(next(iter(METHODS[name].variants), None))).save(
+        tmp_path / "m"
+    )
     for value in (-1, 7.5, "64", True, [], 10**9, 10**5, 65536, float("inf")):
         edited(saved / "config.json", ("method", option), value)
         if option == "depth" and value == 65536:  # at most as many as the tower has
@@ -135,14 +171,30 @@ def test_options_of_a_method(name: str, option: str, tiny: tuple[Path, Path], tm
 @pytest.mark.parametrize(
     ("keys", "value"),
     [
-        (("views",), 0), (("views",), True), (("views",), 10**9), (("views",), "3"), (("sampling", "frames"), 0),
-        (("sampling", "frames"), 8.5), (("sampling", "frames"), 10**9), (("sampling", "frames"), True),
-        (("sampling", "frames"), None), (("sampling", "rate"), 10**400), (("sampling", "target_fps"), float("inf")),
-        (("sampling", "target_fps"), "30"), (("fusion",), "banana"), (("fusion",), []), (("templates",), 5),
-        (("templates",), [5]), (("method",), "vclip"), (("method", "name"), []), (("method", "name"), "banana"),
-        (("architecture", "activation"), "relu"), (("architecture", "vision", "stem"), 1), (("architecture",), []),
+        (("views",), 0),
+        (("views",), True),
+        (("views",), 10**9),
+        (("views",), "3"),
+        (("sampling", "frames"), 0),
+        (("sampling", "frames"), 8.5),
+        (("sampling", "frames"), 10**9),
+        (("sampling", "frames"), True),
+        (("sampling", "frames"), None),
+        (("sampling", "rate"), 10**400),
+        (("sampling", "target_fps"), float("inf")),
+        (("sampling", "target_fps"), "30"),
+        (("fusion",), "banana"),
+        (("fusion",), []),
+        (("templates",), 5),
+        (("templates",), [5]),
+        (("method",), "vclip"),
+        (("method", "name"), []),
+        (("method", "name"), "banana"),
+        (("architecture", "activation"), "relu"),
+        (("architecture", "vision", "stem"), 1),
+        (("architecture",), []),
     ],
-)  # fmt: skip
+)
 def test_everything_else_of_our_own_folder(
     keys: tuple[str, ...], value: Any, tiny: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -157,15 +209,22 @@ def test_a_good_config_is_as_good_as_before(tiny: tuple[Path, Path]) -> None:
     assert froster.load(NANO, device="cpu").config == froster.load("nano", device="cpu").config
 
 
-def test_a_name_with_a_billion_in_it_makes_no_billion_layers(tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_name_with_a_billion_in_it_makes_no_billion_layers(
+    tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
     """The head of a release is as long as the largest number in its names."""
-    state = {name.removeprefix("text."): t for name, t in froster.load(tiny[1], device="cpu").clip.state_dict().items()}
+    state = {
+        name.removeprefix("text."): t
+        for name, t in froster.load(tiny[1], device="cpu").clip.state_dict().items()
+    }
     head = {"fusion_model.transformer.resblocks.999999999.ln_1.weight": torch.ones(64)}
     torch.save({"model_state_dict": {**state, **head}}, tmp_path / "a.pt")
     refused(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("option", ["heads=7", "heads=-1", "layers=-1", "layers=1e999", "radius=65", "scale=NaN"])
+@pytest.mark.parametrize(
+    "option", ["heads=7", "heads=-1", "layers=-1", "layers=1e999", "radius=65", "scale=NaN"]
+)
 def test_options_on_the_way_in(option: str) -> None:
     name = {"radius": "vclip", "scale": "aim"}.get(option.partition("=")[0], "actionclip")
     nano = froster.load("nano", device="cpu")
@@ -175,18 +234,25 @@ def test_options_on_the_way_in(option: str) -> None:
 
 DEEP = "[" * 100_000
 BROKEN = {
-    "deep": DEEP.encode(), "deep object": b'{"a":' * 100_000, "empty": b"", "nul": b'{"a": "\0"}',
+    "deep": DEEP.encode(),
+    "deep object": b'{"a":' * 100_000,
+    "empty": b"",
+    "nul": b'{"a": "\0"}',
     "utf-16": '{"a": 1'.encode("utf-16"),
     "cut": b'{"format": "froster"',
     "long number": b'{"format": "froster", "views": ' + b"9" * 400 + b"}",
-    "list": b"[]", "null": b"null",
-    "not utf-8": b'{"format": "\xff"}', "a word": b"froster",
-}  # fmt: skip
+    "list": b"[]",
+    "null": b"null",
+    "not utf-8": b'{"format": "\xff"}',
+    "a word": b"froster",
+}
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "calibration.json"])
-def test_a_broken_file_of_a_model_folder(name: str, content: bytes, tiny: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_broken_file_of_a_model_folder(
+    name: str, content: bytes, tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
     for source in tiny:
         folder = shutil.copytree(source, tmp_path / source.name)
         (folder / name).write_bytes(content)
@@ -204,14 +270,22 @@ def test_a_broken_file_of_a_model_folder(name: str, content: bytes, tiny: tuple[
 def test_a_config_with_a_byte_order_mark_is_read(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     for source in tiny:
         folder = shutil.copytree(source, tmp_path / source.name)
-        (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (source / "config.json").read_bytes())
-        assert froster.load(folder, device="cpu").clip.config == froster.load(source, device="cpu").clip.config
+        (folder / "config.json").write_bytes(
+            b"\xef\xbb\xbf" + (source / "config.json").read_bytes()
+        )
+        assert (
+            froster.load(folder, device="cpu").clip.config
+            == froster.load(source, device="cpu").clip.config
+        )
 
 
 def test_weights_of_a_type_that_torch_has_not(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(tiny[0], tmp_path / "m")
     state = load_file(folder / "model.safetensors")
-    save_file({name: tensor.to(torch.uint8) for name, tensor in state.items()}, folder / "model.safetensors")
+    save_file(
+        {name: tensor.to(torch.uint8) for name, tensor in state.items()},
+        folder / "model.safetensors",
+    )
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data.replace(b'"U8"', b'"F4"'))
     refused(folder, r"model\.safetensors")

@@ -16,21 +16,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster import experiment, shell
 from froster.errors import FrosterError, UsageError
-from froster.files import sole_writer
-from froster.insight import page, plots
-from froster.printable import printable
-from froster.text.prompts import split_labels
-from froster.world import demo, study
+from froster.report import page, plots
+from froster.text.prompts import as_option, some_labels, split_labels
+from froster.training import fine_tune as experiment
+from froster.utils import shell
+from froster.utils.files import sole_writer
+from froster.utils.printable import printable
+from froster.world import demo
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "SHOTS", 2)
     monkeypatch.setattr(demo, "TESTS_PER_CLASS", 1)
-    monkeypatch.setattr(study, "SHOTS", 2)
-    monkeypatch.setattr(experiment, "SMALL_RECIPE", dataclasses.replace(experiment.SMALL_RECIPE, epochs=2))
+    monkeypatch.setattr(
+        experiment, "SMALL_RECIPE", dataclasses.replace(experiment.SMALL_RECIPE, epochs=2)
+    )
 
 
 def test_demo(small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -43,12 +45,24 @@ def test_demo(small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     rows = {row["method"]: row for row in result["rows"]}
     assert len(rows) == len(result["rows"])
     assert rows.keys() == {
-        "frozen", "finetuned", "finetuned_last", "finetuned_blend", "froster", "froster_last", "froster_blend"
-    }  # fmt: skip
+        "frozen",
+        "finetuned",
+        "finetuned_last",
+        "finetuned_blend",
+        "froster",
+        "froster_last",
+        "froster_blend",
+    }
     for row in rows.values():
         assert row["cross"].keys() == {"near", "mid", "far"}
         assert all(0 <= row[key] <= 100 for key in ("base", "novel", "hm"))
-    for name in ("report.html", "report.json", "figures/accuracy.png", "figures/training.png", "figures/clips.png"):
+    for name in (
+        "report.html",
+        "report.json",
+        "figures/accuracy.png",
+        "figures/training.png",
+        "figures/clips.png",
+    ):
         assert (out / name).stat().st_size > 0
     assert (out / "froster" / "model.safetensors").is_file()
     assert len(list((out / "videos").glob("*.mp4"))) == 3
@@ -69,19 +83,35 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(
     assert "\\" not in found.err.replace(last, ""), "a line end is a line end"
     shown = found.err[found.err.index("accuracy in per cent") :].splitlines()
     assert shown[-2] == "try:" and re.fullmatch(r"[0-9]+ s\. Report: .*", shown[-3]), shown[-4:]
-    assert [line for line in shown if line.endswith(":")] == ["fine-tuned (VCLIP):", "FROSTER:", "try:"]
+    assert [line for line in shown if line.endswith(":")] == [
+        "fine-tuned (VCLIP):",
+        "FROSTER:",
+        "try:",
+    ]
     told = " ".join(found.err.split())
-    assert "near, mid and far: labels ever less like base ones" in told and "hm: the harmonic mean of both" in told
-    assert "FROSTER: gained on base classes" in told and "asked for all 48 labels together (chance 2.1)" in told
+    assert (
+        "near, mid and far: labels ever less like base ones" in told
+        and "hm: the harmonic mean of both" in told
+    )
+    assert (
+        "FROSTER: gained on base classes" in told
+        and "asked for all 48 labels together (chance 2.1)" in told
+    )
     page = (out / "report.html").read_text()
     assert "near, mid and far: labels ever less like base ones" in page
-    in_page = html.unescape(page[page.index("<h2>Use the model</h2>") :].split("<pre>")[1].split("</pre>")[0])
+    in_page = html.unescape(
+        page[page.index("<h2>Use the model</h2>") :].split("<pre>")[1].split("</pre>")[0]
+    )
     for line, folder in ((last, tmp_path), (in_page, Path("/"))):
-        done = subprocess.run(["sh", "-c", f"{line.strip()} --json"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            ["sh", "-c", f"{line.strip()} --json"], cwd=folder, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         (answer,) = json.loads(done.stdout)["results"]
         right = Path(answer["video"]).stem.replace("_", " ")
-        assert right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+        assert (
+            right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+        )
 
 
 def test_a_demo_whose_videos_cannot_be_shown_ends_as_well(
@@ -94,11 +124,18 @@ def test_a_demo_whose_videos_cannot_be_shown_ends_as_well(
     out = tmp_path / "demo"
     demo.run(3, out)
     err = capfd.readouterr().err
-    assert "left out: videos of novel classes: no encoder" in err and "left out: report.html" not in err
+    assert (
+        "left out: videos of novel classes: no encoder" in err
+        and "left out: report.html" not in err
+    )
     assert re.fullmatch(r"[0-9]+ s\. Report: .*report\.html", err.splitlines()[-1])
     assert "try:" not in err and demo.try_it([], out) is None
     page = (out / "report.html").read_text()
-    assert "<h2>Training</h2>" in page and "novel classes</h2>" not in page and "Use the model" not in page
+    assert (
+        "<h2>Training</h2>" in page
+        and "novel classes</h2>" not in page
+        and "Use the model" not in page
+    )
 
 
 def test_all_that_the_demo_writes_is_written_under_its_lock(
@@ -133,7 +170,10 @@ def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv("PATH", str(folder))
         assert shell.program() == expected
     monkeypatch.setattr(sys, "argv", [str(Path(shell.__file__).with_name("__main__.py"))])
-    assert shell.command("classify", "a b.mp4") == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
+    assert (
+        shell.command("classify", "a b.mp4")
+        == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,16 +193,23 @@ def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_labels_of_a_command_are_read_as_they_were(labels: list[str], text: str | None) -> None:
-    assert shell.as_option(labels) == text
+    assert as_option(labels) == text
     assert text is None or split_labels(text) == labels
 
 
 def test_a_few_labels_of_many() -> None:
-    assert shell.some_labels("b", ["a", "b", "two\nlines", "c, d", "e"]) == ["a", "b", "c, d"]
+    assert some_labels("b", ["a", "b", "two\nlines", "c, d", "e"]) == ["a", "b", "c, d"]
 
 
 @pytest.mark.parametrize(
-    "name", [b"v\xe94.mp4", "旅 行.mp4".encode(), b"a\x1b[31m'\\\n\xe9f.mp4", "it's\u202e4pm".encode(), b"a b"]
+    "name",
+    [
+        b"v\xe94.mp4",
+        "旅 行.mp4".encode(),
+        b"a\x1b[31m'\\\n\xe9f.mp4",
+        "it's\u202e4pm".encode(),
+        b"a b",
+    ],
 )
 def test_a_shell_finds_a_file_of_any_name(name: bytes) -> None:
     word = shell.quoted(os.fsdecode(name))
@@ -174,30 +221,18 @@ def test_pictures_say_what_tables_say(tmp_path: Path, monkeypatch: pytest.Monkey
     """One decimal in every bar, and no title on the bars of the video above it."""
     drawn = []
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
-    plots.accuracy_bars(["base", "novel"], [plots.Bars("x", [75.4, 2.25], [1, 1])], tmp_path / "a.png", [50, None])
+    plots.accuracy_bars(
+        ["base", "novel"], [plots.Bars("x", [75.4, 2.25], [1, 1])], tmp_path / "a.png", [50, None]
+    )
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["75.4", "2.2"]
     verdict = plots.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
-    clips = [plots.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict]) for i in range(3)]
+    clips = [
+        plots.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict])
+        for i in range(3)
+    ]
     plots.classified_clips(clips, tmp_path / "b.png")
     drawn[1].canvas.draw()
     axes = drawn[1].axes  # of each clip four frames, then its bars
     for above, below in ((4, 5), (9, 10)):
         bars = axes[above].get_tightbbox()
         assert axes[below]._left_title.get_window_extent().y1 < bars.y0
-
-
-def test_study(small: None, tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    study.run(out, ["VCLIP", "FROSTER"], [3e-4], seeds=1, videos=24, shard=(0, 1))
-    cells = study.read_cells(out)
-    assert len(cells) == 2
-    assert study.chosen_rates(cells) == {"VCLIP": 3e-4, "FROSTER": 3e-4}
-    text = study.tables(out)
-    assert "| FROSTER - VCLIP | 0.0003, 0.0003 | average, 1 seeds |" in text
-
-
-def test_the_rate_is_chosen_on_held_out_base_videos_only() -> None:
-    def cell(rate: float, val: float, other: float) -> dict:
-        return {"arm": "VCLIP", "rate": rate, "results": {"average": {"val": val, "novel": other, "far": other}}}
-
-    assert study.chosen_rates([cell(1e-4, 40, 99), cell(1e-3, 50, 1)]) == {"VCLIP": 1e-3}

@@ -1,4 +1,5 @@
-"""`froster describe` against a server on this machine that speaks the chat protocol, well and badly."""
+"""`froster describe` against a server on this machine that speaks the chat protocol, well and
+badly."""
 
 from __future__ import annotations
 
@@ -16,16 +17,25 @@ from pathlib import Path
 
 import pytest
 
-from froster.clip.tokenizer import Tokenizer
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.text import describe as module
 from froster.text.describe import Endpoint, ask_all, complaints, tidy
 from froster.text.descriptions import describe, read_descriptions
 from golden import shared
-from test_cli import one_line, run  # noqa: F401  (the fixture that types commands)
+from typed import one_line
 
 KEY = "sk-secret-0123456789"
-CLASSES = ["archery", "brush hair", "juggling balls", "surfing", "yoga", "tap dancing", "welding", "ironing"]
+CLASSES = [
+    "archery",
+    "brush hair",
+    "juggling balls",
+    "surfing",
+    "yoga",
+    "tap dancing",
+    "welding",
+    "ironing",
+]
 SENTENCE = "A person in a bright room moves both hands in front of the camera"
 
 
@@ -75,7 +85,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def say(self, text: object) -> None:
-        self.send(200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]})
+        self.send(
+            200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
+        )
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -105,7 +117,8 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, a way to this machine that no proxy is on, and no vocabulary but where a test names one."""
+    """A key, a way to this machine that no proxy is on, and no vocabulary but where a test names
+    one."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("FROSTER_BPE", raising=False)
@@ -118,13 +131,19 @@ def labels(tmp_path: Path) -> Path:
     return path
 
 
-def test_every_class_gets_its_sentence(run, serve, labels: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_every_class_gets_its_sentence(run, serve, labels: Path, tmp_path: Path) -> None:
     server, out = serve(), tmp_path / "sub" / "out.json"
-    result = run("describe", labels, "--out", out, "--endpoint", server.url, "--model", "m-1", "--json")
+    result = run(
+        "describe", labels, "--out", out, "--endpoint", server.url, "--model", "m-1", "--json"
+    )
     assert result.code == 0, result.err
     assert result.json["described"] == 8
-    assert list(json.loads(out.read_text())) == CLASSES  # in the order of the labels, whatever came first
-    assert describe(CLASSES, read_descriptions(out)) == [f"{name}: {sentence(name)}" for name in CLASSES]
+    assert (
+        list(json.loads(out.read_text())) == CLASSES
+    )  # in the order of the labels, whatever came first
+    assert describe(CLASSES, read_descriptions(out)) == [
+        f"{name}: {sentence(name)}" for name in CLASSES
+    ]
     assert sorted(server.asked) == sorted(CLASSES)
     headers, body = server.requests[0]
     assert headers["Authorization"] == f"Bearer {KEY}"
@@ -136,7 +155,7 @@ def test_every_class_gets_its_sentence(run, serve, labels: Path, tmp_path: Path)
     assert (result.json["already"], result.json["described"], len(server.asked)) == (2, 0, 8)
 
 
-def test_a_busy_server_is_asked_again(run, serve, labels: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_busy_server_is_asked_again(run, serve, labels: Path, tmp_path: Path) -> None:
     def reply(handler: Handler, name: str, times: int) -> None:
         if name == "archery" and times < 3:
             handler.send(429, {"error": {"message": "slow down"}}, Retry_After="0.2")
@@ -158,11 +177,26 @@ def test_a_busy_server_is_asked_again(run, serve, labels: Path, tmp_path: Path) 
 
     server, out = serve(reply), tmp_path / "out.json"
     began = time.perf_counter()
-    common = ("describe", labels, "--out", out, "--endpoint", server.url, "--timeout", 1.5, "--concurrency", 8)
+    common = (
+        "describe",
+        labels,
+        "--out",
+        out,
+        "--endpoint",
+        server.url,
+        "--timeout",
+        1.5,
+        "--concurrency",
+        8,
+    )
     result = run(*common, "--json")
     assert result.code == 0, result.err
     assert time.perf_counter() - began > 0.4  # what the server asked for
-    assert (result.json["described"], result.json["retries"], result.json["answers_refused"]) == (8, 6, 0)
+    assert (result.json["described"], result.json["retries"], result.json["answers_refused"]) == (
+        8,
+        6,
+        0,
+    )
     assert len(server.asked) == 14
     assert read_descriptions(out)["archery"] == sentence("archery")
 
@@ -175,7 +209,9 @@ def test_the_wait_grows(serve) -> None:
         handler.send(500, {"error": {"message": f"broken, said the server to {KEY}\x1b[31m"}})
 
     endpoint = Endpoint(serve(reply).url, "m", KEY, tries=4, pause=0.1)
-    with pytest.raises(FrosterError, match=r"failed 4 times in a row.*HTTP 500.*said the server to \*\*\*") as caught:
+    with pytest.raises(
+        FrosterError, match=r"failed 4 times in a row.*HTTP 500.*said the server to \*\*\*"
+    ) as caught:
         list(ask_all(["archery"], endpoint, complaints(None), 1))
     assert "\x1b" not in str(caught.value)
     gaps = [b - a for a, b in itertools.pairwise(stamps)]
@@ -194,7 +230,9 @@ BAD = {
 }
 
 
-def test_unusable_answers_are_asked_for_again_and_counted(run, serve, labels: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_unusable_answers_are_asked_for_again_and_counted(
+    run, serve, labels: Path, tmp_path: Path
+) -> None:
     def reply(handler: Handler, name: str, times: int) -> None:
         kinds = list(BAD.values())
         if name == "tap dancing":
@@ -232,7 +270,12 @@ def test_unusable_answers_are_asked_for_again_and_counted(run, serve, labels: Pa
 def test_what_a_sentence_must_be(kind: str) -> None:
     complaint = complaints(None)
     assert complaint("swimming", tidy("swimming", BAD[kind])) is not None
-    assert complaint("swimming", tidy("swimming", '**Swimming: A person swims in a 2.5 metre deep pool.**')) is None
+    assert (
+        complaint(
+            "swimming", tidy("swimming", "**Swimming: A person swims in a 2.5 metre deep pool.**")
+        )
+        is None
+    )
 
 
 def test_length_is_counted_in_the_longest_prompt() -> None:
@@ -242,8 +285,13 @@ def test_length_is_counted_in_the_longest_prompt() -> None:
     prompt = f"a demonstration of a person practicing swimming. swimming: {fits}"
     assert len(tokenizer.encode(prompt)) + 2 == 64
     assert complaint("swimming", fits) is None
-    assert complaint("swimming", fits.replace("very", "very very", 1)) == "it makes a prompt of 65 tokens, more than 64"
-    assert "tokens, more than 64" in (complaint("pretending to put something behind something", fits) or "")
+    assert (
+        complaint("swimming", fits.replace("very", "very very", 1))
+        == "it makes a prompt of 65 tokens, more than 64"
+    )
+    assert "tokens, more than 64" in (
+        complaint("pretending to put something behind something", fits) or ""
+    )
 
 
 def test_shipped_sentences_pass_the_same_rules() -> None:
@@ -261,9 +309,22 @@ def test_a_killed_run_goes_on_where_it_was(serve, labels: Path, tmp_path: Path) 
         good(handler, name, times)
 
     server, out = serve(reply), tmp_path / "out.json"
-    command = [sys.executable, "-m", "froster", "describe", labels, "--out", out, "--endpoint", server.url,
-               "--concurrency", "2"]  # fmt: skip
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "froster",
+        "describe",
+        labels,
+        "--out",
+        out,
+        "--endpoint",
+        server.url,
+        "--concurrency",
+        "2",
+    ]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         waited = time.perf_counter()
         while len(server.asked) < 5 or not out.exists() or len(json.loads(out.read_text())) < 3:
@@ -291,8 +352,20 @@ def test_ctrl_c_ends_it_at_once(serve, labels: Path, tmp_path: Path) -> None:
         good(handler, name, times)
 
     server, out = serve(reply), tmp_path / "out.json"
-    command = [sys.executable, "-m", "froster", "describe", labels, "--out", out, "--endpoint", server.url]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "froster",
+        "describe",
+        labels,
+        "--out",
+        out,
+        "--endpoint",
+        server.url,
+    ]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     began = time.perf_counter()
     while not out.exists() or len(json.loads(out.read_text())) < 7:
         assert time.perf_counter() - began < 60
@@ -304,7 +377,7 @@ def test_ctrl_c_ends_it_at_once(serve, labels: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
-def test_an_endpoint_that_refuses_ends_the_run(run, serve, labels: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_endpoint_that_refuses_ends_the_run(run, serve, labels: Path, tmp_path: Path) -> None:
     def reply(handler: Handler, name: str, times: int) -> None:
         if CLASSES.index(name) < 2:
             good(handler, name, times)
@@ -320,13 +393,23 @@ def test_an_endpoint_that_refuses_ends_the_run(run, serve, labels: Path, tmp_pat
 
     empty = {"error": {"message": "no money", "code": "insufficient_quota"}}
     quota = serve(lambda handler, name, times: handler.send(429, empty))
-    one_line(run("describe", labels, "--out", out, "--endpoint", quota.url, "--concurrency", 1), 1, "no money")
+    one_line(
+        run("describe", labels, "--out", out, "--endpoint", quota.url, "--concurrency", 1),
+        1,
+        "no money",
+    )
     assert len(quota.asked) == 1
 
 
-def test_the_key_goes_nowhere_else(run, serve, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_key_goes_nowhere_else(
+    run, serve, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = serve()
-    moved = serve(lambda handler, name, times: handler.send(302, b"", Location=f"{other.url}/chat/completions"))
+    moved = serve(
+        lambda handler, name, times: handler.send(
+            302, b"", Location=f"{other.url}/chat/completions"
+        )
+    )
     out = tmp_path / "out.json"
     one_line(run("describe", labels, "--out", out, "--endpoint", moved.url), 1, "HTTP 302")
     assert other.asked == []
@@ -342,15 +425,22 @@ def test_the_key_goes_nowhere_else(run, serve, labels: Path, tmp_path: Path, mon
     assert all("Authorization" not in headers for headers, _ in other.requests)
     monkeypatch.setenv("MY_KEY", "abc")
     out.unlink()
-    assert run("describe", labels, "--out", out, "--endpoint", other.url, "--key-env", "MY_KEY").code == 0
+    assert (
+        run("describe", labels, "--out", out, "--endpoint", other.url, "--key-env", "MY_KEY").code
+        == 0
+    )
     assert other.requests[-1][0]["Authorization"] == "Bearer abc"
 
 
-def test_a_server_that_only_talks_nonsense_is_given_up(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_only_talks_nonsense_is_given_up(
+    serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = serve(lambda handler, name, times: handler.say("No."))
     names = [f"class {i}" for i in range(50)]
     outcomes = []
-    with pytest.raises(FrosterError, match=f"no usable sentence for {module.GIVE_UP} classes in a row"):
+    with pytest.raises(
+        FrosterError, match=f"no usable sentence for {module.GIVE_UP} classes in a row"
+    ):
         for outcome in ask_all(names, Endpoint(server.url, "m"), complaints(None), 2):
             outcomes.append(outcome)
     assert module.GIVE_UP <= len(outcomes) <= module.GIVE_UP + 3
@@ -363,35 +453,53 @@ def test_nobody_listens(labels: Path) -> None:
         list(ask_all(["archery"], endpoint, complaints(None), 1))
 
 
-def test_sentences_from_a_file(run, serve, labels: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_sentences_from_a_file(run, serve, labels: Path, tmp_path: Path) -> None:
     given, out = tmp_path / "given.txt", tmp_path / "out.json"
-    given.write_text("Brush_Hair: Someone pulls a brush through long hair.\nsurfing: Short.\nskiing: A man skis down a slope.\n")
+    given.write_text(
+        "Brush_Hair: Someone pulls a brush through long hair.\nsurfing: Short.\nskiing: A man skis"
+        " down a slope.\n"
+    )
     result = run("describe", labels, "--out", out, "--from-file", given, "--json")
     assert result.code == 1
-    assert (result.json["from_file"], result.json["described"], len(result.json["missing"])) == (1, 0, 7)
+    assert (result.json["from_file"], result.json["described"], len(result.json["missing"])) == (
+        1,
+        0,
+        7,
+    )
     reasons = {entry["name"]: entry["reason"] for entry in result.json["missing"]}
     assert reasons["surfing"] == "it is no whole sentence"
     assert reasons["yoga"] == "not in the file"
     assert read_descriptions(out) == {"brush hair": "Someone pulls a brush through long hair."}
     # With an endpoint, the rest is asked for.
     server = serve()
-    result = run("describe", labels, "--out", out, "--from-file", given, "--endpoint", server.url, "--json")
+    result = run(
+        "describe", labels, "--out", out, "--from-file", given, "--endpoint", server.url, "--json"
+    )
     assert result.code == 0
     assert (result.json["already"], result.json["described"]) == (1, 7)
     assert "brush hair" not in server.asked
 
 
-def test_describe_says_what_is_wrong(run, labels: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_describe_says_what_is_wrong(run, labels: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert '"{name}"' in run("describe", "--show-prompt").out
     one_line(run("describe", "--out", out), 2, "a file of labels")
     one_line(run("describe", labels, "--out", tmp_path / "out.txt"), 2, ".json")
     for address in ("ftp://host/v1", "localhost:8000", "http://user:word@host/v1"):
-        one_line(run("describe", labels, "--out", out, "--endpoint", address), 2, "--endpoint takes an address")
+        one_line(
+            run("describe", labels, "--out", out, "--endpoint", address),
+            2,
+            "--endpoint takes an address",
+        )
     with pytest.raises(UsageError):
         Endpoint("file:///etc/passwd", "m")
     out.write_text("{ not json")
-    one_line(run("describe", labels, "--out", out, "--endpoint", "http://127.0.0.1:9"), 2, "out.json", "JSON")
+    one_line(
+        run("describe", labels, "--out", out, "--endpoint", "http://127.0.0.1:9"),
+        2,
+        "out.json",
+        "JSON",
+    )
     assert out.read_text() == "{ not json"
     labels.write_text("yoga\nYoga\n")
     one_line(run("describe", labels, "--out", out), 2, "more than once")

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from froster.distill import PRESETS, Distill, Distillation, Projector, distance, distill_preset
 from froster.errors import UsageError
+from froster.training.distill import (
+    PRESETS,
+    Distill,
+    Distillation,
+    Projector,
+    distance,
+    distill_preset,
+)
 from golden import close
 
 
@@ -41,7 +48,13 @@ def test_distances_on_unit_vectors() -> None:
 def test_paper_preset_is_equation_7() -> None:
     """Sum over the videos of the L2 distance of raw pooled features, likewise over the classes."""
     paper = distill_preset("froster-paper")
-    assert (paper.level, paper.unit, paper.kind, paper.alpha, paper.beta_v) == ("video", False, "residual", 0.1, 2.0)
+    assert (paper.level, paper.unit, paper.kind, paper.alpha, paper.beta_v) == (
+        "video",
+        False,
+        "residual",
+        0.1,
+        2.0,
+    )
     z, f, w, u = torch.randn(3, 8), torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
     both = Distillation(8, paper)
     vision, text = both.vision(z, f), both.text(w, u)

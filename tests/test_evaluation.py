@@ -9,16 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster import splits
-from froster.change import change
+from froster.data import splits
+from froster.data.dataset import Item
+from froster.data.splits import draw_novel, few_shots, split
 from froster.errors import CheckpointError, DataError, UsageError
-from froster.evaluation import Predictions, harmonic_mean, over_splits, standard_error
-from froster.experiment import EvalSet, Row, asked_together, measure, student_of
+from froster.evaluation.metrics import (
+    Predictions,
+    ensemble,
+    harmonic_mean,
+    over_splits,
+    standard_error,
+)
 from froster.methods import METHODS
-from froster.progress import progress
-from froster.splits import draw_novel, few_shots, split
-from froster.video.dataset import Item
-from froster.weights import average, ensemble, interpolate
+from froster.training.change import change
+from froster.training.fine_tune import EvalSet, Row, asked_together, measure, student_of
+from froster.training.weights import average, interpolate
+from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
 
@@ -27,7 +33,13 @@ NAN = float("nan")
 
 def predictions() -> Predictions:
     logits = torch.tensor([[3.0, 1, 2], [3, 2, 1], [1, 2, 3], [NAN, NAN, NAN]])
-    return Predictions(["a", "b", "c"], torch.tensor([0, 1, 2, 2]), logits, [(3, "x.mp4: empty file")], list("wxyz"))
+    return Predictions(
+        ["a", "b", "c"],
+        torch.tensor([0, 1, 2, 2]),
+        logits,
+        [(3, "x.mp4: empty file")],
+        list("wxyz"),
+    )
 
 
 def test_unreadable_videos_count_as_wrong() -> None:
@@ -52,7 +64,9 @@ def test_top_5_of_three_classes_does_not_credit_an_unreadable_video() -> None:
 def test_top_5_is_left_out_where_it_is_always_right() -> None:
     assert predictions().summary()["top5"] is None
     for count, known in ((5, False), (6, True)):
-        p = Predictions([f"{i}" for i in range(count)], torch.tensor([0, count - 1]), torch.eye(count)[:2])
+        p = Predictions(
+            [f"{i}" for i in range(count)], torch.tensor([0, count - 1]), torch.eye(count)[:2]
+        )
         assert (p.summary()["top5"] is not None) == known
         assert p.summary()["chance"] == 100 / count
 
@@ -60,7 +74,11 @@ def test_top_5_is_left_out_where_it_is_always_right() -> None:
 def test_a_change_says_no_more_than_the_videos_do() -> None:
     def answers(*hits: int) -> Predictions:
         """A 1 is a video that is named right."""
-        return Predictions(["a", "b"], torch.zeros(len(hits), dtype=torch.long), torch.tensor([[h, 0.5] for h in hits]))
+        return Predictions(
+            ["a", "b"],
+            torch.zeros(len(hits), dtype=torch.long),
+            torch.tensor([[h, 0.5] for h in hits]),
+        )
 
     same = change(answers(1, 0, 1, 0), answers(1, 0, 1, 0))
     assert (same.gain, same.error, same.kind, same.words) == (0, 0, "", "the same videos right")
@@ -68,7 +86,9 @@ def test_a_change_says_no_more_than_the_videos_do() -> None:
     assert (swapped.gain, swapped.words) == (0, "within the error")
     assert swapped.error == pytest.approx(100 * 2**0.5 / 4)
     few = change(answers(1, 1, 1), answers(0, 0, 0))
-    assert (few.gain, few.words) == (-100, "within the error"), "three videos, all lost, may be chance"
+    assert (few.gain, few.words) == (-100, "within the error"), (
+        "three videos, all lost, may be chance"
+    )
     lost = change(answers(*[1] * 60, *[0] * 40), answers(*[1] * 40, *[0] * 60))
     assert lost.error == pytest.approx(100 * 20**0.5 / 100)
     assert (lost.kind, lost.words) == ("bad", "a loss beyond two standard errors")
@@ -79,17 +99,27 @@ def test_a_change_says_no_more_than_the_videos_do() -> None:
 
 @pytest.mark.parametrize("name", ["vclip", "actionclip", "xclip", "vita-clip", "efficient-prompt"])
 def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> None:
-    """One pass of the videos gives both, also where a logit depends on the other labels or on the video."""
-    method = METHODS[name].make("class" if name == "vita-clip" else None).for_classes(SETS["base"].classes[:4])
+    """One pass of the videos gives both, also where a logit depends on the other labels or on the
+    video."""
+    method = (
+        METHODS[name]
+        .make("class" if name == "vita-clip" else None)
+        .for_classes(SETS["base"].classes[:4])
+    )
     torch.manual_seed(0)
     model = student_of(nano, method)
     sets = []
     for which, count in (("base", 4), ("novel", 3)):
         videos = render_set(which, 1, split="val")
         some = dataclasses.replace(
-            videos, frames=videos.frames[:count], labels=videos.labels[:count], classes=videos.classes[:count]
+            videos,
+            frames=videos.frames[:count],
+            labels=videos.labels[:count],
+            classes=videos.classes[:count],
         )
-        sampling = dataclasses.replace(model.config.sampling, frames=getattr(method, "frames", 0) or 8)
+        sampling = dataclasses.replace(
+            model.config.sampling, frames=getattr(method, "frames", 0) or 8
+        )
         sets.append(EvalSet(which, WorldClips(some, sampling, train=False), some.classes))
     both = sets[0].classes + sets[1].classes
     with progress(quiet=True) as bars:
@@ -98,9 +128,15 @@ def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> Non
     classes = model.class_embeddings(both)
     for s in sets:
         assert torch.allclose(together[s.name].logits, alone[s.name].logits, atol=1e-3)
-        clips = torch.stack([s.dataset[i].frames for i in range(len(s.classes))])  # (N, V, T, 3, S, S)
+        clips = torch.stack(
+            [s.dataset[i].frames for i in range(len(s.classes))]
+        )  # (N, V, T, 3, S, S)
         seen = model._encode(clips.flatten(0, 1))
-        expected = model.model.logits(seen.video, classes, seen.context).unflatten(0, clips.shape[:2]).sum(1)
+        expected = (
+            model.model.logits(seen.video, classes, seen.context)
+            .unflatten(0, clips.shape[:2])
+            .sum(1)
+        )
         found = together[s.name].also["together"]
         assert found.classes == both and torch.allclose(found.logits, expected, atol=1e-3)
         assert [both[i] for i in found.labels.tolist()] == s.classes
@@ -124,7 +160,9 @@ def test_means() -> None:
 
 
 def items(count: int, labels: str, split: str | None = None) -> list[Item]:
-    return [Item(Path(f"{label}{i}{split}.mp4"), label, split) for label in labels for i in range(count)]
+    return [
+        Item(Path(f"{label}{i}{split}.mp4"), label, split) for label in labels for i in range(count)
+    ]
 
 
 def test_split_by_column_leaves_out_what_it_cannot_place() -> None:
@@ -158,17 +196,27 @@ def test_all_novel_videos_test_and_it_is_said_what_is_held_out() -> None:
     assert len(parts.novel) == 2, "one alone would always be right"
     assert parts.novel_test == [item for item in every if item.label in parts.novel]
     (note,) = [note for note in parts.notes if "held out as novel" in note]
-    assert note.startswith(f"2 of 4 classes held out as novel: {', '.join(parts.novel)}; 2 because one alone")
+    assert note.startswith(
+        f"2 of 4 classes held out as novel: {', '.join(parts.novel)}; 2 because one alone"
+    )
     named = split(every, novel=parts.novel)
-    assert (named.train, named.base_test, named.novel_test) == (parts.train, parts.base_test, parts.novel_test)
+    assert (named.train, named.base_test, named.novel_test) == (
+        parts.train,
+        parts.base_test,
+        parts.novel_test,
+    )
     alone = split([item for item in every if item.label in parts.base])
-    assert (alone.train, alone.base_test) == (parts.train, parts.base_test), "what trains does not hang on what is held out"
+    assert (alone.train, alone.base_test) == (parts.train, parts.base_test), (
+        "what trains does not hang on what is held out"
+    )
     half = split(every, novel_fraction=0.5)
     assert "because" not in " ".join(half.notes)
     with pytest.raises(DataError, match=r"found 1.*held out as novel"):
         split(items(5, "abc"), novel_fraction=0.3)
     of_a_split = split([*items(4, "abcd", "train"), *items(3, "abcd", "test")], novel=["c", "d"])
-    assert len(of_a_split.novel_test) == 6 and any("8 training videos neither train nor test" in n for n in of_a_split.notes)
+    assert len(of_a_split.novel_test) == 6 and any(
+        "8 training videos neither train nor test" in n for n in of_a_split.notes
+    )
 
 
 def test_very_many_novel_videos_are_capped_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

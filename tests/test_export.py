@@ -1,4 +1,5 @@
-"""An exported network is the network: run by its own runtime, whatever the method, the batch and the outputs."""
+"""An exported network is the network: run by its own runtime, whatever the method, the batch and
+the outputs."""
 
 from __future__ import annotations
 
@@ -13,19 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import froster.export
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
+import froster.inference.export
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
 from froster.errors import FrosterError, UsageError
-from froster.export import Deployed, differences, export, random_frames
+from froster.inference.export import Deployed, differences, export, random_frames
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.runtimes import FILES, PACKAGES, open_file
 from froster.methods.video_clip import new_weights
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer, load
-from froster.runtimes import FILES, PACKAGES, open_file
 from froster.video.sampling import Sampling
 from froster.world.files import write_video
 from froster.world.sets import render_set
-from test_cli import one_line, run  # noqa: F401  (the fixture that types commands)
 from test_methods import T, method_of
+from typed import one_line
 
 ROOT = Path(__file__).parents[1]
 LABELS = ["cat", "dog", "key"]
@@ -37,14 +38,18 @@ def installed(target: str) -> bool:
 
 TARGETS = [
     pytest.param(
-        target, marks=pytest.mark.skipif(not installed(target), reason=f"not installed: pip install -e '.[{target}]'")
+        target,
+        marks=pytest.mark.skipif(
+            not installed(target), reason=f"not installed: pip install -e '.[{target}]'"
+        ),
     )
     for target in FILES
 ]
 
 
 def recognizer_of(name: str, variant: str = "") -> Recognizer:
-    """A method on a tiny CLIP that reads nano's tokens; its new weights are drawn, so that what starts at zero shows."""
+    """A method on a tiny CLIP that reads nano's tokens; its new weights are drawn, so that what
+    starts at zero shows."""
     nano = load("nano", device="cpu")
     torch.manual_seed(0)
     text = TextConfig(77, nano.tokenizer.vocab_size, 64, 1, 1)
@@ -54,9 +59,13 @@ def recognizer_of(name: str, variant: str = "") -> Recognizer:
     new = new_weights(model)
     for weight, parameter in model.named_parameters():
         if weight in new:
-            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5)
+            torch.nn.init.normal_(
+                parameter, std=0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
+            )
     config = ModelConfig(method, Sampling("uniform", T))
-    return Recognizer(model, nano.tokenizer, config, device=torch.device("cpu"), precision="float32")
+    return Recognizer(
+        model, nano.tokenizer, config, device=torch.device("cpu"), precision="float32"
+    )
 
 
 def check(recognizer: Recognizer, folder: Path, labels: list[str] | None, *batches: int) -> None:
@@ -71,24 +80,37 @@ def check(recognizer: Recognizer, folder: Path, labels: list[str] | None, *batch
             expected = deployed(frames)
         found = infer(frames.numpy())
         assert [x.shape for x in found] == [tuple(x.shape) for x in expected]
-        assert [x.shape[1:] for x in found] == [tuple(shape[1:]) for shape in about["outputs"].values()]
+        assert [x.shape[1:] for x in found] == [
+            tuple(shape[1:]) for shape in about["outputs"].values()
+        ]
         differences(list(about["outputs"]), [expected], [found])
         if labels is not None and about["logit_scale"] is not None:
             kept = load_file(folder / "classes.safetensors")["classes"].numpy()
-            np.testing.assert_allclose(about["logit_scale"] * found[0] @ kept.T, found[1], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(
+                about["logit_scale"] * found[0] @ kept.T, found[1], rtol=1e-4, atol=1e-4
+            )
 
 
 FEW = [("vclip", "step1"), ("xclip", "full")]
 MORE = [
-    ("vclip", "mask"), ("finetuned", "both"), ("aim", "official"), ("st-adapter", "ssv2"), ("actionclip", "lstm"),
-    ("actionclip", "conv1d-released"), ("stan", "third"), ("vita-clip", "generic"), ("lora", "r16-qkvo"),
+    ("vclip", "mask"),
+    ("finetuned", "both"),
+    ("aim", "official"),
+    ("st-adapter", "ssv2"),
+    ("actionclip", "lstm"),
+    ("actionclip", "conv1d-released"),
+    ("stan", "third"),
+    ("vita-clip", "generic"),
+    ("lora", "r16-qkvo"),
     ("efficient-prompt", ""),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("name", "variant"), FEW, ids=map("-".join, FEW))
-def test_the_file_says_what_the_network_says(name: str, variant: str, target: str, tmp_path: Path) -> None:
+def test_the_file_says_what_the_network_says(
+    name: str, variant: str, target: str, tmp_path: Path
+) -> None:
     recognizer = recognizer_of(name, variant)
     about = export(recognizer, tmp_path / "out", target, LABELS)
     check(recognizer, tmp_path / "out", LABELS, 1, 2, 5)
@@ -112,9 +134,13 @@ def test_without_labels_the_embedding_alone(target: str, tmp_path: Path) -> None
     assert about["labels"] is None and list(about["outputs"]) == ["embedding"]
     frames = random_frames(2, T, 32)
     (embedding,) = open_file(target, tmp_path / "out" / FILES[target])(frames.numpy())
-    logits = about["logit_scale"] * torch.from_numpy(embedding.copy()) @ recognizer.embed_text(LABELS).T
+    logits = (
+        about["logit_scale"] * torch.from_numpy(embedding.copy()) @ recognizer.embed_text(LABELS).T
+    )
     with torch.no_grad():
-        torch.testing.assert_close(logits, recognizer.model(normalise(frames), recognizer.class_embeddings(LABELS)))
+        torch.testing.assert_close(
+            logits, recognizer.model(normalise(frames), recognizer.class_embeddings(LABELS))
+        )
 
 
 def onnx_only() -> None:
@@ -129,22 +155,28 @@ def test_xclip_needs_its_labels(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_network_that_differs_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_differs_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     onnx_only()
     recognizer = recognizer_of("finetuned")
     infer = lambda *_: lambda frames: [np.full((len(frames), 64), np.nan, np.float32)]  # noqa: E731
-    monkeypatch.setattr(froster.export, "open_file", infer)
+    monkeypatch.setattr(froster.inference.export, "open_file", infer)
     with pytest.raises(FrosterError, match="differs from PyTorch: embedding by nan"):
         export(recognizer, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_exported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     onnx_only()
     recognizer = recognizer_of("finetuned")
     plain = recognizer.model.encode_frames
     # A loop as long as a value of the frames: no graph can hold it.
-    monkeypatch.setattr(recognizer.model, "encode_frames", lambda x: plain(x) * sum(range(int(x.sum()) % 5 + 5)))
+    monkeypatch.setattr(
+        recognizer.model, "encode_frames", lambda x: plain(x) * sum(range(int(x.sum()) % 5 + 5))
+    )
     with pytest.raises(FrosterError, match="finetuned cannot be exported to onnx: ") as error:
         export(recognizer, tmp_path / "out")
     assert "\n" not in str(error.value)
@@ -171,11 +203,22 @@ WORDS = ["cat spinning", "key pacing", "moon glowing"]
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_command_and_the_page_on_it(
-    run, target: str, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+    run, target: str, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `docs/export.md` shows classifies a file as `froster classify` does."""
     out = tmp_path / "exported"
-    result = run("export", "--model", "nano", "--to", target, "--labels", ", ".join(WORDS), "--out", out, "--json")
+    result = run(
+        "export",
+        "--model",
+        "nano",
+        "--to",
+        target,
+        "--labels",
+        ", ".join(WORDS),
+        "--out",
+        out,
+        "--json",
+    )
     assert result.code == 0, result.err
     assert result.json["outputs"] == {"embedding": ["batch", 128], "logits": ["batch", 3]}
     page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
@@ -193,7 +236,7 @@ def test_the_command_and_the_page_on_it(
     assert scores == pytest.approx(dict(zip(found.labels, found.scores, strict=True)), abs=1e-5)
 
 
-def test_an_earlier_export_is_replaced(run, tmp_path: Path) -> None:  # noqa: F811
+def test_an_earlier_export_is_replaced(run, tmp_path: Path) -> None:
     onnx_only()
     out = tmp_path / "exported"
     out.mkdir()
@@ -205,9 +248,14 @@ def test_an_earlier_export_is_replaced(run, tmp_path: Path) -> None:  # noqa: F8
     assert sorted(file.name for file in out.iterdir()) == ["export.json", "model.onnx"]
 
 
-def test_mistakes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_mistakes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = ("export", "--model", "nano", "--out")
-    one_line(run(*ask, tmp_path / "out", "--to", "tflite"), 2, "--to must be onnx or openvino", "'tflite'")
+    one_line(
+        run(*ask, tmp_path / "out", "--to", "tflite"),
+        2,
+        "--to must be onnx or openvino",
+        "'tflite'",
+    )
     for target, names in PACKAGES.items():
         with monkeypatch.context() as without:
             without.setitem(sys.modules, names[-1], None)

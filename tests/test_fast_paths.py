@@ -1,4 +1,5 @@
-"""Every faster way gives the numbers of the plain one: float32 to 1e-5 relative, bfloat16 as near as PyTorch's own."""
+"""Every faster way gives the numbers of the plain one: float32 to 1e-5 relative, bfloat16 as near
+as PyTorch's own."""
 
 from __future__ import annotations
 
@@ -9,26 +10,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.attention import attention
-from froster.clip.block import Attention, Block
-from froster.clip.mlp import MLP
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
-from froster.distill import Distill
+from froster.encoders.attention import attention
+from froster.encoders.block import Attention, Block
+from froster.encoders.mlp import MLP
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
+from froster.encoders.precision import with_cast_weights
+from froster.inference.recognizer import load
 from froster.methods.lora import LoRAAttention
 from froster.methods.openvclip import InterpolatedWeights
+from froster.methods.recipe import Recipe
 from froster.methods.vclip import VCLIP, VCLIPBlock, Windows, neighbours
-from froster.optim import adamw
-from froster.precision import with_cast_weights
-from froster.recipe import Recipe
-from froster.recognizer import load
-from froster.task import Task
 from froster.text.bank import PromptBank
+from froster.training.distill import Distill
+from froster.training.optim import adamw
+from froster.training.task import Task
 
 SHAPES = [(5, 3, 7, 19, 8), (1, 2, 33, 33, 16), (40, 2, 6, 6, 8), (3, 2, 1, 11, 8)]
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected.double()).detach().norm() / expected.double().detach().norm())
+    return float(
+        (found.double() - expected.double()).detach().norm() / expected.double().detach().norm()
+    )
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -54,7 +57,7 @@ def run(function, inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
 def test_attention_in_parts_is_as_near_as_the_fused_kernel(
     shape: tuple[int, ...], kind: str, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("froster.clip.attention._SCORES", scores)
+    monkeypatch.setattr("froster.encoders.attention._SCORES", scores)
     torch.manual_seed(0)
     N, _, L, M, _ = shape
     causal, mask = kind == "causal", None
@@ -65,13 +68,20 @@ def test_attention_in_parts_is_as_near_as_the_fused_kernel(
     if kind == "row mask":
         mask = (torch.arange(M) <= torch.randint(0, M, (N, 1)))[:, None, None]
     *inputs, upstream = *qkv(shape), qkv(shape, seed=1)[0]
-    plain = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # noqa: E731
+
+    def plain(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
     ours = lambda q, k, v: attention(q, k, v, mask, causal)  # noqa: E731
     exact = run(plain, [x.double() for x in inputs], upstream)
     half = [x.bfloat16() for x in inputs]
-    for mine, fused, truth in zip(run(ours, half, upstream), run(plain, half, upstream), exact, strict=True):
+    for mine, fused, truth in zip(
+        run(ours, half, upstream), run(plain, half, upstream), exact, strict=True
+    ):
         if float(truth.norm()):
-            assert relative(mine, truth) < 2.5 * relative(fused, truth) + 4e-3  # one rounding of bfloat16
+            assert (
+                relative(mine, truth) < 2.5 * relative(fused, truth) + 4e-3
+            )  # one rounding of bfloat16
     for mine, truth in zip(run(ours, inputs, upstream), exact, strict=True):
         assert not float(truth.norm()) or relative(mine, truth) < 1e-5
     close(attention(*half, mask, causal), run(ours, half, upstream)[0])
@@ -83,7 +93,9 @@ def test_windows_are_the_copied_neighbours(radius: int, frames: int) -> None:
     torch.manual_seed(0)
     x, upstream = torch.randn(frames, 2, 4, 8), torch.randn(frames, 2, (2 * radius + 1) * 4, 8)
     expected = run(lambda x: neighbours(x, frames, radius), [x], upstream)
-    for mine, truth in zip(run(lambda x: Windows.apply(x, radius), [x], upstream), expected, strict=True):
+    for mine, truth in zip(
+        run(lambda x: Windows.apply(x, radius), [x], upstream), expected, strict=True
+    ):
         torch.testing.assert_close(mine, truth, rtol=1e-6, atol=1e-6)
 
 
@@ -110,7 +122,9 @@ def plain_mlp(mlp: MLP, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-@pytest.mark.parametrize("frozen", [(), ("c_fc.weight", "c_proj.weight", "c_proj.bias"), ("c_fc.bias",)])
+@pytest.mark.parametrize(
+    "frozen", [(), ("c_fc.weight", "c_proj.weight", "c_proj.bias"), ("c_fc.bias",)]
+)
 def test_the_perceptron_is_the_plain_one(activation: str, frozen: tuple[str, ...]) -> None:
     torch.manual_seed(0)
     mlp = MLP(24, activation)
@@ -121,10 +135,15 @@ def test_the_perceptron_is_the_plain_one(activation: str, frozen: tuple[str, ...
     ours, theirs = mlp(x), plain_mlp(mlp, x)
     close(ours, theirs)
     expected = torch.autograd.grad((theirs * upstream).sum(), [x, *trained])
-    for mine, truth in zip(torch.autograd.grad((ours * upstream).sum(), [x, *trained]), expected, strict=True):
+    for mine, truth in zip(
+        torch.autograd.grad((ours * upstream).sum(), [x, *trained]), expected, strict=True
+    ):
         close(mine, truth)
     with torch.autocast("cpu", torch.bfloat16):
-        half = [run(lambda x, way=way: way(x), [x.detach()], upstream) for way in (mlp, lambda x: plain_mlp(mlp, x))]
+        half = [
+            run(lambda x, way=way: way(x), [x.detach()], upstream)
+            for way in (mlp, lambda x: plain_mlp(mlp, x))
+        ]
     exact = run(lambda x: plain_mlp(mlp, x), [x.detach()], upstream)
     assert half[0][0].dtype == half[1][0].dtype == torch.bfloat16
     for mine, fused, truth in zip(*half, exact, strict=True):
@@ -143,7 +162,9 @@ def test_the_perceptron_keeps_no_activation_for_the_backward_pass() -> None:
             out = function(x)
         weights = {p.untyped_storage().data_ptr() for p in mlp.parameters()}
         del out
-        return sum(size for pointer, size in held.items() if pointer not in weights) // (x.numel() * 4)
+        return sum(size for pointer, size in held.items() if pointer not in weights) // (
+            x.numel() * 4
+        )
 
     mlp, x = MLP(32, "quick_gelu"), torch.randn(64, 32, requires_grad=True)
     assert kept(mlp) == 5  # the input, and the hidden layer before its activation
@@ -175,7 +196,9 @@ def test_queries_of_some_tokens_are_those_of_all(lora: bool) -> None:
 
 def test_weights_that_are_cast_once_give_what_autocast_gives() -> None:
     torch.manual_seed(0)
-    network = VCLIP().build(CLIP(CLIPConfig(VisionConfig(32, 8, 64, 2, 2), TextConfig(40, 100, 64, 2, 2), 32)))
+    network = VCLIP().build(
+        CLIP(CLIPConfig(VisionConfig(32, 8, 64, 2, 2), TextConfig(40, 100, 64, 2, 2), 32))
+    )
     frames, tokens = torch.randn(2, 3, 3, 32, 32), torch.randint(1, 100, (4, 9))
     cast = with_cast_weights(network, torch.bfloat16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -196,7 +219,9 @@ def test_a_recognizer_infers_with_the_weights_that_it_has_now() -> None:
         model.model.clip.visual.proj.neg_()
         model.model.clip.visual.transformer.resblocks[0].attn.in_proj_weight.mul_(0.5)
     after = model.embed_video(frames)
-    assert not torch.allclose(before, -after, atol=1e-3) and not torch.allclose(before, after, atol=1e-3)
+    assert not torch.allclose(before, -after, atol=1e-3) and not torch.allclose(
+        before, after, atol=1e-3
+    )
     model.model.requires_grad_(True)
     optimizer = adamw(model.model, 0.01, 0.0)
     for parameter in model.model.parameters():
@@ -209,21 +234,34 @@ def test_a_recognizer_infers_with_the_weights_that_it_has_now() -> None:
     assert not torch.allclose(model.embed_video(frames), after, atol=1e-3)
     with torch.inference_mode():
         load("nano", precision="bfloat16").embed_video(frames)
-    assert load("nano", precision="float32").inference.clip.visual.conv1[0].weight.dtype == torch.float32
+    assert (
+        load("nano", precision="float32").inference.clip.visual.conv1[0].weight.dtype
+        == torch.float32
+    )
 
 
 def small_task(iwr: bool = False, **recipe: bool) -> Task:
     torch.manual_seed(0)
-    config = CLIPConfig(VisionConfig(32, 8, 64, 3, 2), TextConfig(256, load("nano").clip.config.text.vocab, 64, 3, 2), 32)
+    config = CLIPConfig(
+        VisionConfig(32, 8, 64, 3, 2),
+        TextConfig(256, load("nano").clip.config.text.vocab, 64, 3, 2),
+        32,
+    )
     student, teacher = CLIP(config), CLIP(config)
     network = VCLIP().build(student)
     bank = PromptBank(load("nano").tokenizer, ["cat spinning", "boat pacing", "bird hopping"], 256)
-    towards = InterpolatedWeights(teacher, weight=0.5, reach=0.6, exact_factor=True) if iwr else None
-    return Task(network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), iwr=towards)
+    towards = (
+        InterpolatedWeights(teacher, weight=0.5, reach=0.6, exact_factor=True) if iwr else None
+    )
+    return Task(
+        network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), iwr=towards
+    )
 
 
 def gradients(task: Task) -> list[Tensor]:
-    frames = torch.randint(0, 256, (2, 4, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    frames = torch.randint(
+        0, 256, (2, 4, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    )
     losses = task(frames, torch.tensor([0, 2]), [3, 28], random.Random(0))
     weights = [p for p in task.parameters() if p.requires_grad]
     return [losses.total.detach(), *torch.autograd.grad(losses.total, weights, allow_unused=True)]
@@ -241,7 +279,10 @@ def test_checkpointing_keeps_less_and_changes_nothing(iwr: bool) -> None:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
             return gradients(task), sum(sizes.values())
 
-    (plain, much), (again, little) = kept(small_task(iwr)), kept(small_task(iwr, checkpointing=True))
+    (plain, much), (again, little) = (
+        kept(small_task(iwr)),
+        kept(small_task(iwr, checkpointing=True)),
+    )
     for mine, truth in zip(again, plain, strict=True):
         assert mine is truth is None or torch.equal(mine, truth)
     assert little < 0.6 * much
@@ -250,6 +291,12 @@ def test_checkpointing_keeps_less_and_changes_nothing(iwr: bool) -> None:
 def test_compiled_towers_give_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced whole, without breaks; kernels are not made here, which takes a minute."""
     compile_module = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager", fullgraph=True))
-    for mine, truth in zip(gradients(small_task(compile=True)), gradients(small_task()), strict=True):
-        assert mine is truth is None or torch.allclose(mine, truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max()))
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager", fullgraph=True)
+    )
+    for mine, truth in zip(
+        gradients(small_task(compile=True)), gradients(small_task()), strict=True
+    ):
+        assert mine is truth is None or torch.allclose(
+            mine, truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max())
+        )

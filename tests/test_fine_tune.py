@@ -1,4 +1,5 @@
-"""Fine-tuning as people do it: a folder of class folders, watched, stopped early, and reported on one page."""
+"""Fine-tuning as people do it: a folder of class folders, watched, stopped early, and reported on
+one page."""
 
 from __future__ import annotations
 
@@ -15,25 +16,31 @@ import pytest
 import torch
 
 from froster.cli import main
-from froster.distill import Distill
-from froster.experiment import EvalSet, fine_tune
-from froster.gains import Watcher, foreign_labels
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
-from froster.progress import progress
-from froster.recipe import Recipe
-from froster.recognizer import Recognizer, load
-from froster.runs import read_run
-from froster.training import Trained, gains_no_more
+from froster.methods.recipe import Recipe
+from froster.training.distill import Distill
+from froster.training.fine_tune import EvalSet, fine_tune
+from froster.training.loop import Trained, gains_no_more
+from froster.training.run_folder import read_run
+from froster.training.validation import Watcher, foreign_labels
+from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from train_worker import small_world
 
 SECTIONS = [
-    "Accuracy before and after", "What was kept of CLIP", "How far a score can be trusted",
-    "What is taken for what: the classes it was trained on", "What is taken for what: classes it never saw in training",
-    "The worst mistakes", "Between CLIP and the tuned model", "Data and settings", "Use the model",
-]  # fmt: skip
+    "Accuracy before and after",
+    "What was kept of CLIP",
+    "How far a score can be trusted",
+    "What is taken for what: the classes it was trained on",
+    "What is taken for what: classes it never saw in training",
+    "The worst mistakes",
+    "Between CLIP and the tuned model",
+    "Data and settings",
+    "Use the model",
+]
 
 
 def command(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -64,12 +71,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, capfd) -> None:
     out = tmp_path / "run"
-    train = ("train", "--data", folder, "--model", "nano", "--out", out, "--novel-fraction", 0.4, "--workers", 0)
+    train = (
+        "train",
+        "--data",
+        folder,
+        "--model",
+        "nano",
+        "--out",
+        out,
+        "--novel-fraction",
+        0.4,
+        "--workers",
+        0,
+    )
     few = ("--epochs", 3, "--holdout", 0.2, "--watch", 0.5, "--blend-points", 3)
     code, text, err = command(capfd, *train, *few, "--json")
     assert code == 0, err
     report = json.loads(text)
-    assert "9 training videos of 3 base classes; test: 6 base, 18 novel (2 classes); watched: 12" in err
+    assert (
+        "9 training videos of 3 base classes; test: 6 base, 18 novel (2 classes); watched: 12"
+        in err
+    )
     assert "2 of 5 classes held out as novel: " in err
     assert (report["training_videos"], report["watched_videos"]) == (9, 12)
     assert "warning: 3 of 3 classes have fewer than 4 training videos" in err
@@ -77,17 +99,29 @@ def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, cap
     assert [values["epoch"] for values in report["history"]] == list(range(1, report["epochs"] + 1))
     change = r"[\d.]+ -> [\d.]+ \([+-][\d.]+ ± [\d.]+, [a-z ]+\)"
     together = r"asked together: base [\d.]+ -> [\d.]+, novel [\d.]+ -> [\d.]+, HM [\d.]+ -> [\d.]+"
-    line = rf"gained {change} on 12 base videos \(chance 33.3\); kept {change} on 18 novel videos \(chance 50.0\), "
+    line = (
+        rf"gained {change} on 12 base videos \(chance 33.3\); kept {change} on 18 novel videos"
+        r" \(chance 50.0\), "
+    )
     assert re.search(rf"epoch 1: {line}\d+ % as CLIP answers; {together}", err)
-    assert report["history"][0].keys() >= {"base_error", "novel_error", "hm_together", "hm_together_frozen"}
+    assert report["history"][0].keys() >= {
+        "base_error",
+        "novel_error",
+        "hm_together",
+        "hm_together_frozen",
+    }
     assert report["blend"]["choosing"]["of"] == "the watched videos"
     assert report["reliability"]["videos"] == 6
     page = (out / "report.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
-    assert 'src="' not in re.sub(r'src="data:image/(png|jpeg);base64,', "", page), "the page needs no other file"
+    assert 'src="' not in re.sub(r'src="data:image/(png|jpeg);base64,', "", page), (
+        "the page needs no other file"
+    )
     pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
     assert pictures and all(base64.b64decode(picture)[:2] == b"\xff\xd8" for picture in pictures)
-    confusions = Counter(re.findall(r"<figcaption[^>]*>said: (.*?) \(\d+ %\), right: (.*?) \(", page))
+    confusions = Counter(
+        re.findall(r"<figcaption[^>]*>said: (.*?) \(\d+ %\), right: (.*?) \(", page)
+    )
     assert confusions and max(confusions.values()) <= 3, "not the same confusion again and again"
     assert f"froster blend {out}" in page and f"froster push {out}" in page
     assert read_run(out).source.watch == 0.5
@@ -96,12 +130,30 @@ def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, cap
     assert json.loads(text)["choosing"]["of"] == "the watched videos"
     again = json.loads(command(capfd, *train, *few, "--resume", "--json")[1])
     assert {**again, "blend": 0} == {**report, "blend": 0}
-    assert "holds a run with patience" in command(capfd, *train, *few, "--resume", "--patience", 1)[2]
+    assert (
+        "holds a run with patience" in command(capfd, *train, *few, "--resume", "--patience", 1)[2]
+    )
 
 
-def test_without_novel_classes_it_asks_for_other_labels(folder: Path, tmp_path: Path, capfd) -> None:
-    train = ("train", "--data", folder, "--model", "nano", "--out", tmp_path / "run", "--workers", 0, "--batch-size", 30)
-    code, text, err = command(capfd, *train, "--epochs", 1, "--watch", 0.6, "--blend-points", 0, "--no-look", "--json")
+def test_without_novel_classes_it_asks_for_other_labels(
+    folder: Path, tmp_path: Path, capfd
+) -> None:
+    train = (
+        "train",
+        "--data",
+        folder,
+        "--model",
+        "nano",
+        "--out",
+        tmp_path / "run",
+        "--workers",
+        0,
+        "--batch-size",
+        30,
+    )
+    code, text, err = command(
+        capfd, *train, "--epochs", 1, "--watch", 0.6, "--blend-points", 0, "--no-look", "--json"
+    )
     assert code == 0, err
     report = json.loads(text)
     assert report["history"][0]["foreign"] == 40
@@ -113,7 +165,19 @@ def test_without_novel_classes_it_asks_for_other_labels(folder: Path, tmp_path: 
 
 
 def test_patience_needs_videos_to_watch(folder: Path, tmp_path: Path, capfd) -> None:
-    train = ("train", "--data", folder, "--model", "nano", "--out", tmp_path / "run", "--watch", 0, "--patience", 2)
+    train = (
+        "train",
+        "--data",
+        folder,
+        "--model",
+        "nano",
+        "--out",
+        tmp_path / "run",
+        "--watch",
+        0,
+        "--patience",
+        2,
+    )
     code, _, err = command(capfd, *train)
     assert (code, "--patience needs videos to watch" in err) == (2, True)
     assert not (tmp_path / "run").exists()
@@ -123,8 +187,12 @@ def test_when_a_run_gains_no_more() -> None:
     history = lambda *values: [{"base": value} for value in values]  # noqa: E731
     assert not gains_no_more(history(50, 40, 40), 3)
     assert gains_no_more(history(50, 40, 40, 40), 3)
-    assert not gains_no_more(history(50, 40, 40, 50, 40, 40), 3), "an epoch that equals the best is as good"
-    assert not gains_no_more(history(50, 40, 40, 40), None) and not gains_no_more(history(50, 40, 40, 40), 0)
+    assert not gains_no_more(history(50, 40, 40, 50, 40, 40), 3), (
+        "an epoch that equals the best is as good"
+    )
+    assert not gains_no_more(history(50, 40, 40, 40), None) and not gains_no_more(
+        history(50, 40, 40, 40), 0
+    )
     assert not gains_no_more([], 1)
 
 
@@ -140,11 +208,27 @@ def tuned(out: Path, watch: Watch | None, epochs: int = 5) -> Trained:
     base = load("nano", device="cpu")
     clips = small_world(base)
     patience = None if watch is None else 2
-    recipe = Recipe(epochs=epochs, batch_size=24, lr=1e-3, warmup_epochs=1, precision="float32", patience=patience)
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=24,
+        lr=1e-3,
+        warmup_epochs=1,
+        precision="float32",
+        patience=patience,
+    )
     with progress(quiet=True) as bars:
         return fine_tune(
-            base, VCLIP(), Distill(), recipe, clips, clips.videos.classes, out, bars, "test", watch=watch
-        )[1]  # fmt: skip
+            base,
+            VCLIP(),
+            Distill(),
+            recipe,
+            clips,
+            clips.videos.classes,
+            out,
+            bars,
+            "test",
+            watch=watch,
+        )[1]
 
 
 def told(accuracies: Sequence[float], kill_after: int | None = None) -> Watch:
@@ -180,7 +264,12 @@ def test_a_run_stops_early_and_so_does_a_resumed_one(tmp_path: Path) -> None:
 def test_watching_changes_no_weight(tmp_path: Path) -> None:
     base = load("nano", device="cpu")
     videos = render_set("base", 1, split="val")
-    test = EvalSet("base", WorldClips(videos, base.config.sampling, train=False), videos.classes, videos=videos.classes)
+    test = EvalSet(
+        "base",
+        WorldClips(videos, base.config.sampling, train=False),
+        videos.classes,
+        videos=videos.classes,
+    )
     foreign = dataclasses.replace(test, name="foreign")
     with progress(quiet=True) as bars:
         measure = Watcher(base, [test, foreign], bars, 0, False)

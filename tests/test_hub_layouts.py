@@ -1,4 +1,5 @@
-"""What lies on the hub, in every layout that CLIPs are published in, through a server that speaks the hub's protocol."""
+"""What lies on the hub, in every layout that CLIPs are published in, through a server that speaks
+the hub's protocol."""
 
 from __future__ import annotations
 
@@ -17,24 +18,44 @@ import torch
 from safetensors.torch import load, save
 
 import froster
-from froster.clip.checkpoints import to_official
-from froster.clip.huggingface import save_hf_folder
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.checkpoints import to_official
+from froster.encoders.huggingface import save_hf_folder
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
 from froster.methods import VCLIP
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer
 from froster.text.prompts import Prompting
 from hub_server import Hub
 
 NANO = froster.load("nano", device="cpu")
-CONFIG = CLIPConfig(VisionConfig(32, 8, 64, 2, 1), TextConfig(64, NANO.tokenizer.vocab_size, 64, 2, 1), 48)
-SAYS = {"model_cfg": {"embed_dim": 48, "quick_gelu": True,
-                      "vision_cfg": {"width": 64, "layers": 2, "patch_size": 8, "image_size": 32},
-                      "text_cfg": {"width": 64, "heads": 1, "layers": 2, "context_length": 64,
-                                   "vocab_size": NANO.tokenizer.vocab_size}},
-        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash",
-                           "interpolation": "bilinear"}}  # fmt: skip
-TIMM = {"architecture": "vit_base_patch16_clip_224", "num_features": 768, "pretrained_cfg": {"tag": "openai"}}
+CONFIG = CLIPConfig(
+    VisionConfig(32, 8, 64, 2, 1), TextConfig(64, NANO.tokenizer.vocab_size, 64, 2, 1), 48
+)
+SAYS = {
+    "model_cfg": {
+        "embed_dim": 48,
+        "quick_gelu": True,
+        "vision_cfg": {"width": 64, "layers": 2, "patch_size": 8, "image_size": 32},
+        "text_cfg": {
+            "width": 64,
+            "heads": 1,
+            "layers": 2,
+            "context_length": 64,
+            "vocab_size": NANO.tokenizer.vocab_size,
+        },
+    },
+    "preprocess_cfg": {
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "resize_mode": "squash",
+        "interpolation": "bilinear",
+    },
+}
+TIMM = {
+    "architecture": "vit_base_patch16_clip_224",
+    "num_features": 768,
+    "pretrained_cfg": {"tag": "openai"},
+}
 
 SCRIPT = """
 import json, os, sys, torch
@@ -60,7 +81,10 @@ def clip() -> CLIP:
 
 
 def official(clip: CLIP) -> dict[str, torch.Tensor]:
-    return {to_official(name): tensor.detach().contiguous() for name, tensor in clip.state_dict().items()}
+    return {
+        to_official(name): tensor.detach().contiguous()
+        for name, tensor in clip.state_dict().items()
+    }
 
 
 def binary(state: dict[str, torch.Tensor]) -> bytes:
@@ -80,7 +104,10 @@ def repos(clip: CLIP, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     plain = files_of(folder / "hf")
     weights = load(plain["model.safetensors"])
     names = sorted(weights)
-    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    halves = {
+        "model-00001-of-00002.safetensors": names[::2],
+        "model-00002-of-00002.safetensors": names[1::2],
+    }
     index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
     shards = {file: save({name: weights[name] for name in part}) for file, part in halves.items()}
     config_only = {name: content for name, content in plain.items() if name != "model.safetensors"}
@@ -89,7 +116,9 @@ def repos(clip: CLIP, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     timm = {"config.json": json.dumps(TIMM).encode(), "model.safetensors": tower}
     method = VCLIP()
     ours = Recognizer(
-        method.build(CLIP(CONFIG)), NANO.tokenizer, ModelConfig(method, prompting=Prompting(("{}",), "plain"))
+        method.build(CLIP(CONFIG)),
+        NANO.tokenizer,
+        ModelConfig(method, prompting=Prompting(("{}",), "plain")),
     )
     ours.save(folder / "ours")
     elsewhere = dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, vocab=700))
@@ -98,15 +127,29 @@ def repos(clip: CLIP, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     return {
         "a/hf": plain,
         "a/hf-bin": {**config_only, "pytorch_model.bin": binary(weights)},
-        "a/hf-shards": {**config_only, **shards, "model.safetensors.index.json": json.dumps(index).encode()},
-        "a/bin": {"open_clip_config.json": says, "open_clip_pytorch_model.bin": binary(official(clip)), **tokenizer},
+        "a/hf-shards": {
+            **config_only,
+            **shards,
+            "model.safetensors.index.json": json.dumps(index).encode(),
+        },
+        "a/bin": {
+            "open_clip_config.json": says,
+            "open_clip_pytorch_model.bin": binary(official(clip)),
+            **tokenizer,
+        },
         "a/double": {
-            **timm, "open_clip_config.json": says, "open_clip_model.safetensors": save(official(clip)),
-            "open_clip_pytorch_model.bin": binary(official(clip)), **tokenizer,
+            **timm,
+            "open_clip_config.json": says,
+            "open_clip_model.safetensors": save(official(clip)),
+            "open_clip_pytorch_model.bin": binary(official(clip)),
+            **tokenizer,
         },
         "a/both": {
-            **plain, "open_clip_config.json": says, "open_clip_model.safetensors": save(official(clip)),
-            "onnx/model.onnx": b"x", "onnx/config.json": b"{}",
+            **plain,
+            "open_clip_config.json": says,
+            "open_clip_model.safetensors": save(official(clip)),
+            "onnx/model.onnx": b"x",
+            "onnx/config.json": b"{}",
         },
         "a/ours": files_of(folder / "ours"),
         "a/words": files_of(folder / "words"),
@@ -116,12 +159,19 @@ def repos(clip: CLIP, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
             "adapter_config.json": b'{"base_model_name_or_path": "openai/clip-vit-base-patch16"}',
             "adapter_model.safetensors": tower,
         },
-        "a/diffusers": {"model_index.json": b'{"_class_name": "StableDiffusionPipeline"}', "unet/config.json": b"{}"},
-        "a/sentences": {"modules.json": b"{}", "config.json": b'{"model_type": "bert"}', "model.safetensors": tower},
+        "a/diffusers": {
+            "model_index.json": b'{"_class_name": "StableDiffusionPipeline"}',
+            "unet/config.json": b"{}",
+        },
+        "a/sentences": {
+            "modules.json": b"{}",
+            "config.json": b'{"model_type": "bert"}',
+            "model.safetensors": tower,
+        },
         "a/siglip": {"config.json": b'{"model_type": "siglip"}', "model.safetensors": tower},
         "a/gguf": {"model.gguf": b"GGUF", "README.md": b"# hi"},
         "a/readme": {"README.md": b"# hi"},
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +184,27 @@ def hub(repos: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
 
 
 def ask(hub: Hub, home: Path, *names: str, offline: bool = False) -> dict[str, Any]:
-    """The models, loaded in a process of their own, as the hub's client reads its settings when it is imported."""
-    settings = {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_ENDPOINT": hub.url,
-                "NO_PROXY": "127.0.0.1", "HF_HUB_OFFLINE": str(int(offline))}  # fmt: skip
+    """The models, loaded in a process of their own, as the hub's client reads its settings when it
+    is imported."""
+    settings = {
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_ENDPOINT": hub.url,
+        "NO_PROXY": "127.0.0.1",
+        "HF_HUB_OFFLINE": str(int(offline)),
+    }
     others = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "FROSTER_BPE"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGING", "FROSTER_BPE"))
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *names], env={**others, **settings}, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", SCRIPT, *names],
+        env={**others, **settings},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "No files matched" not in done.stderr
@@ -149,21 +212,34 @@ def ask(hub: Hub, home: Path, *names: str, offline: bool = False) -> dict[str, A
 
 
 def downloads(hub: Hub, repo: str) -> list[str]:
-    return sorted(line.split("/")[-1] for line in hub.requests if line.startswith(f"GET /{repo}/resolve/"))
+    return sorted(
+        line.split("/")[-1] for line in hub.requests if line.startswith(f"GET /{repo}/resolve/")
+    )
 
 
-LOADS = {"a/hf": "model.safetensors", "a/hf-bin": "pytorch_model.bin", "a/bin": "open_clip_pytorch_model.bin",
-         "a/double": "open_clip_model.safetensors", "a/both": "model.safetensors", "a/ours": "model.safetensors",
-         "a/words": "model.safetensors"}  # fmt: skip
+LOADS = {
+    "a/hf": "model.safetensors",
+    "a/hf-bin": "pytorch_model.bin",
+    "a/bin": "open_clip_pytorch_model.bin",
+    "a/double": "open_clip_model.safetensors",
+    "a/both": "model.safetensors",
+    "a/ours": "model.safetensors",
+    "a/words": "model.safetensors",
+}
 
 
 def test_every_layout_that_holds_a_clip(hub: Hub, clip: CLIP, tmp_path: Path) -> None:
-    """The right weights and no others come down, the model is what was published, and without a network it is so again."""
+    """The right weights and no others come down, the model is what was published, and without a
+    network it is so again."""
     hub.requests.clear()
     names = [*LOADS, "a/hf-shards"]
     found = ask(hub, tmp_path, *names)
     for repo, weights in LOADS.items():
-        large = [name for name in downloads(hub, repo) if name.endswith((".bin", ".safetensors", ".onnx"))]
+        large = [
+            name
+            for name in downloads(hub, repo)
+            if name.endswith((".bin", ".safetensors", ".onnx"))
+        ]
         assert large == [weights], repo
         asked = [
             line
@@ -176,7 +252,9 @@ def test_every_layout_that_holds_a_clip(hub: Hub, clip: CLIP, tmp_path: Path) ->
     same = Recognizer(VCLIP().build(clip), NANO.tokenizer, ModelConfig()).embed_text(["a cat"])[0]
     for repo in ("a/hf", "a/hf-bin", "a/bin", "a/double", "a/both", "a/hf-shards"):
         torch.testing.assert_close(torch.tensor(found[repo]["text"]), same, atol=1e-5, rtol=0)
-        assert found[repo]["origin"].split(";")[0] == ("open_clip" if repo in ("a/bin", "a/double") else "huggingface")
+        assert found[repo]["origin"].split(";")[0] == (
+            "open_clip" if repo in ("a/bin", "a/double") else "huggingface"
+        )
         assert found[repo]["resize"] == ("squash" if repo in ("a/bin", "a/double") else "shortest")
     assert (
         found["a/hf"]["video"]
@@ -186,7 +264,10 @@ def test_every_layout_that_holds_a_clip(hub: Hub, clip: CLIP, tmp_path: Path) ->
     )
     assert found["a/bin"]["video"] == found["a/double"]["video"] != found["a/hf"]["video"]
     assert found["a/ours"]["method"] == "vclip" and found["a/hf"]["method"] == "frozen"
-    assert "700 token embeddings" in found["a/words"]["error"] and "\n" not in found["a/words"]["error"]
+    assert (
+        "700 token embeddings" in found["a/words"]["error"]
+        and "\n" not in found["a/words"]["error"]
+    )
     before = len(hub.requests)
     assert ask(hub, tmp_path, *names, offline=True) == found
     assert len(hub.requests) == before
@@ -194,7 +275,10 @@ def test_every_layout_that_holds_a_clip(hub: Hub, clip: CLIP, tmp_path: Path) ->
 
 REFUSED = {
     "a/half": r"timm's, of 'vit_base_patch16_clip_224', an image tower alone",
-    "a/half-pair": r"has open_clip_config.json, but neither open_clip_model.safetensors nor open_clip_pytorch_model.bin",
+    "a/half-pair": (
+        r"has open_clip_config.json, but neither open_clip_model.safetensors nor"
+        r" open_clip_pytorch_model.bin"
+    ),
     "a/adapter": r"a PEFT adapter (LoRA or the like) for 'openai/clip-vit-base-patch16'",
     "a/diffusers": r"a diffusers pipeline ('StableDiffusionPipeline')",
     "a/sentences": r"a sentence-transformers model",

@@ -1,4 +1,5 @@
-"""Attention pictures show the attention that was computed, of every method, and on the right pixels."""
+"""Attention pictures show the attention that was computed, of every method, and on the right
+pixels."""
 
 from __future__ import annotations
 
@@ -11,19 +12,27 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from froster.clip.block import Block
-from froster.clip.model import CLIP
+from froster.encoders.block import Block
+from froster.encoders.model import CLIP
 from froster.errors import UsageError
-from froster.insight.attention import Row, attention_strip, cls_attention, joint, look, sources, weights
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, VideoCLIP
 from froster.methods.video_clip import replace_blocks
-from froster.recognizer import Recognizer, load
+from froster.report.attention import (
+    Row,
+    attention_strip,
+    cls_attention,
+    joint,
+    look,
+    sources,
+    weights,
+)
 from froster.video.reader import Video
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import close
-from test_cli import one_line, run  # noqa: F401  (the fixture that types commands)
 from test_methods import EVERY, T, clips, network
+from typed import one_line
 
 
 def blocks_of(model: VideoCLIP) -> list[Block]:
@@ -33,15 +42,21 @@ def blocks_of(model: VideoCLIP) -> list[Block]:
 @pytest.mark.parametrize(("name", "variant"), EVERY)
 @torch.no_grad()
 def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> None:
-    """What reaches each block's output projection in an ordinary forward pass is made again from the weights."""
+    """What reaches each block's output projection in an ordinary forward pass is made again from
+    the weights."""
     model, frames = network(name, variant), clips(1)
     merged: dict[nn.Module, Tensor] = {}
     for block in blocks_of(model):
-        # AIM uses the projection twice a block, for time and then for the frame; the later call stays.
-        block.attn.out_proj.register_forward_hook(lambda layer, given, result: merged.update({layer: given[0]}))
+        # AIM uses the projection twice a block, for time and then for the frame; the later call
+        # stays.
+        block.attn.out_proj.register_forward_hook(
+            lambda layer, given, result: merged.update({layer: given[0]})
+        )
     plain = model.encode_frames(frames)
     real = dict(merged)
-    seen = look(model.clip.visual, lambda: close(model.encode_frames(frames), plain, atol=0, rtol=0))
+    seen = look(
+        model.clip.visual, lambda: close(model.encode_frames(frames), plain, atol=0, rtol=0)
+    )
     assert len(seen) == len(blocks_of(model)) == 3
     for layer in seen:
         n = layer.x.shape[1]
@@ -65,15 +80,26 @@ def test_shares_say_where_all_of_it_goes(name: str, variant: str) -> None:
         assert float(found.patches.min()) >= 0
         assert sum(found.shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(found.patches.sum()) / T == pytest.approx(found.shares["patches"], abs=1e-5)
-        padded = {("vclip", "step1"), ("vclip", "step2"), ("vclip", "step3"), ("openvclip", "released"), ("openvclip", "exact")}
+        padded = {
+            ("vclip", "step1"),
+            ("vclip", "step2"),
+            ("vclip", "step3"),
+            ("openvclip", "released"),
+            ("openvclip", "exact"),
+        }
         assert (found.shares["padding"] > 0.01) == (not rollout and (name, variant) in padded)
-        assert (found.shares["added tokens"] > 0.01) == (not rollout and name in ("vita-clip", "xclip"))
+        assert (found.shares["added tokens"] > 0.01) == (
+            not rollout and name in ("vita-clip", "xclip")
+        )
 
 
 @pytest.mark.parametrize(("variant", "radius"), [("step1", 1), ("step2", 2), ("mask", 1)])
 @torch.no_grad()
-def test_neighbours_give_to_the_patches_of_the_frame_they_look_at(variant: str, radius: int) -> None:
-    """Frame by frame and key by key, as the method is described: zeros or nothing beyond the ends of the clip."""
+def test_neighbours_give_to_the_patches_of_the_frame_they_look_at(
+    variant: str, radius: int
+) -> None:
+    """Frame by frame and key by key, as the method is described: zeros or nothing beyond the ends
+    of the clip."""
     model, frames = network("vclip", variant), clips(1)[0]
     seen = look(model.clip.visual, lambda: model.encode_frames(frames[None]))[-1]
     q, k, _ = seen.block.attn.project(seen.x)  # (T, h, 17, d)
@@ -96,11 +122,17 @@ def test_keys_are_traced_to_their_tokens() -> None:
     seen = look((model := network("vclip")).clip.visual, lambda: model.encode_frames(clips(1)))[0]
     place = sources(seen)
     own = torch.arange(1, 18)
-    assert place[0].tolist() == [*[0] * 17, *own.tolist(), *(own + 17).tolist()]  # none before, own, next
+    assert place[0].tolist() == [
+        *[0] * 17,
+        *own.tolist(),
+        *(own + 17).tolist(),
+    ]  # none before, own, next
     assert place[2].tolist() == [*(own + 17).tolist(), *(own + 34).tolist(), *(own + 51).tolist()]
 
 
-@pytest.mark.parametrize(("name", "variant"), [("frozen", ""), ("vclip", "step1"), ("xclip", "full")])
+@pytest.mark.parametrize(
+    ("name", "variant"), [("frozen", ""), ("vclip", "step1"), ("xclip", "full")]
+)
 @torch.no_grad()
 def test_rollout_is_the_product_over_all_layers(name: str, variant: str) -> None:
     model, frames = network(name, variant), clips(1)[0]
@@ -119,7 +151,10 @@ def test_layers_that_do_not_exist_and_blocks_that_attend_otherwise() -> None:
     model = network("frozen")
     with pytest.raises(UsageError, match="no layer 3: the network has 3"):
         cls_attention(model, clips(1)[0], layer=3)
-    first, last = cls_attention(model, clips(1)[0], layer=-3), cls_attention(model, clips(1)[0], layer=2)
+    first, last = (
+        cls_attention(model, clips(1)[0], layer=-3),
+        cls_attention(model, clips(1)[0], layer=2),
+    )
     assert not torch.allclose(first.patches, last.patches)
 
     class Sharper(Block):
@@ -147,7 +182,9 @@ def test_a_row_is_bright_where_the_model_looks(tmp_path: Path) -> None:
     bright = pictures[1, :12, 52:].mean() - pictures[1, 32:, :32].mean()
     assert bright > 60
     assert pictures[0].std(axis=(0, 1)).max() == 0
-    path = attention_strip([Row("frames", frames), row], ["0.0 s", "0.5 s"], "a note", tmp_path / "strip.png")
+    path = attention_strip(
+        [Row("frames", frames), row], ["0.0 s", "0.5 s"], "a note", tmp_path / "strip.png"
+    )
     drawn = np.asarray(Image.open(path).convert("RGB"))
     assert drawn.shape[0] > 250
     assert drawn.shape[1] > 300
@@ -165,10 +202,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = load("nano", device="cpu")
     method = METHODS["vclip"].make()
     config = dataclasses.replace(base.config, method=method)
-    return Recognizer(method.build(base.clip), base.tokenizer, config).save(tmp_path_factory.mktemp("run") / "mine")
+    return Recognizer(method.build(base.clip), base.tokenizer, config).save(
+        tmp_path_factory.mktemp("run") / "mine"
+    )
 
 
-def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "attention.png"
     common = ("attend", video, "--models", f"frozen,nano,{folder}", "--model", "nano", "--out", out)
     result = run(*common, "--animate", tmp_path / "moving.gif", "--json")
@@ -177,12 +216,16 @@ def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: P
     assert len(result.json["seconds"]) == 8
     assert frozen["patches"] == nano["patches"] != mine["patches"]
     assert np.shape(mine["patches"]) == (8, 5, 5)
-    assert max(frozen["shares"]["padding"], nano["shares"]["padding"]) < 1e-5  # 1 less a sum of float32
+    assert (
+        max(frozen["shares"]["padding"], nano["shares"]["padding"]) < 1e-5
+    )  # 1 less a sum of float32
     assert mine["shares"]["padding"] > 0
     picture = np.asarray(Image.open(out).convert("RGB")).astype(int)
     assert picture.shape[1] > 1000
     assert picture.shape[0] > 500
-    coloured = (picture.max(axis=2) - picture.min(axis=2) > 30).mean(axis=1)  # grey frames under a coloured heat
+    coloured = (picture.max(axis=2) - picture.min(axis=2) > 30).mean(
+        axis=1
+    )  # grey frames under a coloured heat
     assert (coloured > 0.1).mean() > 0.5
     with Image.open(tmp_path / "moving.gif") as film:
         assert film.n_frames == 8
@@ -198,12 +241,18 @@ def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: P
         assert film.read([3]).float().std() > 10
 
 
-def test_attend_says_what_is_wrong(run, video: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_attend_says_what_is_wrong(run, video: Path, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.png"
     one_line(run("attend", video, "--models", "nano", "--out", tmp_path / "a.jpg"), 2, ".png")
-    one_line(run("attend", video, "--models", "nano", "--out", out, "--animate", tmp_path / "a.avi"), 2, ".gif or an .mp4")
+    one_line(
+        run("attend", video, "--models", "nano", "--out", out, "--animate", tmp_path / "a.avi"),
+        2,
+        ".gif or an .mp4",
+    )
     one_line(run("attend", video, "--models", "nano,,", "--out", out), 2, "--models")
-    one_line(run("attend", video, "--models", "frozen", "--model", folder, "--out", out), 2, "plain CLIP")
+    one_line(
+        run("attend", video, "--models", "frozen", "--model", folder, "--out", out), 2, "plain CLIP"
+    )
     one_line(run("attend", video, "--models", "nano", "--out", out, "--layer", 7), 2, "no layer 7")
     one_line(run("attend", tmp_path / "none.mp4", "--models", "nano", "--out", out), 2, "none.mp4")
     assert not out.exists()

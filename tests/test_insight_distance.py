@@ -1,4 +1,5 @@
-"""Label-set distances as the released code has them and as they are defined, and the pictures made from them."""
+"""Label-set distances as the released code has them and as they are defined, and the pictures made
+from them."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from froster.clip.model import unit
+from froster.encoders.model import unit
 from froster.errors import UsageError
-from froster.evaluation import Predictions
-from froster.insight.distance import (
+from froster.evaluation.metrics import Predictions
+from froster.inference.recognizer import load
+from froster.report.distance import (
     Nearest,
     class_gains,
     confusion_matrix,
@@ -24,10 +26,9 @@ from froster.insight.distance import (
     nearest,
     rank_correlation,
     similarity_histogram,
-)  # fmt: skip
-from froster.recognizer import load
+)
 from golden import shared
-from test_cli import one_line, run  # noqa: F401  (the fixture that types commands)
+from typed import one_line
 
 
 def facts() -> dict:
@@ -78,10 +79,21 @@ def test_nothing_is_left_of_equal_sets() -> None:
     assert found.names == ["A"]  # spelt exactly alike, as the released code compares
 
 
-def test_distance_of_label_sets(run, tmp_path: Path) -> None:  # noqa: F811
-    (tmp_path / "train.txt").write_text("ball bouncing: it goes up and down\nmoon glowing\nguitar tumbling\n")
+def test_distance_of_label_sets(run, tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text(
+        "ball bouncing: it goes up and down\nmoon glowing\nguitar tumbling\n"
+    )
     out = tmp_path / "distance.png"
-    result = run("distance", "moon glowing, kite flying", tmp_path / "train.txt", "--model", "nano", "--out", out, "--json")
+    result = run(
+        "distance",
+        "moon glowing, kite flying",
+        tmp_path / "train.txt",
+        "--model",
+        "nano",
+        "--out",
+        out,
+        "--json",
+    )
     assert result.code == 0, result.err
     report = result.json
     assert [entry["labels"] for entry in report["sets"]] == [2, 3]
@@ -94,7 +106,10 @@ def test_distance_of_label_sets(run, tmp_path: Path) -> None:  # noqa: F811
     # The bare names through the text tower, whatever templates the model has.
     model = load("nano", device="cpu")
     with torch.no_grad():
-        a, b = (unit(model.clip.encode_text(model.tokenizer([name], 77))) for name in ("kite flying", "moon glowing"))
+        a, b = (
+            unit(model.clip.encode_text(model.tokenizer([name], 77)))
+            for name in ("kite flying", "moon glowing")
+        )
     assert there["released"]["min_of_max"] >= float(a @ b.T) - 1e-5
     picture = np.asarray(Image.open(out).convert("RGB"))
     assert min(picture.shape[:2]) > 300
@@ -104,19 +119,32 @@ def test_distance_of_label_sets(run, tmp_path: Path) -> None:  # noqa: F811
     assert "without equal names" in text
 
 
-def test_names_that_clip_reads_alike_are_equal(run) -> None:  # noqa: F811
+def test_names_that_clip_reads_alike_are_equal(run) -> None:
     """CLIP's tokenizer knows no capitals."""
-    result = run("distance", "Archery, surfing", "archery, Sky  Diving, SURFING, sky diving in a suit", "-m", "nano", "--json")
+    result = run(
+        "distance",
+        "Archery, surfing",
+        "archery, Sky  Diving, SURFING, sky diving in a suit",
+        "-m",
+        "nano",
+        "--json",
+    )
     report = result.json
     assert report["overlap"] == ["Archery", "surfing"]
     there, back = report["directions"]
-    assert there["hausdorff"] == pytest.approx(0, abs=1e-6) and there["released_without_overlap"] is None
+    assert (
+        there["hausdorff"] == pytest.approx(0, abs=1e-6)
+        and there["released_without_overlap"] is None
+    )
     assert back["released_without_overlap"]["names"] == 2
-    assert "equal names: 2" in run("distance", "Archery, surfing", "archery, SURFING", "-m", "nano").out
+    assert (
+        "equal names: 2"
+        in run("distance", "Archery, surfing", "archery, SURFING", "-m", "nano").out
+    )
 
 
-def test_packaged_data_sets(run) -> None:  # noqa: F811
-    names = pytest.importorskip("froster.paper.names")
+def test_packaged_data_sets(run) -> None:
+    names = pytest.importorskip("froster.data.names")
     assert "ucf101" in names.DATASETS
     result = run("distance", "HMDB51", "k400", "--model", "nano", "--json")
     there, back = result.json["directions"]
@@ -126,7 +154,7 @@ def test_packaged_data_sets(run) -> None:  # noqa: F811
     assert 0 < there["released"]["min_of_max"] < there["released"]["mean_of_max"] < 1
 
 
-def test_distance_says_what_is_wrong(run, tmp_path: Path) -> None:  # noqa: F811
+def test_distance_says_what_is_wrong(run, tmp_path: Path) -> None:
     one_line(run("distance", "k401", "a, b", "-m", "nano"), 2, "'k401'", "neither a file", "k400")
     one_line(run("distance", "a, b", "a, A", "-m", "nano"), 2, "more than once")
     one_line(run("distance", "a, b", "c, d", "-m", "nano", "--out", tmp_path / "x.pdf"), 2, ".png")
@@ -137,7 +165,10 @@ def points() -> tuple[dict[str, float], dict[str, float], Nearest]:
     names = [f"class {i}" for i in range(30)]
     similarity = torch.linspace(0.5, 0.95, 30)
     before = dict.fromkeys(names, 40.0)
-    after = {name: 40 + 60 * (float(s) - 0.7) + (i % 3) for i, (name, s) in enumerate(zip(names, similarity, strict=True))}
+    after = {
+        name: 40 + 60 * (float(s) - 0.7) + (i % 3)
+        for i, (name, s) in enumerate(zip(names, similarity, strict=True))
+    }
     return before, after, Nearest(names, names, similarity)
 
 
@@ -157,7 +188,10 @@ def test_gains_against_distance(tmp_path: Path) -> None:
     # Classes that lost stand below and, in these points, to the left of those that gained.
     assert green[0].mean() < orange[0].mean()
     assert green[1].mean() > orange[1].mean()
-    with pytest.raises(UsageError, match="1 of 30 classes are not in the tuned model's result, for example 'class 3'"):
+    with pytest.raises(
+        UsageError,
+        match="1 of 30 classes are not in the tuned model's result, for example 'class 3'",
+    ):
         class_gains(before, {name: x for name, x in after.items() if name != "class 3"}, training)
     with pytest.raises(UsageError, match="no class"):
         gain_scatter([], tmp_path / "none.png")
@@ -184,9 +218,14 @@ def test_confusion(tmp_path: Path) -> None:
     dark = np.array([8, 48, 107])  # a whole row in one cell: class b
     assert (np.abs(picture - dark).sum(axis=2) < 12).sum() > 500
     many = torch.eye(150, dtype=torch.long)
-    assert confusion_picture(many, [str(i) for i in range(150)], tmp_path / "many.png").stat().st_size > 10_000
+    assert (
+        confusion_picture(many, [str(i) for i in range(150)], tmp_path / "many.png").stat().st_size
+        > 10_000
+    )
 
 
 def test_histogram_of_one_direction(tmp_path: Path) -> None:
-    path = similarity_histogram({"a → b": Nearest(["x"], ["y"], torch.tensor([1.0000002]))}, tmp_path / "one.png")
+    path = similarity_histogram(
+        {"a → b": Nearest(["x"], ["y"], torch.tensor([1.0000002]))}, tmp_path / "one.png"
+    )
     assert Image.open(path).size[0] > 300

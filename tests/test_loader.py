@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from froster import pool
-from froster.distill import Distill
-from froster.experiment import fine_tune
+from froster.data.dataset import Item, Sample, VideoDataset, read_items
+from froster.data.loader import batches
+from froster.inference.recognizer import load
 from froster.methods import VCLIP
-from froster.progress import progress
-from froster.recipe import Recipe
-from froster.recognizer import load
-from froster.training import Trained
-from froster.video.dataset import Item, Sample, VideoDataset, read_items
-from froster.video.loader import batches
+from froster.methods.recipe import Recipe
+from froster.training.distill import Distill
+from froster.training.fine_tune import fine_tune
+from froster.training.loop import Trained
+from froster.utils import pool
+from froster.utils.progress import progress
 from froster.video.sampling import Sampling
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
@@ -33,7 +33,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are a m
 
 
 class Deadly(Dataset[Sample]):
-    """Of item 3 every process dies, over item 5 none comes back, and item 7 meets one that the system kills once."""
+    """Of item 3 every process dies, over item 5 none comes back, and item 7 meets one that the
+    system kills once."""
 
     def __init__(self, marker: Path):
         self.marker = marker
@@ -61,8 +62,11 @@ def test_a_process_that_dies_or_hangs_costs_its_file_and_changes_no_order(tmp_pa
     assert [batch.labels.tolist() for batch in found] == [[0, 1, 1], [1], [0], [0, 0, 0]]
     crashed, silent = f"the decoder crashed (exit code {-signal.SIGSEGV})", pool.silence(1.0)
     assert [batch.errors for batch in found] == [
-        [], [(5, f"item 5: {silent}"), (3, f"item 3: {crashed}")], [(3, f"item 3: {crashed}"), (5, f"item 5: {silent}")], [],
-    ]  # fmt: skip
+        [],
+        [(5, f"item 5: {silent}"), (3, f"item 3: {crashed}")],
+        [(3, f"item 3: {crashed}"), (5, f"item 5: {silent}")],
+        [],
+    ]
 
 
 class Last(Sample):
@@ -78,7 +82,9 @@ class DeadlyAfterwards(Dataset[Sample]):
         return index % 2
 
     def __getitem__(self, index: int) -> Sample:
-        return (Last if index == 1 else Sample)(index, torch.full((2,), index, dtype=torch.uint8), self.label(index), None)
+        return (Last if index == 1 else Sample)(
+            index, torch.full((2,), index, dtype=torch.uint8), self.label(index), None
+        )
 
 
 def test_a_process_that_dies_after_its_part_costs_nothing_and_moves_nothing() -> None:
@@ -100,17 +106,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("train", [True, False])
 def test_processes_change_nothing(folder: Path, train: bool) -> None:
-    dataset = VideoDataset(read_items(folder), ["a", "b"], Sampling("uniform", 4), 60, train=train, views=2)
+    dataset = VideoDataset(
+        read_items(folder), ["a", "b"], Sampling("uniform", 4), 60, train=train, views=2
+    )
     dataset.set_epoch(3)
     order = [[4, 0, 2], [1, 5, 3], [2], [0]]
     alone = list(batches(dataset, order))
     kept = list(batches(dataset, order, 2))  # all of them: none is written over by the next
     for one, two in zip(alone, kept, strict=True):
         assert torch.equal(one.frames, two.frames) and torch.equal(one.labels, two.labels)
-        assert torch.equal(one.indices, two.indices) and one.errors == two.errors and one.damaged == two.damaged
+        assert (
+            torch.equal(one.indices, two.indices)
+            and one.errors == two.errors
+            and one.damaged == two.damaged
+        )
     for batch, items in zip(alone, order, strict=True):
-        samples = [sample for sample in map(dataset.__getitem__, items) if sample.frames is not None]
-        assert torch.equal(batch.frames, torch.stack([s.frames for s in samples if s.frames is not None]))
+        samples = [
+            sample for sample in map(dataset.__getitem__, items) if sample.frames is not None
+        ]
+        assert torch.equal(
+            batch.frames, torch.stack([s.frames for s in samples if s.frames is not None])
+        )
     assert sum(len(batch.errors) for batch in alone) == 1
 
 
@@ -120,7 +136,9 @@ def test_what_was_waited_for_in_vain_is_not_waited_for_again(folder: Path) -> No
     error = f"{items[1].path}: {pool.silence(5)}"
     (batch,) = batches(dataset, [[0, 1]], known={error: 1}, limit=5)
     assert batch.indices.tolist() == [0] and batch.errors == [(1, error)]
-    (batch,) = batches(dataset, [[0, 1]], known={f"{items[1].path}: no frame can be decoded": 1}, limit=5)
+    (batch,) = batches(
+        dataset, [[0, 1]], known={f"{items[1].path}: no frame can be decoded": 1}, limit=5
+    )
     assert batch.indices.tolist() == [0, 1], "any other fault may be gone"
 
 
@@ -140,7 +158,9 @@ class Killed(WorldClips):
 
 
 def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> Trained:
-    recipe = Recipe(epochs=2, batch_size=8, lr=1e-3, warmup_epochs=1, precision="float32", workers=workers)
+    recipe = Recipe(
+        epochs=2, batch_size=8, lr=1e-3, warmup_epochs=1, precision="float32", workers=workers
+    )
 
     def log(step: int, metrics: dict[str, float]) -> None:
         if stop and step == 5:
@@ -148,7 +168,18 @@ def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> T
 
     with progress(quiet=True) as bars:
         base = load("nano", device="cpu")
-        return fine_tune(base, VCLIP(), Distill(), recipe, clips, clips.videos.classes, out, bars, "test", log=log)[1]
+        return fine_tune(
+            base,
+            VCLIP(),
+            Distill(),
+            recipe,
+            clips,
+            clips.videos.classes,
+            out,
+            bars,
+            "test",
+            log=log,
+        )[1]
 
 
 def test_a_killed_process_changes_no_weight_and_a_deadly_file_is_counted(tmp_path: Path) -> None:

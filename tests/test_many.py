@@ -1,4 +1,5 @@
-"""Many videos: killed at any time and gone on with, every video has one row, and the row it would have had."""
+"""Many videos: killed at any time and gone on with, every video has one row, and the row it would
+have had."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from froster.calibration import NONE, Calibration, NoneRule
 from froster.errors import DataError, VideoError
-from froster.recognizer import load
-from froster.results import Parquet, Row, open_results
+from froster.evaluation.calibration import NONE, Calibration, NoneRule
+from froster.inference.recognizer import load
+from froster.inference.results import Parquet, Row, open_results
 from froster.video.views import unchanged
 from froster.world.files import write_video
 from froster.world.sets import render_set
-from test_cli import Result, one_line, run  # noqa: F401  (the fixture that types commands)
+from typed import one_line
 from video_files import make_video
 
 LABELS = ("--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano", "--top", 2)
@@ -55,9 +56,14 @@ def table(path: Path) -> list[Row]:
 
 
 def row(number: int) -> Row:
-    best = {"label": "sürfing, “big”", "score": 0.5, "labels": ["sürfing, “big”", "b"], "scores": [0.5, 0.25]}
+    best = {
+        "label": "sürfing, “big”",
+        "score": 0.5,
+        "labels": ["sürfing, “big”", "b"],
+        "scores": [0.5, 0.25],
+    }
     best |= {"answer": best["label"], "none": 0.125, "cosine": 0.25}
-    return {"path": f"f/{number}, \"ü\".mp4", **best, "seconds": 1.5, "frames": 12, "damaged": 0}
+    return {"path": f'f/{number}, "ü".mp4', **best, "seconds": 1.5, "frames": 12, "damaged": 0}
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -93,7 +99,11 @@ def test_parquet_killed_between_its_last_two_steps(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
-    for name, text in (("a.csv", "path,label\nx,y\n"), ("b.csv", '"a"b\nx\n'), ("c.jsonl", "[]\n{}\n")):
+    for name, text in (
+        ("a.csv", "path,label\nx,y\n"),
+        ("b.csv", '"a"b\nx\n'),
+        ("c.jsonl", "[]\n{}\n"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match="changed"):
             open_results(tmp_path / name, 2)
@@ -101,7 +111,7 @@ def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_rows_failures_and_a_second_run(run, folder: Path, tmp_path: Path, suffix: str) -> None:  # noqa: F811
+def test_rows_failures_and_a_second_run(run, folder: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"r.{suffix}"
     ask = ("classify", folder, *LABELS, "--out", out, "--workers", 0)
     result = run(*ask, "--json")
@@ -115,26 +125,43 @@ def test_rows_failures_and_a_second_run(run, folder: Path, tmp_path: Path, suffi
     for line in Path(report["failures"]).read_text().splitlines():
         entry = json.loads(line)
         failures[entry["path"]] = entry["error"]
-    assert set(failures) == {"1/broken.mp4", "2/empty.mp4"} and failures["2/empty.mp4"] == "empty file"
+    assert (
+        set(failures) == {"1/broken.mp4", "2/empty.mp4"} and failures["2/empty.mp4"] == "empty file"
+    )
     before = out.read_bytes()
     assert run(*ask, "--json").json["new"] == 0
     assert suffix == "parquet" or out.read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_says_what_a_model_said(run, folder: Path, tmp_path: Path, suffix: str) -> None:  # noqa: F811
+def test_a_file_says_what_a_model_said(run, folder: Path, tmp_path: Path, suffix: str) -> None:
     """Without a fit no verdict; with one, the answer that `classify --json` gives."""
     nano, sure = load("nano", device="cpu"), tmp_path / "sure"
     nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
     nano.save(sure)
     for model, calibrated in (("nano", False), (sure, True)):
-        ask = ("classify", folder / "0", "--labels", "moon glowing, clock circling", "--model", model, "--workers", 0)
+        ask = (
+            "classify",
+            folder / "0",
+            "--labels",
+            "moon glowing, clock circling",
+            "--model",
+            model,
+            "--workers",
+            0,
+        )
         out = tmp_path / f"{calibrated}.{suffix}"
         told = run(*ask, "--out", out)
-        hint = f"not calibrated, so never \"none of these\": froster calibrate {model} --data YOUR_VIDEOS"
+        hint = (
+            f'not calibrated, so never "none of these": froster calibrate {model} --data'
+            " YOUR_VIDEOS"
+        )
         assert told.code == 0 and (hint in told.err) != calibrated
         assert run(*ask, "--out", out, "--json").json["calibrated"] == calibrated
-        shown = {found["video"].rpartition("/")[2]: found for found in run(*ask, "--json").json["results"]}
+        shown = {
+            found["video"].rpartition("/")[2]: found
+            for found in run(*ask, "--json").json["results"]
+        }
         rows = table(out)
         for found in rows:
             said = shown[found["path"]]
@@ -145,10 +172,13 @@ def test_a_file_says_what_a_model_said(run, folder: Path, tmp_path: Path, suffix
             assert none == (pytest.approx(said["none"], abs=1e-5) if calibrated else blank)
             assert found["answer"] == (said["answer"] or (NONE if suffix == "csv" else None))
         assert any(said["answer"] is None for said in shown.values()) == calibrated
-        assert all(said["cosine"] < 1 and said["label"] == said["scores"][0]["label"] for said in shown.values())
+        assert all(
+            said["cosine"] < 1 and said["label"] == said["scores"][0]["label"]
+            for said in shown.values()
+        )
 
 
-def test_a_file_of_the_form_before_is_not_gone_on_with(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_of_the_form_before_is_not_gone_on_with(run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.jsonl"
     ask = ("classify", folder / "0", *LABELS, "--out", out, "--workers", 0)
     assert run(*ask).code == 0
@@ -160,7 +190,7 @@ def test_a_file_of_the_form_before_is_not_gone_on_with(run, folder: Path, tmp_pa
     one_line(run(*ask), 2, "rows", "another --out")
 
 
-def test_what_was_made_otherwise_is_refused(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_was_made_otherwise_is_refused(run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.csv"
     ask = ("classify", folder / "0", "--model", "nano", "--out", out, "--workers", 0, "--labels")
     assert run(*ask, "a, b").code == 0
@@ -180,7 +210,7 @@ def test_what_was_made_otherwise_is_refused(run, folder: Path, tmp_path: Path) -
     one_line(run(*ask[:5], "/proc/nowhere/r.csv", "--labels", "a"), 1, "cannot write")
 
 
-def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
     good = (folder / "0" / "00.mp4").read_bytes()
@@ -199,7 +229,9 @@ def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) ->
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "froster", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 @pytest.mark.slow  # about 15 s: four processes that load torch
@@ -210,8 +242,12 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(folder: Path, tmp_
     for rows in (1, 9):
         process = start(*ask, "--out", out, "--workers", 1)
         deadline = time.monotonic() + 120
-        while (not out.exists() or out.read_bytes().count(b"\n") <= rows) and time.monotonic() < deadline:
-            assert process.poll() is None or out.read_bytes().count(b"\n") == 17, process.communicate()
+        while (
+            not out.exists() or out.read_bytes().count(b"\n") <= rows
+        ) and time.monotonic() < deadline:
+            assert process.poll() is None or out.read_bytes().count(b"\n") == 17, (
+                process.communicate()
+            )
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -224,20 +260,36 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(folder: Path, tmp_
     )
 
 
-def test_shards_together_have_every_row_once(run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_shards_together_have_every_row_once(
+    run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("classify", folder, *LABELS, "--out", tmp_path / "whole.csv", "--workers", 0)
     monkeypatch.setenv("WORLD_SIZE", "3")
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
-        run("classify", folder, *LABELS, "--out", tmp_path / "r.csv", "--workers", 0, "--shard", "auto")
+        run(
+            "classify",
+            folder,
+            *LABELS,
+            "--out",
+            tmp_path / "r.csv",
+            "--workers",
+            0,
+            "--shard",
+            "auto",
+        )
     parts = [table(tmp_path / f"r.{rank}-of-3.csv") for rank in range(3)]
-    assert sorted((row for part in parts for row in part), key=lambda row: row["path"]) == table(tmp_path / "whole.csv")
+    assert sorted((row for part in parts for row in part), key=lambda row: row["path"]) == table(
+        tmp_path / "whole.csv"
+    )
 
 
-def test_without_a_file_the_answers_are_the_same(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_without_a_file_the_answers_are_the_same(run, folder: Path, tmp_path: Path) -> None:
     """And they are those of a batch, of processes, and of the Python API."""
     alone = run("classify", folder / "0", *LABELS, "--json").json["results"]
-    many = run("classify", folder / "0", *LABELS, "--json", "--workers", 2, "--batch-size", 4).json["results"]
+    many = run("classify", folder / "0", *LABELS, "--json", "--workers", 2, "--batch-size", 4).json[
+        "results"
+    ]
     assert [found["video"] for found in alone] == [found["video"] for found in many]
     for one, other in zip(alone, many, strict=True):
         assert one["label"] == other["label"]
@@ -249,5 +301,9 @@ def test_a_file_that_grows_is_said_to(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", 8)
     with unchanged(path):
         pass
-    with pytest.raises(VideoError, match=r"a\.mp4: the file changed while it was read"), unchanged(path), path.open("ab") as file:
+    with (
+        pytest.raises(VideoError, match=r"a\.mp4: the file changed while it was read"),
+        unchanged(path),
+        path.open("ab") as file,
+    ):
         file.write(b"x")

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
-from froster.commands.methods import facts
-from froster.distill import Distill
+from froster.cli.methods import facts
+from froster.data.dataset import Batch
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
 from froster.errors import UsageError
-from froster.experiment import penalty_of, student_of
+from froster.evaluation.metrics import ensemble
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, Method, VideoCLIP, class_embeddings
 from froster.methods.actionclip import ActionCLIP, in_batch_kl, same_class
 from froster.methods.aim import AIM
@@ -23,18 +25,17 @@ from froster.methods.efficient_prompt import PromptedNet
 from froster.methods.heads import ConvHead
 from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.penalised import Penalty, fisher
+from froster.methods.recipe import Recipe
 from froster.methods.video_clip import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
-from froster.model_folder import ModelConfig
-from froster.progress import progress
-from froster.recipe import Recipe
-from froster.recognizer import Recognizer, load
-from froster.task import Task, attach, freeze
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
-from froster.training import optimizer_of, rows_of_step
-from froster.video.dataset import Batch
-from froster.weights import average, ensemble, towards
+from froster.training.distill import Distill
+from froster.training.fine_tune import penalty_of, student_of
+from froster.training.loop import optimizer_of, rows_of_step
+from froster.training.task import Task, attach, freeze
+from froster.training.weights import average, towards
+from froster.utils.progress import progress
 from golden import close
 from train_worker import small_world
 
@@ -54,15 +55,20 @@ def method_of(name: str, variant: str = "", frames: int = T, **options) -> Metho
     return dataclasses.replace(method, frames=frames) if getattr(method, "frames", 0) else method
 
 
-def network(name: str, variant: str = "", *, frames: int = T, moved: bool = True, **options) -> VideoCLIP:
-    """A method on the tiny CLIP; `moved`: its new weights are drawn, so that what starts at zero shows."""
+def network(
+    name: str, variant: str = "", *, frames: int = T, moved: bool = True, **options
+) -> VideoCLIP:
+    """A method on the tiny CLIP; `moved`: its new weights are drawn, so that what starts at zero
+    shows."""
     model = method_of(name, variant, frames, **options).build(tiny_clip()).eval()
     if moved:
         torch.manual_seed(1)
         new = new_weights(model)
         for weight, parameter in model.named_parameters():
             if weight in new:
-                torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5)
+                torch.nn.init.normal_(
+                    parameter, std=0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
+                )
     return model
 
 
@@ -79,10 +85,17 @@ def tokens(*lengths: int) -> Tensor:
 
 
 IDENTITIES = [
-    ("aim", "official"), ("aim", "ssv2"), ("aim", "froster"), ("st-adapter", "k400"), ("st-adapter", "ssv2"),
-    ("st-adapter", "froster"), ("adaptformer", "official"), ("adaptformer", "froster"), ("lora", "r2-qkv"),
+    ("aim", "official"),
+    ("aim", "ssv2"),
+    ("aim", "froster"),
+    ("st-adapter", "k400"),
+    ("st-adapter", "ssv2"),
+    ("st-adapter", "froster"),
+    ("adaptformer", "official"),
+    ("adaptformer", "froster"),
+    ("lora", "r2-qkv"),
     ("lora", "r16-qkvo"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "variant"), IDENTITIES)
@@ -91,7 +104,9 @@ def test_starts_as_clip(name: str, variant: str) -> None:
     model, plain = network(name, variant, moved=False), tiny_clip()
     close(model.encode_frames(clips()), plain.encode_image(clips()), atol=1e-6, rtol=0)
     close(model.encode_text(tokens(2, 5)), plain.encode_text(tokens(2, 5)), atol=1e-6, rtol=0)
-    assert not torch.allclose(network(name, variant).encode_frames(clips()), plain.encode_image(clips()), atol=1e-3)
+    assert not torch.allclose(
+        network(name, variant).encode_frames(clips()), plain.encode_image(clips()), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(("name", "variant"), EVERY)
@@ -105,18 +120,35 @@ def test_videos_of_a_batch_do_not_see_each_other(name: str, variant: str) -> Non
 
 
 BLIND = {
-    ("frozen", ""), ("finetuned", "both"), ("finetuned", "image"), ("finetuned", "text"), ("actionclip", "meanp"),
-    ("xclip", "message"), ("aim", "froster"), ("adaptformer", "official"), ("adaptformer", "froster"), ("lora", "r2-qkv"),
-    ("lora", "r16-qkvo"), ("lora", "image"), ("text4vis", "mean"), ("l2sp", "both"), ("l2sp", "image"), ("l2sp", "text"),
-    ("ewc", "both"), ("ewc", "image"), ("ewc", "text"),
-}  # fmt: skip
+    ("frozen", ""),
+    ("finetuned", "both"),
+    ("finetuned", "image"),
+    ("finetuned", "text"),
+    ("actionclip", "meanp"),
+    ("xclip", "message"),
+    ("aim", "froster"),
+    ("adaptformer", "official"),
+    ("adaptformer", "froster"),
+    ("lora", "r2-qkv"),
+    ("lora", "r16-qkvo"),
+    ("lora", "image"),
+    ("text4vis", "mean"),
+    ("l2sp", "both"),
+    ("l2sp", "image"),
+    ("l2sp", "text"),
+    ("ewc", "both"),
+    ("ewc", "image"),
+    ("ewc", "text"),
+}
 
 
 @pytest.mark.parametrize(("name", "variant"), EVERY)
 @torch.no_grad()
 def test_which_networks_know_the_order_of_the_frames(name: str, variant: str) -> None:
     model, frames = network(name, variant, frames=9), clips(frames=9)
-    difference = model.encode(frames).video - model.encode(frames[:, [0, 5, 1, 6, 2, 7, 3, 8, 4]]).video
+    difference = (
+        model.encode(frames).video - model.encode(frames[:, [0, 5, 1, 6, 2, 7, 3, 8, 4]]).video
+    )
     assert (float(difference.abs().max()) < 1e-5) == ((name, variant) in BLIND)
 
 
@@ -146,7 +178,7 @@ COUNTS = {
     ("lora", "r2-qkv"): 110_592 + 73_728,
     ("lora", "r16-qkvo"): 12 * 4 * 16 * 2 * (768 + 512),
     ("frozen", ""): 0,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("name", "variant"), COUNTS)
@@ -161,14 +193,18 @@ class Names:
     def __call__(self, texts: list[str], context: int, truncate: bool = False) -> Tensor:
         rows = torch.zeros(len(texts), max(map(len, texts)) + 2, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
-            row[: len(text) + 2] = torch.tensor([97, *(1 + ord(letter) % 90 for letter in text), 98])
+            row[: len(text) + 2] = torch.tensor(
+                [97, *(1 + ord(letter) % 90 for letter in text), 98]
+            )
         return rows
 
 
 PROMPTING = Prompting(("a {}", "{}"), "plain")
 
 
-def step(name: str, variant: str, distill: str = "none", tune: str = "method", **options) -> tuple[Task, Tensor]:
+def step(
+    name: str, variant: str, distill: str = "none", tune: str = "method", **options
+) -> tuple[Task, Tensor]:
     """One step of training from moved weights; returns the task with its gradients, and the loss."""
     method = method_of(name, variant)
     student = network(name, variant)
@@ -177,11 +213,18 @@ def step(name: str, variant: str, distill: str = "none", tune: str = "method", *
     bank = PromptBank(Names(), LABELS, 77, PROMPTING)  # type: ignore[arg-type]
     torch.manual_seed(0)
     task = Task(
-        student, bank, Distill(kind=distill, level=method.level, zero_init=False),  # type: ignore[arg-type]
-        tiny_clip() if distill != "none" else None, recipe=recipe, objective=method.objective,
-        teacher_bank=bank if method.learns_prompts and distill != "none" else None, **options,
-    )  # fmt: skip
-    frames = torch.randint(0, 256, (3, T, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+        student,
+        bank,
+        Distill(kind=distill, level=method.level, zero_init=False),  # type: ignore[arg-type]
+        tiny_clip() if distill != "none" else None,
+        recipe=recipe,
+        objective=method.objective,
+        teacher_bank=bank if method.learns_prompts and distill != "none" else None,
+        **options,
+    )
+    frames = torch.randint(
+        0, 256, (3, T, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
     losses = task(frames, torch.tensor([0, 2, 1]), rows_of_step("all", 0, bank), random.Random(0))
     losses.total.backward()
     return task, losses.total
@@ -189,14 +232,17 @@ def step(name: str, variant: str, distill: str = "none", tune: str = "method", *
 
 @pytest.mark.parametrize("distill", ["none", "residual"])
 @pytest.mark.parametrize(("name", "variant"), TRAINABLE)
-def test_gradients_reach_what_is_trained_and_nothing_else(name: str, variant: str, distill: str) -> None:
+def test_gradients_reach_what_is_trained_and_nothing_else(
+    name: str, variant: str, distill: str
+) -> None:
     task, loss = step(name, variant, distill)
     assert loss.isfinite()
     method = method_of(name, variant)
     for weight, parameter in task.student.named_parameters():
         if method.trains(weight):
             assert parameter.grad is not None and parameter.grad.isfinite().all(), weight
-            # ST-Adapter's last adapter changes the patches after the last attention, where nobody reads them.
+            # ST-Adapter's last adapter changes the patches after the last attention, where nobody
+            # reads them.
             assert parameter.grad.abs().max() > 0 or ".2.before_mlp." in weight, weight
         else:
             assert parameter.grad is None, weight
@@ -230,12 +276,16 @@ def test_a_saved_network_is_the_same_network(name: str, variant: str, tmp_path: 
     if getattr(method, "frames", 0):
         method = dataclasses.replace(method, frames=8)
     torch.manual_seed(3)
-    model = Recognizer(method.build(nano.clip), nano.tokenizer, ModelConfig(method, nano.config.sampling))
+    model = Recognizer(
+        method.build(nano.clip), nano.tokenizer, ModelConfig(method, nano.config.sampling)
+    )
     video = torch.randint(0, 256, (8, 70, 80, 3), dtype=torch.uint8)
     again = load(model.save(tmp_path / "m"))
     assert again.config == model.config
     found, expected = again.classify(video, LABELS), model.classify(video, LABELS)
-    assert found.labels == expected.labels and found.scores == pytest.approx(expected.scores, abs=1e-5)
+    assert found.labels == expected.labels and found.scores == pytest.approx(
+        expected.scores, abs=1e-5
+    )
     close(again.embed_video(video), model.embed_video(video))
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["method"]["name"] == name
@@ -258,7 +308,9 @@ def test_actionclip_contrast() -> None:
     close(target.sum(-1), torch.ones(4))
     assert target[0, 0] == target[0, 2] > 0.49
     v, t = unit(torch.randn(4, 8)), unit(torch.randn(4, 8))
-    for one, other in zip(in_batch_kl(9 * v @ t.T, target), in_batch_kl(9 * t @ v.T, target)[::-1], strict=True):
+    for one, other in zip(
+        in_batch_kl(9 * v @ t.T, target), in_batch_kl(9 * t @ v.T, target)[::-1], strict=True
+    ):
         close(one, other)
 
 
@@ -295,9 +347,15 @@ def test_learned_prompts_surround_the_name() -> None:
         [0, -1, -1, -1, 1, -1, -1, 2, -1, -1, -1, -1],
         [0, -1, -1, -1, 1, 2, 3, 4, -1, -1, 5, -1],
     ]
-    close(model.encode_text(rows)[:1], model.encode_text(rows[:1, :3]))  # cut to its own length: the same
-    model.text_prompt.weight[5] += torch.randn(64)  # stands behind the short name, under the long one
-    moved = network("efficient-prompt", prefix=3, postfix=2).encode_text(rows) - model.encode_text(rows)
+    close(
+        model.encode_text(rows)[:1], model.encode_text(rows[:1, :3])
+    )  # cut to its own length: the same
+    model.text_prompt.weight[5] += torch.randn(
+        64
+    )  # stands behind the short name, under the long one
+    moved = network("efficient-prompt", prefix=3, postfix=2).encode_text(rows) - model.encode_text(
+        rows
+    )
     assert moved[0].abs().max() > 1e-4 and moved[1].abs().max() < 1e-6
     with pytest.raises(UsageError, match="does not fit"):
         network("efficient-prompt", prefix=40, postfix=34).encode_text(tokens(4))
@@ -333,7 +391,9 @@ def test_frames_must_be_those_the_network_was_made_for() -> None:
 
 
 def gradients(task: Task) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in task.student.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone() for name, p in task.student.named_parameters() if p.grad is not None
+    }
 
 
 class NoMixing:
@@ -348,12 +408,19 @@ def test_iwr_gradients() -> None:
     plain = gradients(step("openvclip", "released")[0])
     at_zero = gradients(step("openvclip", "released", iwr=NoMixing(0.0, False).iwr)[0])
     for name, gradient in plain.items():
-        close(at_zero[name], 1.5 * gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-8, rtol=1e-4)
+        close(
+            at_zero[name], 1.5 * gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-8, rtol=1e-4
+        )
     released = gradients(step("openvclip", "released", iwr=NoMixing(0.4, False).iwr)[0])
     exact = gradients(step("openvclip", "released", iwr=NoMixing(0.4, True).iwr)[0])
     for name, gradient in plain.items():
         extra = released[name] - gradient
-        close(exact[name] - gradient, 0.6 * extra, atol=1e-5 * float(extra.abs().max()) + 1e-8, rtol=1e-3)
+        close(
+            exact[name] - gradient,
+            0.6 * extra,
+            atol=1e-5 * float(extra.abs().max()) + 1e-8,
+            rtol=1e-3,
+        )
 
 
 def test_penalties_are_zero_at_the_start_and_for_adapters() -> None:
@@ -366,7 +433,9 @@ def test_penalties_are_zero_at_the_start_and_for_adapters() -> None:
     freeze(tuned, METHODS["finetuned"](), "method")
     value = held(tuned)
     value.backward()
-    assert float(value.detach()) == 0 and all(p.grad is None or not p.grad.any() for p in tuned.parameters())
+    assert float(value.detach()) == 0 and all(
+        p.grad is None or not p.grad.any() for p in tuned.parameters()
+    )
     with torch.no_grad():
         tuned.clip.visual.proj += 0.1
     close(held(tuned), torch.tensor(10 / 2 * 0.01 * tuned.clip.visual.proj.numel()), atol=1e-3)
@@ -379,7 +448,7 @@ def test_fisher(kind: str) -> None:
     classes = unit(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)))
     frames = torch.randint(0, 256, (4, T, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        from froster.clip.model import normalise
+        from froster.encoders.model import normalise
 
         labels = model(normalise(frames), classes).argmax(-1)
     wrong = labels.clone()
@@ -397,7 +466,9 @@ def test_fisher(kind: str) -> None:
     both = network("finetuned", "both")
     freeze(both, METHODS["finetuned"](), "method")
     text = lambda: unit(both.encode_text(tokens(1, 2, 3)))  # noqa: E731
-    assert fisher(both, text, [batch(labels)], "sampled", 0, lambda: None)["clip.text.text_projection"].any()
+    assert fisher(both, text, [batch(labels)], "sampled", 0, lambda: None)[
+        "clip.text.text_projection"
+    ].any()
 
 
 def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
@@ -408,14 +479,19 @@ def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
     with progress(quiet=True) as bars:
         student = student_of(base, METHODS["ewc"]())
         freeze(student.model, METHODS["ewc"](), "method")
-        penalty_of(METHODS["ewc"](), base, student, clips, clips.videos.classes, recipe, bars, False)
+        penalty_of(
+            METHODS["ewc"](), base, student, clips, clips.videos.classes, recipe, bars, False
+        )
         (bar,) = bars.tasks
     assert (bar.completed, bar.total) == (2, 2)
 
 
 def test_weights_after_training() -> None:
     tuned = network("adaptformer", "official")
-    state, start = {name: x.clone() for name, x in tuned.state_dict().items()}, start_of(tiny_clip())
+    state, start = (
+        {name: x.clone() for name, x in tuned.state_dict().items()},
+        start_of(tiny_clip()),
+    )
     same = average([state, state, state])
     assert all(torch.equal(same[name], state[name]) for name in state)
     layers = METHODS["adaptformer"].output_layers
@@ -423,7 +499,12 @@ def test_weights_after_training() -> None:
         tuned.load_state_dict(towards(start, state, 1.0, layers))
         close(tuned.encode_frames(clips()), tiny_clip().encode_image(clips()), atol=1e-6)
         tuned.load_state_dict(towards(start, state, 0.0, layers))
-        close(tuned.encode_frames(clips()), network("adaptformer", "official").encode_frames(clips()), atol=0, rtol=0)
+        close(
+            tuned.encode_frames(clips()),
+            network("adaptformer", "official").encode_frames(clips()),
+            atol=0,
+            rtol=0,
+        )
     frozen, other = torch.randn(2, 5), torch.randn(2, 5)
     for space, same_as in (("logit", lambda x: x), ("prob", lambda x: x.softmax(-1))):
         assert torch.equal(ensemble(frozen, other, 1.0, space), same_as(frozen))  # type: ignore[arg-type]
@@ -433,7 +514,9 @@ def test_weights_after_training() -> None:
 # Where distillation attaches.
 
 
-def attached(name: str, variant: str, level: str = "frame", tune: str = "method") -> tuple[bool, bool, list[str]]:
+def attached(
+    name: str, variant: str, level: str = "frame", tune: str = "method"
+) -> tuple[bool, bool, list[str]]:
     method = method_of(name, variant)
     model = method.build(tiny_clip())
     freeze(model, method, tune)
@@ -454,7 +537,8 @@ def test_distillation_says_where_it_has_no_gradient() -> None:
 
 
 def test_a_student_equal_to_its_teacher_is_not_pulled() -> None:
-    """RFD at exact initialisation: no loss and no gradient; VCLIP with CLIP's weights is another network already."""
+    """RFD at exact initialisation: no loss and no gradient; VCLIP with CLIP's weights is another
+    network already."""
     bank = PromptBank(Names(), LABELS, 77, PROMPTING)  # type: ignore[arg-type]
     frames = clips()
     for name, equal in (("finetuned", True), ("vclip", False)):
@@ -474,4 +558,8 @@ def test_text_cut_to_its_length_is_the_same_for_learned_prompts() -> None:
     long = torch.nn.functional.pad(tokens(2, 5), (0, 20))
     for name in ("efficient-prompt", "vita-clip", "finetuned"):
         model = network(name)
-        close(class_embeddings(model.encode_text(long)[None]), class_embeddings(model.encode_text(tokens(2, 5))[None]), atol=1e-5)
+        close(
+            class_embeddings(model.encode_text(long)[None]),
+            class_embeddings(model.encode_text(tokens(2, 5))[None]),
+            atol=1e-5,
+        )

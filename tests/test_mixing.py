@@ -8,12 +8,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from froster.mixing import mix, soft_targets
+from froster.training.mixing import mix, soft_targets
 
 
 def batch(clips: int, height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """Clip number i is i everywhere, and its class is i: what is in a picture can be counted."""
-    frames = torch.arange(clips).float()[:, None, None, None, None].expand(-1, 2, 3, height, width).clone()
+    frames = (
+        torch.arange(clips)
+        .float()[:, None, None, None, None]
+        .expand(-1, 2, 3, height, width)
+        .clone()
+    )
     return frames, torch.eye(clips)
 
 
@@ -23,17 +28,27 @@ def test_soft_targets_are_label_smoothing():
     soft = soft_targets(labels, 7, 0.1)
     assert soft.dtype == torch.float32 and soft.shape == (5, 7)
     assert torch.allclose(soft.sum(1), torch.ones(5)) and torch.equal(soft.argmax(1), labels)
-    assert torch.allclose(F.cross_entropy(logits, soft), F.cross_entropy(logits, labels, label_smoothing=0.1))
+    assert torch.allclose(
+        F.cross_entropy(logits, soft), F.cross_entropy(logits, labels, label_smoothing=0.1)
+    )
     assert torch.equal(soft_targets(labels, 7, 0.0), F.one_hot(labels, 7).float())
 
 
 @settings(deadline=None)
-@given(st.integers(1, 5), st.integers(1, 12), st.integers(1, 12), st.floats(0.05, 5), st.integers(0, 2**32))
+@given(
+    st.integers(1, 5),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.floats(0.05, 5),
+    st.integers(0, 2**32),
+)
 def test_cutmix_counts_the_pixels_of_its_box(clips, height, width, alpha, seed):
     frames, targets = batch(clips, height, width)
     mixed, soft = mix(frames, targets, random.Random(seed), mixup=0.0, cutmix=alpha)
     for number in range(clips):
-        shown = torch.stack([(mixed[number, 0, 0] == other).float().mean() for other in range(clips)])
+        shown = torch.stack(
+            [(mixed[number, 0, 0] == other).float().mean() for other in range(clips)]
+        )
         assert torch.allclose(soft[number], shown, atol=1e-6)
     assert (mixed == mixed[:, :1, :1]).all()
     taken = (mixed[0, 0, 0] != 0).nonzero()
@@ -60,7 +75,9 @@ def test_partners_are_the_batch_turned_around():
 
 def test_smoothed_targets_still_sum_to_one():
     frames, _ = batch(4)
-    _, soft = mix(frames, soft_targets(torch.tensor([0, 9, 2, 2]), 10, 0.1), random.Random(0), 0.8, 1.0)
+    _, soft = mix(
+        frames, soft_targets(torch.tensor([0, 9, 2, 2]), 10, 0.1), random.Random(0), 0.8, 1.0
+    )
     assert torch.allclose(soft.sum(1), torch.ones(4)) and soft.min() > 0.0099
 
 
@@ -86,7 +103,9 @@ def test_the_generator_alone_decides_and_the_inputs_stay():
     kept, state = frames.clone(), torch.get_rng_state()
     for seed in range(6):
         first = mix(frames, targets, random.Random(seed), 0.8, 1.0)
-        assert torch.equal(frames, kept) and torch.equal(targets, torch.eye(4))  # a second cutmix would restore them
+        assert torch.equal(frames, kept) and torch.equal(
+            targets, torch.eye(4)
+        )  # a second cutmix would restore them
         random.seed(seed)
         again = mix(frames, targets, random.Random(seed), 0.8, 1.0)
         assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
@@ -95,5 +114,7 @@ def test_the_generator_alone_decides_and_the_inputs_stay():
 
 def test_shares_are_drawn_from_beta():
     """Beta(.8, .8): mean 1/2, variance 1 / (4 * 2.6)."""
-    shares = torch.stack([mix(*batch(2), random.Random(seed), 0.8, 0.0)[1][0, 0] for seed in range(2000)])
+    shares = torch.stack(
+        [mix(*batch(2), random.Random(seed), 0.8, 0.0)[1][0, 0] for seed in range(2000)]
+    )
     assert abs(shares.mean() - 0.5) < 0.03 and abs(shares.var() - 1 / 10.4) < 0.01

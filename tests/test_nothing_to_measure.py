@@ -1,4 +1,5 @@
-"""Statistics of nothing, of one, and of what is no number: said in words, and never at the cost of a result."""
+"""Statistics of nothing, of one, and of what is no number: said in words, and never at the cost of
+a result."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster.attempt import attempt
-from froster.calibration import Calibration, leave_out
-from froster.commands.calibrate import run as calibrate
+from froster.cli.calibrate import run as calibrate
 from froster.errors import DataError, WriteError
-from froster.insight.distance import ClassGain, gain_scatter, rank_correlation
-from froster.interrupt import Interrupted
+from froster.evaluation.calibration import Calibration, leave_out
+from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
 from froster.paper.claims import verdict
 from froster.paper.figures import correlations
 from froster.paper.report import correlation_line
-from froster.reliability import auroc, calibration_error, coverage, measured
+from froster.report.distance import ClassGain, gain_scatter, rank_correlation
+from froster.utils.attempt import attempt
+from froster.utils.interrupt import Interrupted
 from froster.world.files import write_video
 from froster.world.sets import render_set
 
@@ -47,16 +48,34 @@ def test_one_readable_video_can_be_measured() -> None:
 
 
 def test_classes_that_all_gain_the_same_rank_nothing(tmp_path: Path) -> None:
-    equal = [ClassGain("a", 0.1, 50.0, 50.0), ClassGain("b", 0.2, 60.0, 60.0), ClassGain("c", 0.3, 1.0, 1.0)]
-    rising = [ClassGain("a", 0.1, 50.0, 50.0), ClassGain("b", 0.2, 60.0, 70.0), ClassGain("c", 0.3, 1.0, 60.0)]
-    assert math.isnan(rank_correlation([0.1, 0.2], [0.0, 0.0])) and math.isnan(rank_correlation([], []))
-    assert correlations([equal, equal]) == {"rank_correlation": [None, None], "verdict": "too few seeds"}
+    equal = [
+        ClassGain("a", 0.1, 50.0, 50.0),
+        ClassGain("b", 0.2, 60.0, 60.0),
+        ClassGain("c", 0.3, 1.0, 1.0),
+    ]
+    rising = [
+        ClassGain("a", 0.1, 50.0, 50.0),
+        ClassGain("b", 0.2, 60.0, 70.0),
+        ClassGain("c", 0.3, 1.0, 60.0),
+    ]
+    assert math.isnan(rank_correlation([0.1, 0.2], [0.0, 0.0])) and math.isnan(
+        rank_correlation([], [])
+    )
+    assert correlations([equal, equal]) == {
+        "rank_correlation": [None, None],
+        "verdict": "too few seeds",
+    }
     found = correlations([equal, rising, rising])
-    assert found == {"rank_correlation": [None, pytest.approx(1), pytest.approx(1)], "verdict": "holds"}
+    assert found == {
+        "rank_correlation": [None, pytest.approx(1), pytest.approx(1)],
+        "verdict": "holds",
+    }
     assert json.loads(json.dumps(found, allow_nan=False))["rank_correlation"][0] is None
     line = correlation_line("VCLIP", {"all": found}, "all")
     assert "| +1.00 ± 0.00 | 2 | holds |" in line
-    assert "| – | 0 | too few seeds |" in correlation_line("VCLIP", {"all": correlations([equal, equal])}, "all")
+    assert "| – | 0 | too few seeds |" in correlation_line(
+        "VCLIP", {"all": correlations([equal, equal])}, "all"
+    )
     gain_scatter(equal, tmp_path / "equal.png")
 
 
@@ -73,13 +92,24 @@ def test_what_an_attempt_lets_through() -> None:
         raise error
 
     assert attempt("the sum", lambda: 3, said.append) == 3
-    for error in (DataError("two\nlines"), ZeroDivisionError("by zero"), MemoryError(), torch.OutOfMemoryError("CUDA\nfull")):
+    for error in (
+        DataError("two\nlines"),
+        ZeroDivisionError("by zero"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA\nfull"),
+    ):
         assert attempt("the picture", lambda error=error: fail(error), said.append) is None
     assert said == [
-        "the picture: two", "the picture: ZeroDivisionError: by zero", "the picture: MemoryError",
+        "the picture: two",
+        "the picture: ZeroDivisionError: by zero",
+        "the picture: MemoryError",
         "the picture: OutOfMemoryError: CUDA",
-    ]  # fmt: skip
-    for error in (WriteError("cannot write x: No space left on device"), Interrupted("stopped"), KeyboardInterrupt()):
+    ]
+    for error in (
+        WriteError("cannot write x: No space left on device"),
+        Interrupted("stopped"),
+        KeyboardInterrupt(),
+    ):
         with pytest.raises(type(error)):
             attempt("the picture", lambda error=error: fail(error), said.append)
 
@@ -98,18 +128,35 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "videos.csv"
 
 
-def test_a_calibration_that_cannot_be_measured_is_written(manifest: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_calibration_that_cannot_be_measured_is_written(
+    manifest: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
     """The half that measures is the unreadable one."""
     readable = lambda items: torch.tensor(["broken" not in item.path.name for item in items])  # noqa: E731
-    monkeypatch.setattr("froster.commands.calibrate.choosing_half", readable)
+    monkeypatch.setattr("froster.cli.calibrate.choosing_half", readable)
     out = tmp_path / "calibrated"
     calibrate(
-        model="nano", data=manifest, split=None, out=out, views=None, workers=0, where=None, root=None, labels_json=None,
-        descriptions=None, truncate=False, device="cpu", precision="float32", as_json=False,
-    )  # fmt: skip
+        model="nano",
+        data=manifest,
+        split=None,
+        out=out,
+        views=None,
+        workers=0,
+        where=None,
+        root=None,
+        labels_json=None,
+        descriptions=None,
+        truncate=False,
+        device="cpu",
+        precision="float32",
+        as_json=False,
+    )
     fitted = json.loads((out / "calibration.json").read_text())["fitted"]
     assert (fitted["videos"], fitted["measured"]) == (24, None), "readable videos are counted"
     said = " ".join(capsys.readouterr().err.split())
-    assert "left out: how good the calibration is: none of the 24 videos to measure it by can be read" in said
+    assert (
+        "left out: how good the calibration is: none of the 24 videos to measure it by can be read"
+        in said
+    )
     assert "fitted to 24 videos of 4 classes" in said
     assert not (out / "calibration.png").exists()

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster.checkpoint import check_same_run
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
-from froster.commands.train_plan import Plan, make_plan
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
-from froster.experiment import fitted
+from froster.inference.recognizer import load
 from froster.methods import METHODS
+from froster.methods.recipe import Preset, as_now, learning_rate
 from froster.methods.video_clip import new_weights
-from froster.optim import draw_template, epoch_order, learning_rate, parameter_groups
-from froster.recipe import Preset, as_now
-from froster.recognizer import load
-from froster.task import freeze
-from froster.training import Recipe, optimizer_of
+from froster.training.checkpoint import check_same_run
+from froster.training.fine_tune import fitted
+from froster.training.loop import Recipe, optimizer_of
+from froster.training.optim import draw_template, epoch_order, parameter_groups
+from froster.training.plan import Plan, make_plan
+from froster.training.task import freeze
 from golden import shared
 
 
@@ -32,15 +32,23 @@ def test_every_point_of_the_released_schedules() -> None:
         for point in s["points"]:
             rate = learning_rate(
                 point["epoch"] + point["it"] / s["iters_per_epoch"],
-                base=s["base_lr"], start=s["warmup_start_lr"], end=s["cosine_end_lr"],
-                warmup_epochs=s["warmup_epochs"], max_epochs=s["max_epoch"],
-            )  # fmt: skip
+                base=s["base_lr"],
+                start=s["warmup_start_lr"],
+                end=s["cosine_end_lr"],
+                warmup_epochs=s["warmup_epochs"],
+                max_epochs=s["max_epoch"],
+            )
             assert abs(rate - point["lr"]) <= 1e-12 + 1e-9 * point["lr"]
 
 
 def test_the_default_recipe_is_base_to_novel() -> None:
     recipe = Recipe()
-    assert (recipe.epochs, recipe.lr, recipe.weight_decay, recipe.clip_norm) == (12, 3.33e-6, 0.01, 1.0)
+    assert (recipe.epochs, recipe.lr, recipe.weight_decay, recipe.clip_norm) == (
+        12,
+        3.33e-6,
+        0.01,
+        1.0,
+    )
     assert abs(recipe.rate(0) - 3.33e-8) < 1e-15
     assert abs(recipe.rate(2) - 3.33e-6) < 1e-15
 
@@ -61,13 +69,17 @@ def test_draws_depend_on_seed_epoch_and_step_alone() -> None:
     torch.manual_seed(1)
     first = [draw_template(0, e, s, 28) for e in range(3) for s in range(40)], epoch_order(50, 0, 3)
     torch.manual_seed(2)
-    assert first == ([draw_template(0, e, s, 28) for e in range(3) for s in range(40)], epoch_order(50, 0, 3))
+    assert first == (
+        [draw_template(0, e, s, 28) for e in range(3) for s in range(40)],
+        epoch_order(50, 0, 3),
+    )
     assert len(set(first[0])) > 20
     assert sorted(first[1]) == list(range(50))
     assert epoch_order(50, 0, 4) != first[1] != epoch_order(50, 1, 3)
 
 
-# Peak rates of CLIP's weights and of new ones, in the paper's own setting and inside FROSTER's; a small network has its own.
+# Peak rates of CLIP's weights and of new ones, in the paper's own setting and inside FROSTER's; a
+# small network has its own.
 RATES = {
     "finetuned": ((2e-6, 2e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
     "vclip": ((3.33e-6, 3.33e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
@@ -105,7 +117,8 @@ def test_the_rates_of_every_method_are_these() -> None:
 
 @pytest.mark.parametrize("name", RATES)
 def test_each_weight_is_trained_at_its_rate(name: str) -> None:
-    """Of the groups of the optimiser, inside FROSTER, where text is trained beside adapters; projectors as CLIP's weights."""
+    """Of the groups of the optimiser, inside FROSTER, where text is trained beside adapters;
+    projectors as CLIP's weights."""
     clip = CLIP(CLIPConfig(VisionConfig(32, 8, 64, 2, 1), TextConfig(77, 20, 64, 2, 1), 64))
     method = METHODS[name].make(next(iter(METHODS[name].variants), None))
     model = torch.nn.Module()
@@ -113,7 +126,11 @@ def test_each_weight_is_trained_at_its_rate(name: str) -> None:
     model.projector = torch.nn.Linear(4, 4)
     recipe = method.froster_preset().recipe
     freeze(student, method, recipe.tune)
-    rates = {p: group["lr"] for group in optimizer_of(model, recipe).param_groups for p in group["params"]}  # type: ignore[arg-type]
+    rates = {
+        p: group["lr"]
+        for group in optimizer_of(model, recipe).param_groups
+        for p in group["params"]
+    }  # type: ignore[arg-type]
     of_clip, of_new = RATES[name][1]
     for named, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -135,7 +152,9 @@ def test_lr_is_the_rate_of_what_the_method_trains() -> None:
 def test_settings_of_an_old_run_are_read_as_they_were_meant() -> None:
     """`lr` was CLIP's rate in every method: runs begun then go on, and others are still refused."""
     for name in RATES:
-        for preset, (of_clip, of_new) in zip(presets(name), (*RATES[name], RATES[name][2]), strict=True):
+        for preset, (of_clip, of_new) in zip(
+            presets(name), (*RATES[name], RATES[name][2]), strict=True
+        ):
             new = dataclasses.asdict(preset.recipe)
             old = {key: value for key, value in new.items() if key != "clip_lr"}
             if preset.recipe.clip_lr is not None:
@@ -149,20 +168,33 @@ def test_an_old_run_took_frames_as_clip_does_and_did_not_say_what_its_network_wa
     new = {"preprocessing": CLIP_PREPROCESSING.to_dict(), "architecture": {"activation": "gelu"}}
     check_same_run({}, new, Path("run/checkpoints/epoch-0001"))
     squashed = Preprocessing((0.5, 0.4, 0.3), resize="squash").to_dict()
-    with pytest.raises(UsageError, match=r"^run holds a run with preprocessing.mean = .0\.48.*, not \[0\.5, 0\.4, 0\.3\]"):
+    with pytest.raises(
+        UsageError,
+        match=r"^run holds a run with preprocessing.mean = .0\.48.*, not \[0\.5, 0\.4, 0\.3\]",
+    ):
         check_same_run({}, {**new, "preprocessing": squashed}, Path("run/checkpoints/epoch-0001"))
 
 
 def plan(name: str, preset: str | None, **recipe: float) -> Plan:
     return make_plan(
-        load("nano", device="cpu"), METHODS[name].make(), preset, None, ["a", "b"], loss={}, recipe=recipe, sampling={},
-        views=None, flip=True,
-    )  # fmt: skip
+        load("nano", device="cpu"),
+        METHODS[name].make(),
+        preset,
+        None,
+        ["a", "b"],
+        loss={},
+        recipe=recipe,
+        sampling={},
+        views=None,
+        flip=True,
+    )
 
 
 def test_new_scale_compares_new_weights_with_those_of_clip() -> None:
     adapters = plan("st-adapter", "froster", lr=1e-3, new_scale=50.0).preset.recipe
-    assert (adapters.lr * adapters.new_scale, adapters.lr * adapters.clip_scale) == pytest.approx((1e-3, 2e-5))
+    assert (adapters.lr * adapters.new_scale, adapters.lr * adapters.clip_scale) == pytest.approx(
+        (1e-3, 2e-5)
+    )
     head = plan("actionclip", "froster", lr=1e-3, new_scale=50.0).preset.recipe
     assert (head.lr * head.new_scale, head.lr * head.clip_scale) == pytest.approx((5e-2, 1e-3))
     with pytest.raises(UsageError, match="st-adapter trains only new weights"):

@@ -14,15 +14,24 @@ import typer
 
 import froster
 from froster.cli import app
-from froster.commands.distance import label_set
-from froster.commands.reproduce import chosen
-from froster.distill import Distill, distill_preset
-from froster.evaluation import standard_error
+from froster.cli.distance import label_set
+from froster.cli.reproduce import chosen
+from froster.data.names import published_clips
+from froster.evaluation.metrics import standard_error
 from froster.methods import METHODS
-from froster.paper.names import published_clips
 from froster.paper.protocols import Options
-from froster.paper.published import ALPHA, BETA, TABLE_1, TABLE_2, TABLE_3, TABLE_4, ZERO_INIT, Values
+from froster.paper.published import (
+    ALPHA,
+    BETA,
+    TABLE_1,
+    TABLE_2,
+    TABLE_3,
+    TABLE_4,
+    ZERO_INIT,
+    Values,
+)
 from froster.paper.tables import TABLES
+from froster.training.distill import Distill, distill_preset
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path for path in sorted(DOCS.glob("paper/*.md"))}
@@ -52,8 +61,13 @@ def text_of(page: str) -> str:
 def tables_of(text: str) -> list[list[list[str]]]:
     """Every Markdown table of a page: its lines, the rule left out, as lists of cells."""
     blocks = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    rows = [[[cell.strip().replace("\\*", "*") for cell in re.split(r"(?<!\\)\|", line[1:-1])] for line in b.splitlines()]
-            for b in blocks]  # fmt: skip
+    rows = [
+        [
+            [cell.strip().replace("\\*", "*") for cell in re.split(r"(?<!\\)\|", line[1:-1])]
+            for line in b.splitlines()
+        ]
+        for b in blocks
+    ]
     return [[table[0], *table[2:]] for table in rows]
 
 
@@ -64,7 +78,10 @@ def code_lines(text: str) -> list[str]:
 def spans(text: str) -> list[str]:
     """Code within the lines, what is indented or fenced left out."""
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    return re.findall(r"`([^`\n]+)`", "\n".join(line for line in prose.splitlines() if not line.startswith("    ")))
+    return re.findall(
+        r"`([^`\n]+)`",
+        "\n".join(line for line in prose.splitlines() if not line.startswith("    ")),
+    )
 
 
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
@@ -77,10 +94,16 @@ def parsed(line: str) -> tuple[str, dict[str, Any]]:
 def test_the_table_of_a_page_is_the_published_one(page: str) -> None:
     head, *rows = tables_of(text_of(page).partition("## The paper's numbers")[2])[0]
     shown = {
-        row[0]: {column: None if cell == "–" else float(cell) for column, cell in zip(head[1:], row[1:], strict=True)}
+        row[0]: {
+            column: None if cell == "–" else float(cell)
+            for column, cell in zip(head[1:], row[1:], strict=True)
+        }
         for row in rows
     }
-    numbers = lambda rows: {name: {c: v for c, v in row.items() if v is not None} for name, row in rows.items()}  # noqa: E731
+
+    def numbers(rows):
+        return {name: {c: v for c, v in row.items() if v is not None} for name, row in rows.items()}
+
     assert numbers(shown) == numbers(PUBLISHED[page])
 
 
@@ -90,11 +113,21 @@ def test_every_table_and_figure_has_its_page() -> None:
     assert PAGES.keys() - {"README"} <= set(linked)
     for name in TABLES:
         commands = [parsed(line) for line in code_lines(text_of(name))]
-        runs = [params for command, params in commands if command == "reproduce" and params["tables"] == [name]]
-        assert any(params["world"] for params in runs) and any(params["data_root"] for params in runs), name
+        runs = [
+            params
+            for command, params in commands
+            if command == "reproduce" and params["tables"] == [name]
+        ]
+        assert any(params["world"] for params in runs) and any(
+            params["data_root"] for params in runs
+        ), name
     assert {"attend", "reproduce"} <= {parsed(line)[0] for line in code_lines(text_of("fig4"))}
     assert {"distance", "reproduce"} <= {parsed(line)[0] for line in code_lines(text_of("fig5"))}
-    prepared = [params["name"] for name, params in map(parsed, code_lines(text_of("README"))) if name == "prepare"]
+    prepared = [
+        params["name"]
+        for name, params in map(parsed, code_lines(text_of("README")))
+        if name == "prepare"
+    ]
     assert sorted(prepared) == ["hmdb51", "k400", "k600", "ssv2", "ucf101"]
 
 
@@ -103,8 +136,15 @@ def test_standard_errors(page: str) -> None:
     row = PUBLISHED[page]["FROSTER"]
     counts = published_clips()
     videos = {column: numbers[0] for column, numbers in counts["cross_dataset"].items()}
-    for column, dataset in (("K400", "k400"), ("HMDB", "hmdb51"), ("UCF", "ucf101"), ("SSv2", "ssv2")):
-        videos |= {f"{column} {half}": counts["base_to_novel"][dataset][half] for half in ("base", "novel")}
+    for column, dataset in (
+        ("K400", "k400"),
+        ("HMDB", "hmdb51"),
+        ("UCF", "ucf101"),
+        ("SSv2", "ssv2"),
+    ):
+        videos |= {
+            f"{column} {half}": counts["base_to_novel"][dataset][half] for half in ("base", "novel")
+        }
     _, *shown = tables_of(text_of(page))[1]
     assert [line[0] for line in shown] == [column for column in row if not column.endswith("HM")]
     for column, count, printed, error in shown:
@@ -123,8 +163,16 @@ def test_commands_and_options_exist(path: Path) -> None:
         first, *words = shlex.split(span.removeprefix("froster "))
         if first in COMMANDS:
             named = first
-        flags = [word for word in ([first, *words] if first.startswith("-") else words) if re.match(r"-{1,2}[A-Za-z]", word)]
-        known = {name for p in COMMANDS[named].params for name in (*p.opts, *p.secondary_opts)} if named else set()
+        flags = [
+            word
+            for word in ([first, *words] if first.startswith("-") else words)
+            if re.match(r"-{1,2}[A-Za-z]", word)
+        ]
+        known = (
+            {name for p in COMMANDS[named].params for name in (*p.opts, *p.secondary_opts)}
+            if named
+            else set()
+        )
         assert set(flags) <= known, f"{span!r}: froster {named} has no such option"
         if span.startswith("froster ") and flags:
             commands.append(span)
@@ -157,7 +205,9 @@ def check_choice(flag: str, value: str) -> None:
 def test_alternatives_in_the_switches_are_values_that_are_taken() -> None:
     for table in tables_of((DOCS / "released-code.md").read_text(encoding="utf-8")):
         for *_, switch in table[1:]:
-            for option, values in re.findall(r"`(?:train|reproduce) (--[\w-]+) [\w-]+`((?:,? (?:or )?`\w+`)+)", switch):
+            for option, values in re.findall(
+                r"`(?:train|reproduce) (--[\w-]+) [\w-]+`((?:,? (?:or )?`\w+`)+)", switch
+            ):
                 name = option[2:].replace("-", "_")
                 for value in re.findall(r"`(\w+)`", values):
                     check_choice(option, value)
@@ -166,7 +216,11 @@ def test_alternatives_in_the_switches_are_values_that_are_taken() -> None:
 
 
 def test_defaults_that_the_page_on_the_released_code_states() -> None:
-    rows = [row for table in tables_of((DOCS / "released-code.md").read_text(encoding="utf-8")) for row in table[1:]]
+    rows = [
+        row
+        for table in tables_of((DOCS / "released-code.md").read_text(encoding="utf-8"))
+        for row in table[1:]
+    ]
     assert all(len(row) == 5 for row in rows)
     for field in dataclasses.fields(Options):
         option = "--" + field.name.replace("_", "-")
@@ -185,19 +239,25 @@ def test_defaults_that_the_page_on_the_released_code_states() -> None:
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", path.read_text(encoding="utf-8")):
+    for target, anchor in re.findall(
+        r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", path.read_text(encoding="utf-8")
+    ):
         there = path.parent / target if target else path
         if (DOCS / "results").resolve() in there.resolve().parents:
             continue
         assert there.is_file(), target
         if anchor:
             titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in {
+                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
+            }
 
 
 def test_the_measured_values_are_where_the_pages_say() -> None:
     for name in ("tables.md", "claims.md"):
-        assert (DOCS / "results" / name).is_file(), "the miniature's report is missing: froster reproduce all --world"
+        assert (DOCS / "results" / name).is_file(), (
+            "the miniature's report is missing: froster reproduce all --world"
+        )
 
 
 def test_the_lines_that_draw_figure_5_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from froster.data import names
+from froster.data.manifest import Item
 from froster.errors import DataError, UsageError
-from froster.evaluation import harmonic_mean
-from froster.paper import names
+from froster.evaluation.metrics import harmonic_mean
 from froster.paper.protocols import (
     Options,
     base_to_novel,
@@ -24,7 +25,6 @@ from froster.paper.protocols import (
     read_list,
 )
 from froster.video.augment import FROSTER_AUGMENT
-from froster.video.manifest import Item
 from froster.video.sampling import Sampling, Timing
 from golden import shared
 from paper_trees import write
@@ -37,9 +37,19 @@ def hmdb() -> list[Item]:
     items = []
     for name in names.classes("hmdb51"):
         for i in range(130):
-            words = ["test" if (i + 30 * n) % 130 < 30 else "train" if (i + 30 * n) % 130 < 100 else "" for n in range(3)]
+            words = [
+                "test" if (i + 30 * n) % 130 < 30 else "train" if (i + 30 * n) % 130 < 100 else ""
+                for n in range(3)
+            ]
             columns = dict(zip(("split", "split2", "split3"), words, strict=True))
-            items.append(Item(Path(f"/v/{name}/{name}_{i}.avi"), names.readable(name), words[0] or None, columns))
+            items.append(
+                Item(
+                    Path(f"/v/{name}/{name}_{i}.avi"),
+                    names.readable(name),
+                    words[0] or None,
+                    columns,
+                )
+            )
     return items
 
 
@@ -56,16 +66,24 @@ def ids(items: list[Item]) -> list[str]:
 
 
 def test_base_to_novel_has_the_published_classes_and_counts() -> None:
-    counts = json.loads(shared("facts", "datasets.json").read_text())["published_clip_counts"]["B2N_hmdb"]
+    counts = json.loads(shared("facts", "datasets.json").read_text())["published_clip_counts"][
+        "B2N_hmdb"
+    ]
     sets = base_to_novel_sets("hmdb51", hmdb(), RELEASED)
     assert len(sets) == 3
     for split in sets:
         assert (len(split.base), len(split.novel)) == (26, 25)
         parts = {"train": split.train, "val": split.base_test, "test": split.novel_test}
-        assert {name: len(part) for name, part in parts.items()} == {name: counts[name]["clips"] for name in parts}
+        assert {name: len(part) for name, part in parts.items()} == {
+            name: counts[name]["clips"] for name in parts
+        }
         assert split.notes == []
         assert set(Counter(item.label for item in split.train).values()) == {16}
-        assert {item.label for item in split.base_test} == set(split.base) == {item.label for item in split.train}
+        assert (
+            {item.label for item in split.base_test}
+            == set(split.base)
+            == {item.label for item in split.train}
+        )
         assert {item.label for item in split.novel_test} == set(split.novel)
         assert not {item.path for item in split.train} & {item.path for item in split.base_test}
     for dataset, base, shots in (("ssv2", 87, 1392), ("k400", 200, 3200)):
@@ -77,10 +95,14 @@ def test_base_to_novel_has_the_published_classes_and_counts() -> None:
 def test_three_seeded_base_sets_differ_and_are_reproducible() -> None:
     first = [ids(split.train) for split in base_to_novel_sets("hmdb51", hmdb(), RELEASED)]
     assert first[0] != first[1] != first[2] != first[0]
-    shuffled = [dataclasses.replace(item, path=Path("/elsewhere") / item.path.name) for item in hmdb()]
+    shuffled = [
+        dataclasses.replace(item, path=Path("/elsewhere") / item.path.name) for item in hmdb()
+    ]
     random.Random(3).shuffle(shuffled)
     again = [ids(split.train) for split in base_to_novel_sets("hmdb51", shuffled, RELEASED)]
-    assert first == again, "a draw depends neither on the order of a manifest nor on where the videos lie"
+    assert first == again, (
+        "a draw depends neither on the order of a manifest nor on where the videos lie"
+    )
     tests = [ids(split.novel_test) for split in base_to_novel_sets("hmdb51", hmdb(), RELEASED)]
     assert tests[0] == tests[1] == tests[2]
     assert len(base_to_novel_sets("hmdb51", hmdb(), Options(base_sets=1))) == 1
@@ -88,14 +110,23 @@ def test_three_seeded_base_sets_differ_and_are_reproducible() -> None:
 
 
 def test_given_lists_take_the_place_of_the_draws(tmp_path: Path) -> None:
-    one = write(tmp_path / "train_s1.csv", "wave/wave_40.mp4,25", "pour/pour_41.avi,0", "pour/gone.avi,0")
+    one = write(
+        tmp_path / "train_s1.csv", "wave/wave_40.mp4,25", "pour/pour_41.avi,0", "pour/gone.avi,0"
+    )
     two = write(tmp_path / "train_s2.txt", "wave/WAVE_50.avi 25")
     assert read_list(one) == ["wave_40", "pour_41", "gone"]
     sets = base_to_novel_sets("hmdb51", hmdb(), RELEASED, [one, two])
     assert [ids(split.train) for split in sets] == [["wave_40", "pour_41"], ["wave_50"]]
-    twins = [Item(Path(f"/v/wave/{name}.avi"), "wave", "train") for name in ("wave_v_A", "wave_v_a", "Wave_V_a")]
-    (split,) = base_to_novel_sets("hmdb51", hmdb() + twins, RELEASED, [write(two, "wave/WAVE_v_A.avi 25")])
-    assert ids(split.train) == ["wave_v_a"], "of names that differ by case alone the last, whatever Python's seed"
+    twins = [
+        Item(Path(f"/v/wave/{name}.avi"), "wave", "train")
+        for name in ("wave_v_A", "wave_v_a", "Wave_V_a")
+    ]
+    (split,) = base_to_novel_sets(
+        "hmdb51", hmdb() + twins, RELEASED, [write(two, "wave/WAVE_v_A.avi 25")]
+    )
+    assert ids(split.train) == ["wave_v_a"], (
+        "of names that differ by case alone the last, whatever Python's seed"
+    )
     assert "1 of 3 given training videos are not in the manifest, such as gone" in sets[0].notes
     assert "training: 2 videos, published 416" in sets[0].notes
     write(one, "wave/wave_40.mp4;25")
@@ -104,7 +135,9 @@ def test_given_lists_take_the_place_of_the_draws(tmp_path: Path) -> None:
 
 
 def test_hmdb_labels_swap_four_names_and_nothing_else() -> None:
-    released, fixed = (base_to_novel("hmdb51", hmdb(), Options(hmdb_labels=kind)) for kind in ("released", "fixed"))
+    released, fixed = (
+        base_to_novel("hmdb51", hmdb(), Options(hmdb_labels=kind)) for kind in ("released", "fixed")
+    )
     assert (released.base, released.novel) == (fixed.base, fixed.novel)
     assert [name for name in released.base if "sword" in name] == ["sword exercise", "sword"]
     changed = {}
@@ -116,20 +149,41 @@ def test_hmdb_labels_swap_four_names_and_nothing_else() -> None:
             if a.label != b.label:
                 changed[b.label] = a.label
                 clips += 1
-    assert changed == {"sword": "sword exercise", "sword exercise": "sword", "kick": "kick ball", "kick ball": "kick"}
+    assert changed == {
+        "sword": "sword exercise",
+        "sword exercise": "sword",
+        "kick": "kick ball",
+        "kick ball": "kick",
+    }
     assert clips == 32 + 60 + 60
-    crossed = [cross_dataset({"hmdb51": hmdb()}, Options(hmdb_labels=kind)) for kind in ("released", "fixed")]
+    crossed = [
+        cross_dataset({"hmdb51": hmdb()}, Options(hmdb_labels=kind))
+        for kind in ("released", "fixed")
+    ]
     assert crossed[0] == crossed[1]
 
 
 def test_cross_dataset_has_the_published_columns_and_counts() -> None:
     k600 = simple("k600", 1, 50, "val")
     words = ("split", "split2", "split3")
-    ucf = [dataclasses.replace(i, columns=dict.fromkeys(words, i.split or "")) for i in simple("ucf101", 10, 4, "test")]
+    ucf = [
+        dataclasses.replace(i, columns=dict.fromkeys(words, i.split or ""))
+        for i in simple("ucf101", 10, 4, "test")
+    ]
     sets = cross_dataset({"k600": k600, "hmdb51": hmdb(), "ucf101": ucf}, RELEASED)
     assert [one.name for one in sets] == [
-        "UCF*", "UCF 1", "UCF 2", "UCF 3", "HMDB*", "HMDB 1", "HMDB 2", "HMDB 3", "K600 1", "K600 2", "K600 3",
-    ]  # fmt: skip
+        "UCF*",
+        "UCF 1",
+        "UCF 2",
+        "UCF 3",
+        "HMDB*",
+        "HMDB 1",
+        "HMDB 2",
+        "HMDB 3",
+        "K600 1",
+        "K600 2",
+        "K600 3",
+    ]
     found = {one.name: one for one in sets}
     for name in ("HMDB*", "HMDB 1", "HMDB 2", "HMDB 3"):
         assert len(found[name].items) == found[name].published
@@ -138,7 +192,9 @@ def test_cross_dataset_has_the_published_columns_and_counts() -> None:
     for number in (1, 2, 3):
         one = found[f"K600 {number}"]
         assert (one.classes, len(one.items)) == (unseen[number - 1], 160 * 50)
-        assert {item.label for item in one.items} == set(one.classes) and {item.split for item in one.items} == {"val"}
+        assert {item.label for item in one.items} == set(one.classes) and {
+            item.split for item in one.items
+        } == {"val"}
     assert [one.published for one in sets[-3:]] == [7276, 7226, 7261]
     everything = cross_dataset({"hmdb51": hmdb()}, Options(hmdb_full="all"))
     assert [len(one.items) for one in everything] == [130 * 51, 1530, 1530, 1530]
@@ -150,7 +206,10 @@ def test_cross_dataset_has_the_published_columns_and_counts() -> None:
 def test_scores_are_put_together_as_in_the_tables() -> None:
     sets = cross_dataset({"hmdb51": hmdb()}, RELEASED)
     columns = over_columns({"HMDB*": 50.0, "HMDB 1": 50.0, "HMDB 2": 52.0, "HMDB 3": 54.0}, sets)
-    assert columns == {"HMDB*": {"mean": 50, "std": 0, "splits": 1}, "HMDB": {"mean": 52, "std": 2, "splits": 3}}
+    assert columns == {
+        "HMDB*": {"mean": 50, "std": 0, "splits": 1},
+        "HMDB": {"mean": 52, "std": 2, "splits": 3},
+    }
     found = over_sets([(80.0, 60.0), (70.0, 50.0)])
     assert found == {"base": 75.0, "novel": 55.0, "hm": harmonic_mean(75, 55)}
 
@@ -178,8 +237,12 @@ def test_the_report_says_what_was_used() -> None:
     assert "swapped as in the released files" in said("hmdb51")
     assert "right, unlike the released files" in said("hmdb51", hmdb_labels="fixed")
     assert "mirrored at random" in said("ssv2") and "not mirrored" in said("ssv2", ssv2_flip=False)
-    assert "last index clamped as released" in said("k400") and "not as released" in said("k400", clamp="even")
-    assert "uniform" in said("k400", sampling="uniform") and "clamp" not in said("k400", sampling="uniform")
+    assert "last index clamped as released" in said("k400") and "not as released" in said(
+        "k400", clamp="even"
+    )
+    assert "uniform" in said("k400", sampling="uniform") and "clamp" not in said(
+        "k400", sampling="uniform"
+    )
     assert "mirrored" not in said("k400") and "names" not in said("k400")
     assert "training and test videos of split 1" in said("hmdb51", "cross-dataset")
     assert "all videos" in said("hmdb51", "cross-dataset", hmdb_full="all")
@@ -188,12 +251,17 @@ def test_the_report_says_what_was_used() -> None:
 
 
 def test_manifests_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(DataError, match="is no class of hmdb51; is it the manifest of another data set"):
+    with pytest.raises(
+        DataError, match="is no class of hmdb51; is it the manifest of another data set"
+    ):
         base_to_novel("hmdb51", simple("k400", 1, 1, "val"), RELEASED)
     with pytest.raises(DataError, match="no base test videos"):
         base_to_novel("k400", simple("k400", 2, 0, "val"), RELEASED)
     with pytest.raises(DataError, match="UCF 2"):
-        one_split = [dataclasses.replace(item, columns={"split": "test"}) for item in simple("ucf101", 1, 1, "test")]
+        one_split = [
+            dataclasses.replace(item, columns={"split": "test"})
+            for item in simple("ucf101", 1, 1, "test")
+        ]
         cross_dataset({"ucf101": one_split}, RELEASED)
     with pytest.raises(UsageError, match="data set of base and novel"):
         base_to_novel("k600", simple("k600", 1, 1, "val"), RELEASED)

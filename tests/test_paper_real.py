@@ -1,4 +1,5 @@
-"""The programme on the real data sets, on a handful of real clips and the nano CLIP: cost, runs, reports, refusals."""
+"""The programme on the real data sets, on a handful of real clips and the nano CLIP: cost, runs,
+reports, refusals."""
 
 from __future__ import annotations
 
@@ -14,33 +15,48 @@ import pytest
 from PIL import Image
 
 from froster.cli import main
-from froster.clip.model import ARCHITECTURES
-from froster.clip.preprocessing import Preprocessing
+from froster.data.names import partition, readable
+from froster.encoders.model import ARCHITECTURES
+from froster.encoders.preprocessing import Preprocessing
 from froster.errors import UsageError
-from froster.experiment import student_of
+from froster.inference.recognizer import load
 from froster.paper.cells import Cell, froster_cell
 from froster.paper.cost import frame_flops, hours, prompt_flops
-from froster.paper.names import partition, readable
 from froster.paper.protocols import Options
 from froster.paper.published import TABLE_1
-from froster.paper.real import NOVEL_RECIPE, Data, Job, check_settings, jobs_of, record_of, run_jobs, setting
+from froster.paper.real import (
+    NOVEL_RECIPE,
+    Data,
+    Job,
+    check_settings,
+    jobs_of,
+    record_of,
+    run_jobs,
+    setting,
+)
 from froster.paper.real_figures import by_class, draw, first_run
 from froster.paper.tables import PICTURED, TABLES, Row, Table
-from froster.progress import progress
-from froster.recognizer import load
+from froster.training.fine_tune import student_of
+from froster.utils.progress import progress
 from golden import shared
 
 PLAIN = Cell("finetuned", preset="froster", tune="image")
-SMALL = Table("Base-to-novel", "base-to-novel", (
-    Row("Frozen CLIP (*)", None, TABLE_1["Frozen CLIP (*)"], "frozen"),
-    Row("FROSTER", PLAIN, TABLE_1["FROSTER"]),
-    Row("FROSTER + frozen CLIP", PLAIN, weights="ensemble"),
-    Row("Text4Vis", None, {"UCF HM": 1.0}, "final"),
-))  # fmt: skip
+SMALL = Table(
+    "Base-to-novel",
+    "base-to-novel",
+    (
+        Row("Frozen CLIP (*)", None, TABLE_1["Frozen CLIP (*)"], "frozen"),
+        Row("FROSTER", PLAIN, TABLE_1["FROSTER"]),
+        Row("FROSTER + frozen CLIP", PLAIN, weights="ensemble"),
+        Row("Text4Vis", None, {"UCF HM": 1.0}, "final"),
+    ),
+)
 
 
 @pytest.fixture
-def froster(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+def froster(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process -> exit code, standard output, standard error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -60,7 +76,8 @@ def froster(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Ca
 
 @pytest.fixture
 def ucf(tmp_path: Path) -> Path:
-    """Two training and two test videos of each UCF101 class that there is, in one prepared manifest."""
+    """Two training and two test videos of each UCF101 class that there is, in one prepared
+    manifest."""
     with shared("videos", "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["path"].startswith("clips/ucf101")]
     by_label: dict[str, list[str]] = {}
@@ -92,22 +109,50 @@ def test_the_released_settings_of_each_data_set() -> None:
     assert (cross.epochs, cross.batch_size, cross.tune) == (22, 64, "both")
     ucf = setting(Job(froster_cell(), "base-to-novel", "ucf101", 2), base, Options())[1].recipe
     assert (ucf.batch_size, ucf.seed) == (64, 2)
-    ssv2 = setting(Job(froster_cell(), "base-to-novel", "ssv2", 1), base, Options(ssv2_flip=False, sampling="uniform"))[1]
-    assert (ssv2.recipe.average_from, ssv2.augment.flip, ssv2.sampling.kind) == (None, False, "uniform")
+    ssv2 = setting(
+        Job(froster_cell(), "base-to-novel", "ssv2", 1),
+        base,
+        Options(ssv2_flip=False, sampling="uniform"),
+    )[1]
+    assert (ssv2.recipe.average_from, ssv2.augment.flip, ssv2.sampling.kind) == (
+        None,
+        False,
+        "uniform",
+    )
 
 
-def test_rows_train_test_and_resume(ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_train_test_and_resume(
+    ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(TABLES, "table1", SMALL)
     monkeypatch.setitem(NOVEL_RECIPE, "ucf101", {"epochs": 2, "batch_size": 4})
     out = ucf / "out"
-    command = ["reproduce", "table1", "--data-root", str(ucf), "--out", str(out), "--model", "nano", "--shots", "1",
-               "--base-sets", "2", "--workers", "0", "--json"]  # fmt: skip
+    command = [
+        "reproduce",
+        "table1",
+        "--data-root",
+        str(ucf),
+        "--out",
+        str(out),
+        "--model",
+        "nano",
+        "--shots",
+        "1",
+        "--base-sets",
+        "2",
+        "--workers",
+        "0",
+        "--json",
+    ]
     code, printed, _ = froster(*command)
     found = json.loads(printed)
     assert code == 0
     rows = {row["row"]: row for row in found["tables"]["table1"]}
     tuned = rows["FROSTER"]
-    records = [json.loads((out / "runs" / f"{PLAIN.key}_base-to-novel_ucf101_{n}.json").read_text()) for n in (1, 2)]
+    records = [
+        json.loads((out / "runs" / f"{PLAIN.key}_base-to-novel_ucf101_{n}.json").read_text())
+        for n in (1, 2)
+    ]
     base = [record["tests"]["final, plain"]["UCF base"]["top1"] for record in records]
     assert tuned["ours"]["UCF base"] == pytest.approx(statistics.fmean(base))
     assert tuned["difference"]["UCF base"] == pytest.approx(statistics.fmean(base) - 95.3)
@@ -129,10 +174,22 @@ def test_rows_train_test_and_resume(ucf: Path, froster: Callable, monkeypatch: p
 
 def test_what_is_missing_and_what_it_costs_is_said_first(ucf: Path, froster: Callable) -> None:
     out = ucf / "out"
-    command = ["reproduce", "table1", "table2", "--data-root", str(ucf), "--model", "nano", "--out", str(out), "--dry-run"]
+    command = [
+        "reproduce",
+        "table1",
+        "table2",
+        "--data-root",
+        str(ucf),
+        "--model",
+        "nano",
+        "--out",
+        str(out),
+        "--dry-run",
+    ]
     plan = json.loads(froster(*command, "--json")[1])
     assert plan["missing"] == ["k400", "hmdb51", "ssv2", "k600"]
-    # Frozen CLIP and eight methods, three training sets each, and frozen CLIP on UCF101 across data sets.
+    # Frozen CLIP and eight methods, three training sets each, and frozen CLIP on UCF101 across data
+    # sets.
     assert plan["runs"]["to do"] == plan["runs"]["possible"] == 1 + 8 * 3 + 1
     assert plan["tables"]["table2"]["flops"] > plan["tables"]["table1"]["flops"] > 0
     assert not out.exists()
@@ -156,12 +213,17 @@ def test_figures_of_the_runs_that_are_there(ucf: Path) -> None:
     with progress(quiet=True) as bars:
         assert run_jobs([first_run(None)], base, data, out, bars, 0) == []
     names = ["fig1", "fig4", "fig5"]
-    assert [path.name for path in draw(names, data, base, 1, out)] == ["fig1.png"]  # nothing is trained yet
+    assert [path.name for path in draw(names, data, base, 1, out)] == [
+        "fig1.png"
+    ]  # nothing is trained yet
     job = first_run(PICTURED["FROSTER"])
     assert job.cell is not None
     student_of(base, job.cell.setting(base)[0]).save(out / "models" / job.key)
     record = json.loads(record_of(first_run(None), out).read_text())
-    record["tests"] |= {f"final, {labels}": record["tests"][f"frozen, {labels}"] for labels in ("plain", "described")}
+    record["tests"] |= {
+        f"final, {labels}": record["tests"][f"frozen, {labels}"]
+        for labels in ("plain", "described")
+    }
     record_of(job, out).write_text(json.dumps(record))
     found = draw(names, data, base, 1, out)
     assert [path.name for path in found] == ["fig1.png", "fig4_ucf101.png", "fig5_FROSTER.png"]
@@ -171,9 +233,13 @@ def test_figures_of_the_runs_that_are_there(ucf: Path) -> None:
         assert run_jobs([first_run(None)], base, data, out, bars, 0) == []
 
 
-def test_the_plan_needs_no_weights(ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("froster.commands.reproduce.load_model", None)
-    code, printed, _ = froster("reproduce", "table2", "--data-root", str(ucf), "--dry-run", "--json")
+def test_the_plan_needs_no_weights(
+    ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("froster.cli.reproduce.load_model", None)
+    code, printed, _ = froster(
+        "reproduce", "table2", "--data-root", str(ucf), "--dry-run", "--json"
+    )
     plan = json.loads(printed)
     assert code == 0 and plan["hours"] > 0 and "k400" in plan["missing"]
     assert plan["tables"]["table2"]["flops"] > 1e18
@@ -183,7 +249,9 @@ def test_a_lost_mount_is_no_result(ucf: Path) -> None:
     rows = (ucf / "ucf101.csv").read_text().splitlines()
     empty = ucf / "empty.avi"
     empty.touch()
-    (ucf / "ucf101.csv").write_text("\n".join([rows[0], *(f"{empty},{row.split(',', 1)[1]}" for row in rows[1:])]))
+    (ucf / "ucf101.csv").write_text(
+        "\n".join([rows[0], *(f"{empty},{row.split(',', 1)[1]}" for row in rows[1:])])
+    )
     data, out = Data(ucf, Options()), ucf / "out"
     with progress(quiet=True) as bars:
         failed = run_jobs([first_run(None)], load("nano", device="cpu"), data, out, bars, 0)
@@ -203,7 +271,9 @@ def test_a_lost_mount_is_no_result(ucf: Path) -> None:
         (["table1", "--world", "--shard", "2/2"], "--shard"),
     ],
 )
-def test_refusals(given: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, froster: Callable) -> None:
+def test_refusals(
+    given: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, froster: Callable
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, _, error = froster("reproduce", *given)
     assert code == 2 and said in error
@@ -211,15 +281,25 @@ def test_refusals(given: list[str], said: str, tmp_path: Path, monkeypatch: pyte
 
 def test_runs_of_another_preprocessing_are_not_mixed(tmp_path: Path) -> None:
     """With equal weights; the settings of an older version are taken for CLIP's own preprocessing."""
-    data, base, other = Data(tmp_path, Options()), load("nano", device="cpu"), load("nano", device="cpu")
-    other.clip.config = dataclasses.replace(other.clip.config, preprocessing=Preprocessing(resize="squash"))
+    data, base, other = (
+        Data(tmp_path, Options()),
+        load("nano", device="cpu"),
+        load("nano", device="cpu"),
+    )
+    other.clip.config = dataclasses.replace(
+        other.clip.config, preprocessing=Preprocessing(resize="squash")
+    )
     check_settings(base, data, tmp_path)
     check_settings(base, data, tmp_path)
     with pytest.raises(UsageError, match="made with another preprocessing: go on"):
         check_settings(other, data, tmp_path)
     path = tmp_path / "runs" / "settings.json"
     settings = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in settings.items() if k not in ("preprocessing", "architecture")}))
+    path.write_text(
+        json.dumps(
+            {k: v for k, v in settings.items() if k not in ("preprocessing", "architecture")}
+        )
+    )
     check_settings(base, data, tmp_path)
     with pytest.raises(UsageError, match="made with another preprocessing: go on"):
         check_settings(other, data, tmp_path)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from froster import experiment
-from froster.evaluation import harmonic_mean
+from froster.evaluation.metrics import harmonic_mean
+from froster.inference.recognizer import load
 from froster.paper.cells import Cell
 from froster.paper.claims import claims, verdict
 from froster.paper.miniature import path_of, run_all
 from froster.paper.published import TABLE_1, TABLE_3, TABLE_4
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
-from froster.progress import progress
-from froster.recognizer import load
 from froster.text.descriptions import describe
+from froster.training import fine_tune as experiment
+from froster.utils.progress import progress
 from froster.world.sentences import sentences
 from froster.world.sets import SETS
 
@@ -28,7 +28,10 @@ def test_printed_harmonic_means_follow_from_base_and_novel() -> None:
         for dataset in ("K400", "HMDB", "UCF", "SSv2"):
             base, novel, hm = (row[f"{dataset} {part}"] for part in ("base", "novel", "HM"))
             assert base and novel and hm
-            assert abs(harmonic_mean(base, novel) - hm) < (0.12 if name == "VPT (*)" else 0.06), (name, dataset)
+            assert abs(harmonic_mean(base, novel) - hm) < (0.12 if name == "VPT (*)" else 0.06), (
+                name,
+                dataset,
+            )
 
 
 def test_every_row_has_a_run_or_is_a_quotation() -> None:
@@ -65,16 +68,28 @@ def test_every_class_of_the_world_has_a_sentence() -> None:
 
 def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SMALL_RECIPE",):
-        monkeypatch.setattr(experiment, name, experiment.dataclasses.replace(experiment.SMALL_RECIPE, epochs=1))
-    base, cells = load("nano", device="cpu"), [Cell("aim", "froster", tune="image"), Cell("finetuned", preset="official")]
+        monkeypatch.setattr(
+            experiment, name, experiment.dataclasses.replace(experiment.SMALL_RECIPE, epochs=1)
+        )
+    base, cells = (
+        load("nano", device="cpu"),
+        [Cell("aim", "froster", tune="image"), Cell("finetuned", preset="official")],
+    )
     with progress(quiet=True) as bars:
         run_all(cells[:1], 1, 1, 24, base, tmp_path, bars)
         first = path_of(cells[0], 0, tmp_path).read_text()
         run_all(cells, 1, 1, 24, base, tmp_path, bars)
     assert path_of(cells[0], 0, tmp_path).read_text() == first
     record = json.loads(path_of(cells[1], 0, tmp_path).read_text())
-    assert record["results"].keys() == {"final, plain", "final, described", "ensemble, plain", "ensemble, described"}
-    assert all(0 <= value <= 100 for scores in record["results"].values() for value in scores.values())
+    assert record["results"].keys() == {
+        "final, plain",
+        "final, described",
+        "ensemble, plain",
+        "ensemble, described",
+    }
+    assert all(
+        0 <= value <= 100 for scores in record["results"].values() for value in scores.values()
+    )
     right = sum(record["correct"]["final, plain"]["base"])
     assert record["results"]["final, plain"]["base"] == pytest.approx(100 * right / 24)
     data = write_report(["table1"], Records(tmp_path, 1), {}, "# head")

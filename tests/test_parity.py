@@ -15,7 +15,9 @@ from golden import SHARED, shared
 FILES = sorted((SHARED / "fixtures").glob("*.safetensors"))
 
 
-@pytest.mark.skipif(not FILES, reason="needs the golden files, which are not part of the repository")
+@pytest.mark.skipif(
+    not FILES, reason="needs the golden files, which are not part of the repository"
+)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_golden_file(path: Path) -> None:
     with safe_open(path, "pt") as file:
@@ -27,7 +29,9 @@ def test_golden_file(path: Path) -> None:
     assert not [line for line in lines if not line.ok]
 
 
-def test_a_difference_and_an_unknown_output_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_and_an_unknown_output_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = shared("fixtures", "clip_plain.safetensors")
     with safe_open(source, "pt") as file:
         header = file.metadata()

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from froster import pool
-from froster.channel import Channel
 from froster.errors import FrosterError, UsageError, VideoError
-from froster.pool import Event, ahead, in_order, run, silence
+from froster.utils import pool
+from froster.utils.channel import Channel
+from froster.utils.pool import Event, ahead, in_order, run, silence
 from froster.video.opening import open_file
 from video_files import make_video
 
@@ -74,7 +74,9 @@ def test_what_becomes_of_each_file() -> None:
     assert ends.pop("fail") == "no frame can be decoded"
     assert ends.pop("bug") == "KeyError: 'bug'"
     for path in ends:
-        assert [event.part for event in events if paths[event.task] == path and not event.done] == parts(path)
+        assert [
+            event.part for event in events if paths[event.task] == path and not event.done
+        ] == parts(path)
     assert not multiprocessing.active_children()
 
 
@@ -114,7 +116,9 @@ def test_a_slow_consumer_is_no_silence_of_the_workers() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="the fork server is a matter of POSIX")
 def test_a_window_holds_back_what_is_too_far_ahead() -> None:
     """While the first file hangs, only those of the window are done."""
-    done = [event.task for event in run(work, ["hang", *"abcdef"], 2, limit=1.0, window=3) if event.done]
+    done = [
+        event.task for event in run(work, ["hang", *"abcdef"], 2, limit=1.0, window=3) if event.done
+    ]
     assert done[:3] == [1, 2, 0]
     assert sorted(done) == list(range(7))
 
@@ -129,7 +133,11 @@ def test_what_is_wrong_with_the_request_is_said_as_it_is(workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_needs_too_much_memory_is_said_to(workers: int) -> None:
     events = [event for event in run(work, ["large", "a", "tensor"], workers) if event.done]
-    assert {event.task: event.error for event in events} == {0: "out of memory", 1: "", 2: "out of memory"}
+    assert {event.task: event.error for event in events} == {
+        0: "out of memory",
+        1: "",
+        2: "out of memory",
+    }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
@@ -141,23 +149,35 @@ def test_a_file_whose_process_is_killed_is_read_once_more(tmp_path: Path) -> Non
     assert not any(event.error for event in events)
 
 
-@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here")
+@pytest.mark.skipif(
+    "forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here"
+)
 @pytest.mark.parametrize("victims", ["server", "server and workers", "tracker"])
 def test_a_killed_fork_server_is_replaced(victims: str, capfd: pytest.CaptureFixture[str]) -> None:
     paths = [f"pause {i}" for i in range(6)]
     found = []
-    with pytest.warns(match="resource_tracker") if victims == "tracker" else contextlib.nullcontext():
+    with (
+        pytest.warns(match="resource_tracker") if victims == "tracker" else contextlib.nullcontext()
+    ):
         for event in run(work, paths, 2):
             if not found:
                 children = [child.pid for child in multiprocessing.active_children()]
                 server = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
                 tracker = multiprocessing.resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
-                killed = {"server": [server], "server and workers": [server, *children], "tracker": [server, tracker]}
+                killed = {
+                    "server": [server],
+                    "server and workers": [server, *children],
+                    "tracker": [server, tracker],
+                }
                 for pid in killed[victims]:
                     os.kill(pid, signal.SIGKILL)
             found.append(event)
-    assert sorted(event.part for event in found if not event.done) == sorted(part for path in paths for part in parts(path))
-    assert sum(event.done for event in found) == len(paths) and not any(event.error for event in found)
+    assert sorted(event.part for event in found if not event.done) == sorted(
+        part for path in paths for part in parts(path)
+    )
+    assert sum(event.done for event in found) == len(paths) and not any(
+        event.error for event in found
+    )
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -174,13 +194,20 @@ class Refused(BaseContext):
         return multiprocessing.get_context("forkserver").Process(*args, **kwargs)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("error", [BlockingIOError(11, "Resource temporarily unavailable"), EOFError(), ConnectionResetError()])
-def test_a_refused_process_is_asked_for_again_and_then_said(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [BlockingIOError(11, "Resource temporarily unavailable"), EOFError(), ConnectionResetError()],
+)
+def test_a_refused_process_is_asked_for_again_and_then_said(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pool, "PAUSES", (0.01, 0.01))
     monkeypatch.setattr(pool, "_context", lambda work: Refused(2, error))
     assert [event.part for event in run(work, ["a"], 1) if not event.done] == parts("a")
     monkeypatch.setattr(pool, "_context", lambda work: Refused(3, error))
-    with pytest.raises(FrosterError, match=r"no process that reads videos can be started .*--workers 0"):
+    with pytest.raises(
+        FrosterError, match=r"no process that reads videos can be started .*--workers 0"
+    ):
         list(run(work, ["a"], 1))
 
 
@@ -195,7 +222,11 @@ def test_a_message_that_stops_in_the_middle_keeps_nobody_waiting() -> None:
         assert receiver.poll() is None
     one.sendall(sent[-1:])
     (found,) = receiver.poll() or (None,)
-    assert np.array_equal(found["clip"], message["clip"]) and found["clip"].flags.writeable and found["end"] is None
+    assert (
+        np.array_equal(found["clip"], message["clip"])
+        and found["clip"].flags.writeable
+        and found["end"] is None
+    )
     sender.close()
     with pytest.raises(EOFError):
         receiver.poll()
@@ -227,7 +258,12 @@ def threads_of(path: str) -> Iterator[int]:
         yield container.streams.video[0].codec_context.thread_count
 
 
-def test_a_process_decodes_with_one_thread_as_its_siblings_have_the_other_cores(tmp_path: Path) -> None:
+def test_a_process_decodes_with_one_thread_as_its_siblings_have_the_other_cores(
+    tmp_path: Path,
+) -> None:
     path = str(make_video(tmp_path / "a.mp4", 1))
-    alone, helped = ([event.part for event in run(threads_of, [path], workers) if not event.done] for workers in (0, 1))
+    alone, helped = (
+        [event.part for event in run(threads_of, [path], workers) if not event.done]
+        for workers in (0, 1)
+    )
     assert alone == [0] and helped == [1], "0 is as many as the codec likes"

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster import progress as module
-from froster.progress import Plain, progress, working
-from froster.recognizer import Recognizer
+from froster.inference.recognizer import Recognizer
+from froster.utils import progress as module
+from froster.utils.progress import Plain, progress, working
 from froster.world.files import write_video
 from froster.world.sets import render_set
-from test_cli import run  # noqa: F401
 
 
-def test_only_what_takes_long_says_so(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_takes_long_says_so(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.2)
     with working("loading nano"):
         pass
@@ -28,7 +29,9 @@ def test_only_what_takes_long_says_so(capfd: pytest.CaptureFixture[str], monkeyp
     with progress() as bars:  # beside a bar that is there already
         with working("encoding 2 labels", 3) as advance:
             advance(2)
-            assert [task.description for task in bars.tasks] == ["encoding 2 labels"] and bars.tasks[0].completed == 2
+            assert [task.description for task in bars.tasks] == [
+                "encoding 2 labels"
+            ] and bars.tasks[0].completed == 2
         assert bars.tasks == []
 
 
@@ -56,7 +59,9 @@ def test_what_is_done_within_shares_the_display(monkeypatch: pytest.MonkeyPatch)
     assert started == [display] and module._shown == []
 
 
-def test_a_log_has_a_line_of_what_is_done_within(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_has_a_line_of_what_is_done_within(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.1)
     with working("writing out"):
         time.sleep(0.3)
@@ -92,7 +97,9 @@ def test_names_before_a_bar_are_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("count", [2, 60, 200])
-def test_labels_that_are_encoded_in_steps_have_the_same_embeddings(nano: Recognizer, count: int) -> None:
+def test_labels_that_are_encoded_in_steps_have_the_same_embeddings(
+    nano: Recognizer, count: int
+) -> None:
     labels = [f"label {number}" for number in range(count)]
     bank = nano.bank(labels)
     with torch.no_grad():
@@ -100,7 +107,9 @@ def test_labels_that_are_encoded_in_steps_have_the_same_embeddings(nano: Recogni
         assert torch.equal(nano.prompts(labels), at_once)
 
 
-def test_a_command_says_what_it_waits_for(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_command_says_what_it_waits_for(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.0)
     video = write_video(tmp_path / "a.mp4", render_set("base", 1, split="test").frames[0])
     result = run("classify", video, "--labels", "cat spinning, boat pacing", "--model", "nano")

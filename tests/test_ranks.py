@@ -13,16 +13,16 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from froster.distill import Distill
+from froster.data.dataset import Batch
 from froster.errors import UsageError
-from froster.experiment import student_of
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
 from froster.methods.penalised import Penalty, fisher
-from froster.recipe import Recipe
-from froster.recognizer import Recognizer, load
-from froster.task import Task, freeze
-from froster.training import global_batch
-from froster.video.dataset import Batch
+from froster.methods.recipe import Recipe
+from froster.training.distill import Distill
+from froster.training.fine_tune import student_of
+from froster.training.loop import global_batch
+from froster.training.task import Task, freeze
 
 LABELS = ["cat spinning", "boat pacing", "bird hopping", "key glowing"]
 SHARES = [(2, 2), (3, 1), (4, 0)]
@@ -37,7 +37,10 @@ CASES = {
 
 def clips(count: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (count, 2, 3, 60, 60), dtype=torch.uint8, generator=generator), torch.arange(count) % 4
+    return (
+        torch.randint(0, 256, (count, 2, 3, 60, 60), dtype=torch.uint8, generator=generator),
+        torch.arange(count) % 4,
+    )
 
 
 def task_of(base: Recognizer, case: str) -> Task:
@@ -53,10 +56,14 @@ def task_of(base: Recognizer, case: str) -> Task:
                 parameter.add_(0.02 * torch.randn_like(parameter))
     torch.manual_seed(0)
     return Task(
-        student.model, student.bank(LABELS), distill, teacher=base.clip if distill.kind != "none" else None,
-        recipe=Recipe(tune="both", label_smoothing=smoothing or 0.0), objective=method.objective,
+        student.model,
+        student.bank(LABELS),
+        distill,
+        teacher=base.clip if distill.kind != "none" else None,
+        recipe=Recipe(tune="both", label_smoothing=smoothing or 0.0),
+        objective=method.objective,
         penalty=Penalty(base.clip, 0.1) if held else None,
-    )  # fmt: skip
+    )
 
 
 class First(random.Random):
@@ -66,7 +73,9 @@ class First(random.Random):
         return options[0]
 
 
-def gradient(net: nn.Module, task: Task, frames: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+def gradient(
+    net: nn.Module, task: Task, frames: Tensor, labels: Tensor, weight: float = 1.0
+) -> Tensor:
     task.zero_grad()
     rows = task.bank.rows[:2]
     net(frames, labels, rows, First(0), weight=weight).total.backward()
@@ -81,7 +90,12 @@ def importance(base: Recognizer, kind: str, first: int, count: int) -> Tensor:
     with torch.no_grad():
         labels = student(frames.float() / 255 - 0.5, classes).argmax(-1)
     part = slice(first, first + count)
-    batch = Batch(frames[part] if count else torch.empty(0, dtype=torch.uint8), labels[part], torch.arange(count), [])
+    batch = Batch(
+        frames[part] if count else torch.empty(0, dtype=torch.uint8),
+        labels[part],
+        torch.arange(count),
+        [],
+    )
     return fisher(student, lambda: classes, [batch], kind, 0, lambda: None)["clip.visual.proj"]
 
 
@@ -101,10 +115,16 @@ def rank(number: int, folder: str) -> None:
             found[case, share] = gradient(DistributedDataParallel(task), task, x, y, mine * 2 / 4)
         found["importance", share] = importance(base, "batch", first, mine)
     assert global_batch(Recipe(batch_size=8), 100) == 8
-    assert global_batch(Recipe(batch_size=8), 5) == 4, "of fewer videos, as many as can be shared out"
-    with pytest.raises(UsageError, match="a batch of 7 clips cannot be shared out evenly over 2 processes"):
+    assert global_batch(Recipe(batch_size=8), 5) == 4, (
+        "of fewer videos, as many as can be shared out"
+    )
+    with pytest.raises(
+        UsageError, match="a batch of 7 clips cannot be shared out evenly over 2 processes"
+    ):
         global_batch(Recipe(batch_size=7), 100)
-    with pytest.raises(UsageError, match="a batch of 1 clips cannot be shared out evenly over 2 processes"):
+    with pytest.raises(
+        UsageError, match="a batch of 1 clips cannot be shared out evenly over 2 processes"
+    ):
         global_batch(Recipe(batch_size=8), 1)
     if number == 0:
         torch.save(found, f"{folder}/found.pt")
@@ -134,5 +154,9 @@ def test_a_teacher_stays_as_it_is_used() -> None:
     task = Task(student.model, student.bank(LABELS), Distill(), teacher=teacher)
     for mode in (True, False, True):
         assert task.train(mode) is task
-        assert task.training == mode and all(module.training == mode for module in task.student.modules())
-        assert task.teacher is not None and not any(module.training for module in task.teacher.modules())
+        assert task.training == mode and all(
+            module.training == mode for module in task.student.modules()
+        )
+        assert task.teacher is not None and not any(
+            module.training for module in task.teacher.modules()
+        )

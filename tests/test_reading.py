@@ -1,4 +1,5 @@
-"""Files of weights that claim more than they hold, or that torch would take for code: one line, and nothing is allocated."""
+"""Files of weights that claim more than they hold, or that torch would take for code: one line, and
+nothing is allocated."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 import froster
-from froster.clip.reading import read_file, read_pickle
+from froster.encoders.reading import read_file, read_pickle
 from froster.errors import CheckpointError
 
 HUGE = 1 << 38
@@ -55,7 +56,9 @@ def expanded(*shape: int) -> Tensor:
         torch.nn.Parameter(torch.ones(1).expand(9, 9)),
     ],
 )
-def test_a_tensor_with_more_elements_than_its_storage_has_numbers(tensor: Tensor, zipped: bool, tmp_path: Path) -> None:
+def test_a_tensor_with_more_elements_than_its_storage_has_numbers(
+    tensor: Tensor, zipped: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "model.pt"
     torch.save({"model": {"visual.proj": tensor}}, path, _use_new_zipfile_serialization=zipped)
     refused(path, "claims more numbers")
@@ -89,7 +92,9 @@ def test_many_names_of_one_tensor_are_not_made_many_tensors_of(tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["sparse", "complex", "meta"])
 def test_what_is_no_plain_tensor_is_refused(kind: str, tmp_path: Path) -> None:
     tensor = {
-        "sparse": torch.sparse_coo_tensor(torch.tensor([[0], [0]]), torch.ones(1), (1 << 20, 1 << 20)),
+        "sparse": torch.sparse_coo_tensor(
+            torch.tensor([[0], [0]]), torch.ones(1), (1 << 20, 1 << 20)
+        ),
         "complex": torch.ones(3, dtype=torch.complex64),
         "meta": torch.empty(1 << 20, 1 << 20, device="meta"),
     }[kind]
@@ -122,8 +127,14 @@ def number(value: int) -> bytes:
 
 def script(path: Path, stored: bytes, said: int, shape: int, stride: int = 1, **names: Any) -> Path:
     """A TorchScript archive of one module with one tensor of bytes."""
-    pid = b"(X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu" + number(said) + b"tQ"
-    view = b"K\x00(" + number(shape) + b"t(" + number(stride) + b"t\x89ccollections\nOrderedDict\n)R"
+    pid = (
+        b"(X\x07\x00\x00\x00storagectorch\nByteStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+        + number(said)
+        + b"tQ"
+    )
+    view = (
+        b"K\x00(" + number(shape) + b"t(" + number(stride) + b"t\x89ccollections\nOrderedDict\n)R"
+    )
     tree = (
         b"\x80\x02c__torch__\nNode\n)\x81}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
         + pid
@@ -141,7 +152,9 @@ def script(path: Path, stored: bytes, said: int, shape: int, stride: int = 1, **
 def test_torchscript_storages_are_what_the_pickle_says(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     whole = read_file(script(path, bytes(range(100)), 100, 100))
-    assert whole[0] == "torchscript" and torch.equal(whole[1]["w"], torch.arange(100, dtype=torch.uint8))
+    assert whole[0] == "torchscript" and torch.equal(
+        whole[1]["w"], torch.arange(100, dtype=torch.uint8)
+    )
     refused(script(path, bytes(100), 99, 99), "has 100 bytes, and is said to hold 99")
     refused(script(path, bytes(100), HUGE, 100), "is said to hold")
     refused(script(path, bytes(100), 100, HUGE, 0), "claims more numbers")
@@ -229,7 +242,10 @@ class Bomb:
 @pytest.mark.parametrize("before", [0, 1, 2, 3])
 def test_none_of_the_pickles_of_an_old_file_is_run(before: int, tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
-    path.write_bytes(b"".join(pickle.dumps(n, 2) for n in range(before)) + pickle.dumps(Bomb(tmp_path / "boom"), 2))
+    path.write_bytes(
+        b"".join(pickle.dumps(n, 2) for n in range(before))
+        + pickle.dumps(Bomb(tmp_path / "boom"), 2)
+    )
     refused(path, "not a checkpoint")
     refused(path, "not a checkpoint", read_pickle)
     assert not (tmp_path / "boom").exists()

@@ -1,4 +1,5 @@
-"""Released checkpoints load by their own names, in the wrappings of their training loops, and say what they are."""
+"""Released checkpoints load by their own names, in the wrappings of their training loops, and say
+what they are."""
 
 from __future__ import annotations
 
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor
 
 import froster
-from froster.clip.model import CLIP
-from froster.clip.reading import read_file
+from froster.encoders.model import CLIP
+from froster.encoders.reading import read_file
 from froster.errors import CheckpointError, FrosterError
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
+from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen
 from froster.methods.official import fuse_attention
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer
-from froster.released import assemble, recognise
 from golden import clip_from, close, golden, part
 from parity import stand_in
 
@@ -31,28 +32,65 @@ def under(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 # Golden file, the wrapping of its training loop, what it is taken for, method.
 FILES = [
-    ("aim_froster", lambda w: {"model_state": under("model.", w)}, "AIM (FROSTER's version)", "aim"),
-    ("aim_official_t1", lambda w: {"state_dict": under("backbone.", w)}, "AIM (official, 1 temporal)", "aim"),
+    (
+        "aim_froster",
+        lambda w: {"model_state": under("model.", w)},
+        "AIM (FROSTER's version)",
+        "aim",
+    ),
+    (
+        "aim_official_t1",
+        lambda w: {"state_dict": under("backbone.", w)},
+        "AIM (official, 1 temporal)",
+        "aim",
+    ),
     ("aim_official_t2", lambda w: {"state_dict": w}, "AIM (official, 2 temporal)", "aim"),
-    ("stadapter_froster", lambda w: {"model_state": w}, "ST-Adapter (FROSTER's version)", "st-adapter"),
+    (
+        "stadapter_froster",
+        lambda w: {"model_state": w},
+        "ST-Adapter (FROSTER's version)",
+        "st-adapter",
+    ),
     ("stadapter_official_k400", lambda w: {"model": w}, "ST-Adapter (official, mlp)", "st-adapter"),
-    ("stadapter_official_ssv2", lambda w: {"model": under("module.", w)}, "ST-Adapter (official, both)", "st-adapter"),
-    ("adaptformer_official", lambda w: {"model": w}, "AdaptFormer (official adapter)", "adaptformer"),
-    ("adaptformer_froster", lambda w: {"model_state": w}, "AdaptFormer (FROSTER's version)", "adaptformer"),
+    (
+        "stadapter_official_ssv2",
+        lambda w: {"model": under("module.", w)},
+        "ST-Adapter (official, both)",
+        "st-adapter",
+    ),
+    (
+        "adaptformer_official",
+        lambda w: {"model": w},
+        "AdaptFormer (official adapter)",
+        "adaptformer",
+    ),
+    (
+        "adaptformer_froster",
+        lambda w: {"model_state": w},
+        "AdaptFormer (FROSTER's version)",
+        "adaptformer",
+    ),
     ("xclip_official", lambda w: {"model": w, "epoch": 3}, "X-CLIP (official)", "xclip"),
     ("xclip_hf", lambda w: w, "X-CLIP (Hugging Face)", "xclip"),
     ("xclip_message_froster", lambda w: {"model_state": w}, "X-CLIP's message tokens", "xclip"),
     ("vita_clip", lambda w: {"model": w}, "Vita-CLIP", "vita-clip"),
     ("actionclip_tsm", lambda w: {"model_state_dict": w}, "ActionCLIP (tsm)", "actionclip"),
-    ("stan_branch", lambda w: {"state_dict": under("backbone.vision_model.", w)}, "STAN (depth 2)", "stan"),
-]  # fmt: skip
+    (
+        "stan_branch",
+        lambda w: {"state_dict": under("backbone.vision_model.", w)},
+        "STAN (depth 2)",
+        "stan",
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "wrap", "said", "method"), FILES, ids=[row[0] for row in FILES])
 @torch.no_grad()
 def test_official_names(name: str, wrap, said: str, method: str, tmp_path: Path) -> None:
     """`froster.load(file)` gives the network that the golden file's outputs are checked on."""
-    weights = {n: t.half() if n.count(".") > 2 else t for n, t in part(golden(name), "weights/").items()}
+    weights = {
+        n: t.half() if n.count(".") > 2 else t for n, t in part(golden(name), "weights/").items()
+    }
     torch.save(wrap(weights), tmp_path / "released.pth")
     found = recognise(weights)
     assert found is not None
@@ -68,15 +106,22 @@ def test_official_names(name: str, wrap, said: str, method: str, tmp_path: Path)
     assert torch.equal(model.model.encode_frames(frames), expected.encode_frames(frames))
 
 
-def test_a_file_without_its_text_tower_asks_for_the_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_its_text_tower_asks_for_the_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     torch.save(part(golden("aim_official_t1"), "weights/"), tmp_path / "aim.pth")
-    with pytest.raises(CheckpointError, match=r"taken for AIM \(official.*no projection, text tower.*clip="):
+    with pytest.raises(
+        CheckpointError, match=r"taken for AIM \(official.*no projection, text tower.*clip="
+    ):
         froster.load(tmp_path / "aim.pth")
     model = froster.load(tmp_path / "aim.pth", clip="nano")  # of the same width
     assert model.origin.endswith("projection, text tower, logit scale of the CLIP")
-    assert model.embed_text(["a cat"]).shape == model.embed_video(torch.zeros(4, 40, 40, 3, dtype=torch.uint8))[None].shape
+    assert (
+        model.embed_text(["a cat"]).shape
+        == model.embed_video(torch.zeros(4, 40, 40, 3, dtype=torch.uint8))[None].shape
+    )
 
 
 def test_a_missing_or_unknown_weight_is_named() -> None:
@@ -85,7 +130,9 @@ def test_a_missing_or_unknown_weight_is_named() -> None:
     for change in ({**weights, "mit.extra": torch.zeros(3)}, less):
         found = recognise(change)
         assert found is not None
-        with pytest.raises(CheckpointError, match=r"1 (unexpected|missing) .*(extra|message_fc\.bias)"):
+        with pytest.raises(
+            CheckpointError, match=r"1 (unexpected|missing) .*(extra|message_fc\.bias)"
+        ):
             assemble(found)
 
 
@@ -96,19 +143,26 @@ def full_clip() -> dict[str, Tensor]:
 def test_actionclip_and_text4vis_with_their_heads(tmp_path: Path) -> None:
     """Both keep the head apart from the CLIP; Text4Vis leaves the text tower out."""
     head = part(golden("text4vis_head"), "weights/fusion_model.")
-    torch.save({"model_state_dict": full_clip(), "fusion_model_state_dict": under("module.", head)}, tmp_path / "a.pt")
+    torch.save(
+        {"model_state_dict": full_clip(), "fusion_model_state_dict": under("module.", head)},
+        tmp_path / "a.pt",
+    )
     model = froster.load(tmp_path / "a.pt", device="cpu")
     assert model.origin.startswith("ActionCLIP (transf)")
     image = {n: t for n, t in full_clip().items() if n.startswith("visual.") or n == "logit_scale"}
     torch.save({"model_state_dict": {**image, **under("fusion_model.", head)}}, tmp_path / "t.pt")
-    base = Recognizer(Frozen().build(clip_from(full_clip())), NANO.tokenizer, ModelConfig()).save(tmp_path / "clip")
+    base = Recognizer(Frozen().build(clip_from(full_clip())), NANO.tokenizer, ModelConfig()).save(
+        tmp_path / "clip"
+    )
     again = froster.load(tmp_path / "t.pt", clip=base, device="cpu")
     assert again.origin.startswith("Text4Vis")
     frames = torch.randn(1, 8, 3, 32, 32)
     close(again.model.encode(frames).pooled, model.model.encode(frames).pooled)
 
 
-def test_without_a_tokenizer_videos_can_be_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_tokenizer_videos_can_be_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.delenv("FROSTER_BPE", raising=False)
@@ -142,12 +196,26 @@ def test_the_nano_can_complete_nothing_of_another_width() -> None:
 
 def test_vifi_clip_without_its_token_embeddings(tmp_path: Path) -> None:
     """Its towers are called encoders, and the token embeddings are not in the file."""
-    image = {n.replace("visual.", "image_encoder."): t for n, t in full_clip().items() if n.startswith("visual.")}
-    text = {f"text_encoder.{n}": t for n, t in full_clip().items()
-            if not n.startswith(("visual.", "token_embedding", "logit_scale"))}  # fmt: skip
-    rest = {"logit_scale": full_clip()["logit_scale"], "prompt_learner.complete_text_embeddings": torch.zeros(2, 77, 64)}
-    torch.save({"model": under("module.", {**image, **text, **rest}), "epoch": 3}, tmp_path / "vifi.pth")
-    base = Recognizer(Frozen().build(clip_from(full_clip())), NANO.tokenizer, ModelConfig()).save(tmp_path / "clip")
+    image = {
+        n.replace("visual.", "image_encoder."): t
+        for n, t in full_clip().items()
+        if n.startswith("visual.")
+    }
+    text = {
+        f"text_encoder.{n}": t
+        for n, t in full_clip().items()
+        if not n.startswith(("visual.", "token_embedding", "logit_scale"))
+    }
+    rest = {
+        "logit_scale": full_clip()["logit_scale"],
+        "prompt_learner.complete_text_embeddings": torch.zeros(2, 77, 64),
+    }
+    torch.save(
+        {"model": under("module.", {**image, **text, **rest}), "epoch": 3}, tmp_path / "vifi.pth"
+    )
+    base = Recognizer(Frozen().build(clip_from(full_clip())), NANO.tokenizer, ModelConfig()).save(
+        tmp_path / "clip"
+    )
     model = froster.load(tmp_path / "vifi.pth", clip=base, device="cpu")
     assert model.origin.startswith("ViFi-CLIP") and model.config.method.name == "finetuned"
     frames = torch.randn(1, 2, 3, 32, 32)
@@ -163,18 +231,25 @@ class Settings(dict):
 
 
 def test_a_settings_object_beside_the_weights_is_left_alone(tmp_path: Path) -> None:
-    """X-CLIP's training loop saves one; its class must not be imported, and the weights must be had."""
-    torch.save({"model": part(golden("xclip_official"), "weights/"), "config": Settings(), "epoch": 3}, tmp_path / "x.pth")
+    """X-CLIP's training loop saves one; its class must not be imported, and the weights must be
+    had."""
+    torch.save(
+        {"model": part(golden("xclip_official"), "weights/"), "config": Settings(), "epoch": 3},
+        tmp_path / "x.pth",
+    )
     model = froster.load(tmp_path / "x.pth", device="cpu")
     assert model.origin.startswith("X-CLIP (official)")
 
 
 def test_a_state_dict_as_a_module_gives_it_is_read_beside_a_settings_object(tmp_path: Path) -> None:
-    """An OrderedDict with the versions of the modules, beside arguments that are left alone: nearly every training loop's."""
+    """An OrderedDict with the versions of the modules, beside arguments that are left alone: nearly
+    every training loop's."""
     clip = NANO.clip
     weights = clip.state_dict()
     assert weights._metadata  # what makes the pickle more than a dictionary
-    torch.save({"model": weights, "args": argparse.Namespace(lr=1), "epoch": 3}, tmp_path / "run.pt")
+    torch.save(
+        {"model": weights, "args": argparse.Namespace(lr=1), "epoch": 3}, tmp_path / "run.pt"
+    )
     kind, content = read_file(tmp_path / "run.pt")
     assert (kind, content["epoch"], content["model"].keys()) == ("pickle", 3, weights.keys())
     assert all(torch.equal(content["model"][name], tensor) for name, tensor in weights.items())
@@ -200,7 +275,10 @@ def test_adapters_alone_take_everything_else_from_the_clip(tmp_path: Path) -> No
 
 
 def test_actionclip_with_the_plain_mean(tmp_path: Path) -> None:
-    torch.save({"epoch": 1, "model_state_dict": full_clip(), "fusion_model_state_dict": {}}, tmp_path / "m.pt")
+    torch.save(
+        {"epoch": 1, "model_state_dict": full_clip(), "fusion_model_state_dict": {}},
+        tmp_path / "m.pt",
+    )
     assert froster.load(tmp_path / "m.pt", device="cpu").origin.startswith("ActionCLIP (meanp)")
     torch.save({"epoch": 1, "model_state_dict": full_clip()}, tmp_path / "c.pt")
     assert froster.load(tmp_path / "c.pt", device="cpu").config.method.name == "frozen"

@@ -1,4 +1,5 @@
-"""An index says what its model says of every segment; it grows, survives a kill, and is asked by its own model alone."""
+"""An index says what its model says of every segment; it grows, survives a kill, and is asked by
+its own model alone."""
 
 from __future__ import annotations
 
@@ -17,18 +18,18 @@ import torch
 from PIL import Image
 
 import froster
-from froster.clip.model import CLIP
+from froster.encoders.model import CLIP
 from froster.errors import DataError, VideoError
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
+from froster.inference.search import search
+from froster.inference.store import Entry, Store
 from froster.methods import METHODS
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer
-from froster.search.find import search
-from froster.search.store import Entry, Store
 from froster.video.reader import Video
 from froster.video.segments import ReadSegments, Segment, Whole
 from froster.world.files import write_video
 from froster.world.sets import render_set
-from test_cli import one_line, run  # noqa: F401  (the fixture that types commands)
+from typed import one_line
 from video_files import make_video, numbers
 
 NANO = ("--model", "nano", "--workers", 0)
@@ -46,25 +47,55 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def store(path: Path, counts: list[int], embeddings: torch.Tensor) -> Store:
     """An index of made-up embeddings; a video's segments are of one second."""
-    about = {"model": "x", "source": "x", "segment": 1.0, "frames": 8, "dtype": "float32", "root": str(path)}
+    about = {
+        "model": "x",
+        "source": "x",
+        "segment": 1.0,
+        "frames": 8,
+        "dtype": "float32",
+        "root": str(path),
+    }
     made = Store.create(path, about)
     for number, rows in enumerate(embeddings.split(counts)):
         seconds = [float(second) for second in range(len(rows))]
-        entry = Entry(f"{number}.mp4", 1, 1, float(len(rows)), 9, 0, seconds, [second + 1 for second in seconds])
+        entry = Entry(
+            f"{number}.mp4",
+            1,
+            1,
+            float(len(rows)),
+            9,
+            0,
+            seconds,
+            [second + 1 for second in seconds],
+        )
         made.add([(entry, rows, rows.mean(0))])
     return made
 
 
 def test_segments_show_what_is_there_at_their_moments(tmp_path: Path) -> None:
-    """Bar codes name the frames: T moments, evenly spaced, of each second; and nothing is held but a clip."""
+    """Bar codes name the frames: T moments, evenly spaced, of each second; and nothing is held but
+    a clip."""
     path = make_video(tmp_path / "a.mp4", 100, fps=25, size=(160, 96), b_frames=2)
     parts = [part for part in ReadSegments(4, 96, 1.0)(str(path)) if part is not None]
     *segments, whole = parts
-    assert isinstance(whole, Whole) and (whole.frames, whole.seconds, whole.damaged) == (100, pytest.approx(4.0), 0)
-    assert [(round(part.start, 3), round(part.end, 3)) for part in segments] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert isinstance(whole, Whole) and (whole.frames, whole.seconds, whole.damaged) == (
+        100,
+        pytest.approx(4.0),
+        0,
+    )
+    assert [(round(part.start, 3), round(part.end, 3)) for part in segments] == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 4),
+    ]
     with Video(path) as video:
         expected = [video.index_at(moment / 8) for moment in range(1, 32, 2)]
-        assert numbers(video.read(expected)) == expected == [int(moment / 8 * 25) for moment in range(1, 32, 2)]
+        assert (
+            numbers(video.read(expected))
+            == expected
+            == [int(moment / 8 * 25) for moment in range(1, 32, 2)]
+        )
     assert segments[0].clip.shape == (4, 3, 96, 96)
     assert all(isinstance(part, Segment) for part in segments)
 
@@ -73,7 +104,11 @@ def test_slides_and_short_videos(tmp_path: Path) -> None:
     """What is shown for long is one segment; a video of one frame has one."""
     path = make_video(tmp_path / "slides.mp4", 4, times=[0, 10_000, 11_000, 12_000])
     *segments, whole = [part for part in ReadSegments(2, 32, 1.0)(str(path)) if part is not None]
-    assert [(round(part.start), round(part.end)) for part in segments] == [(0, 10), (10, 11), (11, 12)]
+    assert [(round(part.start), round(part.end)) for part in segments] == [
+        (0, 10),
+        (10, 11),
+        (11, 12),
+    ]
     one = make_video(tmp_path / "one.mp4", 1)
     *segments, whole = [part for part in ReadSegments(2, 32, 4.0)(str(one)) if part is not None]
     assert len(segments) == 1 and whole.frames == 1
@@ -88,7 +123,9 @@ def test_search_is_exact(tmp_path: Path) -> None:
     made = store(tmp_path / "index", [7, 1, 12, 40], embeddings)
     hits = search(made, embeddings[9], 60, join=False)
     order = (embeddings @ embeddings[9]).argsort(descending=True)
-    assert [hit.score for hit in hits] == pytest.approx((embeddings @ embeddings[9])[order].tolist(), abs=1e-6)
+    assert [hit.score for hit in hits] == pytest.approx(
+        (embeddings @ embeddings[9])[order].tolist(), abs=1e-6
+    )
     assert (hits[0].entry.path, hits[0].best) == ("2.mp4", (1.0, 2.0))
     best = [hit.entry.path for hit in search(made, embeddings[9], 9, by_video=True)]
     assert best[0] == "2.mp4" and len(best) == len(set(best)) == 4
@@ -106,12 +143,21 @@ def test_neighbours_that_fit_as_well_are_one_answer(tmp_path: Path) -> None:
     ]
 
 
-def test_index_and_search(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_index_and_search(run, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    report = run("index", folder, *NANO, "--out", index, "--segment", 1, "--dtype", "float32", "--json").json
-    assert (report["videos"], report["segments"], report["new"], report["failed"]) == (10, 20, 10, 0)
+    report = run(
+        "index", folder, *NANO, "--out", index, "--segment", 1, "--dtype", "float32", "--json"
+    ).json
+    assert (report["videos"], report["segments"], report["new"], report["failed"]) == (
+        10,
+        20,
+        10,
+        0,
+    )
     what = min(folder.iterdir()).stem
-    found = run("search", index, f"a {what}", "--json", "--thumbnails", tmp_path / "found.png", "--top", 5)
+    found = run(
+        "search", index, f"a {what}", "--json", "--thumbnails", tmp_path / "found.png", "--top", 5
+    )
     assert found.code == 0, found.err
     hits = found.json["hits"]
     assert 0 <= hits[0]["start"] <= hits[0]["best"][0] < hits[0]["best"][1] <= hits[0]["end"] <= 2
@@ -122,25 +168,46 @@ def test_index_and_search(run, folder: Path, tmp_path: Path) -> None:  # noqa: F
         best = search(Store(index), model.embed_text([name])[0], 2, by_video=True)
         right += any(hit.entry.path.split()[0] == name.split()[0] for hit in best)
     assert right >= 6, "a text does not find what it names"
-    *segments, _ = [part for part in ReadSegments(8, model.image_size, 1.0)(hits[0]["video"]) if part is not None]
+    *segments, _ = [
+        part
+        for part in ReadSegments(8, model.image_size, 1.0)(hits[0]["video"])
+        if part is not None
+    ]
     clips = torch.stack([torch.from_numpy(part.clip) for part in segments])
     expected = float((model.embed_clips(clips) @ model.embed_text([f"a {what}"])[0]).max())
     assert hits[0]["score"] == pytest.approx(expected, abs=1e-5)
     with Image.open(tmp_path / "found.png") as sheet:
         assert sheet.width > 1000 and len(sheet.getcolors(1 << 20) or []) > 100
     video = hits[0]["video"]
-    like = run("search", index, "--video", video, "--json", "--by-video", "--thumbnails", tmp_path / "pictures").json["hits"]
-    assert len(list((tmp_path / "pictures").glob("*.jpg"))) == 9 == len({hit["video"] for hit in like} - {video})
+    like = run(
+        "search",
+        index,
+        "--video",
+        video,
+        "--json",
+        "--by-video",
+        "--thumbnails",
+        tmp_path / "pictures",
+    ).json["hits"]
+    assert (
+        len(list((tmp_path / "pictures").glob("*.jpg")))
+        == 9
+        == len({hit["video"] for hit in like} - {video})
+    )
     link, copy = tmp_path / "link.mp4", tmp_path / "copy.mp4"
     link.symlink_to(video)
     copy.write_bytes(Path(video).read_bytes())
-    assert run("search", index, "--video", link, "--json", "--by-video").json["hits"] == like, "it is left out by any name"
-    assert "link.mp4 is in the index itself and is left out" in " ".join(run("search", index, "--video", link).err.split())
+    assert run("search", index, "--video", link, "--json", "--by-video").json["hits"] == like, (
+        "it is left out by any name"
+    )
+    assert "link.mp4 is in the index itself and is left out" in " ".join(
+        run("search", index, "--video", link).err.split()
+    )
     best = run("search", index, "--video", copy, "--json").json["hits"][0]
     assert best["video"] == video and best["score"] > 0.9, "a copy is another file"
 
 
-def test_an_index_grows_and_is_pruned(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_an_index_grows_and_is_pruned(run, folder: Path, tmp_path: Path) -> None:
     videos, index = tmp_path / "videos", tmp_path / "index"
     videos.mkdir()
     files = sorted(folder.iterdir())
@@ -155,7 +222,12 @@ def test_an_index_grows_and_is_pruned(run, folder: Path, tmp_path: Path) -> None
     (videos / "1.mp4").unlink()
     (videos / "bad.mp4").unlink()
     report = run(*ask).json
-    assert (report["new"], report["changed"], report["gone"], report["failed"]) == (1, 1, ["1.mp4"], 0)
+    assert (report["new"], report["changed"], report["gone"], report["failed"]) == (
+        1,
+        1,
+        ["1.mp4"],
+        0,
+    )
     assert (report["videos"], len(list(index.glob("*.safetensors")))) == (4, 2)
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(files[5].read_bytes())
@@ -167,8 +239,9 @@ def test_an_index_grows_and_is_pruned(run, folder: Path, tmp_path: Path) -> None
     assert run(*ask).json["new"] == 0
 
 
-def test_prune_keeps_what_cannot_be_looked_at(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
-    """A folder that may not be entered, a link that leads nowhere near an end, a disk that is not mounted: not gone."""
+def test_prune_keeps_what_cannot_be_looked_at(run, folder: Path, tmp_path: Path) -> None:
+    """A folder that may not be entered, a link that leads nowhere near an end, a disk that is not
+    mounted: not gone."""
     videos, index = tmp_path / "disk" / "videos", tmp_path / "index"
     files = sorted(folder.iterdir())
     for number, name in enumerate(("a.mp4", "b.mp4", "closed/c.mp4", "file/d.mp4")):
@@ -178,7 +251,9 @@ def test_prune_keeps_what_cannot_be_looked_at(run, folder: Path, tmp_path: Path)
     assert run(*ask).json["videos"] == 4
     (videos / "b.mp4").unlink()
     (videos / "closed").rename(tmp_path / "elsewhere")
-    (videos / "closed").symlink_to("closed")  # "too many levels of symbolic links", also for the superuser
+    (videos / "closed").symlink_to(
+        "closed"
+    )  # "too many levels of symbolic links", also for the superuser
     (videos / "file" / "d.mp4").unlink()
     (videos / "file").rmdir()
     (videos / "file").touch()
@@ -192,26 +267,42 @@ def test_prune_keeps_what_cannot_be_looked_at(run, folder: Path, tmp_path: Path)
     assert run("index", files[4], *ask[2:]).json["videos"] == 3, "without --prune it goes on"
 
 
-@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT])
-def test_which_errors_mean_that_a_video_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+@pytest.mark.parametrize(
+    "error", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT]
+)
+def test_which_errors_mean_that_a_video_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     def fail(path: Path) -> os.stat_result:
         raise OSError(error, os.strerror(error), str(path))
 
-    monkeypatch.setattr(Path, "stat", fail)  # no file system at hand fails in these ways when asked to
+    monkeypatch.setattr(
+        Path, "stat", fail
+    )  # no file system at hand fails in these ways when asked to
     entry = Entry("a.mp4", 1, 1, 1.0, 1, 0, [], [])
-    assert entry.is_gone(tmp_path) == (error in (errno.ENAMETOOLONG, errno.ENOENT)) and not entry.is_current(tmp_path)
+    assert entry.is_gone(tmp_path) == (
+        error in (errno.ENAMETOOLONG, errno.ENOENT)
+    ) and not entry.is_current(tmp_path)
 
 
-KILLED = "import froster.search.build as b; b.PART_SECONDS = 0; from froster.cli import main; main()"
+KILLED = (
+    "import froster.inference.index as b; b.PART_SECONDS = 0; from froster.cli import main; main()"
+)
 
 
 @pytest.mark.slow  # about 8 s: a process that loads torch
-def test_a_killed_index_goes_on(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_killed_index_goes_on(run, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     ask = ["index", folder, *NANO, "--out", index, "--batch-size", 1]
-    process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, ask)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, *map(str, ask)], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
-    while len(list(index.glob("*.jsonl"))) < 2 and process.poll() is None and time.monotonic() < deadline:
+    while (
+        len(list(index.glob("*.jsonl"))) < 2
+        and process.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -227,7 +318,7 @@ def test_a_killed_index_goes_on(run, folder: Path, tmp_path: Path) -> None:  # n
         assert [hit["video"] for hit in one] == [hit["video"] for hit in other]
 
 
-def test_what_cannot_be_searched(run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be_searched(run, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     one = next(folder.iterdir())
     assert run("index", one, *NANO, "--out", index).code == 0
@@ -250,7 +341,9 @@ def test_what_cannot_be_searched(run, folder: Path, tmp_path: Path) -> None:  # 
     one_line(run("index", one, *NANO, "--out", index, "--dtype", "int8"), 2, "float16 or float32")
     part = index / "0001.safetensors"
     whole = part.read_bytes()
-    header = b'{"videos": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}'  # a type that torch does not have
+    header = (  # a type that torch does not have
+        b'{"videos": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}'
+    )
     part.write_bytes(struct.pack("<Q", len(header)) + header + bytes(3))
     one_line(run("search", index, "cat"), 1, "0001.safetensors: not a whole safetensors file")
     part.write_bytes(whole[:40])
@@ -279,21 +372,37 @@ def test_the_part_after_the_9999th_is_the_newest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["xclip", "actionclip"])
-def test_networks_without_an_embedding_of_a_text_are_refused(run, folder: Path, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_networks_without_an_embedding_of_a_text_are_refused(
+    run, folder: Path, tmp_path: Path, name: str
+) -> None:
     nano = froster.load("nano", device="cpu")
     method = METHODS[name]()
     clip = CLIP(nano.clip.config)
-    model = Recognizer(method.build(clip), nano.tokenizer, ModelConfig(method)).save(tmp_path / "model")
-    one_line(run("index", folder, "--model", model, "--out", tmp_path / "index"), 2, name, "use another model")
+    model = Recognizer(method.build(clip), nano.tokenizer, ModelConfig(method)).save(
+        tmp_path / "model"
+    )
+    one_line(
+        run("index", folder, "--model", model, "--out", tmp_path / "index"),
+        2,
+        name,
+        "use another model",
+    )
     assert not (tmp_path / "index").exists()
 
 
 def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> None:
-    from froster.search.build import build
-    from froster.video.listing import list_videos
+    from froster.data.listing import list_videos
+    from froster.inference.index import build
 
     model = froster.load("nano", device="cpu")
-    about = {"model": "x", "source": "x", "segment": 4.0, "frames": 8, "dtype": "float16", "root": str(folder)}
+    about = {
+        "model": "x",
+        "source": "x",
+        "segment": 4.0,
+        "frames": 8,
+        "dtype": "float16",
+        "root": str(folder),
+    }
     made = Store.create(tmp_path / "index", about)
 
     def stop(video: object, error: str) -> None:
@@ -302,6 +411,9 @@ def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         build(model, made, list_videos([folder]), workers=0, batch_size=1, limit=60, on_end=stop)
     assert len(Store(tmp_path / "index").places) == 1
-    assert json.loads((tmp_path / "index" / "0001.jsonl").read_text())["size"] == os.stat(sorted(folder.iterdir())[0]).st_size
+    assert (
+        json.loads((tmp_path / "index" / "0001.jsonl").read_text())["size"]
+        == os.stat(sorted(folder.iterdir())[0]).st_size
+    )
     with pytest.raises(DataError, match="not an index"):
         Store(folder)

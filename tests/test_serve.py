@@ -1,4 +1,5 @@
-"""The HTTP API: right answers, every limit, every kind of bad request, and nothing that is left behind."""
+"""The HTTP API: right answers, every limit, every kind of bad request, and nothing that is left
+behind."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ import torch
 
 from server import post, refused, serving, wait_for  # isort: skip  # skips this file where there is no fastapi
 
-from froster.calibration import NONE, Calibration, NoneRule
-from froster.recognizer import Recognizer, load
-from froster.serve.service import Service
+from froster.evaluation.calibration import NONE, Calibration, NoneRule
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.timeline import timeline
 from froster.serve.refusal import Refusal
-from froster.when.timeline import timeline
+from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video
@@ -47,23 +48,37 @@ def test_classify_answers_as_the_recognizer_does(api, nano: Recognizer, video: P
         found = answer.json()
         assert found["label"] == expected.label
         assert [each["label"] for each in found["scores"]] == expected.labels
-        assert [each["score"] for each in found["scores"]] == pytest.approx(expected.scores, abs=1e-6)
+        assert [each["score"] for each in found["scores"]] == pytest.approx(
+            expected.scores, abs=1e-6
+        )
         assert found["video"] == {"seconds": 4.0, "width": 60, "height": 60}
-        assert [each["probability"] for each in found["scores"]] == pytest.approx(expected.probabilities, abs=1e-6)
+        assert [each["probability"] for each in found["scores"]] == pytest.approx(
+            expected.probabilities, abs=1e-6
+        )
         assert (found["answer"], found["none"]) == (expected.label, None)
         assert found["cosine"] == pytest.approx(expected.cosine, abs=1e-6)
         assert (found["model"], found["calibrated"]) == ("nano", False)
-    found = post(client, "classify", video, labels="cat spinning, fish bouncing", top=1, views=2).json()
+    found = post(
+        client, "classify", video, labels="cat spinning, fish bouncing", top=1, views=2
+    ).json()
     expected = nano.classify(video, ["cat spinning", "fish bouncing"], views=2)
     assert found["scores"] == [
-        {"label": expected.label, "score": pytest.approx(expected.scores[0], abs=1e-6),
-         "probability": pytest.approx(expected.probabilities[0], abs=1e-6)}
-    ]  # fmt: skip
+        {
+            "label": expected.label,
+            "score": pytest.approx(expected.scores[0], abs=1e-6),
+            "probability": pytest.approx(expected.probabilities[0], abs=1e-6),
+        }
+    ]
     assert list(service.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "labels", ["cat spinning\nfish bouncing", "cat spinning; fish bouncing,", ["cat spinning", "fish bouncing"]]
+    "labels",
+    [
+        "cat spinning\nfish bouncing",
+        "cat spinning; fish bouncing,",
+        ["cat spinning", "fish bouncing"],
+    ],
 )
 def test_labels_as_people_send_them(api, video: Path, labels: str | list[str]) -> None:
     """In a text, or a field each."""
@@ -71,9 +86,24 @@ def test_labels_as_people_send_them(api, video: Path, labels: str | list[str]) -
     answer = api[0].post("/v1/timeline", files=files, data={"labels": labels, "min_segment": "0"})
     assert answer.json().get("labels") == ["cat spinning", "fish bouncing"], answer.text
     files = {"video": ("a.mp4", video.read_bytes())}
-    refused(api, api[0].post("/v1/classify", files=files, data={"labels": "a", "top": ["1", "1"]}), 422, "one too many")
-    refused(api, api[0].post("/v1/classify", files=files, data={"labels": ["x" * 600_000] * 2}), 413, "too long")
-    refused(api, api[0].post("/v1/classify", files=files, data={"labels": ["x"] * 1001}), 422, "one too many")
+    refused(
+        api,
+        api[0].post("/v1/classify", files=files, data={"labels": "a", "top": ["1", "1"]}),
+        422,
+        "one too many",
+    )
+    refused(
+        api,
+        api[0].post("/v1/classify", files=files, data={"labels": ["x" * 600_000] * 2}),
+        413,
+        "too long",
+    )
+    refused(
+        api,
+        api[0].post("/v1/classify", files=files, data={"labels": ["x"] * 1001}),
+        422,
+        "one too many",
+    )
 
 
 def test_a_calibrated_model_may_answer_none(video: Path) -> None:
@@ -82,14 +112,20 @@ def test_a_calibrated_model_may_answer_none(video: Path) -> None:
     with serving(nano) as (client, _):
         found = post(client, "classify", video, labels="moon glowing, clock circling").json()
         assert found["calibrated"] and found["answer"] is None and found["none"] > 0.5
-        assert found["none"] + sum(each["probability"] for each in found["scores"]) == pytest.approx(1)
+        assert found["none"] + sum(
+            each["probability"] for each in found["scores"]
+        ) == pytest.approx(1)
         line = post(client, "timeline", video, labels="moon glowing, clock circling").json()
         assert line["calibrated"] and {each["label"] for each in line["segments"]} == {NONE}
-        assert all(none > 0.5 for none in line["none"]) and len(line["cosine"]) == len(line["times"])
+        assert all(none > 0.5 for none in line["none"]) and len(line["cosine"]) == len(
+            line["times"]
+        )
 
 
 def test_timeline_answers_as_the_engine_does(api, nano: Recognizer, video: Path) -> None:
-    found = post(api[0], "timeline", video, labels=json.dumps(LABELS), window=1, stride=0.5, min_segment=0.6).json()
+    found = post(
+        api[0], "timeline", video, labels=json.dumps(LABELS), window=1, stride=0.5, min_segment=0.6
+    ).json()
     expected = timeline(nano, video, LABELS, window=1, stride=0.5, min_segment=0.6).to_dict()
     assert {name: found[name] for name in expected} == expected
 
@@ -105,18 +141,35 @@ def test_embed_answers_as_the_recognizer_does(api, nano: Recognizer, video: Path
 
 def test_two_models_have_names(nano: Recognizer, video: Path) -> None:
     with serving(nano, load("nano", device="cpu")) as (client, _):
-        assert post(client, "classify", video, labels="a,b", model="second").json()["model"] == "second"
+        assert (
+            post(client, "classify", video, labels="a,b", model="second").json()["model"]
+            == "second"
+        )
         assert post(client, "classify", video, labels="a,b").json()["model"] == "nano"
-        assert "nano, second" in post(client, "classify", video, labels="a,b", model="/etc").json()["error"]
-        assert [each["name"] for each in client.get("/healthz").json()["models"]] == ["nano", "second"]
+        assert (
+            "nano, second"
+            in post(client, "classify", video, labels="a,b", model="/etc").json()["error"]
+        )
+        assert [each["name"] for each in client.get("/healthz").json()["models"]] == [
+            "nano",
+            "second",
+        ]
 
 
 def test_the_token(nano: Recognizer, video: Path) -> None:
     with serving(nano, token="secret-token") as api:
         client, _ = api
-        assert client.get("/healthz").status_code == client.get("/static/page.css").status_code == 200
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret-token"}, {"Cookie": "froster=x"},
-                        {"Authorization": "Bearer "}, {"Authorization": "Bearer \xe9".encode("latin-1")}):  # fmt: skip
+        assert (
+            client.get("/healthz").status_code == client.get("/static/page.css").status_code == 200
+        )
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic secret-token"},
+            {"Cookie": "froster=x"},
+            {"Authorization": "Bearer "},
+            {"Authorization": "Bearer \xe9".encode("latin-1")},
+        ):
             for path in ("/v1/classify", "/openapi.json", "/docs"):
                 answer = client.request("POST" if "v1" in path else "GET", path, headers=headers)  # type: ignore[arg-type]
                 refused(api, answer, 401, "token")
@@ -126,7 +179,12 @@ def test_the_token(nano: Recognizer, video: Path) -> None:
         del client.headers["Authorization"]
         assert "asks for its token" in client.get("/docs", headers={"Accept": "text/html"}).text
         assert client.post("/login", data={"token": "wrong"}).status_code == 401
-        assert client.post("/login", data={"token": "secret-token"}, follow_redirects=False).status_code == 303
+        assert (
+            client.post(
+                "/login", data={"token": "secret-token"}, follow_redirects=False
+            ).status_code
+            == 303
+        )
         assert client.get("/docs").status_code == 200  # by the cookie
         assert "secret" not in client.cookies["froster"]
 
@@ -138,7 +196,10 @@ def test_other_sites_and_names_are_kept_out(api, video: Path) -> None:
     files = {"video": ("a", b"")}
     answer = client.post("/v1/classify", files=files, headers={"Origin": "https://evil.example"})
     refused(api, answer, 403, "another site")
-    assert client.post("/v1/classify", files=files, headers={"Origin": "http://localhost"}).status_code == 422
+    assert (
+        client.post("/v1/classify", files=files, headers={"Origin": "http://localhost"}).status_code
+        == 422
+    )
     for name in ("127.0.0.1:7860", "[::1]:7860", "localhost:1"):
         assert client.get("/healthz", headers={"Host": name}).status_code == 200
 
@@ -217,9 +278,11 @@ def test_a_failure_is_no_crash_and_tells_nothing(
 ) -> None:
     with serving(nano) as api:
         for error, status in (
-            (RuntimeError("/srv/secret"), 500), (MemoryError(), 503), (torch.OutOfMemoryError("CUDA out of memory"), 503),
+            (RuntimeError("/srv/secret"), 500),
+            (MemoryError(), 503),
+            (torch.OutOfMemoryError("CUDA out of memory"), 503),
             (None, 503),
-        ):  # fmt: skip
+        ):
 
             def fail(*_: object, error: Exception | None = error, **__: object) -> None:
                 if error is not None:
@@ -244,11 +307,15 @@ def test_the_description_is_true(api, video: Path) -> None:
     for route in ("classify", "timeline", "embed", "attention"):
         about = described["paths"][f"/v1/{route}"]["post"]
         form = about["requestBody"]["content"]["multipart/form-data"]["schema"]
-        assert {"video", "id", "model"} <= set(form["properties"]) and not form["additionalProperties"]
+        assert {"video", "id", "model"} <= set(form["properties"]) and not form[
+            "additionalProperties"
+        ]
         fields = {"labels": "a,b"} if "labels" in form["properties"] else {}
         assert {"400", "401", "413", "415", "422", "429", "503", "504"} <= set(about["responses"])
         schema = described["components"]["schemas"][
-            about["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            about["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition(
+                "/"
+            )[2]
         ]
         answer = post(client, route, video, **fields).json()
         assert set(schema["required"]) <= set(answer) <= set(schema["properties"])

@@ -1,4 +1,5 @@
-"""What people and files get wrong: over HTTP, and at the doors that the server leads to. A clear answer, and nothing left."""
+"""What people and files get wrong: over HTTP, and at the doors that the server leads to. A clear
+answer, and nothing left."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ import torch
 from server import post, refused, serving  # isort: skip  # skips this file where there is no fastapi
 
 from froster.errors import UsageError, VideoError
-from froster.interrupt import check, watched
-from froster.recognizer import Recognizer
-from froster.when.timeline import timeline
+from froster.inference.recognizer import Recognizer
+from froster.inference.timeline import timeline
+from froster.utils.interrupt import check, watched
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video
@@ -24,7 +25,9 @@ from video_files import make_video
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("bad") / "clip.mp4", render_set("base", 1, split="val").frames[0])
+    return write_video(
+        tmp_path_factory.mktemp("bad") / "clip.mp4", render_set("base", 1, split="val").frames[0]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,28 +74,41 @@ def test_fields(api, video: Path, fields: dict[str, str], status: int, word: str
         refused(api, answer, status, word)
 
 
-@pytest.mark.parametrize(("fields", "word"), [
-    ({"window": "nan"}, "window"), ({"window": "0"}, "window"), ({"window": "1", "stride": "2"}, "gaps"),
-    ({"window": "1e-6", "stride": "1e-6"}, "moments"), ({"stride": "1e-9"}, "stride"),
-    ({"min_segment": "-1"}, "min_segment"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"window": "nan"}, "window"),
+        ({"window": "0"}, "window"),
+        ({"window": "1", "stride": "2"}, "gaps"),
+        ({"window": "1e-6", "stride": "1e-6"}, "moments"),
+        ({"stride": "1e-9"}, "stride"),
+        ({"min_segment": "-1"}, "min_segment"),
+    ],
+)
 def test_windows(api, video: Path, fields: dict[str, str], word: str) -> None:
     refused(api, post(api[0], "timeline", video, labels="a,b", **fields), 422, word)
 
 
 def bad_videos(folder: Path, good: Path) -> dict[str, tuple[bytes, int, str]]:
-    """Files that are no videos, or too much of one: their bytes, the status and a word of the answer."""
+    """Files that are no videos, or too much of one: their bytes, the status and a word of the
+    answer."""
     data = good.read_bytes()
     hours = make_video(folder / "hours.mp4", 3600, "mpeg4", fps=Fraction(1, 4), size=(16, 16))
     fast = make_video(folder / "fast.mp4", 7500, "mpeg4", fps=1000, size=(16, 16))
     wide = make_video(folder / "wide.mp4", 1, size=(4098, 4096), options={"preset": "ultrafast"})
-    header = make_video(folder / "moov.mp4", 30, container_options={"movflags": "+faststart"}).read_bytes()
+    header = make_video(
+        folder / "moov.mp4", 30, container_options={"movflags": "+faststart"}
+    ).read_bytes()
     return {
         "empty": (b"", 415, "empty"),
         "text": (b"not a video at all\n" * 100, 415, "not a"),
         "playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 415, "not a"),
         "concat": (b"ffconcat version 1.0\nfile /etc/passwd\n", 415, "not a"),
-        "sdp": (b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 96\n", 415, "not a"),
+        "sdp": (
+            b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+            415,
+            "not a",
+        ),
         "zeros": (bytes(100_000), 415, "not a"),
         "no index": (data[: len(data) // 2], 415, "not a"),
         "no decoder": (header.replace(b"avc1", b"zzzz"), 415, "no decoder"),
@@ -101,7 +117,7 @@ def bad_videos(folder: Path, good: Path) -> dict[str, tuple[bytes, int, str]]:
         "fast": (fast.read_bytes(), 422, "frames"),
         "wide": (wide.read_bytes(), 422, "4098 x 4096"),
         "big": (bytes(1_000_001), 413, "at most 1 MB"),
-    }  # fmt: skip
+    }
 
 
 def test_files_that_are_no_videos(api, video: Path, tmp_path: Path) -> None:
@@ -114,7 +130,9 @@ def test_files_that_are_no_videos(api, video: Path, tmp_path: Path) -> None:
 
 
 def test_a_cut_file_gives_what_it_holds(api, tmp_path: Path) -> None:
-    whole = make_video(tmp_path / "moov.mp4", 60, container_options={"movflags": "+faststart"}).read_bytes()
+    whole = make_video(
+        tmp_path / "moov.mp4", 60, container_options={"movflags": "+faststart"}
+    ).read_bytes()
     assert post(api[0], "classify", whole[: len(whole) * 2 // 3], labels="a,b").status_code == 200
 
 
@@ -130,16 +148,30 @@ def test_forms_that_are_none(api, video: Path) -> None:
     refused(api, client.post(url, json={"labels": "a"}), 415, "multipart/form-data")
     refused(api, client.post(url, data={"labels": "a"}), 415, "multipart/form-data")
     refused(api, client.post(url), 415)
-    refused(api, client.post(url, content=b"rubbish", headers={"content-type": form}), 400, "well-formed")
-    refused(api, client.post(url, content=b"", headers={"content-type": form}), 400, "in the middle")
-    half = b'--x\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n' + video.read_bytes()[:999]
-    refused(api, client.post(url, content=half, headers={"content-type": form}), 400, "in the middle")
+    refused(
+        api,
+        client.post(url, content=b"rubbish", headers={"content-type": form}),
+        400,
+        "well-formed",
+    )
+    refused(
+        api, client.post(url, content=b"", headers={"content-type": form}), 400, "in the middle"
+    )
+    half = (
+        b'--x\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n'
+        + video.read_bytes()[:999]
+    )
+    refused(
+        api, client.post(url, content=half, headers={"content-type": form}), 400, "in the middle"
+    )
     refused(api, post(client, "classify", None, labels="a"), 422, "video")
     twice = [("video", ("a", b"1")), ("video", ("b", b"2"))]
     refused(api, client.post(url, files=twice, data={"labels": "a"}), 422, "one file")
     refused(api, client.post(url, files={"other": ("a", b"1")}), 422, "one file")
     refused(api, post(client, "classify", video, labels="a" * 1_000_001), 413, "labels")
-    refused(api, client.post(url, files={"video": ("a", b"1")}, data={"labels": b"\xff"}), 422, "UTF-8")
+    refused(
+        api, client.post(url, files={"video": ("a", b"1")}, data={"labels": b"\xff"}), 422, "UTF-8"
+    )
     refused(api, client.post("/v1/nothing"), 404)
     refused(api, client.get(url), 405)
 
@@ -152,12 +184,25 @@ def test_views_that_would_fill_the_memory(nano: Recognizer, tmp_path: Path) -> N
 
 
 BAD_LABELS: list[tuple[Any, str]] = [
-    (None, "list of names"), (5, "list of names"), ("cat", "list of names"), (b"cat", "list of names"),
-    ({"cat": 1}, "list of names"), ({"cat"}, "list of names"), (iter(["cat"]), "list of names"),
-    ([], "no labels"), (["cat", ""], "label 2 of 2 is empty"), (["cat", " \t"], "is empty"), ([": described"], "is empty"),
-    (["cat", 1], "label 2 of 2 is no text"), ([None], "is no text"), ([["cat"]], "is no text"), ([b"cat"], "is no text"),
-    (["\ud800"], "half a character"), (["cat", "Cat "], "more than once"), (["x" * 300], "at most 256"),
-]  # fmt: skip
+    (None, "list of names"),
+    (5, "list of names"),
+    ("cat", "list of names"),
+    (b"cat", "list of names"),
+    ({"cat": 1}, "list of names"),
+    ({"cat"}, "list of names"),
+    (iter(["cat"]), "list of names"),
+    ([], "no labels"),
+    (["cat", ""], "label 2 of 2 is empty"),
+    (["cat", " \t"], "is empty"),
+    ([": described"], "is empty"),
+    (["cat", 1], "label 2 of 2 is no text"),
+    ([None], "is no text"),
+    ([["cat"]], "is no text"),
+    ([b"cat"], "is no text"),
+    (["\ud800"], "half a character"),
+    (["cat", "Cat "], "more than once"),
+    (["x" * 300], "at most 256"),
+]
 
 
 @pytest.mark.parametrize(("labels", "words"), BAD_LABELS, ids=range(len(BAD_LABELS)))
@@ -180,7 +225,11 @@ def test_unusual_labels_are_labels(nano: Recognizer, video: Path) -> None:
 
 @pytest.mark.parametrize("given", [5, None, [1], b"clip.mp4", np.zeros(3)], ids=range(5))
 def test_videos_that_are_none(nano: Recognizer, given: Any) -> None:
-    words = r"expected uint8 frames .* got \(3,\) float64" if isinstance(given, np.ndarray) else "a video is a path"
+    words = (
+        r"expected uint8 frames .* got \(3,\) float64"
+        if isinstance(given, np.ndarray)
+        else "a video is a path"
+    )
     with pytest.raises(UsageError, match=words):
         nano.classify(given, ["cat"])
 
@@ -203,7 +252,8 @@ def test_a_picture_of_a_gigapixel_is_not_decoded(nano: Recognizer, tmp_path: Pat
 
 
 def test_work_under_watch_stops_within_its_loops(nano: Recognizer, tmp_path: Path) -> None:
-    """Decoding, the windows of a timeline and the encoding of labels ask again and again whether they are still wanted."""
+    """Decoding, the windows of a timeline and the encoding of labels ask again and again whether
+    they are still wanted."""
     long = make_video(tmp_path / "long.mp4", 400, size=(32, 32))
     for work in (
         lambda: nano.read_views(long),

@@ -1,4 +1,5 @@
-"""Real servers and real connections: uploads that stop, load with broken files, Ctrl-C, the documented calls."""
+"""Real servers and real connections: uploads that stop, load with broken files, Ctrl-C, the
+documented calls."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ from server import Command, half, in_thread, wait_for  # isort: skip  # skips th
 
 import httpx
 
-from froster.recognizer import Recognizer
+from froster.inference.recognizer import Recognizer
 from froster.serve.app import create_app
-from froster.serve.service import Service
 from froster.serve.connections import MOST_CONNECTIONS
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
+from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video
@@ -45,8 +46,16 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory):
-    started = Command("--no-page", "--queue", "20", "--max-seconds", "30", "--max-upload", "1",
-                      folder=tmp_path_factory.mktemp("served") / "tmp")  # fmt: skip
+    started = Command(
+        "--no-page",
+        "--queue",
+        "20",
+        "--max-seconds",
+        "30",
+        "--max-upload",
+        "1",
+        folder=tmp_path_factory.mktemp("served") / "tmp",
+    )
     yield started
     started.process.kill()
 
@@ -61,9 +70,21 @@ def test_two_hundred_requests_with_broken_files_among_them(
     """About 10 s. Right answers stay right; nothing grows: memory, open files, files on the disk."""
     good = [clip.read_bytes() for clip in clips]
     sets = [LABELS, LABELS[:2], [*LABELS, "猫"]]
-    expected = {(i, j): nano.classify(clips[i], labels) for i in range(len(clips)) for j, labels in enumerate(sets)}
-    bad = [(b"", 415), (b"text" * 1000, 415), (good[0][: len(good[0]) // 2], 415), (bytes(1_000_001), 413),
-           (make_video(clips[0].parent / "h.mp4", 4000, "mpeg4", fps=1, size=(16, 16)).read_bytes(), 422)]  # fmt: skip
+    expected = {
+        (i, j): nano.classify(clips[i], labels)
+        for i in range(len(clips))
+        for j, labels in enumerate(sets)
+    }
+    bad = [
+        (b"", 415),
+        (b"text" * 1000, 415),
+        (good[0][: len(good[0]) // 2], 415),
+        (bytes(1_000_001), 413),
+        (
+            make_video(clips[0].parent / "h.mp4", 4000, "mpeg4", fps=1, size=(16, 16)).read_bytes(),
+            422,
+        ),
+    ]
 
     def call(number: int) -> str:
         if number % 10 == 3:
@@ -71,11 +92,15 @@ def test_two_hundred_requests_with_broken_files_among_them(
             return "hung up"
         if number % 4 == 0:
             data, status = bad[number // 4 % len(bad)]
-            answer = client.post("/v1/classify", files={"video": ("v", data)}, data={"labels": "a,b"})
+            answer = client.post(
+                "/v1/classify", files={"video": ("v", data)}, data={"labels": "a,b"}
+            )
             assert answer.status_code == status, answer.text
             return "refused"
         i, j = number % len(clips), number % len(sets)
-        answer = client.post("/v1/classify", files={"video": ("v", good[i])}, data={"labels": json.dumps(sets[j])})
+        answer = client.post(
+            "/v1/classify", files={"video": ("v", good[i])}, data={"labels": json.dumps(sets[j])}
+        )
         assert answer.status_code == 200, answer.text
         found, right = answer.json(), expected[i, j]
         assert found["label"] == right.label
@@ -83,11 +108,18 @@ def test_two_hundred_requests_with_broken_files_among_them(
         assert scores == pytest.approx(dict(zip(right.labels, right.scores, strict=True)), abs=1e-5)
         return "right"
 
-    with httpx.Client(base_url=command.address, timeout=60) as client, ThreadPoolExecutor(16) as pool:
+    with (
+        httpx.Client(base_url=command.address, timeout=60) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
         list(pool.map(call, range(40)))  # what is made once is made now
         before = command.memory
         done = list(pool.map(call, range(200)))
-    assert {name: done.count(name) for name in set(done)} == {"right": 130, "refused": 50, "hung up": 20}
+    assert {name: done.count(name) for name in set(done)} == {
+        "right": 130,
+        "refused": 50,
+        "hung up": 20,
+    }
     wait_for(lambda: health(command.address)["waiting"] == 0)
     wait_for(lambda: command.kept == [])
     wait_for(lambda: command.open_files < 40)
@@ -111,7 +143,9 @@ def test_an_upload_that_stops_half_way(command: Command, clips: list[Path]) -> N
 
 def test_what_is_too_big_is_refused_while_it_comes(command: Command) -> None:
     began = time.monotonic()
-    answered = half(command.address, b"", stated=10**12)  # said beforehand: not a byte of it is waited for
+    answered = half(
+        command.address, b"", stated=10**12
+    )  # said beforehand: not a byte of it is waited for
     assert b" 413 " in answered.recv(100)
     answered.close()
     endless = half(command.address, b"", chunked=True)
@@ -135,9 +169,13 @@ def asked(address: str, head: bytes) -> bytes:
 
 
 def test_idle_connections_give_way(command: Command) -> None:
-    """More than are taken at a time, silent or with half a head: whoever asks is answered all the same."""
+    """More than are taken at a time, silent or with half a head: whoever asks is answered all the
+    same."""
     place = urlsplit(command.address)
-    idle = [socket.create_connection((place.hostname, place.port), timeout=20) for _ in range(MOST_CONNECTIONS + 10)]
+    idle = [
+        socket.create_connection((place.hostname, place.port), timeout=20)
+        for _ in range(MOST_CONNECTIONS + 10)
+    ]
     for connection in idle[::2]:
         with contextlib.suppress(OSError):  # closed already
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: local")
@@ -148,12 +186,18 @@ def test_idle_connections_give_way(command: Command) -> None:
     assert "Traceback" not in command.said
 
 
-def test_a_head_that_does_not_come_is_not_waited_for(service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_does_not_come_is_not_waited_for(
+    service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, _ = service
     monkeypatch.setattr("froster.serve.connections.HEAD_SECONDS", 0.3)
     place = urlsplit(address)
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for before, sent in ((b"", b""), (b"", request[:20]), (request, request[:20])):  # also the second head on a connection
+    for before, sent in (
+        (b"", b""),
+        (b"", request[:20]),
+        (request, request[:20]),
+    ):  # also the second head on a connection
         with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
             if before:
                 connection.sendall(before)
@@ -174,14 +218,20 @@ def test_a_head_that_does_not_come_is_not_waited_for(service, monkeypatch: pytes
         assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("host", [b"a/healthz?", b"a/healthz#", b"localhost/healthz?", b"[", b"127.0.0.1@a", b"a:b", b""])
+@pytest.mark.parametrize(
+    "host", [b"a/healthz?", b"a/healthz#", b"localhost/healthz?", b"[", b"127.0.0.1@a", b"a:b", b""]
+)
 def test_no_host_opens_what_needs_the_token(nano: Recognizer, host: bytes) -> None:
     limits = Limits()
     state = Service(Models({"nano": nano}, limits), limits)
     with in_thread(state, Guard(create_app(state), "0123456789abcdef")) as address:
         for route in (b"/openapi.json", b"/docs", b"/v1/classify", b"//healthz"):
             for method in (b"GET", b"POST", b"HEAD"):
-                found = asked(address, b"%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % (method, route, host))
+                found = asked(
+                    address,
+                    b"%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"
+                    % (method, route, host),
+                )
                 assert b" 401 " in found[:20], (method, route, found[:80])
         let_in = b"Authorization: Bearer 0123456789abcdef\r\nConnection: close\r\n"
         found = asked(address, b"GET /docs HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (host, let_in))
@@ -210,11 +260,17 @@ def test_a_boundary_that_is_too_long_is_a_bad_request(command: Command, boundary
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_waits_is_told_that_the_server_ends(number: int, tmp_path: Path) -> None:
-    """About 8 s. What is in hand may go on for ten seconds; asked a second time, the server gives it up now."""
+    """About 8 s. What is in hand may go on for ten seconds; asked a second time, the server gives
+    it up now."""
     served = Command("--no-page", "--max-seconds", "600", folder=tmp_path / "tmp")
     long = make_video(tmp_path / "long.mp4", 4000, "mpeg4", fps=100, size=(320, 320)).read_bytes()
     fields = {"labels": "a,b", "window": "0.5", "stride": "0.02"}
-    ask = lambda: httpx.post(f"{served.address}/v1/timeline", files={"video": ("v", long)}, data=fields, timeout=60)  # noqa: E731
+
+    def ask():
+        return httpx.post(
+            f"{served.address}/v1/timeline", files={"video": ("v", long)}, data=fields, timeout=60
+        )
+
     with ThreadPoolExecutor(2) as pool:
         working = pool.submit(ask)
         wait_for(lambda: health(served.address)["busy"] > 0)
@@ -280,7 +336,11 @@ def test_uploads_take_places_too(service, clips: list[Path]) -> None:
     state.jobs.seconds = 60
     waiting = [half(address, b"") for _ in range(3)]
     wait_for(lambda: state.jobs.inside == 3)
-    answer = httpx.post(f"{address}/v1/classify", files={"video": ("v", clips[0].read_bytes())}, data={"labels": "a"})
+    answer = httpx.post(
+        f"{address}/v1/classify",
+        files={"video": ("v", clips[0].read_bytes())},
+        data={"labels": "a"},
+    )
     assert answer.status_code == 429
     for connection in waiting:
         connection.close()
@@ -292,9 +352,11 @@ def test_work_for_somebody_who_hung_up_stops(service, tmp_path: Path) -> None:
     long = make_video(tmp_path / "long.mp4", 4000, "mpeg4", fps=100, size=(32, 32)).read_bytes()
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
-            f"{address}/v1/timeline", files={"video": ("v", long)},
-            data={"labels": "a,b", "window": "0.5", "stride": "0.02"}, timeout=httpx.Timeout(10, read=0.4),
-        )  # fmt: skip
+            f"{address}/v1/timeline",
+            files={"video": ("v", long)},
+            data={"labels": "a,b", "window": "0.5", "stride": "0.02"},
+            timeout=httpx.Timeout(10, read=0.4),
+        )
     wait_for(lambda: state.jobs.inside == 0, 2)
     assert state.jobs.running is None and list(state.folder.iterdir()) == []
 
@@ -309,7 +371,9 @@ def test_the_documented_calls_work(service, clips: list[Path], tmp_path: Path) -
     shutil.copy(clips[0], tmp_path / "holiday.mp4")
     for call in calls:
         real = f"{keep if '$id' in call else ':'}; {call}".replace("http://127.0.0.1:7860", address)
-        done = subprocess.run(["bash", "-c", real], cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["bash", "-c", real], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         answer = json.loads(done.stdout or "{}")
         assert "error" not in answer, (call, answer)
     assert (tmp_path / "preview.mp4").read_bytes()[4:8] == b"ftyp"

@@ -1,4 +1,5 @@
-"""Videos that are kept, their previews, attention, samples, and what a browser is told with every answer."""
+"""Videos that are kept, their previews, attention, samples, and what a browser is told with every
+answer."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ import av
 import pytest
 import torch
 
-from server import half, in_thread, post, refused, serving, wait_for  # isort: skip  # skips where there is no fastapi
+from server import half, in_thread, post, refused, serving, wait_for  # isort: skip
 
 import httpx
 
-from froster.clip.model import normalise
+from froster.encoders.model import normalise
 from froster.errors import UsageError, VideoError
-from froster.insight.attention import cls_attention
-from froster.interrupt import watched
-from froster.recognizer import Recognizer
+from froster.inference.recognizer import Recognizer
+from froster.inference.timeline import timeline
+from froster.report.attention import cls_attention
 from froster.serve import STATIC, preview, videos
 from froster.serve.app import create_app
 from froster.serve.guard import Guard
@@ -30,9 +31,9 @@ from froster.serve.page import add_page
 from froster.serve.preview import preview_size, write_preview
 from froster.serve.samples import from_folder, of_world
 from froster.serve.service import Service
+from froster.utils.interrupt import watched
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
-from froster.when.timeline import timeline
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video, numbers
@@ -43,7 +44,9 @@ LABELS = "cat spinning, fish bouncing"
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = render_set("base", 1, split="val").frames
-    return write_video(tmp_path_factory.mktemp("kept") / "clip.mp4", torch.cat([frames[0], frames[5]]))
+    return write_video(
+        tmp_path_factory.mktemp("kept") / "clip.mp4", torch.cat([frames[0], frames[5]])
+    )
 
 
 @pytest.fixture
@@ -63,7 +66,12 @@ def test_a_kept_video_is_answered_as_one_that_is_sent(api, video: Path) -> None:
     answer = post(client, "videos", video).json()
     name = answer.pop("id")
     assert answer == {"seconds": 4.0, "width": 60, "height": 60}
-    for route, fields in (("classify", {"labels": LABELS}), ("timeline", {"labels": LABELS}), ("embed", {}), ("attention", {"at": 1})):
+    for route, fields in (
+        ("classify", {"labels": LABELS}),
+        ("timeline", {"labels": LABELS}),
+        ("embed", {}),
+        ("attention", {"at": 1}),
+    ):
         by_id = post(client, route, None, id=name, **fields)
         assert by_id.status_code == 200, by_id.text
         assert by_id.json() == post(client, route, video, **fields).json()
@@ -84,7 +92,9 @@ def test_what_is_no_video_is_not_kept(api, video: Path) -> None:
     refused(api, post(client, "videos", video, labels="a"), 422, "no others")
 
 
-def test_kept_videos_are_few_and_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_videos_are_few_and_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(videos, "MOST_KEPT", 3)
     kept = videos.Videos(tmp_path)
     names = [kept.keep(kept.new()) for _ in range(3)]
@@ -124,9 +134,12 @@ def test_attention_is_that_of_the_model(api, nano: Recognizer, video: Path) -> N
 
 
 FOREIGN = {
-    "a.avi": ("mpeg4", "yuv420p"), "b.mkv": ("ffv1", "yuv444p"), "c.mpg": ("mpeg2video", "yuv420p"),
-    "d.wmv": ("wmv2", "yuv420p"), "e.mov": ("png", "rgb24"),
-}  # fmt: skip
+    "a.avi": ("mpeg4", "yuv420p"),
+    "b.mkv": ("ffv1", "yuv444p"),
+    "c.mpg": ("mpeg2video", "yuv420p"),
+    "d.wmv": ("wmv2", "yuv420p"),
+    "e.mov": ("png", "rgb24"),
+}
 
 
 @pytest.mark.parametrize("form", preview.FORMATS, ids=lambda form: form.codec)
@@ -140,8 +153,15 @@ def test_a_preview_shows_the_same_at_the_same_time(
     codec, pix_fmt = FOREIGN[name]
     source = make_video(tmp_path / name, 40, codec, pix_fmt=pix_fmt, size=(80, 48), gop=1)
     write_preview(source, tmp_path / "preview")
-    with Video(source) as before, Video(tmp_path / "preview") as after, av.open(str(tmp_path / "preview")) as file:
-        assert form.container in file.format.name and file.streams.video[0].codec.name in ("h264", "vp9")
+    with (
+        Video(source) as before,
+        Video(tmp_path / "preview") as after,
+        av.open(str(tmp_path / "preview")) as file,
+    ):
+        assert form.container in file.format.name and file.streams.video[0].codec.name in (
+            "h264",
+            "vp9",
+        )
         assert not file.streams.audio and file.streams.video[0].pix_fmt == "yuv420p"
         assert after.num_frames >= 39  # this MPEG file has a frame without a stamp
         for second in (0.02, 0.7, 1.58):
@@ -155,7 +175,11 @@ def test_a_preview_is_small(tmp_path: Path) -> None:
     write_preview(source, tmp_path / "preview")
     with Video(tmp_path / "preview") as small:
         assert small.num_frames <= 31 and small.seconds == pytest.approx(1, abs=0.05)
-    assert (preview_size(1280, 720), preview_size(80, 49), preview_size(1, 1)) == ((852, 480), (80, 48), (2, 2))
+    assert (preview_size(1280, 720), preview_size(80, 49), preview_size(1, 1)) == (
+        (852, 480),
+        (80, 48),
+        (2, 2),
+    )
     assert max(preview_size(4096, 2)) == 4096
 
 
@@ -207,8 +231,13 @@ def test_samples(nano: Recognizer, video: Path, tmp_path: Path) -> None:
     assert [sample.name for sample in from_folder(folder, Limits(seconds=60))] == ["a"]
 
 
+SERVED = ["/", "/docs", "/healthz", "/static/page.js", "/page/settings", "/nothing"]
+SERVED += ["/page/samples/99", "/static/../guard.py", "/static/%2e%2e/guard.py"]
+
+
 def test_the_page_is_locked_in(nano: Recognizer) -> None:
-    """No script, style, picture or address of anybody else, in the files and by what every answer tells the browser."""
+    """No script, style, picture or address of anybody else, in the files and by what every answer
+    tells the browser."""
     limits = Limits()
     service = Service(Models({"nano": nano}, limits), limits)
     app = create_app(service)
@@ -220,14 +249,19 @@ def test_the_page_is_locked_in(nano: Recognizer) -> None:
             assert answer.status_code == 401, path
         assert "asks for its token" in client.get("/", headers={"Accept": "text/html"}).text
         client.headers["Authorization"] = "Bearer secret-token"
-        for path in ("/", "/docs", "/healthz", "/static/page.js", "/page/settings", "/nothing", "/page/samples/99",
-                     "/static/../guard.py", "/static/%2e%2e/guard.py"):  # fmt: skip
+        for path in SERVED:
             answer = client.get(path)
             assert answer.status_code == (404 if re.search("nothing|99|guard", path) else 200), path
             policy = answer.headers["content-security-policy"]
-            assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "*" not in policy
+            assert (
+                policy.startswith("default-src 'none'")
+                and "unsafe" not in policy
+                and "*" not in policy
+            )
             assert answer.headers["x-content-type-options"] == "nosniff"
         assert client.get("/page/samples/0").content[4:8] == b"ftyp"
     for file in STATIC.iterdir():
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?://|//cdn|innerHTML|eval\(|<style|<script>| style=| on\w+=", text), file
+        assert not re.search(
+            r"https?://|//cdn|innerHTML|eval\(|<style|<script>| style=| on\w+=", text
+        ), file

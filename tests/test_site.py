@@ -1,4 +1,5 @@
-"""The documentation site: it is whole, its commands exist, and its tutorial runs as it stands there."""
+"""The documentation site: it is whole, its commands exist, and its tutorial runs as it stands
+there."""
 
 from __future__ import annotations
 
@@ -21,14 +22,19 @@ from froster.cli import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
+PAGES = {
+    path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md"))
+}
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def commands_of(page: str) -> list[str]:
     """Every froster command in the code of a page, broken lines joined."""
     fenced = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    code = re.sub(r" *\\\n *", " ", "\n".join([*fenced, *re.findall(r"^    (.+)$", page, re.MULTILINE)]))
+    code = re.sub(
+        r" *\\\n *", " ", "\n".join([*fenced, *re.findall(r"^    (.+)$", page, re.MULTILINE)])
+    )
     return re.findall(r"^froster .+$", code, re.MULTILINE)
 
 
@@ -39,8 +45,14 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_relative_links_lead_somewhere(page: str) -> None:
-    folder, text = (ROOT, (ROOT / page).read_text(encoding="utf-8")) if page == "README.md" else (DOCS, PAGES[page])
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    folder, text = (
+        (ROOT, (ROOT / page).read_text(encoding="utf-8"))
+        if page == "README.md"
+        else (DOCS, PAGES[page])
+    )
+    links = re.findall(
+        r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    )
     here = (folder / page).parent
     broken = [link for link in links if "://" not in link and not (here / link).exists()]
     assert not broken
@@ -73,7 +85,11 @@ def test_the_reference_has_every_public_name() -> None:
     assert not missing
     for home in re.findall(r"^::: (froster\.\S+)", reference, re.MULTILINE):
         module, _, name = home.rpartition(".")
-        assert find_spec(home) if home == "froster.errors" else hasattr(__import__(module, fromlist=[name]), name)
+        assert (
+            find_spec(home)
+            if home == "froster.errors"
+            else hasattr(__import__(module, fromlist=[name]), name)
+        )
 
 
 def test_pictures_are_small() -> None:
@@ -96,20 +112,35 @@ class Images(HTMLParser):
     reason="needs mkdocs-material and mkdocstrings: pip install -e '.[docs]'",
 )
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    """Links, anchors, navigation and the reference; pictures are there, nothing is loaded from elsewhere. 8 seconds."""
-    call = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    """Links, anchors, navigation and the reference; pictures are there, nothing is loaded from
+    elsewhere. 8 seconds."""
+    call = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(call, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        assert not re.search(r"""<(?:script|link|iframe)[^>]+(?:src|href)=["']?(?:https?:)?//""", text), page.name
+        assert not re.search(
+            r"""<(?:script|link|iframe)[^>]+(?:src|href)=["']?(?:https?:)?//""", text
+        ), page.name
         images = Images()
         images.feed(text)
         for source in images.sources:
             root = tmp_path / "site" if source.startswith("/") else page.parent
-            assert "://" not in source and (root / source.lstrip("/")).is_file(), f"{page.name}: {source}"
-    assert "Which of <code>labels</code> fits the video" in (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+            assert "://" not in source and (root / source.lstrip("/")).is_file(), (
+                f"{page.name}: {source}"
+            )
+    assert "Which of <code>labels</code> fits the video" in (
+        tmp_path / "site" / "api.html"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -120,5 +151,11 @@ def test_the_tutorial_runs_and_says_what_the_page_shows(tmp_path: Path) -> None:
     assert len(shown) >= 9
     for step in shown:
         assert run_tutorial.words(step.printed) == run_tutorial.words(step.shown), step.code
-    for name in ("timeline.png", "attention.png", "found.png", "long.srt", "runs/first/report.html"):
+    for name in (
+        "timeline.png",
+        "attention.png",
+        "found.png",
+        "long.srt",
+        "runs/first/report.html",
+    ):
         assert (tmp_path / name).stat().st_size > 0

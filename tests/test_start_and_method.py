@@ -1,4 +1,5 @@
-"""What is loaded is what was trained, for every method from every start; and a model survives being copied and sent."""
+"""What is loaded is what was trained, for every method from every start; and a model survives being
+copied and sent."""
 
 from __future__ import annotations
 
@@ -15,16 +16,16 @@ import torch
 from torch import Tensor
 
 import froster
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import FrosterError, UsageError
-from froster.experiment import halfway, student_of, with_weights
-from froster.export import Deployed
+from froster.inference.export import Deployed
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Classification, Recognizer
+from froster.inference.released import recognise
 from froster.methods import METHODS, Frozen, Method
 from froster.methods.video_clip import new_weights
-from froster.model_folder import ModelConfig
-from froster.recognizer import Classification, Recognizer
-from froster.released import recognise
 from froster.text.prompts import Prompting
+from froster.training.fine_tune import halfway, student_of, with_weights
 from golden import golden, part
 from parity import stand_in
 
@@ -38,8 +39,17 @@ PROMPTS = Prompting(("a {}.",), "plain")
 def plain() -> Recognizer:
     tokenizer = froster.load("nano", device="cpu").tokenizer
     torch.manual_seed(0)
-    clip = CLIP(CLIPConfig(VisionConfig(32, 16, 64, 2, 2), TextConfig(64, tokenizer.vocab_size, 64, 2, 1), 64))
-    return Recognizer(Frozen().build(clip), tokenizer, ModelConfig(Frozen(), prompting=PROMPTS), device=torch.device("cpu"))
+    clip = CLIP(
+        CLIPConfig(
+            VisionConfig(32, 16, 64, 2, 2), TextConfig(64, tokenizer.vocab_size, 64, 2, 1), 64
+        )
+    )
+    return Recognizer(
+        Frozen().build(clip),
+        tokenizer,
+        ModelConfig(Frozen(), prompting=PROMPTS),
+        device=torch.device("cpu"),
+    )
 
 
 def moved(model: Recognizer, seed: int = 1) -> Recognizer:
@@ -64,7 +74,8 @@ def start(name: str, variant: str) -> Recognizer:
 
 
 def outputs(model: Recognizer) -> Iterator[Tensor]:
-    """Embeddings of a clip and of texts, what the clip says to the text, the classes, and the logits."""
+    """Embeddings of a clip and of texts, what the clip says to the text, the classes, and the
+    logits."""
     frames = getattr(model.config.method, "frames", 0) or 4
     generator = torch.Generator().manual_seed(3)
     clips = torch.randint(0, 256, (1, frames, 3, 32, 32), dtype=torch.uint8, generator=generator)
@@ -85,7 +96,8 @@ def same(one: Recognizer, other: Recognizer) -> None:
 
 @pytest.mark.parametrize(("name", "variant"), EVERY)
 def test_every_method_from_this_start(name: str, variant: str, tmp_path: Path) -> None:
-    """The start as it is made, and as it is loaded again: both give the same network, or are refused in a line."""
+    """The start as it is made, and as it is loaded again: both give the same network, or are
+    refused in a line."""
     first = start(name, variant)
     first.save(tmp_path / "start")
     again = froster.load(tmp_path / "start", device="cpu")
@@ -109,15 +121,23 @@ def test_every_method_from_this_start(name: str, variant: str, tmp_path: Path) -
 def test_a_student_starts_from_the_weights_of_its_start() -> None:
     base = start("vclip", "step2")
     student = student_of(base, made("finetuned", "both"))
-    assert all(torch.equal(weight, student.clip.state_dict()[name]) for name, weight in base.clip.state_dict().items())
-    assert {type(block).__name__ for block in student.clip.visual.transformer.resblocks} == {"Block"}
+    assert all(
+        torch.equal(weight, student.clip.state_dict()[name])
+        for name, weight in base.clip.state_dict().items()
+    )
+    assert {type(block).__name__ for block in student.clip.visual.transformer.resblocks} == {
+        "Block"
+    }
     own = {weight.data_ptr() for weight in student.model.parameters()}
-    assert not own & {weight.data_ptr() for weight in base.model.parameters()}  # training it leaves the start alone
+    assert not own & {
+        weight.data_ptr() for weight in base.model.parameters()
+    }  # training it leaves the start alone
 
 
 @pytest.mark.parametrize("name", ["finetuned", "vclip", "actionclip", "lora", "xclip"])
 def test_the_ways_on_from_a_student(name: str, tmp_path: Path) -> None:
-    """Other weights of it, half of its start's, and what is exported, each after saving and loading."""
+    """Other weights of it, half of its start's, and what is exported, each after saving and
+    loading."""
     base = start("vclip", "step1")
     student = moved(student_of(base, made(name, first_variant(name))))
     state = {key: 0.9 * weight for key, weight in student.model.state_dict().items()}
@@ -126,10 +146,19 @@ def test_the_ways_on_from_a_student(name: str, tmp_path: Path) -> None:
         model.save(tmp_path / "model")
         again = froster.load(tmp_path / "model", device="cpu")
         same(model, again)
-        frames = torch.randint(0, 256, (1, getattr(model.config.method, "frames", 0) or 4, 3, 32, 32), dtype=torch.uint8)
+        frames = torch.randint(
+            0,
+            256,
+            (1, getattr(model.config.method, "frames", 0) or 4, 3, 32, 32),
+            dtype=torch.uint8,
+        )
         classes = model.class_embeddings(LABELS)
         with torch.no_grad():
-            for mine, theirs in zip(Deployed(model.model, classes)(frames), Deployed(again.model, classes)(frames), strict=True):
+            for mine, theirs in zip(
+                Deployed(model.model, classes)(frames),
+                Deployed(again.model, classes)(frames),
+                strict=True,
+            ):
                 torch.testing.assert_close(theirs, mine, atol=1e-6, rtol=0)
 
 
@@ -143,23 +172,37 @@ def test_a_network_that_its_config_does_not_describe_is_not_saved(tmp_path: Path
         (start("frozen", "").model, Frozen("mean_then_unit")),
     ]
     for network, method in wrong:
-        model = Recognizer(network, plain().tokenizer, ModelConfig(method), device=torch.device("cpu"))
+        model = Recognizer(
+            network, plain().tokenizer, ModelConfig(method), device=torch.device("cpu")
+        )
         with pytest.raises(UsageError, match="not what its config says") as caught:
             model.save(tmp_path / "model")
         assert "\n" not in str(caught.value) and not (tmp_path / "model").exists()
 
 
-RELEASED = ["aim_froster", "stadapter_froster", "adaptformer_froster", "xclip_message_froster", "actionclip_tsm"]
+RELEASED = [
+    "aim_froster",
+    "stadapter_froster",
+    "adaptformer_froster",
+    "xclip_message_froster",
+    "actionclip_tsm",
+]
 
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_released_checkpoint_as_a_start(name: str, tmp_path: Path) -> None:
-    """ActionCLIP's shift has no weights of its own, and is not taken over; what has some is refused."""
+    """ActionCLIP's shift has no weights of its own, and is not taken over; what has some is
+    refused."""
     weights = part(golden(name), "weights/")
     torch.save(weights, tmp_path / "released.pth")
     found = recognise(weights)
     assert found is not None
-    other = Recognizer(Frozen().build(stand_in(found.state)), plain().tokenizer, ModelConfig(), device=torch.device("cpu"))
+    other = Recognizer(
+        Frozen().build(stand_in(found.state)),
+        plain().tokenizer,
+        ModelConfig(),
+        device=torch.device("cpu"),
+    )
     other.save(tmp_path / "clip")
     base = froster.load(tmp_path / "released.pth", clip=tmp_path / "clip", device="cpu")
     for method in ("finetuned", "vclip", "lora", "stan", "text4vis"):
@@ -171,20 +214,29 @@ def test_a_released_checkpoint_as_a_start(name: str, tmp_path: Path) -> None:
         student = moved(student_of(base, made(method, first_variant(method))))
         student.save(tmp_path / "model")
         again = froster.load(tmp_path / "model", device="cpu")
-        clips = torch.randint(0, 256, (1, 4, 3, base.image_size, base.image_size), dtype=torch.uint8)
-        torch.testing.assert_close(again.embed_clips(clips), student.embed_clips(clips), atol=1e-6, rtol=0)
+        clips = torch.randint(
+            0, 256, (1, 4, 3, base.image_size, base.image_size), dtype=torch.uint8
+        )
+        torch.testing.assert_close(
+            again.embed_clips(clips), student.embed_clips(clips), atol=1e-6, rtol=0
+        )
 
 
 def video(model: Recognizer) -> Tensor:
     frames = model.config.sampling.frames
-    return torch.randint(0, 256, (frames, 40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (frames, 40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def sent(pipe, model: Recognizer) -> None:
     pipe.send(model.classify(video(model), LABELS))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not getattr(METHODS[name], "frames", 0) or name != "vita-clip"])
+@pytest.mark.parametrize(
+    "method",
+    [name for name in METHODS if not getattr(METHODS[name], "frames", 0) or name != "vita-clip"],
+)
 def test_a_model_can_be_pickled_and_copied(method: str) -> None:
     model = start(method, first_variant(method))
     model.config = copy.copy(model.config)
@@ -194,7 +246,11 @@ def test_a_model_can_be_pickled_and_copied(method: str) -> None:
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(file, weights_only=False)):
+    for other in (
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+        torch.load(file, weights_only=False),
+    ):
         assert other.classify(video(model), LABELS) == found
     assert pickle.loads(pickle.dumps(found)) == found == copy.deepcopy(found)
 
@@ -213,6 +269,8 @@ def test_a_model_goes_to_another_process() -> None:
 
 
 def test_a_model_without_a_tokenizer_can_be_pickled() -> None:
-    model = Recognizer(plain().model, FrosterError("no vocabulary"), plain().config, device=torch.device("cpu"))
+    model = Recognizer(
+        plain().model, FrosterError("no vocabulary"), plain().config, device=torch.device("cpu")
+    )
     with pytest.raises(FrosterError, match="no vocabulary"):
         pickle.loads(pickle.dumps(model)).embed_text(LABELS)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig
-from froster.clip.tokenizer import Tokenizer
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import UsageError
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
@@ -51,10 +51,14 @@ def at_full_length(clip: CLIP, tokenizer: Tokenizer, texts: list[str]) -> Tensor
 
 def test_prompts_are_encoded_as_at_full_length(clip: CLIP, tokenizer: Tokenizer) -> None:
     bank = PromptBank(tokenizer, LABELS, CONTEXT, PROMPTING)
-    expected = torch.stack([at_full_length(clip, tokenizer, row) for row in PROMPTING.prompts(LABELS)])
+    expected = torch.stack(
+        [at_full_length(clip, tokenizer, row) for row in PROMPTING.prompts(LABELS)]
+    )
     assert bank.num_templates == 3 and bank.rows == [0, 1, 2, 3]
     torch.testing.assert_close(bank.embed(clip.encode_text, bank.rows), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(bank.embed(clip.encode_text, [2, 0]), expected[[2, 0]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        bank.embed(clip.encode_text, [2, 0]), expected[[2, 0]], atol=1e-5, rtol=0
+    )
 
 
 def test_tokens_are_cut_to_the_longest(tokenizer: Tokenizer) -> None:
@@ -75,7 +79,9 @@ def test_rows_are_computed_once(clip: CLIP, tokenizer: Tokenizer) -> None:
     assert sum(shape[0] for shape in tower.shapes) == len(set(texts))
 
 
-def test_so_many_rows_at_most_are_encoded_together(clip: CLIP, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_rows_at_most_are_encoded_together(
+    clip: CLIP, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("froster.text.bank.MAX_BATCH", 7)
     texts = [f"{a}{b}" for a in "abcdef" for b in "ghij"]
     tower = Counting(clip)
@@ -89,8 +95,12 @@ def test_gradients_are_those_of_the_full_length(clip: CLIP, tokenizer: Tokenizer
     texts = ["a", "archery in archery in archery", "a", "in ar"]
     weights = torch.randn(len(texts), 32, generator=torch.Generator().manual_seed(1))
     parameters = list(clip.text.parameters())
-    expected = torch.autograd.grad((at_full_length(clip, tokenizer, texts) * weights).sum(), parameters)
-    found = torch.autograd.grad((PromptBank.encode(clip.encode_text, tokenizer(texts, 77)) * weights).sum(), parameters)
+    expected = torch.autograd.grad(
+        (at_full_length(clip, tokenizer, texts) * weights).sum(), parameters
+    )
+    found = torch.autograd.grad(
+        (PromptBank.encode(clip.encode_text, tokenizer(texts, 77)) * weights).sum(), parameters
+    )
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
@@ -99,7 +109,9 @@ def test_a_bank_of_bare_names(clip: CLIP, tokenizer: Tokenizer) -> None:
     expected = at_full_length(clip, tokenizer, LABELS)
     for bare in (Prompting(()), Prompting(("{}",), "plain")):
         names = PromptBank(tokenizer, LABELS, CONTEXT, bare)
-        torch.testing.assert_close(names.embed(clip.encode_text, names.rows)[0], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            names.embed(clip.encode_text, names.rows)[0], expected, atol=1e-5, rtol=0
+        )
     with pytest.raises(UsageError, match="no labels were given"):
         PromptBank(tokenizer, [], CONTEXT)
 
@@ -108,4 +120,8 @@ def test_a_prompt_over_the_context_is_refused_or_cut(tokenizer: Tokenizer) -> No
     labels = ["archery: " + "long " * 40]
     with pytest.raises(UsageError, match=r"archery.*--truncate"):
         PromptBank(tokenizer, labels, 20, PROMPTING)
-    assert PromptBank(tokenizer, labels, 20, PROMPTING, truncate=True).tokens(-1).shape == (1, 1, 20)
+    assert PromptBank(tokenizer, labels, 20, PROMPTING, truncate=True).tokens(-1).shape == (
+        1,
+        1,
+        20,
+    )

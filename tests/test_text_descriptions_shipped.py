@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from froster.clip.tokenizer import Tokenizer
+from froster.encoders.tokenizer import Tokenizer
 from froster.text.descriptions import SHIPPED, describe, read_descriptions
 from froster.text.prompts import KINETICS_28
 from golden import shared
@@ -29,11 +29,15 @@ def test_the_longest_prompt_fits(name: str) -> None:
     """At most 64 tokens in the longest template, the name before and in it included."""
     tokenizer = Tokenizer.find(shared("vocab"))
     sentences = read_descriptions(name)
-    readable = {re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", label): text for label, text in sentences.items()}
+    readable = {
+        re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", label): text for label, text in sentences.items()
+    }
     template = max(KINETICS_28, key=lambda t: len(tokenizer.encode(t)))
     for label, text in readable.items():
         assert len(tokenizer.encode(f"{label}: {text}")) + 2 <= 64, label
-        assert len(tokenizer.encode(f"{template.replace('{}', label)} {label}: {text}")) + 2 <= 77, label
+        assert (
+            len(tokenizer.encode(f"{template.replace('{}', label)} {label}: {text}")) + 2 <= 77
+        ), label
 
 
 def test_labels_take_their_sentence_by_name() -> None:

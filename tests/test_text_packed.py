@@ -1,4 +1,5 @@
-"""Prompts packed without padding give what the padded tower gives, with as few tokens as the words allow."""
+"""Prompts packed without padding give what the padded tower gives, with as few tokens as the words
+allow."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from froster.clip.block import Block
-from froster.clip.model import TextConfig, TextTower
-from froster.clip.packed import Packed
+from froster.encoders.block import Block
+from froster.encoders.model import TextConfig, TextTower
+from froster.encoders.packed import Packed
 
 END = 99
 
@@ -16,7 +17,9 @@ END = 99
 @pytest.fixture
 def tower() -> TextTower:
     torch.manual_seed(0)
-    tower = TextTower(TextConfig(context=40, vocab=100, width=64, layers=3, heads=4), 16, "quick_gelu")
+    tower = TextTower(
+        TextConfig(context=40, vocab=100, width=64, layers=3, heads=4), 16, "quick_gelu"
+    )
     for parameter in tower.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return tower
@@ -57,10 +60,12 @@ CASES = [
 def test_values_and_gradients_are_those_of_padded_rows(
     tower: TextTower, tokens: Tensor, run: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("froster.clip.packed._RUN", run)
+    monkeypatch.setattr("froster.encoders.packed._RUN", run)
     upstream = torch.randn(len(tokens), 16, generator=torch.Generator().manual_seed(5))
     expected, found = padded(tower, tokens), tower(tokens)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.detach().abs().max()))
+    torch.testing.assert_close(
+        found, expected, rtol=1e-5, atol=1e-5 * float(expected.detach().abs().max())
+    )
     parameters = [p for name, p in tower.named_parameters()]
     theirs = torch.autograd.grad((expected * upstream).sum(), parameters)
     ours = torch.autograd.grad((found * upstream).sum(), parameters)
@@ -76,10 +81,14 @@ def test_bfloat16_stays_as_near_as_the_padded_rows(tower: TextTower) -> None:
     assert (ours - exact).norm() < 1.5 * (theirs - exact).norm() + 1e-3 * exact.norm()
 
 
-def test_only_tokens_that_count_are_computed(tower: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("froster.clip.packed._RUN", 0)
+def test_only_tokens_that_count_are_computed(
+    tower: TextTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("froster.encoders.packed._RUN", 0)
     seen: list[int] = []
-    tower.transformer.resblocks[0].mlp.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    tower.transformer.resblocks[0].mlp.register_forward_hook(
+        lambda _, args, __: seen.append(args[0].shape[1])
+    )
     lengths = [9, 12, 30, 12, 5, 40]
     tower(rows(lengths, same=4, width=40))
     assert seen == [4 + sum(length - 4 for length in lengths)]
@@ -87,7 +96,9 @@ def test_only_tokens_that_count_are_computed(tower: TextTower, monkeypatch: pyte
 
 def test_the_last_block_is_computed_for_the_end_tokens_alone(tower: TextTower) -> None:
     seen: list[int] = []
-    tower.transformer.resblocks[-1].mlp.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[1]))
+    tower.transformer.resblocks[-1].mlp.register_forward_hook(
+        lambda _, args, __: seen.append(args[0].shape[1])
+    )
     tower(rows([9, 12, 30], same=4))
     assert seen == [3]
 

@@ -32,14 +32,20 @@ def test_the_released_templates_and_prompts() -> None:
 
 
 def test_a_plain_name_is_named_twice_and_braces_are_kept() -> None:
-    assert Prompting(("a {b} of {}.",)).prompts(["archery"]) == [["a {b} of archery. archery"], ["archery"]]
+    assert Prompting(("a {b} of {}.",)).prompts(["archery"]) == [
+        ["a {b} of archery. archery"],
+        ["archery"],
+    ]
     assert Prompting(("a {}.",)).prompts(["{x}: y"]) == [["a {x}. {x}: y"], ["{x}: y"]]
     with pytest.raises(UsageError, match="'a photo'"):
         Prompting(("a photo",))
 
 
 def test_plain_prompts_are_the_templates_alone() -> None:
-    assert Prompting(("{}, an action", "{}"), "plain").prompts(["golf"]) == [["golf, an action"], ["golf"]]
+    assert Prompting(("{}, an action", "{}"), "plain").prompts(["golf"]) == [
+        ["golf, an action"],
+        ["golf"],
+    ]
     with pytest.raises(UsageError, match="need a template"):
         Prompting((), "plain")
 
@@ -91,7 +97,10 @@ def test_one_name_may_have_two_descriptions() -> None:
         ('"Heroes" scene, b', ['"Heroes" scene', "b"]),
         ('["salt, pepper", "b"]', ["salt, pepper", "b"]),
         ("kick: a ball, punch: a sack", ["kick: a ball", "punch: a sack"]),
-        ("kick: a ball, hard\npunch: a sack; often,\n", ["kick: a ball, hard", "punch: a sack; often"]),
+        (
+            "kick: a ball, hard\npunch: a sack; often,\n",
+            ["kick: a ball, hard", "punch: a sack; often"],
+        ),
         ("run, kick: a ball\nswim", ["run", "kick: a ball", "swim"]),
         ("\ufeffarchery, surfing", ["archery", "surfing"]),
     ],
@@ -100,7 +109,10 @@ def test_labels_as_people_write_them(text: str, labels: list[str]) -> None:
     assert split_labels(text) == labels
 
 
-@pytest.mark.parametrize(("text", "message"), [('"salt, pepper', "not closed"), ("[a, b]", "JSON"), ("[" * 10**5, "JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('"salt, pepper', "not closed"), ("[a, b]", "JSON"), ("[" * 10**5, "JSON")],
+)
 def test_labels_that_do_not_end_are_explained(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         split_labels(text)
@@ -121,7 +133,7 @@ def test_labels_from_a_file(name: str, content: bytes, tmp_path: Path) -> None:
 
 LISTS = [
     ("l.txt", "archery\nsalt, pepper\n"),
-    ("l.txt", "archery,\n\n\"salt, pepper\",\n"),
+    ("l.txt", 'archery,\n\n"salt, pepper",\n'),
     ("l.txt", 'archery; "salt, pepper";\n'),
     ("l.csv", 'label\narchery\n"salt, pepper"\n'),
     ("l.csv", '\ufeffid,Name\r\n0,archery\r\n1,"salt, pepper"\r\n'),
@@ -129,7 +141,7 @@ LISTS = [
     ("l.csv", 'label,name\n0,archery\n1,"salt, pepper"\n'),
     ("l.csv", 'label,sport\n0,archery\n1,"salt, pepper"\n'),
     ("l.csv", '0,archery\n1,"salt, pepper"\n'),
-    ("l.csv", 'nr;sport\n0;archery\n1;salt, pepper\n'),
+    ("l.csv", "nr;sport\n0;archery\n1;salt, pepper\n"),
     ("l.csv", 'archery\n"salt, pepper"\n'),
     ("l.csv", 'archery,"salt, pepper"\n'),
     ("l.csv:what", 'path,what\na.mp4,archery\nb.mp4,"salt, pepper"\n'),
@@ -155,7 +167,13 @@ def test_sentences_by_name_are_labels(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_of_labels(tmp_path: Path) -> None:
-    assert label_file("archery, tai chi") is label_file("Mr. Bean") is label_file("x" * 5000) is label_file("a\0b") is None
+    assert (
+        label_file("archery, tai chi")
+        is label_file("Mr. Bean")
+        is label_file("x" * 5000)
+        is label_file("a\0b")
+        is None
+    )
     assert label_file("archery, l.txt") is None
     for name in ("l.txt", "l.csv:name", "l.JSON"):
         with pytest.raises(UsageError, match="no such file of labels"):
@@ -165,20 +183,36 @@ def test_what_is_no_file_of_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("l.txt", b"archery\n\n surfing\nArchery\n", r"l\.txt: .*'archery' and 'Archery' \(line 1, line 4\)"),
+        (
+            "l.txt",
+            b"archery\n\n surfing\nArchery\n",
+            r"l\.txt: .*'archery' and 'Archery' \(line 1, line 4\)",
+        ),
         ("l.txt", b"archery\n\n: a bow\n", r"l\.txt: line 3 is empty: ': a bow'"),
-        ("l.txt", b"archery\nNone of these\n", r"l\.txt: line 2 is 'None of these', which is the answer where no label fits"),
+        (
+            "l.txt",
+            b"archery\nNone of these\n",
+            r"l\.txt: line 2 is 'None of these', which is the answer where no label fits",
+        ),
         ("l.txt", "archery\nsurfing".encode("utf-16"), "UTF-16"),
         ("l.txt", "archery\nsurfing".encode("utf-16-le"), "zero bytes"),
         ("l.csv", b"id,name\n0,archery\n1,\n", r"l\.csv: line 3 is empty"),
         ("l.csv", b"name\narchery\n\narchery\n", r"'archery' \(line 2, line 4\)"),
         ("l.csv", b"label\n", "no labels were given"),
-        ("l.csv", b"a,b\nc,d\ne,f\n", r"which column holds the labels\? Name it: l\.csv:COLUMN; there is a, b"),
+        (
+            "l.csv",
+            b"a,b\nc,d\ne,f\n",
+            r"which column holds the labels\? Name it: l\.csv:COLUMN; there is a, b",
+        ),
         ("l.csv:x", b"id,name\n0,archery\n", "no column 'x', but id, name"),
         ("l.csv", b'name\n"arch\nery"\n', r"holds a line end: 'arch\\nery'"),
         ("l.json", b'["a\\u000b"]', r"holds a line end: 'a\\x0b'"),
         ("l.json", b"[" * 100_000, "not valid JSON"),
-        ("l.txt", "archery\ncafé\n".encode("latin-1"), r"l\.txt, line 2: not UTF-8.*iconv -f latin1"),
+        (
+            "l.txt",
+            "archery\ncafé\n".encode("latin-1"),
+            r"l\.txt, line 2: not UTF-8.*iconv -f latin1",
+        ),
         ("l.json", b"[1, 2]", "expected a JSON list"),
         ("l.json", b'"archery"', "expected a JSON list"),
         ("l.json", b"[", "not valid JSON"),
@@ -186,7 +220,9 @@ def test_what_is_no_file_of_labels(tmp_path: Path) -> None:
         ("l.json", b'{"archery": ["shooting arrows"]}', "expected a JSON list"),
     ],
 )
-def test_a_bad_label_file_is_explained(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_bad_label_file_is_explained(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
     (tmp_path / name.partition(":")[0]).write_bytes(content)
     with pytest.raises(UsageError, match=message):
         read_label_set(tmp_path / name)
@@ -220,7 +256,10 @@ def test_descriptions_join_the_names_they_belong_to() -> None:
 )
 def test_descriptions_from_a_file(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
-    assert read_descriptions(tmp_path / name) == {"archery": "arrows fly", "tai chi": "slow: flowing"}
+    assert read_descriptions(tmp_path / name) == {
+        "archery": "arrows fly",
+        "tai chi": "slow: flowing",
+    }
 
 
 @pytest.mark.parametrize(
@@ -231,7 +270,9 @@ def test_descriptions_from_a_file(name: str, content: str, tmp_path: Path) -> No
         ("d.json", '{"archery": 1}', "class names and sentences"),
     ],
 )
-def test_a_bad_description_file_is_explained(name: str, content: str, message: str, tmp_path: Path) -> None:
+def test_a_bad_description_file_is_explained(
+    name: str, content: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UsageError, match=message):
         read_descriptions(tmp_path / name)

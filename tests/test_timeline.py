@@ -1,4 +1,5 @@
-"""Which label when: borders and labels of videos put together from known clips, every output, every way to stop."""
+"""Which label when: borders and labels of videos put together from known clips, every output, every
+way to stop."""
 
 from __future__ import annotations
 
@@ -19,22 +20,22 @@ import torch
 from torch import Tensor
 
 import froster
-from froster import interrupt
-from froster.calibration import NONE, Calibration, NoneRule
+from froster.evaluation.calibration import NONE, Calibration, NoneRule
+from froster.inference.label_segments import Segment, merged, smoothed
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.scorer import WindowScorer, batches
+from froster.inference.subtitles import srt, vtt
+from froster.inference.timeline import Scan, timeline
 from froster.methods import METHODS
-from froster.model_folder import ModelConfig
-from froster.recognizer import Recognizer, load
+from froster.utils import interrupt
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.stream import Stream
 from froster.video.windows import Plan, Windows
-from froster.when.scorer import WindowScorer, batches
-from froster.when.segments import Segment, merged, smoothed
-from froster.when.subtitles import srt, vtt
-from froster.when.timeline import Scan, timeline
 from froster.world.files import write_video
 from known_clips import LABELS, PARTS, Known
-from test_cli import one_line, run  # noqa: F401
+from typed import one_line
 from video_files import make_video, shared
 
 
@@ -46,7 +47,9 @@ def near(found: list[Segment], expected: list[tuple[float, float, str]], within:
 
 
 @pytest.mark.parametrize(("window", "stride"), [(None, None), (2.0, 0.5), (1.0, 0.25), (3.0, 0.7)])
-def test_borders_are_within_a_stride(nano: Recognizer, known: Known, window: float | None, stride: float | None) -> None:
+def test_borders_are_within_a_stride(
+    nano: Recognizer, known: Known, window: float | None, stride: float | None
+) -> None:
     found = froster.timeline(nano, known.path, LABELS, window=window, stride=stride)
     near(found.segments, known.segments, found.plan.stride)
     assert (found.start, found.end, found.damaged, found.complete) == (0, 34, 0, True)
@@ -55,7 +58,8 @@ def test_borders_are_within_a_stride(nano: Recognizer, known: Known, window: flo
 
 
 def test_real_clips_in_a_row(nano: Recognizer, tmp_path: Path) -> None:
-    """Each of three real clips is a label of its own, by the nano CLIP's embedding of it: are they found where they are?"""
+    """Each of three real clips is a label of its own, by the nano CLIP's embedding of it: are they
+    found where they are?"""
     names = ["v_PlayingPiano_g02_c01.avi", "v_Archery_g01_c01.avi", "v_YoYo_g01_c01.avi"]
     paths = [shared("videos", "originals", name) for name in names]
     path, expected, time = tmp_path / "row.mp4", [], 0.0
@@ -64,7 +68,9 @@ def test_real_clips_in_a_row(nano: Recognizer, tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
         for name, source in zip(names, paths, strict=True):
             with Video(source) as video:
-                frames = video.read([min(round(i * video.fps / 25), video.num_frames - 1) for i in range(125)])
+                frames = video.read(
+                    [min(round(i * video.fps / 25), video.num_frames - 1) for i in range(125)]
+                )
             expected.append((time, time + 5.0, name))
             time += 5.0
             for frame in frames.numpy():
@@ -76,8 +82,12 @@ def test_real_clips_in_a_row(nano: Recognizer, tmp_path: Path) -> None:
     near(scan.result().segments, expected, 0.5)
 
 
-@pytest.mark.parametrize(("count", "moments"), [(1, 1), (2, 1), (5, 1), (16, 2), (31, 4), (32, 4), (33, 5)])
-def test_videos_around_one_window_long(nano: Recognizer, known: Known, tmp_path: Path, count: int, moments: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "moments"), [(1, 1), (2, 1), (5, 1), (16, 2), (31, 4), (32, 4), (33, 5)]
+)
+def test_videos_around_one_window_long(
+    nano: Recognizer, known: Known, tmp_path: Path, count: int, moments: int
+) -> None:
     with Video(known.path) as video:
         path = write_video(tmp_path / "v.mp4", video.read(range(count)).permute(0, 3, 1, 2))
     found = timeline(nano, path, LABELS)
@@ -86,7 +96,9 @@ def test_videos_around_one_window_long(nano: Recognizer, known: Known, tmp_path:
     assert found.segments[-1].end == found.end
 
 
-def test_a_short_video_is_seen_as_classify_sees_it(nano: Recognizer, known: Known, tmp_path: Path) -> None:
+def test_a_short_video_is_seen_as_classify_sees_it(
+    nano: Recognizer, known: Known, tmp_path: Path
+) -> None:
     with Video(known.path) as video:
         path = write_video(tmp_path / "v.mp4", video.read(range(16)).permute(0, 3, 1, 2))
     scores = dict(zip(LABELS, timeline(nano, path, LABELS).scores[0].tolist(), strict=True))
@@ -109,9 +121,15 @@ def test_a_frame_is_embedded_once_where_frames_are_seen_apart(
     whole = logits(apart=False)
     seen = []
     encode = nano.model.encode_frames
-    monkeypatch.setattr(nano.model, "encode_frames", lambda frames: seen.append(frames.shape[:2].numel()) or encode(frames))
+    monkeypatch.setattr(
+        nano.model,
+        "encode_frames",
+        lambda frames: seen.append(frames.shape[:2].numel()) or encode(frames),
+    )
     torch.testing.assert_close(logits(apart=True), whole, atol=1e-4, rtol=1e-4)
-    assert sum(seen) == 68  # two a second of 34 seconds; windows by themselves would have cost 31 * 8
+    assert (
+        sum(seen) == 68
+    )  # two a second of 34 seconds; windows by themselves would have cost 31 * 8
 
 
 FAST = {"frozen", "finetuned", "lora", "l2sp", "ewc", "text4vis", "actionclip", "efficient-prompt"}
@@ -124,7 +142,9 @@ def test_every_method_has_a_timeline(nano: Recognizer, known: Known, name: str) 
     made = method.make(next(iter(method.variants), None), **options).for_classes(LABELS)
     model = made.build(load("nano", device="cpu").clip)
     assert model.frames_apart == (name in FAST)
-    recognizer = Recognizer(model, nano.tokenizer, ModelConfig(made, Sampling("uniform")), device=torch.device("cpu"))
+    recognizer = Recognizer(
+        model, nano.tokenizer, ModelConfig(made, Sampling("uniform")), device=torch.device("cpu")
+    )
     found = timeline(recognizer, known.path, LABELS[:2], stride=4)
     assert found.scores.isfinite().all() and len(found.scores) == 9
 
@@ -140,7 +160,9 @@ def test_smoothing_is_the_mean_over_covering_windows() -> None:
 
 def test_merging_and_short_segments() -> None:
     best = [0, 0, 1, 0, 2, 2, 2, 1]
-    scores = torch.nn.functional.one_hot(torch.tensor(best), 3) * 0.8 + torch.tensor([0.1, 0.05, 0.05])
+    scores = torch.nn.functional.one_hot(torch.tensor(best), 3) * 0.8 + torch.tensor(
+        [0.1, 0.05, 0.05]
+    )
     edges = [10.0 + i for i in range(9)]
 
     def spans(shortest: float) -> list[tuple[float, float, str]]:
@@ -152,20 +174,33 @@ def test_merging_and_short_segments() -> None:
     assert merged(scores, edges, "abc")[0].score == pytest.approx(0.9)
 
 
-def test_every_file_of_a_calibrated_timeline_says_the_same(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+def test_every_file_of_a_calibrated_timeline_says_the_same(
+    run, known: Known, tmp_path: Path
+) -> None:
     nano = load("nano", device="cpu")
     nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
     nano.save(tmp_path / "sure")
     outputs = [tmp_path / f"found.{suffix}" for suffix in ("json", "csv", "srt", "vtt", "png")]
-    asked = ("timeline", known.path, "--labels", "cat, clock", "--json", *(word for path in outputs for word in ("--out", path)))
+    asked = (
+        "timeline",
+        known.path,
+        "--labels",
+        "cat, clock",
+        "--json",
+        *(word for path in outputs for word in ("--out", path)),
+    )
     found = run(*asked, "--model", tmp_path / "sure").json
     said = [segment["label"] for segment in found["segments"]]
     assert found["calibrated"] and "cat" in said and NONE in said
     assert found["labels"] == ["cat", "clock", NONE] and len(found["cosine"]) == len(found["times"])
     assert found["none"] == [row[-1] for row in found["scores"]]
-    for start, none, (*shares, _) in zip(found["times"], found["none"], found["scores"], strict=True):
+    for start, none, (*shares, _) in zip(
+        found["times"], found["none"], found["scores"], strict=True
+    ):
         segment = next(s for s in found["segments"] if s["start"] <= start < s["end"])
-        assert segment["label"] == (NONE if none > 0.5 else found["labels"][shares.index(max(shares))])
+        assert segment["label"] == (
+            NONE if none > 0.5 else found["labels"][shares.index(max(shares))]
+        )
     assert [row["label"] for row in csv.DictReader(outputs[1].open())] == said
     for path in outputs[2:4]:
         assert re.findall(r"^(.+) \(\d+ %\)$", path.read_text(), re.MULTILINE) == said
@@ -189,7 +224,11 @@ STAMP = r"\d{2,}:\d\d:\d\d[,.]\d{3}"
 @pytest.mark.parametrize("write", [srt, vtt])
 def test_subtitles(write) -> None:
     odd = "a <b>bold</b> & {odd} --> label\nof two lines"
-    segments = [Segment(-0.1, 1.0004, "a", 0.5), Segment(1.0004, 1.0006, odd, 0.75), Segment(1.0006, 1.0008, "c", 1)]
+    segments = [
+        Segment(-0.1, 1.0004, "a", 0.5),
+        Segment(1.0004, 1.0006, odd, 0.75),
+        Segment(1.0006, 1.0008, "c", 1),
+    ]
     text = write([*segments, Segment(3599.9996, 360000, "d", 1)])
     cues = re.findall(rf"^({STAMP}) --> ({STAMP})\n(.+)\n(?:\n|\Z)", text, re.MULTILINE)
     assert len(cues) == text.count(" --> ") == 3  # of the third one nothing is left after rounding
@@ -203,7 +242,7 @@ def test_subtitles(write) -> None:
         assert text.startswith("WEBVTT\n\n") and "&amp;" in text
 
 
-def test_the_command_writes_every_format(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_writes_every_format(run, known: Known, tmp_path: Path) -> None:
     outputs = [tmp_path / f"found.{suffix}" for suffix in ("json", "csv", "srt", "vtt", "png")]
     asked = ("timeline", known.path, "--labels", ", ".join(LABELS), "--model", "nano", "--json")
     result = run(*asked, *(word for path in outputs for word in ("--out", path)))
@@ -219,7 +258,7 @@ def test_the_command_writes_every_format(run, known: Known, tmp_path: Path) -> N
     assert "umbrella" in run(*asked[:-1]).out
 
 
-def test_mistakes_are_one_line(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+def test_mistakes_are_one_line(run, known: Known, tmp_path: Path) -> None:
     labels = ("--labels", "a, b", "--model", "nano")
     (tmp_path / "empty.mp4").write_bytes(b"")
     one_line(run("timeline", tmp_path, *labels), 1, "directory")
@@ -227,13 +266,17 @@ def test_mistakes_are_one_line(run, known: Known, tmp_path: Path) -> None:  # no
     one_line(run("timeline", tmp_path / "none.mp4", *labels), 2, "no such file")
     one_line(run("timeline", "http://127.0.0.1/a.mp4", *labels), 2, "froster watch")
     one_line(run("timeline", known.path, *labels, "--out", "x.doc"), 2, ".srt")
-    one_line(run("timeline", known.path, *labels, "--out", tmp_path / "a" / "x.srt", "--out", tmp_path), 2, "--out")
+    one_line(
+        run("timeline", known.path, *labels, "--out", tmp_path / "a" / "x.srt", "--out", tmp_path),
+        2,
+        "--out",
+    )
     one_line(run("timeline", known.path, *labels, "--window", 0), 2, "above zero")
     one_line(run("timeline", known.path, *labels, "--stride", 9), 2, "gaps")
     one_line(run("timeline", known.path, *labels, "--stride", 0.01), 2, "0.125 s or more")
 
 
-def test_a_cut_file_is_reported(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+def test_a_cut_file_is_reported(run, known: Known, tmp_path: Path) -> None:
     front = {"movflags": "faststart"}
     cut = make_video(tmp_path / "cut.mp4", 300, container_options=front)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
@@ -242,7 +285,9 @@ def test_a_cut_file_is_reported(run, known: Known, tmp_path: Path) -> None:  # n
     assert "states 12.0 s but ends at" in result.err
 
 
-def test_ctrl_c_keeps_what_was_found(run, known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_ctrl_c_keeps_what_was_found(
+    run, known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(interrupt, "_requested", False)
     scored = []
     score = WindowScorer.__call__
@@ -255,7 +300,16 @@ def test_ctrl_c_keeps_what_was_found(run, known: Known, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(WindowScorer, "__call__", stopping)
     out = tmp_path / "found.json"
-    asked = ("timeline", known.path, "--labels", ", ".join(LABELS), "--model", "nano", "--batch-size", 4)
+    asked = (
+        "timeline",
+        known.path,
+        "--labels",
+        ", ".join(LABELS),
+        "--model",
+        "nano",
+        "--batch-size",
+        4,
+    )
     result = run(*asked, "--out", out)
     one_line(result, 130, "stopped at 11 s", "written")
     found = json.loads(out.read_text())
@@ -277,9 +331,15 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     peaks = []
     for seconds in (20, 200):
         path = make_video(
-            tmp_path / f"{seconds}.mp4", 10 * seconds, fps=10, size=(160, 120), options={"preset": "ultrafast"}
+            tmp_path / f"{seconds}.mp4",
+            10 * seconds,
+            fps=10,
+            size=(160, 120),
+            options={"preset": "ultrafast"},
         )
-        child = subprocess.run([sys.executable, "-c", CHILD, path], check=True, capture_output=True, text=True)
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, path], check=True, capture_output=True, text=True
+        )
         end, peak = map(float, child.stdout.split())
         assert end == pytest.approx(seconds)
         peaks.append(peak)
@@ -290,7 +350,9 @@ PAGES = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize("page", ["timeline.md", "watch.md"])
-def test_the_pages_show_what_works(run, known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str) -> None:  # noqa: F811
+def test_the_pages_show_what_works(
+    run, known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
     """Every command on the nano model, as it is written, and the Python."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "holiday.mp4").write_bytes(known.path.read_bytes())

@@ -1,4 +1,5 @@
-"""The end of a training: whatever goes wrong there, the weights are saved, and --resume brings what is missing."""
+"""The end of a training: whatever goes wrong there, the weights are saved, and --resume brings what
+is missing."""
 
 from __future__ import annotations
 
@@ -21,15 +22,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from froster import calibration
 from froster.cli import main
-from froster.commands import train_end, train_report
+from froster.data.dataset import Item
+from froster.data.splits import Split
 from froster.errors import UsageError, WriteError
-from froster.experiment import Row
-from froster.files import atomic_file, atomic_folder, exclusive
-from froster.splits import Split
+from froster.evaluation import calibration
+from froster.report import training as train_report
 from froster.text.prompts import split_labels
-from froster.video.dataset import Item
+from froster.training import finish as train_end
+from froster.training.fine_tune import Row
+from froster.utils.files import atomic_file, atomic_folder, exclusive
 from froster.world.files import write_video
 from froster.world.sets import render_set
 
@@ -60,7 +62,8 @@ def faulty(place: str, fault: str, *arguments: object) -> subprocess.CompletedPr
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of four classes: two training videos, five to watch by and one for the test of each."""
+    """A manifest of four classes: two training videos, five to watch by and one for the test of
+    each."""
     folder, rows = tmp_path_factory.mktemp("data"), ["path,label,split"]
     for split, each in (("train", 2), ("val", 5), ("test", 1)):
         videos = render_set("base", each, split=split)  # type: ignore[arg-type]
@@ -73,9 +76,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(data: Path, out: Path, *more: object) -> tuple[object, ...]:
     return (
-        "train", "--data", data, "--model", "nano", "--out", out, "--epochs", 2, "--batch-size", 4, "--workers", 0,
-        "--patience", 9, "--no-look", "--blend-points", 0, *more,
-    )  # fmt: skip
+        "train",
+        "--data",
+        data,
+        "--model",
+        "nano",
+        "--out",
+        out,
+        "--epochs",
+        2,
+        "--batch-size",
+        4,
+        "--workers",
+        0,
+        "--patience",
+        9,
+        "--no-look",
+        "--blend-points",
+        0,
+        *more,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +137,10 @@ def test_an_unreadable_watched_video_costs_the_calibration_alone(
     out = tmp_path / "run"
     code, text, err = froster(capfd, *train(data, out, "--json"))
     assert code == 0, err
-    line = f"calibration: {WATCHED - 1} readable videos of 4 classes are too few to calibrate with: it takes 20 of 3"
+    line = (
+        f"calibration: {WATCHED - 1} readable videos of 4 classes are too few to calibrate with: it"
+        " takes 20 of 3"
+    )
     assert json.loads(text)["left_out"] == [line]
     assert f"left out: {line}" in err
     assert same_weights(out, whole), "what is watched changes no weight"
@@ -135,12 +158,17 @@ def test_an_unreadable_watched_video_costs_the_calibration_alone(
     assert (fitted["videos"], fitted["classes"]) == (WATCHED, 4)
 
 
-def test_readable_videos_are_counted(data: Path, broken: Path, copy: Path, monkeypatch, capfd) -> None:
+def test_readable_videos_are_counted(
+    data: Path, broken: Path, copy: Path, monkeypatch, capfd
+) -> None:
     monkeypatch.setattr(train_end, "FEWEST_VIDEOS", WATCHED - 1)
     monkeypatch.setattr(train_end.fit, "__defaults__", ("logits", WATCHED - 1))
     code, _, err = froster(capfd, *train(data, copy, "--resume"))
     assert code == 0, err
-    assert json.loads((copy / "model" / "calibration.json").read_text())["fitted"]["videos"] == WATCHED - 1
+    assert (
+        json.loads((copy / "model" / "calibration.json").read_text())["fitted"]["videos"]
+        == WATCHED - 1
+    )
 
 
 STEPS = {
@@ -155,7 +183,9 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_step_that_fails_is_said_and_left_out(step: str, data: Path, whole: Path, copy: Path, monkeypatch, capfd) -> None:
+def test_a_step_that_fails_is_said_and_left_out(
+    step: str, data: Path, whole: Path, copy: Path, monkeypatch, capfd
+) -> None:
     module, words = STEPS[step]
 
     def fail(*_: object) -> None:
@@ -175,8 +205,12 @@ def test_a_step_that_fails_is_said_and_left_out(step: str, data: Path, whole: Pa
     assert (copy / "report.html").is_file()
     assert (copy / "model" / "calibration.json").exists() == (step != "calibrate")
     rows = json.loads((whole / "report.json").read_text())["rows"]
-    assert [row["base"] for row in report["rows"]] == ([None] * 3 if step == "measure_all" else [row["base"] for row in rows])
-    assert froster(capfd, "blend", copy, "--ratio", 0.5)[0] == 0, "other commands can use such a run"
+    assert [row["base"] for row in report["rows"]] == (
+        [None] * 3 if step == "measure_all" else [row["base"] for row in rows]
+    )
+    assert froster(capfd, "blend", copy, "--ratio", 0.5)[0] == 0, (
+        "other commands can use such a run"
+    )
 
 
 def text_of(parts: list[str]) -> str:
@@ -191,8 +225,14 @@ def test_a_test_that_was_not_measured_is_said_to_be(novel: list[str], tmp_path: 
     history = [{"epoch": 1, "base": 50.0, "base_frozen": 40.0, "agreement": 93.0, **other}]
     report = {"history": history, "novel_classes": novel, "warnings": [], "watched_videos": 20}
     rows = [Row("frozen", "start", {}), Row("VCLIP", "last epoch", {})]
-    short, kept = text_of(train_report.in_short(rows, parts, report)), text_of(train_report.kept(tmp_path, rows, report))
-    assert "No accuracy was measured on the test videos, so nothing is known of the model's accuracy." in short
+    short, kept = (
+        text_of(train_report.in_short(rows, parts, report)),
+        text_of(train_report.kept(tmp_path, rows, report)),
+    )
+    assert (
+        "No accuracy was measured on the test videos, so nothing is known of the model's accuracy."
+        in short
+    )
     without = text_of(train_report.in_short(rows, Split(["a", "b"], novel, [], [], []), report))
     assert "There are no test videos, so nothing is known of the model's accuracy." in without
     assert ("93 %" in short, "93 %" in kept) == ((False, False) if novel else (True, True))
@@ -203,15 +243,24 @@ def test_a_test_that_was_not_measured_is_said_to_be(novel: list[str], tmp_path: 
 def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -> None:
     video = tmp_path / os.fsdecode(b"v\xe94.mp4")
     parts = Split(["[sic] a", "salt, pepper"], [], [], [Item(video, "salt, pepper")], [])
-    source = {"data": str(tmp_path / "my $data.csv"), "root": None, "labels_json": None, "where": {}}
+    source = {
+        "data": str(tmp_path / "my $data.csv"),
+        "root": None,
+        "labels_json": None,
+        "where": {},
+    }
     _, commands, _, python = train_report.use(tmp_path / "run", parts, {}, source)
     line = text_of([commands]).strip().splitlines()[0]
     words = subprocess.run(
         ["bash", "-c", "printf '%s\\0' " + line[line.index(" classify ") :]], capture_output=True
-    ).stdout.split(b"\0")  # fmt: skip
+    ).stdout.split(b"\0")
     assert os.fsdecode(words[1]) == str(video)
     assert split_labels(words[5].decode()) == ["[sic] a", "salt, pepper"]
-    calls = [node for node in ast.walk(ast.parse(text_of([python]).strip())) if isinstance(node, ast.Call)]
+    calls = [
+        node
+        for node in ast.walk(ast.parse(text_of([python]).strip()))
+        if isinstance(node, ast.Call)
+    ]
     classify = next(call for call in calls if len(call.args) == 2)
     assert tuple(map(ast.literal_eval, classify.args)) == (str(video), ["[sic] a", "salt, pepper"])
 
@@ -219,10 +268,10 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("place", "fault", "code"),
     [
-        ("froster.commands.train:finish", "kill", -signal.SIGKILL),
-        ("froster.commands.train_end:eval_sets", "kill", -signal.SIGKILL),
-        ("froster.commands.train_end:calibrate", "interrupt", 130),
-        ("froster.commands.train_end:write_report", "kill", -signal.SIGKILL),
+        ("froster.cli.train:finish", "kill", -signal.SIGKILL),
+        ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
+        ("froster.training.finish:calibrate", "interrupt", 130),
+        ("froster.cli.train:write_report", "kill", -signal.SIGKILL),
     ],
 )
 def test_resume_mends_an_end_that_was_cut_off(
@@ -247,16 +296,22 @@ def test_resume_mends_what_is_missing_or_cut(data: Path, whole: Path, copy: Path
     (copy / "report.json").write_text((copy / "report.json").read_text()[:200])
     metrics = (copy / "metrics.jsonl").read_bytes()
     lines = metrics.splitlines(keepends=True)
-    (copy / "metrics.jsonl").write_bytes(lines[0] + b"[1]\n\xff\xfe\n" + b"".join(lines[1:]) + b'{"epoch": 2, "st')
+    (copy / "metrics.jsonl").write_bytes(
+        lines[0] + b"[1]\n\xff\xfe\n" + b"".join(lines[1:]) + b'{"epoch": 2, "st'
+    )
     code, _, err = froster(capfd, *train(data, copy, "--resume"))
     assert code == 0, err
     assert "metrics.jsonl: 2 lines cannot be read and are left out" in err
     assert same_weights(copy, whole)
     assert (copy / "metrics.jsonl").read_bytes() == metrics
-    assert json.loads((copy / "report.json").read_text()) == json.loads((whole / "report.json").read_text())
+    assert json.loads((copy / "report.json").read_text()) == json.loads(
+        (whole / "report.json").read_text()
+    )
 
 
-def test_a_model_whose_checkpoints_are_gone_is_not_trained_over(data: Path, whole: Path, copy: Path, capfd) -> None:
+def test_a_model_whose_checkpoints_are_gone_is_not_trained_over(
+    data: Path, whole: Path, copy: Path, capfd
+) -> None:
     shutil.rmtree(copy / "checkpoints")
     code, _, err = froster(capfd, *train(data, copy, "--seed", 5))
     assert (code, "holds a run" in err) == (2, True)
@@ -264,11 +319,17 @@ def test_a_model_whose_checkpoints_are_gone_is_not_trained_over(data: Path, whol
 
 
 def test_all_files_have_the_mode_of_the_umask(whole: Path) -> None:
-    modes = {str(path.relative_to(whole)): stat.S_IMODE(path.stat().st_mode) for path in whole.rglob("*") if path.is_file()}
+    modes = {
+        str(path.relative_to(whole)): stat.S_IMODE(path.stat().st_mode)
+        for path in whole.rglob("*")
+        if path.is_file()
+    }
     assert {name for name in modes if name.endswith("safetensors")} >= {
-        "model/model.safetensors", "last/model.safetensors", "checkpoints/epoch-0002/student.safetensors",
+        "model/model.safetensors",
+        "last/model.safetensors",
+        "checkpoints/epoch-0002/student.safetensors",
         "checkpoints/epoch-0002/average.safetensors",
-    }  # fmt: skip
+    }
     assert {name: oct(mode) for name, mode in modes.items() if mode != 0o640} == {}
 
 
@@ -302,10 +363,14 @@ def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
     assert not (out / ".lock").exists()
 
 
-def test_a_killed_run_s_lock_holds_nobody_up(data: Path, whole: Path, tmp_path: Path, capfd) -> None:
+def test_a_killed_run_s_lock_holds_nobody_up(
+    data: Path, whole: Path, tmp_path: Path, capfd
+) -> None:
     """Not even while its loader's workers, which are forked from it, have not noticed yet."""
     out = tmp_path / "run"
-    done = faulty("froster.checkpoint:Checkpoints.save", "kill", *train(data, out), "--workers", 2)
+    done = faulty(
+        "froster.training.checkpoint:Checkpoints.save", "kill", *train(data, out), "--workers", 2
+    )
     assert done.returncode == -signal.SIGKILL
     assert (out / ".lock").exists()
     code, _, err = froster(capfd, *train(data, out, "--resume"))
@@ -329,8 +394,8 @@ def test_a_fork_does_not_hold_the_lock(tmp_path: Path) -> None:
 
 
 HOLD = """
-import sys, pathlib, froster.files
-with froster.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
+import sys, pathlib, froster.utils.files
+with froster.utils.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
     print("held", flush=True)
     input()
 """
@@ -339,10 +404,14 @@ with froster.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
 def test_a_run_without_enough_videos_is_told_of_others(copy: Path, monkeypatch, capfd) -> None:
     monkeypatch.setattr(calibration.fit, "__defaults__", ("logits", 99))
     code, _, err = froster(capfd, "calibrate", copy, "--workers", 0)
-    assert code == 1 and err.endswith("it takes 99 of 3 (froster calibrate --data FILE takes other videos)")
+    assert code == 1 and err.endswith(
+        "it takes 99 of 3 (froster calibrate --data FILE takes other videos)"
+    )
 
 
-def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path: Path, monkeypatch, capfd) -> None:
+def test_other_commands_wait_for_their_turn_too(
+    data: Path, copy: Path, tmp_path: Path, monkeypatch, capfd
+) -> None:
     pytest.importorskip("fcntl")
     labels = tmp_path / "labels.txt"
     labels.write_text("cat spinning\nboat pacing\n")
@@ -351,24 +420,52 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
         (copy / ".lock", ("calibrate", copy, "--workers", 0)),
         (copy / ".lock", ("calibrate", copy / "model", "--data", data, "--workers", 0)),
         (copy / ".lock", ("calibrate", tmp_path / "link", "--data", data, "--workers", 0)),
-        (copy / ".lock", ("calibrate", "nano", "--data", data, "--out", copy / "model", "--workers", 0)),
-        (copy / "blend" / ".lock", ("calibrate", copy / "blend" / "model", "--data", data, "--workers", 0)),
-        (tmp_path / "demo" / ".lock", ("calibrate", tmp_path / "demo" / "froster", "--data", data, "--workers", 0)),
-        (tmp_path / "told" / ".lock", ("evaluate", "--data", data, *nano, "--out", tmp_path / "told", "--workers", 0)),
+        (
+            copy / ".lock",
+            ("calibrate", "nano", "--data", data, "--out", copy / "model", "--workers", 0),
+        ),
+        (
+            copy / "blend" / ".lock",
+            ("calibrate", copy / "blend" / "model", "--data", data, "--workers", 0),
+        ),
+        (
+            tmp_path / "demo" / ".lock",
+            ("calibrate", tmp_path / "demo" / "froster", "--data", data, "--workers", 0),
+        ),
+        (
+            tmp_path / "told" / ".lock",
+            ("evaluate", "--data", data, *nano, "--out", tmp_path / "told", "--workers", 0),
+        ),
         (tmp_path / ".seen.lock", ("index", data.parent, "--out", tmp_path / "seen link", *nano)),
         (tmp_path / ".d.csv.lock", ("doctor", data, "--out", tmp_path / "d.csv", "--workers", 0)),
-        (tmp_path / ".c.csv.lock", ("classify", data.parent, "--labels", "a, b", "--out", tmp_path / "c.csv", *nano)),
+        (
+            tmp_path / ".c.csv.lock",
+            ("classify", data.parent, "--labels", "a, b", "--out", tmp_path / "c.csv", *nano),
+        ),
         (copy / ".lock", train(data, copy, "--resume")),
         (copy / "blend" / ".lock", ("blend", copy, "--ratio", 0.5)),
-        (tmp_path / ".copy.lock", ("calibrate", "nano", "--data", data, "--out", tmp_path / "copy", "--workers", 0)),
+        (
+            tmp_path / ".copy.lock",
+            ("calibrate", "nano", "--data", data, "--out", tmp_path / "copy", "--workers", 0),
+        ),
         (tmp_path / ".net.lock", ("export", "--to", "onnx", "--out", tmp_path / "net", *nano)),
         (tmp_path / "demo" / ".lock", ("demo", "--out", tmp_path / "demo")),
-        (tmp_path / ".d.json.lock", ("describe", labels, "--out", tmp_path / "d.json", "--endpoint", "http://127.0.0.1:9")),
-        (tmp_path / "world" / ".0-1.lock", ("reproduce", "table6", "--world", "--out", tmp_path / "world", "--seeds", 1)),
+        (
+            tmp_path / ".d.json.lock",
+            ("describe", labels, "--out", tmp_path / "d.json", "--endpoint", "http://127.0.0.1:9"),
+        ),
+        (
+            tmp_path / "world" / ".0-1.lock",
+            ("reproduce", "table6", "--world", "--out", tmp_path / "world", "--seeds", 1),
+        ),
     ]
     if importlib.util.find_spec("onnxruntime") is None:
         cases = [case for case in cases if case[1][0] != "export"]
-    for claimed in (copy / "blend" / "blend.json", tmp_path / "demo" / "demo.txt", tmp_path / "told" / "evaluation.json"):
+    for claimed in (
+        copy / "blend" / "blend.json",
+        tmp_path / "demo" / "demo.txt",
+        tmp_path / "told" / "evaluation.json",
+    ):
         claimed.parent.mkdir()
         claimed.touch()
     for model in (copy / "blend" / "model", tmp_path / "demo" / "froster"):
@@ -385,22 +482,37 @@ def test_other_commands_wait_for_their_turn_too(data: Path, copy: Path, tmp_path
             other.kill()
 
 
-def test_the_current_folder_as_out(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
-    """It is added to where that is all, and refused where it would be replaced, with the shell in it."""
+def test_the_current_folder_as_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    """It is added to where that is all, and refused where it would be replaced, with the shell in
+    it."""
     index = ("index", data.parent / "val3.mp4", "--model", "nano", "--out")
     (tmp_path / "index").mkdir()
     monkeypatch.chdir(tmp_path / "index")
     code, text, err = froster(capfd, *index, ".", "--json")
-    assert code == 0 and json.loads(text)["videos"] == 1 and (tmp_path / "index" / "index.json").is_file(), err
+    assert (
+        code == 0
+        and json.loads(text)["videos"] == 1
+        and (tmp_path / "index" / "index.json").is_file()
+    ), err
     assert froster(capfd, *index, tmp_path / "index", "--json")[0] == 0
     calibrate = ("calibrate", "nano", "--data", data, "--out")
     export = ("export", "--to", "onnx", "--model", "nano", "--out")
-    cases = [(*index, ".", "--prune"), (*calibrate, "."), (*calibrate, tmp_path / "index"), (*calibrate, "..")]
+    cases = [
+        (*index, ".", "--prune"),
+        (*calibrate, "."),
+        (*calibrate, tmp_path / "index"),
+        (*calibrate, ".."),
+    ]
     if importlib.util.find_spec("onnxruntime") is not None:
         cases.append((*export, "."))
     for arguments in cases:
         code, _, err = froster(capfd, *arguments)
-        assert (code, err.count("froster:")) == (2, 1) and "is the folder that you are in" in err, (arguments, err)
+        assert (code, err.count("froster:")) == (2, 1) and "is the folder that you are in" in err, (
+            arguments,
+            err,
+        )
     code, _, err = froster(capfd, "doctor", data, "--out", ".")
     assert (code, err.count("froster:")) == (2, 1) and "--out must be a .csv file, not ." in err
     with pytest.raises(UsageError, match="the folder that you are in"), atomic_folder(Path()):
@@ -427,9 +539,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that a test may fill."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if shutil.which("mount") is None or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(folder)], capture_output=True
-    ).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(folder)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("needs the right to mount a small file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -438,12 +553,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("place", "file"),
     [
-        ("froster.training:MetricsLog.write:1", "metrics.jsonl"),
-        ("froster.checkpoint:Checkpoints.save:1", "epoch-0001"),
-        ("froster.checkpoint:Checkpoints.save:2", "epoch-0002"),
-        ("froster.commands.train:finish", "model"),
-        ("froster.commands.train_end:eval_sets", "json"),
-        ("froster.commands.train_end:write_report", "png"),
+        ("froster.training.loop:MetricsLog.write:1", "metrics.jsonl"),
+        ("froster.training.checkpoint:Checkpoints.save:1", "epoch-0001"),
+        ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
+        ("froster.cli.train:finish", "model"),
+        ("froster.training.finish:eval_sets", "json"),
+        ("froster.cli.train:write_report", "png"),
     ],
 )
 def test_a_full_disk_is_one_line_and_the_run_goes_on(
@@ -456,8 +571,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("froster: ")]
     assert line.startswith(f"froster: cannot write {out}") and file in line, line
     assert "No space left on device" in line or "optimizer.pt" in line, line
-    left = sorted(path.name for path in (out / "checkpoints").iterdir()) if (out / "checkpoints").is_dir() else []
-    assert left == ([] if place.endswith(":1") else ["epoch-0001" if place.endswith("save:2") else "epoch-0002"])
+    left = (
+        sorted(path.name for path in (out / "checkpoints").iterdir())
+        if (out / "checkpoints").is_dir()
+        else []
+    )
+    assert left == (
+        [] if place.endswith(":1") else ["epoch-0001" if place.endswith("save:2") else "epoch-0002"]
+    )
     (disk / "filler").unlink()
     assert froster(capfd, *train(data, out, "--resume"))[0] == 0
     assert same_weights(out, whole)
@@ -466,13 +587,25 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
 
 def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capfd) -> None:
     videos = sorted(data.parent.glob("*.mp4"))
-    classify = ("classify", *videos, "--model", "nano", "--labels", "cat spinning, boat pacing", "--workers", 0)
+    classify = (
+        "classify",
+        *videos,
+        "--model",
+        "nano",
+        "--labels",
+        "cat spinning, boat pacing",
+        "--workers",
+        0,
+    )
     index = ("index", data.parent, "--model", "nano", "--workers", 0, "--out")
     expected = froster(capfd, *classify, "--out", data.parent / "rows.jsonl")
     assert expected[0] == 0
     for place, arguments in (
-        ("froster.results:Lines.add:2", (*classify, "--batch-size", 4, "--out", disk / "rows.jsonl")),
-        ("froster.search.store:Store.add", (*index, disk / "index")),
+        (
+            "froster.inference.results:Lines.add:2",
+            (*classify, "--batch-size", 4, "--out", disk / "rows.jsonl"),
+        ),
+        ("froster.inference.store:Store.add", (*index, disk / "index")),
     ):
         done = faulty(place, f"fill={disk}", *arguments)
         assert done.returncode == 1, done.stderr
@@ -481,8 +614,13 @@ def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capf
         (disk / "filler").unlink()
         code, _, err = froster(capfd, *arguments)
         assert code == 0, err
-    rows, wanted = ([json.loads(line) for line in (folder / "rows.jsonl").open()] for folder in (disk, data.parent))
+    rows, wanted = (
+        [json.loads(line) for line in (folder / "rows.jsonl").open()]
+        for folder in (disk, data.parent)
+    )
     assert [row["path"] for row in rows] == [row["path"] for row in wanted]
-    assert [row["scores"] for row in rows] == [pytest.approx(row["scores"], rel=1e-4) for row in wanted]
+    assert [row["scores"] for row in rows] == [
+        pytest.approx(row["scores"], rel=1e-4) for row in wanted
+    ]
     found = froster(capfd, "search", disk / "index", "cat spinning", "--json")
     assert found[0] == 0 and json.loads(found[1])["videos"] == len(videos)

@@ -1,4 +1,5 @@
-"""The loop's promises: a killed run goes on exactly, two processes equal one, nothing half-written stays."""
+"""The loop's promises: a killed run goes on exactly, two processes equal one, nothing half-written
+stays."""
 
 from __future__ import annotations
 
@@ -55,8 +56,12 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["epoch-0003"]
 
 
-@pytest.mark.parametrize("name", ["student.safetensors", "average.safetensors", "optimizer.pt", "state.json"])
-def test_a_flipped_bit_is_named_and_the_epoch_before_taken(name: str, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["student.safetensors", "average.safetensors", "optimizer.pt", "state.json"]
+)
+def test_a_flipped_bit_is_named_and_the_epoch_before_taken(
+    name: str, whole: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     assert run(out, "--keep", 2, "--kill-at", 7).returncode == -signal.SIGKILL  # in epoch 3
     damaged = out / "checkpoints" / "epoch-0002" / name
@@ -67,9 +72,14 @@ def test_a_flipped_bit_is_named_and_the_epoch_before_taken(name: str, whole: Pat
     done = run(out, "--keep", 2)
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stderr.split())
-    assert f"{damaged}: cannot be read (" in said and "going on from epoch 1, the newest whole checkpoint" in said
+    assert (
+        f"{damaged}: cannot be read (" in said
+        and "going on from epoch 1, the newest whole checkpoint" in said
+    )
     for kind, state in weights(whole).items():
-        assert all(torch.equal(weights(out)[kind][key], tensor) for key, tensor in state.items()), kind
+        assert all(torch.equal(weights(out)[kind][key], tensor) for key, tensor in state.items()), (
+            kind
+        )
     assert steps(out) == steps(whole)
 
     shutil.rmtree(tmp_path / "alone" / "checkpoints" / "epoch-0001")
@@ -84,13 +94,16 @@ def test_steps_are_numbered_and_the_loss_falls(whole: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 10))
     assert lines[-1]["ce"] < lines[0]["ce"]
     assert abs(lines[0]["distill_t"]) < 1e-5, "the student's text starts as the teacher's"
-    assert lines[0]["distill_v"] > 1e-3, "neighbour attention differs from plain CLIP from the start"
+    assert lines[0]["distill_v"] > 1e-3, (
+        "neighbour attention differs from plain CLIP from the start"
+    )
     first = lines[0]
     assert abs(first["loss"] - first["ce"] - 2 * first["distill_v"] - 2 * first["distill_t"]) < 1e-4
 
 
 def test_average_is_the_mean_of_the_epochs_from_the_second(tmp_path: Path) -> None:
-    """Three epochs: the average holds two, so the second epoch's weights are twice the average less the last."""
+    """Three epochs: the average holds two, so the second epoch's weights are twice the average less
+    the last."""
     out = tmp_path / "run"
     assert run(out, "--kill-at", 7).returncode == -signal.SIGKILL  # in epoch 3
     second = load_file(out / "checkpoints" / "epoch-0002" / "student.safetensors")
@@ -109,7 +122,12 @@ def test_two_processes_are_one_with_the_same_global_batch(whole: Path, tmp_path:
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
         for key in ("loss", "ce", "distill_v", "distill_t", "grad_norm"):
-            assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (a["step"], key, a[key], b[key])
+            assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (
+                a["step"],
+                key,
+                a[key],
+                b[key],
+            )
         assert a["template"] == b["template"]
 
 
@@ -117,12 +135,19 @@ def test_a_contrast_within_the_batch_is_over_all_processes(tmp_path: Path) -> No
     """ActionCLIP's loss needs every clip of the global batch: two processes must see each other's."""
     runs = {}
     for processes in (1, 2):
-        done = run(tmp_path / f"{processes}", "--method", "actionclip", "--epochs", 1, processes=processes)
+        done = run(
+            tmp_path / f"{processes}", "--method", "actionclip", "--epochs", 1, processes=processes
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         runs[processes] = steps(tmp_path / f"{processes}")
     for a, b in zip(runs[1], runs[2], strict=True):
         for key in ("loss", "ce", "distill_v", "distill_t", "grad_norm"):
-            assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (a["step"], key, a[key], b[key])
+            assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (
+                a["step"],
+                key,
+                a[key],
+                b[key],
+            )
 
 
 def test_dropped_branches_are_the_same_after_a_resume(tmp_path: Path) -> None:

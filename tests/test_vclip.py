@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from froster.clip.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
 from froster.methods import VCLIP, Frozen, class_embeddings, pool
 from golden import close
 
@@ -19,7 +19,8 @@ def tiny_clip() -> CLIP:
 
 @torch.no_grad()
 def test_masked_padding_leaves_a_still_video_alone() -> None:
-    """Neighbours that repeat the own frame change nothing, if missing ones are masked; zeros do at the ends."""
+    """Neighbours that repeat the own frame change nothing, if missing ones are masked; zeros do at
+    the ends."""
     still = torch.randn(2, 1, 3, 32, 32).expand(-1, 5, -1, -1, -1)
     plain = Frozen().build(tiny_clip()).encode_frames(still)
     close(VCLIP(pad="mask").build(tiny_clip()).encode_frames(still), plain)

@@ -1,4 +1,5 @@
-"""Every way to say which videos there are, the errors that a person can act on, and clips that are never replaced."""
+"""Every way to say which videos there are, the errors that a person can act on, and clips that are
+never replaced."""
 
 import csv
 import json
@@ -8,10 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from froster.data.dataset import Item, VideoDataset, collate, read_items
+from froster.data.loader import batches
 from froster.errors import DataError
 from froster.video.augment import Augment
-from froster.video.dataset import Item, VideoDataset, collate, read_items
-from froster.video.loader import batches
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -24,7 +25,9 @@ UNIFORM = Sampling("uniform", frames=4)
 def folder(tmp_path_factory):
     """Two classes with two videos each, a hidden file, a text, and a folder that is no class."""
     root = tmp_path_factory.mktemp("videos")
-    for number, name in enumerate(["brush_hair/a.mp4", "brush_hair/b.MP4", "wave/c d.mp4", "wave/e.mp4"]):
+    for number, name in enumerate(
+        ["brush_hair/a.mp4", "brush_hair/b.MP4", "wave/c d.mp4", "wave/e.mp4"]
+    ):
         (root / name).parent.mkdir(exist_ok=True)
         made = make_video(root / "made.mp4", 20 + number, gop=5)
         made.rename(root / name)
@@ -80,7 +83,9 @@ def test_a_jsonl_manifest_and_a_root(folder, tmp_path):
 @pytest.mark.parametrize("separator", [",", " ", ", "])
 def test_an_official_list_with_its_label_file(folder, separator):
     source = write(folder, "list.csv", f"brush_hair/a.mp4{separator}1\nwave/c d.mp4{separator}0\n")
-    labels = write(folder, "labels.json", json.dumps({"0": "wave: a hand, moving", "1": "brush hair: a brush"}))
+    labels = write(
+        folder, "labels.json", json.dumps({"0": "wave: a hand, moving", "1": "brush hair: a brush"})
+    )
     items = read_items(source, labels_json=labels)
     assert [item.label for item in items] == ["brush hair: a brush", "wave: a hand, moving"]
     assert items[1].path == folder / "wave/c d.mp4"
@@ -89,7 +94,9 @@ def test_an_official_list_with_its_label_file(folder, separator):
 
 
 def test_a_list_with_texts_for_labels(folder):
-    source = write(folder, "texts.txt", "brush_hair/a.mp4,brush, or comb, hair\nwave/c d.mp4,wave\n")
+    source = write(
+        folder, "texts.txt", "brush_hair/a.mp4,brush, or comb, hair\nwave/c d.mp4,wave\n"
+    )
     assert [item.label for item in read_items(source)] == ["brush, or comb, hair", "wave"]
     source = write(folder, "blanks.txt", "brush_hair/a.mp4 brush hair\nwave/e.mp4 wave\n")
     assert [item.label for item in read_items(source)] == ["brush hair", "wave"]
@@ -100,13 +107,21 @@ WRONG = {
     "empty": ("", {}, "empty manifest"),
     "blank": ("\n \n", {}, "empty manifest"),
     "only a header": ("path,label\n", {}, "only a header"),
-    "no label column": ("path,class\nwave/e.mp4,wave\n", {}, "line 1: expected a column 'path' and a column 'label'"),
+    "no label column": (
+        "path,class\nwave/e.mp4,wave\n",
+        {},
+        "line 1: expected a column 'path' and a column 'label'",
+    ),
     "too few values": (ROW + "wave/e.mp4\n", {}, "line 3: expected 2 values, found 1"),
     "no label": (ROW + "wave/e.mp4,\n", {}, "line 3: no label"),
     "no path": (ROW + " ,wave\n", {}, "line 3: no path"),
     "missing": (ROW + "wave/x.mp4,wave\n" * 5, {}, "5 of 6 files do not exist"),
     "missing line": (ROW + "wave/x.mp4,wave\n", {}, r"wave/x.mp4 \(line 3\)"),
-    "no such column": (ROW, {"where": {"dataset": "UCF"}}, r"no column 'dataset' .*columns: label, path"),
+    "no such column": (
+        ROW,
+        {"where": {"dataset": "UCF"}},
+        r"no column 'dataset' .*columns: label, path",
+    ),
     "no such value": (ROW, {"where": {"label": "run"}}, r"no rows with label=run \(found: wave\)"),
     "semicolons": ("path;label\nwave/e.mp4;wave\n", {}, "line 1: expected 'path,label'"),
 }
@@ -176,7 +191,9 @@ def test_labels_must_be_known(folder):
 def test_evaluation_gives_all_views_from_one_decode(folder, monkeypatch):
     opened = []
     original = Video.__init__
-    monkeypatch.setattr(Video, "__init__", lambda self, path: opened.append(path) or original(self, path))
+    monkeypatch.setattr(
+        Video, "__init__", lambda self, path: opened.append(path) or original(self, path)
+    )
     items = read_items(folder)
     dataset = VideoDataset(items, ["wave", "brush hair"], UNIFORM, 32, views=3, train=False)
     sample = dataset[3]
@@ -196,7 +213,9 @@ def test_training_depends_on_seed_epoch_and_item_only(folder):
     def epoch(seed, number, workers, order):
         dataset = VideoDataset(items, classes, UNIFORM, 32, train=True, seed=seed)
         dataset.set_epoch(number)
-        loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=workers, collate_fn=collate)
+        loader = DataLoader(
+            dataset, batch_size=2, sampler=order, num_workers=workers, collate_fn=collate
+        )
         frames = {}
         for batch in loader:
             frames |= dict(zip(batch.indices.tolist(), batch.frames, strict=True))
@@ -239,12 +258,23 @@ def test_processes_hear_of_the_epoch(folder):
 def test_an_unreadable_video_is_listed_and_never_replaced(folder, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
-    items = [Item(folder / "wave/e.mp4", "wave"), Item(broken, "wave"), Item(tmp_path / "gone.mp4", "brush hair")]
+    items = [
+        Item(folder / "wave/e.mp4", "wave"),
+        Item(broken, "wave"),
+        Item(tmp_path / "gone.mp4", "brush hair"),
+    ]
     for train in (True, False):
         dataset = VideoDataset(items, ["brush hair", "wave"], UNIFORM, 32, train=train)
         batch = collate([dataset[index] for index in range(3)])
-        assert batch.indices.tolist() == [0] and batch.labels.tolist() == [1] and len(batch.frames) == 1
+        assert (
+            batch.indices.tolist() == [0]
+            and batch.labels.tolist() == [1]
+            and len(batch.frames) == 1
+        )
         assert [index for index, _ in batch.errors] == [1, 2]
         assert str(broken) in batch.errors[0][1] and "no such file" in batch.errors[1][1]
         nothing = collate([dataset[1], dataset[2]])
-        assert len(nothing.frames) == len(nothing.labels) == len(nothing.indices) == 0 and len(nothing.errors) == 2
+        assert (
+            len(nothing.frames) == len(nothing.labels) == len(nothing.indices) == 0
+            and len(nothing.errors) == 2
+        )

@@ -8,15 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from froster.data.listing import Found, list_videos
+from froster.data.shards import Shard, parse_shard
 from froster.errors import DataError, UsageError
-from froster.shards import Shard, parse_shard
-from froster.video.listing import Found, list_videos
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = tmp_path / "videos"
-    for name in ("b/2.mp4", "b/1.MP4", "a.webm", "b/c/über 3.mkv", "notes.txt", ".hidden/x.mp4", "b/.y.mp4"):
+    for name in (
+        "b/2.mp4",
+        "b/1.MP4",
+        "a.webm",
+        "b/c/über 3.mkv",
+        "notes.txt",
+        ".hidden/x.mp4",
+        "b/.y.mp4",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / "b" / "loop").symlink_to(root, target_is_directory=True)
@@ -37,9 +45,15 @@ def test_files_manifests_and_lists(tree: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [video.key for video in found] == ["b/2.mp4", "gone.mp4", "b/c/über 3.mkv", "a.webm"]
     assert found[0].columns == {"split": "test", "path": "b/2.mp4"}
     (tree / "list.txt").write_bytes("\ufeffa.webm\r\n\nb/2.mp4".encode())
-    assert [video.key for video in list_videos([], files_from=Path("list.txt"))] == ["a.webm", "b/2.mp4"]
+    assert [video.key for video in list_videos([], files_from=Path("list.txt"))] == [
+        "a.webm",
+        "b/2.mp4",
+    ]
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"1.MP4\0c/\xc3\xbcber 3.mkv\0")))
-    assert [video.key for video in list_videos([Path("-")], root=tree / "b")] == ["1.MP4", "c/über 3.mkv"]
+    assert [video.key for video in list_videos([Path("-")], root=tree / "b")] == [
+        "1.MP4",
+        "c/über 3.mkv",
+    ]
 
 
 def test_a_folder_reached_by_a_link_has_the_same_keys(tree: Path) -> None:
@@ -70,25 +84,39 @@ def test_what_cannot_be_listed(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("file,label\nx.mp4,a\n")
     with pytest.raises(DataError, match=r"expected a column 'path', found: file, label"):
         list_videos([tmp_path / "m.csv"])
-    assert [video.key for video in list_videos([tmp_path / "gone.mp4"], root=tmp_path)] == ["gone.mp4"]
+    assert [video.key for video in list_videos([tmp_path / "gone.mp4"], root=tmp_path)] == [
+        "gone.mp4"
+    ]
 
 
 def test_shards_are_disjoint_complete_and_stay_when_files_come() -> None:
     videos = [Found(Path(name), name) for name in (f"{i}.mp4" for i in range(1000))]
     shards = [Shard(i, 4) for i in range(4)]
     parts = [shard.of(videos) for shard in shards]
-    assert sorted(video.key for part in parts for video in part) == sorted(video.key for video in videos)
+    assert sorted(video.key for part in parts for video in part) == sorted(
+        video.key for video in videos
+    )
     assert all(200 < len(part) < 300 for part in parts)
-    assert [video for video in shards[1].of([Found(Path("new"), "new"), *videos]) if video.key != "new"] == parts[1]
+    assert [
+        video for video in shards[1].of([Found(Path("new"), "new"), *videos]) if video.key != "new"
+    ] == parts[1]
     assert Shard(1, 4).file(Path("x/results.csv")) == Path("x/results.1-of-4.csv")
 
 
-SLURM = {"SLURM_ARRAY_TASK_ID": "6", "SLURM_ARRAY_TASK_MIN": "2", "SLURM_ARRAY_TASK_MAX": "8", "SLURM_ARRAY_TASK_STEP": "2"}
+SLURM = {
+    "SLURM_ARRAY_TASK_ID": "6",
+    "SLURM_ARRAY_TASK_MIN": "2",
+    "SLURM_ARRAY_TASK_MAX": "8",
+    "SLURM_ARRAY_TASK_STEP": "2",
+}
 PLACES = [
     ({"RANK": "2", "WORLD_SIZE": "4"}, Shard(2, 4)),
     ({**SLURM, "SLURM_ARRAY_TASK_COUNT": "4"}, Shard(2, 4)),
     ({**SLURM, "RANK": "1", "WORLD_SIZE": "2"}, Shard(5, 8)),
-    ({"SGE_TASK_ID": "3", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "3", "SGE_TASK_STEPSIZE": "1"}, Shard(2, 3)),
+    (
+        {"SGE_TASK_ID": "3", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "3", "SGE_TASK_STEPSIZE": "1"},
+        Shard(2, 3),
+    ),
     ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, Shard(0, 2)),
 ]
 

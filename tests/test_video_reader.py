@@ -1,4 +1,5 @@
-"""Every index exact, on every kind of file that fools decoders; a VideoError where no frame can be had."""
+"""Every index exact, on every kind of file that fools decoders; a VideoError where no frame can be
+had."""
 
 import gc
 import json
@@ -26,14 +27,20 @@ KINDS = {
     "h264.mp4": {"b_frames": 2},
     "h264_no_b.mp4": {},
     "open_gop.mp4": {"b_frames": 2, "options": {"x264-params": "open-gop=1"}},
-    "variable_rate.mp4": {"b_frames": 2, "times": [40 * i + i % 7 * 5 + i // 10 * 300 for i in range(60)]},
+    "variable_rate.mp4": {
+        "b_frames": 2,
+        "times": [40 * i + i % 7 * 5 + i // 10 * 300 for i in range(60)],
+    },
     "mpeg4.avi": {"codec": "mpeg4"},
     "mpeg4_b.avi": {"codec": "mpeg4", "b_frames": 2},
     "h264_b.avi": {"b_frames": 2},
     "h264.mkv": {"b_frames": 2},
     "no_key_frames.mkv": {"options": {"x264-params": "intra-refresh=1"}},
     "vp9.webm": {"codec": "libvpx-vp9", "options": VP9},
-    "vp8.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "b": "500k"}},
+    "vp8.webm": {
+        "codec": "libvpx",
+        "options": {"auto-alt-ref": "1", "lag-in-frames": "16", "b": "500k"},
+    },
     "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2, "options": {"b": "2M"}},
     "mpeg1.mpg": {"codec": "mpeg1video", "options": {"b": "2M"}},
     "h264.ts": {"b_frames": 2},
@@ -59,7 +66,9 @@ def test_every_index_is_exact(tmp_path, name):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "h264.mkv", "vp9.webm", "mpeg2.mpg", "picture.gif"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "mpeg4.avi", "h264.mkv", "vp9.webm", "mpeg2.mpg", "picture.gif"]
+)
 def test_very_short_videos(tmp_path, name, count):
     with Video(make_video(tmp_path / name, count, **KINDS[name])) as video:
         assert video.num_frames == count
@@ -123,7 +132,8 @@ def counted(monkeypatch):
 
 
 def in_full(video: Video, indices: list[int]) -> Tensor:
-    """What `read` falls back on: every frame decoded from the key frame on, and until the last is out."""
+    """What `read` falls back on: every frame decoded from the key frame on, and until the last is
+    out."""
     pictures = np.empty((len(indices), video.height, video.width, 3), np.uint8)
     video._fill(pictures, indices, video._shown)
     return torch.from_numpy(pictures)
@@ -144,7 +154,13 @@ def test_frames_that_no_other_needs_are_passed_over(tmp_path, counted, name):
 
 def test_the_decoder_is_emptied_after_the_last_packet_needed(tmp_path, counted):
     """In place of pushing the frames that it holds back out with further ones, before every seek."""
-    path = make_video(tmp_path / "v.mp4", 120, b_frames=2, gop=12, options={"x264-params": "rc-lookahead=0:scenecut=0"})
+    path = make_video(
+        tmp_path / "v.mp4",
+        120,
+        b_frames=2,
+        gop=12,
+        options={"x264-params": "rc-lookahead=0:scenecut=0"},
+    )
     with Video(path) as video:
         counted[0] = 0
         keys = [video._pts.index(key) for key in video._keys]
@@ -154,7 +170,9 @@ def test_the_decoder_is_emptied_after_the_last_packet_needed(tmp_path, counted):
 
 def test_damage_is_left_to_the_full_decoding(tmp_path, monkeypatch):
     """The nearest frame that stands in for a lost one may be one that is otherwise passed over."""
-    path = make_video(tmp_path / "v.mkv", 60, b_frames=2, gop=30, options={"x264-params": "scenecut=0"})
+    path = make_video(
+        tmp_path / "v.mkv", 60, b_frames=2, gop=30, options={"x264-params": "scenecut=0"}
+    )
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux() if packet.size]
         stamps = sorted(packet.pts for packet in packets)
@@ -174,13 +192,19 @@ def test_damage_is_left_to_the_full_decoding(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", ["originals", "clips"])
 def test_real_frames_are_those_of_the_full_decoding(folder, counted):
-    """About 12 s: all originals and every tenth clip, eight frames over the whole and five in a row."""
-    paths = sorted(path for path in shared("videos", folder).rglob("*.*") if path.suffix in VIDEO_SUFFIXES)
+    """About 12 s: all originals and every tenth clip, eight frames over the whole and five in a
+    row."""
+    paths = sorted(
+        path for path in shared("videos", folder).rglob("*.*") if path.suffix in VIDEO_SUFFIXES
+    )
     spared = whole = 0
     for path in paths if folder == "originals" else paths[::10]:
         with Video(path) as video, Video(path) as other:
             n = video.num_frames
-            for indices in ([n * k // 8 for k in range(8)], list(range(max(0, n // 2 - 5), n // 2))):
+            for indices in (
+                [n * k // 8 for k in range(8)],
+                list(range(max(0, n // 2 - 5), n // 2)),
+            ):
                 counted[0] = 0
                 found = video.read(indices)
                 spared, counted[0] = spared + counted[0], 0
@@ -215,7 +239,9 @@ def test_a_truncated_video_gives_what_is_left(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.avi", "v.mkv", "v.webm"])
 def test_corrupt_bits_spoil_only_their_neighbourhood(tmp_path, name):
-    kind = {"avi": {"codec": "mpeg4"}, "webm": {"codec": "libvpx-vp9", "options": VP9}}.get(name[2:], {})
+    kind = {"avi": {"codec": "mpeg4"}, "webm": {"codec": "libvpx-vp9", "options": VP9}}.get(
+        name[2:], {}
+    )
     path = make_video(tmp_path / name, 120, gop=10, **kind)
     data = bytearray(path.read_bytes())
     for place in range(len(data) // 2, len(data) // 2 + 40):
@@ -223,7 +249,8 @@ def test_corrupt_bits_spoil_only_their_neighbourhood(tmp_path, name):
     path.write_bytes(data)
     with Video(path) as video:
         found = numbers(video.read(range(video.num_frames)))
-        # A cluster of a mkv is skipped to its end where one of its headers is hit, in avi one packet.
+        # A cluster of a mkv is skipped to its end where one of its headers is hit, in avi one
+        # packet.
         assert len(set(found)) >= (60 if name in ("v.mkv", "v.webm") else 100)
         assert found[:20] == list(range(20))
 
@@ -243,7 +270,8 @@ def test_a_stand_in_is_the_nearest_frame_and_is_counted(tmp_path):
 
 
 def test_packets_that_mislead_are_replaced_by_a_count(tmp_path):
-    """Every second packet is emptied of its picture without any error: the decoded frames become the index."""
+    """Every second packet is emptied of its picture without any error: the decoded frames become
+    the index."""
     path = make_video(tmp_path / "v.mp4", 30, b_frames=2)
     with Video(path) as video:
         video._pts = sorted([*video._pts, video._pts[20] + 1])
@@ -318,8 +346,18 @@ def test_a_name_is_no_protocol(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_150_damaged_files_neither_hang_nor_crash(tmp_path):
-    """About 5 s. In a process of its own, so that a hang or a crash of the decoder is a failure and not the end."""
-    for name in ("h264.mp4", "mpeg4.avi", "mpeg4_b.avi", "h264.mkv", "vp9.webm", "mpeg2.mpg", "picture.gif", "h264.ts"):
+    """About 5 s. In a process of its own, so that a hang or a crash of the decoder is a failure and
+    not the end."""
+    for name in (
+        "h264.mp4",
+        "mpeg4.avi",
+        "mpeg4_b.avi",
+        "h264.mkv",
+        "vp9.webm",
+        "mpeg2.mpg",
+        "picture.gif",
+        "h264.ts",
+    ):
         make_video(tmp_path / name, 60, **KINDS[name])
     script = """
         import json, pathlib, random, sys
@@ -363,7 +401,10 @@ def test_150_damaged_files_neither_hang_nor_crash(tmp_path):
     for path in [path for path in tmp_path.iterdir() if path.is_file()]:
         path.rename(sources / path.name)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(sources)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", textwrap.dedent(script), str(sources)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     counts = json.loads(done.stdout)
@@ -379,5 +420,10 @@ def test_all_real_clips_open_and_give_eight_frames():
         if path.suffix in (".mp4", ".avi", ".mkv", ".mpg"):
             with Video(path) as video:
                 n = video.num_frames
-                assert video.read([n * k // 8 for k in range(8)]).shape == (8, video.height, video.width, 3)
+                assert video.read([n * k // 8 for k in range(8)]).shape == (
+                    8,
+                    video.height,
+                    video.width,
+                    3,
+                )
                 assert video.damaged == 0, path

@@ -1,4 +1,5 @@
-"""Dense sampling is the reference's, index by index; uniform sampling is the paper's; no video is too short."""
+"""Dense sampling is the reference's, index by index; uniform sampling is the paper's; no video is
+too short."""
 
 import json
 import random
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from froster.errors import UsageError
-from froster.model_folder import ModelConfig
+from froster.inference.model_folder import ModelConfig
 from froster.video.reader import Video
 from froster.video.sampling import Sampling, Timing
 from video_files import make_video, shared
@@ -39,7 +40,8 @@ def test_dense_is_the_reference_in_every_recorded_case():
 
 
 def test_dense_is_the_reference_on_files_too(tmp_path):
-    """One file for each container, made as the recorded ones were, so that the reader's timing is checked as well."""
+    """One file for each container, made as the recorded ones were, so that the reader's timing is
+    checked as well."""
     cases = json.loads(shared("fixtures", "facts_frame_indices.json").read_text())["cases"]
     fps = {"25": 25, "29.97": Fraction(30000, 1001)}
     options = {"libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"}}
@@ -49,7 +51,14 @@ def test_dense_is_the_reference_on_files_too(tmp_path):
             continue
         codec = case["codec"]
         path = tmp_path / f"{seen}.{case['container']}"
-        make_video(path, 113, codec, fps=fps[case["fps_nominal"]], size=(64, 48), options=options.get(codec))
+        make_video(
+            path,
+            113,
+            codec,
+            fps=fps[case["fps_nominal"]],
+            size=(64, 48),
+            options=options.get(codec),
+        )
         with Video(path) as video:
             check(case, video.timing)
         seen += 1
@@ -57,7 +66,8 @@ def test_dense_is_the_reference_on_files_too(tmp_path):
 
 
 def test_dense_in_numbers():
-    """The end of an mp4 is never seen, its last step is short; a webm is seen from end to end in even steps."""
+    """The end of an mp4 is never seen, its last step is short; a webm is seen from end to end in
+    even steps."""
     mp4 = Timing(range(0, 300 * 512, 512), 30.0, 300, 300 * 512)
     assert DENSE.view_indices(mp4, 3)[2] == [126, 144, 162, 180, 198, 216, 234, 237]
     webm = Timing([round(number * 1000 / 30) for number in range(300)], 30.0)
@@ -65,7 +75,10 @@ def test_dense_in_numbers():
 
 
 def test_an_even_clamp_is_the_same_in_every_container():
-    for timing in (Timing(range(0, 300 * 512, 512), 30.0, 300, 300 * 512), Timing(range(300), 30.0)):
+    for timing in (
+        Timing(range(0, 300 * 512, 512), 30.0, 300, 300 * 512),
+        Timing(range(300), 30.0),
+    ):
         assert [view[0] for view in EVEN.view_indices(timing, 3)] == [0, 86, 172]
         assert EVEN.view_indices(timing, 3)[2] == [172, 190, 208, 226, 244, 262, 280, 299]
     short = Timing(range(90), 30.0, 90, 90)
@@ -83,11 +96,14 @@ def test_a_model_remembers_its_clamp():
 
 def test_dense_draws_its_start_once():
     timing = Timing(range(300), 30.0)
-    assert DENSE.train_indices(timing, random.Random(3)) == DENSE.dense_at(timing, random.Random(3).random())
+    assert DENSE.train_indices(timing, random.Random(3)) == DENSE.dense_at(
+        timing, random.Random(3).random()
+    )
 
 
 def test_dense_orders_by_time_stamp_as_the_reference_does():
-    """In old avi files neighbours are swapped: the reference keeps frames by time stamp and sorts them."""
+    """In old avi files neighbours are swapped: the reference keeps frames by time stamp and sorts
+    them."""
     swapped = Timing([0, 2, 1, 3], 30.0, 4, 4)
     assert Sampling("dense", frames=4, rate=1).view_indices(swapped, 1) == [[0, 2, 1, 3]]
 
@@ -136,7 +152,10 @@ def test_a_short_video_repeats_frames():
 def test_every_index_exists(count, fps, frames, rate, views, claimed, duration, kind, clamp, seed):
     sampling = Sampling(kind, frames, rate, clamp=clamp)
     timing = Timing(range(0, 512 * count, 512), fps, claimed, duration)
-    clips = [*sampling.view_indices(timing, views), sampling.train_indices(timing, random.Random(seed))]
+    clips = [
+        *sampling.view_indices(timing, views),
+        sampling.train_indices(timing, random.Random(seed)),
+    ]
     assert len(clips) == views + 1
     for clip in clips:
         assert len(clip) == frames

@@ -1,4 +1,5 @@
-"""Frames in order with times that only go forward, from files that are damaged, cut, growing or oddly stamped."""
+"""Frames in order with times that only go forward, from files that are damaged, cut, growing or
+oddly stamped."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def read(path: Path) -> tuple[list[float], list[int], Stream]:
 def test_every_frame_comes_once_and_at_its_time(tmp_path: Path, name: str) -> None:
     times, shown, stream = read(make_video(tmp_path / name, 60, b_frames=2))
     assert shown == list(range(60))
-    assert times == pytest.approx([i / 25 for i in range(60)], abs=0.002)  # a TS starts at 1.4 s, which is its zero
+    assert times == pytest.approx(
+        [i / 25 for i in range(60)], abs=0.002
+    )  # a TS starts at 1.4 s, which is its zero
     assert stream.duration == pytest.approx(2.4, abs=0.1)
     assert stream.damaged == 0
 
@@ -128,7 +131,9 @@ def test_files_without_frames(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         container.add_stream("aac", rate=48000)
-    whole = make_video(tmp_path / "v.mp4", 30, container_options={"movflags": "faststart"}).read_bytes()
+    whole = make_video(
+        tmp_path / "v.mp4", 30, container_options={"movflags": "faststart"}
+    ).read_bytes()
     (tmp_path / "head.mp4").write_bytes(whole[: whole.index(b"mdat") + 8])
     for name in ("empty.mp4", "none.mp4", "a.mp4", "head.mp4", ""):
         with pytest.raises(VideoError, match=name or "directory"):
@@ -158,11 +163,15 @@ def test_real_videos_as_they_are() -> None:
 )
 def test_the_clock_goes_forward(stamps: list, times: list[float]) -> None:
     clock = Clock(0.1, 1.0, 10.0)
-    assert [clock.time(None if s is None else round(10 * s)) for s in stamps] == pytest.approx(times)
+    assert [clock.time(None if s is None else round(10 * s)) for s in stamps] == pytest.approx(
+        times
+    )
 
 
 def test_the_clock_starts_where_the_file_does() -> None:
-    assert Clock(1.0, 1.0, 10.0, start=3.0).time(5) == 2.0  # the sound begins two seconds before the pictures
+    assert (
+        Clock(1.0, 1.0, 10.0, start=3.0).time(5) == 2.0
+    )  # the sound begins two seconds before the pictures
     assert Clock(1.0, 1.0, 10.0, start=3.0).time(5000) == 0.0
 
 
@@ -190,7 +199,9 @@ def test_windows_take_the_frame_shown_in_the_middle_of_each_part() -> None:
     assert len(shared_samples) == 6  # overlapping windows hold the same frames, not copies
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(3.9, 1), (4.0, 1), (4.1, 1), (4.6, 2), (5.0, 2), (5.5, 3), (0.1, 1)])
+@pytest.mark.parametrize(
+    ("seconds", "count"), [(3.9, 1), (4.0, 1), (4.1, 1), (4.6, 2), (5.0, 2), (5.5, 3), (0.1, 1)]
+)
 def test_the_last_window_reaches_the_end(seconds: float, count: int) -> None:
     found, _, _ = windows(frames(round(10 * seconds), 10), Plan(4.0, 1.0, 8))
     assert len(found) == count

@@ -1,4 +1,5 @@
-"""A source as it comes: at its own pace, too fast for the model, stalling, ending, coming back; labels that change."""
+"""A source as it comes: at its own pace, too fast for the model, stalling, ending, coming back;
+labels that change."""
 
 from __future__ import annotations
 
@@ -22,28 +23,37 @@ import numpy as np
 import pytest
 import torch
 
-from froster import interrupt
-from froster.calibration import NONE, Calibration, NoneRule
 from froster.errors import UsageError, VideoError
-from froster.recognizer import Recognizer, load
+from froster.evaluation.calibration import NONE, Calibration, NoneRule
+from froster.inference.label_file import LabelFile
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.scorer import WindowScorer
+from froster.inference.watch import Sighting, Watch
+from froster.utils import interrupt
 from froster.video.live import Policy
 from froster.video.reader import Video
 from froster.video.source import Source
 from froster.video.stream import Stream
-from froster.when.labels import LabelFile
-from froster.when.scorer import WindowScorer
-from froster.when.watch import Sighting, Watch
 from known_clips import LABELS, Known
-from test_cli import one_line, run  # noqa: F401
+from typed import one_line
 from video_files import make_video, shared
 
 
-def test_a_line_says_what_was_fitted(run, known: Known, tmp_path: Path) -> None:  # noqa: F811
+def test_a_line_says_what_was_fitted(run, known: Known, tmp_path: Path) -> None:
     nano = load("nano", device="cpu")
     nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
     nano.save(tmp_path / "sure")
     (tmp_path / "labels.csv").write_text("id,name\n0,clock\n1,umbrella\n")
-    asked = ("watch", known.path, "--labels", tmp_path / "labels.csv", "--limit", 1, "--json", "--model")
+    asked = (
+        "watch",
+        known.path,
+        "--labels",
+        tmp_path / "labels.csv",
+        "--limit",
+        1,
+        "--json",
+        "--model",
+    )
     for model, calibrated in (("nano", False), (tmp_path / "sure", True)):
         result = run(*asked, model)
         assert "read as a file of labels" in result.err
@@ -51,7 +61,9 @@ def test_a_line_says_what_was_fitted(run, known: Known, tmp_path: Path) -> None:
         assert found["calibrated"] == calibrated and -1 < found["cosine"] < 1
         assert list(found["scores"]) == ["clock", "umbrella", *([NONE] if calibrated else [])]
         assert found["none"] == (found["scores"][NONE] if calibrated else None)
-        assert found["label"] == (NONE if calibrated else max(found["scores"], key=found["scores"].get))
+        assert found["label"] == (
+            NONE if calibrated else max(found["scores"], key=found["scores"].get)
+        )
         assert found["answer"] == (None if calibrated else found["label"])
         assert found["score"] == found["scores"][found["label"]]
 
@@ -59,12 +71,18 @@ def test_a_line_says_what_was_fitted(run, known: Known, tmp_path: Path) -> None:
 def transport_stream(path: Path, frames: np.ndarray, fps: int) -> bytes:
     """Frames (n, H, W, 3) uint8 as MPEG-TS, with a key frame every fifth frame, as cameras send it."""
     with av.open(str(path), "w", format="mpegts") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"tune": "zerolatency", "preset": "ultrafast", "crf": "10"})
+        stream = container.add_stream(
+            "libx264", rate=fps, options={"tune": "zerolatency", "preset": "ultrafast", "crf": "10"}
+        )
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = 5
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                )
+            )
         container.mux(stream.encode(None))
     return path.read_bytes()
 
@@ -78,7 +96,8 @@ def broadcast(known: Known, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 class Server:
-    """Gives each connection in turn one script: bytes to send evenly over some seconds, then seconds of silence.
+    """Gives each connection in turn one script: bytes to send evenly over some seconds, then
+    seconds of silence.
 
     After the last script nobody is let in any more.
     """
@@ -102,7 +121,9 @@ class Server:
                 connection.sendall(self.header)
             began, parts = time.monotonic(), 50
             for part in range(parts):
-                connection.sendall(data[part * len(data) // parts : (part + 1) * len(data) // parts])
+                connection.sendall(
+                    data[part * len(data) // parts : (part + 1) * len(data) // parts]
+                )
                 time.sleep(max(0.0, began + seconds * (part + 1) / parts - time.monotonic()))
             time.sleep(silence)
 
@@ -129,7 +150,12 @@ def seen_until_the_end(watch: Watch) -> tuple[list[Sighting], str]:
 
 def test_a_stream_that_stalls_ends_and_comes_back(nano: Recognizer, broadcast: bytes) -> None:
     """It stalls once, is cut off once, ends once, and then is gone for good: about 4 s."""
-    server = Server((broadcast, 1.0, 30.0), (broadcast[: len(broadcast) // 3], 0.3, 0.0), (broadcast, 0.5, 0.0), header=HTTP)
+    server = Server(
+        (broadcast, 1.0, 30.0),
+        (broadcast[: len(broadcast) // 3], 0.3, 0.0),
+        (broadcast, 0.5, 0.0),
+        header=HTTP,
+    )
     notes: list[str] = []
     policy = Policy(stall=1.0, reconnect=0.1, tries=2)
     source = f"http://{server.address}/live.ts"
@@ -139,19 +165,29 @@ def test_a_stream_that_stalls_ends_and_comes_back(nano: Recognizer, broadcast: b
     assert "nothing came for 1 s; reconnecting in 0.1 s" in notes[0], notes
     assert sum("connected again" in note for note in notes) == watch.live.connections - 1 == 2
     assert any("the stream ended" in note or "cannot be read" in note for note in notes)
-    assert all(a.time < b.time for a, b in itertools.pairwise(seen)), "time goes on over reconnections"
+    assert all(a.time < b.time for a, b in itertools.pairwise(seen)), (
+        "time goes on over reconnections"
+    )
     assert seen[0].label == "cat" and seen[-1].label == "boat"
-    assert [label for label, _ in itertools.groupby(s.label for s in seen)] == ["cat", "boat", "cat", "boat"]
+    assert [label for label, _ in itertools.groupby(s.label for s in seen)] == [
+        "cat",
+        "boat",
+        "cat",
+        "boat",
+    ]
 
 
 def test_a_real_clip_over_tcp(nano: Recognizer, tmp_path: Path) -> None:
     with Video(shared("videos", "originals", "v_Archery_g01_c01.avi")) as video:
         data = transport_stream(tmp_path / "a.ts", video.read(range(55)).numpy(), 25)
     server = Server((data, 2.2, 0.0))
-    watch = Watch(nano, f"tcp://{server.address}", ["a", "b"], window=0.8, stride=0.2, policy=Policy(tries=0))
+    watch = Watch(
+        nano, f"tcp://{server.address}", ["a", "b"], window=0.8, stride=0.2, policy=Policy(tries=0)
+    )
     seen, error = seen_until_the_end(watch)
     assert "the stream ended; gave up" in error
-    # What came while the stream was being recognised is there at once; then there is a line a stride to the end.
+    # What came while the stream was being recognised is there at once; then there is a line a
+    # stride to the end.
     steps = [b.time - a.time for a, b in itertools.pairwise(seen) if a.time > 1]
     assert sorted(steps)[len(steps) // 2] == pytest.approx(0.2, abs=0.05)
     assert seen[-1].time > 1.9
@@ -161,7 +197,9 @@ def test_a_real_clip_over_tcp(nano: Recognizer, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2.4 seconds at 25 frames a second, a key frame every half second."""
-    return make_video(tmp_path_factory.mktemp("numbered") / "a.mp4", 60, gop=12, options={"preset": "ultrafast"})
+    return make_video(
+        tmp_path_factory.mktemp("numbered") / "a.mp4", 60, gop=12, options={"preset": "ultrafast"}
+    )
 
 
 def test_at_its_own_pace_there_is_a_result_a_stride(nano: Recognizer, numbered: Path) -> None:
@@ -184,7 +222,9 @@ def test_a_slow_model_drops_frames_and_never_falls_behind(
     seen, _ = seen_until_the_end(watch)
     assert 2 <= len(seen) <= 4
     assert seen[-1].dropped > 0 and seen[-1].skipped >= 4
-    assert max(one.lag for one in seen) < 3  # all frames, one after the other, would be 10 s late in the end
+    assert (
+        max(one.lag for one in seen) < 3
+    )  # all frames, one after the other, would be 10 s late in the end
     assert seen[-1].time > 0.9
 
 
@@ -192,7 +232,9 @@ def test_a_slow_decoder_passes_over_packets(
     nano: Recognizer, numbered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = Stream.decode
-    monkeypatch.setattr(Stream, "decode", lambda self, packet: time.sleep(0.2) or decode(self, packet))
+    monkeypatch.setattr(
+        Stream, "decode", lambda self, packet: time.sleep(0.2) or decode(self, packet)
+    )
     watch = Watch(nano, str(numbered), ["a", "b"], window=0.8, stride=0.2)
     began = time.monotonic()
     seen, _ = seen_until_the_end(watch)
@@ -204,7 +246,9 @@ def test_labels_change_while_it_runs(nano: Recognizer, known: Known, tmp_path: P
     path = tmp_path / "labels.txt"
     path.write_text("cat\ntree\n")
     notes: list[str] = []
-    watch = Watch(nano, str(known.path), ["cat", "tree"], window=1.0, stride=0.125, on_note=notes.append)
+    watch = Watch(
+        nano, str(known.path), ["cat", "tree"], window=1.0, stride=0.125, on_note=notes.append
+    )
     file = LabelFile(path, ["cat", "tree"], watch.relabel, watch.live.notes.put)
     stages = ["clock\nclock\n", "boat\nclock\n", "cat\nboat\n"]
     labels: list[list[str]] = []
@@ -216,7 +260,11 @@ def test_labels_change_while_it_runs(nano: Recognizer, known: Known, tmp_path: P
             if seen.labels == ["cat", "boat"]:
                 break
     file.close()
-    assert [key for key, _ in itertools.groupby(labels)] == [["cat", "tree"], ["boat", "clock"], ["cat", "boat"]]
+    assert [key for key, _ in itertools.groupby(labels)] == [
+        ["cat", "tree"],
+        ["boat", "clock"],
+        ["cat", "boat"],
+    ]
     assert notes[0].startswith("labels not changed") and "clock" in notes[0]
     assert notes[1] == "2 labels from now on: boat, clock"
     assert watch.skipped < len(labels) / 2, "encoding the text did not hold it up"
@@ -239,13 +287,19 @@ def test_labels_that_do_not_fit_into_memory_leave_the_old_ones(tmp_path: Path) -
         path.write_text("boat\nclock\ncat\n")
         assert notes.get(timeout=20) == "labels not changed: OutOfMemoryError: CUDA out of memory."
         path.write_text("boat\nclock\n")
-        assert notes.get(timeout=20) == "2 labels from now on: boat, clock" and taken == [["boat", "clock"]]
+        assert notes.get(timeout=20) == "2 labels from now on: boat, clock" and taken == [
+            ["boat", "clock"]
+        ]
     finally:
         file.close()
 
 
 def test_sources() -> None:
-    assert Source("/dev/video0").is_camera and Source("a.mp4").is_file and Source("RTSP://camera/1").protocol == "rtsp"
+    assert (
+        Source("/dev/video0").is_camera
+        and Source("a.mp4").is_file
+        and Source("RTSP://camera/1").protocol == "rtsp"
+    )
     for bad in ("file:///etc/passwd", "concat://a|b", "data://x", "subfile://x", "gopher://a"):
         with pytest.raises(UsageError, match="rtsp://"):
             Source(bad)
@@ -253,7 +307,11 @@ def test_sources() -> None:
 
 def test_a_file_at_an_address_plays_once(nano: Recognizer, numbered: Path) -> None:
     data = numbered.read_bytes()
-    server = Server((data, 0, 0), (data, 0, 0), header=b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data))
+    server = Server(
+        (data, 0, 0),
+        (data, 0, 0),
+        header=b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data),
+    )
     began = time.monotonic()
     watch = Watch(nano, f"http://{server.address}/a.mp4", ["a", "b"], window=0.8, stride=0.4)
     seen, error = seen_until_the_end(watch)
@@ -293,29 +351,55 @@ def test_play_lists_without_end_are_given_up_with_their_memory(seconds: list[str
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/x.m3u8"
         code = (
-            "import re, sys, froster.cli as c\n"
-            "try: c.main()\n"
-            "except SystemExit as end: print(end.code, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+            "import re, sys, froster.cli as c\ntry: c.main()\nexcept SystemExit as end:"
+            " print(end.code, re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
         )
-        asked = ["watch", address, "--labels", "a, b", "--model", "nano", "--tries", "1", "--stall", "2", *seconds]
-        done = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, text=True, timeout=60)
+        asked = [
+            "watch",
+            address,
+            "--labels",
+            "a, b",
+            "--model",
+            "nano",
+            "--tries",
+            "1",
+            "--stall",
+            "2",
+            *seconds,
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *asked], capture_output=True, text=True, timeout=60
+        )
         server.shutdown()
     status, kilobytes = map(int, done.stdout.split())
     assert status == 1 and kilobytes < 700_000
-    assert done.stderr.count("froster: ") == 1 and address in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.stderr.count("froster: ") == 1
+        and address in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
-def test_a_play_list_that_leads_to_a_stream_is_followed(nano: Recognizer, broadcast: bytes, tmp_path: Path) -> None:
+def test_a_play_list_that_leads_to_a_stream_is_followed(
+    nano: Recognizer, broadcast: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "a.ts").write_bytes(broadcast)
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na.ts\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\na.ts\n#EXT-X-ENDLIST\n"
+    )
     (tmp_path / "main.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlist.m3u8\n")
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = f"http://127.0.0.1:{server.server_address[1]}/main.m3u8"
-        seen, error = seen_until_the_end(Watch(nano, source, LABELS, window=1.0, stride=0.5, policy=Policy(tries=1)))
+        seen, error = seen_until_the_end(
+            Watch(nano, source, LABELS, window=1.0, stride=0.5, policy=Policy(tries=1))
+        )
         server.shutdown()
-    assert not error and [label for label, _ in itertools.groupby(s.label for s in seen)] == ["cat", "boat"]
+    assert not error and [label for label, _ in itertools.groupby(s.label for s in seen)] == [
+        "cat",
+        "boat",
+    ]
 
 
 def test_play_lists_do_not_open_local_files(nano: Recognizer, known: Known, tmp_path: Path) -> None:
@@ -324,26 +408,47 @@ def test_play_lists_do_not_open_local_files(nano: Recognizer, known: Known, tmp_
     seen, error = seen_until_the_end(Watch(nano, str(tmp_path / "list.m3u8"), LABELS))
     assert not seen and "list.m3u8" in error
     for address in (known.path, f"file://{known.path}"):
-        server = Server(*[(listed.replace(str(known.path), str(address)).encode(), 0, 0)] * 3, header=HTTP.replace(b"mp2t", b"x"))
+        server = Server(
+            *[(listed.replace(str(known.path), str(address)).encode(), 0, 0)] * 3,
+            header=HTTP.replace(b"mp2t", b"x"),
+        )
         policy = Policy(stall=1, reconnect=0, tries=1)
-        seen, error = seen_until_the_end(Watch(nano, f"http://{server.address}/list.m3u8", LABELS, policy=policy))
+        seen, error = seen_until_the_end(
+            Watch(nano, f"http://{server.address}/list.m3u8", LABELS, policy=policy)
+        )
         assert not seen and "list.m3u8" in error
 
 
-def test_the_command_prints_a_line_a_stride(run, known: Known) -> None:  # noqa: F811
-    asked = ("watch", known.path, "--labels", ", ".join(LABELS), "--model", "nano", "--window", 0.8, "--limit", 3)
+def test_the_command_prints_a_line_a_stride(run, known: Known) -> None:
+    asked = (
+        "watch",
+        known.path,
+        "--labels",
+        ", ".join(LABELS),
+        "--model",
+        "nano",
+        "--window",
+        0.8,
+        "--limit",
+        3,
+    )
     result = run(*asked, "--json")
     lines = [json.loads(line) for line in result.out.splitlines()]
     assert result.code == 0 and len(lines) == 3
-    assert all(line["label"] == "cat" and line["score"] == max(line["scores"].values()) for line in lines)
+    assert all(
+        line["label"] == "cat" and line["score"] == max(line["scores"].values()) for line in lines
+    )
     fitted = {"answer", "calibrated", "none", "cosine"}
-    assert lines[0].keys() == {"time", "label", "score", "lag", "dropped", "skipped", "scores"} | fitted
+    assert (
+        lines[0].keys()
+        == {"time", "label", "score", "lag", "dropped", "skipped", "scores"} | fitted
+    )
     assert "3 lines, 0 frames dropped" in result.err
     assert run(*asked).out.count("cat") == 3
     assert run(*asked[:-2], "--seconds", 0.5).code == 0
 
 
-def test_ctrl_c_ends_with_a_summary(run, known: Known, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_ctrl_c_ends_with_a_summary(run, known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupt, "_requested", False)
     threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     result = run("watch", known.path, "--labels", "cat, boat", "--model", "nano", "--window", 0.8)
@@ -351,12 +456,17 @@ def test_ctrl_c_ends_with_a_summary(run, known: Known, monkeypatch: pytest.Monke
     assert len(result.out.splitlines()) > 2
 
 
-def test_mistakes_are_one_line(run, tmp_path: Path) -> None:  # noqa: F811
+def test_mistakes_are_one_line(run, tmp_path: Path) -> None:
     labels = ("--labels", "a, b", "--model", "nano")
     one_line(run("watch", "gopher://a", *labels), 2, "rtsp://")
     one_line(run("watch", "/dev/video97", *labels), 2, "no such file: /dev/video97")
     for model in ("nano", tmp_path / "none"):  # what is not there is found before a model is loaded
-        one_line(run("watch", tmp_path / "none.mp4", "--labels", "a, b", "--model", model), 2, "no such file", "none.mp4")
+        one_line(
+            run("watch", tmp_path / "none.mp4", "--labels", "a, b", "--model", model),
+            2,
+            "no such file",
+            "none.mp4",
+        )
     one_line(run("watch", tmp_path, *labels), 1, "directory")
     one_line(run("watch", "tcp://127.0.0.1:1", *labels), 1, "refused")
     one_line(run("watch", "tcp://127.0.0.1:1", *labels, "--window", -1), 2, "above zero")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import froster
-from froster.world.nano_folder import NANO
-from froster.world.zero_shot import Exam, examine
+from tools.nano.nano_folder import NANO
+from tools.nano.zero_shot import Exam, examine
 
 FRESH_SEED = 77_000_001
 """Neither the pretraining's seed nor the one its report was measured with."""
@@ -36,14 +36,14 @@ def test_the_nano_knows_the_nouns_of_its_world():
 
 
 def test_the_shipped_recipe_is_the_one_in_the_code():
-    from froster.world.pretrain import Recipe
+    from tools.nano.pretrain import Recipe
 
     recipe = json.loads((NANO / "report.json").read_text())["recipe"]
     assert {**recipe, "scale": tuple(recipe["scale"])} == vars(Recipe())
 
 
 def test_the_tokenizer_that_ships_is_the_one_that_the_code_builds():
-    from froster.world.bpe import build_tokenizer
+    from tools.nano.bpe import build_tokenizer
 
     texts = ["a video of cat spinning. cat spinning", "xylophone qué"]
     assert torch.equal(froster.load("nano").tokenizer(texts, 256), build_tokenizer()(texts, 256))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from froster.clip.model import CLIP, CLIPConfig, unit
-from froster.world import pretrain
-from froster.world.bpe import build_tokenizer, learn_merges
-from froster.world.captions import CONTENT, TEMPLATES, caption, content
+from froster.encoders.model import CLIP, CLIPConfig, unit
 from froster.world.stills import Still, draw_stills
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
+from tools.nano import pretrain
+from tools.nano.bpe import build_tokenizer, learn_merges
+from tools.nano.captions import CONTENT, TEMPLATES, caption, content
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,13 @@ def tokenizer():
 def test_captions_say_nothing_that_the_still_does_not_show():
     rng = np.random.default_rng(0)
     for still in draw_stills(1500, 3):
-        true = {still.noun, still.colour, still.scene, *(still.verb or "").split(), *(still.other or ())}
+        true = {
+            still.noun,
+            still.colour,
+            still.scene,
+            *(still.verb or "").split(),
+            *(still.other or ()),
+        }
         said = [CONTENT[index] for index in content(caption(still, rng))]
         assert said and set(said) <= true
 
@@ -35,16 +41,31 @@ def test_captions_say_nothing_that_the_still_does_not_show():
 def test_the_templates_of_action_recognition_are_in_the_captions():
     rng = np.random.default_rng(0)
     captions = [caption(still, rng) for still in draw_stills(3000, 0)]
-    wrapped = [text for text in captions if "person" in text or text.split()[1:2] in (["example"], ["demonstration"])]
+    wrapped = [
+        text
+        for text in captions
+        if "person" in text or text.split()[1:2] in (["example"], ["demonstration"])
+    ]
     assert len(TEMPLATES) == 28
     assert 0.2 < len(wrapped) / len(captions) < 0.35
     still = Still("cat", "red", "snow", "spinning")
     some = {caption(still, rng) for _ in range(3000)}
-    assert "a photo of cat spinning. cat spinning" in some and "a red cat spinning in the snow" in some
+    assert (
+        "a photo of cat spinning. cat spinning" in some and "a red cat spinning in the snow" in some
+    )
 
 
 def test_words_of_the_world_are_one_token_and_others_are_spelt(tokenizer):
-    words = [*NOUNS, *COLOURS, *SCENES, *" ".join(ALL_VERBS).split(), "person", "performing", "demonstration", "video"]
+    words = [
+        *NOUNS,
+        *COLOURS,
+        *SCENES,
+        *" ".join(ALL_VERBS).split(),
+        "person",
+        "performing",
+        "demonstration",
+        "video",
+    ]
     assert all(len(tokenizer.encode(word)) == 1 for word in words)
     assert tokenizer.end == tokenizer.vocab_size - 1 == tokenizer.start + 1
     strange = "Xylophone qué 東?"
@@ -58,7 +79,10 @@ def test_merges_are_learnt_in_order_of_frequency():
 def test_a_caption_that_is_also_true_is_not_pushed_away():
     bags = pretrain.bag_of_words(["a red cat", "a cat", "a blue fish"])
     embeddings = unit(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)))
-    images, texts = embeddings.clone().requires_grad_(), embeddings.roll(1, 0).clone().requires_grad_()
+    images, texts = (
+        embeddings.clone().requires_grad_(),
+        embeddings.roll(1, 0).clone().requires_grad_(),
+    )
     logits = 10 * images @ texts.T
     masked = logits.clone()
     masked[0, 1] = -math.inf  # "a cat" is true of the still of a red cat, not the other way round
@@ -74,7 +98,9 @@ def test_a_few_steps_lower_the_loss_and_leave_a_model_folder(tmp_path: Path):
     assert scores["logit_scale"] == pytest.approx(60, abs=0.01)
     state = load_file(tmp_path / "nano" / "model.safetensors")
     config = json.loads((tmp_path / "nano" / "config.json").read_text())
-    CLIP(CLIPConfig.from_dict(config["architecture"])).load_state_dict({k: v.float() for k, v in state.items()})
+    CLIP(CLIPConfig.from_dict(config["architecture"])).load_state_dict(
+        {k: v.float() for k, v in state.items()}
+    )
     report = json.loads((tmp_path / "nano" / "report.json").read_text())
     assert report["steps_done"] == 14 and report["recipe"]["seed"] == 0
 

@@ -1,4 +1,5 @@
-"""The world is the same for everyone: the same seed gives the same bytes, whoever renders, and no split leaks."""
+"""The world is the same for everyone: the same seed gives the same bytes, whoever renders, and no
+split leaks."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ print(hashlib.md5(render_stills(draw_stills(250, 5), 5).numpy().tobytes()).hexdi
 
 def test_bytes_do_not_depend_on_process_or_threads():
     runs = [
-        subprocess.run([sys.executable, "-c", DIGEST, threads], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", DIGEST, threads], capture_output=True, text=True, check=True
+        ).stdout
         for threads in ("1", "2")
     ]
     here = [render_set("mid", 1, 3, "train").frames, render_stills(draw_stills(250, 5), 5)]
@@ -92,7 +95,10 @@ def test_every_verb_moves_and_keeps_to_finite_poses(verb: str):
 def test_a_reversal_is_the_other_verb_run_backwards():
     times = np.arange(-1.0, motion.FRAMES + 1)
     for first, second in REVERSALS:
-        forth, back = (moved(at_rest(30, 30, 12, 0), verb, times, np.random.default_rng(1)) for verb in (first, second))
+        forth, back = (
+            moved(at_rest(30, 30, 12, 0), verb, times, np.random.default_rng(1))
+            for verb in (first, second)
+        )
         np.testing.assert_allclose(forth, back[::-1], atol=1e-5)
     assert not set(VERBS) & {verb for pair in REVERSALS for verb in pair}
 
@@ -101,6 +107,8 @@ def test_a_still_shows_its_scene_and_its_thing():
     plain = [Still("cat", "red", scene) for scene in SCENES]
     images = render_chunk(plain, 0, 0).float()
     assert images.flatten(1).std(1).min() > 5
-    red, blue = (render_chunk([Still("heart", colour, "snow")], 0, 0).float() for colour in ("red", "blue"))
+    red, blue = (
+        render_chunk([Still("heart", colour, "snow")], 0, 0).float() for colour in ("red", "blue")
+    )
     difference = (red - blue).abs().amax(1)[0] > 60
     assert 60 < difference.sum() < 900  # only the thing changes with its colour

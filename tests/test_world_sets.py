@@ -1,9 +1,17 @@
-"""The class sets: how many classes, and that nothing of base leaks into the sets it is measured against."""
+"""The class sets: how many classes, and that nothing of base leaks into the sets it is measured
+against."""
 
 from __future__ import annotations
 
 from froster.world.sets import BASE_NOUNS, SETS
-from froster.world.vocabulary import BASE_VERBS, COLOURS, NOUNS, ORDERED_VERBS, REVERSALS, UNSEEN_VERBS
+from froster.world.vocabulary import (
+    BASE_VERBS,
+    COLOURS,
+    NOUNS,
+    ORDERED_VERBS,
+    REVERSALS,
+    UNSEEN_VERBS,
+)
 
 
 def pairs(name: str) -> set[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """A small real training run as a process of its own, for tests that kill it or start several.
 
-    python train_worker.py OUT [--epochs 3] [--batch 8] [--keep 1] [--kill-at STEP | --kill-in-save EPOCH] [--limit BYTES]
+python train_worker.py OUT [--epochs 3] [--batch 8] [--keep 1] [--kill-at STEP | --kill-in-save
+EPOCH] [--limit BYTES]
 """
 
 from __future__ import annotations
@@ -14,25 +15,29 @@ from pathlib import Path
 
 import torch
 
-from froster.checkpoint import Checkpoints
-from froster.distill import Distill
-from froster.distributed import process_group
 from froster.errors import FrosterError
-from froster.experiment import fine_tune
+from froster.inference.recognizer import load
 from froster.methods import METHODS
-from froster.progress import progress
-from froster.recipe import Preset, Recipe
-from froster.recognizer import load
+from froster.methods.recipe import Preset, Recipe
 from froster.text.prompts import Prompting
+from froster.training.checkpoint import Checkpoints
+from froster.training.distill import Distill
+from froster.training.distributed import process_group
+from froster.training.fine_tune import fine_tune
+from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Videos
 
 
 def small_world(base) -> WorldClips:
     """Noise with labels: learning it is not the point."""
-    frames = torch.randint(0, 256, (24, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frames = torch.randint(
+        0, 256, (24, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     classes = SETS["base"].classes[:5]
-    return WorldClips(Videos(frames, torch.arange(24) % 5, classes), base.config.sampling, train=True)
+    return WorldClips(
+        Videos(frames, torch.arange(24) % 5, classes), base.config.sampling, train=True
+    )
 
 
 def die() -> None:
@@ -67,9 +72,20 @@ def main() -> None:
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
     method = METHODS[args.method]()
-    recipe = Recipe(epochs=args.epochs, batch_size=args.batch, lr=1e-3, warmup_epochs=1, precision="float32", keep=args.keep)
+    recipe = Recipe(
+        epochs=args.epochs,
+        batch_size=args.batch,
+        lr=1e-3,
+        warmup_epochs=1,
+        precision="float32",
+        keep=args.keep,
+    )
     # One prompt, as every process draws the templates of its own clips.
-    preset = Preset(recipe, Prompting(("{}",), "plain"), sampling=base.config.sampling) if args.method != "vclip" else None
+    preset = (
+        Preset(recipe, Prompting(("{}",), "plain"), sampling=base.config.sampling)
+        if args.method != "vclip"
+        else None
+    )
 
     def log(step: int, metrics: dict[str, float]) -> None:
         if step == args.kill_at:
@@ -78,7 +94,17 @@ def main() -> None:
     with process_group("cpu") as (rank, _), progress(quiet=True) as bars:
         clips = small_world(base)
         _, trained = fine_tune(
-            base, method, Distill(), recipe, clips, clips.videos.classes, args.out, bars, "test", log=log, preset=preset
+            base,
+            method,
+            Distill(),
+            recipe,
+            clips,
+            clips.videos.classes,
+            args.out,
+            bars,
+            "test",
+            log=log,
+            preset=preset,
         )
         if rank == 0:
             torch.save({"last": trained.last, "average": trained.average}, args.out / "weights.pt")

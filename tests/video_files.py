@@ -53,7 +53,8 @@ def make_video(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """A video of `count` bar codes; `times` are the presentation times in milliseconds of a variable rate."""
+    """A video of `count` bar codes; `times` are the presentation times in milliseconds of a
+    variable rate."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.width, stream.height = size
@@ -64,7 +65,9 @@ def make_video(
         if times is not None:
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(bar_code(number, *size)), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(bar_code(number, *size)), format="rgb24"
+            )
             frame = frame.reformat(format=pix_fmt)
             frame.pts = number if times is None else times[number]
             frame.time_base = Fraction(1, 1) / fps if times is None else Fraction(1, 1000)
@@ -74,7 +77,8 @@ def make_video(
 
 
 def cut_without_decoding(source: Path, target: Path, first: int) -> Path:
-    """A stream copy from frame `first` on: earlier frames since the key frame stay, hidden by an edit list."""
+    """A stream copy from frame `first` on: earlier frames since the key frame stay, hidden by an
+    edit list."""
     with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
         stream = reading.streams.video[0]
         copy = writing.add_stream_from_template(stream)
@@ -90,7 +94,8 @@ def cut_without_decoding(source: Path, target: Path, first: int) -> Path:
 
 
 def rotate_clockwise(path: Path) -> Path:
-    """Writes the display matrix of a phone held upright into an mp4: to be shown turned clockwise by 90 degrees."""
+    """Writes the display matrix of a phone held upright into an mp4: to be shown turned clockwise
+    by 90 degrees."""
     return write_matrix(path, 0, 1, -1, 0)
 
 
@@ -113,7 +118,8 @@ def join(path: Path, parts: Sequence[Path]) -> Path:
 
 
 def orientation_message(degrees: int, mirrored: bool = False, hevc: bool = False) -> bytes:
-    """A unit of H.264 or HEVC: to be mirrored from left to right, then turned counter-clockwise, until the next one."""
+    """A unit of H.264 or HEVC: to be mirrored from left to right, then turned counter-clockwise,
+    until the next one."""
     bits = f"0{mirrored:b}0{degrees * 65536 // 360:016b}" + ("1" if hevc else "0100")  # it persists
     bits += "1" if len(bits) % 8 else ""
     payload = bytes(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))
@@ -122,14 +128,21 @@ def orientation_message(degrees: int, mirrored: bool = False, hevc: bool = False
 
 
 def with_units(source: Path, target: Path, unit_of: Callable[[av.Packet, int], bytes]) -> Path:
-    """A copy of H.264 or HEVC from mp4 or mkv, with a unit more at the head of packets: by packet and number of it."""
+    """A copy of H.264 or HEVC from mp4 or mkv, with a unit more at the head of packets: by packet
+    and number of it."""
     with av.open(str(source)) as reading, av.open(str(target), "w") as writing:
         stream = reading.streams.video[0]
         copy = writing.add_stream_from_template(stream)
         for number, packet in enumerate(packet for packet in reading.demux(stream) if packet.size):
             unit = unit_of(packet, number)
-            changed = av.Packet((len(unit).to_bytes(4, "big") + unit if unit else b"") + bytes(packet))
+            changed = av.Packet(
+                (len(unit).to_bytes(4, "big") + unit if unit else b"") + bytes(packet)
+            )
             changed.pts, changed.dts, changed.duration = packet.pts, packet.dts, packet.duration
-            changed.time_base, changed.is_keyframe, changed.stream = packet.time_base, packet.is_keyframe, copy
+            changed.time_base, changed.is_keyframe, changed.stream = (
+                packet.time_base,
+                packet.is_keyframe,
+                copy,
+            )
             writing.mux(changed)
     return target

@@ -1,4 +1,5 @@
-"""froster: open-vocabulary video classification with CLIP, fine-tuned without losing what CLIP already knew.
+"""froster: open-vocabulary video classification with CLIP, fine-tuned without losing what CLIP
+already knew.
 
     import froster
     model = froster.load("nano")                      # or a folder, a hub id, a checkpoint file
@@ -14,21 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
-    from froster.recognizer import Classification, Recognizer, load
-    from froster.when.segments import Segment
-    from froster.when.timeline import Timeline, timeline
-    from froster.when.watch import Watch
+    from froster.inference.label_segments import Segment
+    from froster.inference.recognizer import Classification, Recognizer, load
+    from froster.inference.timeline import Timeline, timeline
+    from froster.inference.watch import Watch
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "froster.recognizer",
-    "timeline": "froster.when.timeline",
-    "Timeline": "froster.when.timeline",
-    "Watch": "froster.when.watch",
-    "Segment": "froster.when.segments",
-    "Recognizer": "froster.recognizer",
-    "Classification": "froster.recognizer",
+    "load": "froster.inference.recognizer",
+    "timeline": "froster.inference.timeline",
+    "Timeline": "froster.inference.timeline",
+    "Watch": "froster.inference.watch",
+    "Segment": "froster.inference.label_segments",
+    "Recognizer": "froster.inference.recognizer",
+    "Classification": "froster.inference.recognizer",
     "FrosterError": "froster.errors",
     "UsageError": "froster.errors",
     "VideoError": "froster.errors",

@@ -1,8 +1,10 @@
-"""Errors that a person can act on. The command line prints their message on one line and never a traceback."""
+"""Errors that a person can act on. The command line prints their message on one line and never a
+traceback."""
 
 
 class FrosterError(Exception):
-    """Something failed: the message says what was expected, what was found and what to do next. Exit code 1."""
+    """Something failed: the message says what was expected, what was found and what to do next.
+    Exit code 1."""
 
     exit_code = 1
 
@@ -16,17 +18,28 @@ class UsageError(FrosterError):
 def one_of(option: str, value: object, *choices: str) -> None:
     """Raises UsageError unless `value` is one of the choices."""
     if value not in choices:
-        raise UsageError(f"{option} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}")
+        raise UsageError(
+            f"{option} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}"
+        )
 
 
 def install(extra: str) -> str:
-    """How an optional part is installed: of the distribution (`froster` on the package index is another program), or here."""
+    """How an optional part is installed: of the distribution (`froster` on the package index is
+    another program), or here."""
     return f"pip install 'froster-video[{extra}]', in a checkout pip install -e '.[{extra}]'"
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Is it a MemoryError, or what PyTorch raises in its place? By name and words, so that PyTorch need not be loaded."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "ALLOC_FAILED", "Cannot allocate memory")
+    """Is it a MemoryError, or what PyTorch raises in its place? By name and words, so that PyTorch
+    need not be loaded."""
+    words = (
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "ALLOC_FAILED",
+        "Cannot allocate memory",
+    )
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -1,11 +1,12 @@
-"""The networks of the literature, one file each. A method is a small dataclass of options with a `build(clip)`."""
+"""The networks of the literature, one file each. A method is a small dataclass of options with a
+`build(clip)`."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from froster.clip.model import LARGEST
+from froster.encoders.model import LARGEST
 from froster.errors import UsageError
 from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer
@@ -20,40 +21,81 @@ from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, first_difference, pool, saved_names
+from froster.methods.video_clip import (
+    Features,
+    VideoCLIP,
+    class_embeddings,
+    first_difference,
+    pool,
+    saved_names,
+)
 from froster.methods.vita_clip import VitaCLIP
 from froster.methods.xclip import XCLIP
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        Frozen, FineTuned, VCLIP, OpenVCLIP, ActionCLIP, XCLIP, EfficientPrompt, Text4Vis, AIM, STAdapter,
-        AdaptFormer, VitaCLIP, STAN, LoRA, L2SP, EWC,
+        Frozen,
+        FineTuned,
+        VCLIP,
+        OpenVCLIP,
+        ActionCLIP,
+        XCLIP,
+        EfficientPrompt,
+        Text4Vis,
+        AIM,
+        STAdapter,
+        AdaptFormer,
+        VitaCLIP,
+        STAN,
+        LoRA,
+        L2SP,
+        EWC,
     )
-}  # fmt: skip
+}
 
 __all__ = [
-    "METHODS", "VCLIP", "Features", "FineTuned", "Frozen", "Method", "VideoCLIP", "class_embeddings", "first_difference",
-    "method_dict", "method_from_dict", "pool", "saved_names",
-]  # fmt: skip
+    "METHODS",
+    "VCLIP",
+    "Features",
+    "FineTuned",
+    "Frozen",
+    "Method",
+    "VideoCLIP",
+    "class_embeddings",
+    "first_difference",
+    "method_dict",
+    "method_from_dict",
+    "pool",
+    "saved_names",
+]
 
 
 def method_class(name: Any) -> type[Method]:
     if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}; froster methods lists what there is: {', '.join(METHODS)}")
+        raise UsageError(
+            f"unknown method {name!r}; froster methods lists what there is: {', '.join(METHODS)}"
+        )
     return METHODS[name]
 
 
 def method_from_dict(values: dict[str, Any], variant: str | None = None) -> Method:
-    """`{"name": "vclip", "radius": 1}` -> `VCLIP(radius=1)`. Raises UsageError on a name or option that is unknown."""
+    """`{"name": "vclip", "radius": 1}` -> `VCLIP(radius=1)`. Raises UsageError on a name or option
+    that is unknown."""
     options = dict(values)
     method = method_class(options.pop("name", None))
     if variant is not None and variant not in method.variants:
-        raise UsageError(f"method {method.name} has no variant {variant!r}; it has {', '.join(method.variants) or 'none'}")
+        raise UsageError(
+            f"method {method.name} has no variant {variant!r}; it has"
+            f" {', '.join(method.variants) or 'none'}"
+        )
     known = [field.name for field in dataclasses.fields(method)]
     for option, value in options.items():
         if option not in known:
-            raise UsageError(f"method {method.name} has no option {option!r}; it has {', '.join(known) or 'none'}")
+            raise UsageError(
+                f"method {method.name} has no option {option!r}; it has"
+                f" {', '.join(known) or 'none'}"
+            )
         check_type(method, option, value)
     return method.make(variant, **options)
 
@@ -61,19 +103,35 @@ def method_from_dict(values: dict[str, Any], variant: str | None = None) -> Meth
 def check_type(method: type[Method], option: str, value: Any) -> None:
     """Raises UsageError where a value is not of the kind that the option's default is."""
     default = getattr(method, option)
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", tuple: "a list"}
+    words = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a word",
+        tuple: "a list",
+    }
     kind = int if default is None else type(default)  # an option without default is a count
     fits = {
         bool: isinstance(value, bool),
-        int: (isinstance(value, int) and not isinstance(value, bool)) or (value is None and default is None),
+        int: (
+            (isinstance(value, int) and not isinstance(value, bool))
+            or (value is None and default is None)
+        ),
         float: isinstance(value, (int, float)) and not isinstance(value, bool),
         str: isinstance(value, str),
         tuple: isinstance(value, (list, tuple)),
     }
     if not fits[kind]:
-        raise UsageError(f"option {option} of {method.name} is {words[kind]}, such as {default}, not {value!r:.100}")
-    if kind in (int, float) and value is not None and not 0 <= value <= LARGEST:  # nor what is no number
-        raise UsageError(f"option {option} of {method.name} lies between 0 and {LARGEST}: {value!r:.100}")
+        raise UsageError(
+            f"option {option} of {method.name} is {words[kind]}, such as {default}, not"
+            f" {value!r:.100}"
+        )
+    if (
+        kind in (int, float) and value is not None and not 0 <= value <= LARGEST
+    ):  # nor what is no number
+        raise UsageError(
+            f"option {option} of {method.name} lies between 0 and {LARGEST}: {value!r:.100}"
+        )
 
 
 def method_dict(method: Method) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""ActionCLIP: CLIP with a temporal head, or with temporal shift inside, trained by a contrast within the batch.
+"""ActionCLIP: CLIP with a temporal head, or with temporal shift inside, trained by a contrast
+within the batch.
 
-    logits = s u(v) u(t)^T over the clips of a batch, each with its own class by one random template of 16;
-    q = row soft-max of 10 * [same class];  L = (KL(q || p_video) + KL(q || p_text)) / 2
+    logits = s u(v) u(t)^T over the clips of a batch, each with its own class by one random template
+    of 16; q = row soft-max of 10 * [same class];  L = (KL(q || p_video) + KL(q || p_text)) / 2
 
 At test the soft-maxes of the 16 templates are averaged.
 """
@@ -17,33 +18,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.block import Block
-from froster.clip.model import CLIP, unit
+from froster.encoders.block import Block
+from froster.encoders.model import CLIP, unit
 from froster.errors import one_of
 from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
 from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import VideoCLIP, replace_blocks
-from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
 
 TEMPLATES = (
-    "a photo of action {}", "a picture of action {}", "Human action of {}", "{}, an action", "{} this is an action",
-    "{}, a video of action", "Playing action of {}", "{}", "Playing a kind of action, {}", "Doing a kind of action, {}",
-    "Look, the human is {}", "Can you recognize the action of {}?", "Video classification of {}", "A video of {}",
-    "The man is {}", "The woman is {}",
-)  # fmt: skip
+    "a photo of action {}",
+    "a picture of action {}",
+    "Human action of {}",
+    "{}, an action",
+    "{} this is an action",
+    "{}, a video of action",
+    "Playing action of {}",
+    "{}",
+    "Playing a kind of action, {}",
+    "Doing a kind of action, {}",
+    "Look, the human is {}",
+    "Can you recognize the action of {}?",
+    "Video classification of {}",
+    "A video of {}",
+    "The man is {}",
+    "The woman is {}",
+)
 
 
 def same_class(labels: Tensor) -> Tensor:
-    """Labels (B,) -> the target of both directions, (B, B): row soft-max of 10 where the classes are equal, else 0."""
+    """Labels (B,) -> the target of both directions, (B, B): row soft-max of 10 where the classes
+    are equal, else 0."""
     return (10.0 * (labels[:, None] == labels[None])).softmax(dim=-1)
 
 
 def in_batch_kl(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, B), video by text, and the target -> KL(q || p) of videos and of texts, sum / B each."""
+    """Logits (B, B), video by text, and the target -> KL(q || p) of videos and of texts, sum / B
+    each."""
     video = F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
     text = F.kl_div(logits.T.log_softmax(-1), target, reduction="batchmean")
     return video, text
@@ -77,10 +92,13 @@ Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]
 
 @dataclass(frozen=True)
 class ActionCLIP(Method):
-    """A head over the frame embeddings (6-layer transformer by default); all of CLIP is trained with it."""
+    """A head over the frame embeddings (6-layer transformer by default); all of CLIP is trained
+    with it."""
 
     name = "actionclip"
-    summary = "a temporal head on the frame embeddings, or shift in the blocks; contrast within the batch"
+    summary = (
+        "a temporal head on the frame embeddings, or shift in the blocks; contrast within the batch"
+    )
     reference = "Wang et al., ActionCLIP, arXiv 2109.08472"
     variants = {
         "transf": {"head": "transf"},
@@ -120,12 +138,27 @@ class ActionCLIP(Method):
 
     def preset(self) -> Preset:
         recipe = tuned(
-            5e-6, epochs=50, batch_size=128, new_scale=10, warmup_epochs=5, lr_ends=0.0, weight_decay=0.2, decay="all",
-            betas=(0.9, 0.98), draw="one a clip",
-        )  # fmt: skip
+            5e-6,
+            epochs=50,
+            batch_size=128,
+            new_scale=10,
+            warmup_epochs=5,
+            lr_ends=0.0,
+            weight_decay=0.2,
+            decay="all",
+            betas=(0.9, 0.98),
+            draw="one a clip",
+        )
         # The release counts RandAugment's magnitude, 9, out of 30.
         augment = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2, rand_augment=(2, 3))
-        return Preset(recipe, Prompting(TEMPLATES, "plain"), augment, Sampling("uniform", 8), views=1, fusion="probs")
+        return Preset(
+            recipe,
+            Prompting(TEMPLATES, "plain"),
+            augment,
+            Sampling("uniform", 8),
+            views=1,
+            fusion="probs",
+        )
 
     def froster_preset(self) -> Preset:
         return with_head(3.33e-5)
@@ -146,7 +179,11 @@ class ActionCLIP(Method):
         elif has(state, r"^fusion_model\.shift\."):
             head = "conv1d-released"
         # Every head of the release holds positions; only the transformer uses them.
-        ignored = [name for name in state if head != "transf" and name.endswith("frame_position_embeddings.weight")]
+        ignored = [
+            name
+            for name in state
+            if head != "transf" and name.endswith("frame_position_embeddings.weight")
+        ]
         kept = ours({name: tensor for name, tensor in state.items() if name not in ignored})
         layers = count_layers(state, r"fusion_model\.transformer") if head == "transf" else 6
         return Official(
@@ -165,9 +202,12 @@ HEAD_NAMES = [
 
 
 def late_transformer(clip: CLIP, layers: int, heads: int | None) -> TemporalTransformer:
-    """The head of ActionCLIP and Text4Vis: 77 positions, outer skip, LayerNorm eps 1e-12, all linear layers N(0, 0.02)."""
+    """The head of ActionCLIP and Text4Vis: 77 positions, outer skip, LayerNorm eps 1e-12, all
+    linear layers N(0, 0.02)."""
     text = clip.config.text
-    head = TemporalTransformer(clip.config.embed_dim, heads or max(1, text.width // 64), layers, 77, eps=1e-12)
+    head = TemporalTransformer(
+        clip.config.embed_dim, heads or max(1, text.width // 64), layers, 77, eps=1e-12
+    )
     head.initialise(std=0.02, positions_std=0.02)
     return head
 

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 class Adapter(nn.Module):
     """W2 act(W1 x), (…, D) -> (…, D), no skip. W2 = 0 at the start, so that nothing changes."""
 
-    def __init__(self, width: int, bottleneck: int, activation: type[nn.Module], std: float | None = None):
-        """W1 is drawn as PyTorch does by default, or from a truncated normal distribution of deviation `std`."""
+    def __init__(
+        self, width: int, bottleneck: int, activation: type[nn.Module], std: float | None = None
+    ):
+        """W1 is drawn as PyTorch does by default, or from a truncated normal distribution of
+        deviation `std`."""
         super().__init__()
         self.down = nn.Linear(width, bottleneck)
         self.act = activation()

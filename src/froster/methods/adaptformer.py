@@ -1,6 +1,7 @@
-"""AdaptFormer: a bottleneck beside the MLP of every block. Official: 64 wide, ReLU, times 0.1, reads x before ln_2.
+"""AdaptFormer: a bottleneck beside the MLP of every block. Official: 64 wide, ReLU, times 0.1,
+reads x before ln_2.
 
-    x + mlp(ln_2 x) + s * up(relu(down x))         FROSTER's version: D/4 wide, GELU, s = 0.5, reads ln_2 x
+x + mlp(ln_2 x) + s * up(relu(down x))         FROSTER's version: D/4 wide, GELU, s = 0.5, reads ln_2 x
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from froster.clip.block import Block
-from froster.clip.model import CLIP
+from froster.encoders.block import Block
+from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.adapter import Adapter
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
-from froster.recipe import Preset
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -27,7 +28,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class AdaptFormerBlock(Block):
-    def __init__(self, block: Block, bottleneck: int, scale: float, activation: str, after_norm: bool):
+    def __init__(
+        self, block: Block, bottleneck: int, scale: float, activation: str, after_norm: bool
+    ):
         self.adopt(block)
         width = block.ln_1.normalized_shape[0]
         self.scale, self.after_norm = scale, after_norm
@@ -49,7 +52,13 @@ class AdaptFormer(Method):
     small_scale = 100.0
     variants = {
         "official": {},
-        "froster": {"bottleneck": 0, "scale": 0.5, "activation": "gelu", "after_norm": True, "pooling": "frame_unit"},
+        "froster": {
+            "bottleneck": 0,
+            "scale": 0.5,
+            "activation": "gelu",
+            "after_norm": True,
+            "pooling": "frame_unit",
+        },
     }
     output_layers = r"mlp_adapter\.up\."
 
@@ -69,7 +78,9 @@ class AdaptFormer(Method):
     def build(self, clip: CLIP) -> VideoCLIP:
         replace_blocks(
             clip,
-            lambda block: AdaptFormerBlock(block, self.bottleneck, self.scale, self.activation, self.after_norm),
+            lambda block: AdaptFormerBlock(
+                block, self.bottleneck, self.scale, self.activation, self.after_norm
+            ),
         )
         return VideoCLIP(clip, self.pooling)
 
@@ -78,10 +89,27 @@ class AdaptFormer(Method):
 
     def preset(self) -> Preset:
         recipe = tuned(
-            0.4, epochs=90, batch_size=1024, warmup_epochs=10, lr_ends=0.0, weight_decay=0.0, optimizer="sgd", draw="all"
+            0.4,
+            epochs=90,
+            batch_size=1024,
+            warmup_epochs=10,
+            lr_ends=0.0,
+            weight_decay=0.0,
+            optimizer="sgd",
+            draw="all",
         )
-        note = "published for a VideoMAE with a batch-normalised classifier; CLIP's projection and text replace it"
-        return Preset(recipe, FROSTER_PROMPTS, Augment(crop="multiscale"), Sampling("dense", 8), fusion="probs", note=note)
+        note = (
+            "published for a VideoMAE with a batch-normalised classifier; CLIP's projection and"
+            " text replace it"
+        )
+        return Preset(
+            recipe,
+            FROSTER_PROMPTS,
+            Augment(crop="multiscale"),
+            Sampling("dense", 8),
+            fusion="probs",
+            note=note,
+        )
 
     def froster_preset(self) -> Preset:
         return adapters(3e-4)
@@ -89,12 +117,25 @@ class AdaptFormer(Method):
     @classmethod
     def from_official(cls, state: State) -> Official | None:
         if has(state, r"\.adaptmlp\.down_proj\."):
-            rules = [(r"\.adaptmlp\.down_proj\.", ".mlp_adapter.down."), (r"\.adaptmlp\.up_proj\.", ".mlp_adapter.up.")]
-            width = next(len(t) for name, t in state.items() if re.search(r"adaptmlp\.down_proj\.bias", name))
-            return Official("AdaptFormer (official adapter)", cls(width), rename(ours(state), rules))
+            rules = [
+                (r"\.adaptmlp\.down_proj\.", ".mlp_adapter.down."),
+                (r"\.adaptmlp\.up_proj\.", ".mlp_adapter.up."),
+            ]
+            width = next(
+                len(t) for name, t in state.items() if re.search(r"adaptmlp\.down_proj\.bias", name)
+            )
+            return Official(
+                "AdaptFormer (official adapter)", cls(width), rename(ours(state), rules)
+            )
         if has(state, r"\.ffn_adapter\.adapter\.0\.") and not has(state, r"\.t_adapter\."):
-            rules = [(r"\.ffn_adapter\.", ".mlp_adapter."), (r"\.adapter\.0\.", ".down."), (r"\.adapter\.2\.", ".up.")]
-            width = next(len(t) for name, t in state.items() if name.endswith("ffn_adapter.adapter.0.bias"))
+            rules = [
+                (r"\.ffn_adapter\.", ".mlp_adapter."),
+                (r"\.adapter\.0\.", ".down."),
+                (r"\.adapter\.2\.", ".up."),
+            ]
+            width = next(
+                len(t) for name, t in state.items() if name.endswith("ffn_adapter.adapter.0.bias")
+            )
             method = cls.make("froster", bottleneck=width)
             return Official("AdaptFormer (FROSTER's version)", method, rename(ours(state), rules))
         return None

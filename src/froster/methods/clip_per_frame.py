@@ -1,16 +1,17 @@
-"""CLIP applied frame by frame: frozen (the zero-shot baseline and the teacher) or fine-tuned (as in ViFi-CLIP)."""
+"""CLIP applied frame by frame: frozen (the zero-shot baseline and the teacher) or fine-tuned (as in
+ViFi-CLIP)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from froster.clip.model import CLIP
+from froster.encoders.model import CLIP
 from froster.errors import one_of
 from froster.methods.method import Method, tuned
 from froster.methods.official import Official, State, has, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import Pooling, VideoCLIP
-from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -44,12 +45,17 @@ class Frozen(Method):
 
 @dataclass(frozen=True)
 class FineTuned(Method):
-    """The same network, trained: no frame sees another. The token embeddings stay CLIP's, as in ViFi-CLIP."""
+    """The same network, trained: no frame sees another. The token embeddings stay CLIP's, as in
+    ViFi-CLIP."""
 
     name = "finetuned"
     summary = "CLIP frame by frame, fine-tuned; no temporal module"
     reference = "Rasheed et al., ViFi-CLIP, CVPR 2023"
-    variants = {"both": {"towers": "both"}, "image": {"towers": "image"}, "text": {"towers": "text"}}
+    variants = {
+        "both": {"towers": "both"},
+        "image": {"towers": "image"},
+        "text": {"towers": "text"},
+    }
 
     towers: Literal["both", "image", "text"] = "both"
     pooling: Pooling = "mean_then_unit"
@@ -67,17 +73,30 @@ class FineTuned(Method):
         return self.towers == "both" or (self.towers == "image" and name.startswith("clip.visual."))
 
     def preset(self) -> Preset:
-        """Base-to-novel on 16 shots (the zero-shot setting on all of K400: rate 8e-6, batch 256, 10 epochs)."""
+        """Base-to-novel on 16 shots (the zero-shot setting on all of K400: rate 8e-6, batch 256, 10
+        epochs)."""
         recipe = tuned(
-            2e-6, epochs=11, batch_size=64, warmup_epochs=5, weight_decay=1e-3, decay="all", betas=(0.9, 0.98),
-            label_smoothing=0.1, mixup=0.8, cutmix=1.0, draw="all",
-        )  # fmt: skip
+            2e-6,
+            epochs=11,
+            batch_size=64,
+            warmup_epochs=5,
+            weight_decay=1e-3,
+            decay="all",
+            betas=(0.9, 0.98),
+            label_smoothing=0.1,
+            mixup=0.8,
+            cutmix=1.0,
+            draw="all",
+        )
         prompting = Prompting(("a photo of a {}.",), "plain")
-        return Preset(recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs")
+        return Preset(
+            recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs"
+        )
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
-        """ViFi-CLIP's release: both towers without the token embeddings, which are CLIP's, and its classes' prompts."""
+        """ViFi-CLIP's release: both towers without the token embeddings, which are CLIP's, and its
+        classes' prompts."""
         if cls is not FineTuned or not has(state, r"^image_encoder\."):
             return None
         ignored = [name for name in state if name.startswith("prompt_learner.")]

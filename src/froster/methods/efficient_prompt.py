@@ -1,9 +1,10 @@
-"""Efficient-Prompt (Ju et al.; "VPT" in the FROSTER paper): CLIP frozen, learned vectors around the class name, and a
-temporal transformer on the frame embeddings.
+"""Efficient-Prompt (Ju et al.; "VPT" in the FROSTER paper): CLIP frozen, learned vectors around the
+class name, and a temporal transformer on the frame embeddings.
 
     [SOT] [prefix learned] name [postfix learned] [EOT]
 
-The learned vectors are rows of one table by absolute position, so the length of a name decides which rows follow it.
+The learned vectors are rows of one table by absolute position, so the length of a name decides
+which rows follow it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from froster.clip.model import CLIP
+from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.methods.heads import TemporalTransformer
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import VideoCLIP, check_reserved
-from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -37,8 +38,11 @@ class PromptedNet(VideoCLIP):
         nn.init.normal_(self.text_prompt.weight, std=0.01)
 
     def places(self, tokens: Tensor, length: int) -> Tensor:
-        """Token rows (K, L) -> (K, length): the column of `tokens` that stands there, or -1 for a learned row."""
-        end = tokens.argmax(dim=-1, keepdim=True)  # as many as the name's tokens, plus one for the start
+        """Token rows (K, L) -> (K, length): the column of `tokens` that stands there, or -1 for a
+        learned row."""
+        end = tokens.argmax(
+            dim=-1, keepdim=True
+        )  # as many as the name's tokens, plus one for the start
         place = torch.arange(length, device=tokens.device).expand(len(tokens), -1)
         name = (place > self.prefix) & (place < self.prefix + end)
         column = torch.where(name, place - self.prefix, -1)
@@ -46,7 +50,8 @@ class PromptedNet(VideoCLIP):
         return torch.where(place == 0, 0, column)
 
     def prompt_rows(self, tokens: Tensor, length: int) -> Tensor:
-        """(K, L) -> the text tower's input, (K, length, W). Behind the end token stand learned rows, which nobody sees."""
+        """(K, L) -> the text tower's input, (K, length, W). Behind the end token stand learned
+        rows, which nobody sees."""
         column = self.places(tokens, length)
         words = self.clip.text.token_embedding(tokens.gather(1, column.clamp(min=0)))
         return torch.where(column[..., None] < 0, self.text_prompt.weight[:length], words)
@@ -56,7 +61,10 @@ class PromptedNet(VideoCLIP):
         end = tokens.argmax(dim=-1) + self.reserved_tokens
         length = int(end.max()) + 1
         if length > len(self.text_prompt.weight):
-            raise UsageError(f"a prompt of {length} tokens, {self.reserved_tokens} of them learned, does not fit the context")
+            raise UsageError(
+                f"a prompt of {length} tokens, {self.reserved_tokens} of them learned, does not fit"
+                " the context"
+            )
         return self.clip.text.encode(self.prompt_rows(tokens, length), end, same=1 + self.prefix)
 
     @property
@@ -73,8 +81,13 @@ class EfficientPrompt(Method):
     """The learned rows, the frame positions and the temporal transformer are trained."""
 
     name = "efficient-prompt"
-    summary = "CLIP frozen; learned vectors around the class name, a temporal transformer on the frame embeddings"
-    reference = "Ju et al., Prompting Visual-Language Models for Efficient Video Understanding, ECCV 2022"
+    summary = (
+        "CLIP frozen; learned vectors around the class name, a temporal transformer on the frame"
+        " embeddings"
+    )
+    reference = (
+        "Ju et al., Prompting Visual-Language Models for Efficient Video Understanding, ECCV 2022"
+    )
     trains_clip = False
     level = "video"
 
@@ -89,7 +102,9 @@ class EfficientPrompt(Method):
         return True
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        head = TemporalTransformer(clip.config.embed_dim, self.heads, self.layers, self.frames, skip=False)
+        head = TemporalTransformer(
+            clip.config.embed_dim, self.heads, self.layers, self.frames, skip=False
+        )
         head.initialise(std=None, positions_std=0.01)
         return PromptedNet(clip, head, self.prefix, self.postfix)
 
@@ -97,11 +112,30 @@ class EfficientPrompt(Method):
         return name.startswith(("head.", "text_prompt."))
 
     def preset(self) -> Preset:
-        """HMDB's command: 1,100 steps of a schedule that turns after 200,000, so the rate stays what it is."""
-        recipe = tuned(1e-4, epochs=40, batch_size=64, schedule="constant", weight_decay=0.01, decay="all", draw="all")
-        note = "negatives: all classes (the release draws 400); one view in place of five random clips"
+        """HMDB's command: 1,100 steps of a schedule that turns after 200,000, so the rate stays
+        what it is."""
+        recipe = tuned(
+            1e-4,
+            epochs=40,
+            batch_size=64,
+            schedule="constant",
+            weight_decay=0.01,
+            decay="all",
+            draw="all",
+        )
+        note = (
+            "negatives: all classes (the release draws 400); one view in place of five random clips"
+        )
         augment = Augment(flip=False)
-        return Preset(recipe, Prompting(("{}",), "plain"), augment, Sampling("uniform", self.frames), 1, "probs", note=note)
+        return Preset(
+            recipe,
+            Prompting(("{}",), "plain"),
+            augment,
+            Sampling("uniform", self.frames),
+            1,
+            "probs",
+            note=note,
+        )
 
     def froster_preset(self) -> Preset:
         return adapters(1e-4, prompting=Prompting(("{}",), "plain"))
@@ -111,12 +145,24 @@ class EfficientPrompt(Method):
         if not has(state, r"^temporalModelling\."):
             return None
         rules = [
-            (r"^clipmodel\.visual\.", "visual."), (r"^clipmodel\.logit_scale$", "logit_scale"), (r"^clipmodel\.", "text."),
-            (r"^embedding\.", "text_prompt."), (r"^temporalEmbedding\.weight$", "head.positional_embedding"),
+            (r"^clipmodel\.visual\.", "visual."),
+            (r"^clipmodel\.logit_scale$", "logit_scale"),
+            (r"^clipmodel\.", "text."),
+            (r"^embedding\.", "text_prompt."),
+            (r"^temporalEmbedding\.weight$", "head.positional_embedding"),
             (r"^temporalModelling\.", "head.transformer."),
-        ]  # fmt: skip
+        ]
         found = rename(state, rules)
-        layers = len({name.split(".")[2] for name in state if name.startswith("temporalModelling.resblocks.")})
+        layers = len(
+            {
+                name.split(".")[2]
+                for name in state
+                if name.startswith("temporalModelling.resblocks.")
+            }
+        )
         method = cls(layers=layers, frames=len(found["head.positional_embedding"]))
-        notes = ["the weights do not tell prefix and postfix (16 + 16 assumed) nor the head's attention heads (8 assumed)"]
+        notes = [
+            "the weights do not tell prefix and postfix (16 + 16 assumed) nor the head's attention"
+            " heads (8 assumed)"
+        ]
         return Official("Efficient-Prompt", method, found, notes=notes)

@@ -6,27 +6,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.block import Transformer
+from froster.encoders.block import Transformer
 from froster.errors import UsageError
 
 
 class TemporalTransformer(nn.Module):
-    """Frame positions, CLIP-style blocks over the T frames, the mean; `skip` adds the head's input to its output.
+    """Frame positions, CLIP-style blocks over the T frames, the mean; `skip` adds the head's input
+    to its output.
 
-    ActionCLIP's `Transf` and Text4Vis' head (6 layers, skip, LayerNorm eps 1e-12), X-CLIP's multi-frame integration
-    (1 layer, skip), Efficient-Prompt's temporal model (no skip).
+    ActionCLIP's `Transf` and Text4Vis' head (6 layers, skip, LayerNorm eps 1e-12), X-CLIP's
+    multi-frame integration (1 layer, skip), Efficient-Prompt's temporal model (no skip).
     """
 
-    def __init__(self, width: int, heads: int, layers: int, positions: int, *, skip: bool = True, eps: float = 1e-5):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        positions: int,
+        *,
+        skip: bool = True,
+        eps: float = 1e-5,
+    ):
         super().__init__()
         if layers < 1 or heads < 1 or width % heads:
-            raise UsageError(f"a temporal head of width {width} cannot have {layers} layers of {heads} attention heads")
+            raise UsageError(
+                f"a temporal head of width {width} cannot have {layers} layers of {heads} attention"
+                " heads"
+            )
         self.skip = skip
         self.positional_embedding = nn.Parameter(torch.empty(positions, width))
         self.transformer = Transformer(width, layers, heads, "quick_gelu", eps=eps)
 
     def initialise(self, std: float | None, positions_std: float) -> None:
-        """Positions N(0, positions_std); linear layers N(0, std), or PyTorch's default for None; attention Xavier."""
+        """Positions N(0, positions_std); linear layers N(0, std), or PyTorch's default for None;
+        attention Xavier."""
         nn.init.normal_(self.positional_embedding, std=positions_std)
         for name, parameter in self.transformer.named_parameters():
             if name.endswith("in_proj_weight"):
@@ -39,7 +53,9 @@ class TemporalTransformer(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         T, known = z.shape[1], len(self.positional_embedding)
         if known < T:
-            raise UsageError(f"this network's temporal head was made for at most {known} frames, not for {T}")
+            raise UsageError(
+                f"this network's temporal head was made for at most {known} frames, not for {T}"
+            )
         y = self.transformer(z + self.positional_embedding[:T])
         return (y + z if self.skip else y).mean(dim=1)
 
@@ -56,11 +72,12 @@ class LSTMHead(nn.Module):
 
 
 class ConvHead(nn.Module):
-    """ActionCLIP's `Conv_1D`: a depthwise convolution over three frames, with a skip, then the mean.
+    """ActionCLIP's `Conv_1D`: a depthwise convolution over three frames, with a skip, then the
+    mean.
 
-    At the start it shifts: the first quarter of the channels from the previous frame, the last from the next. The released
-    code reads the memory of (B, T, E) as (B, E, T) in place of transposing, which mixes channels with times
-    (`scrambled`); its weights need that.
+    At the start it shifts: the first quarter of the channels from the previous frame, the last from
+    the next. The released code reads the memory of (B, T, E) as (B, E, T) in place of transposing,
+    which mixes channels with times (`scrambled`); its weights need that.
     """
 
     def __init__(self, width: int, scrambled: bool):
@@ -81,10 +98,14 @@ class ConvHead(nn.Module):
 
 
 def temporal_shift(x: Tensor, num_frames: int, parts: int = 8) -> Tensor:
-    """(B*T, L, D), token 0 the class token: of the patches, 1/8 of the channels come from the next frame, 1/8 from the
-    previous one; zeros beyond the clip's ends (TSM)."""
+    """(B*T, L, D), token 0 the class token: of the patches, 1/8 of the channels come from the next
+    frame, 1/8 from the previous one; zeros beyond the clip's ends (TSM)."""
     cls, patches = x[:, :1], x[:, 1:].unflatten(0, (-1, num_frames))  # (B, T, N, D)
     fold = x.shape[-1] // parts
     padded = F.pad(patches, (0, 0, 0, 0, 1, 1))
-    later, earlier, same = padded[:, 2:, :, :fold], padded[:, :-2, :, fold : 2 * fold], patches[..., 2 * fold :]
+    later, earlier, same = (
+        padded[:, 2:, :, :fold],
+        padded[:, :-2, :, fold : 2 * fold],
+        patches[..., 2 * fold :],
+    )
     return torch.cat([cls, torch.cat([later, earlier, same], dim=-1).flatten(0, 1)], dim=1)

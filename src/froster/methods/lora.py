@@ -1,7 +1,8 @@
-"""LoRA: low-rank changes of the attention's q, k, v (and output) projections, W x + (alpha / r) B A x.
+"""LoRA: low-rank changes of the attention's q, k, v (and output) projections, W x + (alpha / r) B A
+x.
 
-Our blocks keep q, k and v in one matrix, which `peft` cannot wrap; this is the same in a few lines. `merged` folds the
-change into the weights: a plain CLIP again, which interpolates and saves as one.
+Our blocks keep q, k and v in one matrix, which `peft` cannot wrap; this is the same in a few lines.
+`merged` folds the change into the weights: a plain CLIP again, which interpolates and saves as one.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.block import Attention, Block
-from froster.clip.model import CLIP
+from froster.encoders.block import Attention, Block
+from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import Pooling, VideoCLIP
-from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -104,10 +105,17 @@ class LoRA(Method):
     """Only the low-rank matrices are trained."""
 
     name = "lora"
-    summary = "low-rank changes of the attention projections in both towers; can be merged into the weights"
+    summary = (
+        "low-rank changes of the attention projections in both towers; can be merged into the"
+        " weights"
+    )
     reference = "Hu et al., LoRA, ICLR 2022; Zanella & Ben Ayed, CLIP-LoRA, CVPRW 2024"
     trains_clip = False
-    variants = {"r2-qkv": {}, "r16-qkvo": {"rank": 16, "targets": "qkvo"}, "image": {"towers": "image"}}
+    variants = {
+        "r2-qkv": {},
+        "r16-qkvo": {"rank": 16, "targets": "qkvo"},
+        "image": {"towers": "image"},
+    }
     output_layers = r"lora_(in|out)\.b$"
 
     rank: int = 2
@@ -120,16 +128,24 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         one_of("towers", self.towers, "both", "image", "text")
-        if not self.targets or not set(self.targets) <= set("qkvo") or len(set(self.targets)) < len(self.targets):
+        if (
+            not self.targets
+            or not set(self.targets) <= set("qkvo")
+            or len(set(self.targets)) < len(self.targets)
+        ):
             raise UsageError(f"targets are letters of qkvo, each once, not {self.targets!r}")
         if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise UsageError(f"the rank must be 1 or more, dropout in [0, 1): {self.rank}, {self.dropout}")
+            raise UsageError(
+                f"the rank must be 1 or more, dropout in [0, 1): {self.rank}, {self.dropout}"
+            )
 
     def build(self, clip: CLIP) -> VideoCLIP:
         tower: nn.Module = {"image": clip.visual, "text": clip.text, "both": clip}[self.towers]
         for block in list(tower.modules()):
             if isinstance(block, Block):
-                block.attn = LoRAAttention(block.attn, self.targets, self.rank, self.alpha, self.dropout)
+                block.attn = LoRAAttention(
+                    block.attn, self.targets, self.rank, self.alpha, self.dropout
+                )
         return LoRANet(clip, self.pooling)
 
     def trains(self, name: str) -> bool:
@@ -137,7 +153,15 @@ class LoRA(Method):
 
     def preset(self) -> Preset:
         """CLIP-LoRA trains 500 steps a shot: at 16 shots of 200 classes 80 epochs of batch 32."""
-        recipe = tuned(2e-4, epochs=80, batch_size=32, warmup_epochs=0, lr_ends=5e-3, weight_decay=0.01, draw="all")
+        recipe = tuned(
+            2e-4,
+            epochs=80,
+            batch_size=32,
+            warmup_epochs=0,
+            lr_ends=5e-3,
+            weight_decay=0.01,
+            draw="all",
+        )
         prompting = Prompting(("a photo of a {}.",), "plain")
         return Preset(recipe, prompting, Augment(crop="resized"), Sampling("uniform", 8), views=1)
 

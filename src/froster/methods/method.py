@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from froster.clip.model import CLIP
+from froster.encoders.model import CLIP
 from froster.methods.official import Official, State
+from froster.methods.recipe import FROSTER, Preset, Recipe
 from froster.methods.video_clip import VideoCLIP
-from froster.recipe import FROSTER, Preset, Recipe
 
 Level = Literal["frame", "video"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A network of the literature: the fields of a subclass are its options, `build` makes it from a CLIP."""
+    """A network of the literature: the fields of a subclass are its options, `build` makes it from
+    a CLIP."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -26,19 +27,24 @@ class Method:
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name -> options; the first is the default."""
     level: ClassVar[Level] = "frame"
-    """Where vision distillation attaches by itself: at `video` level where only what follows the frames is trained."""
+    """Where vision distillation attaches by itself: at `video` level where only what follows the
+    frames is trained."""
     objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
     """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
     trains_clip: ClassVar[bool] = True
-    """Does it train CLIP's weights? Else it trains adapters or prompts in their place, and a recipe's `lr` is their rate."""
+    """Does it train CLIP's weights? Else it trains adapters or prompts in their place, and a
+    recipe's `lr` is their rate."""
     small_scale: ClassVar[float] = 30.0
-    """In a small network such as the nano CLIP: the rate of new weights as a multiple of the others' (`docs/lab.md`)."""
+    """In a small network such as the nano CLIP: the rate of new weights as a multiple of the
+    others' (`docs/lab.md`)."""
     output_layers: ClassVar[str] = ""
-    """A regular expression: the last, linear layers of new branches, which interpolation with CLIP can scale."""
+    """A regular expression: the last, linear layers of new branches, which interpolation with CLIP
+    can scale."""
 
     @property
     def learns_prompts(self) -> bool:
-        """Prompts for all classes are learned, so the teacher's class embeddings are those of the 28 templates."""
+        """Prompts for all classes are learned, so the teacher's class embeddings are those of the
+        28 templates."""
         return False
 
     @property
@@ -64,7 +70,8 @@ class Method:
         raise NotImplementedError
 
     def trains(self, name: str) -> bool:
-        """Does the paper train this weight of the network (`clip.visual.…`, `clip.text.…`, `head.…`)?"""
+        """Does the paper train this weight of the network (`clip.visual.…`, `clip.text.…`,
+        `head.…`)?"""
         return True
 
     def for_classes(self, labels: Sequence[str]) -> Method:
@@ -73,20 +80,23 @@ class Method:
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
-        """Weights under the names of the method's own release, or None where `state` is nothing of the kind."""
+        """Weights under the names of the method's own release, or None where `state` is nothing of
+        the kind."""
         return None
 
 
 def adapters(lr: float, **changes: Any) -> Preset:
-    """FROSTER's setting for a method that trains adapters or prompts at `lr`: its rates were never published, so the
-    original's, and FROSTER's for CLIP's weights."""
+    """FROSTER's setting for a method that trains adapters or prompts at `lr`: its rates were never
+    published, so the original's, and FROSTER's for CLIP's weights."""
     recipe = dataclasses.replace(FROSTER.recipe, lr=lr, clip_lr=FROSTER.recipe.lr)
     return dataclasses.replace(FROSTER, recipe=recipe, **changes)
 
 
 def with_head(lr: float) -> Preset:
     """FROSTER's setting for a method that trains CLIP's weights, and new ones at `lr`."""
-    return dataclasses.replace(FROSTER, recipe=dataclasses.replace(FROSTER.recipe, new_scale=lr / FROSTER.recipe.lr))
+    return dataclasses.replace(
+        FROSTER, recipe=dataclasses.replace(FROSTER.recipe, new_scale=lr / FROSTER.recipe.lr)
+    )
 
 
 def tuned(lr: float, **changes: Any) -> Recipe:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 
 if TYPE_CHECKING:
     from froster.methods.method import Method
@@ -19,7 +19,13 @@ State = dict[str, Tensor]
 
 _FUSED = re.compile(r"(.+\.)(q|k|v)_proj\.(weight|bias)")
 
-TEXT_KEYS = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
+TEXT_KEYS = (
+    "positional_embedding",
+    "text_projection",
+    "token_embedding.",
+    "transformer.",
+    "ln_final.",
+)
 
 
 @dataclass
@@ -29,7 +35,8 @@ class Official:
     format: str
     method: Method
     state: State
-    """Under the names of our saved models. A part that the release does not hold (text tower, projection) is absent."""
+    """Under the names of our saved models. A part that the release does not hold (text tower,
+    projection) is absent."""
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     preprocessing: Preprocessing = CLIP_PREPROCESSING
@@ -47,7 +54,8 @@ def rename(state: State, rules: Sequence[tuple[str, str]]) -> State:
 
 
 def fuse_attention(state: State) -> State:
-    """Separate `q_proj`, `k_proj`, `v_proj` of an attention -> its one `in_proj_weight`, `in_proj_bias`."""
+    """Separate `q_proj`, `k_proj`, `v_proj` of an attention -> its one `in_proj_weight`,
+    `in_proj_bias`."""
     fused: State = {}
     parts: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, tensor in state.items():
@@ -74,7 +82,9 @@ def of_text_tower(name: str) -> bool:
 
 def ours(state: State) -> State:
     """OpenAI's names -> ours: the text tower's get their prefix."""
-    return {f"text.{name}" if of_text_tower(name) else name: tensor for name, tensor in state.items()}
+    return {
+        f"text.{name}" if of_text_tower(name) else name: tensor for name, tensor in state.items()
+    }
 
 
 def hf_blocks(prefix: str, ours: str) -> list[tuple[str, str]]:
@@ -84,23 +94,29 @@ def hf_blocks(prefix: str, ours: str) -> list[tuple[str, str]]:
         *(
             (rf"^({re.escape(ours)}\d+)\.{theirs}\.", rf"\1.{own}.")
             for theirs, own in (
-                ("self_attn", "attn"), ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"),
-                (r"mlp\.fc1", "mlp.c_fc"), (r"mlp\.fc2", "mlp.c_proj"),
+                ("self_attn", "attn"),
+                ("layer_norm1", "ln_1"),
+                ("layer_norm2", "ln_2"),
+                (r"mlp\.fc1", "mlp.c_fc"),
+                (r"mlp\.fc2", "mlp.c_proj"),
             )
         ),
-    ]  # fmt: skip
+    ]
 
 
 def text_of_huggingface(state: State) -> State:
     """Hugging Face's text tower, under whatever prefix -> ours."""
     rules = [
-        (r"^.*?(?=text_model\.|text_projection)", ""), (r"^text_projection\.weight$", "text.text_projection"),
+        (r"^.*?(?=text_model\.|text_projection)", ""),
+        (r"^text_projection\.weight$", "text.text_projection"),
         (r"^text_model\.embeddings\.position_embedding\.weight$", "text.positional_embedding"),
         (r"^text_model\.embeddings\.token_embedding\.", "text.token_embedding."),
         (r"^text_model\.final_layer_norm\.", "text.ln_final."),
         *hf_blocks(r"text_model\.encoder\.layers\.", "text.transformer.resblocks."),
-    ]  # fmt: skip
-    found = rename(fuse_attention({n: t for n, t in state.items() if not n.endswith("position_ids")}), rules)
+    ]
+    found = rename(
+        fuse_attention({n: t for n, t in state.items() if not n.endswith("position_ids")}), rules
+    )
     if "text.text_projection" in found:
         found["text.text_projection"] = found["text.text_projection"].T.contiguous()
     return found

@@ -1,7 +1,8 @@
 """Open-VCLIP: VCLIP's network with frozen text, regularised towards CLIP in weight space.
 
-Training: every step also takes the loss at theta' = a theta_CLIP + (1 - a) theta, a ~ U(0, R), with weight C.
-After it: the mean of the epochs' weights, then half of them with half of CLIP's (`weights.interpolate`).
+Training: every step also takes the loss at theta' = a theta_CLIP + (1 - a) theta, a ~ U(0, R), with
+weight C. After it: the mean of the epochs' weights, then half of them with half of CLIP's
+(`weights.interpolate`).
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.func import functional_call
 
-from froster.clip.model import CLIP
+from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.methods.official import Official, State
+from froster.methods.recipe import Preset, Recipe
 from froster.methods.vclip import VCLIP
 from froster.methods.video_clip import VideoCLIP, start_of
-from froster.recipe import Preset, Recipe
 from froster.text.prompts import KINETICS_28, Prompting
 
 
 class InterpolatedWeights:
-    """IWR: the loss once more, at a theta_CLIP + (1 - a) theta, a ~ U(0, reach) drawn anew in every step.
+    """IWR: the loss once more, at a theta_CLIP + (1 - a) theta, a ~ U(0, reach) drawn anew in every
+    step.
 
-    The exact gradient carries the factor 1 - a. The released code adds the gradient at the interpolated weights as it
-    is, which is the exact one of a loss divided by that factor (`exact_factor=False`).
+    The exact gradient carries the factor 1 - a. The released code adds the gradient at the
+    interpolated weights as it is, which is the exact one of a loss divided by that factor
+    (`exact_factor=False`).
     """
 
     def __init__(self, clip: CLIP, weight: float, reach: float, exact_factor: bool):
@@ -54,7 +57,9 @@ class OpenVCLIP(VCLIP):
     """The image tower and the logit scale are trained."""
 
     name = "openvclip"
-    summary = "VCLIP with frozen text; each step also takes the loss at weights interpolated towards CLIP"
+    summary = (
+        "VCLIP with frozen text; each step also takes the loss at weights interpolated towards CLIP"
+    )
     reference = "Weng et al., Open-VCLIP, ICML 2023"
     variants = {"released": {}, "exact": {"exact_factor": True}}
 
@@ -70,7 +75,9 @@ class OpenVCLIP(VCLIP):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 <= self.iwr_range < 1 and self.iwr_weight >= 0 and 0 <= self.clip_share <= 1):
-            raise UsageError("iwr_range must lie in [0, 1), clip_share in [0, 1], and iwr_weight not be negative")
+            raise UsageError(
+                "iwr_range must lie in [0, 1), clip_share in [0, 1], and iwr_weight not be negative"
+            )
 
     @property
     def patch(self) -> float:
@@ -80,7 +87,11 @@ class OpenVCLIP(VCLIP):
         return not name.startswith("clip.text.")
 
     def iwr(self, clip: CLIP) -> InterpolatedWeights | None:
-        return InterpolatedWeights(clip, self.iwr_weight, self.iwr_range, self.exact_factor) if self.iwr_weight else None
+        return (
+            InterpolatedWeights(clip, self.iwr_weight, self.iwr_range, self.exact_factor)
+            if self.iwr_weight
+            else None
+        )
 
     def preset(self) -> Preset:
         return Preset(Recipe(epochs=22, batch_size=64, draw="all"), Prompting(KINETICS_28, "plain"))

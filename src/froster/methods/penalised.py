@@ -2,8 +2,8 @@
 
     L + lambda / 2 * sum_i F_i (theta_i - theta0_i)^2           L2-SP: F = 1; EWC: F the Fisher information's diagonal
 
-Only weights that CLIP has are held. CLIP's own training data cannot be had, so the Fisher information is estimated on the
-training videos with the starting weights (`fisher`).
+Only weights that CLIP has are held. CLIP's own training data cannot be had, so the Fisher
+information is estimated on the training videos with the starting weights (`fisher`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from froster.clip.model import CLIP, normalise
+from froster.data.dataset import Batch
+from froster.encoders.model import CLIP, normalise
 from froster.errors import UsageError, one_of
 from froster.methods.clip_per_frame import FineTuned
 from froster.methods.video_clip import VideoCLIP, start_of
-from froster.video.dataset import Batch
 
 
 class Penalty:
-    """strength / 2 * sum of F_i (theta_i - theta0_i)^2 over the trained weights that CLIP has; new ones are free."""
+    """strength / 2 * sum of F_i (theta_i - theta0_i)^2 over the trained weights that CLIP has; new
+    ones are free."""
 
     def __init__(self, clip: CLIP, strength: float, importance: dict[str, Tensor] | None = None):
         self.start, self.strength, self.importance = start_of(clip), strength, importance
@@ -51,10 +52,10 @@ def fisher(
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of the student as it stands, over labelled clips.
 
-    `classes` encodes the class texts anew, so that a trained text tower gets its share.
-    `batch` (Open-VCLIP's code): per batch, the gradient of the mean cross-entropy of the clips it gets right, squared,
-    weighted by their number. `sampled`: per clip, the label drawn from the model's own prediction.
-    `progress` is called after each batch.
+    `classes` encodes the class texts anew, so that a trained text tower gets its share. `batch`
+    (Open-VCLIP's code): per batch, the gradient of the mean cross-entropy of the clips it gets
+    right, squared, weighted by their number. `sampled`: per clip, the label drawn from the model's
+    own prediction. `progress` is called after each batch.
     """
     named = {name: p for name, p in student.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in named.items()}
@@ -63,17 +64,36 @@ def fisher(
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
         labels = batch.labels.to(device)
-        frames = normalise(batch.frames.to(device), student.clip.config.preprocessing) if len(labels) else batch.frames
-        for x, y in zip(frames.split(1), labels.split(1), strict=True) if kind == "sampled" else [(frames, labels)]:
-            summed, clips = {name: torch.zeros_like(p) for name, p in named.items()}, torch.zeros((), device=device)
+        frames = (
+            normalise(batch.frames.to(device), student.clip.config.preprocessing)
+            if len(labels)
+            else batch.frames
+        )
+        for x, y in (
+            zip(frames.split(1), labels.split(1), strict=True)
+            if kind == "sampled"
+            else [(frames, labels)]
+        ):
+            summed, clips = (
+                {name: torch.zeros_like(p) for name, p in named.items()},
+                torch.zeros((), device=device),
+            )
             if len(y):
                 logits = student(x, classes())
                 if kind == "sampled":
-                    y = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=generator)[:, 0].to(device)
-                right = torch.ones_like(y, dtype=torch.bool) if kind == "sampled" else logits.argmax(-1) == y
+                    y = torch.multinomial(
+                        logits.detach().softmax(-1).cpu(), 1, generator=generator
+                    )[:, 0].to(device)
+                right = (
+                    torch.ones_like(y, dtype=torch.bool)
+                    if kind == "sampled"
+                    else logits.argmax(-1) == y
+                )
                 loss = F.cross_entropy(logits[right], y[right], reduction="sum")
                 gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-                summed.update((name, g) for name, g in zip(named, gradients, strict=True) if g is not None)
+                summed.update(
+                    (name, g) for name, g in zip(named, gradients, strict=True) if g is not None
+                )
                 clips += right.sum()
             if kind == "batch":  # of which every rank holds a part
                 over_ranks(*summed.values(), clips)
@@ -115,13 +135,17 @@ class EWC(L2SP):
     """As fine-tuned CLIP, every weight held as firmly as it matters to CLIP's predictions."""
 
     name = "ewc"
-    summary = "fine-tuned CLIP, held near its start by Fisher-weighted distances (elastic weight consolidation)"
+    summary = (
+        "fine-tuned CLIP, held near its start by Fisher-weighted distances (elastic weight"
+        " consolidation)"
+    )
     reference = "Kirkpatrick et al., EWC, PNAS 2017"
 
     strength: float = 1e3
     fisher: Literal["batch", "sampled"] = "batch"
-    """`batch`, as in Open-VCLIP's code: squared batch-mean gradients of what CLIP gets right (smaller by about the batch
-    size, so lambda does not carry over). `sampled`: per clip, labels drawn from the model."""
+    """`batch`, as in Open-VCLIP's code: squared batch-mean gradients of what CLIP gets right
+    (smaller by about the batch size, so lambda does not carry over). `sampled`: per clip, labels
+    drawn from the model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

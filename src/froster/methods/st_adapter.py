@@ -2,9 +2,10 @@
 
     x_patch += W2 conv_t( W1 x_patch )            no activation; the class token is untouched
 
-Official: before the MLP of every block (K400), or before the attention and before the MLP (SSv2); the convolution starts
-at zero. FROSTER's version sits before the attention and starts with W2 = 0. The adapter before the last MLP is in the
-release, but has no effect: it changes patches that no class token reads any more.
+Official: before the MLP of every block (K400), or before the attention and before the MLP (SSv2);
+the convolution starts at zero. FROSTER's version sits before the attention and starts with W2 = 0.
+The adapter before the last MLP is in the release, but has no effect: it changes patches that no
+class token reads any more.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.block import Block
-from froster.clip.model import CLIP
+from froster.encoders.block import Block
+from froster.encoders.model import CLIP
 from froster.errors import CheckpointError, UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
-from froster.recipe import Preset
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -75,7 +76,10 @@ class STAdapter(Method):
     """Only the adapters are trained."""
 
     name = "st-adapter"
-    summary = "bottlenecks with a convolution over time, before the MLP and / or the attention of every block"
+    summary = (
+        "bottlenecks with a convolution over time, before the MLP and / or the attention of every"
+        " block"
+    )
     reference = "Pan et al., ST-Adapter, NeurIPS 2022"
     trains_clip = False
     variants = {
@@ -98,10 +102,18 @@ class STAdapter(Method):
         one_of("place", self.place, "mlp", "attention", "both")
         one_of("zero", self.zero, "conv", "up")
         if self.kernel < 1 or self.kernel % 2 == 0 or self.bottleneck < 0:
-            raise UsageError(f"kernel must be an odd number of frames, bottleneck a width: {self.kernel}, {self.bottleneck}")
+            raise UsageError(
+                f"kernel must be an odd number of frames, bottleneck a width: {self.kernel},"
+                f" {self.bottleneck}"
+            )
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        replace_blocks(clip, lambda block: STAdapterBlock(block, self.place, self.bottleneck, self.kernel, self.zero))
+        replace_blocks(
+            clip,
+            lambda block: STAdapterBlock(
+                block, self.place, self.bottleneck, self.kernel, self.zero
+            ),
+        )
         return VideoCLIP(clip, self.pooling)
 
     def trains(self, name: str) -> bool:
@@ -110,13 +122,19 @@ class STAdapter(Method):
     def preset(self) -> Preset:
         ssv2 = self.place == "both"
         recipe = tuned(
-            1e-3 if ssv2 else 7.5e-4, epochs=50 if ssv2 else 12, batch_size=256 if ssv2 else 192, weight_decay=0.01,
-            lr_ends=0.0, draw="all",
-        )  # fmt: skip
+            1e-3 if ssv2 else 7.5e-4,
+            epochs=50 if ssv2 else 12,
+            batch_size=256 if ssv2 else 192,
+            weight_decay=0.01,
+            lr_ends=0.0,
+            draw="all",
+        )
         augment = Augment(crop="resized", flip=False, rand_augment=(4, 7)) if ssv2 else Augment()
         note = "the classifier and its dropout .5 are replaced by CLIP's projection and text"
         sampling = Sampling("uniform" if ssv2 else "dense", 8)
-        return Preset(recipe, FROSTER_PROMPTS, augment, sampling, 1 if ssv2 else 3, "probs", note=note)
+        return Preset(
+            recipe, FROSTER_PROMPTS, augment, sampling, 1 if ssv2 else 3, "probs", note=note
+        )
 
     def froster_preset(self) -> Preset:
         return adapters(2.5e-4)
@@ -124,14 +142,24 @@ class STAdapter(Method):
     @classmethod
     def from_official(cls, state: State) -> Official | None:
         if has(state, "stadapt_down_1"):
-            rules = [(r"\.stadapt_(down|up)_1\.", r".before_attn.\1."), (r"\.stadapt_conv3d_1\.", ".before_attn.conv.")]
-            found = Official("ST-Adapter (FROSTER's version)", cls.make("froster"), rename(ours(state), rules))
+            rules = [
+                (r"\.stadapt_(down|up)_1\.", r".before_attn.\1."),
+                (r"\.stadapt_conv3d_1\.", ".before_attn.conv."),
+            ]
+            found = Official(
+                "ST-Adapter (FROSTER's version)", cls.make("froster"), rename(ours(state), rules)
+            )
         elif has(state, r"adapter_pre_(attn|mlp)\.fc1"):
             ignored = [name for name in state if name.startswith("fc.")]
             rules = [
-                (r"\.adapter_pre_", ".before_"), (r"\.fc1\.", ".down."), (r"\.fc2\.", ".up."), ("^", "visual."),
-            ]  # fmt: skip
-            image = rename({name: tensor for name, tensor in state.items() if name not in ignored}, rules)
+                (r"\.adapter_pre_", ".before_"),
+                (r"\.fc1\.", ".down."),
+                (r"\.fc2\.", ".up."),
+                ("^", "visual."),
+            ]
+            image = rename(
+                {name: tensor for name, tensor in state.items() if name not in ignored}, rules
+            )
             attention, mlp = has(state, "adapter_pre_attn"), has(state, "adapter_pre_mlp")
             place: Place = "both" if attention and mlp else "attention" if attention else "mlp"
             found = Official(f"ST-Adapter (official, {place})", cls(place), image, ignored)
@@ -143,7 +171,9 @@ class STAdapter(Method):
                 continue
             if ".conv." in name:  # depthwise, over images (T, 1) or videos (T, 1, 1)
                 if tensor[0, 0].numel() != tensor.shape[2]:
-                    raise CheckpointError(f"{name}: convolutions over space, {tuple(tensor.shape)}, are not supported")
+                    raise CheckpointError(
+                        f"{name}: convolutions over space, {tuple(tensor.shape)}, are not supported"
+                    )
                 changes["kernel"] = tensor.shape[2]
                 found.state[name] = tensor.reshape(len(tensor), 1, -1)
             else:  # linear layers, or convolutions of one pixel

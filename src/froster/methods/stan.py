@@ -1,4 +1,5 @@
-"""STAN: a second branch beside the last layers of the image tower, which sees space and time by turns.
+"""STAN: a second branch beside the last layers of the image tower, which sees space and time by
+turns.
 
 Layer i of the branch reads h + [mean over T of CLS ; patches] of CLIP's layer (the first one starts h from them), then
     patches += W_t MHA(LN patches) over T, at every position          W_t = 0 at the start
@@ -16,14 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.block import Attention, Block
-from froster.clip.model import CLIP, VisionTower
+from froster.encoders.block import Attention, Block
+from froster.encoders.model import CLIP, VisionTower
 from froster.errors import UsageError
 from froster.methods.method import Method, tuned, with_head
-from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, rename, text_of_huggingface
+from froster.methods.official import (
+    Official,
+    State,
+    fuse_attention,
+    has,
+    hf_blocks,
+    rename,
+    text_of_huggingface,
+)
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import Pooling, VideoCLIP
 from froster.methods.xclip import xavier
-from froster.recipe import Preset
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -48,14 +57,18 @@ class BranchLayer(nn.Module):
         self.space = copy.deepcopy(block)
 
     def forward(self, cls: Tensor, patches: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-        """Of the last layer only the class token is asked for: its patches are returned as they came from time."""
+        """Of the last layer only the class token is asked for: its patches are returned as they
+        came from time."""
         B, T, N, _ = patches.shape
         times = patches.transpose(1, 2).flatten(0, 1)  # (B*N, T, D)
         change = self.time_fc(self.time_attn(self.time_ln(times)))
         patches = patches + change.unflatten(0, (B, N)).transpose(1, 2)
-        # The block's attention per frame; the class token takes the mean of what the frames give it, then its MLP.
+        # The block's attention per frame; the class token takes the mean of what the frames give
+        # it, then its MLP.
         block = self.space
-        x = torch.cat([cls[:, None].expand(-1, T, -1, -1), patches], dim=2).flatten(0, 1)  # (B*T, 1+N, D)
+        x = torch.cat([cls[:, None].expand(-1, T, -1, -1), patches], dim=2).flatten(
+            0, 1
+        )  # (B*T, 1+N, D)
         q, k, v = block.attn.project(block.ln_1(x))
         heads = F.scaled_dot_product_attention(q[:, :, :1] if last else q, k, v)
         y = block.attn.merge(heads).unflatten(0, (B, T))
@@ -68,7 +81,8 @@ class BranchLayer(nn.Module):
 
 
 class STANTower(VisionTower):
-    """CLIP's image tower with the branch. It takes the tower's own weights, so their names stay CLIP's."""
+    """CLIP's image tower with the branch. It takes the tower's own weights, so their names stay
+    CLIP's."""
 
     def __init__(self, tower: VisionTower, depth: int, max_frames: int):
         nn.Module.__init__(self)
@@ -92,16 +106,24 @@ class STANTower(VisionTower):
         return self.ln_post(cls) @ self.proj
 
     def read(self, states: list[Tensor], num_frames: int) -> Tensor:
-        """The outputs of the last CLIP layers, (B*T, 1+N, D) each -> the branch's class token (B, 1, D)."""
+        """The outputs of the last CLIP layers, (B*T, 1+N, D) each -> the branch's class token (B,
+        1, D)."""
         if num_frames > len(self.time_embedding):
-            raise UsageError(f"this network was made for at most {len(self.time_embedding)} frames, not for {num_frames}")
+            raise UsageError(
+                f"this network was made for at most {len(self.time_embedding)} frames, not for"
+                f" {num_frames}"
+            )
         cls = patches = states[0]
         for i, (layer, state) in enumerate(zip(self.branch, states, strict=True)):
             clip = state.unflatten(0, (-1, num_frames))  # (B, T, 1+N, D)
             mean = clip[:, :, :1].mean(dim=1)
             if i == 0:
                 cls = (mean + self.class_embedding + self.positional_embedding[0]) / 2
-                patches = clip[:, :, 1:] + self.positional_embedding[1:] + self.time_embedding[:num_frames, None]
+                patches = (
+                    clip[:, :, 1:]
+                    + self.positional_embedding[1:]
+                    + self.time_embedding[:num_frames, None]
+                )
             else:
                 cls, patches = cls + mean, patches + clip[:, :, 1:]
             cls, patches = layer(cls, patches, last=i == self.depth - 1)
@@ -113,26 +135,43 @@ class STAN(Method):
     """All of CLIP is trained with the branch."""
 
     name = "stan"
-    summary = "a branch beside the last layers that attends over time and space by turns; its class token is added"
-    reference = "Liu et al., Revisiting Temporal Modeling for CLIP-based Image-to-Video Knowledge Transferring, CVPR 2023"
+    summary = (
+        "a branch beside the last layers that attends over time and space by turns; its class token"
+        " is added"
+    )
+    reference = (
+        "Liu et al., Revisiting Temporal Modeling for CLIP-based Image-to-Video Knowledge"
+        " Transferring, CVPR 2023"
+    )
     small_scale = 10.0
     variants = {"third": {}, "depth2": {"depth": 2}}
     output_layers = r"time_fc\."
 
     depth: int = 0
-    """Layers of the branch, at most the tower's; 0: a third of the tower's, which is the release's 4 for B/16."""
+    """Layers of the branch, at most the tower's; 0: a third of the tower's, which is the release's
+    4 for B/16."""
     max_frames: int = 64
     pooling: Pooling = "mean_then_unit"
 
     def build(self, clip: CLIP) -> VideoCLIP:
         layers = clip.config.vision.layers
-        clip.visual = STANTower(clip.visual, min(self.depth or max(1, layers // 3), layers), self.max_frames)
+        clip.visual = STANTower(
+            clip.visual, min(self.depth or max(1, layers // 3), layers), self.max_frames
+        )
         return VideoCLIP(clip, self.pooling)
 
     def preset(self) -> Preset:
-        """The release has retrieval alone; its rates, with the classes' cross-entropy in place of the contrast."""
+        """The release has retrieval alone; its rates, with the classes' cross-entropy in place of
+        the contrast."""
         recipe = tuned(
-            2e-6, epochs=10, batch_size=128, new_scale=10, warmup_epochs=1, weight_decay=0.05, clip_norm=5.0, betas=(0.9, 0.98)
+            2e-6,
+            epochs=10,
+            batch_size=128,
+            new_scale=10,
+            warmup_epochs=1,
+            weight_decay=0.05,
+            clip_norm=5.0,
+            betas=(0.9, 0.98),
         )
         return Preset(recipe, FROSTER_PROMPTS, Augment(), Sampling("uniform", 12), views=1)
 
@@ -143,23 +182,45 @@ class STAN(Method):
     def from_official(cls, state: State) -> Official | None:
         if not has(state, r"STAN_T_layers\."):
             return None
-        text = {name: tensor for name, tensor in state.items() if re.search(r"text_model\.|text_projection", name)}
-        image = {name: tensor for name, tensor in state.items() if name not in text and not name.endswith("position_ids")}
-        stripped = {_PREFIX.sub("", name, count=1): tensor for name, tensor in image.items() if "logit_scale" not in name}
+        text = {
+            name: tensor
+            for name, tensor in state.items()
+            if re.search(r"text_model\.|text_projection", name)
+        }
+        image = {
+            name: tensor
+            for name, tensor in state.items()
+            if name not in text and not name.endswith("position_ids")
+        }
+        stripped = {
+            _PREFIX.sub("", name, count=1): tensor
+            for name, tensor in image.items()
+            if "logit_scale" not in name
+        }
         depth = len({name.split(".")[1] for name in stripped if name.startswith("STAN_S_layers.")})
         rules = [
-            (r"^class_embedding$", "visual.class_embedding"), (r"^patch_embedding\.", "visual.conv1."),
-            (r"^position_embedding\.weight$", "visual.positional_embedding"), (r"^pre_layrnorm\.", "visual.ln_pre."),
-            (r"^post_layernorm\.", "visual.ln_post."), (r"^visual_projection\.weight$", "visual.proj"),
+            (r"^class_embedding$", "visual.class_embedding"),
+            (r"^patch_embedding\.", "visual.conv1."),
+            (r"^position_embedding\.weight$", "visual.positional_embedding"),
+            (r"^pre_layrnorm\.", "visual.ln_pre."),
+            (r"^post_layernorm\.", "visual.ln_post."),
+            (r"^visual_projection\.weight$", "visual.proj"),
             (r"^STAN_time_embed\.weight$", "visual.time_embedding"),
             *hf_blocks(r"layers\.", "visual.transformer.resblocks."),
-            *hf_blocks(r"STAN_S_layers\.", "visual.space."), (r"^visual\.space\.(\d+)\.", r"visual.branch.\1.space."),
+            *hf_blocks(r"STAN_S_layers\.", "visual.space."),
+            (r"^visual\.space\.(\d+)\.", r"visual.branch.\1.space."),
             (r"^STAN_T_layers\.(\d+)\.layer_norm1\.", r"visual.branch.\1.time_ln."),
             (r"^STAN_T_layers\.(\d+)\.self_attn\.", r"visual.branch.\1.time_attn."),
             (r"^STAN_T_layers\.(\d+)\.temporal_fc\.", r"visual.branch.\1.time_fc."),
-        ]  # fmt: skip
+        ]
         found = rename(fuse_attention(stripped), rules)
         found["visual.proj"] = found["visual.proj"].T.contiguous()
         found |= text_of_huggingface(text)
-        found |= {name.split(".")[-1]: tensor for name, tensor in state.items() if name.endswith("logit_scale")}
-        return Official(f"STAN (depth {depth})", cls(depth, len(found["visual.time_embedding"])), found)
+        found |= {
+            name.split(".")[-1]: tensor
+            for name, tensor in state.items()
+            if name.endswith("logit_scale")
+        }
+        return Official(
+            f"STAN (depth {depth})", cls(depth, len(found["visual.time_embedding"])), found
+        )

@@ -1,16 +1,17 @@
-"""Text4Vis: ActionCLIP's head, and the frozen text tower's embedding of one sentence a class as a fixed classifier."""
+"""Text4Vis: ActionCLIP's head, and the frozen text tower's embedding of one sentence a class as a
+fixed classifier."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from froster.clip.model import CLIP
+from froster.encoders.model import CLIP
 from froster.errors import one_of
 from froster.methods.actionclip import HEAD_NAMES, count_layers, late_transformer
 from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, has, ours, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import VideoCLIP
-from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -21,7 +22,9 @@ class Text4Vis(Method):
     """The image tower, the head and the logit scale are trained; the text never."""
 
     name = "text4vis"
-    summary = "a 6-layer temporal transformer on the frame embeddings; the text is a fixed classifier"
+    summary = (
+        "a 6-layer temporal transformer on the frame embeddings; the text is a fixed classifier"
+    )
     reference = "Wu et al., Text4Vis, AAAI 2023"
     variants = {"transf": {"head": "transf"}, "mean": {"head": "mean"}}
 
@@ -42,7 +45,15 @@ class Text4Vis(Method):
 
     def preset(self) -> Preset:
         recipe = tuned(
-            5e-6, epochs=30, batch_size=256, new_scale=10, warmup_epochs=5, lr_ends=0.0, weight_decay=0.2, decay="all", draw="all"
+            5e-6,
+            epochs=30,
+            batch_size=256,
+            new_scale=10,
+            warmup_epochs=5,
+            lr_ends=0.0,
+            weight_decay=0.2,
+            decay="all",
+            draw="all",
         )
         prompting = Prompting(("a video of a person {}.",), "plain")
         augment = Augment(crop="resized", grayscale=0.2)
@@ -53,7 +64,8 @@ class Text4Vis(Method):
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
-        """Image tower, logit scale and head in one model; ActionCLIP's files have the text tower too."""
+        """Image tower, logit scale and head in one model; ActionCLIP's files have the text tower
+        too."""
         if not has(state, r"^fusion_model\.transformer\.") or has(state, "token_embedding"):
             return None
         layers = count_layers(state, r"fusion_model\.transformer")

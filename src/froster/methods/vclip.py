@@ -1,9 +1,11 @@
-"""VCLIP, the video network of Open-VCLIP and FROSTER: every frame attends to its neighbours, with CLIP's own weights.
+"""VCLIP, the video network of Open-VCLIP and FROSTER: every frame attends to its neighbours, with
+CLIP's own weights.
 
-In every block the queries of frame t see the keys and values of frames t-r … t+r (r = 1: three frames, `3L` keys). No
-parameter is added. The released code puts *zero* keys and values, unmasked, where a clip has no neighbour: logit 0,
-so they take softmax weight and shrink the output at the ends of a clip. Weights trained that way need it
-(`pad="zero"`, the default); `pad="mask"` leaves the missing neighbours out.
+In every block the queries of frame t see the keys and values of frames t-r … t+r (r = 1: three
+frames, `3L` keys). No parameter is added. The released code puts *zero* keys and values, unmasked,
+where a clip has no neighbour: logit 0, so they take softmax weight and shrink the output at the
+ends of a clip. Weights trained that way need it (`pad="zero"`, the default); `pad="mask"` leaves
+the missing neighbours out.
 """
 
 from __future__ import annotations
@@ -15,23 +17,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from froster.clip.attention import attention
-from froster.clip.block import Block
-from froster.clip.model import CLIP
+from froster.encoders.attention import attention
+from froster.encoders.block import Block
+from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method
+from froster.methods.recipe import FROSTER, Preset
 from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
-from froster.recipe import FROSTER, Preset
 
 Pad = Literal["zero", "mask"]
 WIDEST = 64
 """Neighbours on each side. Keys are made for all of them, in the clip or beyond its ends."""
 SMALL_CLIP = 1 << 18
-"""Numbers in the keys of a clip below which they are rather copied: B/16 has five times as many, the nano a tenth."""
+"""Numbers in the keys of a clip below which they are rather copied: B/16 has five times as many,
+the nano a tenth."""
 
 
 def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
-    """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): the frames t-r to t+r one after the other; zeros beyond the clip's ends."""
+    """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): the frames t-r to t+r one after the other; zeros
+    beyond the clip's ends."""
     x = x.transpose(1, 2).unflatten(0, (-1, num_frames))  # (B, T, L, h, d), as it lies in memory
     padded = F.pad(x, (0, 0, 0, 0, 0, 0, radius, radius))  # (B, T+2r, L, h, d)
     frames = torch.cat([padded[:, s : s + num_frames] for s in range(2 * radius + 1)], dim=2)
@@ -39,7 +43,8 @@ def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
 
 
 class Windows(torch.autograd.Function):
-    """`neighbours` of one clip, (T, h, L, d) -> (T, h, (2r+1)L, d), as overlapping views of one copy in place of 2r+1."""
+    """`neighbours` of one clip, (T, h, L, d) -> (T, h, (2r+1)L, d), as overlapping views of one
+    copy in place of 2r+1."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
@@ -56,7 +61,10 @@ class Windows(torch.autograd.Function):
         parts = grad.unflatten(2, (2 * r + 1, -1))  # part i of window t is frame t + i - r
         total = parts[:, :, r].contiguous()
         for shift in [s for s in range(-r, r + 1) if s and abs(s) < T]:
-            frames, windows = slice(max(0, shift), T + min(0, shift)), slice(max(0, -shift), T + min(0, -shift))
+            frames, windows = (
+                slice(max(0, shift), T + min(0, shift)),
+                slice(max(0, -shift), T + min(0, -shift)),
+            )
             total[frames] += parts[windows, :, r + shift]
         return total, None
 
@@ -68,10 +76,14 @@ class VCLIPBlock(Block):
         self.adopt(block)
         self.radius, self.pad = radius, pad
 
-    def keys_values(self, k: Tensor, v: Tensor, num_frames: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def keys_values(
+        self, k: Tensor, v: Tensor, num_frames: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         mask = None
         if self.pad == "mask":
-            there = neighbours(torch.ones_like(k[:, :1, :, :1]), num_frames, self.radius)  # (B*T, 1, (2r+1)L, 1)
+            there = neighbours(
+                torch.ones_like(k[:, :1, :, :1]), num_frames, self.radius
+            )  # (B*T, 1, (2r+1)L, 1)
             mask = there.transpose(-1, -2).bool()
         return neighbours(k, num_frames, self.radius), neighbours(v, num_frames, self.radius), mask
 
@@ -79,16 +91,22 @@ class VCLIPBlock(Block):
         small = k[0].numel() * num_frames < SMALL_CLIP
         if small or q.device.type != "cpu" or self.pad == "mask" or torch.compiler.is_compiling():
             return super().look(q, k, v, num_frames)
-        # Clip by clip, for windows over several clips are no views; where calls cost more than copies, copies are made.
+        # Clip by clip, for windows over several clips are no views; where calls cost more than
+        # copies, copies are made.
         clips = zip(*(x.split(num_frames) for x in (q, k, v)), strict=True)
-        each = [attention(q, Windows.apply(k, self.radius), Windows.apply(v, self.radius)) for q, k, v in clips]
-        # Joined with tokens before heads, as they lie in memory and as the output projection reads them.
+        each = [
+            attention(q, Windows.apply(k, self.radius), Windows.apply(v, self.radius))
+            for q, k, v in clips
+        ]
+        # Joined with tokens before heads, as they lie in memory and as the output projection reads
+        # them.
         return torch.cat([heads.transpose(1, 2) for heads in each]).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class VCLIP(Method):
-    """Neighbour-frame attention in every block of the image tower; both towers are trained, as in FROSTER."""
+    """Neighbour-frame attention in every block of the image tower; both towers are trained, as in
+    FROSTER."""
 
     name = "vclip"
     summary = "every frame attends to its neighbours, in all layers; no new weights"

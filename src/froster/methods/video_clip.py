@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.block import Block, Transformer
-from froster.clip.model import CLIP, CLIPConfig, VisionTower, blank, unit
+from froster.encoders.block import Block, Transformer
+from froster.encoders.model import CLIP, CLIPConfig, VisionTower, blank, unit
 from froster.errors import UsageError, one_of
 from froster.text.bank import PromptBank
 
@@ -21,8 +21,9 @@ Pooling = Literal["frame_unit", "mean_then_unit"]
 def pool(frame_embeddings: Tensor, pooling: Pooling) -> Tensor:
     """Frame embeddings (B, T, E) -> video embeddings (B, E).
 
-    `frame_unit` (FROSTER, Open-VCLIP): mean of the unit frame embeddings, not made unit again, so that the logits are
-    the mean of the frames' logits. `mean_then_unit` (ViFi-CLIP and most others): the mean of the raw ones, made unit.
+    `frame_unit` (FROSTER, Open-VCLIP): mean of the unit frame embeddings, not made unit again, so
+    that the logits are the mean of the frames' logits. `mean_then_unit` (ViFi-CLIP and most
+    others): the mean of the raw ones, made unit.
     """
     if pooling == "frame_unit":
         return unit(frame_embeddings).mean(dim=1)
@@ -30,7 +31,8 @@ def pool(frame_embeddings: Tensor, pooling: Pooling) -> Tensor:
 
 
 def class_embeddings(prompts: Tensor) -> Tensor:
-    """Raw prompt embeddings (P, K, E) -> unit class embeddings (K, E): u(mean over prompts of u(prompt))."""
+    """Raw prompt embeddings (P, K, E) -> unit class embeddings (K, E): u(mean over prompts of
+    u(prompt))."""
     return unit(unit(prompts).mean(dim=0))
 
 
@@ -39,7 +41,8 @@ class Features:
     """What a network makes of B clips."""
 
     frames: Tensor
-    """(B, T, E), raw: after the projection, before any temporal pooling. Distillation at frame level holds these."""
+    """(B, T, E), raw: after the projection, before any temporal pooling. Distillation at frame
+    level holds these."""
     pooled: Tensor
     """(B, E), raw: the mean of the frames, or what the temporal head makes of them."""
     video: Tensor
@@ -49,11 +52,13 @@ class Features:
 
 
 class VideoCLIP(nn.Module):
-    """A CLIP, whose blocks a method may have changed, with a temporal pooling. This is what is trained and saved.
+    """A CLIP, whose blocks a method may have changed, with a temporal pooling. This is what is
+    trained and saved.
 
-    The way of the data is `encode_frames` -> `pool_frames` -> `logits`, and `encode_text` -> `classes` -> `logits`; a
-    method overrides the step that it changes. New weights beside the CLIP are modules of the subclass: what stands on
-    top of the frames in `head`, learned prompts in `text_prompt`.
+    The way of the data is `encode_frames` -> `pool_frames` -> `logits`, and `encode_text` ->
+    `classes` -> `logits`; a method overrides the step that it changes. New weights beside the CLIP
+    are modules of the subclass: what stands on top of the frames in `head`, learned prompts in
+    `text_prompt`.
     """
 
     reserved_tokens = 0
@@ -70,18 +75,24 @@ class VideoCLIP(nn.Module):
 
     @property
     def logit_scale(self) -> float | None:
-        """What cosines are multiplied with to give logits; None where logits are no cosines, or that is not known.
+        """What cosines are multiplied with to give logits; None where logits are no cosines, or
+        that is not known.
 
         A method that overrides `logits` says here what it is.
         """
-        return float(self.clip.logit_scale.detach().exp()) if type(self).logits is VideoCLIP.logits else None
+        return (
+            float(self.clip.logit_scale.detach().exp())
+            if type(self).logits is VideoCLIP.logits
+            else None
+        )
 
     @property
     def frames_apart(self) -> bool:
-        """Is a frame embedded without a look at the others? Then one that several clips share is embedded once.
+        """Is a frame embedded without a look at the others? Then one that several clips share is
+        embedded once.
 
-        Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame embeddings; of others
-        it is not assumed.
+        Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame
+        embeddings; of others it is not assumed.
         """
         visual, own = self.clip.visual, type(self)
         return (
@@ -93,7 +104,8 @@ class VideoCLIP(nn.Module):
         )
 
     def encode(self, frames: Tensor) -> Features:
-        """frames (B, T, 3, H, W), normalised -> everything that scoring and distillation need, in float32."""
+        """frames (B, T, 3, H, W), normalised -> everything that scoring and distillation need, in
+        float32."""
         return self.pool_frames(self.encode_frames(frames).float())
 
     def encode_frames(self, frames: Tensor) -> Tensor:
@@ -140,7 +152,9 @@ class VideoCLIP(nn.Module):
 def check_reserved(count: int, context: int) -> int:
     """Learned tokens, of which a name must still fit beside. Raises UsageError."""
     if not 0 <= count <= context - 3:
-        raise UsageError(f"{count} learned tokens do not fit a context of {context} with start, name and end")
+        raise UsageError(
+            f"{count} learned tokens do not fit a context of {context} with start, name and end"
+        )
     return count
 
 
@@ -153,7 +167,8 @@ def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:
 
 
 def saved_names(model: nn.Module) -> dict[str, str]:
-    """Name of a weight in a saved model -> its name in the `VideoCLIP`. A plain network is saved under CLIP's names."""
+    """Name of a weight in a saved model -> its name in the `VideoCLIP`. A plain network is saved
+    under CLIP's names."""
     return {name.removeprefix("clip."): name for name in model.state_dict()}
 
 
@@ -161,7 +176,8 @@ _OF_THE_MOMENT = ("training", "checkpointing")
 
 
 def structure(network: nn.Module) -> dict[str, tuple[object, ...]]:
-    """Every module of a network by its name: its class, its plain settings, the shapes of its own weights."""
+    """Every module of a network by its name: its class, its plain settings, the shapes of its own
+    weights."""
     found: dict[str, tuple[object, ...]] = {}
     for name, module in network.named_modules():
         settings = {
@@ -169,17 +185,22 @@ def structure(network: nn.Module) -> dict[str, tuple[object, ...]]:
             for key, value in vars(module).items()
             if isinstance(value, (bool, int, float, str, tuple)) and key not in _OF_THE_MOMENT
         }
-        shapes = {key: tuple(weight.shape) for key, weight in module.named_parameters(recurse=False)}
+        shapes = {
+            key: tuple(weight.shape) for key, weight in module.named_parameters(recurse=False)
+        }
         found[name] = type(module).__qualname__, settings, shapes
     return found
 
 
 def first_difference(one: nn.Module, other: nn.Module) -> str:
-    """The first module in which two networks differ beside the values of their weights, in words, or ""."""
+    """The first module in which two networks differ beside the values of their weights, in words,
+    or ""."""
     mine, theirs = structure(one), structure(other)
     for name in [*mine, *theirs]:
         if mine.get(name) != theirs.get(name):
-            kinds = [str(found[name][0]) if name in found else "nothing" for found in (mine, theirs)]
+            kinds = [
+                str(found[name][0]) if name in found else "nothing" for found in (mine, theirs)
+            ]
             return f"{name or 'the whole'} is {kinds[0]} where it should be {kinds[1]}" + (
                 " with other settings or sizes" if kinds[0] == kinds[1] else ""
             )
@@ -187,10 +208,13 @@ def first_difference(one: nn.Module, other: nn.Module) -> str:
 
 
 def plain_clip(model: VideoCLIP) -> CLIP:
-    """A CLIP with blocks of its own and a copy of the network's weights, of which it has no more than a CLIP."""
+    """A CLIP with blocks of its own and a copy of the network's weights, of which it has no more
+    than a CLIP."""
     with blank():
         clip = CLIP(model.clip.config)
-    clip.load_state_dict({name: weight.clone() for name, weight in model.clip.state_dict().items()}, assign=True)
+    clip.load_state_dict(
+        {name: weight.clone() for name, weight in model.clip.state_dict().items()}, assign=True
+    )
     return clip.eval()
 
 
@@ -221,7 +245,8 @@ def over_space(x: Tensor, num_tokens: int) -> Tensor:
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: a row's whole branch is dropped with probability `rate`, the rest is scaled up."""
+    """Stochastic depth: a row's whole branch is dropped with probability `rate`, the rest is scaled
+    up."""
     if not training or rate == 0.0:
         return x
     keep = 1 - rate

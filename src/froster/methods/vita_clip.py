@@ -1,4 +1,5 @@
-"""Vita-CLIP: three kinds of prompt tokens in every frozen block, a time embedding, and learned text context.
+"""Vita-CLIP: three kinds of prompt tokens in every frozen block, a time embedding, and learned text
+context.
 
 Block, per frame t:  8 global tokens (through attention and MLP, fresh in every layer);
                      T local tokens p_j + W_c x_j,cls of all frames, shown to every frame;
@@ -15,14 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from froster.clip.block import Attention, Block
-from froster.clip.model import CLIP
+from froster.encoders.block import Attention, Block
+from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.method import Method, adapters, tuned
 from froster.methods.official import Official, State, fuse_attention, has, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import VideoCLIP, check_reserved, replace_blocks
 from froster.methods.xclip import xavier
-from froster.recipe import Preset
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
@@ -46,7 +47,9 @@ class VitaBlock(Block):
         if self.global_prompts is not None:
             x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)
         if self.cls_proj is not None:
-            x = torch.cat([x, *self.clip_tokens(self.cls_proj(x[:, 0]).unflatten(0, (-1, num_frames)))], dim=1)
+            x = torch.cat(
+                [x, *self.clip_tokens(self.cls_proj(x[:, 0]).unflatten(0, (-1, num_frames)))], dim=1
+            )
         return (x + self.attend(self.ln_1(x), num_frames))[:, :length]
 
     def clip_tokens(self, q: Tensor) -> list[Tensor]:
@@ -55,7 +58,10 @@ class VitaBlock(Block):
         tokens = []
         if self.local_prompts is not None:
             if len(self.local_prompts) != T:
-                raise UsageError(f"this network was made for clips of {len(self.local_prompts)} frames, not of {T}")
+                raise UsageError(
+                    f"this network was made for clips of {len(self.local_prompts)} frames, not"
+                    f" of {T}"
+                )
             tokens.append((q + self.local_prompts).repeat_interleave(T, dim=0))
         if self.summary_attn is not None and self.summary_ln is not None:
             tokens.append((q + self.summary_attn(self.summary_ln(q))).flatten(0, 1)[:, None])
@@ -63,7 +69,8 @@ class VitaBlock(Block):
 
 
 class VitaNet(VideoCLIP):
-    """Learned context before the name: the same for all classes, or (for the classes it was trained on) their own."""
+    """Learned context before the name: the same for all classes, or (for the classes it was trained
+    on) their own."""
 
     def __init__(self, clip: CLIP, context: int, classes: tuple[str, ...]):
         super().__init__(clip, "mean_then_unit")
@@ -74,7 +81,8 @@ class VitaNet(VideoCLIP):
         self.reserved_tokens = check_reserved(context, clip.config.text.context)
 
     def encode_text(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """Token ids (K, L). `context`: (n, W) or (K, n, W); by default the generic one, or none where it is class-specific."""
+        """Token ids (K, L). `context`: (n, W) or (K, n, W); by default the generic one, or none
+        where it is class-specific."""
         if context is None and self.text_prompt is not None and self.text_prompt.ndim == 2:
             context = self.text_prompt
         if context is None:
@@ -98,10 +106,14 @@ class VitaNet(VideoCLIP):
 
 @dataclass(frozen=True)
 class VitaCLIP(Method):
-    """Prompts, time embedding, summary attention and logit scale are trained; both towers are frozen."""
+    """Prompts, time embedding, summary attention and logit scale are trained; both towers are
+    frozen."""
 
     name = "vita-clip"
-    summary = "global, local and summary prompt tokens in every block, a time embedding, learned text context"
+    summary = (
+        "global, local and summary prompt tokens in every block, a time embedding, learned text"
+        " context"
+    )
     reference = "Wasim et al., Vita-CLIP, CVPR 2023"
     trains_clip = False
     small_scale = 100.0
@@ -121,7 +133,9 @@ class VitaCLIP(Method):
     def __post_init__(self) -> None:
         one_of("context_of", self.context_of, "all", "class")
         if self.num_global < 0 or self.context < 0:
-            raise UsageError(f"num_global and context count tokens: {self.num_global}, {self.context}")
+            raise UsageError(
+                f"num_global and context count tokens: {self.num_global}, {self.context}"
+            )
         object.__setattr__(self, "classes", tuple(self.classes))
 
     @property
@@ -134,22 +148,49 @@ class VitaCLIP(Method):
 
     def build(self, clip: CLIP) -> VideoCLIP:
         replace_blocks(
-            clip, lambda block: VitaBlock(block, self.frames, self.num_global, self.local, self.summary_token)
+            clip,
+            lambda block: VitaBlock(
+                block, self.frames, self.num_global, self.local, self.summary_token
+            ),
         )
-        clip.visual.temporal_embedding = nn.Parameter(torch.randn(self.frames, clip.config.vision.width) * 0.02)
+        clip.visual.temporal_embedding = nn.Parameter(
+            torch.randn(self.frames, clip.config.vision.width) * 0.02
+        )
         if self.context_of == "class" and not self.classes:
             raise UsageError("a class-specific context needs its classes")
         return VitaNet(clip, self.context, self.classes if self.context_of == "class" else ())
 
     def trains(self, name: str) -> bool:
-        new = ("global_prompts", "local_prompts", "summary_", "temporal_embedding", "text_prompt", "logit_scale")
+        new = (
+            "global_prompts",
+            "local_prompts",
+            "summary_",
+            "temporal_embedding",
+            "text_prompt",
+            "logit_scale",
+        )
         return any(part in name for part in new)
 
     def preset(self) -> Preset:
-        recipe = tuned(4e-4, epochs=32, batch_size=256, warmup_epochs=0, lr_ends=0.0, weight_decay=0.05, draw="all")
+        recipe = tuned(
+            4e-4,
+            epochs=32,
+            batch_size=256,
+            warmup_epochs=0,
+            lr_ends=0.0,
+            weight_decay=0.05,
+            draw="all",
+        )
         augment = Augment(crop="resized", rand_augment=(4, 7))
         note = "30,000 steps of batch 256, which are 32 epochs of K400"
-        return Preset(recipe, Prompting(("{}.",), "plain"), augment, Sampling("dense", self.frames), fusion="probs", note=note)
+        return Preset(
+            recipe,
+            Prompting(("{}.",), "plain"),
+            augment,
+            Sampling("dense", self.frames),
+            fusion="probs",
+            note=note,
+        )
 
     def froster_preset(self) -> Preset:
         return adapters(4e-4, prompting=Prompting(("{}.",), "plain"))
@@ -158,18 +199,27 @@ class VitaCLIP(Method):
     def from_official(cls, state: State) -> Official | None:
         if not has(state, r"^visual\.(time_embed|blocks\.\d+\.)"):
             return None
-        specific = [name for name in state if name.startswith("prompt_learner.") and state[name].ndim == 3]
+        specific = [
+            name for name in state if name.startswith("prompt_learner.") and state[name].ndim == 3
+        ]
         buffers = [name for name in state if name.startswith("prompt_learner.token_")]
         rest = {name: tensor for name, tensor in state.items() if name not in {*specific, *buffers}}
         rules = [
-            (r"^textual\.", "text."), (r"^prompt_learner\.ctx(_generic)?$", "text_prompt"),
-            (r"^visual\.blocks\.", "visual.transformer.resblocks."), (r"\.norm([12])\.", r".ln_\1."),
-            (r"\.mlp\.fc1\.", ".mlp.c_fc."), (r"\.mlp\.fc2\.", ".mlp.c_proj."), (r"\.summary_attn_layer\.", ".summary_attn."),
-            (r"^visual\.cls_token$", "visual.class_embedding"), (r"^visual\.pos_embed$", "visual.positional_embedding"),
-            (r"^visual\.time_embed$", "visual.temporal_embedding"), (r"^visual\.patch_embed\.proj\.", "visual.conv1."),
-        ]  # fmt: skip
+            (r"^textual\.", "text."),
+            (r"^prompt_learner\.ctx(_generic)?$", "text_prompt"),
+            (r"^visual\.blocks\.", "visual.transformer.resblocks."),
+            (r"\.norm([12])\.", r".ln_\1."),
+            (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+            (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+            (r"\.summary_attn_layer\.", ".summary_attn."),
+            (r"^visual\.cls_token$", "visual.class_embedding"),
+            (r"^visual\.pos_embed$", "visual.positional_embedding"),
+            (r"^visual\.time_embed$", "visual.temporal_embedding"),
+            (r"^visual\.patch_embed\.proj\.", "visual.conv1."),
+        ]
         found = rename(fuse_attention(rest), rules)
-        # CLIP's patch convolution has no bias: one is the same as a shift of the patches' positions.
+        # CLIP's patch convolution has no bias: one is the same as a shift of the patches'
+        # positions.
         if (bias := found.pop("visual.conv1.bias", None)) is not None:
             positions = found["visual.positional_embedding"].float().clone()
             positions[1:] += bias.float()
@@ -185,7 +235,14 @@ class VitaCLIP(Method):
         context = len(found["text_prompt"]) if "text_prompt" in found else 0
         method = cls(
             len(found["visual.temporal_embedding"]),
-            0 if rows is None else rows.shape[1], local, summary, context,
-        )  # fmt: skip
-        notes = ["the file does not name the classes of its class-specific context, so it is left out"] if specific else []
+            0 if rows is None else rows.shape[1],
+            local,
+            summary,
+            context,
+        )
+        notes = (
+            ["the file does not name the classes of its class-specific context, so it is left out"]
+            if specific
+            else []
+        )
         return Official("Vita-CLIP", method, found, [*specific, *buffers], notes)

@@ -1,4 +1,5 @@
-"""X-CLIP: message tokens between the frames, multi-frame integration, and text prompts made from the video.
+"""X-CLIP: message tokens between the frames, multi-frame integration, and text prompts made from
+the video.
 
 Block, per clip:  m_t = W x_t,cls;  m = m + MHA(LN m) over the T messages;  [x_t ; m_t] through ln_1 and the block's
 attention, the message dropped again, then the MLP.
@@ -17,22 +18,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.clip.block import Attention, Block
-from froster.clip.mlp import QuickGELU
-from froster.clip.model import CLIP, unit
-from froster.clip.preprocessing import Preprocessing
+from froster.encoders.block import Attention, Block
+from froster.encoders.mlp import QuickGELU
+from froster.encoders.model import CLIP, unit
+from froster.encoders.preprocessing import Preprocessing
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
 from froster.methods.heads import TemporalTransformer
 from froster.methods.method import Method, tuned, with_head
 from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, ours, rename
+from froster.methods.recipe import Preset
 from froster.methods.video_clip import Features, Pooling, VideoCLIP, replace_blocks
-from froster.recipe import Preset
 from froster.text.prompts import Prompting
 from froster.video.sampling import Sampling
 
 XCLIP_PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-"""ImageNet's mean and deviation, as the released code has them (`datasets/build.py: img_norm_cfg`); training through froster
-keeps those of the CLIP that it starts from."""
+"""ImageNet's mean and deviation, as the released code has them (`datasets/build.py: img_norm_cfg`);
+training through froster keeps those of the CLIP that it starts from."""
 
 
 class XCLIPBlock(Block):
@@ -82,7 +83,9 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn = CrossAttention(width, heads)
         self.norm3 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, text: Tensor, video: Tensor) -> Tensor:
         text = text + self.cross_attn(self.norm1(text), video)
@@ -154,7 +157,10 @@ class XCLIP(Method):
     """The image tower is trained with the new parts; the text tower and the logit scale are not."""
 
     name = "xclip"
-    summary = "message tokens between frames in every block, multi-frame integration, text prompts from the video"
+    summary = (
+        "message tokens between frames in every block, multi-frame integration, text prompts from"
+        " the video"
+    )
     reference = "Ni et al., X-CLIP, ECCV 2022"
     variants = {"full": {}, "message": {"message_only": True}}
 
@@ -187,11 +193,23 @@ class XCLIP(Method):
     def preset(self) -> Preset:
         """The zero-shot setting, trained on K400 with the text frozen."""
         recipe = tuned(
-            8e-6, epochs=10, batch_size=256, new_scale=10, warmup_epochs=5, weight_decay=1e-3, betas=(0.9, 0.98),
-            label_smoothing=0.1, mixup=0.8, cutmix=1.0, draw="all", decay="no positions",
-        )  # fmt: skip
+            8e-6,
+            epochs=10,
+            batch_size=256,
+            new_scale=10,
+            warmup_epochs=5,
+            weight_decay=1e-3,
+            betas=(0.9, 0.98),
+            label_smoothing=0.1,
+            mixup=0.8,
+            cutmix=1.0,
+            draw="all",
+            decay="no positions",
+        )
         prompting = Prompting(("{}",), "plain")
-        return Preset(recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs")
+        return Preset(
+            recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs"
+        )
 
     def froster_preset(self) -> Preset:
         return with_head(8e-5)
@@ -203,49 +221,68 @@ class XCLIP(Method):
         if not has(state, r"resblocks\.\d+\.message_fc"):
             return None
         if not has(state, r"^mit\."):
-            return Official("X-CLIP's message tokens (FROSTER's version)", cls(message_only=True), ours(state))
+            return Official(
+                "X-CLIP's message tokens (FROSTER's version)", cls(message_only=True), ours(state)
+            )
         return cls.full("X-CLIP (official)", state)
 
     @classmethod
     def full(cls, format: str, state: State) -> Official:
         rules = [
-            (r"^mit\.positional_embedding", "head.positional_embedding"), (r"^mit\.", "head.transformer."),
-            (r"^prompts_generator\.", "video_prompts."), (r"^prompts_visual_ln\.", "video_prompts.patch_norm."),
-            (r"^prompts_visual_proj", "video_prompts.patch_proj"), (r"(decoder\.\d+\.mlp)\.3\.", r"\1.2."),
-        ]  # fmt: skip
+            (r"^mit\.positional_embedding", "head.positional_embedding"),
+            (r"^mit\.", "head.transformer."),
+            (r"^prompts_generator\.", "video_prompts."),
+            (r"^prompts_visual_ln\.", "video_prompts.patch_norm."),
+            (r"^prompts_visual_proj", "video_prompts.patch_proj"),
+            (r"(decoder\.\d+\.mlp)\.3\.", r"\1.2."),
+        ]
         found = rename(ours(state), rules)
         found["head.positional_embedding"] = found["head.positional_embedding"].flatten(0, -2)
         mit = {name.split(".")[2] for name in state if name.startswith("mit.resblocks.")}
-        decoder = {name.split(".")[2] for name in state if name.startswith("prompts_generator.decoder.")}
+        decoder = {
+            name.split(".")[2] for name in state if name.startswith("prompts_generator.decoder.")
+        }
         method = cls(False, len(found["head.positional_embedding"]), len(mit), len(decoder))
         return Official(format, method, found, preprocessing=XCLIP_PREPROCESSING)
 
     @classmethod
     def from_huggingface(cls, state: State) -> Official:
-        """transformers' XCLIPModel: other names, linear layers in place of matrices, q, k and v apart."""
+        """transformers' XCLIPModel: other names, linear layers in place of matrices, q, k and v
+        apart."""
         cross = {name: tensor for name, tensor in state.items() if ".cross_attn." in name}
         rest = fuse_attention({name: tensor for name, tensor in state.items() if name not in cross})
         rules = [
             (r"^vision_model\.embeddings\.class_embedding", "visual.class_embedding"),
             (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-            (r"^vision_model\.embeddings\.position_embedding\.weight", "visual.positional_embedding"),
-            (r"^vision_model\.pre_layernorm\.", "visual.ln_pre."), (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
-            (r"^visual_projection\.weight", "visual.proj"), (r"^text_projection\.weight", "text_projection"),
+            (
+                r"^vision_model\.embeddings\.position_embedding\.weight",
+                "visual.positional_embedding",
+            ),
+            (r"^vision_model\.pre_layernorm\.", "visual.ln_pre."),
+            (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
+            (r"^visual_projection\.weight", "visual.proj"),
+            (r"^text_projection\.weight", "text_projection"),
             (r"^text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
             (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
             (r"^text_model\.final_layer_norm\.", "ln_final."),
             *hf_blocks(r"vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
-            (r"^vision_model\.encoder\.layers\.(\d+)\.message", r"visual.transformer.resblocks.\1.message"),
+            (
+                r"^vision_model\.encoder\.layers\.(\d+)\.message",
+                r"visual.transformer.resblocks.\1.message",
+            ),
             *hf_blocks(r"text_model\.encoder\.layers\.", "transformer.resblocks."),
             *hf_blocks(r"mit\.encoder\.layers\.", "mit.resblocks."),
             (r"^mit\.position_embedding", "mit.positional_embedding"),
             (r"^prompts_generator\.layernorm\.", "prompts_generator.norm."),
-            (r"^prompts_visual_layernorm\.", "prompts_visual_ln."), (r"^prompts_visual_projection$", "prompts_visual_proj"),
-        ]  # fmt: skip
+            (r"^prompts_visual_layernorm\.", "prompts_visual_ln."),
+            (r"^prompts_visual_projection$", "prompts_visual_proj"),
+        ]
         found = rename({**rest, **cross}, rules)
         for name in ("visual.proj", "text_projection"):
             found[name] = found[name].T.contiguous()
         ignored = [name for name in found if name.endswith("position_ids")]
-        official = cls.full("X-CLIP (Hugging Face)", {name: t for name, t in found.items() if name not in ignored})
+        official = cls.full(
+            "X-CLIP (Hugging Face)", {name: t for name, t in found.items() if name not in ignored}
+        )
         official.ignored = ignored
         return official

@@ -1,1 +1,1 @@
-"""The paper's experiments: data sets, protocols, published numbers, tables."""
+"""The paper's experiments: protocols, published values, and the programme that runs them."""

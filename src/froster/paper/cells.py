@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from froster.distill import Distill, distill_preset
-from froster.experiment import fitted
+from froster.inference.recognizer import Recognizer
 from froster.methods import METHODS, Method
-from froster.recipe import Preset, Tune
-from froster.recognizer import Recognizer
+from froster.methods.recipe import Preset, Tune
+from froster.training.distill import Distill, distill_preset
+from froster.training.fine_tune import fitted
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,23 @@ class Cell:
     def key(self) -> str:
         """A file name that tells cells apart."""
         parts = [
-            self.method, self.variant, self.preset, f"tune-{self.tune}", "described" if self.described else "plain",
-            self.distill, *(f"{name}-{value}" for name, value in self.changes),
-        ]  # fmt: skip
+            self.method,
+            self.variant,
+            self.preset,
+            f"tune-{self.tune}",
+            "described" if self.described else "plain",
+            self.distill,
+            *(f"{name}-{value}" for name, value in self.changes),
+        ]
         return "_".join(str(part) for part in parts if part is not None)
 
     def setting(self, base: Recognizer, **recipe: Any) -> tuple[Method, Preset]:
-        """The method and the preset of a run, fitted to the model it starts from; `recipe` changes single settings."""
+        """The method and the preset of a run, fitted to the model it starts from; `recipe` changes
+        single settings."""
         method = METHODS[self.method].make(self.variant)
-        preset = fitted(method.froster_preset() if self.preset == "froster" else method.preset(), base, method)
+        preset = fitted(
+            method.froster_preset() if self.preset == "froster" else method.preset(), base, method
+        )
         changes: dict[str, Any] = {}
         if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
             changes["frames"] = preset.sampling.frames
@@ -57,4 +65,6 @@ class Cell:
 
 def froster_cell(**changes: Any) -> Cell:
     """The paper's own configuration: VCLIP, both towers, described labels, residual distillation."""
-    return dataclasses.replace(Cell("vclip", tune="both", described=True, distill="residual"), **changes)
+    return dataclasses.replace(
+        Cell("vclip", tune="both", described=True, distill="residual"), **changes
+    )

@@ -1,17 +1,17 @@
 """What a run costs, from counted operations: said before it starts.
 
-Counted are the two towers (linear layers and attention over a frame's own tokens; a multiplication and an addition are
-two operations, a backward pass is two forward passes). A method's additions are not: under a tenth for most, 44 % for
-AIM's second attention, as much again for Open-VCLIP's second pass. A frozen image tower below a trained head is counted as
-if it were trained.
+Counted are the two towers (linear layers and attention over a frame's own tokens; a multiplication
+and an addition are two operations, a backward pass is two forward passes). A method's additions are
+not: under a tenth for most, 44 % for AIM's second attention, as much again for Open-VCLIP's second
+pass. A frozen image tower below a trained head is counted as if it were trained.
 """
 
 from __future__ import annotations
 
-from froster.clip.model import CLIPConfig
+from froster.encoders.model import CLIPConfig
 from froster.methods import Method
+from froster.methods.recipe import Preset
 from froster.paper.cells import Cell
-from froster.recipe import Preset
 
 GPUS = {"v100": 125.0, "a100": 312.0, "h100": 989.0, "h200": 989.0, "l40s": 362.0, "rtx4090": 165.0}
 """Peak TFLOP/s of dense matrix products in 16 bits, as the vendor states it."""
@@ -40,10 +40,12 @@ def prompt_flops(config: CLIPConfig, tokens: int) -> float:
 
 def training_flops(
     config: CLIPConfig, cell: Cell, method: Method, preset: Preset, clips: int, classes: int
-) -> float:  # fmt: skip
+) -> float:
     """One training run on `clips` videos of `classes` classes."""
     recipe = preset.recipe
-    tunes_text = recipe.tune in ("both", "text") or (recipe.tune == "method" and method.trains("clip.text.text_projection"))
+    tunes_text = recipe.tune in ("both", "text") or (
+        recipe.tune == "method" and method.trains("clip.text.text_projection")
+    )
     student = 1 if recipe.tune == "text" else 3
     teacher = 1 if cell.distill != "none" and recipe.tune != "text" else 0
     vision = clips * preset.sampling.frames * frame_flops(config) * (student + teacher)

@@ -1,7 +1,8 @@
-"""The paper's two protocols on prepared manifests: which videos train, which test, and between which classes.
+"""The paper's two protocols on prepared manifests: which videos train, which test, and between
+which classes.
 
-Where the released code has a defect that its published numbers contain, an option has the name of the defect and
-"released" is its default; `Options.words` says what was used.
+Where the released code has a defect that its published numbers contain, an option has the name of
+the defect and "released" is its default; `Options.words` says what was used.
 """
 
 from __future__ import annotations
@@ -14,37 +15,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from froster.data.manifest import Item
+from froster.data.names import (
+    TEST_SPLIT,
+    classes,
+    official,
+    partition,
+    published_clips,
+    readable,
+    unseen_k600,
+)
+from froster.data.public import list_rows
+from froster.data.splits import Split, few_shots
+from froster.data.tree import stem
 from froster.errors import DataError, UsageError, one_of
-from froster.evaluation import harmonic_mean, over_splits
-from froster.paper.datasets import list_rows
-from froster.paper.names import TEST_SPLIT, classes, official, partition, published_clips, readable, unseen_k600
-from froster.paper.tree import stem
-from froster.splits import Split, few_shots
+from froster.evaluation.metrics import harmonic_mean, over_splits
 from froster.video.augment import FROSTER_AUGMENT, Augment
-from froster.video.manifest import Item
 from froster.video.sampling import Sampling
 
 SWAPPED = (("sword", "sword_exercise"), ("kick", "kick_ball"))
-"""HMDB51 classes whose names stand in each other's place in the released base-to-novel label files."""
+"""HMDB51 classes whose names stand in each other's place in the released base-to-novel label files.
+"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a result may depend on. The defaults are what the released code does, except `base_sets`."""
+    """What a result may depend on. The defaults are what the released code does, except
+    `base_sets`."""
 
     hmdb_labels: Literal["released", "fixed"] = "released"
     """Base-to-novel: `released` gives four classes each other's names (`SWAPPED`)."""
     hmdb_full: Literal["released", "all"] = "released"
     """HMDB*: the 5,100 training and test videos of split 1, or all 6,766."""
     ssv2_flip: bool = True
-    """Mirror training clips of SSv2 too, though six of its base classes then become their opposites."""
+    """Mirror training clips of SSv2 too, though six of its base classes then become their
+    opposites."""
     sampling: Literal["dense", "uniform"] = "dense"
     clamp: Literal["released", "even"] = "released"
-    """Dense sampling: `released` cuts the last step short where the length is stated and repeats the last frame of a short
-    video; `even` steps evenly through the stretch, or through the whole of a shorter video."""
+    """Dense sampling: `released` cuts the last step short where the length is stated and repeats
+    the last frame of a short video; `even` steps evenly through the stretch, or through the whole
+    of a shorter video."""
     shots: int = 16
     base_sets: int = 3
-    """Draws of the training videos. The release has three lists for K400 and SSv2, and one for UCF101 and HMDB51."""
+    """Draws of the training videos. The release has three lists for K400 and SSv2, and one for
+    UCF101 and HMDB51."""
 
     def __post_init__(self) -> None:
         one_of("hmdb_labels", self.hmdb_labels, "released", "fixed")
@@ -60,7 +74,9 @@ class Options:
 
     def augment(self, dataset: str, augment: Augment = FROSTER_AUGMENT) -> Augment:
         """A method's augmentation, without the mirror image where it must not be."""
-        return dataclasses.replace(augment, flip=augment.flip and (self.ssv2_flip or dataset != "ssv2"))
+        return dataclasses.replace(
+            augment, flip=augment.flip and (self.ssv2_flip or dataset != "ssv2")
+        )
 
     def words(self, dataset: str, protocol: Literal["base-to-novel", "cross-dataset"]) -> list[str]:
         """A sentence on each choice that matters to a result on this data set, for its report."""
@@ -68,18 +84,36 @@ class Options:
         if self.sampling == "uniform":
             said.append("sampling uniform: the whole video in equal segments (as the paper says)")
         else:
-            clamp = {"released": "last index clamped as released", "even": "even steps, not as released"}[self.clamp]
-            said.append(f"sampling dense: a stretch at stride 16 of 30 frames a second (as released); {clamp}")
+            clamp = {
+                "released": "last index clamped as released",
+                "even": "even steps, not as released",
+            }[self.clamp]
+            said.append(
+                "sampling dense: a stretch at stride 16 of 30 frames a second (as released);"
+                f" {clamp}"
+            )
         if protocol == "base-to-novel":
-            said.append(f"{self.shots} shots, {self.base_sets} training sets; HM is that of the mean base and mean novel")
+            said.append(
+                f"{self.shots} shots, {self.base_sets} training sets; HM is that of the mean base"
+                " and mean novel"
+            )
             if dataset == "hmdb51":
                 pairs = ", ".join(f"{readable(a)}/{readable(b)}" for a, b in SWAPPED)
-                fixed = {"released": "swapped as in the released files", "fixed": "right, unlike the released files"}
+                fixed = {
+                    "released": "swapped as in the released files",
+                    "fixed": "right, unlike the released files",
+                }
                 said.append(f"HMDB51 names of {pairs}: {fixed[self.hmdb_labels]}")
             if dataset == "ssv2":
-                said.append(f"SSv2 training clips are {'mirrored at random (as released)' if self.ssv2_flip else 'not mirrored'}")
+                said.append(
+                    "SSv2 training clips are"
+                    f" {'mirrored at random (as released)' if self.ssv2_flip else 'not mirrored'}"
+                )
         elif dataset == "hmdb51":
-            full = {"released": "training and test videos of split 1 (as released)", "all": "all videos of the data set"}
+            full = {
+                "released": "training and test videos of split 1 (as released)",
+                "all": "all videos of the data set",
+            }
             said.append(f"HMDB*: {full[self.hmdb_full]}")
         return said
 
@@ -104,13 +138,19 @@ class CrossSet:
 
 
 def base_to_novel(
-    dataset: str, items: Sequence[Item], options: Options, number: int = 1, given: Sequence[str] | None = None
+    dataset: str,
+    items: Sequence[Item],
+    options: Options,
+    number: int = 1,
+    given: Sequence[str] | None = None,
 ) -> Split:
-    """Set `number` (from 1) of base-to-novel on a prepared manifest: base classes train, each half is tested by itself.
+    """Set `number` (from 1) of base-to-novel on a prepared manifest: base classes train, each half
+    is tested by itself.
 
-    Classes are readable names in the published order. UCF101 and HMDB51 use their split 1. The training videos are drawn
-    by `number`, or are those of `given`, video names as `read_list` gives them. Raises DataError for items of another
-    data set, and where there is nothing to train on or to test.
+    Classes are readable names in the published order. UCF101 and HMDB51 use their split 1. The
+    training videos are drawn by `number`, or are those of `given`, video names as `read_list` gives
+    them. Raises DataError for items of another data set, and where there is nothing to train on or
+    to test.
     """
     items = [item for item, _ in _named(dataset, items)]
     base, novel = ([readable(name) for name in half] for half in partition(dataset))
@@ -120,18 +160,32 @@ def base_to_novel(
     if given is None:
         # In the order of the names: a draw must not depend on where the videos lie.
         train = few_shots(sorted(train, key=lambda item: item.path.name), options.shots, number)
-        few = [name for name, count in Counter(item.label for item in train).items() if count < options.shots]
+        few = [
+            name
+            for name, count in Counter(item.label for item in train).items()
+            if count < options.shots
+        ]
         few += [name for name in base if not any(item.label == name for item in train)]
         if few:
-            notes.append(f"{len(few)} base classes have fewer than {options.shots} training videos, such as {few[0]}")
+            notes.append(
+                f"{len(few)} base classes have fewer than {options.shots} training videos, such as"
+                f" {few[0]}"
+            )
     else:
         by_name = {stem(item.path.name): item for item in train}
         # YouTube's ids differ by case, UCF101's lists only by mistake.
-        others = {} if dataset == "k400" else {name.casefold(): by_name[name] for name in sorted(by_name.keys() - set(given))}
+        others = (
+            {}
+            if dataset == "k400"
+            else {name.casefold(): by_name[name] for name in sorted(by_name.keys() - set(given))}
+        )
         found = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
         train = [item for item in found.values() if item is not None]
         if absent := [name for name, item in found.items() if item is None]:
-            notes.append(f"{len(absent)} of {len(found)} given training videos are not in the manifest, such as {absent[0]}")
+            notes.append(
+                f"{len(absent)} of {len(found)} given training videos are not in the manifest, such"
+                f" as {absent[0]}"
+            )
     split = Split(
         base,
         novel,
@@ -142,13 +196,22 @@ def base_to_novel(
     )
     if dataset == "hmdb51" and options.hmdb_labels == "released":
         # Last, so that the same videos are drawn with either labels.
-        split.train, split.base_test, split.novel_test = map(_swapped, (split.train, split.base_test, split.novel_test))
+        split.train, split.base_test, split.novel_test = map(
+            _swapped, (split.train, split.base_test, split.novel_test)
+        )
     counts = published_clips()["base_to_novel"][dataset]
     parts = {"training": split.train, "base test": split.base_test, "novel test": split.novel_test}
-    expected = (counts["train"][min(number, len(counts["train"])) - 1], counts["base"], counts["novel"])
+    expected = (
+        counts["train"][min(number, len(counts["train"])) - 1],
+        counts["base"],
+        counts["novel"],
+    )
     for (what, part), published in zip(parts.items(), expected, strict=True):
         if not part:
-            raise DataError(f"{dataset}: the manifest has no {what} videos ({TEST_SPLIT[dataset]} split of {len(items)} items)")
+            raise DataError(
+                f"{dataset}: the manifest has no {what} videos ({TEST_SPLIT[dataset]} split of"
+                f" {len(items)} items)"
+            )
         if len(part) != published:
             notes.append(f"{what}: {len(part)} videos, published {published}")
     return split
@@ -157,9 +220,13 @@ def base_to_novel(
 def base_to_novel_sets(
     dataset: str, items: Sequence[Item], options: Options, lists: Sequence[Path] | None = None
 ) -> list[Split]:
-    """All training sets: `options.base_sets` draws, or one for each of the released lists that are given."""
+    """All training sets: `options.base_sets` draws, or one for each of the released lists that are
+    given."""
     if lists:
-        return [base_to_novel(dataset, items, options, n, read_list(path)) for n, path in enumerate(lists, 1)]
+        return [
+            base_to_novel(dataset, items, options, n, read_list(path))
+            for n, path in enumerate(lists, 1)
+        ]
     return [base_to_novel(dataset, items, options, n) for n in range(1, options.base_sets + 1)]
 
 
@@ -169,7 +236,8 @@ def read_list(path: Path) -> list[str]:
 
 
 def over_sets(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """(base, novel) of each set -> their means, and the harmonic mean of these, as the paper's rows have it."""
+    """(base, novel) of each set -> their means, and the harmonic mean of these, as the paper's rows
+    have it."""
     base, novel = (statistics.fmean(values) for values in zip(*scores, strict=True))
     return {"base": base, "novel": novel, "hm": harmonic_mean(base, novel)}
 
@@ -183,10 +251,12 @@ def cross_training(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
 
 
 def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> list[CrossSet]:
-    """The test sets that these manifests (of ucf101, hmdb51, k600) allow, in the order of the paper's columns.
+    """The test sets that these manifests (of ucf101, hmdb51, k600) allow, in the order of the
+    paper's columns.
 
-    UCF* and HMDB* are whole data sets, UCF and HMDB the tests of three splits, K600 three draws of 160 unseen classes of
-    the validation videos. Raises DataError for items of another data set and for a set without videos.
+    UCF* and HMDB* are whole data sets, UCF and HMDB the tests of three splits, K600 three draws of
+    160 unseen classes of the validation videos. Raises DataError for items of another data set and
+    for a set without videos.
     """
     sets: list[CrossSet] = []
     for dataset, column in (("ucf101", "UCF"), ("hmdb51", "HMDB"), ("k600", "K600")):
@@ -197,29 +267,45 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
         chosen: list[tuple[str, list[str], list[Item]]]
         if dataset == "k600":
             chosen = [
-                (column, unseen, [item for item, name in named if item.split == "val" and name in set(unseen)])
+                (
+                    column,
+                    unseen,
+                    [item for item, name in named if item.split == "val" and name in set(unseen)],
+                )
                 for unseen in unseen_k600()
             ]
         else:
             whole = dataset == "ucf101" or options.hmdb_full == "all"
             splits = ("split", "split2", "split3")
             chosen = [(f"{column}*", names, [item for item, _ in named if whole or item.split])]
-            chosen += [(column, names, [item for item, _ in named if item.columns.get(word) == "test"]) for word in splits]
+            chosen += [
+                (column, names, [item for item, _ in named if item.columns.get(word) == "test"])
+                for word in splits
+            ]
         counts, seen = published_clips()["cross_dataset"], Counter[str]()
         for title, own, items in chosen:
             seen[title] += 1
             number = seen[title]
             if not items:
-                raise DataError(f"{dataset}: the manifest has no videos for {title} {number}; was it prepared with all splits?")
+                raise DataError(
+                    f"{dataset}: the manifest has no videos for {title} {number}; was it prepared"
+                    " with all splits?"
+                )
             texts = [readable(name) for name in own]
             sets.append(CrossSet(title, number, dataset, texts, items, counts[title][number - 1]))
     return sets
 
 
-def over_columns(top1: Mapping[str, float], sets: Sequence[CrossSet]) -> dict[str, dict[str, float]]:
-    """Accuracy of each test set by its name -> mean, (sample) standard deviation and number of splits of each column."""
+def over_columns(
+    top1: Mapping[str, float], sets: Sequence[CrossSet]
+) -> dict[str, dict[str, float]]:
+    """Accuracy of each test set by its name -> mean, (sample) standard deviation and number of
+    splits of each column."""
     columns = dict.fromkeys(one.column for one in sets)
-    return {column: over_splits([top1[one.name] for one in sets if one.column == column]) for column in columns}
+    return {
+        column: over_splits([top1[one.name] for one in sets if one.column == column])
+        for column in columns
+    }
 
 
 def _named(dataset: str, items: Sequence[Item]) -> list[tuple[Item, str]]:
@@ -228,7 +314,10 @@ def _named(dataset: str, items: Sequence[Item]) -> list[tuple[Item, str]]:
     for item in items:
         name = official(dataset, item.label)
         if name is None:
-            raise DataError(f"{item.path}: {item.label!r} is no class of {dataset}; is it the manifest of another data set?")
+            raise DataError(
+                f"{item.path}: {item.label!r} is no class of {dataset}; is it the manifest of"
+                " another data set?"
+            )
         named.append((dataclasses.replace(item, label=readable(name)), name))
     return named
 

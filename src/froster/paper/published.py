@@ -1,6 +1,7 @@
 """What the FROSTER paper prints, as numbers to compare with. Per cent; dashes are None.
 
-Rows marked (*) in the paper's Table 1 come from ViFi-CLIP's paper: 32 frames and its own splits. Text4Vis is a ViT-L/14.
+Rows marked (*) in the paper's Table 1 come from ViFi-CLIP's paper: 32 frames and its own splits.
+Text4Vis is a ViT-L/14.
 """
 
 from __future__ import annotations
@@ -10,41 +11,78 @@ Values = dict[str, float | None]
 
 def base_to_novel(**datasets: tuple[float, float, float]) -> Values:
     parts = ("base", "novel", "HM")
-    return {f"{name} {part}": value for name, row in datasets.items() for part, value in zip(parts, row, strict=True)}
+    return {
+        f"{name} {part}": value
+        for name, row in datasets.items()
+        for part, value in zip(parts, row, strict=True)
+    }
 
 
 TABLE_1: dict[str, Values] = {
     "Frozen CLIP (*)": base_to_novel(
-        K400=(62.3, 53.4, 57.5), HMDB=(53.3, 46.8, 49.8), UCF=(78.5, 63.6, 70.3), SSv2=(4.9, 5.3, 5.1)
+        K400=(62.3, 53.4, 57.5),
+        HMDB=(53.3, 46.8, 49.8),
+        UCF=(78.5, 63.6, 70.3),
+        SSv2=(4.9, 5.3, 5.1),
     ),
     "ActionCLIP (*)": base_to_novel(
-        K400=(61.0, 46.2, 52.6), HMDB=(69.1, 37.3, 48.5), UCF=(90.1, 58.1, 70.7), SSv2=(13.3, 10.1, 11.5)
+        K400=(61.0, 46.2, 52.6),
+        HMDB=(69.1, 37.3, 48.5),
+        UCF=(90.1, 58.1, 70.7),
+        SSv2=(13.3, 10.1, 11.5),
     ),
     "X-CLIP (*)": base_to_novel(
-        K400=(74.1, 56.4, 64.0), HMDB=(69.4, 45.5, 55.0), UCF=(89.9, 58.9, 71.2), SSv2=(8.5, 6.6, 7.4)
+        K400=(74.1, 56.4, 64.0),
+        HMDB=(69.4, 45.5, 55.0),
+        UCF=(89.9, 58.9, 71.2),
+        SSv2=(8.5, 6.6, 7.4),
     ),
     "VPT (*)": base_to_novel(
-        K400=(69.7, 37.6, 48.8), HMDB=(46.2, 16.0, 23.8), UCF=(90.5, 40.4, 55.8), SSv2=(8.3, 5.3, 6.4)
+        K400=(69.7, 37.6, 48.8),
+        HMDB=(46.2, 16.0, 23.8),
+        UCF=(90.5, 40.4, 55.8),
+        SSv2=(8.3, 5.3, 6.4),
     ),
     "AIM": base_to_novel(
-        K400=(74.6, 62.5, 68.0), HMDB=(64.0, 51.6, 57.1), UCF=(89.8, 76.4, 82.6), SSv2=(8.5, 7.9, 8.2)
+        K400=(74.6, 62.5, 68.0),
+        HMDB=(64.0, 51.6, 57.1),
+        UCF=(89.8, 76.4, 82.6),
+        SSv2=(8.5, 7.9, 8.2),
     ),
     "ST-Adapter": base_to_novel(
-        K400=(73.6, 62.0, 67.3), HMDB=(65.3, 48.9, 55.9), UCF=(85.5, 76.8, 80.9), SSv2=(9.3, 8.4, 8.8)
+        K400=(73.6, 62.0, 67.3),
+        HMDB=(65.3, 48.9, 55.9),
+        UCF=(85.5, 76.8, 80.9),
+        SSv2=(9.3, 8.4, 8.8),
     ),
     "ViFi-CLIP (*)": base_to_novel(
-        K400=(76.4, 61.1, 67.9), HMDB=(73.8, 53.3, 61.9), UCF=(92.9, 67.7, 78.3), SSv2=(16.2, 12.1, 13.9)
+        K400=(76.4, 61.1, 67.9),
+        HMDB=(73.8, 53.3, 61.9),
+        UCF=(92.9, 67.7, 78.3),
+        SSv2=(16.2, 12.1, 13.9),
     ),
     "Open-VCLIP": base_to_novel(
-        K400=(76.5, 62.6, 68.9), HMDB=(70.3, 50.4, 58.7), UCF=(94.8, 77.5, 85.3), SSv2=(16.0, 11.0, 13.0)
+        K400=(76.5, 62.6, 68.9),
+        HMDB=(70.3, 50.4, 58.7),
+        UCF=(94.8, 77.5, 85.3),
+        SSv2=(16.0, 11.0, 13.0),
     ),
     "FROSTER": base_to_novel(
-        K400=(77.8, 64.3, 70.4), HMDB=(74.1, 58.0, 65.1), UCF=(95.3, 80.0, 87.0), SSv2=(18.3, 12.2, 14.6)
+        K400=(77.8, 64.3, 70.4),
+        HMDB=(74.1, 58.0, 65.1),
+        UCF=(95.3, 80.0, 87.0),
+        SSv2=(18.3, 12.2, 14.6),
     ),
 }
 
 
-def cross(full_ucf: float | None, ucf: float | None, full_hmdb: float | None, hmdb: float | None, k600: float | None) -> Values:
+def cross(
+    full_ucf: float | None,
+    ucf: float | None,
+    full_hmdb: float | None,
+    hmdb: float | None,
+    k600: float | None,
+) -> Values:
     """UCF* and HMDB* are all videos; UCF, HMDB and K600 are means over three splits."""
     return {"UCF*": full_ucf, "UCF": ucf, "HMDB*": full_hmdb, "HMDB": hmdb, "K600": k600}
 
@@ -72,7 +110,8 @@ TABLE_3: dict[str, tuple[Values, Values]] = {
     "AIM": (cross(79.0, 79.4, 49.5, 50.3, 66.7), cross(81.2, 81.0, 53.2, 53.5, 74.1)),
     "ST-Adapter": (cross(77.9, 77.6, 50.3, 51.1, 60.2), cross(79.5, 79.3, 52.0, 52.5, 73.1)),
 }
-"""Network -> (alone, with FROSTER). The two differ in more than distillation: the second also tunes the text, on GPT's."""
+"""Network -> (alone, with FROSTER). The two differ in more than distillation: the second also tunes
+the text, on GPT's."""
 
 
 def three(ucf: float | None, hmdb: float | None, k600: float) -> Values:
@@ -93,10 +132,17 @@ TABLE_4: dict[str, Values] = {
 }
 
 ALPHA: dict[str, Values] = {
-    name: three(None, None, k600) for name, k600 in (("1", 73.2), ("0.5", 74.0), ("0.1", 74.8), ("0.05", 74.3))
+    name: three(None, None, k600)
+    for name, k600 in (("1", 73.2), ("0.5", 74.0), ("0.1", 74.8), ("0.05", 74.3))
 }
-BETA: dict[str, Values] = {name: three(None, None, k600) for name, k600 in (("1", 74.0), ("2", 74.8), ("3", 75.0))}
-ZERO_INIT: dict[str, Values] = {"W2 = 0 at the start": three(85.0, 54.5, 74.8), "W2 random": three(None, None, 74.4)}
+BETA: dict[str, Values] = {
+    name: three(None, None, k600) for name, k600 in (("1", 74.0), ("2", 74.8), ("3", 75.0))
+}
+ZERO_INIT: dict[str, Values] = {
+    "W2 = 0 at the start": three(85.0, 54.5, 74.8),
+    "W2 random": three(None, None, 74.4),
+}
 
 REPRODUCTION_NOISE = 1.0
-"""Points by which a careful repetition of such a run may differ: Open-VCLIP's own recipe gave a user 82.4 to 82.6 for 83.5."""
+"""Points by which a careful repetition of such a run may differ: Open-VCLIP's own recipe gave a
+user 82.4 to 82.6 for 83.5."""

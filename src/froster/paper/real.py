@@ -1,7 +1,8 @@
-"""The programme on the real data sets: what each run trains on and is tested on, run by run, resumable.
+"""The programme on the real data sets: what each run trains on and is tested on, run by run,
+resumable.
 
-The data are manifests that `froster prepare` wrote, one a data set, `DATA/k400.csv` and so on. A run that has a record is
-not run again; a run that was stopped goes on at its last epoch.
+The data are manifests that `froster prepare` wrote, one a data set, `DATA/k400.csv` and so on. A
+run that has a record is not run again; a run that was stopped goes on at its last epoch.
 """
 
 from __future__ import annotations
@@ -17,30 +18,36 @@ from typing import Any
 
 from rich.progress import Progress
 
-import froster.strict_json as json
-from froster.clip.model import CLIPConfig
+from froster.data.dataset import Item, VideoDataset, read_items
+from froster.data.names import classes as official_classes
+from froster.data.names import partition, published_clips
+from froster.data.splits import Split
+from froster.encoders.model import CLIPConfig
 from froster.errors import DataError, FrosterError, UsageError
-from froster.evaluation import Predictions, Scorer, evaluate
-from froster.experiment import fine_tune, halfway, use_of_weights, weights_digest, with_weights
-from froster.files import write_text
+from froster.evaluation.metrics import Predictions, Scorer, evaluate
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
+from froster.methods.recipe import Preset, as_now
 from froster.paper.cells import Cell
 from froster.paper.cost import test_flops, training_flops
-from froster.paper.names import classes as official_classes
-from froster.paper.names import partition, published_clips
 from froster.paper.protocols import (
     CrossSet,
     Options,
     base_to_novel_sets,
     cross_dataset,
     cross_training,
-)  # fmt: skip
+)
 from froster.paper.tables import Protocol, Table
-from froster.recipe import Preset, as_now
-from froster.recognizer import Recognizer, load
-from froster.splits import Split
 from froster.text.descriptions import describe, read_descriptions
-from froster.video.dataset import Item, VideoDataset, read_items
+from froster.training.fine_tune import (
+    fine_tune,
+    halfway,
+    use_of_weights,
+    weights_digest,
+    with_weights,
+)
+from froster.utils import strict_json as json
+from froster.utils.files import write_text
 
 SHORT = {"k400": "K400", "hmdb51": "HMDB", "ucf101": "UCF", "ssv2": "SSv2"}
 """Data sets of base-to-novel, in the paper's order -> their columns."""
@@ -51,14 +58,19 @@ K400_CLIPS = 240_000
 """About as many of its training videos can be had."""
 CROSS_RECIPE = {"epochs": 22, "batch_size": 64}
 NOVEL_RECIPE: dict[str, dict[str, Any]] = {
-    "k400": {}, "hmdb51": {}, "ucf101": {"batch_size": 64}, "ssv2": {"average_from": None},
-}  # fmt: skip
-"""What the released scripts change of FROSTER's setting (12 epochs of batch 32, averaged from the second) by data set."""
+    "k400": {},
+    "hmdb51": {},
+    "ucf101": {"batch_size": 64},
+    "ssv2": {"average_from": None},
+}
+"""What the released scripts change of FROSTER's setting (12 epochs of batch 32, averaged from the
+second) by data set."""
 OFFICIAL_RECIPE: dict[tuple[str, Protocol], dict[str, Any]] = {
     ("xclip", "base-to-novel"): {"epochs": 50, "lr": 2e-6},
     ("finetuned", "cross-dataset"): {"epochs": 10, "lr": 8e-6, "batch_size": 256},
 }
-"""Where a paper trains its method differently on few videos and on all of K400; its preset is the other of the two."""
+"""Where a paper trains its method differently on few videos and on all of K400; its preset is the
+other of the two."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,10 @@ class Data:
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
-            raise UsageError(f"there is no folder {self.root}: --data-root holds the manifests of froster prepare")
+            raise UsageError(
+                f"there is no folder {self.root}: --data-root holds the manifests of froster"
+                " prepare"
+            )
         self._items: dict[str, list[Item]] = {}
 
     def path(self, dataset: str) -> Path:
@@ -119,12 +134,17 @@ class Data:
         return base_to_novel_sets(dataset, self.items(dataset), self.options, self.given(dataset))
 
     def given(self, dataset: str) -> list[Path] | None:
-        """The lists of training videos, `LISTS/<dataset>/*train*.csv` or `.txt`, one a training set, in the order of their
-        names; None for a data set without a folder, whose videos are drawn."""
+        """The lists of training videos, `LISTS/<dataset>/*train*.csv` or `.txt`, one a training
+        set, in the order of their names; None for a data set without a folder, whose videos are
+        drawn."""
         if self.lists is None or not (self.lists / dataset).is_dir():
             return None
         folder = self.lists / dataset
-        found = sorted(p for p in folder.glob("*train*") if p.suffix in (".csv", ".txt") and "idx2cls" not in p.name)
+        found = sorted(
+            p
+            for p in folder.glob("*train*")
+            if p.suffix in (".csv", ".txt") and "idx2cls" not in p.name
+        )
         if not found:
             raise UsageError(f"there are no training lists (*train*.csv or .txt) in {folder}")
         return found
@@ -135,10 +155,13 @@ class Data:
 
     @cached_property
     def cross_tests(self) -> list[CrossSet]:
-        return cross_dataset({name: self.items(name) for name in CROSS_TESTS if self.there(name)}, self.options)
+        return cross_dataset(
+            {name: self.items(name) for name in CROSS_TESTS if self.there(name)}, self.options
+        )
 
     def of(self, job: Job) -> tuple[list[str], list[Item], list[Test], list[str]]:
-        """Classes and videos that a job learns, what it is tested on, and what is to be said of them."""
+        """Classes and videos that a job learns, what it is tested on, and what is to be said of
+        them."""
         if job.protocol == "base-to-novel":
             split, column = self.splits(job.dataset)[job.number - 1], SHORT[job.dataset]
             tests = [
@@ -149,8 +172,9 @@ class Data:
         tests = [Test(one.name, one.dataset, one.classes, one.items) for one in self.cross_tests]
         notes = [
             f"{one.name}: {len(one.items)} videos, published {one.published}"
-            for one in self.cross_tests if len(one.items) != one.published
-        ]  # fmt: skip
+            for one in self.cross_tests
+            if len(one.items) != one.published
+        ]
         if job.cell is None:
             return [], [], tests, notes
         train, names = cross_training(self.items("k400"))
@@ -164,8 +188,14 @@ def jobs_of(table: Table, data: Data, seeds: int, everything: bool = False) -> l
     for cell in cells:
         if table.protocol == "base-to-novel":
             names = [name for name in SHORT if everything or data.there(name)]
-            jobs += [Job(cell, table.protocol, name, n) for name in names for n in numbers(cell, data.sets(name))]
-        elif everything or (any(map(data.there, CROSS_TESTS)) and (cell is None or data.there("k400"))):
+            jobs += [
+                Job(cell, table.protocol, name, n)
+                for name in names
+                for n in numbers(cell, data.sets(name))
+            ]
+        elif everything or (
+            any(map(data.there, CROSS_TESTS)) and (cell is None or data.there("k400"))
+        ):
             jobs += [Job(cell, table.protocol, "k400", n) for n in numbers(cell, seeds)]
     return jobs
 
@@ -185,68 +215,129 @@ def setting(job: Job, base: Recognizer, options: Options) -> tuple[Method, Prese
         changes |= OFFICIAL_RECIPE.get((job.cell.method, job.protocol), {})
     method, preset = job.cell.setting(base, **changes)
     if job.cell.preset == "froster":
-        preset = dataclasses.replace(preset, sampling=options.frames_of(preset.sampling.frames, preset.sampling.rate))
+        preset = dataclasses.replace(
+            preset, sampling=options.frames_of(preset.sampling.frames, preset.sampling.rate)
+        )
     return method, dataclasses.replace(preset, augment=options.augment(job.dataset, preset.augment))
 
 
 def texts(dataset: str, names: list[str], described: bool) -> list[str]:
-    return describe(names, read_descriptions(SENTENCES.get(dataset, dataset))) if described else names
+    return (
+        describe(names, read_descriptions(SENTENCES.get(dataset, dataset))) if described else names
+    )
 
 
-def run_job(job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, workers: int) -> dict[str, Any]:
-    """Train (or take frozen CLIP, or what an earlier call trained) and measure on every test set: the record of the run."""
+def run_job(
+    job: Job, base: Recognizer, data: Data, out: Path, bars: Progress, workers: int
+) -> dict[str, Any]:
+    """Train (or take frozen CLIP, or what an earlier call trained) and measure on every test set:
+    the record of the run."""
     classes, items, tests, notes = data.of(job)
     size = base.clip.config.vision.image_size
     unreadable: dict[str, int] = {}
     models = {"frozen": base}
-    sampling, views = data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate), base.config.views
+    sampling, views = (
+        data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate),
+        base.config.views,
+    )
     if job.cell is not None:
         method, preset = setting(job, base, data.options)
         sampling, views = preset.sampling, preset.views
         saved = out / "models" / job.key
         if not saved.is_dir():
             train_set = VideoDataset(
-                items, classes, sampling, size, train=True, seed=job.number, augment=preset.augment, how=base.preprocessing
+                items,
+                classes,
+                sampling,
+                size,
+                train=True,
+                seed=job.number,
+                augment=preset.augment,
+                how=base.preprocessing,
             )
             recipe = dataclasses.replace(preset.recipe, workers=workers, precision=base.precision)
             student, trained = fine_tune(
-                base, method, job.cell.loss(method), recipe, train_set, texts(job.dataset, classes, job.cell.described),
-                out / "work" / job.key, bars, job.key, preset=preset,
-            )  # fmt: skip
-            final = halfway(base, student, trained.average, method.patch) if method.patch else trained.average
+                base,
+                method,
+                job.cell.loss(method),
+                recipe,
+                train_set,
+                texts(job.dataset, classes, job.cell.described),
+                out / "work" / job.key,
+                bars,
+                job.key,
+                preset=preset,
+            )
+            final = (
+                halfway(base, student, trained.average, method.patch)
+                if method.patch
+                else trained.average
+            )
             unreadable = trained.unreadable
             report = {"job": job.key, "notes": notes, "unreadable_in_training": unreadable}
             with_weights(student, final).save(saved, report)
         models["final"] = load(saved, device=str(base.device), precision=base.precision)
-    bar = bars.add_task(f"evaluate {job.key}", total=sum(len(test.items) for test in tests), note="")
+    bar = bars.add_task(
+        f"evaluate {job.key}", total=sum(len(test.items) for test in tests), note=""
+    )
     found: dict[str, dict[str, Any]] = {}
     for test in tests:
-        videos = VideoDataset(test.items, test.classes, sampling, size, views=views, train=False, how=base.preprocessing)
-        for kind, predictions in scored(test, videos, models, workers, lambda n: bars.update(bar, advance=n)).items():
+        videos = VideoDataset(
+            test.items,
+            test.classes,
+            sampling,
+            size,
+            views=views,
+            train=False,
+            how=base.preprocessing,
+        )
+        for kind, predictions in scored(
+            test, videos, models, workers, lambda n: bars.update(bar, advance=n)
+        ).items():
             found.setdefault(kind, {})[test.name] = summary(predictions)
-    return {"job": dataclasses.asdict(job), "notes": notes, "unreadable_in_training": unreadable, "tests": found}
+    return {
+        "job": dataclasses.asdict(job),
+        "notes": notes,
+        "unreadable_in_training": unreadable,
+        "tests": found,
+    }
 
 
 def scored(
-    test: Test, videos: VideoDataset, models: dict[str, Recognizer], workers: int, on_videos: Callable[[int], None]
+    test: Test,
+    videos: VideoDataset,
+    models: dict[str, Recognizer],
+    workers: int,
+    on_videos: Callable[[int], None],
 ) -> dict[str, Predictions]:
     """ "final, plain" -> predictions, and so on for all weights, their sum with frozen CLIP, and both kinds of labels, from
     one decode. Raises DataError where not one video can be read."""
-    asked = {kind: texts(test.dataset, test.classes, kind == "described") for kind in ("plain", "described")}
+    asked = {
+        kind: texts(test.dataset, test.classes, kind == "described")
+        for kind in ("plain", "described")
+    }
     kinds = [(weights, labels) for weights in models for labels in asked]
     scorers = [
         Scorer(m.inference, m.class_embeddings(asked[labels]), m.dtype, m.config.fusion)
         for m, labels in ((models[weights], labels) for weights, labels in kinds)
     ]
     names = [str(item.path) for item in test.items]
-    each = evaluate(scorers, videos, test.classes, names=names, workers=workers, on_videos=on_videos)
-    found = {f"{weights}, {labels}": one for (weights, labels), one in zip(kinds, each, strict=True)}
+    each = evaluate(
+        scorers, videos, test.classes, names=names, workers=workers, on_videos=on_videos
+    )
+    found = {
+        f"{weights}, {labels}": one for (weights, labels), one in zip(kinds, each, strict=True)
+    }
     errors = each[0].errors
     if len(errors) == len(test.items):
-        raise DataError(f"{test.name}: none of its {len(errors)} videos can be read; the first: {errors[0][1]}")
+        raise DataError(
+            f"{test.name}: none of its {len(errors)} videos can be read; the first: {errors[0][1]}"
+        )
     if "final" in models:
         for labels in asked:
-            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].joined(found[f"final, {labels}"], "logit")
+            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].joined(
+                found[f"final, {labels}"], "logit"
+            )
     return found
 
 
@@ -259,24 +350,29 @@ def record_of(job: Job, out: Path) -> Path:
 
 
 def check_settings(base: Recognizer, data: Data, out: Path) -> None:
-    """All records of a folder share the CLIP and the options. Raises UsageError where these are others."""
+    """All records of a folder share the CLIP and the options. Raises UsageError where these are
+    others."""
     wanted = {
-        "clip": weights_digest(base), "lists": str(data.lists) if data.lists else None,
-        **use_of_weights(base), **dataclasses.asdict(data.options),
-    }  # fmt: skip
+        "clip": weights_digest(base),
+        "lists": str(data.lists) if data.lists else None,
+        **use_of_weights(base),
+        **dataclasses.asdict(data.options),
+    }
     path = out / "runs" / "settings.json"
     if path.exists():
         known = as_now(json.loads(path.read_text()), wanted)
         if changed := [name for name in wanted if known.get(name) != wanted[name]]:
             raise UsageError(
-                f"the runs in {out} were made with another {', '.join(changed)}: go on with the same, or choose another --out"
+                f"the runs in {out} were made with another {', '.join(changed)}: go on with the"
+                " same, or choose another --out"
             )
     else:
         write_text(path, json.dumps(wanted, indent=1) + "\n")
 
 
 def is_done(job: Job, data: Data, out: Path) -> bool:
-    """There is a record, and it has every test that the data allow: a data set may have been prepared since."""
+    """There is a record, and it has every test that the data allow: a data set may have been
+    prepared since."""
     path = record_of(job, out)
     if not path.exists():
         return False
@@ -286,8 +382,11 @@ def is_done(job: Job, data: Data, out: Path) -> bool:
     return all(test.name in tests for test in data.cross_tests)
 
 
-def run_jobs(jobs: Sequence[Job], base: Recognizer, data: Data, out: Path, bars: Progress, workers: int) -> list[str]:
-    """Every job that is not done. Returns what could not be done: one job's failure does not stop the others."""
+def run_jobs(
+    jobs: Sequence[Job], base: Recognizer, data: Data, out: Path, bars: Progress, workers: int
+) -> list[str]:
+    """Every job that is not done. Returns what could not be done: one job's failure does not stop
+    the others."""
     missing = [job for job in jobs if not is_done(job, data, out)]
     bar, failed = bars.add_task("runs", total=len(missing), note=""), []
     for job in missing:

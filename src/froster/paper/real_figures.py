@@ -1,23 +1,24 @@
-"""The paper's figures from runs on the real data sets; a figure whose runs are not there is not drawn."""
+"""The paper's figures from runs on the real data sets; a figure whose runs are not there is not
+drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import froster.strict_json as json
-from froster.attempt import attempt
-from froster.clip.model import normalise
-from froster.insight.attention import Row, attention_strip, cls_attention
-from froster.insight.distance import ClassGain, class_gains, gain_scatter, nearest, text_features
-from froster.insight.plots import Bars, accuracy_bars
+from froster.data.dataset import VideoDataset
+from froster.data.names import classes, readable
+from froster.encoders.model import normalise
+from froster.inference.recognizer import Recognizer, load
 from froster.paper.cells import Cell
-from froster.paper.names import classes, readable
 from froster.paper.real import Data, Job, record_of
 from froster.paper.real_report import row_data
 from froster.paper.tables import PICTURED, TABLES
-from froster.recognizer import Recognizer, load
-from froster.video.dataset import VideoDataset
+from froster.report.attention import Row, attention_strip, cls_attention
+from froster.report.distance import ClassGain, class_gains, gain_scatter, nearest, text_features
+from froster.report.plots import Bars, accuracy_bars
+from froster.utils import strict_json as json
+from froster.utils.attempt import attempt
 
 COLUMNS = ("UCF*", "HMDB*", "K600")
 
@@ -29,7 +30,12 @@ def draw(names: Sequence[str], data: Data, base: Recognizer, seeds: int, out: Pa
         "fig4": lambda: figure_4(data, base, out),
         "fig5": lambda: figure_5(base, out),
     }
-    return [path for name, figure in figures.items() if name in names for path in attempt(name, figure) or []]
+    return [
+        path
+        for name, figure in figures.items()
+        if name in names
+        for path in attempt(name, figure) or []
+    ]
 
 
 def first_run(cell: Cell | None) -> Job:
@@ -39,7 +45,10 @@ def first_run(cell: Cell | None) -> Job:
 def figure_1(data: Data, seeds: int, out: Path) -> list[Path]:
     table = TABLES["fig1"]
     rows = [row_data(row, table, data, seeds, out) for row in table.rows]
-    bars = [Bars(row["row"], [row["ours"].get(c) for c in COLUMNS], [row["sd"].get(c) for c in COLUMNS]) for row in rows]
+    bars = [
+        Bars(row["row"], [row["ours"].get(c) for c in COLUMNS], [row["sd"].get(c) for c in COLUMNS])
+        for row in rows
+    ]
     there = [bar for bar in bars if any(value is not None for value in bar.values)]
     return [accuracy_bars(COLUMNS, there, out / "fig1.png")] if there else []
 
@@ -47,7 +56,14 @@ def figure_1(data: Data, seeds: int, out: Path) -> list[Path]:
 def figure_4(data: Data, base: Recognizer, out: Path) -> list[Path]:
     """The first readable test video of each data set: frozen CLIP above the tuned networks."""
     folders = {name: out / "models" / first_run(cell).key for name, cell in PICTURED.items()}
-    models = {"frozen": base, **{name: load(path, device=str(base.device)) for name, path in folders.items() if path.is_dir()}}
+    models = {
+        "frozen": base,
+        **{
+            name: load(path, device=str(base.device))
+            for name, path in folders.items()
+            if path.is_dir()
+        },
+    }
     if len(models) == 1:
         return []
     paths = []
@@ -56,21 +72,37 @@ def figure_4(data: Data, base: Recognizer, out: Path) -> list[Path]:
             continue
         sampling = data.options.frames_of(base.config.sampling.frames, base.config.sampling.rate)
         size = base.clip.config.vision.image_size
-        samples = VideoDataset(test.items, test.classes, sampling, size, views=1, train=False, how=base.preprocessing)
-        sample = next((s for s in map(samples.__getitem__, range(len(samples))) if s.frames is not None), None)
+        samples = VideoDataset(
+            test.items, test.classes, sampling, size, views=1, train=False, how=base.preprocessing
+        )
+        sample = next(
+            (s for s in map(samples.__getitem__, range(len(samples))) if s.frames is not None), None
+        )
         if sample is None or sample.frames is None:
             continue
         frames = sample.frames[0]  # (T, 3, S, S)
         seen = normalise(frames.to(base.device), base.preprocessing)
-        rows = [Row("", frames), *(Row(name, frames, cls_attention(m.model, seen).patches) for name, m in models.items())]
-        title = f"{test.column}: {test.classes[sample.label]}; attention of [CLS], last block, mean over heads"
+        rows = [
+            Row("", frames),
+            *(
+                Row(name, frames, cls_attention(m.model, seen).patches)
+                for name, m in models.items()
+            ),
+        ]
+        title = (
+            f"{test.column}: {test.classes[sample.label]}; attention of [CLS], last block, mean"
+            " over heads"
+        )
         path = out / f"fig4_{test.dataset}.png"
-        paths.append(attention_strip(rows, [f"frame {t + 1}" for t in range(len(frames))], title, path))
+        paths.append(
+            attention_strip(rows, [f"frame {t + 1}" for t in range(len(frames))], title, path)
+        )
     return paths
 
 
 def figure_5(base: Recognizer, out: Path) -> list[Path]:
-    """Gain of each test class over frozen CLIP by the similarity of its name to the nearest of K400's."""
+    """Gain of each test class over frozen CLIP by the similarity of its name to the nearest of
+    K400's."""
     training = [readable(name) for name in classes("k400")]
     features = text_features(base, training)
     paths = []
@@ -85,7 +117,9 @@ def figure_5(base: Recognizer, out: Path) -> list[Path]:
                 assert similar is not None
                 points += class_gains(before[test], after, similar)
         if points:
-            paths.append(gain_scatter(points, out / f"fig5_{network.replace(' ', '_')}.png", network))
+            paths.append(
+                gain_scatter(points, out / f"fig5_{network.replace(' ', '_')}.png", network)
+            )
     return paths
 
 

@@ -1,6 +1,8 @@
-"""The web server: an HTTP API around recognizers, and a page that uses it. Needs froster-video[web].
+"""The web server: an HTTP API around recognizers, and a page that uses it. Needs
+froster-video[web].
 
-A request goes guard -> app -> upload -> limits -> jobs -> models, and nothing that a client sends is taken for a path.
+A request goes guard -> app -> upload -> limits -> jobs -> models, and nothing that a client sends
+is taken for a path.
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from froster import __version__
-from froster.recognizer import Recognizer
+from froster.inference.recognizer import Recognizer
 from froster.serve import STATIC
 from froster.serve.jobs import Gone
 from froster.serve.preview import jpeg, preview_format

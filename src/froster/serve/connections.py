@@ -1,4 +1,5 @@
-"""Connections: what sends no whole request is closed after some seconds, and gives way at once to what asks."""
+"""Connections: what sends no whole request is closed after some seconds, and gives way at once to
+what asks."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ MOST_CONNECTIONS = 200
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which by itself waits for the head of a request without end, and refuses everybody meanwhile."""
+    """uvicorn's, which by itself waits for the head of a request without end, and refuses everybody
+    meanwhile."""
 
     _deadline: asyncio.TimerHandle | None = None
     idle_since = 0.0
@@ -55,8 +57,13 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        """Closes the connection that has been idle for longest; where all are asking, uvicorn answers 503."""
-        idle = [each for each in self.connections if isinstance(each, Connection) and each.idle and each is not self]
+        """Closes the connection that has been idle for longest; where all are asking, uvicorn
+        answers 503."""
+        idle = [
+            each
+            for each in self.connections
+            if isinstance(each, Connection) and each.idle and each is not self
+        ]
         open_ones = [each for each in idle if not each.transport.is_closing()]
         if open_ones:
             min(open_ones, key=lambda each: each.idle_since).transport.close()

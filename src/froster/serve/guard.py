@@ -1,4 +1,4 @@
-"""Who may come in, and what a browser may do with what goes out. Around everything that is served."""
+"""Who may come in, and what browsers may do with the answers. Around everything that is served."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _LONGEST_LOGIN = 10_000
 _OPEN = ("/healthz", "/static/page.css")
 """What needs no token: the page that asks for it looks like the others."""
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; media-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; media-src blob:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",  # with none, a form would not say that it is ours
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -33,9 +34,10 @@ _HEADERS = {
 
 
 class Guard:
-    """With a token: it comes as `Authorization: Bearer …`, or, from a browser, once through a form that gives a cookie.
-    Without one only requests for this machine itself are taken: another's host name could be made to lead here.
-    Answers may load nothing from elsewhere, and run no script that is not one of our files."""
+    """With a token: it comes as `Authorization: Bearer …`, or, from a browser, once through a form
+    that gives a cookie. Without one only requests for this machine itself are taken: another's host
+    name could be made to lead here. Answers may load nothing from elsewhere, and run no script that
+    is not one of our files."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self.app, self.token = app, token
@@ -59,11 +61,19 @@ class Guard:
         headers = request.headers
         host = headers.get("host", "")
         if self.token is None and not is_loopback(name_of(host)):
-            return refused(403, f"{host[:100]!r} is not this machine: without a token only localhost is served")
+            return refused(
+                403, f"{host[:100]!r} is not this machine: without a token only localhost is served"
+            )
         origin = headers.get("origin")
-        if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+        if (
+            origin is not None
+            and request.method not in ("GET", "HEAD")
+            and urlsplit(origin).netloc != host
+        ):
             return refused(403, "sent by a page of another site")
-        path = request.scope["path"]  # the one that is routed: that of `request.url` is put together from the Host header
+        path = request.scope[
+            "path"
+        ]  # the one that is routed: that of `request.url` is put together from the Host header
         if self.token is not None and path not in _OPEN:
             if path == "/login" and request.method == "POST":
                 return await self._login(request)
@@ -72,7 +82,9 @@ class Guard:
                     return login_page("")
                 message = "the token is missing or wrong: Authorization: Bearer …"
                 return refused(401, message, {"WWW-Authenticate": "Bearer"})
-        return None if _HOST.fullmatch(host) else refused(400, "the Host header is no name of a host")
+        return (
+            None if _HOST.fullmatch(host) else refused(400, "the Host header is no name of a host")
+        )
 
     def _knows(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -87,7 +99,9 @@ class Guard:
     @staticmethod
     def _equal(given: str, expected: str) -> bool:
         """In a time that does not tell how much of it is right."""
-        return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+        return hmac.compare_digest(
+            given.encode("utf-8", "replace"), expected.encode("utf-8", "replace")
+        )
 
     async def _login(self, request: Request) -> Response:
         try:

@@ -1,4 +1,5 @@
-"""The queue: a few requests wait, one thread works, and what takes too long or is no longer wanted stops."""
+"""The queue: a few requests wait, one thread works, and what takes too long or is no longer wanted
+stops."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from froster.errors import out_of_memory
-from froster.interrupt import watched
 from froster.serve.refusal import Refusal
+from froster.utils.interrupt import watched
 
 Result = TypeVar("Result")
 
@@ -54,10 +55,14 @@ class Job(Generic[Result]):
             with watched(self.check):
                 self.check()
                 result = self.work()
-        except BaseException as error:  # whatever it was, it is the caller's, and the thread goes on
+        except (
+            BaseException
+        ) as error:  # whatever it was, it is the caller's, and the thread goes on
             self.fail(MemoryError() if out_of_memory(error) else error)
         else:
-            with contextlib.suppress(InvalidStateError):  # it was given up meanwhile, and the caller told so
+            with contextlib.suppress(
+                InvalidStateError
+            ):  # it was given up meanwhile, and the caller told so
                 self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
@@ -87,7 +92,9 @@ class Jobs:
                 raise ending()
             if self.inside >= self.room:
                 raise Refusal(
-                    429, f"{self.inside} requests are waiting, which is all there is room for", Retry_After="5"
+                    429,
+                    f"{self.inside} requests are waiting, which is all there is room for",
+                    Retry_After="5",
                 )
             self.inside += 1
         place = Place(self)
@@ -103,8 +110,8 @@ class Jobs:
         place: Place,
         hung_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> Result:
-        """The result of `work`, done in the thread. Raises what it raises, Refusal when it takes too long, Gone when
-        `hung_up`, which waits for the client to hang up, ends before it."""
+        """The result of `work`, done in the thread. Raises what it raises, Refusal when it takes
+        too long, Gone when `hung_up`, which waits for the client to hang up, ends before it."""
         job = Job(work, place, self.seconds)
         with self.changed:
             if self.closed:
@@ -116,7 +123,9 @@ class Jobs:
         gone = asyncio.ensure_future(hung_up()) if hung_up else None
         awaited: list[asyncio.Future[Any]] = [answer, gone] if gone else [answer]
         try:
-            done, _ = await asyncio.wait(awaited, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                awaited, timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED
+            )
             if answer in done:
                 return answer.result()
             raise Gone if done else too_slow(self.seconds)
@@ -187,4 +196,6 @@ def ending() -> Refusal:
 
 
 def too_slow(seconds: float) -> Refusal:
-    return Refusal(504, f"no answer within {seconds:g} s, which is the most that a request may take")
+    return Refusal(
+        504, f"no answer within {seconds:g} s, which is the most that a request may take"
+    )

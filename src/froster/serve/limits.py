@@ -1,4 +1,5 @@
-"""What is too much: bytes, seconds, pixels, labels. A video is measured by its packets, before more than a frame is decoded."""
+"""What is too much: bytes, seconds, pixels, labels. A video is measured by its packets, before more
+than a frame is decoded."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from pathlib import Path
 import av
 
 from froster.errors import VideoError
-from froster.interrupt import check
 from froster.serve.refusal import Refusal
 from froster.text.prompts import check_labels
+from froster.utils.interrupt import check
 from froster.video.clock import Clock
 from froster.video.opening import open_file
 from froster.video.sampling import Sampling
@@ -58,24 +59,34 @@ class Limits:
         check_labels(labels)
         for position, label in enumerate(labels, start=1):
             if len(label) > self.characters:
-                raise Refusal(422, f"label {position} has {len(label)} characters: at most {self.characters} are taken")
+                raise Refusal(
+                    422,
+                    f"label {position} has {len(label)} characters: at most {self.characters} are"
+                    " taken",
+                )
 
     def check_views(self, video: Measured, sampling: Sampling, views: int) -> None:
         """Raises Refusal where the frames of all views would not fit the memory."""
         needed = views * sampling.frames * video.width * video.height * 3
         if needed > self.memory:
             raise Refusal(
-                422, f"{views} views of {video.width} x {video.height} pixels are too much: ask for fewer views"
+                422,
+                f"{views} views of {video.width} x {video.height} pixels are too much: ask for"
+                " fewer views",
             )
 
     def check_plan(self, video: Measured, plan: Plan, labels: int) -> None:
         """Raises Refusal where a timeline would have too many moments."""
         moments = video.seconds / plan.stride
         if moments * labels > self.cells:
-            raise Refusal(422, f"{moments:.0f} moments of {labels} labels are too much: ask for a longer stride")
+            raise Refusal(
+                422,
+                f"{moments:.0f} moments of {labels} labels are too much: ask for a longer stride",
+            )
 
     def measure(self, path: Path) -> Measured:
-        """What a file holds, by its header and its packets. Raises Refusal where it is no video or too much of one."""
+        """What a file holds, by its header and its packets. Raises Refusal where it is no video or
+        too much of one."""
         try:
             container, stream = open_file(path)
         except VideoError as error:
@@ -84,14 +95,21 @@ class Limits:
             width, height = stream.width, stream.height
             if not 0 < width * height <= self.pixels:
                 raise Refusal(
-                    422, f"the video has {width} x {height} pixels: at most {self.pixels} are taken, and not none"
+                    422,
+                    f"the video has {width} x {height} pixels: at most {self.pixels} are taken, and"
+                    " not none",
                 )
             seconds, packets = self._length(container, stream)
-        with suppress(VideoError), Stream.of_file(path) as frames:  # one without a frame is refused when it is read
+        with (
+            suppress(VideoError),
+            Stream.of_file(path) as frames,
+        ):  # one without a frame is refused when it is read
             width, height = next(iter(frames)).orientation.stored(width, height)
         return Measured(seconds, packets, width, height)
 
-    def _length(self, container: av.container.InputContainer, stream: av.VideoStream) -> tuple[float, int]:
+    def _length(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> tuple[float, int]:
         """Seconds and packets. A header may state anything, so it is believed in nothing."""
         clock = Clock.of(container, stream)
         start: float | None = None
@@ -102,15 +120,25 @@ class Limits:
                 if not packet.size:
                     continue
                 packets += 1
-                time = clock.time(packet.pts if packet.dts is None else packet.dts, packet.is_keyframe)  # those are in order
+                time = clock.time(
+                    packet.pts if packet.dts is None else packet.dts, packet.is_keyframe
+                )  # those are in order
                 if packet.pts is not None and packet.dts is not None:
                     time += (packet.pts - packet.dts) * clock.tick
                 start = time if start is None else start
                 seconds = max(seconds, clock.end(time, packet.duration) - start)
                 if seconds > self.seconds + 1:
-                    raise Refusal(422, f"the video is longer than {self.seconds:g} s, which is the most that is taken")
+                    raise Refusal(
+                        422,
+                        f"the video is longer than {self.seconds:g} s, which is the most that is"
+                        " taken",
+                    )
                 if packets > self.seconds * _MOST_FPS:
-                    raise Refusal(422, f"the video has more than {packets - 1} frames, which is the most that is taken")
+                    raise Refusal(
+                        422,
+                        f"the video has more than {packets - 1} frames, which is the most that is"
+                        " taken",
+                    )
         except (av.FFmpegError, IndexError):  # damage; what comes before it is measured
             pass
         if not packets:

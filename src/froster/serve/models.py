@@ -7,20 +7,21 @@ from pathlib import Path
 
 from torch import Tensor
 
-from froster.clip.model import normalise
+from froster.encoders.model import normalise
 from froster.errors import UsageError
-from froster.insight.attention import cls_attention
-from froster.interrupt import check
-from froster.recognizer import Classification, Recognizer
+from froster.inference.recognizer import Classification, Recognizer
+from froster.inference.timeline import Scan, Timeline
+from froster.report.attention import cls_attention
 from froster.serve.limits import Limits, Measured
 from froster.serve.refusal import Refusal
 from froster.serve.schemas import ClassifyRequest, EmbedRequest, TimelineRequest
+from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
 from froster.video.windows import Plan
-from froster.when.timeline import Scan, Timeline
 
-# Label sets whose embeddings are kept for each model: people ask again with the same labels, and take turns.
+# Label sets whose embeddings are kept for each model: people ask again with the same labels, and
+# take turns.
 _REMEMBERED = 8
 # Pixels of a frame in a picture, at least: a small network's own input is too coarse to look at.
 _SHOWN = 160
@@ -39,7 +40,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Models:
-    """Recognizers by the names that clients know them by; the first is the default. Used by one thread alone."""
+    """Recognizers by the names that clients know them by; the first is the default. Used by one
+    thread alone."""
 
     named: dict[str, Recognizer]
     limits: Limits
@@ -63,7 +65,9 @@ class Models:
     ) -> tuple[Classification, Measured]:
         self.limits.check_labels(request.labels)
         video = self._measure(recognizer, path, request.views)
-        answer = recognizer.classify(path, request.labels, views=request.views, truncate=request.truncate)
+        answer = recognizer.classify(
+            path, request.labels, views=request.views, truncate=request.truncate
+        )
         return answer, video
 
     def timeline(self, recognizer: Recognizer, path: Path, request: TimelineRequest) -> Timeline:

@@ -1,4 +1,5 @@
-"""What browsers show: a video again, small and without sound, as all of them play it; a frame as a JPEG."""
+"""What browsers show: a video again, small and without sound, as all of them play it; a frame as a
+JPEG."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ import base64
 import io
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -35,8 +37,18 @@ class Format(NamedTuple):
 
 # A million bits a second at most: 75 MB for ten minutes.
 FORMATS = (
-    Format("libx264", "mp4", "video/mp4", {"preset": "veryfast", "crf": "28", "maxrate": "1M", "bufsize": "2M"}),
-    Format("libvpx-vp9", "webm", "video/webm", {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "1M"}),
+    Format(
+        "libx264",
+        "mp4",
+        "video/mp4",
+        {"preset": "veryfast", "crf": "28", "maxrate": "1M", "bufsize": "2M"},
+    ),
+    Format(
+        "libvpx-vp9",
+        "webm",
+        "video/webm",
+        {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "1M"},
+    ),
 )
 
 
@@ -53,7 +65,10 @@ def write_preview(source: Path, target: Path) -> None:
     form = preview_format()
     part = target.with_suffix(".part")
     try:
-        with Stream.of_file(source) as stream, av.open(str(part), "w", format=form.container) as out:
+        with (
+            Stream.of_file(source) as stream,
+            av.open(str(part), "w", format=form.container) as out,
+        ):
             _write(pictures(stream), out, form)
         part.rename(target)
     finally:
@@ -96,15 +111,14 @@ def preview_size(width: int, height: int) -> tuple[int, int]:
 def _write(
     frames: Iterator[av.VideoFrame], out: av.container.OutputContainer, form: Format
 ) -> None:
-    encoder: av.VideoStream | None = None
-    for frame in frames:
-        if encoder is None:
-            encoder = out.add_stream(form.codec, rate=MOST_FPS, options=form.options)
-            encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "yuv420p"
-            encoder.codec_context.time_base = encoder.time_base = Fraction(1, _TICKS)
-        out.mux(encoder.encode(frame))
-    if encoder is None:
+    first = next(frames, None)
+    if first is None:
         raise VideoError("video: no frame can be shown")
+    encoder = cast(av.VideoStream, out.add_stream(form.codec, MOST_FPS, options=form.options))
+    encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, "yuv420p"
+    encoder.codec_context.time_base = encoder.time_base = Fraction(1, _TICKS)
+    for frame in chain([first], frames):
+        out.mux(encoder.encode(frame))
     out.mux(encoder.encode(None))
 
 

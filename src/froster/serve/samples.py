@@ -1,4 +1,5 @@
-"""Videos to begin with: those of a folder, or a few of the rendered world, for which the nano model was made."""
+"""Videos to begin with: those of a folder, or a few of the rendered world, for which the nano model
+was made."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 
 from froster.errors import FrosterError, UsageError
-from froster.progress import console
 from froster.serve.limits import Limits, nameless
 from froster.serve.preview import jpeg
+from froster.utils.progress import console
 from froster.video.reader import VIDEO_SUFFIXES, Video
 from froster.video.transforms import inference_transform
 from froster.world.files import write_video
@@ -19,7 +20,8 @@ from froster.world.sets import SETS, record
 
 MOST_SAMPLES = 12
 _THUMBNAIL = 160
-# Classes of the world, by set and index: the scenes of a sample, of a few recordings of two seconds each.
+# Classes of the world, by set and index: the scenes of a sample, of a few recordings of two seconds
+# each.
 _SCENES = (
     (("base", 0), ("base", 3), ("base", 7)),
     (("novel", 1), ("novel", 5), ("novel", 9)),

@@ -24,7 +24,10 @@ Asked = TypeVar("Asked", bound=BaseModel)
 Labels = Annotated[
     list[str],
     BeforeValidator(read_labels, json_schema_input_type=str),
-    Field(examples=["surfing, skiing, cooking"], description='Names between commas or semicolons or one a line, or a JSON list, `["surfing", "skiing"]`.'),
+    Field(
+        examples=["surfing, skiing, cooking"],
+        description="Names between commas or semicolons or one a line, or a JSON list of them.",
+    ),
 ]
 
 
@@ -33,8 +36,12 @@ class VideoRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str | None = Field(None, description="In place of the file: the id of a video that /v1/videos keeps.")
-    model: str | None = Field(None, description="One of the models that /healthz names; default: the first.")
+    id: str | None = Field(
+        None, description="In place of the file: the id of a video that /v1/videos keeps."
+    )
+    model: str | None = Field(
+        None, description="One of the models that /healthz names; default: the first."
+    )
 
 
 class LabelsRequest(VideoRequest):
@@ -43,20 +50,30 @@ class LabelsRequest(VideoRequest):
 
 class ClassifyRequest(LabelsRequest):
     labels: Labels
-    views: int | None = Field(None, ge=1, description="Clips taken from the video; the model says how many.")
+    views: int | None = Field(
+        None, ge=1, description="Clips taken from the video; the model says how many."
+    )
     top: int | None = Field(None, ge=1, description="Labels in the answer; default: all.")
 
 
 class TimelineRequest(LabelsRequest):
     labels: Labels
-    window: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds seen at once.")
-    stride: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds from window to window.")
-    min_segment: float = Field(0, ge=0, allow_inf_nan=False, description="Shorter segments become part of a neighbour.")
+    window: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Seconds seen at once."
+    )
+    stride: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Seconds from window to window."
+    )
+    min_segment: float = Field(
+        0, ge=0, allow_inf_nan=False, description="Shorter segments become part of a neighbour."
+    )
 
 
 class EmbedRequest(LabelsRequest):
     labels: Labels | None = None
-    views: int | None = Field(None, ge=1, description="Clips taken from the video; the model says how many.")
+    views: int | None = Field(
+        None, ge=1, description="Clips taken from the video; the model says how many."
+    )
 
 
 class AttentionRequest(VideoRequest):
@@ -70,7 +87,9 @@ class Problem(BaseModel):
 class Score(BaseModel):
     label: str
     score: float = Field(description="How likely the label is if one of them fits.")
-    probability: float = Field(description="How likely it is, with the possibility that none fits; without that, the score.")
+    probability: float = Field(
+        description="How likely it is, with the possibility that none fits, or else the score."
+    )
 
 
 class VideoFacts(BaseModel):
@@ -90,10 +109,18 @@ class KeptVideo(VideoFacts):
 class ClassifyAnswer(BaseModel):
     model: str
     label: str = Field(description="The best one.")
-    answer: str | None = Field(description="The best one, or null where it is more likely that none fits.")
-    none: float | None = Field(description="How likely it is that none of the labels fits; null of an uncalibrated model.")
-    cosine: float | None = Field(description="Of the best label; null where the network's logits are no cosines.")
-    calibrated: bool = Field(description="Were temperature and none fitted to held-out videos, by froster calibrate?")
+    answer: str | None = Field(
+        description="The best one, or null where it is more likely that none fits."
+    )
+    none: float | None = Field(
+        description="How likely it is that none of the labels fits; null of an uncalibrated model."
+    )
+    cosine: float | None = Field(
+        description="Of the best label; null where the network's logits are no cosines."
+    )
+    calibrated: bool = Field(
+        description="Were temperature and none fitted to held-out videos, by froster calibrate?"
+    )
     scores: list[Score] = Field(description="Best first.")
     video: VideoFacts
 
@@ -113,29 +140,42 @@ class TimelineAnswer(BaseModel):
     window: float
     stride: float
     frames: int = Field(description="Frames of a window.")
-    calibrated: bool = Field(description="Were temperature and none fitted to held-out videos, by froster calibrate?")
+    calibrated: bool = Field(
+        description="Were temperature and none fitted to held-out videos, by froster calibrate?"
+    )
     complete: bool
     damaged: int = Field(description="Packets and frames that could not be decoded.")
     stated: float | None = Field(description="The length that the file states.")
     segments: list[Span]
     times: list[float] = Field(description="When each moment begins.")
-    none: list[float] | None = Field(description="For each moment, how likely it is that no label fits; null if uncalibrated.")
-    cosine: list[float] | None = Field(description="For each moment, that of the best label; null where there are none.")
+    none: list[float] | None = Field(
+        description="For each moment, how likely it is that no label fits; null if uncalibrated."
+    )
+    cosine: list[float] | None = Field(
+        description="For each moment, that of the best label; null where there are none."
+    )
     scores: list[list[float]] = Field(description="For each moment, the score of each label.")
 
 
 class EmbedAnswer(BaseModel):
     model: str
-    video: list[float] | None = Field(description="The unit embedding of the video, if one was sent.")
-    labels: list[list[float]] | None = Field(description="The unit embedding of each label, if any were sent.")
+    video: list[float] | None = Field(
+        description="The unit embedding of the video, if one was sent."
+    )
+    labels: list[list[float]] | None = Field(
+        description="The unit embedding of each label, if any were sent."
+    )
 
 
 class AttentionAnswer(BaseModel):
     model: str
     seconds: list[float] = Field(description="When each frame is shown.")
-    frames: list[str] = Field(description="Each frame as the model sees it, larger: a JPEG as a data: address.")
+    frames: list[str] = Field(
+        description="Each frame as the model sees it, larger: a JPEG as a data: address."
+    )
     attention: list[list[list[float]]] | None = Field(
-        description="For each frame, rows of what each patch gets of the class tokens' attention; null where it cannot be told."
+        description="For each frame, rows of what each patch gets of the class tokens' attention; "
+        "null where it cannot be told."
     )
 
 
@@ -154,22 +194,33 @@ class Health(BaseModel):
     version: str
     models: list[ServedModel]
     waiting: int = Field(description="Requests that are being uploaded or wait.")
-    room: int = Field(description="Requests that may be here at a time, the one in hand among them.")
-    busy: float = Field(description="Seconds since the work in hand was asked for; 0: there is none.")
+    room: int = Field(
+        description="Requests that may be here at a time, the one in hand among them."
+    )
+    busy: float = Field(
+        description="Seconds since the work in hand was asked for; 0: there is none."
+    )
 
 
 def parsed(kind: type[Asked], fields: dict[str, str]) -> Asked:
-    """The fields of a form as they should be. Raises Refusal, which names the fields that are not."""
+    """The fields of a form as they should be. Raises Refusal, which names the wrong ones."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, each['loc'])) or 'form'}: {each['msg']}" for each in error.errors()[:5]]
+        wrong = [
+            f"{'.'.join(map(str, each['loc'])) or 'form'}: {each['msg']}"
+            for each in error.errors()[:5]
+        ]
         raise Refusal(422, "; ".join(wrong).replace("Value error, ", "")) from None
 
 
 def form_schema(kind: type[BaseModel] | None) -> dict[str, Any]:
     """OpenAPI's description of such a form; None: the file alone."""
-    schema = kind.model_json_schema(mode="validation") if kind else {"properties": {}, "required": ["video"]}
+    schema: dict[str, Any] = (
+        kind.model_json_schema(mode="validation")
+        if kind
+        else {"properties": {}, "required": ["video"]}
+    )
     file = {
         "type": "string",
         "contentMediaType": "application/octet-stream",
@@ -178,7 +229,10 @@ def form_schema(kind: type[BaseModel] | None) -> dict[str, Any]:
     }
     form: dict[str, Any] = {
         "type": "object",
-        "properties": {"video": file, **{name: _plain(value) for name, value in schema["properties"].items()}},
+        "properties": {
+            "video": file,
+            **{name: _plain(value) for name, value in schema["properties"].items()},
+        },
         "additionalProperties": False,
     }
     if schema.get("required"):

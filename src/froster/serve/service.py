@@ -1,4 +1,5 @@
-"""What all requests share: the models, the queue, the videos that are kept, and a folder that ends with the server."""
+"""What all requests share: the models, the queue, the videos that are kept, and a folder that ends
+with the server."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Service:
         work: Callable[[Asked, Any], Answer],
         needs_video: bool = True,
     ) -> Answer:
-        """Takes a place, the upload and the fields, and has `work` done on them. Nothing of the upload is left."""
+        """Takes a place, the upload and the fields, and has `work` done on them. Nothing of the
+        upload is left."""
         with self.jobs.place() as place, self._new_folder() as folder:
             sent = await receive(request, folder / "video", self.limits)
             asked = parsed(kind, sent.fields)
@@ -77,9 +79,7 @@ class Service:
             shutil.rmtree(video.folder, ignore_errors=True)
             raise
         name = self.videos.keep(video)
-        return KeptVideo(
-            id=name, **VideoFacts.of(facts).model_dump()
-        )
+        return KeptVideo(id=name, **VideoFacts.of(facts).model_dump())
 
     async def preview(self, request: Request, name: str) -> Path:
         """The small copy of a kept video, which is made once."""

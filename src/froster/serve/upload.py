@@ -1,4 +1,5 @@
-"""A form with a file in it, written to disk while it arrives, so that what is too big is never stored."""
+"""A form with a file in it, written to disk while it arrives, so that what is too big is never
+stored."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from froster.serve.refusal import Refusal
 
 _MOST_FIELDS = 20
 _LONGEST_FIELD = 1 * MB
-# A field that may be sent again and again, a label or some each; its values become the lines of one.
+# A field that may be sent again and again, a label or some each; its values become the lines of
+# one.
 _REPEATED = "labels"
 _MOST_REPEATED = 1000
 _LONGEST_HEADER = 8192
@@ -33,9 +35,11 @@ class Form:
 
 
 async def receive(request: Request, path: Path, limits: Limits, name: str = "video") -> Form:
-    """The form of a request; its file, the field `name`, is written to `path`, whatever the client calls it.
+    """The form of a request; its file, the field `name`, is written to `path`, whatever the client
+    calls it.
 
-    Raises Refusal where it is no form, has too much, stops or takes too long, and starlette's ClientDisconnect.
+    Raises Refusal where it is no form, has too much, stops or takes too long, and starlette's
+    ClientDisconnect.
     """
     stated = request.headers.get("content-length", "")
     too_big = Refusal(413, f"the upload is too big: at most {limits.upload / MB:g} MB are taken")
@@ -49,8 +53,10 @@ async def receive(request: Request, path: Path, limits: Limits, name: str = "vid
     try:
         while True:
             try:
-                chunk = await asyncio.wait_for(_next(body), min(limits.idle, max(0.0, end - loop.time())))
-            except (TimeoutError, asyncio.TimeoutError):
+                chunk = await asyncio.wait_for(
+                    _next(body), min(limits.idle, max(0.0, end - loop.time()))
+                )
+            except TimeoutError:
                 raise Refusal(408, "the upload came too slowly or stopped") from None
             if chunk is None:
                 return reading.form()
@@ -74,7 +80,7 @@ async def read_body(request: Request, most: int) -> bytes:
 
     try:
         await asyncio.wait_for(read(), _BODY_SECONDS)
-    except (TimeoutError, asyncio.TimeoutError):
+    except TimeoutError:
         raise Refusal(408, "the request came too slowly or stopped") from None
     return bytes(body)
 
@@ -165,7 +171,9 @@ class _Reading:
             self._file = self._path.open("xb")
             return
         if key == self._name:
-            raise Refusal(422, f"{self._name!r} must be a file that is sent along, not a name or an address")
+            raise Refusal(
+                422, f"{self._name!r} must be a file that is sent along, not a name or an address"
+            )
         again = key == _REPEATED and len(self._repeated) < _MOST_REPEATED
         if (key in self._found.fields and not again) or len(self._found.fields) == _MOST_FIELDS:
             raise Refusal(422, f"the field {key[:50]!r} is one too many")

@@ -1,4 +1,5 @@
-"""Uploads that are kept for a while, so that a page asks about one video many times and sends it once."""
+"""Uploads that are kept for a while, so that a page asks about one video many times and sends it
+once."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Video:
 
 
 class Videos:
-    """Kept videos by their ids. An id is looked up, never made a path, and nobody can guess another's."""
+    """Kept videos by their ids. An id is looked up, never made a path, and nobody can guess
+    another's."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -71,7 +73,8 @@ class Videos:
             newest = sorted(self._kept, key=lambda name: -self._kept[name].used)
             late = time.monotonic() - KEPT_SECONDS
             old = [
-                name for place, name in enumerate(newest)
+                name
+                for place, name in enumerate(newest)
                 if place >= MOST_KEPT or self._kept[name].used < late
             ]
         for name in old:

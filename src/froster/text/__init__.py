@@ -1,1 +1,1 @@
-"""Class names to prompts, prompts to class embeddings."""
+"""Labels to prompts to class embeddings."""

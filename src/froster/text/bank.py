@@ -1,7 +1,7 @@
 """The prompts of a class set, tokenised once, and their embeddings, a template or a few at a time.
 
-The text tower computes what the prompts of one template begin with once, and nothing behind a prompt's end
-(`clip/packed.py`).
+The text tower computes what the prompts of one template begin with once, and nothing behind a
+prompt's end (`clip/packed.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from froster.clip.tokenizer import Tokenizer
-from froster.interrupt import check
+from froster.encoders.tokenizer import Tokenizer
 from froster.text.prompts import FROSTER_PROMPTS, Prompting, check_labels
+from froster.utils.interrupt import check
 
 EncodeText = Callable[[Tensor], Tensor]
 """Token ids (n, L) -> embeddings (n, E)."""
 
-# Prompts that are encoded together: few enough for the memory; and so many at least, which fill the processor, of as many
-# templates as that takes. More would not begin alike.
+# Prompts that are encoded together: few enough for the memory; and so many at least, which fill the
+# processor, of as many templates as that takes. More would not begin alike.
 MAX_BATCH = 2048
 FULL_BATCH = 128
 
@@ -27,7 +27,8 @@ FULL_BATCH = 128
 class PromptBank:
     """Every prompt of every class, P rows of K; in FROSTER's form the last row is the bare labels.
 
-    Raises UsageError on empty or repeated labels, and on a prompt longer than the context (unless `truncate`).
+    Raises UsageError on empty or repeated labels, and on a prompt longer than the context (unless
+    `truncate`).
     """
 
     def __init__(
@@ -59,7 +60,12 @@ class PromptBank:
     def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:
         """The raw embeddings of the given rows of prompts, (len(rows), K, E)."""
         parts = [self.tokens(*some) for some in self.together(rows)]
-        return torch.cat([self.encode(encode_text, part.flatten(0, 1)).unflatten(0, part.shape[:2]) for part in parts])
+        return torch.cat(
+            [
+                self.encode(encode_text, part.flatten(0, 1)).unflatten(0, part.shape[:2])
+                for part in parts
+            ]
+        )
 
     def together(self, rows: Sequence[int]) -> list[list[int]]:
         """The rows in groups that are encoded at once."""
@@ -68,7 +74,8 @@ class PromptBank:
 
     @staticmethod
     def encode(encode_text: EncodeText, tokens: Tensor) -> Tensor:
-        """Token rows (n, L) -> embeddings (n, E), in the given order. Equal rows are computed once. Differentiable."""
+        """Token rows (n, L) -> embeddings (n, E), in the given order. Equal rows are computed once.
+        Differentiable."""
         rows, inverse = torch.unique(tokens, dim=0, return_inverse=True)
         embeddings = []
         for part in rows.split(MAX_BATCH):

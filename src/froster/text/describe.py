@@ -1,7 +1,8 @@
 """Sentences for new classes from a language model: any endpoint that speaks OpenAI's chat protocol.
 
-A server may be busy, break off or answer nonsense; an answer may be no usable sentence. The first is waited for and
-tried again, the second is asked for again with the complaint, and what still does not fit is refused, never repaired.
+A server may be busy, break off or answer nonsense; an answer may be no usable sentence. The first
+is waited for and tried again, the second is asked for again with the complaint, and what still does
+not fit is refused, never repaired.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import froster.strict_json as json
-from froster.clip.tokenizer import Tokenizer
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
-from froster.interrupt import check
 from froster.text.prompts import KINETICS_28
+from froster.utils import strict_json as json
+from froster.utils.interrupt import check
 
 PROMPT = """\
 You write the label texts of a video classifier, which compares short videos with sentences.
@@ -75,7 +76,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to ask. Raises UsageError on an address or key that cannot be used; the key is in no message."""
+    """Where to ask. Raises UsageError on an address or key that cannot be used; the key is in no
+    message."""
 
     url: str
     """Up to and without `/chat/completions`."""
@@ -91,26 +93,39 @@ class Endpoint:
     def __post_init__(self) -> None:
         try:
             parts = urlsplit(self.url)
-            fits = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
+            fits = (
+                parts.scheme in ("http", "https")
+                and parts.hostname
+                and "@" not in parts.netloc
+                and parts.port != 0
+            )
         except ValueError:  # a bad port, or brackets that do not close
             fits = False
         if not fits or not re.fullmatch(r"[!-~]+", self.url):
-            raise UsageError("--endpoint takes an address such as https://api.openai.com/v1 or http://localhost:8000/v1")
+            raise UsageError(
+                "--endpoint takes an address such as https://api.openai.com/v1 or"
+                " http://localhost:8000/v1"
+            )
         # http.client would show the whole header.
         if self.key is not None and not re.fullmatch(r"[!-~]+", self.key):
             raise UsageError("the key holds blanks or characters that a request cannot carry")
 
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
-        """The text of the model's answer. Raises Busy, Unusable, or FrosterError where asking again is no use."""
+        """The text of the model's answer. Raises Busy, Unusable, or FrosterError where asking again
+        is no use."""
         address = self.url.rstrip("/")
-        address = address if address.endswith("/chat/completions") else f"{address}/chat/completions"
+        address = (
+            address if address.endswith("/chat/completions") else f"{address}/chat/completions"
+        )
         headers = {"Content-Type": "application/json", "User-Agent": "froster"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         body = json.dumps({"model": self.model, "messages": list(messages)}).encode()
         opener = urllib.request.build_opener(_NoRedirects)
         try:
-            with opener.open(urllib.request.Request(address, body, headers), timeout=self.timeout) as response:
+            with opener.open(
+                urllib.request.Request(address, body, headers), timeout=self.timeout
+            ) as response:
                 data = response.read()
         except urllib.error.HTTPError as error:
             raise self.failure(error) from None
@@ -144,7 +159,8 @@ class Endpoint:
         return FrosterError(f"{self.url} refuses the request: {cause}")
 
     def readable(self, text: str) -> str:
-        """What a server said, short, on one line, and never with the key, which some servers repeat."""
+        """What a server said, short, on one line, and never with the key, which some servers
+        repeat."""
         text = text.replace(self.key, "***") if self.key else text
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 
@@ -161,7 +177,8 @@ class Outcome:
 
 
 def ask(name: str, endpoint: Endpoint, complaint: Complaint, stop: threading.Event) -> Outcome:
-    """One class. Raises FrosterError where the endpoint cannot be used, Stopped where others have given up."""
+    """One class. Raises FrosterError where the endpoint cannot be used, Stopped where others have
+    given up."""
     found = Outcome(name)
     request = {"role": "user", "content": PROMPT.replace("{name}", name)}
     messages = [request]
@@ -179,22 +196,38 @@ def ask(name: str, endpoint: Endpoint, complaint: Complaint, stop: threading.Eve
         except Unusable as error:
             failures = 0
             found.unusable.append(endpoint.readable(str(error)))
-            again = {"role": "user", "content": f"That cannot be used ({error}). Answer with one better sentence alone."}
-            messages = [request, {"role": "assistant", "content": error.text}, again] if error.text else [request]
+            again = {
+                "role": "user",
+                "content": f"That cannot be used ({error}). Answer with one better sentence alone.",
+            }
+            messages = (
+                [request, {"role": "assistant", "content": error.text}, again]
+                if error.text
+                else [request]
+            )
         except Busy as error:
             failures += 1
             if failures == endpoint.tries:
-                raise FrosterError(f"{endpoint.url} failed {failures} times in a row, the last time with {error}") from None
+                raise FrosterError(
+                    f"{endpoint.url} failed {failures} times in a row, the last time with {error}"
+                ) from None
             found.retries += 1
-            wait = error.after if error.after is not None else endpoint.pause * 2 ** (failures - 1) * random.uniform(0.7, 1.3)
+            wait = (
+                error.after
+                if error.after is not None
+                else endpoint.pause * 2 ** (failures - 1) * random.uniform(0.7, 1.3)
+            )
             stop.wait(min(wait, LONGEST_PAUSE))
     return found
 
 
-def ask_all(names: Sequence[str], endpoint: Endpoint, complaint: Complaint, concurrency: int) -> Iterator[Outcome]:
+def ask_all(
+    names: Sequence[str], endpoint: Endpoint, complaint: Complaint, concurrency: int
+) -> Iterator[Outcome]:
     """Outcomes as they come, from several requests at a time.
 
-    Raises FrosterError where the endpoint cannot be used, after all that was still under way has been handed out.
+    Raises FrosterError where the endpoint cannot be used, after all that was still under way has
+    been handed out.
     """
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     done: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
@@ -213,7 +246,9 @@ def ask_all(names: Sequence[str], endpoint: Endpoint, complaint: Complaint, conc
                 done.put(error)
 
     # Daemons: a Ctrl-C need not wait for a server that does not answer.
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(concurrency, len(names)))]
+    threads = [
+        threading.Thread(target=work, daemon=True) for _ in range(min(concurrency, len(names)))
+    ]
     for thread in threads:
         thread.start()
     failure: Exception | None = None
@@ -229,7 +264,9 @@ def ask_all(names: Sequence[str], endpoint: Endpoint, complaint: Complaint, conc
                 in_a_row = 0 if item.sentence is not None else in_a_row + 1
                 yield item
                 if in_a_row == GIVE_UP and failure is None:
-                    item = FrosterError(f"{endpoint.url} gave no usable sentence for {GIVE_UP} classes in a row")
+                    item = FrosterError(
+                        f"{endpoint.url} gave no usable sentence for {GIVE_UP} classes in a row"
+                    )
             if isinstance(item, Exception):
                 failure = failure or item
                 stop.set()
@@ -240,13 +277,15 @@ def ask_all(names: Sequence[str], endpoint: Endpoint, complaint: Complaint, conc
 
 
 def tidy(name: str, text: str) -> str:
-    """An answer without the wrapping that models like to add: thoughts, quotation marks, the class's name in front."""
+    """An answer without the wrapping that models like to add: thoughts, quotation marks, the
+    class's name in front."""
     text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL).strip().strip("\"'`*“”").strip()
     return re.sub(rf"^{re.escape(name)}\s*:\s*", "", text, flags=re.IGNORECASE)
 
 
 def complaints(tokenizer: Tokenizer | None) -> Complaint:
-    """The rule for sentences; with a tokenizer they are measured in CLIP's tokens, in the longest prompt."""
+    """The rule for sentences; with a tokenizer they are measured in CLIP's tokens, in the longest
+    prompt."""
 
     def complaint(name: str, sentence: str) -> str | None:
         words = len(sentence.split())
@@ -264,6 +303,10 @@ def complaints(tokenizer: Tokenizer | None) -> Complaint:
             return f"it has {words} words, more than {MAX_WORDS}" if words > MAX_WORDS else None
         prompts = [f"{template.replace('{}', name)} {name}: {sentence}" for template in KINETICS_28]
         tokens = 2 + max(len(tokenizer.encode(prompt)) for prompt in prompts)
-        return f"it makes a prompt of {tokens} tokens, more than {MAX_TOKENS}" if tokens > MAX_TOKENS else None
+        return (
+            f"it makes a prompt of {tokens} tokens, more than {MAX_TOKENS}"
+            if tokens > MAX_TOKENS
+            else None
+        )
 
     return complaint

@@ -10,13 +10,17 @@ from froster.text.prompts import parse_json, read_labels, read_utf8
 
 
 def describe(names: Sequence[str], descriptions: Mapping[str, str]) -> list[str]:
-    """Class names -> labels, "Name: description" where there is a description and the plain name elsewhere.
+    """Class names -> labels, "Name: description" where there is a description and the plain name
+    elsewhere.
 
-    Names match whatever their case, spaces and underscores: folders call a class `brush_hair` or `BrushHair`.
-    Raises UsageError when two descriptions are meant for the same name.
+    Names match whatever their case, spaces and underscores: folders call a class `brush_hair` or
+    `BrushHair`. Raises UsageError when two descriptions are meant for the same name.
     """
     by_key = _unique((_key(name), text) for name, text in descriptions.items())
-    return [f"{name}: {' '.join(by_key[_key(name)].splitlines())}" if _key(name) in by_key else name for name in names]
+    return [
+        f"{name}: {' '.join(by_key[_key(name)].splitlines())}" if _key(name) in by_key else name
+        for name in names
+    ]
 
 
 DATA = Path(__file__).parent / "data"
@@ -25,10 +29,12 @@ SHIPPED = ("kinetics400", "kinetics600", "ucf101", "hmdb51", "ssv2")
 
 
 def read_descriptions(path: str | Path) -> dict[str, str]:
-    """Read {name: description} from a `.json` object, or from "Name: description" entries, one a line.
+    """Read {name: description} from a `.json` object, or from "Name: description" entries, one a
+    line.
 
-    The released label files, `{"0": "Name: description", …}`, are such entries too; a name in `SHIPPED` stands for the
-    sentences that come with the package. Raises UsageError naming the file.
+    The released label files, `{"0": "Name: description", …}`, are such entries too; a name in
+    `SHIPPED` stands for the sentences that come with the package. Raises UsageError naming the
+    file.
     """
     path = DATA / f"{path}.json" if str(path) in SHIPPED and not Path(path).exists() else Path(path)
     if path.suffix.lower() == ".json":

@@ -7,21 +7,23 @@ import io
 import os
 import re
 from collections.abc import Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import froster.strict_json as json
 from froster.errors import UsageError, one_of
-from froster.printable import is_text
+from froster.utils import strict_json as json
+from froster.utils.printable import is_text
 
 _MEDIA = ("photo", "video", "example", "demonstration")
 _VERBS = ("using", "doing", "during", "performing", "practicing")
 _TAILS = ("{}.", "a person {}.", *(f"a person {verb} {{}}." for verb in _VERBS))
 
 KINETICS_28 = tuple(f"a {medium} of {tail}" for medium, tail in product(_MEDIA, _TAILS))
-"""The 28 templates of the released code, in its order ("a example" is its spelling, and weights were trained on it)."""
+"""The 28 templates of the released code, in its order ("a example" is its spelling, and weights
+were trained on it)."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Prompting:
     templates: tuple[str, ...] = KINETICS_28
     """Sentences with a `{}` for the label."""
     form: Literal["froster", "plain"] = "froster"
-    """`froster`, as released: a template is filled with the label's name, followed by the whole label ("a photo of archery.
-    archery: a person shoots …"), and the bare label is one prompt more. `plain`: the template filled with the label."""
+    """`froster`, as released: a template is filled with the label's name, followed by the whole
+    label ("a photo of archery. archery: a person shoots …"), and the bare label is one prompt more.
+    `plain`: the template filled with the label."""
 
     def __post_init__(self) -> None:
         one_of("prompt form", self.form, "froster", "plain")
@@ -40,19 +43,27 @@ class Prompting:
             raise UsageError("plain prompts need a template; {} alone is the label itself")
         for template in self.templates:
             if "{}" not in template:
-                raise UsageError(f"the prompt template {template!r} has no {{}} to put the label's name in")
+                raise UsageError(
+                    f"the prompt template {template!r} has no {{}} to put the label's name in"
+                )
 
     def prompts(self, labels: Sequence[str]) -> list[list[str]]:
-        """All prompts of all labels, template by template; in FROSTER's form the bare labels come last.
+        """All prompts of all labels, template by template; in FROSTER's form the bare labels come
+        last.
 
         A label is "Name" or "Name: description", the name being all before the first colon.
         """
         # str.format would also read other braces of a template.
         if self.form == "plain":
-            return [[template.replace("{}", label) for label in labels] for template in self.templates]
+            return [
+                [template.replace("{}", label) for label in labels] for template in self.templates
+            ]
         names = [label.partition(":")[0] for label in labels]
         rows = [
-            [f"{template.replace('{}', name)} {label}" for name, label in zip(names, labels, strict=True)]
+            [
+                f"{template.replace('{}', name)} {label}"
+                for name, label in zip(names, labels, strict=True)
+            ]
             for template in self.templates
         ]
         return [*rows, list(labels)]
@@ -66,22 +77,31 @@ _SHOWN = 5
 
 
 def check_texts(labels: Any) -> None:
-    """Raises UsageError unless it is a list of texts, each of one line, that can be written as UTF-8."""
-    listed = hasattr(labels, "__getitem__") and isinstance(labels, Sized)  # an array of names will do
+    """Raises UsageError unless it is a list of texts, each of one line, that can be written as
+    UTF-8."""
+    listed = hasattr(labels, "__getitem__") and isinstance(
+        labels, Sized
+    )  # an array of names will do
     if not listed or isinstance(labels, (str, bytes, Mapping)):
         raise UsageError(f"labels must be a list of names, not {labels!r:.200}")
     for position, label in enumerate(labels, start=1):
         if not isinstance(label, str):
             raise UsageError(f"label {position} of {len(labels)} is no text: {label!r:.200}")
         if not is_text(label):
-            raise UsageError(f"label {position} of {len(labels)} holds half a character: {label!r:.200}")
+            raise UsageError(
+                f"label {position} of {len(labels)} holds half a character: {label!r:.200}"
+            )
         if len(f"{label}.".splitlines()) > 1:
-            raise UsageError(f"label {position} of {len(labels)} holds a line end: {label!r:.200}; give labels one by one")
+            raise UsageError(
+                f"label {position} of {len(labels)} holds a line end: {label!r:.200}; give labels"
+                " one by one"
+            )
 
 
 def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
-    """Raises UsageError on what is no text, no labels, a label without a name, or one given twice (case and white space
-    aside). `places` says where each stands ("line 5"); by default it is counted."""
+    """Raises UsageError on what is no text, no labels, a label without a name, or one given twice
+    (case and white space aside). `places` says where each stands ("line 5"); by default it is
+    counted."""
     check_texts(labels)
     if len(labels) == 0:
         raise UsageError("no labels were given: at least one is needed")
@@ -93,11 +113,16 @@ def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
             raise UsageError(f"{place} is empty" + (f": {label!r}" if label.strip() else ""))
         key = " ".join(label.casefold().split())
         if key == NONE:
-            raise UsageError(f"{place} is {label!r}, which is the answer where no label fits: leave it out")
+            raise UsageError(
+                f"{place} is {label!r}, which is the answer where no label fits: leave it out"
+            )
         first = seen.setdefault(key, i)
         if first != i:
             where = f" ({places[first]}, {place})" if places else ""
-            repeated.append((f"{labels[first]!r} and {label!r}" if labels[first] != label else repr(label)) + where)
+            repeated.append(
+                (f"{labels[first]!r} and {label!r}" if labels[first] != label else repr(label))
+                + where
+            )
     if repeated:
         several = list(dict.fromkeys(repeated))
         more = f"; and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
@@ -105,12 +130,14 @@ def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
 
 
 def split_labels(text: str) -> list[Any]:
-    """`"archery, tai chi"` -> `["archery", "tai chi"]`: labels as people write them, on the command line, the page, the API.
+    """`"archery, tai chi"` -> `["archery", "tai chi"]`: labels as people write them, on the command
+    line, the page, the API.
 
-    One a line, or between commas, semicolons or tabs; `"salt, pepper", sugar` are two. In a text of several lines a line
-    "Name: description" is one label, commas and all. A separator before the first or behind the last label means nothing,
-    but two in a row have an empty label between them. A text that begins with `[` is a JSON list, whose entries the caller
-    checks. Raises UsageError where a quote or a JSON list does not end.
+    One a line, or between commas, semicolons or tabs; `"salt, pepper", sugar` are two. In a text of
+    several lines a line "Name: description" is one label, commas and all. A separator before the
+    first or behind the last label means nothing, but two in a row have an empty label between them.
+    A text that begins with `[` is a JSON list, whose entries the caller checks. Raises UsageError
+    where a quote or a JSON list does not end.
     """
     text = text.removeprefix("\ufeff").strip()
     if text.startswith("["):
@@ -118,7 +145,11 @@ def split_labels(text: str) -> list[Any]:
     lines = [line for line in text.splitlines() if line.strip(_BETWEEN)]
     if len(lines) < 2:
         return [label for line in lines for label in _split_line(line)]
-    return [label for line in lines for label in ([_whole_line(line)] if _described(line) else _split_line(line))]
+    return [
+        label
+        for line in lines
+        for label in ([_whole_line(line)] if _described(line) else _split_line(line))
+    ]
 
 
 _BETWEEN = ",; \t"
@@ -148,7 +179,10 @@ def _split_line(line: str) -> list[str]:
         elif plain := _PLAIN.match(line, place):
             found.append(plain[1].strip())
             if found[-1].startswith('"') and found[-1].count('"') == 1:
-                raise UsageError(f"the quote before {found[-1][1:]!r:.100} is not closed before a comma or the end of the line")
+                raise UsageError(
+                    f"the quote before {found[-1][1:]!r:.100} is not closed before a comma or the"
+                    " end of the line"
+                )
         place = (quoted or plain).end()  # type: ignore[union-attr]
     return found
 
@@ -157,18 +191,32 @@ def _json_list(text: str) -> list[Any]:
     try:
         return list(json.loads(text))
     except ValueError as error:
-        raise UsageError(f"labels that begin with [ are read as a JSON list, and this is not a JSON list ({error})") from None
+        raise UsageError(
+            "labels that begin with [ are read as a JSON list, and this is not a JSON list"
+            f" ({error})"
+        ) from None
 
 
 LABEL_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
 LABEL_COLUMNS = (
-    "label", "labels", "name", "names", "class", "classes", "class_name", "label_name", "category", "action", "activity"
-)  # fmt: skip
+    "label",
+    "labels",
+    "name",
+    "names",
+    "class",
+    "classes",
+    "class_name",
+    "label_name",
+    "category",
+    "action",
+    "activity",
+)
 """What the column of the labels is called in tables, the likelier names first."""
 
 
 def label_file(text: str) -> Path | None:
-    """The file that a text given in the place of labels names, if there is one, with its column (`labels.csv:name`).
+    """The file that a text given in the place of labels names, if there is one, with its column
+    (`labels.csv:name`).
 
     Raises UsageError where a file is meant and there is none.
     """
@@ -190,7 +238,8 @@ def file_and_column(path: Path) -> tuple[Path, str | None]:
 
 
 def read_label_set(path: str | Path) -> list[str]:
-    """As `read_labels`, for labels to choose from. Raises UsageError on empty and repeated ones, naming their lines."""
+    """As `read_labels`, for labels to choose from. Raises UsageError on empty and repeated ones,
+    naming their lines."""
     entries = label_entries(Path(path))
     try:
         check_labels([label for _, label in entries], [place for place, _ in entries])
@@ -202,11 +251,12 @@ def read_label_set(path: str | Path) -> list[str]:
 def read_labels(path: str | Path) -> list[str]:
     """The labels of a file, in order.
 
-    A text file has one a line, or, where it is a single line, what `split_labels` takes; blank lines are skipped. A `.csv`
-    or `.tsv` table has them in the column that is named behind a colon (`labels.csv:name`), else in one called as in
-    `LABEL_COLUMNS`, whose head is no label. A `.json` is a list of names or of objects with such a key, or an object:
-    `{"0": name, …}`, `{name: number, …}` or `{name: description, …}`. Raises UsageError when the file is missing, not
-    UTF-8, or of another form.
+    A text file has one a line, or, where it is a single line, what `split_labels` takes; blank
+    lines are skipped. A `.csv` or `.tsv` table has them in the column that is named behind a colon
+    (`labels.csv:name`), else in one called as in `LABEL_COLUMNS`, whose head is no label. A `.json`
+    is a list of names or of objects with such a key, or an object: `{"0": name, …}`, `{name:
+    number, …}` or `{name: description, …}`. Raises UsageError when the file is missing, not UTF-8,
+    or of another form.
     """
     return [label for _, label in label_entries(Path(path))]
 
@@ -216,10 +266,17 @@ def label_entries(path: Path) -> list[tuple[str, str]]:
     file, column = file_and_column(path)
     text = read_utf8(file)
     if file.suffix.lower() == ".json":
-        return [(f"entry {number}", label) for number, label in enumerate(_json_labels(parse_json(text, file), file), 1)]
+        return [
+            (f"entry {number}", label)
+            for number, label in enumerate(_json_labels(parse_json(text, file), file), 1)
+        ]
     if file.suffix.lower() in (".csv", ".tsv"):
         return _table_labels(text, file, column)
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip(_BETWEEN)]
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip(_BETWEEN)
+    ]
     if len(lines) == 1 and not _described(lines[0][1]):
         return [(f"line {lines[0][0]}", label) for label in _split_line(lines[0][1])]
     return [(f"line {number}", _whole_line(line)) for number, line in lines]
@@ -229,24 +286,31 @@ def _json_labels(found: Any, path: Path) -> list[str]:
     if isinstance(found, dict):
         if all(key.isdecimal() for key in found):
             if set(found) != {str(index) for index in range(len(found))}:
-                raise UsageError(f'{path}: an object of labels by number needs the keys "0" to "{len(found) - 1}"')
+                raise UsageError(
+                    f'{path}: an object of labels by number needs the keys "0" to'
+                    f' "{len(found) - 1}"'
+                )
             found = [found[str(index)] for index in range(len(found))]
         elif all(type(value) is int for value in found.values()):
             found = sorted(found, key=found.__getitem__)
         elif all(isinstance(value, str) for value in found.values()):
-            found = [f"{name}: {' '.join(text.split())}" if text.strip() else name for name, text in found.items()]
+            found = [
+                f"{name}: {' '.join(text.split())}" if text.strip() else name
+                for name, text in found.items()
+            ]
     if isinstance(found, list):
         found = [_named(entry) if isinstance(entry, dict) else entry for entry in found]
     if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
         raise UsageError(
-            f'{path}: expected a JSON list of labels, or an object {{"0": label, …}}, {{label: number, …}} or '
-            "{label: description, …}"
+            f'{path}: expected a JSON list of labels, or an object {{"0": label, …}}, {{label:'
+            " number, …} or {label: description, …}"
         )
     return found
 
 
 def _named(entry: dict[str, Any]) -> Any:
-    """The label of an object such as `{"id": 3, "name": "archery"}`; None where no key says which it is."""
+    """The label of an object such as `{"id": 3, "name": "archery"}`; None where no key says which
+    it is."""
     keys = {key.casefold(): key for key in reversed(entry)}
     texts = (entry[keys[name]] for name in LABEL_COLUMNS if name in keys)
     return next((text for text in texts if isinstance(text, str)), None)
@@ -257,7 +321,11 @@ def _table_labels(text: str, path: Path, column: str | None) -> list[tuple[str, 
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+        rows = [
+            (reader.line_num, [cell.strip() for cell in row])
+            for row in reader
+            if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: no table ({error})") from None
     if not rows:
@@ -277,13 +345,21 @@ def _label_column(rows: list[list[str]], path: Path, column: str | None) -> tupl
             raise UsageError(f"{path}: there is no column {column!r}, but {', '.join(rows[0])}")
         return head.index(_head(column)), True
     named = [head.index(name) for name in LABEL_COLUMNS if name in head]
-    numbers = [bool(rest) and all(cell.isdecimal() for row in rest for cell in row[i : i + 1]) for i in range(len(head))]
-    headed = bool(named) or any(number and not cell.isdecimal() for number, cell in zip(numbers, head, strict=True))
+    numbers = [
+        bool(rest) and all(cell.isdecimal() for row in rest for cell in row[i : i + 1])
+        for i in range(len(head))
+    ]
+    headed = bool(named) or any(
+        number and not cell.isdecimal() for number, cell in zip(numbers, head, strict=True)
+    )
     texts = [i for i in range(len(head)) if not numbers[i]]
     likely = [i for i in named if i in texts] or (texts if len(texts) == 1 else named)
     if likely or len(head) == 1:
         return (likely or [0])[0], headed
-    raise UsageError(f"{path}: which column holds the labels? Name it: {path.name}:COLUMN; there is {', '.join(rows[0])}")
+    raise UsageError(
+        f"{path}: which column holds the labels? Name it: {path.name}:COLUMN; there is"
+        f" {', '.join(rows[0])}"
+    )
 
 
 def _head(cell: str) -> str:
@@ -299,7 +375,8 @@ def parse_json(text: str, path: Path) -> Any:
 
 
 def read_utf8(path: Path) -> str:
-    """A text file with `\\n` line ends, without a byte-order mark. Raises UsageError naming the line that is not UTF-8."""
+    """A text file with `\\n` line ends, without a byte-order mark. Raises UsageError naming the
+    line that is not UTF-8."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -319,3 +396,20 @@ def read_utf8(path: Path) -> str:
             f"{path}, line {line}: not UTF-8 text; if it is Latin-1, convert it: "
             f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
         ) from None
+
+
+def some_labels(label: str, others: Sequence[str], count: int = 3) -> list[str]:
+    """That label and some of the others that `--labels` can take, in no telling order."""
+    rest = [name for name in others if name != label and as_option([name]) is not None]
+    return sorted([label, *rest[: count - 1]])
+
+
+def as_option(labels: list[str]) -> str | None:
+    """Labels as `--labels` takes them, in quotes where it would read others without. None where it
+    cannot have them."""
+    in_quotes = ('"' + label.replace('"', '""') + '"' for label in labels)
+    for text in (", ".join(labels), ", ".join(in_quotes)):
+        with suppress(UsageError):
+            if split_labels(text) == labels:
+                return text
+    return None

@@ -1,1 +1,1 @@
-"""Files to frames: reading, sampling, resizing, datasets."""
+"""One file or stream to frames."""

@@ -1,7 +1,9 @@
-"""The augmentations of training clips: FROSTER's crop and mirror image, and what the methods in the comparison add.
+"""The augmentations of training clips: FROSTER's crop and mirror image, and what the methods in the
+comparison add.
 
-Everything is drawn from the one generator that is handed in, and is the same for all frames of a clip except where it
-says otherwise. Pictures are changed by PIL, as in the references, and stay uint8.
+Everything is drawn from the one generator that is handed in, and is the same for all frames of a
+clip except where it says otherwise. Pictures are changed by PIL, as in the references, and stay
+uint8.
 """
 
 import math
@@ -15,9 +17,16 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError, one_of
-from froster.video.transforms import multiscale_crop, packed, random_crop, resized_crop, scaled, whole_square
+from froster.video.transforms import (
+    multiscale_crop,
+    packed,
+    random_crop,
+    resized_crop,
+    scaled,
+    whole_square,
+)
 
 Change = Callable[[Image.Image], Image.Image]
 
@@ -29,36 +38,48 @@ _GREY = (128, 128, 128)
 
 @dataclass(frozen=True)
 class Augment:
-    """What is done to a training clip. The defaults are FROSTER's and Open-VCLIP's: a random crop and a mirror image."""
+    """What is done to a training clip. The defaults are FROSTER's and Open-VCLIP's: a random crop
+    and a mirror image."""
 
     crop: Literal["jitter", "multiscale", "resized"] = "jitter"
-    """For a size of 224. `jitter`: short side to 224-256, random crop. `multiscale`: short side to 256, sides of 1, .875,
-    .75 or .66 of it, in a corner or the middle (X-CLIP, ViFi-CLIP, ActionCLIP). `resized`: short side to 256, 8-100 % of
-    the area, aspect 3/4-4/3 (Text4Vis, AIM)."""
+    """For a size of 224. `jitter`: short side to 224-256, random crop. `multiscale`: short side to
+    256, sides of 1, .875, .75 or .66 of it, in a corner or the middle (X-CLIP, ViFi-CLIP,
+    ActionCLIP). `resized`: short side to 256, 8-100 % of the area, aspect 3/4-4/3 (Text4Vis, AIM).
+    """
     flip: bool = True
     """Mirror half of the clips. Not for classes that tell left from right."""
     color_jitter: float = 0.0
-    """Probability of changed brightness and contrast (up to .4), saturation (.2) and hue (.1), in random order. Drawn for
-    each frame by itself, as the released X-CLIP, ViFi-CLIP and ActionCLIP do."""
+    """Probability of changed brightness and contrast (up to .4), saturation (.2) and hue (.1), in
+    random order. Drawn for each frame by itself, as the released X-CLIP, ViFi-CLIP and ActionCLIP
+    do."""
     grayscale: float = 0.0
     """Probability of a clip without colours."""
     rand_augment: tuple[int, int] | None = None
-    """RandAugment (n, m): n operations at magnitude m of 10. As timm's `rand-m7-n4-mstd0.5-inc1` (ST-Adapter, Vita-CLIP):
-    each is done with probability 1/2, and m varies by a normal deviation of .5."""
+    """RandAugment (n, m): n operations at magnitude m of 10. As timm's `rand-m7-n4-mstd0.5-inc1`
+    (ST-Adapter, Vita-CLIP): each is done with probability 1/2, and m varies by a normal deviation
+    of .5."""
     erasing: float = 0.0
-    """Probability of one box of random pixels, 2-33 % of the area, in the same place in all frames."""
+    """Probability of one box of random pixels, 2-33 % of the area, in the same place in all frames.
+    """
 
     def __post_init__(self) -> None:
         one_of("crop", self.crop, *_CROPS)
         for name in ("color_jitter", "grayscale", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}")
+                raise UsageError(
+                    f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}"
+                )
         if self.rand_augment is not None:
             # From JSON it comes as a list.
             object.__setattr__(self, "rand_augment", tuple(self.rand_augment))
-            if len(self.rand_augment) != 2 or self.rand_augment[0] < 1 or not 0 <= self.rand_augment[1] <= 10:
+            if (
+                len(self.rand_augment) != 2
+                or self.rand_augment[0] < 1
+                or not 0 <= self.rand_augment[1] <= 10
+            ):
                 raise UsageError(
-                    f"rand_augment must be (operations, magnitude from 0 to 10), not {self.rand_augment!r}"
+                    "rand_augment must be (operations, magnitude from 0 to 10), not"
+                    f" {self.rand_augment!r}"
                 )
 
 
@@ -66,15 +87,21 @@ FROSTER_AUGMENT = Augment()
 
 
 def augment(
-    frames: Tensor, size: int, rng: random.Random, how: Augment, tested: Preprocessing = CLIP_PREPROCESSING
+    frames: Tensor,
+    size: int,
+    rng: random.Random,
+    how: Augment,
+    tested: Preprocessing = CLIP_PREPROCESSING,
 ) -> Tensor:
     """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8, whatever the height and the width.
 
-    Crops are cut out of the shapes that the model meets when it is `tested`: of the whole frame, or of the square that it
-    is squashed to or put into. What a `shortest` resize cuts off then, training still sees, as in the references.
+    Crops are cut out of the shapes that the model meets when it is `tested`: of the whole frame, or
+    of the square that it is squashed to or put into. What a `shortest` resize cuts off then,
+    training still sees, as in the references.
 
-    RandAugment sees whole frames, as in the references, so that a crop can leave out the edges that it moves in; but it
-    sees them resized, so that its cost does not grow with the video's resolution.
+    RandAugment sees whole frames, as in the references, so that a crop can leave out the edges that
+    it moves in; but it sees them resized, so that its cost does not grow with the video's
+    resolution.
     """
     largest = round(size * _LARGEST_SCALE)
     if tested.resize != "shortest":
@@ -85,7 +112,8 @@ def augment(
     images = _CROPS[how.crop](images, size, rng)
     if how.flip and rng.random() < 0.5:
         images = packed(images, mirrored=True)
-    # A probability of 0 draws nothing, so that an option that is off leaves the other draws as they are.
+    # A probability of 0 draws nothing, so that an option that is off leaves the other draws as they
+    # are.
     if how.color_jitter and rng.random() < how.color_jitter:
         images = _by_pil(images, lambda image: _jitter_colors(image, rng))
     if how.grayscale and rng.random() < how.grayscale:
@@ -97,7 +125,9 @@ def augment(
 
 def _by_pil(images: Tensor, change: Change) -> Tensor:
     """(n, 3, h, w) -> the same, each picture changed."""
-    changed = [change(Image.fromarray(image)) for image in images.permute(0, 2, 3, 1).contiguous().numpy()]
+    changed = [
+        change(Image.fromarray(image)) for image in images.permute(0, 2, 3, 1).contiguous().numpy()
+    ]
     return torch.from_numpy(np.stack([np.asarray(image) for image in changed])).permute(0, 3, 1, 2)
 
 
@@ -124,11 +154,13 @@ def _turn_hue(image: Image.Image, turn: float) -> Image.Image:
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_GREY)
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_GREY
+    )
 
 
-# At a strength from -1 to 1; where an operation has no direction the size alone counts. The ranges are timm's increasing
-# ones, but that posterising keeps one bit: with none a picture is black.
+# At a strength from -1 to 1; where an operation has no direction the size alone counts. The ranges
+# are timm's increasing ones, but that posterising keeps one bit: with none a picture is black.
 OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "identity": lambda image, _: image,
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
@@ -152,7 +184,9 @@ def _rand_augment(images: Tensor, n: int, m: int, rng: random.Random) -> Tensor:
     for _ in range(n):
         operation = rng.choice(list(OPERATIONS.values()))
         if rng.random() < 0.5:
-            drawn.append((operation, rng.choice((-1, 1)) * min(10.0, max(0.0, rng.gauss(m, 0.5))) / 10))
+            drawn.append(
+                (operation, rng.choice((-1, 1)) * min(10.0, max(0.0, rng.gauss(m, 0.5))) / 10)
+            )
 
     def change(image: Image.Image) -> Image.Image:
         for operation, strength in drawn:
@@ -163,7 +197,8 @@ def _rand_augment(images: Tensor, n: int, m: int, rng: random.Random) -> Tensor:
 
 
 def _erase(images: Tensor, rng: random.Random) -> Tensor:
-    """The pixels differ from frame to frame. Nothing is erased where ten draws do not fit, as at a size of one pixel."""
+    """The pixels differ from frame to frame. Nothing is erased where ten draws do not fit, as at a
+    size of one pixel."""
     n, channels, height, width = images.shape
     for _ in range(10):
         area = height * width * rng.uniform(0.02, 1 / 3)
@@ -171,8 +206,12 @@ def _erase(images: Tensor, rng: random.Random) -> Tensor:
         rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < rows < height and 0 < columns < width:
             top, left = rng.randint(0, height - rows), rng.randint(0, width - columns)
-            noise = torch.frombuffer(bytearray(rng.randbytes(n * channels * rows * columns)), dtype=torch.uint8)
+            noise = torch.frombuffer(
+                bytearray(rng.randbytes(n * channels * rows * columns)), dtype=torch.uint8
+            )
             images = images.clone()
-            images[:, :, top : top + rows, left : left + columns] = noise.view(n, channels, rows, columns)
+            images[:, :, top : top + rows, left : left + columns] = noise.view(
+                n, channels, rows, columns
+            )
             break
     return images

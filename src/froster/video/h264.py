@@ -1,4 +1,5 @@
-"""Which packets of an H.264 stream may be left out: those of pictures that no other picture is predicted from."""
+"""Which packets of an H.264 stream may be left out: those of pictures that no other picture is
+predicted from."""
 
 import av
 
@@ -6,7 +7,8 @@ _SLICE, _SEI, _DELIMITER, _FILLER = 1, 6, 9, 12
 
 
 def prefix_bytes(context: av.VideoCodecContext) -> int:
-    """How many bytes state the size of each unit in a packet, as in mp4 and mkv; 0 where units are not stored so."""
+    """How many bytes state the size of each unit in a packet, as in mp4 and mkv; 0 where units are
+    not stored so."""
     header = context.extradata
     if context.name != "h264" or not header or len(header) < 7 or header[0] != 1:
         return 0
@@ -14,10 +16,11 @@ def prefix_bytes(context: av.VideoCodecContext) -> int:
 
 
 def unreferenced(packet: av.Packet, prefix: int) -> bool:
-    """Whether the packet holds slices of an unreferenced picture and nothing that later packets need.
+    """Whether the packet holds slices of an unreferenced picture and nothing that later packets
+    need.
 
-    The standard lets any of these pictures be left out (nal_ref_idc 0: "not used for reference", 7.4.1): about half of
-    the frames of a file that x264 wrote. False wherever there is a doubt.
+    The standard lets any of these pictures be left out (nal_ref_idc 0: "not used for reference",
+    7.4.1): about half of the frames of a file that x264 wrote. False wherever there is a doubt.
     """
     data = memoryview(packet)
     place, slices = 0, 0

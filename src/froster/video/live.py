@@ -1,7 +1,8 @@
-"""A source that is read by a thread of its own, at its own pace: what nobody takes in time is dropped and counted.
+"""A source that is read by a thread of its own, at its own pace: what nobody takes in time is
+dropped and counted.
 
-Two things may be too slow. Where the network is, the oldest of the waiting frames give way to new ones. Where the decoder is,
-packets are passed over up to the next key frame.
+Two things may be too slow. Where the network is, the oldest of the waiting frames give way to new
+ones. Where the decoder is, packets are passed over up to the next key frame.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from froster.video.windows import Keep, Sample
 
 _LONGEST_WAIT = 30.0  # between two tries
 _LONGEST_SKIP = 10.0  # without a key frame
-_WAITED = 0.002  # a packet that took longer to come had not been waiting for us: there is no backlog
+_WAITED = (
+    0.002  # a packet that took longer to come had not been waiting for us: there is no backlog
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Policy:
     stall: float = 10.0
     """Seconds without a frame after which the connection is given up."""
     reconnect: float = 1.0
-    """Seconds to the first new try; each further one in a row waits twice as long, up to half a minute."""
+    """Seconds to the first new try; each further one in a row waits twice as long, up to half a
+    minute."""
     tries: int | None = None
     """Tries in a row before giving up; None: never."""
 
@@ -43,21 +47,31 @@ class Arrival:
 
     sample: Sample
     due: float
-    """When it came, or should have come if reading had not been late; on the clock of `time.monotonic`."""
+    """When it came, or should have come if reading had not been late; on the clock of
+    `time.monotonic`."""
     fresh: bool
     """The first one of a connection: it does not follow on the one before."""
 
 
 class Live:
-    """Samples of a source, one every `step` seconds; at most `room` of them wait. To be closed with `close`.
+    """Samples of a source, one every `step` seconds; at most `room` of them wait. To be closed with
+    `close`.
 
-    What states a length (a file, here or at an address) plays at its own speed and ends. All else is opened again whenever
-    it ends or stalls, but not if the very first try fails.
+    What states a length (a file, here or at an address) plays at its own speed and ends. All else
+    is opened again whenever it ends or stalls, but not if the very first try fails.
     """
 
-    def __init__(self, source: Source, step: float, room: int, keep: Keep, policy: Policy, patience: float):
+    def __init__(
+        self, source: Source, step: float, room: int, keep: Keep, policy: Policy, patience: float
+    ):
         """`patience`: seconds that reading may be late before packets are passed over."""
-        self.source, self.step, self.keep, self.policy, self.patience = source, step, keep, policy, patience
+        self.source, self.step, self.keep, self.policy, self.patience = (
+            source,
+            step,
+            keep,
+            policy,
+            patience,
+        )
         self.notes: SimpleQueue[str] = SimpleQueue()
         """What happened to the source, for people to read."""
         self.dropped = 0
@@ -71,11 +85,14 @@ class Live:
         self._stop = threading.Event()
         self._time = 0.0  # the newest sample's, and when it came
         self._came: float | None = None
-        self._thread = threading.Thread(target=self._run, name=f"froster watch {source.name}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"froster watch {source.name}", daemon=True
+        )
         self._thread.start()
 
     def take(self, timeout: float) -> list[Arrival]:
-        """What has come since the last call, oldest first; waits for `timeout` seconds if that is nothing."""
+        """What has come since the last call, oldest first; waits for `timeout` seconds if that is
+        nothing."""
         with self._changed:
             if not self._waiting and not self._ended:
                 self._changed.wait(timeout)
@@ -105,7 +122,11 @@ class Live:
         try:
             self._connect_again_and_again()
         except Exception as error:  # it must not die in silence
-            self.error = error if isinstance(error, FrosterError) else VideoError(f"{self.source.name}: {error!r}")
+            self.error = (
+                error
+                if isinstance(error, FrosterError)
+                else VideoError(f"{self.source.name}: {error!r}")
+            )
         with self._changed:
             self._ended = True
             self._changed.notify()
@@ -121,7 +142,10 @@ class Live:
             if self.connections == 0:
                 raise VideoError(f"{self.source.name}: {cause}")
             if self.policy.tries is not None and failures > self.policy.tries:
-                raise VideoError(f"{self.source.name}: {cause}; gave up after {self.policy.tries} tries to reconnect")
+                raise VideoError(
+                    f"{self.source.name}: {cause}; gave up after {self.policy.tries} tries to"
+                    " reconnect"
+                )
             wait = min(self.policy.reconnect * 2 ** min(failures - 1, 20), _LONGEST_WAIT)
             self.notes.put(f"{self.source.name}: {cause}; reconnecting in {wait:g} s")
             self._stop.wait(wait)
@@ -160,7 +184,9 @@ class Live:
             if arrived - last > self.policy.stall + reading.skipped_for(arrived):
                 raise TimeoutError
             asked = time.monotonic()
-        if self.source.is_file:  # its packets end without the empty one that makes the decoder give the last frames
+        if (
+            self.source.is_file
+        ):  # its packets end without the empty one that makes the decoder give the last frames
             for frame in stream.decode(None):
                 self._take(frame, reading, asked)
 
@@ -198,7 +224,9 @@ class _Reading:
         self.wanted = 0.0  # the time of the next sample
         self.fresh = True
         self.late = 0.0
-        self._offset: float | None = None  # from the packets' clock to ours, where reading is not late
+        self._offset: float | None = (
+            None  # from the packets' clock to ours, where reading is not late
+        )
         self._shown: float | None = None  # the same for frames
         self._skipping: float | None = None  # since when
 

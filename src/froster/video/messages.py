@@ -1,4 +1,5 @@
-"""Whether a packet of H.264 or HEVC holds a message that says how the pictures from there on are to be turned."""
+"""Whether a packet of H.264 or HEVC holds a message that says how the pictures from there on are to
+be turned."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ import av
 from froster.video.h264 import prefix_bytes
 
 _ORIENTATION = 47
-# Of a unit: bytes of its header; shift and mask that give its kind; the kind with messages, and those with a part of the
-# picture.
+# Of a unit: bytes of its header; shift and mask that give its kind; the kind with messages, and
+# those with a part of the picture.
 _UNITS = {"h264": (1, 0, 31, 6, range(1, 6)), "hevc": (2, 1, 63, 39, range(32))}
 
 
@@ -19,7 +20,9 @@ class Turning:
 
     def __init__(self, context: av.VideoCodecContext) -> None:
         self._known = context.name in _UNITS
-        self._header, self._shift, self._mask, self._messages, self._picture = _UNITS.get(context.name, _UNITS["h264"])
+        self._header, self._shift, self._mask, self._messages, self._picture = _UNITS.get(
+            context.name, _UNITS["h264"]
+        )
         self._prefix = prefix_bytes(context)
         header = context.extradata
         if context.name == "hevc" and header and len(header) > 22 and header[0] == 1:
@@ -29,13 +32,19 @@ class Turning:
         if not self._known:
             return False
         data, prefix = memoryview(packet), self._prefix
-        if prefix and len(data) > prefix and data[prefix] >> self._shift & self._mask in self._picture:
+        if (
+            prefix
+            and len(data) > prefix
+            and data[prefix] >> self._shift & self._mask in self._picture
+        ):
             return False  # as most packets are, without the work below
         for start, end in self._sized(data) if prefix else _marked(data):
             kind = data[start] >> self._shift & self._mask
             if kind in self._picture:
                 return False
-            if kind == self._messages and _ORIENTATION in kinds(bytes(data[start + self._header : end])):
+            if kind == self._messages and _ORIENTATION in kinds(
+                bytes(data[start + self._header : end])
+            ):
                 return True
         return False
 

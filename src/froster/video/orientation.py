@@ -1,4 +1,5 @@
-"""How a picture is to be mirrored and turned before it is shown, as its file or the stream itself asks."""
+"""How a picture is to be mirrored and turned before it is shown, as its file or the stream itself
+asks."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _OFF = 0.01
 
 
 class Orientation(NamedTuple):
-    """One of the eight: rows and columns change places or not, and then either axis may run backwards."""
+    """One of the eight: rows and columns change places or not, and then either axis may run
+    backwards."""
 
     transposed: bool = False
     left_right: bool = False
@@ -33,7 +35,8 @@ class Orientation(NamedTuple):
         return 180 if self.top_bottom else 0
 
     def stored(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height before, of a picture that is shown as `width` x `height`; and the other way round."""
+        """Width and height before, of a picture that is shown as `width` x `height`; and the other
+        way round."""
         return (height, width) if self.transposed else (width, height)
 
     def applied(self, picture: np.ndarray) -> np.ndarray:
@@ -48,8 +51,9 @@ class Orientation(NamedTuple):
     def of_matrix(cls, a: int, b: int, c: int, d: int) -> Orientation:
         """Of a display matrix: x' = a x + c y, y' = b x + d y, y downwards.
 
-        It says where pixels go, so that its scale is not looked at. One that is singular (all zeros, as some writers
-        leave it) or not along the axes asks for nothing that can be done here: upright, as FFmpeg does with the former.
+        It says where pixels go, so that its scale is not looked at. One that is singular (all
+        zeros, as some writers leave it) or not along the axes asks for nothing that can be done
+        here: upright, as FFmpeg does with the former.
         """
         if a and d and max(abs(b), abs(c)) < _OFF * min(abs(a), abs(d)):
             return cls(False, a < 0, d < 0)
@@ -67,9 +71,9 @@ _TURNS |= dict.fromkeys((180, -180), Orientation(False, True, True))
 class Orientations:
     """The orientation of the frames of one decoding, one after the other as they are shown.
 
-    What a file asks for FFmpeg states with every frame; what the stream asks for, by a message, with every following frame
-    of HEVC but in H.264 with the one alone that it came with. There it holds for those that follow until another comes or
-    a key frame begins a sequence anew.
+    What a file asks for FFmpeg states with every frame; what the stream asks for, by a message,
+    with every following frame of HEVC but in H.264 with the one alone that it came with. There it
+    holds for those that follow until another comes or a key frame begins a sequence anew.
     """
 
     def __init__(self) -> None:

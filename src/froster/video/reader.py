@@ -1,4 +1,5 @@
-"""Exact frames of a video by index, through PyAV, from files as they are: damaged, cut, rotated, of variable rate."""
+"""Exact frames of a video by index, through PyAV, from files as they are: damaged, cut, rotated, of
+variable rate."""
 
 import contextlib
 import heapq
@@ -16,9 +17,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from froster.address import refuse_address
 from froster.errors import VideoError
-from froster.interrupt import check
+from froster.utils.address import refuse_address
+from froster.utils.interrupt import check
 from froster.video.clock import Clock
 from froster.video.h264 import prefix_bytes, unreferenced
 from froster.video.messages import Turning
@@ -33,9 +34,11 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
-# Where a seek lands on the packet that it should, and time stamps after it are those of a reading from the start.
+# Where a seek lands on the packet that it should, and time stamps after it are those of a reading
+# from the start.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
-# A seek costs less than one frame, for the decoder is emptied before it and nothing that it held back is lost.
+# A seek costs less than one frame, for the decoder is emptied before it and nothing that it held
+# back is lost.
 _SEEK_GAIN = 2
 # A damaged file may fail in many places, but not for ever.
 _READ_ERRORS = 32
@@ -45,11 +48,13 @@ _LATE = 1e-6
 
 
 class Video:
-    """A video file, opened and indexed; `read` decodes. A context manager, or to be closed with `close`.
+    """A video file, opened and indexed; `read` decodes. A context manager, or to be closed with
+    `close`.
 
-    Opening reads all packets but decodes one frame. The packets' time stamps are the index where they can be trusted;
-    where not (none, doubtful ones, packets that show nothing) every frame is decoded once and counted.
-    Raises VideoError, which names the file and the cause, where not one frame can be had.
+    Opening reads all packets but decodes one frame. The packets' time stamps are the index where
+    they can be trusted; where not (none, doubtful ones, packets that show nothing) every frame is
+    decoded once and counted. Raises VideoError, which names the file and the cause, where not one
+    frame can be had.
     """
 
     path: Path
@@ -79,7 +84,9 @@ class Video:
     def __enter__(self) -> "Video":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -98,13 +105,15 @@ class Video:
         return Timing(self._pts, self.fps, self._header_frames, self._duration)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size, upright.
+        """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size,
+        upright.
 
-        Each needed frame is decoded once, in one pass that seeks over what is not needed. Where size or orientation change
-        on the way, frames are fitted to the size of the first. Where a damaged frame cannot be decoded the nearest one
-        stands in and `damaged` counts it. Where decoding shows that the packets misled, the frames are counted,
-        `num_frames` changes, and an index that is now beyond the end means the last frame.
-        Raises IndexError for an index outside [0, num_frames), VideoError where no frame can be decoded.
+        Each needed frame is decoded once, in one pass that seeks over what is not needed. Where
+        size or orientation change on the way, frames are fitted to the size of the first. Where a
+        damaged frame cannot be decoded the nearest one stands in and `damaged` counts it. Where
+        decoding shows that the packets misled, the frames are counted, `num_frames` changes, and an
+        index that is now beyond the end means the last frame. Raises IndexError for an index
+        outside [0, num_frames), VideoError where no frame can be decoded.
         """
         for index in indices:
             if not 0 <= index < self.num_frames:
@@ -121,7 +130,9 @@ class Video:
             self._fill(pictures, list(indices), self._shown)
         except _Misled:
             self._count()
-            self._fill(pictures, [min(index, self.num_frames - 1) for index in indices], self._shown)
+            self._fill(
+                pictures, [min(index, self.num_frames - 1) for index in indices], self._shown
+            )
         return torch.from_numpy(pictures)
 
     @property
@@ -131,7 +142,8 @@ class Video:
         return self._clock().end(times[-1], self._last_duration) - times[0]
 
     def times(self) -> list[float]:
-        """When each frame is shown, in seconds after the first one; they go forward whatever the time stamps do."""
+        """When each frame is shown, in seconds after the first one; they go forward whatever the
+        time stamps do."""
         if self._times is not None:
             return self._times
         clock = self._clock()
@@ -153,7 +165,9 @@ class Video:
         filled: dict[int, int] = {}  # index -> position of the frame shown for it
 
         def put(index: int, shown: _Shown) -> None:
-            with contextlib.suppress(av.FFmpegError, ValueError, MemoryError):  # a broken frame may not convert
+            with contextlib.suppress(
+                av.FFmpegError, ValueError, MemoryError
+            ):  # a broken frame may not convert
                 pictures[places[index]] = self._picture(shown)
                 filled[index] = shown.position
 
@@ -163,7 +177,9 @@ class Video:
             for shown in decode(key, run):
                 while pending and pending[0] <= shown.position:
                     index = pending.popleft()
-                    before = previous is not None and index - previous.position < shown.position - index
+                    before = (
+                        previous is not None and index - previous.position < shown.position - index
+                    )
                     put(index, previous if previous is not None and before else shown)
                 if not pending:
                     break
@@ -180,7 +196,8 @@ class Video:
         self.damaged += sum(index != shown_index for index, shown_index in filled.items())
 
     def _runs(self, wanted: list[int]) -> list[tuple[int | None, list[int]]]:
-        """What to decode between seeks: time stamp of the key frame to begin at (None: the start), frames to take."""
+        """What to decode between seeks: time stamp of the key frame to begin at (None: the start),
+        frames to take."""
         runs: list[tuple[int | None, list[int]]] = []
         for index in wanted:
             before = bisect_right(self._keys, self._pts[index])
@@ -192,10 +209,11 @@ class Video:
         return runs
 
     def _needed(self, key: int | None, wanted: list[int]) -> Iterator["_Shown"]:
-        """The wanted frames and those that they are predicted from, and no more than that is decoded.
+        """The wanted frames and those that they are predicted from, and no more than that is
+        decoded.
 
-        Raises _Misled where the decoder does not give just the frames whose packets it got, in their order and
-        undamaged: what to make of that is left to `_shown`.
+        Raises _Misled where the decoder does not give just the frames whose packets it got, in
+        their order and undamaged: what to make of that is left to `_shown`.
         """
         errors = self._errors
         first = expected = 0 if key is None else bisect_left(self._pts, key)
@@ -230,12 +248,16 @@ class Video:
         raise _Misled
 
     def _shown(self, key: int | None, wanted: list[int]) -> Iterator["_Shown"]:
-        """Decoded frames with their index from a key frame on. Raises _Misled where they are not those of the index."""
+        """Decoded frames with their index from a key frame on. Raises _Misled where they are not
+        those of the index."""
         errors = self._errors
         first = expected = 0 if key is None else bisect_left(self._pts, key)
         orientations = Orientations()
         for frame in self._frames(self._packets_from(key)):
-            index, orientation = self._place.get(_stamp(frame), -1) if self._trusted else expected, orientations.of(frame)
+            index, orientation = (
+                self._place.get(_stamp(frame), -1) if self._trusted else expected,
+                orientations.of(frame),
+            )
             if 0 <= index < first:
                 continue  # shown before the key frame, which alone is not enough to decode it
             if index != expected and self._errors == errors:
@@ -253,7 +275,10 @@ class Video:
                 self._container.seek(key, stream=self._stream)
                 packets = self._packets()
                 landed = next(packets, None)
-                if landed is not None and self._order.get(_stamp(landed), len(self._order)) <= self._order[key]:
+                if (
+                    landed is not None
+                    and self._order.get(_stamp(landed), len(self._order)) <= self._order[key]
+                ):
                     return itertools.chain([landed], packets)
         self._open()
         return self._packets()
@@ -267,7 +292,10 @@ class Video:
                     if packet.size:  # an empty one would end the decoding
                         yield packet
                 return
-            except (av.FFmpegError, IndexError):  # PyAV's IndexError: a stream that the header did not announce
+            except (
+                av.FFmpegError,
+                IndexError,
+            ):  # PyAV's IndexError: a stream that the header did not announce
                 self._errors += 1
 
     def _frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
@@ -290,7 +318,8 @@ class Video:
         self._container, self._stream = open_file(self.path)
 
     def _index(self) -> None:
-        """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be the index."""
+        """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be
+        the index."""
         assert self._container is not None
         stream = self._stream
         self._header_frames = stream.frames
@@ -308,7 +337,14 @@ class Video:
             raise self._error("no frame can be decoded" if first else "no frames")
         turning = Turning(stream.codec_context)
         scan = [
-            _Packet(packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.is_discard, turning(packet))
+            _Packet(
+                packet.pts,
+                packet.dts,
+                packet.duration,
+                packet.is_keyframe,
+                packet.is_discard,
+                turning(packet),
+            )
             for packet in itertools.chain(first, packets)
         ]
         self.width, self.height = Orientations().of(frame).stored(frame.width, frame.height)
@@ -320,21 +356,36 @@ class Video:
         self._trusted = (
             scan[0].key
             and all(packet.pts is not None for packet in scan)
-            and all(a <= b for a, b in itertools.pairwise(decoded))  # else the clock was set anew on the way
+            and all(
+                a <= b for a, b in itertools.pairwise(decoded)
+            )  # else the clock was set anew on the way
             and len(set(stamps)) == len(stamps)
             and stream.codec_context.name != "vp8"  # has packets that show nothing
-            # Avi has the times of decoding only, other containers where there is no sign of another order.
-            and not (stream.codec_context.has_b_frames and (in_order or self._container.format.name == "avi"))
+            # Avi has the times of decoding only, other containers where there is no sign of another
+            # order.
+            and not (
+                stream.codec_context.has_b_frames
+                and (in_order or self._container.format.name == "avi")
+            )
         )
-        # Where pictures are turned by messages in the stream only a decoding from its start has seen them all.
+        # Where pictures are turned by messages in the stream only a decoding from its start has
+        # seen them all.
         turned = any(packet.turns for packet in scan)
         self._sound = self._trusted and not turned  # and nothing has shown the contrary
         self._pts = sorted(stamps)
         self._place = {pts: index for index, pts in enumerate(self._pts)}
-        self._order = {packet.pts: number for number, packet in enumerate(scan) if packet.pts is not None}
-        self._keys = [] if turned else sorted(packet.pts for packet in scan if packet.key and packet.pts is not None)
+        self._order = {
+            packet.pts: number for number, packet in enumerate(scan) if packet.pts is not None
+        }
+        self._keys = (
+            []
+            if turned
+            else sorted(packet.pts for packet in scan if packet.key and packet.pts is not None)
+        )
         self._times: list[float] | None = None
-        self._last_duration = max((p for p in scan if not p.discard), key=_stamp, default=scan[-1]).duration
+        self._last_duration = max(
+            (p for p in scan if not p.discard), key=_stamp, default=scan[-1]
+        ).duration
         if not self._trusted or not self._pts:
             self._count()
 
@@ -350,7 +401,9 @@ class Video:
         if not stamps:
             raise self._error("no frame can be decoded")
         tick = 1 / (self.fps * float(self._stream.time_base or 1))
-        self._pts = [round(number * tick) if pts is None else pts for number, pts in enumerate(stamps)]
+        self._pts = [
+            round(number * tick) if pts is None else pts for number, pts in enumerate(stamps)
+        ]
         self._times, self._last_duration = [time - times[0] for time in times], duration
         self._trusted = False
         self._keys = []

@@ -1,4 +1,5 @@
-"""Which frames of a video a clip is made of: `dense`, as the reference samples, and `uniform`, as the paper says.
+"""Which frames of a video a clip is made of: `dense`, as the reference samples, and `uniform`, as
+the paper says.
 
 Pure functions on numbers: a video is known here only by its `Timing`.
 """
@@ -43,15 +44,18 @@ class Timing:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips of `frames` frames are taken from a video. Every index is valid, however short the video.
+    """How clips of `frames` frames are taken from a video. Every index is valid, however short the
+    video.
 
-    `dense` is what the released code of FROSTER does: one stretch of about `frames * rate / target_fps` seconds. It
-    depends on the container: where the length is stated (mp4, avi) the stretch is cut out by time stamps before it is
-    sampled, so that its last step is short and the end of the video is never seen in a test; elsewhere (mkv, webm)
-    steps are even and the last view ends with the video. With `clamp` "even" every video is taken as the latter are,
-    and one that is shorter than the stretch is spread over the clip in place of repeating its last frame.
+    `dense` is what the released code of FROSTER does: one stretch of about `frames * rate /
+    target_fps` seconds. It depends on the container: where the length is stated (mp4, avi) the
+    stretch is cut out by time stamps before it is sampled, so that its last step is short and the
+    end of the video is never seen in a test; elsewhere (mkv, webm) steps are even and the last view
+    ends with the video. With `clamp` "even" every video is taken as the latter are, and one that is
+    shorter than the stretch is spread over the clip in place of repeating its last frame.
 
-    `uniform` is what the paper says: the whole video in `frames` equal segments and one frame of each.
+    `uniform` is what the paper says: the whole video in `frames` equal segments and one frame of
+    each.
     """
 
     kind: Literal["dense", "uniform"]
@@ -68,33 +72,50 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.kind not in ("dense", "uniform"):
             raise UsageError(f"unknown sampling '{self.kind}': expected 'dense' or 'uniform'")
-        counts = type(self.frames) is type(self.rate) is int and type(self.target_fps) in (int, float)
-        if not (counts and 1 <= self.frames <= MOST_FRAMES and 1 <= self.rate <= 10**6 and 0 < self.target_fps <= 10**6):
+        counts = type(self.frames) is type(self.rate) is int and type(self.target_fps) in (
+            int,
+            float,
+        )
+        if not (
+            counts
+            and 1 <= self.frames <= MOST_FRAMES
+            and 1 <= self.rate <= 10**6
+            and 0 < self.target_fps <= 10**6
+        ):
             found = f"{self.frames!r:.50}, {self.rate!r:.50}, {self.target_fps!r:.50}"
             raise UsageError(
-                f"sampling needs frames (at most {MOST_FRAMES}), rate and target_fps above zero (at most a million), not {found}"
+                f"sampling needs frames (at most {MOST_FRAMES}), rate and target_fps above zero (at"
+                f" most a million), not {found}"
             )
         one_of("clamp", self.clamp, "released", "even")
 
     def changed(self, **changes: Any) -> Sampling:
-        """The same with what was asked for. Raises UsageError where a clamp is asked for that would do nothing."""
+        """The same with what was asked for. Raises UsageError where a clamp is asked for that would
+        do nothing."""
         sampling = dataclasses.replace(self, **changes)
         if "clamp" in changes and sampling.kind != "dense":
-            raise UsageError("clamp belongs to dense sampling, and this is uniform: ask for dense too, or leave clamp out")
+            raise UsageError(
+                "clamp belongs to dense sampling, and this is uniform: ask for dense too, or leave"
+                " clamp out"
+            )
         return sampling
 
     def train_indices(self, timing: Timing, rng: random.Random) -> list[int]:
-        """A random clip: `frames` indices. `dense` draws one number, `uniform` one for each segment."""
+        """A random clip: `frames` indices. `dense` draws one number, `uniform` one for each
+        segment."""
         if self.kind == "dense":
             return self.dense_at(timing, rng.random())
         segment = timing.num_frames / self.frames
-        return [_clamp(int((k + rng.random()) * segment), timing.num_frames) for k in range(self.frames)]
+        return [
+            _clamp(int((k + rng.random()) * segment), timing.num_frames) for k in range(self.frames)
+        ]
 
     def view_indices(self, timing: Timing, views: int) -> list[list[int]]:
         """The `views` clips of a test, `frames` indices each; the same at every call.
 
-        Dense views of a video shorter than the stretch are identical. View v of a uniform test takes every segment
-        at (v + 1/2) / views of its length, so that a single view takes the centres.
+        Dense views of a video shorter than the stretch are identical. View v of a uniform test
+        takes every segment at (v + 1/2) / views of its length, so that a single view takes the
+        centres.
         """
         if views < 1:
             raise UsageError(f"a video is seen in one view or more, not in {views}")
@@ -102,7 +123,10 @@ class Sampling:
             return [self._dense_view(timing, view, views) for view in range(views)]
         segment = timing.num_frames / self.frames
         return [
-            [_clamp(int((k + (view + 0.5) / views) * segment), timing.num_frames) for k in range(self.frames)]
+            [
+                _clamp(int((k + (view + 0.5) / views) * segment), timing.num_frames)
+                for k in range(self.frames)
+            ]
             for view in range(views)
         ]
 
@@ -117,9 +141,11 @@ class Sampling:
         return self._dense(timing, lambda room: room * view / views, whole)
 
     def _dense(self, timing: Timing, cut_start: Start, whole_start: Start) -> list[int]:
-        """Indices of a dense clip, its start chosen by the rule for a stated length or by the one for none.
+        """Indices of a dense clip, its start chosen by the rule for a stated length or by the one
+        for none.
 
-        The reference's floating-point operations are kept in its order: their truncations decide indices.
+        The reference's floating-point operations are kept in its order: their truncations decide
+        indices.
         """
         length = self.rate * self.frames / self.target_fps * timing.fps
         if self.clamp == "even":
@@ -130,15 +156,17 @@ class Sampling:
         else:
             kept = list(range(timing.num_frames))
             start = whole_start(max(timing.num_frames - length, 0))
-        # float32 on purpose: where a step ends in .5 or on a whole number, double precision truncates differently.
+        # float32 on purpose: where a step ends in .5 or on a whole number, double precision
+        # truncates differently.
         steps = torch.linspace(start, start + length - 1, self.frames)
         return [kept[i] for i in steps.clamp(0, len(kept) - 1).long().tolist()]
 
     def _cut(self, timing: Timing, cut_start: Start) -> list[int]:
-        """The frames that lie in the stretch by their time stamps, and one beyond; none where no length is stated.
+        """The frames that lie in the stretch by their time stamps, and one beyond; none where no
+        length is stated.
 
-        Also none where the header claims a length that the file does not have (a truncated video): the reference
-        fails there, the rule for videos without a stated length does not.
+        Also none where the header claims a length that the file does not have (a truncated video):
+        the reference fails there, the rule for videos without a stated length does not.
         """
         if timing.duration is None or timing.header_frames < 1:
             return []
@@ -152,7 +180,8 @@ class Sampling:
                 kept[pts] = index
                 if pts > last:
                     break
-        # By time stamp, not as shown: in old avi files the two differ by a frame, and the reference sorts.
+        # By time stamp, not as shown: in old avi files the two differ by a frame, and the reference
+        # sorts.
         return [kept[pts] for pts in sorted(kept)]
 
 

@@ -1,4 +1,5 @@
-"""A whole video as clips of a few seconds each, in one pass and in the memory of one clip, however long it is."""
+"""A whole video as clips of a few seconds each, in one pass and in the memory of one clip, however
+long it is."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.video.stream import Stream
 from froster.video.views import State, unchanged
 from froster.video.windows import Plan, Sample, Squares, Window, Windows
@@ -17,12 +18,14 @@ from froster.video.windows import Plan, Sample, Squares, Window, Windows
 _SIGN_OF_LIFE = 250
 """Frames after which a process says that it is still at work."""
 _SHORTEST = 0.125
-"""Of the wanted length, what a segment has at least: a file that states next to no length may be long."""
+"""Of the wanted length, what a segment has at least: a file that states next to no length may be
+long."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """`clip` is what is shown at T evenly spaced moments between `start` and `end`, in seconds as players show them."""
+    """`clip` is what is shown at T evenly spaced moments between `start` and `end`, in seconds as
+    players show them."""
 
     start: float
     end: float
@@ -45,8 +48,9 @@ class Whole:
 class ReadSegments:
     """From a path to its segments and then its `Whole`; None between them is a sign of life.
 
-    A video has segments of equal length, as near to `seconds` as that allows, by the length that it states. Where nothing
-    new is shown for more than a segment (slides, a gap in the recording) the one before goes on, so that it is longer.
+    A video has segments of equal length, as near to `seconds` as that allows, by the length that it
+    states. Where nothing new is shown for more than a segment (slides, a gap in the recording) the
+    one before goes on, so that it is longer.
     """
 
     frames: int
@@ -77,7 +81,8 @@ class ReadSegments:
 
 
 class _Joined:
-    """Windows to segments. One that shows nothing but what the one before it showed last makes that one longer."""
+    """Windows to segments. One that shows nothing but what the one before it showed last makes that
+    one longer."""
 
     def __init__(self, length: float) -> None:
         self._length = length

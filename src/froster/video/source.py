@@ -1,4 +1,5 @@
-"""What can be watched: a camera, an address, or a file that plays at its own speed, and how each is opened."""
+"""What can be watched: a camera, an address, or a file that plays at its own speed, and how each is
+opened."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from froster.errors import UsageError, VideoError
 from froster.video.opening import FORMATS, open_file, video_stream
 from froster.video.stream import Stream
 
-# Protocols that an address may lead to. None of them is `file`: what comes from outside never opens anything here.
+# Protocols that an address may lead to. None of them is `file`: what comes from outside never opens
+# anything here.
 PROTOCOLS = {
     "http": "http,tcp",
     "https": "https,http,tls,tcp",
@@ -28,11 +30,12 @@ PROTOCOLS = {
     "tcp": "tcp",
     "udp": "udp",
 }
-# Formats beside those of files that belong to a protocol; a play list may only lead to what its protocol allows.
+# Formats beside those of files that belong to a protocol; a play list may only lead to what its
+# protocol allows.
 _FORMATS = {"rtsp": "rtsp", "rtsps": "rtsp"}
 _PLAY_LISTS = ("http", "https")
-# A play list may lead to play lists without end. FFmpeg opens them all, and what that took comes back with a process alone,
-# which ends with us too: then its input does.
+# A play list may lead to play lists without end. FFmpeg opens them all, and what that took comes
+# back with a process alone, which ends with us too: then its input does.
 _OPENER = """
 import json, os, sys, threading, av
 name, options, timeout = json.loads(sys.stdin.readline())
@@ -57,7 +60,10 @@ class Source:
     def __post_init__(self) -> None:
         if "://" in self.name and self.protocol not in PROTOCOLS:
             known = ", ".join(f"{protocol}://" for protocol in PROTOCOLS)
-            raise UsageError(f"{self.name}: not an address that can be watched ({known}), nor the path of a file or camera")
+            raise UsageError(
+                f"{self.name}: not an address that can be watched ({known}), nor the path of a file"
+                " or camera"
+            )
 
     @property
     def protocol(self) -> str:
@@ -72,15 +78,24 @@ class Source:
         return not self.protocol and not self.is_camera
 
     def open(self, timeout: float) -> Stream:
-        """Raises VideoError or av.FFmpegError; av.ExitError where nothing came for `timeout` seconds, then or later."""
+        """Raises VideoError or av.FFmpegError; av.ExitError where nothing came for `timeout`
+        seconds, then or later."""
         if self.is_file:
             return Stream(*open_file(Path(self.name)))
-        container = av.open(self.name, format="v4l2", timeout=timeout) if self.is_camera else self._open_address(timeout)
+        container = (
+            av.open(self.name, format="v4l2", timeout=timeout)
+            if self.is_camera
+            else self._open_address(timeout)
+        )
         return Stream(container, video_stream(container, self.name))
 
     def _open_address(self, timeout: float) -> av.container.InputContainer:
         formats = ",".join(filter(None, [FORMATS, _FORMATS.get(self.protocol)]))
-        options = {"format_whitelist": formats, "protocol_whitelist": PROTOCOLS[self.protocol], **_PROBE}
+        options = {
+            "format_whitelist": formats,
+            "protocol_whitelist": PROTOCOLS[self.protocol],
+            **_PROBE,
+        }
         if self.protocol in _FORMATS:
             options["rtsp_flags"] = "prefer_tcp"
         end = time.monotonic() + timeout

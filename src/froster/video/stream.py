@@ -1,6 +1,8 @@
-"""A video as a stream: decoded once and in order, whatever its length, holding nothing but the frame that is shown.
+"""A video as a stream: decoded once and in order, whatever its length, holding nothing but the
+frame that is shown.
 
-`reader.Video` knows every frame of a file by its index, for which it reads the whole file first; this knows none of them.
+`reader.Video` knows every frame of a file by its index, for which it reads the whole file first;
+this knows none of them.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from froster.address import refuse_address
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import VideoError
-from froster.interrupt import check
+from froster.utils.address import refuse_address
+from froster.utils.interrupt import check
 from froster.video.clock import Clock, seconds
 from froster.video.opening import open_file, upright
 from froster.video.orientation import UPRIGHT, Orientation, Orientations
@@ -39,7 +41,8 @@ class Frame:
     orientation: Orientation = UPRIGHT
 
     def square(self, size: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
-        """The network's square, (3, size, size) uint8, upright. Raises ValueError or av.FFmpegError on a broken frame."""
+        """The network's square, (3, size, size) uint8, upright. Raises ValueError or av.FFmpegError
+        on a broken frame."""
         shown = self.orientation.stored(self.picture.width, self.picture.height)
         pixels = upright(self.picture, *shown, self.orientation, self.converter)
         return inference_transform(torch.from_numpy(pixels.copy())[None], size, how)[0]
@@ -73,14 +76,17 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         self.container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """All frames. Damage is counted and passed over; raises VideoError where not one frame can be decoded."""
+        """All frames. Damage is counted and passed over; raises VideoError where not one frame can
+        be decoded."""
         found = False
         for packet in self.packets():
             for frame in self.decode(packet):
@@ -104,7 +110,10 @@ class Stream:
                             self.share = min(1.0, packet.pos / size)
                         yield packet
                 return
-            except (av.FFmpegError, IndexError):  # PyAV's IndexError: a stream that the header did not announce
+            except (
+                av.FFmpegError,
+                IndexError,
+            ):  # PyAV's IndexError: a stream that the header did not announce
                 self.damaged += 1
 
     def decode(self, packet: av.Packet | None) -> list[Frame]:

@@ -1,5 +1,6 @@
-"""From decoded frames to the network's square: the model's own resize for inference, random crops for training, which
-`augment` puts together. Everything stays uint8; normalising happens on the device."""
+"""From decoded frames to the network's square: the model's own resize for inference, random crops
+for training, which `augment` puts together. Everything stays uint8; normalising happens on the
+device."""
 
 import dataclasses
 import math
@@ -11,17 +12,22 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 
-# Beyond this ratio of the sides, resizing the whole frame to crop its middle would take memory for nothing.
+# Beyond this ratio of the sides, resizing the whole frame to crop its middle would take memory for
+# nothing.
 _STRIP = 16
 
 
-def inference_transform(frames: Tensor, size: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8: the model's preprocessing up to the normalisation.
+def inference_transform(
+    frames: Tensor, size: int, how: Preprocessing = CLIP_PREPROCESSING
+) -> Tensor:
+    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8: the model's preprocessing up to the
+    normalisation.
 
-    CLIP's: short side to `size` by antialiased bicubic, the long side rounded down, centre crop. PIL's result, which
-    CLIP was trained on, is met within 2 of 255 levels (0.002 on average), eight times faster.
+    CLIP's: short side to `size` by antialiased bicubic, the long side rounded down, centre crop.
+    PIL's result, which CLIP was trained on, is met within 2 of 255 levels (0.002 on average), eight
+    times faster.
     """
     _, height, width, _ = frames.shape
     new_height, new_width = how.resized(height, width, size)
@@ -29,12 +35,19 @@ def inference_transform(frames: Tensor, size: int, how: Preprocessing = CLIP_PRE
     if how.resize == "shortest" and max(height, width) > _STRIP * min(height, width):
         # Only what the crop keeps, first across and then down, as PIL does with whole pictures.
         x, y = width / new_width, height / new_height
-        across, down = (left * x, 0, (left + size) * x, height), (0, top * y, size, (top + size) * y)
+        across, down = (
+            (left * x, 0, (left + size) * x, height),
+            (0, top * y, size, (top + size) * y),
+        )
         kernel = Image.Resampling[how.interpolation.upper()]
         images = [Image.fromarray(frame.numpy()) for frame in frames]
         images = [image.resize((size, height), kernel, across) for image in images]
         images = [image.resize((size, size), kernel, down) for image in images]
-        return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+        return (
+            torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+            .permute(0, 3, 1, 2)
+            .contiguous()
+        )
     resized = _resize(frames, new_height, new_width, mode=how.interpolation, antialias=True)
     if how.resize == "longest":
         return _filled(resized, size, how.fill)
@@ -42,16 +55,20 @@ def inference_transform(frames: Tensor, size: int, how: Preprocessing = CLIP_PRE
 
 
 def whole_square(frames: Tensor, size: int, how: Preprocessing) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, size, size, 3) uint8: all of each frame, squashed or filled up as `how` says."""
+    """(n, H, W, 3) uint8 -> (n, size, size, 3) uint8: all of each frame, squashed or filled up as
+    `how` says."""
     square = inference_transform(frames, size, dataclasses.replace(how, scale=1.0))
     return square.permute(0, 2, 3, 1).contiguous()
 
 
 def _filled(images: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
-    """(n, 3, h, w), h and w at most `size` -> (n, 3, size, size), the picture in the middle, as open_clip places it."""
+    """(n, 3, h, w), h and w at most `size` -> (n, 3, size, size), the picture in the middle, as
+    open_clip places it."""
     _, _, height, width = images.shape
     top, left = (size - height) // 2, (size - width) // 2
-    square = torch.tensor(fill, dtype=torch.uint8).view(1, 3, 1, 1).repeat(len(images), 1, size, size)
+    square = (
+        torch.tensor(fill, dtype=torch.uint8).view(1, 3, 1, 1).repeat(len(images), 1, size, size)
+    )
     square[:, :, top : top + height, left : left + width] = images
     return square
 
@@ -59,18 +76,19 @@ def _filled(images: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
 def packed(images: Tensor, mirrored: bool = False) -> Tensor:
     """(n, 3, h, w) in any layout -> the same in the plain one; `mirrored` left to right.
 
-    By NumPy, in this thread alone: PyTorch would share the millisecond out, and wait twenty for the other thread where
-    another process, or another worker of the loader, has the core.
+    By NumPy, in this thread alone: PyTorch would share the millisecond out, and wait twenty for the
+    other thread where another process, or another worker of the loader, has the core.
     """
     array = images.numpy()
     return torch.from_numpy(array[..., ::-1].copy() if mirrored else np.ascontiguousarray(array))
 
 
 def scaled(frames: Tensor, short: int, rng: random.Random) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, 3, h, w) uint8 with a short side of `short`, bilinear without antialias as in training.
+    """(n, H, W, 3) uint8 -> (n, 3, h, w) uint8 with a short side of `short`, bilinear without
+    antialias as in training.
 
-    Of a strip, a random part. The references interpolate floats; whole numbers change a value by at most 1.001 of 255
-    levels, 0.3 on average.
+    Of a strip, a random part. The references interpolate floats; whole numbers change a value by at
+    most 1.001 of 255 levels, 0.3 on average.
     """
     _, height, width, _ = frames.shape
     if max(height, width) > _STRIP * min(height, width):
@@ -87,21 +105,25 @@ def random_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
 def multiscale_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
     """(n, 3, h, w) -> (n, 3, size, size): X-CLIP's MultiScaleCrop.
 
-    Each side is one of four fractions of the short side, the two at most one step apart, and the crop lies in a corner
-    or in the middle.
+    Each side is one of four fractions of the short side, the two at most one step apart, and the
+    crop lies in a corner or in the middle.
     """
     _, _, height, width = images.shape
     sides = [max(1, int(min(height, width) * fraction)) for fraction in (1, 0.875, 0.75, 0.66)]
-    rows, columns = rng.choice([(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1])
+    rows, columns = rng.choice(
+        [(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1]
+    )
     y, x = rng.choice([(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)])
     top, left = int(y * (height - rows)), int(x * (width - columns))
     return _squared(images[:, :, top : top + rows, left : left + columns], size)
 
 
 def resized_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
-    """(n, 3, h, w) -> (n, 3, size, size): RandomResizedCrop, 8 to 100 % of the area at an aspect of 3/4 to 4/3.
+    """(n, 3, h, w) -> (n, 3, size, size): RandomResizedCrop, 8 to 100 % of the area at an aspect of
+    3/4 to 4/3.
 
-    Where ten draws do not fit (a narrow picture), a random square of the short side, as in Text4Vis.
+    Where ten draws do not fit (a narrow picture), a random square of the short side, as in
+    Text4Vis.
     """
     _, _, height, width = images.shape
     for _ in range(10):
@@ -132,7 +154,8 @@ def _short_side_to(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def _resize(frames: Tensor, height: int, width: int, mode: str, antialias: bool) -> Tensor:
-    # Frames as decoded are channels-last images, the layout that PyTorch resizes in whole numbers as PIL does.
+    # Frames as decoded are channels-last images, the layout that PyTorch resizes in whole numbers
+    # as PIL does.
     images = frames.permute(0, 3, 1, 2)
     if images.shape[2:] == (height, width):
         return images

@@ -1,4 +1,5 @@
-"""The clips of a video that a network is to see, read from one decode, and from a file that keeps still meanwhile."""
+"""The clips of a video that a network is to see, read from one decode, and from a file that keeps
+still meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import VideoError
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
@@ -46,7 +47,11 @@ class ReadViews:
         with unchanged(path), Video(path) as video:
             indices = self.sampling.view_indices(video.timing, self.views)
             frames = video.read([i for view in indices for i in view])
-            clips = inference_transform(frames, self.size, self.how).unflatten(0, (len(indices), -1)).numpy()
+            clips = (
+                inference_transform(frames, self.size, self.how)
+                .unflatten(0, (len(indices), -1))
+                .numpy()
+            )
             found = Views(clips, video.seconds, video.num_frames, video.damaged)
         yield found
 
@@ -67,7 +72,8 @@ def state(path: str | Path) -> State:
 
 @contextmanager
 def unchanged(path: str | Path) -> Iterator[State]:
-    """Raises VideoError at the end where the file is no longer the one it was: a recording or a download goes on."""
+    """Raises VideoError at the end where the file is no longer the one it was: a recording or a
+    download goes on."""
     try:
         before = state(path)
     except OSError as error:

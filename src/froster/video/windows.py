@@ -1,4 +1,5 @@
-"""Sliding windows over a stream of frames: only what open windows still need is held, each frame once."""
+"""Sliding windows over a stream of frames: only what open windows still need is held, each frame
+once."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ import av
 import torch
 from torch import Tensor
 
-from froster.clip.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
 from froster.video.sampling import Sampling
 from froster.video.stream import Frame
 
 UNIFORM_WINDOW = 4.0
-"""Seconds seen at once by a model that samples whole videos, whatever their length: about a clip of UCF101 or HMDB51."""
+"""Seconds seen at once by a model that samples whole videos, whatever their length: about a clip of
+UCF101 or HMDB51."""
 MOST_OPEN = 32
 """Windows that may overlap at a moment: each holds frames."""
 _EARLY = 1e-4  # a frame that is due by less than this is shown: times are rounded
@@ -26,7 +28,8 @@ _EARLY = 1e-4  # a frame that is due by less than this is shown: times are round
 class Plan:
     """Windows of `window` seconds, one every `stride` seconds, seen through `frames` frames each.
 
-    A window is `frames` equal parts, and the frame that is shown in the middle of each part is taken.
+    A window is `frames` equal parts, and the frame that is shown in the middle of each part is
+    taken.
     """
 
     window: float
@@ -35,12 +38,20 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.window > 0 or not self.stride > 0:
-            raise UsageError(f"window and stride are seconds above zero, not {self.window:g} and {self.stride:g}")
+            raise UsageError(
+                f"window and stride are seconds above zero, not {self.window:g} and {self.stride:g}"
+            )
         if self.stride > self.window * (1 + 1e-9):
-            raise UsageError(f"a stride of {self.stride:g} s would leave gaps between windows of {self.window:g} s")
+            raise UsageError(
+                f"a stride of {self.stride:g} s would leave gaps between windows of"
+                f" {self.window:g} s"
+            )
         if self.window > self.stride * MOST_OPEN * (1 + 1e-9):
             least = self.window / MOST_OPEN
-            raise UsageError(f"a window of {self.window:g} s needs a stride of {least:g} s or more, not {self.stride:g}")
+            raise UsageError(
+                f"a window of {self.window:g} s needs a stride of {least:g} s or more, not"
+                f" {self.stride:g}"
+            )
 
     @property
     def step(self) -> float:
@@ -48,12 +59,17 @@ class Plan:
         return self.window / self.frames
 
     @classmethod
-    def of(cls, sampling: Sampling, window: float | None = None, stride: float | None = None) -> Plan:
-        """What the model's own sampling suggests: the step of its dense clips, and a stride of a quarter of the window
-        or less that is a whole number of steps, so that overlapping windows see the same frames."""
+    def of(
+        cls, sampling: Sampling, window: float | None = None, stride: float | None = None
+    ) -> Plan:
+        """What the model's own sampling suggests: the step of its dense clips, and a stride of a
+        quarter of the window or less that is a whole number of steps, so that overlapping windows
+        see the same frames."""
         T = sampling.frames
         if window is None:
-            length = (sampling.rate * T - 1) / sampling.target_fps  # of a dense clip, first to last frame
+            length = (
+                sampling.rate * T - 1
+            ) / sampling.target_fps  # of a dense clip, first to last frame
             window = T * length / max(1, T - 1) if sampling.kind == "dense" else UNIFORM_WINDOW
         steps = max(m for m in range(1, max(1, T // 4) + 1) if T % m == 0)
         return cls(window, stride if stride is not None else window * steps / T, T)
@@ -61,7 +77,8 @@ class Plan:
 
 @dataclass(eq=False)
 class Sample:
-    """A frame as it is held: its pixels, or what a network that sees frames one by one has made of them."""
+    """A frame as it is held: its pixels, or what a network that sees frames one by one has made of
+    them."""
 
     time: float
     pixels: Tensor | None
@@ -74,14 +91,16 @@ class Window(NamedTuple):
     start: float
     """Seconds from the start of the video."""
     samples: list[Sample]
-    """As many as the plan has frames; in the last window of a video, and only there, some may be one sample."""
+    """As many as the plan has frames; in the last window of a video, and only there, some may be
+    one sample."""
 
 
 Keep = Callable[[Frame], Sample]
 
 
 class Squares:
-    """Frames as the network's squares of `size` pixels. Where a picture is broken the one before it stands in."""
+    """Frames as the network's squares of `size` pixels. Where a picture is broken the one before it
+    stands in."""
 
     def __init__(self, size: int, how: Preprocessing = CLIP_PREPROCESSING):
         self.size, self.how = size, how
@@ -98,11 +117,12 @@ class Squares:
 
 
 class Windows:
-    """The windows of a stream, in order: iterate once, or give it the frames one by one and then `finish`.
+    """The windows of a stream, in order: iterate once, or give it the frames one by one and then
+    `finish`.
 
-    `start` and `end` tell how far the stream has been read. A frame that no window wants is neither converted nor kept.
-    The first window starts with the first frame; the last one is the first that reaches the end of the video, and what
-    it lacks is made up by repeating its frames evenly.
+    `start` and `end` tell how far the stream has been read. A frame that no window wants is neither
+    converted nor kept. The first window starts with the first frame; the last one is the first that
+    reaches the end of the video, and what it lacks is made up by repeating its frames evenly.
     """
 
     def __init__(self, frames: Iterable[Frame], plan: Plan, keep: Keep):
@@ -144,7 +164,10 @@ class Windows:
                 self.held.append((start, []))
                 self._opened += 1
             for begin, samples in self.held:
-                while len(samples) < plan.frames and begin + (len(samples) + 0.5) * plan.step < until - _EARLY:
+                while (
+                    len(samples) < plan.frames
+                    and begin + (len(samples) + 0.5) * plan.step < until - _EARLY
+                ):
                     sample = sample or self.keep(frame)
                     samples.append(sample)
             while self.held and len(self.held[0][1]) == plan.frames:

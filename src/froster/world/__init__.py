@@ -1,1 +1,1 @@
-"""A procedural world, rendered on the spot: things that do something somewhere, and a nano CLIP that knows them."""
+"""A rendered world of short videos, and the nano encoder that knows its still images."""

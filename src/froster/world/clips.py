@@ -7,7 +7,7 @@ import random
 import torch
 from torch.utils.data import Dataset
 
-from froster.video.dataset import Sample
+from froster.data.dataset import Sample
 from froster.video.sampling import Sampling, Timing
 from froster.world.sets import Videos
 
@@ -15,10 +15,19 @@ FPS = 8.0
 
 
 class WorldClips(Dataset):
-    """Training: one random clip a video, (T, 3, H, W). Evaluation: `views` clips, (views, T, 3, H, W)."""
+    """Training: one random clip a video, (T, 3, H, W). Evaluation: `views` clips, (views, T, 3, H,
+    W)."""
 
-    def __init__(self, videos: Videos, sampling: Sampling, *, train: bool, views: int = 1, seed: int = 0):
-        self.videos, self.sampling, self.train, self.views, self.seed = videos, sampling, train, views, seed
+    def __init__(
+        self, videos: Videos, sampling: Sampling, *, train: bool, views: int = 1, seed: int = 0
+    ):
+        self.videos, self.sampling, self.train, self.views, self.seed = (
+            videos,
+            sampling,
+            train,
+            views,
+            seed,
+        )
         self.timing = Timing(range(videos.frames.shape[1]), FPS)
         self.epoch = 0
 

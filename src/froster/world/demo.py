@@ -1,8 +1,8 @@
 """`froster demo`: the whole job on the nano CLIP and the world, offline, in about two minutes.
 
-Frozen CLIP, VCLIP without distillation and VCLIP with it (FROSTER), tuned on 16 videos of each base class, measured on
-base, novel and the cross-dataset sets. Settings are the study's (`docs/lab.md`), chosen on held-out base videos; nothing
-here looks at the other sets before the end.
+Frozen CLIP, VCLIP without distillation and VCLIP with it (FROSTER), tuned on 16 videos of each base
+class, measured on base, novel and the cross-dataset sets. Settings are the study's (`docs/lab.md`),
+chosen on held-out base videos; nothing here looks at the other sets before the end.
 """
 
 from __future__ import annotations
@@ -15,20 +15,36 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-import froster.strict_json as json
-from froster.attempt import attempt
-from froster.change import told
-from froster.distill import distill_preset
-from froster.evaluation import harmonic_mean
-from froster.experiment import EvalSet, Row, asked_together, default_recipe, fine_tune, halfway, measure, with_weights
-from froster.files import claim_folder, sole_writer, write_text
-from froster.insight import page
-from froster.insight.plots import Bars, Clip, Verdict, accuracy_bars, classified_clips, training_curves
+from froster.evaluation.metrics import harmonic_mean
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
-from froster.progress import console, output, progress
-from froster.recognizer import Recognizer, load
-from froster.shell import command
-from froster.training import Trained
+from froster.report import page
+from froster.report.plots import (
+    Bars,
+    Clip,
+    Verdict,
+    accuracy_bars,
+    classified_clips,
+    training_curves,
+)
+from froster.training.change import told
+from froster.training.distill import distill_preset
+from froster.training.fine_tune import (
+    EvalSet,
+    Row,
+    asked_together,
+    default_recipe,
+    fine_tune,
+    halfway,
+    measure,
+    with_weights,
+)
+from froster.training.loop import Trained
+from froster.utils import strict_json as json
+from froster.utils.attempt import attempt
+from froster.utils.files import claim_folder, sole_writer, write_text
+from froster.utils.progress import console, output, progress
+from froster.utils.shell import command
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import SETS, Videos, render_set
@@ -40,11 +56,15 @@ COLUMNS = ("base", "novel", "hm", "near", "mid", "far")
 ARMS = {"finetuned": "none", "froster": "residual"}
 TOGETHER = ("base", "novel", "hm")
 WORDS = (
-    "base: the classes tuned on. novel: others, most of them doing what base things do. hm: the harmonic mean of both. near, mid "
-    "and far: labels ever less like base ones (near: base things in new pairings; mid: novel and far things in dim light; far: "
-    "other things, with a colour in their names, doing what no base thing does)."
+    "base: the classes tuned on. novel: others, most of them doing what base things do. hm: the"
+    " harmonic mean of both. near, mid and far: labels ever less like base ones (near: base things"
+    " in new pairings; mid: novel and far things in dim light; far: other things, with a colour in"
+    " their names, doing what no base thing does)."
 )
-ASKED = "With *: base and novel videos, asked for the labels of both together, as a user asks who does not know which they are."
+ASKED = (
+    "With *: base and novel videos, asked for the labels of both together, as a user asks who does"
+    " not know which they are."
+)
 NAMES = {"frozen": "frozen CLIP", "finetuned": "fine-tuned (VCLIP)", "froster": "FROSTER"}
 
 
@@ -58,7 +78,10 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
         rows, clips = measured(base, seed, out)
         seconds = round(time.monotonic() - began, 1)
         result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
-        write_text(out / "report.json", json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n")
+        write_text(
+            out / "report.json",
+            json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n",
+        )
         attempt("report.html", lambda: write_report(out, rows, clips, result))
     if as_json:
         print(json.dumps(result))
@@ -68,12 +91,17 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
 
 
 def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Clip]]:
-    """The rows of frozen CLIP and of each arm, which is tuned for them, and the videos of novel classes, if these worked."""
+    """The rows of frozen CLIP and of each arm, which is tuned for them, and the videos of novel
+    classes, if these worked."""
     with progress() as bars:
         videos = render(seed, bars)
         train_set = WorldClips(videos["train"], base.config.sampling, train=True, seed=seed)
         sets = [
-            EvalSet(name, WorldClips(videos[name], base.config.sampling, train=False), videos[name].classes)
+            EvalSet(
+                name,
+                WorldClips(videos[name], base.config.sampling, train=False),
+                videos[name].classes,
+            )
             for name in TEST_SETS
         ]
         sets = asked_together(sets)
@@ -89,8 +117,11 @@ def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Cl
 
 
 def render(seed: int, bars: Progress) -> dict[str, Videos]:
-    """The 16 training videos a base class, drawn by the seed, and the fixed test videos of every set."""
-    total = SHOTS * len(SETS["base"].classes) + TESTS_PER_CLASS * sum(len(SETS[name].classes) for name in TEST_SETS)
+    """The 16 training videos a base class, drawn by the seed, and the fixed test videos of every
+    set."""
+    total = SHOTS * len(SETS["base"].classes) + TESTS_PER_CLASS * sum(
+        len(SETS[name].classes) for name in TEST_SETS
+    )
     bar = bars.add_task("render the world", total=total, note="")
     tick = lambda _: bars.update(bar, advance=1)  # noqa: E731
     videos = {"train": render_set("base", SHOTS, seed, "train", tick)}
@@ -104,13 +135,29 @@ def tune(
 ) -> tuple[Recognizer, Trained]:
     recipe = dataclasses.replace(default_recipe(base), seed=seed)
     distill = distill_preset(ARMS[arm])
-    return fine_tune(base, VCLIP(), distill, recipe, train_set, train_set.videos.classes, out / "runs" / arm, bars, NAMES[arm])
+    return fine_tune(
+        base,
+        VCLIP(),
+        distill,
+        recipe,
+        train_set,
+        train_set.videos.classes,
+        out / "runs" / arm,
+        bars,
+        NAMES[arm],
+    )
 
 
 def arm_rows(
-    base: Recognizer, arm: str, student: Recognizer, trained: Trained, sets: list[EvalSet], bars: Progress
+    base: Recognizer,
+    arm: str,
+    student: Recognizer,
+    trained: Trained,
+    sets: list[EvalSet],
+    bars: Progress,
 ) -> list[Row]:
-    """The epoch average (the row that counts), the last epoch, and half the average with half of CLIP."""
+    """The epoch average (the row that counts), the last epoch, and half the average with half of
+    CLIP."""
     half = halfway(base, student, trained.average)
     variants = [
         (arm, f"mean of {trained.averaged} epochs", trained.average),
@@ -118,12 +165,16 @@ def arm_rows(
         (f"{arm}_blend", "half the mean, half frozen", half),
     ]
     return [
-        Row(name, weights, measure(with_weights(student, state), sets, bars, name)) for name, weights, state in variants
+        Row(name, weights, measure(with_weights(student, state), sets, bars, name))
+        for name, weights, state in variants
     ]
 
 
-def classify_novel(models: dict[str, Recognizer], novel: Videos, folder: Path, bars: Progress) -> list[Clip]:
-    """Write three held-out videos of novel classes as files and classify the files, as a user would."""
+def classify_novel(
+    models: dict[str, Recognizer], novel: Videos, folder: Path, bars: Progress
+) -> list[Clip]:
+    """Write three held-out videos of novel classes as files and classify the files, as a user
+    would."""
     picked = [len(novel) // 6, len(novel) // 2, 5 * len(novel) // 6]
     bar = bars.add_task("classify videos of novel classes", total=len(picked), note="")
     clips = []
@@ -145,21 +196,30 @@ def video_of(folder: Path, label: str) -> Path:
 
 
 def try_it(clips: list[Clip], out: Path) -> str | None:
-    """A command that asks FROSTER for one of the videos, one that it named right if there is one, among the labels of all.
+    """A command that asks FROSTER for one of the videos, one that it named right if there is one,
+    among the labels of all.
 
-    None where there is no video."""
+    None where there is no video.
+    """
     if not clips:
         return None
     right = [clip for clip in clips if clip.verdicts[-1].labels[0] == clip.label]
     label = (right or clips)[0].label or ""
     labels = ", ".join(sorted(clip.label or "" for clip in clips))
-    return command("classify", video_of(out / "videos", label), "--model", out / "froster", "--labels", labels)
+    return command(
+        "classify", video_of(out / "videos", label), "--model", out / "froster", "--labels", labels
+    )
 
 
 def settings(base: Recognizer, seed: int) -> dict[str, Any]:
     recipe = dataclasses.asdict(dataclasses.replace(default_recipe(base), seed=seed))
     distill = {arm: dataclasses.asdict(distill_preset(kind)) for arm, kind in ARMS.items()}
-    return {"shots": SHOTS, "tests_per_class": TESTS_PER_CLASS, "recipe": recipe, "distill": distill}
+    return {
+        "shots": SHOTS,
+        "tests_per_class": TESTS_PER_CLASS,
+        "recipe": recipe,
+        "distill": distill,
+    }
 
 
 def value(row: Row, column: str) -> float | None:
@@ -175,12 +235,14 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
     table = Table("method", "weights", *COLUMNS, box=None, pad_edge=False)
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
-        table.add_row(row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style)
+        table.add_row(
+            row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style
+        )
     output.print(table)
     console.print()
     console.print(
-        f"accuracy in per cent, one seed; one standard error is about {rows[0].error('novel'):.0f} points, so small "
-        "differences mean nothing (docs/lab.md has many seeds)"
+        f"accuracy in per cent, one seed; one standard error is about {rows[0].error('novel'):.0f}"
+        " points, so small differences mean nothing (docs/lab.md has many seeds)"
     )
     console.print(WORDS)
     console.print()
@@ -207,23 +269,34 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
     main = [row for row in rows if row.method in NAMES]
     bars = [
         Bars(
-            NAMES[r.method], [*(value(r, c) for c in COLUMNS), *together(r).columns().values()],
+            NAMES[r.method],
+            [*(value(r, c) for c in COLUMNS), *together(r).columns().values()],
             [*(r.error(c) for c in COLUMNS), *(together(r).error(c) for c in TOGETHER)],
         )
         for r in main
-    ]  # fmt: skip
+    ]
     figures = out / "figures"
     shown = [*COLUMNS, *(f"{c}*" for c in TOGETHER)]
     guessed = chances(rows[0])
     accuracy = accuracy_bars(shown, bars, figures / "accuracy.png", guessed)
-    curves = training_curves({NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}, figures / "training.png")
+    curves = training_curves(
+        {NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}, figures / "training.png"
+    )
     cells = [
-        [r.method, r.weights, *(f"{v:.1f}" for v in (*(value(r, c) for c in COLUMNS), *r.generalised.values()))] for r in rows
+        [
+            r.method,
+            r.weights,
+            *(f"{v:.1f}" for v in (*(value(r, c) for c in COLUMNS), *r.generalised.values())),
+        ]
+        for r in rows
     ]
     cells.append(["", "chance", *(f"{g:.1f}" for g in guessed)])
     report = out / "report.html"
     tests = ", ".join(f"{name} {len(rows[0].predictions[name].labels)}" for name in TEST_SETS)
-    caption = f"Top-1 accuracy with one standard error of test sampling; dashed what guessing gets. Test videos: {tests}. {ASKED}"
+    caption = (
+        "Top-1 accuracy with one standard error of test sampling; dashed what guessing gets. Test"
+        f" videos: {tests}. {ASKED}"
+    )
     page.write_page(
         report,
         "froster demo",
@@ -232,17 +305,24 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
                 "",
                 [
                     page.paragraph(
-                        f"A nano CLIP, pretrained on still images of a rendered world, was tuned on {SHOTS} videos of each "
-                        f"of {len(SETS['base'].classes)} base classes (seed {result['seed']}), once without distillation "
-                        "and once with FROSTER's residual feature distillation. Every set is scored against its own "
-                        "class names; novel, near, mid and far were never seen in training nor used to choose anything."
+                        "A nano CLIP, pretrained on still images of a rendered world, was tuned on"
+                        f" {SHOTS} videos of each of {len(SETS['base'].classes)} base classes (seed"
+                        f" {result['seed']}), once without distillation and once with FROSTER's"
+                        " residual feature distillation. Every set is scored against its own class"
+                        " names; novel, near, mid and far were never seen in training nor used to"
+                        " choose anything."
                     ),
                     page.figure(accuracy, report, caption),
                     page.paragraph(WORDS, "note"),
-                    page.table(["method", "weights", *shown], cells, [i for i, r in enumerate(rows) if r.method in NAMES]),
+                    page.table(
+                        ["method", "weights", *shown],
+                        cells,
+                        [i for i, r in enumerate(rows) if r.method in NAMES],
+                    ),
                     page.paragraph(
-                        "One run of one seed shows how the parts work together, not which method is better: differences "
-                        "of a few points change sign from seed to seed. docs/lab.md holds the study over many seeds.",
+                        "One run of one seed shows how the parts work together, not which method is"
+                        " better: differences of a few points change sign from seed to seed."
+                        " docs/lab.md holds the study over many seeds.",
                         "note",
                     ),
                 ],
@@ -254,12 +334,16 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
 
 
 def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[tuple[str, list[str]]]:
-    """What the page shows of videos of novel classes, and the command to ask for one; nothing where there are none."""
+    """What the page shows of videos of novel classes, and the command to ask for one; nothing where
+    there are none."""
     pasted = try_it(clips, out.absolute())
     if pasted is None:
         return []
     strips = classified_clips(clips, out / "figures" / "clips.png")
-    caption = "Held-out videos, written as files, classified among the novel classes. Green: the right label."
+    caption = (
+        "Held-out videos, written as files, classified among the novel classes. Green: the right"
+        " label."
+    )
     return [
         ("Videos of novel classes", [page.figure(strips, report, caption)]),
         ("Use the model", [page.code(f"{pasted}\n")]),

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from froster.files import atomic_file
+from froster.utils.files import atomic_file
 from froster.world.clips import FPS
 
 

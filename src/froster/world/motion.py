@@ -8,8 +8,8 @@ from froster.world.vocabulary import REVERSALS
 
 FRAMES = 16
 POSE = ("x", "y", "angle", "width", "height", "shear", "opacity", "gain")
-"""Columns of a pose. x, y: centre in pixels; angle in radians; width, height: half the size of the thing in pixels
-(negative: mirrored); opacity 0..1; gain: factor on the brightness."""
+"""Columns of a pose. x, y: centre in pixels; angle in radians; width, height: half the size of the
+thing in pixels (negative: mirrored); opacity 0..1; gain: factor on the brightness."""
 X, Y, ANGLE, WIDTH, HEIGHT, SHEAR, OPACITY, GAIN = range(len(POSE))
 
 
@@ -23,7 +23,11 @@ def moved(rest: np.ndarray, verb: str, times: np.ndarray, rng: np.random.Generat
 
     Speed, phase and direction are drawn from `rng`, the same number of draws for every verb.
     """
-    speed, phase, amount = rng.uniform(0.85, 1.2), rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.15)
+    speed, phase, amount = (
+        rng.uniform(0.85, 1.2),
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(0.85, 1.15),
+    )
     direction = 1.0 if rng.random() < 0.5 else -1.0
     jitter = rng.uniform(-1, 1, (2, FRAMES + 4))
     cycles = 2 * np.pi * speed * direction * times / FRAMES

@@ -1,7 +1,8 @@
 """From poses to pixels: things are sampled from the atlas, laid over a scene, and photographed.
 
-Every pixel is computed element by element from the pose and the random stream of its own image, so the same seed gives
-the same bytes in every process, for every batch size and for every number of threads.
+Every pixel is computed element by element from the pose and the random stream of its own image, so
+the same seed gives the same bytes in every process, for every batch size and for every number of
+threads.
 """
 
 from __future__ import annotations
@@ -22,24 +23,30 @@ GHOST = 0.35
 
 
 def coverage(nouns: Tensor, poses: Tensor, size: int) -> Tensor:
-    """Sprites in their poses: nouns (N,), poses (N, 8) -> (N, 3, size, size), see `sprites.draw` for the planes."""
+    """Sprites in their poses: nouns (N,), poses (N, 8) -> (N, 3, size, size), see `sprites.draw`
+    for the planes."""
     x, y, angle, width, height, shear, opacity, gain = poses[..., None, None].unbind(1)
     axis = torch.arange(size, dtype=torch.float32) + 0.5
     dx, dy = axis.view(1, 1, -1) - x, axis.view(1, -1, 1) - y
-    # In float64, because a vectorised and a scalar float32 cosine differ in the last bit, and batch size decides which runs.
+    # In float64, because a vectorised and a scalar float32 cosine differ in the last bit, and batch
+    # size decides which runs.
     cosine, sine = torch.cos(angle.double()).float(), torch.sin(angle.double()).float()
     # Things seen edge-on keep a sliver of width: dividing by nothing would give NaN.
     width = torch.where(width.abs() < 0.6, torch.full_like(width, 0.6), width)
     height = torch.where(height.abs() < 0.6, torch.full_like(height, 0.6), height)
     v = (dy * cosine - dx * sine) / height
     u = (dx * cosine + dy * sine) / width + shear * v
-    planes = F.grid_sample(atlas()[nouns], torch.stack([u, v], dim=-1), align_corners=False) * opacity[:, None]
+    planes = (
+        F.grid_sample(atlas()[nouns], torch.stack([u, v], dim=-1), align_corners=False)
+        * opacity[:, None]
+    )
     planes[:, 1:] *= gain[:, None]
     return planes
 
 
 def lay_over(canvas: Tensor, planes: Tensor, colours: Tensor, opacity: float = 1.0) -> Tensor:
-    """canvas (N, 3, H, W) in 0..255 with things laid over it: planes (N, 3, H, W), colours (N, 3) in 0..255."""
+    """canvas (N, 3, H, W) in 0..255 with things laid over it: planes (N, 3, H, W), colours (N, 3)
+    in 0..255."""
     if opacity != 1:
         planes = planes * opacity
     alpha, colour, white = planes[:, :1], planes[:, 1:2], planes[:, 2:]
@@ -47,7 +54,8 @@ def lay_over(canvas: Tensor, planes: Tensor, colours: Tensor, opacity: float = 1
 
 
 def photograph(canvas: Tensor, brightness: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-    """Brightness (N,) and grey sensor noise, rounded to uint8. Each generator serves N / len(rngs) images in a row."""
+    """Brightness (N,) and grey sensor noise, rounded to uint8. Each generator serves N / len(rngs)
+    images in a row."""
     count, _, height, width = canvas.shape
     share = count // len(rngs)
     noise = np.stack([rng.standard_normal((share, 1, height, width), np.float32) for rng in rngs])

@@ -21,7 +21,8 @@ Field = np.ndarray  # (S, S) float, about 0..1
 
 
 def clouds(rng: np.random.Generator, cells: int, stretch: int = 1) -> Field:
-    """Smooth noise: a coarse random grid, enlarged with smooth interpolation; `stretch` makes it wider than high."""
+    """Smooth noise: a coarse random grid, enlarged with smooth interpolation; `stretch` makes it
+    wider than high."""
     rows, columns = cells * stretch + 2, cells + 2
     grid = rng.random((rows, columns))
     y = np.linspace(0, rows - 1.001, TEXTURE_SIZE)
@@ -85,7 +86,9 @@ def paint(scene: str, rng: np.random.Generator) -> np.ndarray:
         books = spines[:, ((y + shift) // 21).astype(int)[:, :1], (x[:1] // 4).astype(int)]
         return np.where(shelf, np.array([84.0, 60, 42])[:, None, None], books)
     if scene == "cave":
-        return mix((54, 48, 46), (112, 100, 92), 0.5 * clouds(rng, 4, 3) + 0.6 * clouds(rng, 11) - 0.1)
+        return mix(
+            (54, 48, 46), (112, 100, 92), 0.5 * clouds(rng, 4, 3) + 0.6 * clouds(rng, 11) - 0.1
+        )
     veins = np.abs(clouds(rng, 6) - 0.5)  # volcano
     return mix((206, 92, 38), (52, 34, 34), 9 * veins - 0.1)
 
@@ -94,7 +97,10 @@ def paint(scene: str, rng: np.random.Generator) -> np.ndarray:
 def textures() -> Tensor:
     """(12 scenes, 24 textures, 3, 84, 84) uint8, always the same."""
     images = [
-        [paint(scene, np.random.default_rng([zlib.crc32(scene.encode()), index])) for index in range(TEXTURES)]
+        [
+            paint(scene, np.random.default_rng([zlib.crc32(scene.encode()), index]))
+            for index in range(TEXTURES)
+        ]
         for scene in SCENES
     ]
     return torch.from_numpy(np.clip(np.array(images), 0, 255).astype(np.uint8))

@@ -1,4 +1,5 @@
-"""A sentence about each class of the world, as people write them for real classes: what the motion looks like."""
+"""A sentence about each class of the world, as people write them for real classes: what the motion
+looks like."""
 
 from __future__ import annotations
 
@@ -37,5 +38,7 @@ MOTIONS = {
 def sentences(sets: Iterable[str] = tuple(SETS)) -> dict[str, str]:
     """Class name -> sentence, for every class of these sets."""
     return {
-        action.name: f"the {action.noun} {MOTIONS[action.verb]}" for name in sets for action in SETS[name].actions
+        action.name: f"the {action.noun} {MOTIONS[action.verb]}"
+        for name in sets
+        for action in SETS[name].actions
     }

@@ -1,10 +1,11 @@
 """The class sets of the world and their videos.
 
-`base` is what a model is tuned on. `novel` has other things, most of them doing what base things do. Three further sets
-are ever less like base: `near` (base things in new pairings, a few novel things), `mid` (novel and far things in dim
-light), `far` (things of neither, with a colour in their names, doing what no base thing does). `order` holds pairs that
-only the order of the frames tells apart. `wide` is base with every pairing that is not in `near`: many classes, for the
-regime with much data.
+`base` is what a model is tuned on. `novel` has other things, most of them doing what base things
+do. Three further sets are ever less like base: `near` (base things in new pairings, a few novel
+things), `mid` (novel and far things in dim light), `far` (things of neither, with a colour in their
+names, doing what no base thing does). `order` holds pairs that only the order of the frames tells
+apart. `wide` is base with every pairing that is not in `near`: many classes, for the regime with
+much data.
 """
 
 from __future__ import annotations
@@ -70,17 +71,23 @@ BASE_NOUNS, NOVEL_NOUNS, FAR_NOUNS = NOUNS[:12], NOUNS[12:26], NOUNS[26:]
 
 def pairings(nouns: tuple[str, ...], verbs: tuple[str, ...], *shifts: int) -> tuple[Action, ...]:
     """Every noun with the verbs that lie `shifts` further than itself: other shifts, other pairs."""
-    return tuple(Action(noun, verbs[(i + s) % len(verbs)]) for s in shifts for i, noun in enumerate(nouns))
+    return tuple(
+        Action(noun, verbs[(i + s) % len(verbs)]) for s in shifts for i, noun in enumerate(nouns)
+    )
 
 
 def tinted(actions: tuple[Action, ...]) -> tuple[Action, ...]:
     colours = tuple(COLOURS)
-    return tuple(Action(a.noun, a.verb, colours[3 * i % len(colours)]) for i, a in enumerate(actions))
+    return tuple(
+        Action(a.noun, a.verb, colours[3 * i % len(colours)]) for i, a in enumerate(actions)
+    )
 
 
 SETS: dict[str, ClassSet] = {
     "base": ClassSet(pairings(BASE_NOUNS, BASE_VERBS, 0, 3)),
-    "novel": ClassSet(pairings(NOVEL_NOUNS, BASE_VERBS, 1) + pairings(NOVEL_NOUNS[:10], UNSEEN_VERBS[:4], 0)),
+    "novel": ClassSet(
+        pairings(NOVEL_NOUNS, BASE_VERBS, 1) + pairings(NOVEL_NOUNS[:10], UNSEEN_VERBS[:4], 0)
+    ),
     "near": ClassSet(
         pairings(BASE_NOUNS, BASE_VERBS, 5)
         + pairings(NOVEL_NOUNS[:6], BASE_VERBS, 4)
@@ -92,26 +99,35 @@ SETS: dict[str, ClassSet] = {
         + pairings(FAR_NOUNS[:4], UNSEEN_VERBS[2:6], 0),
         brightness=(0.6, 0.8),
     ),
-    "far": ClassSet(tinted(pairings(FAR_NOUNS, UNSEEN_VERBS, 0) + pairings(FAR_NOUNS[:10], UNSEEN_VERBS, 3))),
-    "order": ClassSet(tuple(Action(noun, verb) for noun in BASE_NOUNS[:3] for verb in ORDERED_VERBS)),
+    "far": ClassSet(
+        tinted(pairings(FAR_NOUNS, UNSEEN_VERBS, 0) + pairings(FAR_NOUNS[:10], UNSEEN_VERBS, 3))
+    ),
+    "order": ClassSet(
+        tuple(Action(noun, verb) for noun in BASE_NOUNS[:3] for verb in ORDERED_VERBS)
+    ),
     "wide": ClassSet(pairings(BASE_NOUNS, BASE_VERBS, 0, 3, 1, 2, 4, 6, 7)),
 }
 
 
 def record(members: ClassSet, label: int, rng: np.random.Generator) -> Tensor:
-    """One video (16, 3, 60, 60) of class `label`: the thing in motion, a thing of another class at rest, a camera."""
+    """One video (16, 3, 60, 60) of class `label`: the thing in motion, a thing of another class at
+    rest, a camera."""
     action = members.actions[label]
     bystanders = [other for other in members.actions if other.noun != action.noun]
     other = bystanders[rng.integers(len(bystanders))]
     tints = [COLOURS[tuple(COLOURS)[i]] for i in rng.integers(0, len(COLOURS), 2)]
-    tints = [COLOURS[a.colour] if a.colour else tint for a, tint in zip((action, other), tints, strict=True)]
+    tints = [
+        COLOURS[a.colour] if a.colour else tint
+        for a, tint in zip((action, other), tints, strict=True)
+    ]
     scene, texture = rng.integers(0, len(SCENES)), rng.integers(STILL_TEXTURES, TEXTURES)
     light = np.full(motion.FRAMES, rng.uniform(*members.brightness), np.float32)
     walk = render.camera_walk(rng, TEXTURE_SIZE - render.FRAME_SIZE)
     rest, other_rest = place(rng, alone=False)
     poses = motion.moved(rest, action.verb, np.arange(-1.0, motion.FRAMES + 1), rng)
 
-    # The middle of the walk is where the things were placed; the scene and the bystander stand still under the camera.
+    # The middle of the walk is where the things were placed; the scene and the bystander stand
+    # still under the camera.
     middle = walk[motion.FRAMES // 2]
     other_rest[[motion.X, motion.Y]] += middle
     drift = walk - middle
@@ -120,7 +136,9 @@ def record(members: ClassSet, label: int, rng: np.random.Generator) -> Tensor:
     colours = torch.tensor(tints, dtype=torch.float32)
     stage = textures()[scene, texture][None].float()
     stage = render.lay_over(
-        stage, render.coverage(other_noun, torch.from_numpy(other_rest)[None], TEXTURE_SIZE), colours[1:]
+        stage,
+        render.coverage(other_noun, torch.from_numpy(other_rest)[None], TEXTURE_SIZE),
+        colours[1:],
     )
     size = render.FRAME_SIZE
     canvas = torch.cat([stage[:, :, y : y + size, x : x + size] for x, y in walk.tolist()])
@@ -142,14 +160,17 @@ def render_set(
 ) -> Videos:
     """`per_class` videos of every class of set `name`, class after class.
 
-    The three splits never share a random stream, whatever the seeds; video i of a class is the same for every
-    `per_class` above i. `progress` receives the number of videos rendered so far. Raises ValueError on an unknown name.
+    The three splits never share a random stream, whatever the seeds; video i of a class is the same
+    for every `per_class` above i. `progress` receives the number of videos rendered so far. Raises
+    ValueError on an unknown name.
     """
     if name not in SETS:
         raise ValueError(f"there is no set {name!r} in the world; it has {', '.join(SETS)}")
     members = SETS[name]
     total = per_class * len(members.actions)
-    frames = torch.empty(total, motion.FRAMES, 3, render.FRAME_SIZE, render.FRAME_SIZE, dtype=torch.uint8)
+    frames = torch.empty(
+        total, motion.FRAMES, 3, render.FRAME_SIZE, render.FRAME_SIZE, dtype=torch.uint8
+    )
     stream = [seed, 3, SPLITS.index(split), zlib.crc32(name.encode())]
     for index in range(total):
         label, take = divmod(index, per_class)

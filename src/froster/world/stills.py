@@ -19,7 +19,8 @@ CHUNK = 200
 
 @dataclass(frozen=True)
 class Still:
-    """What a photograph shows. `other` is a second thing (noun, colour), or None; only the first thing moves."""
+    """What a photograph shows. `other` is a second thing (noun, colour), or None; only the first
+    thing moves."""
 
     noun: str
     colour: str
@@ -29,7 +30,8 @@ class Still:
 
 
 def draw_stills(count: int, seed: int, pair: float = 0.55, verb: float = 0.4) -> list[Still]:
-    """`count` random stills; `pair`: share with a second thing, `verb`: share in which the first thing does something."""
+    """`count` random stills; `pair`: share with a second thing, `verb`: share in which the first
+    thing does something."""
     rng = np.random.default_rng([seed, 1])
     colours = tuple(COLOURS)
     stills = []
@@ -51,7 +53,8 @@ def draw_stills(count: int, seed: int, pair: float = 0.55, verb: float = 0.4) ->
 
 
 def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Resting poses (8,) of the first thing and of the second, on opposite sides unless the first is alone."""
+    """Resting poses (8,) of the first thing and of the second, on opposite sides unless the first
+    is alone."""
     direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(12.5, 17)
     sizes, angles = rng.uniform(10.5, 14.5, 2), rng.uniform(-0.25, 0.25, 2)
     slack = rng.uniform(-9, 9, 2) if alone else np.zeros(2)
@@ -62,17 +65,27 @@ def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
-    """Photographs of `stills`, (N, 3, 60, 60) uint8; still i of the chunk has the random stream (seed, first + i)."""
+    """Photographs of `stills`, (N, 3, 60, 60) uint8; still i of the chunk has the random stream
+    (seed, first + i)."""
     colours = torch.tensor([COLOURS[still.colour] for still in stills], dtype=torch.float32)
     rngs, corners, poses, brightness = [], [], [], []
     for index, still in enumerate(stills):
         rng = np.random.default_rng([seed, 2, first + index])
-        corners.append((rng.integers(0, STILL_TEXTURES), *rng.integers(0, TEXTURE_SIZE - render.FRAME_SIZE + 1, 2)))
+        corners.append(
+            (
+                rng.integers(0, STILL_TEXTURES),
+                *rng.integers(0, TEXTURE_SIZE - render.FRAME_SIZE + 1, 2),
+            )
+        )
         brightness.append(rng.uniform(0.6, 1.15))
         rest, other = place(rng, alone=still.other is None)
         time = rng.uniform(0, motion.FRAMES - 1)
         times = time + np.array([-1.0, 1.0, 0.0])
-        three = np.repeat(rest[None], 3, axis=0) if still.verb is None else motion.moved(rest, still.verb, times, rng)
+        three = (
+            np.repeat(rest[None], 3, axis=0)
+            if still.verb is None
+            else motion.moved(rest, still.verb, times, rng)
+        )
         poses.append(np.concatenate([three, other[None]]))
         rngs.append(rng)
     pose = render.pose_tensor(poses)  # (N, 4, 8): before, after, now, other
@@ -89,7 +102,9 @@ def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
     acting = [i for i, still in enumerate(stills) if still.verb]
     if paired:
         others = [still.other for still in stills if still.other]
-        planes = render.coverage(torch.tensor([NOUNS.index(noun) for noun, _ in others]), pose[paired, 3], size)
+        planes = render.coverage(
+            torch.tensor([NOUNS.index(noun) for noun, _ in others]), pose[paired, 3], size
+        )
         tints = torch.tensor([COLOURS[colour] for _, colour in others], dtype=torch.float32)
         canvas[paired] = render.lay_over(canvas[paired], planes, tints)
     for ghost in (0, 1):
@@ -100,8 +115,11 @@ def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
     return render.photograph(canvas, torch.tensor(brightness, dtype=torch.float32), rngs)
 
 
-def render_stills(stills: Sequence[Still], seed: int, progress: Callable[[int], None] | None = None) -> Tensor:
-    """Photographs (N, 3, 60, 60) uint8; `progress` receives the number rendered so far. About 1,000 a second."""
+def render_stills(
+    stills: Sequence[Still], seed: int, progress: Callable[[int], None] | None = None
+) -> Tensor:
+    """Photographs (N, 3, 60, 60) uint8; `progress` receives the number rendered so far. About 1,000
+    a second."""
     images = torch.empty(len(stills), 3, render.FRAME_SIZE, render.FRAME_SIZE, dtype=torch.uint8)
     for start in range(0, len(stills), CHUNK):
         chunk = stills[start : start + CHUNK]

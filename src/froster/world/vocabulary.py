@@ -3,11 +3,47 @@
 from __future__ import annotations
 
 NOUNS: tuple[str, ...] = (
-    "cat", "fish", "car", "tree", "key", "clock", "star", "umbrella", "mushroom", "boat", "ladder", "apple",
-    "rabbit", "bird", "plane", "flower", "hammer", "cup", "heart", "turtle", "house", "carrot", "anchor", "balloon",
-    "spider", "lamp", "snail", "butterfly", "rocket", "cactus", "chair", "moon", "crown", "cherry", "snake", "octopus",
-    "bicycle", "bell", "cake", "guitar",
-)  # fmt: skip
+    "cat",
+    "fish",
+    "car",
+    "tree",
+    "key",
+    "clock",
+    "star",
+    "umbrella",
+    "mushroom",
+    "boat",
+    "ladder",
+    "apple",
+    "rabbit",
+    "bird",
+    "plane",
+    "flower",
+    "hammer",
+    "cup",
+    "heart",
+    "turtle",
+    "house",
+    "carrot",
+    "anchor",
+    "balloon",
+    "spider",
+    "lamp",
+    "snail",
+    "butterfly",
+    "rocket",
+    "cactus",
+    "chair",
+    "moon",
+    "crown",
+    "cherry",
+    "snake",
+    "octopus",
+    "bicycle",
+    "bell",
+    "cake",
+    "guitar",
+)
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 32, 32),
@@ -23,15 +59,40 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 
 SCENES: tuple[str, ...] = (
-    "meadow", "desert", "ocean", "sky", "snow", "forest", "kitchen", "space", "street", "library", "cave", "volcano",
-)  # fmt: skip
+    "meadow",
+    "desert",
+    "ocean",
+    "sky",
+    "snow",
+    "forest",
+    "kitchen",
+    "space",
+    "street",
+    "library",
+    "cave",
+    "volcano",
+)
 
 BASE_VERBS: tuple[str, ...] = (
-    "spinning", "bouncing", "swinging", "pulsing", "blinking", "pacing", "circling", "stretching",
-)  # fmt: skip
+    "spinning",
+    "bouncing",
+    "swinging",
+    "pulsing",
+    "blinking",
+    "pacing",
+    "circling",
+    "stretching",
+)
 UNSEEN_VERBS: tuple[str, ...] = (
-    "shaking", "flipping", "rocking", "zigzagging", "hopping", "glowing", "wobbling", "tumbling",
-)  # fmt: skip
+    "shaking",
+    "flipping",
+    "rocking",
+    "zigzagging",
+    "hopping",
+    "glowing",
+    "wobbling",
+    "tumbling",
+)
 VERBS: tuple[str, ...] = BASE_VERBS + UNSEEN_VERBS
 """Motions that look the same when the video runs backwards."""
 
@@ -41,7 +102,8 @@ REVERSALS: tuple[tuple[str, str], ...] = (
     ("growing", "shrinking"),
     ("appearing", "vanishing"),
 )
-"""Pairs of motions, each the other one run backwards: no single frame and no set of frames tells them apart."""
+"""Pairs of motions, each the other one run backwards: no single frame and no set of frames tells
+them apart."""
 
 ORDERED_VERBS: tuple[str, ...] = tuple(verb for pair in REVERSALS for verb in pair)
 ALL_VERBS: tuple[str, ...] = VERBS + ORDERED_VERBS

@@ -1,0 +1,130 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from froster.data.listing import Listing, not_there, passed_over
+from froster.data.manifest import Items
+from froster.errors import UsageError
+from froster.inference.model_folder import folder_of
+from froster.inference.recognizer import DEFAULT_MODEL, Recognizer, load
+from froster.utils import strict_json as json
+from froster.utils.address import refuse_address
+from froster.utils.pool import cores
+from froster.utils.progress import console, working
+
+
+def load_model(
+    source: str | None,
+    device: str | None,
+    precision: str,
+    *,
+    sampling: str | None = None,
+    clamp: str | None = None,
+    frames: int | None = None,
+    views: int | None = None,
+) -> Recognizer:
+    """The model a command was given, with its way to take frames changed where the command says so."""
+    with working(f"loading {source or DEFAULT_MODEL}"):
+        model = load(source or DEFAULT_MODEL, device=device, precision=precision)
+    model.working = working
+    asked = {"kind": sampling, "clamp": clamp, "frames": frames}
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    model.config = dataclasses.replace(
+        model.config,
+        sampling=model.config.sampling.changed(**changes),
+        views=views or model.config.views,
+    )
+    return model
+
+
+def announce(model: Recognizer, source: str | None) -> None:
+    """One line on what runs where."""
+    vision = model.clip.config.vision
+    dtype = str(model.dtype).removeprefix("torch.")
+    console.print(
+        f"model {source or DEFAULT_MODEL} ({model.origin}; {model.config.method.name},"
+        f" {vision.image_size} px, {model.config.sampling.frames} frames"
+        f" {model.config.sampling.kind}) on {model.device} in {dtype}"
+    )
+
+
+def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
+    """One line for who is shown the scores of a model that nothing was fitted to; None for a
+    calibrated one."""
+    if model.calibration.fitted is not None:
+        return None
+    name = source or DEFAULT_MODEL
+    where = () if folder_of(name) else ("--out", "FOLDER")
+    command = shlex.join(["froster", "calibrate", name, "--data", "YOUR_VIDEOS", *where])
+    return f'not calibrated, so never "none of these": {command}'
+
+
+def short_name(model: str) -> str:
+    """What a model is called where there is little room: `runs/first/model` -> "first"."""
+    path = Path(model)
+    return (
+        path.parent.name
+        if path.name in ("model", "last") and path.parent.name
+        else path.name or model
+    )
+
+
+def mention(videos: Listing | Items) -> None:
+    """Lines on standard error, before a model is loaded: files that were named and are not there,
+    and what was passed over.
+
+    Raises UsageError where not one file that was named is there.
+    """
+    lines = [passed_over(videos.passed_over)]
+    if isinstance(videos, Listing):
+        lines.insert(0, videos.check())
+    elif videos.loose:
+        lines.append(f"passed over, as they lie in no class folder: {videos.loose} videos")
+    for text in filter(None, lines):
+        console.tell(text)
+
+
+def there(video: str | Path) -> None:
+    """Raises UsageError where there is no such file; an address is named as such."""
+    refuse_address(video)
+    if not os.path.exists(video):
+        raise UsageError(not_there([Path(video)]))
+
+
+def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:
+    """`["dataset=UCF101"]` -> `{"dataset": "UCF101"}`."""
+    pairs = [condition.partition("=") for condition in conditions or []]
+    for column, equals, _ in pairs:
+        if not column or not equals:
+            raise UsageError(f"--where takes COLUMN=VALUE, not {column!r}")
+    return {column.lower(): value for column, _, value in pairs}
+
+
+def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`["radius=2", "pad=mask"]` -> `{"radius": 2, "pad": "mask"}`: numbers, true and false are
+    read as such."""
+    options = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--option takes NAME=VALUE, not {pair!r}")
+        try:
+            options[name.replace("-", "_")] = json.loads(
+                value.lower() if value in ("True", "False") else value
+            )
+        except ValueError:
+            options[name.replace("-", "_")] = value
+    return options
+
+
+def spare_cores() -> int:
+    """Processes that may decode while the network computes: one core is left to it, and four are
+    always enough."""
+    return max(0, min(4, cores() - 1))

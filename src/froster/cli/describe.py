@@ -1,0 +1,186 @@
+"""`froster describe`: one sentence for each new class, from a language model or from a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from froster.encoders.tokenizer import HUB_ID, Tokenizer
+from froster.errors import FrosterError, UsageError
+from froster.text.describe import OPENAI, PROMPT, Complaint, Endpoint, ask_all, complaints, tidy
+from froster.text.descriptions import describe, read_descriptions
+from froster.text.prompts import check_labels, read_labels
+from froster.utils import strict_json as json
+from froster.utils.files import sole_maker, write_text
+from froster.utils.progress import console, progress
+
+
+def run(
+    *,
+    labels: Path | None,
+    out: Path | None,
+    endpoint: str | None,
+    model: str,
+    from_file: str | None,
+    key_env: str,
+    concurrency: int,
+    timeout: float,
+    show_prompt: bool,
+    as_json: bool,
+) -> None:
+    """Everything `froster describe` does; the options are described there. Exit code 1 where a
+    class has no sentence."""
+    if show_prompt:
+        print(PROMPT)
+        return
+    if labels is None or out is None:
+        raise UsageError("give a file of labels and --out FILE.json (or --show-prompt)")
+    if out.suffix.lower() != ".json":
+        raise UsageError(f"--out is a .json, not {out.name}")
+    names = [label.partition(":")[0].strip() for label in read_labels(labels)]
+    check_labels(names)
+    with sole_maker(out):
+        book = Book(out, names)
+        report: dict[str, Any] = {
+            "out": str(out),
+            "labels": len(names),
+            "already": len(names) - len(book.missing),
+        }
+        report |= {"from_file": 0, "described": 0, "answers_refused": 0, "retries": 0}
+        tokenizer = tokenizer_at_hand()
+        complaint = complaints(tokenizer)
+        if tokenizer is None:
+            console.print(
+                "no CLIP vocabulary at hand (FROSTER_BPE): the length of sentences is counted in"
+                " words"
+            )
+        refused: dict[str, str] = {}
+        if from_file is not None:
+            report["from_file"], refused = copy(book, read_descriptions(from_file), complaint)
+        failure: FrosterError | None = None
+        if book.missing and (endpoint is not None or from_file is None):
+            server = Endpoint(endpoint or OPENAI, model, key_of(endpoint, key_env), timeout)
+            try:
+                refused |= fill(book, server, complaint, concurrency, report)
+            except FrosterError as error:
+                failure = error
+    report["missing"] = [{"name": name, "reason": refused.get(name, "")} for name in book.missing]
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show(report)
+    if failure is not None:
+        there = len(names) - len(book.missing)
+        raise type(failure)(
+            f"{failure}; {there} of {len(names)} sentences are in {out}: run the same again to"
+            " go on"
+        )
+    if book.missing:
+        raise typer.Exit(1)
+
+
+class Book:
+    """The file of sentences. What stands in it is kept, and it is written anew with every sentence,
+    whole or not at all."""
+
+    def __init__(self, path: Path, names: list[str]):
+        self.path, self.names = path, names
+        table = read_descriptions(path) if path.exists() else {}
+        self.table = {name: text for name, text in table.items() if text.strip()}
+
+    @property
+    def missing(self) -> list[str]:
+        """Names without a sentence, whatever the spelling of those that have one."""
+        return [
+            name
+            for name, label in zip(self.names, describe(self.names, self.table), strict=True)
+            if name == label
+        ]
+
+    def add(self, sentences: dict[str, str]) -> None:
+        self.table |= sentences
+        place = {name: i for i, name in enumerate(self.names)}
+        ordered = sorted(self.table, key=lambda name: place.get(name, -1))
+        text = json.dumps(
+            {name: self.table[name] for name in ordered}, indent=1, ensure_ascii=False
+        )
+        write_text(self.path, text + "\n")
+
+
+def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, dict[str, str]]:
+    """Take over sentences of a file: how many, and why others were not."""
+    taken, refused = {}, {}
+    names = book.missing
+    for name, label in zip(names, describe(names, given), strict=True):
+        if label == name:
+            refused[name] = "not in the file"
+            continue
+        sentence = tidy(name, label[len(name) + 1 :])
+        if cause := complaint(name, sentence):
+            refused[name] = cause
+        else:
+            taken[name] = sentence
+    if taken:
+        book.add(taken)
+    return len(taken), refused
+
+
+def fill(
+    book: Book, server: Endpoint, complaint: Complaint, concurrency: int, report: dict[str, Any]
+) -> dict[str, str]:
+    """Ask for all that is missing, counting in `report`; returns why classes were given up."""
+    refused = {}
+    names = book.missing
+    console.print(
+        f"asking {server.model} at {server.url} for {len(names)} sentences, {concurrency} at a time"
+    )
+    with progress() as bars:
+        bar = bars.add_task("describe", total=len(names), note="")
+        for found in ask_all(names, server, complaint, concurrency):
+            if found.sentence is not None:
+                book.add({found.name: found.sentence})
+                report["described"] += 1
+            else:
+                refused[found.name] = found.unusable[-1]
+            report["answers_refused"] += len(found.unusable)
+            report["retries"] += found.retries
+            note = f"{report['answers_refused']} answers refused, {report['retries']} retries"
+            bars.update(
+                bar, advance=1, note=note if report["answers_refused"] or report["retries"] else ""
+            )
+    return refused
+
+
+def key_of(endpoint: str | None, key_env: str) -> str | None:
+    """The key from the environment. A server of one's own may need none."""
+    key = os.environ.get(key_env, "").strip() or None
+    if key is None and endpoint is None:
+        raise UsageError(
+            f"{key_env} is not set: put the key for {OPENAI} there, or name another server with"
+            " --endpoint"
+        )
+    return key
+
+
+def tokenizer_at_hand() -> Tokenizer | None:
+    """CLIP's, from FROSTER_BPE or the hub's cache; nothing is downloaded."""
+    if os.environ.get("FROSTER_BPE"):
+        return Tokenizer.find()
+    import huggingface_hub  # slow to import, and only needed here
+
+    cached = huggingface_hub.try_to_load_from_cache(HUB_ID, "tokenizer.json")
+    return Tokenizer.from_file(cached) if isinstance(cached, str) else None
+
+
+def show(report: dict[str, Any]) -> None:
+    console.print(
+        f"{report['out']}: {report['described']} described, {report['from_file']} from the file,"
+        f" {report['already']} were there, {len(report['missing'])} missing;"
+        f" {report['answers_refused']} answers refused, {report['retries']} retries"
+    )
+    for entry in report["missing"]:
+        if entry["reason"]:
+            console.print(f"  {entry['name']}: {entry['reason']}")

@@ -1,1 +1,0 @@
-"""CLIP's towers, its tokenizer, and weights from elsewhere."""

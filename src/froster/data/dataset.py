@@ -1,0 +1,184 @@
+"""Labelled videos as clips to train on and as views to evaluate: one decode a video, nothing
+replaced in silence."""
+
+import difflib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from froster.data.manifest import Item, Items, read_items
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.errors import DataError, VideoError
+from froster.video.augment import FROSTER_AUGMENT, Augment, augment
+from froster.video.reader import Video
+from froster.video.sampling import Sampling
+from froster.video.transforms import inference_transform
+
+__all__ = ["Batch", "Item", "Items", "Sample", "VideoDataset", "collate", "read_items"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a `VideoDataset`. `frames` is None exactly where `error` says why."""
+
+    index: int
+    "the item's position in the dataset"
+    frames: Tensor | None
+    "uint8: (T, 3, S, S) in training, (views, T, 3, S, S) in evaluation"
+    label: int
+    error: str | None
+    "'file: cause'"
+    damaged: int = 0
+    "frames that could not be decoded, and for which a neighbour stands in"
+
+
+class Batch(NamedTuple):
+    """The B readable samples of a batch, B >= 0, and the list of the others."""
+
+    frames: Tensor
+    "uint8 (B, ...)"
+    labels: Tensor
+    "int64 (B,)"
+    indices: Tensor
+    "int64 (B,): positions in the dataset"
+    errors: list[tuple[int, str]]
+    "position in the dataset and 'file: cause' of what could not be read"
+    damaged: int = 0
+    "frames of the batch that could not be decoded, and for which a neighbour stands in"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One item as it is to be read: all that `ReadClip` does not know yet."""
+
+    path: str
+    index: int
+    label: int
+    epoch: int
+    error: str = ""
+    "why it is not to be opened: 'file: cause'"
+
+
+@dataclass(frozen=True)
+class ReadClip:
+    """From a `Clip` to its `Sample`: how all items of a dataset are read, and small enough to send
+    to a process."""
+
+    sampling: Sampling
+    size: int
+    views: int
+    train: bool
+    seed: int
+    augment: Augment
+    how: Preprocessing
+
+    def __call__(self, clip: Clip) -> Sample:
+        if clip.error:
+            return Sample(clip.index, None, clip.label, clip.error)
+        try:
+            with Video(clip.path) as video:
+                frames = self._random(video, clip) if self.train else self._views(video)
+                return Sample(clip.index, frames, clip.label, None, video.damaged)
+        except VideoError as error:
+            return Sample(clip.index, None, clip.label, str(error))
+
+    def _random(self, video: Video, clip: Clip) -> Tensor:
+        rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
+        frames = video.read(self.sampling.train_indices(video.timing, rng))
+        return augment(frames, self.size, rng, self.augment, self.how)
+
+    def _views(self, video: Video) -> Tensor:
+        views = self.sampling.view_indices(video.timing, self.views)
+        needed = sorted({frame for view in views for frame in view})
+        row = {frame: number for number, frame in enumerate(needed)}
+        frames = inference_transform(video.read(needed), self.size, self.how)
+        return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
+
+
+class VideoDataset(Dataset[Sample]):
+    """Videos with integer labels, the position of their label in `classes`.
+
+    In training an item is a random clip, changed as `augment` says, of frames in the shape that
+    `how` gives them. It depends on `seed`, the epoch (`set_epoch`) and its position only, not on
+    worker, rank or order. In evaluation it is the `views` clips of the video, from one decode,
+    squared as `how` says. A video that cannot be read gives a Sample with an error. Raises
+    DataError where an item's label is not in `classes`, or `classes` are not two or more different
+    names.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        classes: Sequence[str],
+        sampling: Sampling,
+        image_size: int,
+        *,
+        views: int = 1,
+        train: bool,
+        seed: int = 0,
+        augment: Augment = FROSTER_AUGMENT,
+        how: Preprocessing = CLIP_PREPROCESSING,
+    ) -> None:
+        self.items = items
+        self.classes = list(classes)
+        self._labels = _integer_labels(items, self.classes)
+        self.sampling = sampling
+        self.views = views
+        self.reader = ReadClip(sampling, image_size, views, train, seed, augment, how)
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the random choices those of that epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def label(self, index: int) -> int:
+        return self._labels[index]
+
+    def clip(self, index: int, error: str = "") -> Clip:
+        """The item as `reader` takes it; one with an `error` is not opened."""
+        return Clip(str(self.items[index].path), index, self._labels[index], self._epoch, error)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.reader(self.clip(index))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stacks what could be read and lists what could not. With nothing readable `frames` is an
+    empty tensor."""
+    clips = [sample for sample in samples if sample.frames is not None]
+    stacked = [sample.frames.numpy() for sample in samples if sample.frames is not None]
+    return Batch(
+        frames=(
+            torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, dtype=torch.uint8)
+        ),
+        labels=torch.tensor([sample.label for sample in clips], dtype=torch.int64),
+        indices=torch.tensor([sample.index for sample in clips], dtype=torch.int64),
+        errors=[(sample.index, sample.error) for sample in samples if sample.error is not None],
+        damaged=sum(sample.damaged for sample in clips),
+    )
+
+
+def _integer_labels(items: Sequence[Item], classes: list[str]) -> list[int]:
+    if len(set(classes)) < len(classes):
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        raise DataError(f"class names must differ, but there are two of: {', '.join(twice[:3])}")
+    if len(classes) < 2:
+        raise DataError(
+            f"two classes or more are needed, found {len(classes)}: {', '.join(classes)}"
+        )
+    number = {name: index for index, name in enumerate(classes)}
+    for item in items:
+        if item.label not in number:
+            near = difflib.get_close_matches(item.label, classes, n=3, cutoff=0.0)
+            known = f"the nearest of {len(classes)}: {', '.join(near)}"
+            raise DataError(f"unknown label '{item.label}' ({item.path}); {known}")
+    return [number[item.label] for item in items]

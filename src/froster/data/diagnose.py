@@ -1,0 +1,172 @@
+"""From what the files are to what is wrong with them: a kind, how bad it is, and a sentence with
+the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from froster.data.inspect import Inspection
+from froster.data.likeness import Likeness, pairs
+
+KINDS = {
+    "broken": ("error", "cannot be opened or decoded, or no process survived it"),
+    "truncated": ("warning", "ends before the length that it states"),
+    "damaged": ("warning", "with parts that do not decode"),
+    "short": ("warning", "shorter than a clip of the model: frames are shown more than once"),
+    "variable-rate": ("warning", "frames at uneven times"),
+    "rotated": ("warning", "to be turned when shown; froster does, other readers may not"),
+    "mirrored": ("warning", "to be mirrored when shown; froster does, other readers may not"),
+    "pixels-not-square": (
+        "warning",
+        "pixels that are wider or higher than square; froster reads them as square",
+    ),
+    "high-dynamic-range": (
+        "warning",
+        "brightness for HDR screens; froster reads it as any other: darker and paler than shown",
+    ),
+    "interlaced": (
+        "warning",
+        "frames of two moments each, a line from either; froster reads them as they are",
+    ),
+    "frozen": ("warning", "the picture stands still for half of the time or more"),
+    "black": ("warning", "no picture for half of the time or more"),
+    "duplicate": ("warning", "the same bytes as an earlier file"),
+    "near-duplicate": (
+        "warning",
+        "the same recording as an earlier file, encoded or trimmed otherwise",
+    ),
+}
+"""Kind -> severity and meaning."""
+_CUT, _CUT_SECONDS = 0.9, 0.5
+_UNEVEN = 0.02
+_STILL = 0.5
+_SQUARE = 0.01
+_INTERLACED = 0.5
+# FFmpeg filters that make of a transfer what other screens show; what PQ may have beyond white is
+# brought down to it.
+_LINEAR, _BT709 = (
+    "zscale=t=linear:npl=203,format=gbrpf32le,zscale=p=bt709",
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p",
+)
+_TO_BT709 = {
+    "arib-std-b67": f"{_LINEAR},{_BT709}",
+    "smpte2084": f"{_LINEAR},tonemap=hable,{_BT709}",
+}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a video must have."""
+
+    seconds: float = 8 * 16 / 30
+    """A dense clip: 8 frames at every 16th of 30 a second."""
+    frames: int = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    path: str
+    kind: str
+    why: str
+    other: str = ""
+    """The earlier file, of duplicates."""
+
+    @property
+    def severity(self) -> str:
+        return KINDS[self.kind][0]
+
+
+def diagnose(
+    files: Sequence[Inspection],
+    needs: Needs,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Problem]:
+    """The problems of all files, in their order. `columns` (path -> row) tells whether duplicates
+    cross splits or labels."""
+    found = {file.path: list(_alone(file, needs)) for file in files}
+    first: dict[str, str] = {}
+    for file in files:
+        if not file.error and (other := first.setdefault(file.sha256, file.path)) != file.path:
+            found[file.path].append(
+                _twice("duplicate", "the same as", file.path, other, columns or {})
+            )
+    different = [file for file in files if not file.error and first[file.sha256] == file.path]
+    known = [
+        Likeness.from_text(file.seconds, file.likeness) if file.likeness else None
+        for file in different
+    ]
+    near: dict[str, Problem] = {}
+    for pair in sorted(pairs(known)):
+        path, other = different[pair.second].path, different[pair.first].path
+        near.setdefault(
+            path, _twice("near-duplicate", f"like ({pair.motion:.2f})", path, other, columns or {})
+        )
+    for path, problem in near.items():
+        found[path].append(problem)
+    return [problem for file in files for problem in found[file.path]]
+
+
+def _alone(file: Inspection, needs: Needs) -> list[Problem]:
+    """What can be said of a file by itself."""
+    if file.error:
+        return [Problem(file.path, "broken", file.error)]
+    reasons = {}
+    if file.frames < _CUT * file.stated_frames:
+        reasons["truncated"] = f"{file.frames} frames of the {file.stated_frames} that it states"
+    elif file.seconds < min(_CUT * file.stated_seconds, file.stated_seconds - _CUT_SECONDS):
+        reasons["truncated"] = (
+            f"{file.seconds:.2f} s of the {file.stated_seconds:.2f} s that it states"
+        )
+    if file.damaged:
+        reasons["damaged"] = (
+            f"{file.damaged} packets or frames cannot be decoded properly, {file.frames} can"
+        )
+    if file.seconds < needs.seconds or file.frames < needs.frames:
+        reasons["short"] = f"{file.frames} frames, {file.seconds:.2f} s"
+    if file.uneven > _UNEVEN:
+        reasons["variable-rate"] = (
+            f"{100 * file.uneven:.0f} % of the intervals between frames are not the usual one"
+        )
+    if file.mirrored:
+        reasons["mirrored"] = _mirrored(file.turned)
+    elif file.turned:
+        reasons["rotated"] = f"by {file.turned} degrees"
+    if abs(file.pixel_aspect - 1) > _SQUARE:
+        reasons["pixels-not-square"] = f"shown {_shown(file)}, read {file.width} x {file.height}"
+    if file.transfer:
+        command = f"ffmpeg -i IN -vf {_TO_BT709[file.transfer]} OUT"
+        reasons["high-dynamic-range"] = f"transfer {file.transfer}; for other screens: {command}"
+    if file.interlaced > _INTERLACED:
+        reasons["interlaced"] = (
+            f"{100 * file.interlaced:.0f} % of the frames; made single: ffmpeg -i IN -vf bwdif OUT"
+        )
+    if file.black >= _STILL * file.seconds:
+        reasons["black"] = f"for {file.black:.1f} of {file.seconds:.1f} s"
+    elif file.frozen >= _STILL * file.seconds:
+        reasons["frozen"] = f"for {file.frozen:.1f} of {file.seconds:.1f} s"
+    return [Problem(file.path, kind, why) for kind, why in reasons.items()]
+
+
+def _mirrored(turned: int) -> str:
+    if turned == 180:
+        return "top to bottom"
+    return "left to right" + (f", then turned by {turned} degrees" if turned else "")
+
+
+def _shown(file: Inspection) -> str:
+    """The shape of the picture, no side smaller than it is stored."""
+    wider = max(1.0, file.pixel_aspect)
+    return f"{round(file.width * wider)} x {round(file.height * wider / file.pixel_aspect)}"
+
+
+def _twice(
+    kind: str, how: str, path: str, other: str, columns: Mapping[str, Mapping[str, str]]
+) -> Problem:
+    rows = columns.get(path, {}), columns.get(other, {})
+    differ = [name for name in ("split", "label") if rows[0].get(name, "") != rows[1].get(name, "")]
+    where = "; ".join(
+        f"{name} {rows[0].get(name) or '–'} here, {rows[1].get(name) or '–'} there"
+        for name in differ
+    )
+    return Problem(path, kind, f"{how} {other}" + (f" ({where})" if where else ""), other)

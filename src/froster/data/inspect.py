@@ -1,0 +1,188 @@
+"""One video file: all of it read and decoded once, and what was seen on the way."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import av
+import numpy as np
+
+from froster.data.likeness import Sketch, positions
+from froster.errors import VideoError
+from froster.video.orientation import UPRIGHT
+from froster.video.reader import Video
+from froster.video.stream import Frame, Stream
+from froster.video.views import unchanged
+
+_SIGN_OF_LIFE = 100
+"""Frames after which a process says that it is still at work."""
+_LOOKS = 4.0
+"""A second, at pictures that may be black or frozen."""
+_BLACK, _SAME = 32.0, 1.0
+"""Of 255 levels: the brightest of 16 x 16 patches of a black picture; the largest change of one in
+a frozen picture."""
+_HIGH_RANGE = {18: "arib-std-b67", 16: "smpte2084"}
+"""FFmpeg's AVCOL_TRC_… -> its name."""
+_UNEVEN = 0.1
+"""An interval between frames differs from the usual one if by more than this share of it, and by
+more than 2 ms."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one file is. `size` and `mtime` tell later whether it is still the same file."""
+
+    path: str
+    """Its key in the listing."""
+    size: int = 0
+    mtime: int = 0
+    """Nanoseconds."""
+    sha256: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    mirrored: bool = False
+    """Whether the file asks to be mirrored, from left to right and before it is turned."""
+    turned: int = 0
+    """Degrees counter-clockwise that the file asks to be turned by; width and height are those
+    after it."""
+    pixel_aspect: float = 1.0
+    """Width of a pixel by its height as shown; they are read as square."""
+    transfer: str = ""
+    """That of a high dynamic range, arib-std-b67 (HLG) or smpte2084 (PQ); empty for others."""
+    interlaced: float = 0.0
+    """Share of the frames that hold two fields."""
+    fps: float = 0.0
+    frames: int = 0
+    """Decoded."""
+    seconds: float = 0.0
+    stated_frames: int = 0
+    stated_seconds: float = 0.0
+    damaged: int = 0
+    """Packets that do not decode, and frames that the decoder marks as corrupt."""
+    uneven: float = 0.0
+    """Share of the intervals between frames that are not the usual one."""
+    frozen: float = 0.0
+    """Seconds in which the picture does not change."""
+    black: float = 0.0
+    """Seconds in which there is none."""
+    likeness: str = ""
+    error: str = ""
+    """Why it cannot be used."""
+
+    def is_current(self, path: Path) -> bool:
+        """Whether the file has not changed since."""
+        try:
+            status = path.stat()
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime)
+
+
+def inspect(path: str) -> Iterator[Inspection | None]:
+    """The inspection of a file, with `path` for its key; None before it is a sign of life. Raises
+    VideoError, OSError."""
+    if not os.path.exists(path):
+        raise VideoError(f"{path}: no such file")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise VideoError(f"{path}: not a regular file")
+    with unchanged(path) as file:
+        digest = sha256()
+        with open(path, "rb") as data:
+            while block := data.read(1 << 24):
+                digest.update(block)
+                yield None
+        with Video(
+            Path(path)
+        ) as video:  # counts the frames, so that it is known beforehand which ones are compared
+            seen = _Seen(video)
+        with Stream.of_file(Path(path)) as stream:
+            for number, frame in enumerate(stream):
+                seen.take(number, frame)
+                if number % _SIGN_OF_LIFE == 0:
+                    yield None
+            found = Inspection(path, *file, digest.hexdigest(), **seen.found(stream))  # type: ignore[arg-type]
+    yield found
+
+
+class _Seen:
+    """What is kept of the frames: numbers, and a few small pictures."""
+
+    def __init__(self, video: Video) -> None:
+        self._size, self._fps = (video.width, video.height), video.fps
+        self._times: list[float] = []
+        self._end = 0.0
+        self._sketch = Sketch()
+        self._compared = positions(video.num_frames)
+        self._stride = max(1, round(video.fps / _LOOKS))
+        self._before: np.ndarray | None = None
+        self._orientation = UPRIGHT
+        self._looks = self._frozen = self._black = self._broken = self._interlaced = 0
+
+    def take(self, number: int, frame: Frame) -> None:
+        picture = frame.picture
+        if number == 0:
+            self._orientation = frame.orientation
+        self._interlaced += picture.interlaced_frame
+        self._times.append(frame.time)
+        self._end = frame.end
+        try:
+            while self._compared and number >= self._compared[0]:
+                self._compared.pop(0)
+                self._sketch.add(picture, frame.orientation)
+            if number % self._stride == 0:
+                self._look(self._sketch.grey(picture, frame.orientation, 16, 16).astype(np.float32))
+        except (av.FFmpegError, ValueError):  # a broken frame may not convert
+            self._broken += not picture.is_corrupt
+
+    def _look(self, grey: np.ndarray) -> None:
+        self._looks += 1
+        if float(grey.max()) < _BLACK:
+            self._black += 1
+        elif self._before is not None and float(np.abs(grey - self._before).max()) <= _SAME:
+            self._frozen += 1
+        self._before = grey
+
+    def found(self, stream: Stream) -> dict[str, object]:
+        seconds = self._end - self._times[0]
+        likeness = self._sketch.likeness(seconds)
+        header = stream.stream
+        # The container's length is that of its longest stream, which may be the sound.
+        stated = (
+            float(header.duration * header.time_base)
+            if header.duration and header.time_base
+            else stream.duration or 0
+        )
+        aspect = float(header.sample_aspect_ratio or 1)
+        return {
+            "codec": header.codec_context.name,
+            "width": self._size[0],
+            "height": self._size[1],
+            "mirrored": self._orientation.mirrored,
+            "turned": self._orientation.rotation,
+            "pixel_aspect": round(1 / aspect if self._orientation.transposed else aspect, 4),
+            "transfer": _HIGH_RANGE.get(header.codec_context.color_trc, ""),
+            "interlaced": round(self._interlaced / len(self._times), 4),
+            "fps": round(self._fps, 3),
+            "frames": len(self._times),
+            "seconds": round(seconds, 3),
+            "stated_frames": header.frames,
+            "stated_seconds": round(stated, 3),
+            "damaged": stream.damaged + self._broken,
+            "uneven": round(self._uneven(), 4),
+            "frozen": round(seconds * self._frozen / max(1, self._looks - 1), 2),
+            "black": round(seconds * self._black / self._looks, 2) if self._looks else 0.0,
+            "likeness": likeness.text() if likeness is not None else "",
+        }
+
+    def _uneven(self) -> float:
+        if len(self._times) < 3:
+            return 0.0
+        intervals = np.diff(self._times)
+        usual = float(np.median(intervals))
+        return float((np.abs(intervals - usual) > max(_UNEVEN * usual, 0.002)).mean())

@@ -1,0 +1,91 @@
+"""Batches of a dataset, read by processes while the network computes. One that crashes or hangs
+costs the file it had."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from froster.data.dataset import Batch, Sample, VideoDataset, collate
+from froster.utils import pool
+
+AHEAD = 2
+"""Batches that wait while the network computes."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """From an item to its `Sample`, whose frames are an array, as these are sent without a copy."""
+
+    source: Any
+    """What is called with the item: a `ReadClip`, or a dataset's own `__getitem__`."""
+
+    def __call__(self, item: Any) -> Iterator[Sample]:
+        sample = self.source(item)
+        yield (
+            sample
+            if sample.frames is None
+            else dataclasses.replace(sample, frames=sample.frames.numpy())
+        )
+
+
+def batches(
+    dataset: Dataset[Sample],
+    order: Iterable[Sequence[int]],
+    workers: int = 0,
+    *,
+    known: Container[str] = (),
+    limit: float = pool.SECONDS_OF_SILENCE,
+    pin: bool = False,
+) -> Generator[Batch, None, None]:
+    """The items of each list in `order`, in that order whatever reads them first. With `workers` 0
+    in this process.
+
+    What cannot be read is among a batch's errors, as 'file: cause'. `known` are such errors of
+    earlier epochs: a file that was waited for in vain is not waited for again. `pin` locks the
+    clips in memory, from where a GPU takes them at once.
+    """
+    parts = [list(part) for part in order]
+    indices = [index for part in parts for index in part]
+    if isinstance(dataset, VideoDataset):
+        names = [str(dataset.items[index].path) for index in indices]
+        given_up = pool.silence(limit)
+        tasks: Sequence[Any] = [
+            dataset.clip(index, error if (error := f"{name}: {given_up}") in known else "")
+            for index, name in zip(indices, names, strict=True)
+        ]
+        work = _Read(dataset.reader)
+    else:
+        names, tasks = [f"item {index}" for index in indices], indices
+        work = _Read(dataset.__getitem__)
+    window = workers + AHEAD * max(map(len, parts), default=1)
+    ends = pool.ends(pool.in_order(pool.run(work, tasks, workers, limit=limit, window=window)))
+    found = _batches(parts, ends, names, dataset, pin)
+    with closing(pool.ahead(found, AHEAD) if workers else found) as ready:
+        yield from ready
+
+
+def _batches(
+    parts: list[list[int]],
+    ends: Iterator[tuple[int, Any, str]],
+    names: list[str],
+    dataset: Dataset[Sample],
+    pin: bool,
+) -> Generator[Batch, None, None]:
+    for part in parts:
+        samples: list[Sample] = []
+        for index in part:
+            task, sample, error = next(ends)
+            if sample is None:
+                sample = Sample(index, None, dataset.label(index), f"{names[task]}: {error}")  # type: ignore[attr-defined]
+            elif sample.frames is not None:
+                sample = dataclasses.replace(sample, frames=torch.from_numpy(sample.frames))
+            samples.append(sample)
+        batch = collate(samples)
+        yield batch._replace(frames=batch.frames.pin_memory()) if pin else batch

@@ -1,0 +1,276 @@
+"""Which classes are learnt (base) and which are only asked for (novel), and which videos train and
+which test."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from froster.data.dataset import Item
+from froster.errors import DataError, UsageError
+
+TRAIN_WORDS = {"train", "training"}
+TEST_WORDS = {"test", "testing", "eval"}
+VALIDATION_WORDS = {"val", "valid", "validation"}
+SPARE_MOST = 200
+"""Videos that neither train nor test, of which so many are watched."""
+FEWEST_NOVEL = 2
+"""One novel class alone would always be right."""
+MOST_NOVEL = 5000
+"""Test videos of novel classes where the data has no split: more take longer and say no more (one
+standard error of 5,000 is 0.7 points)."""
+NAMED = 12
+"""Held-out classes that a note names."""
+
+
+@dataclass
+class Split:
+    """A dataset taken apart for fine-tuning. `novel` may be empty; then only base classes are
+    measured."""
+
+    base: list[str]
+    novel: list[str]
+    train: list[Item]
+    base_test: list[Item]
+    novel_test: list[Item]
+    notes: list[str] = field(default_factory=list)
+    """What was left out, for the report."""
+    watch: list[Item] = field(default_factory=list)
+    """Videos of base classes that neither train nor test: the training is watched, stopped and
+    calibrated by them."""
+
+
+def train_and_test(
+    items: Sequence[Item], holdout: float, seed: int
+) -> tuple[list[Item], list[Item], list[str]]:
+    """By the manifest's split column, or, where there is none, by holding out a share of every
+    class."""
+    if not any(item.split for item in items):
+        train, test = hold_out(items, holdout, seed)
+        return (
+            train,
+            test,
+            [f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"],
+        )
+    said = {(item.split or "").lower() for item in items}
+    testing = TEST_WORDS if said & TEST_WORDS else VALIDATION_WORDS
+    train, test, unnamed, unused = [], [], 0, 0
+    for item in items:
+        word = (item.split or "").lower()
+        if word in TRAIN_WORDS:
+            train.append(item)
+        elif word in testing:
+            test.append(item)
+        elif word in VALIDATION_WORDS:
+            unused += 1
+        elif word:
+            raise DataError(f"{item.path}: unknown split {item.split!r}; expected train or test")
+        else:
+            unnamed += 1
+    notes = [f"{unnamed} videos whose split is empty are left out"] if unnamed else []
+    if unused:
+        notes.append(f"{unused} validation videos neither train nor test: there is a test split")
+    return train, test, notes
+
+
+def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """At least one video of every class that has two or more goes to the test."""
+    kept: list[Item] = []
+    held: list[Item] = []
+    for label in sorted({item.label for item in items}):
+        own = [item for item in items if item.label == label]
+        random.Random(f"holdout/{seed}/{label}").shuffle(own)
+        count = min(len(own) - 1, max(1, round(share * len(own)))) if share > 0 else 0
+        held += own[:count]
+        kept += own[count:]
+    return kept, held
+
+
+def draw_novel(
+    classes: Sequence[str], trainable: Iterable[str], fraction: float, seed: int
+) -> list[str]:
+    """About `fraction` of the classes, by the seed. Classes without a training video can only be
+    novel."""
+    trainable = set(trainable)
+    novel = [name for name in classes if name not in trainable]
+    rest = sorted(name for name in classes if name in trainable)
+    random.Random(f"novel/{seed}").shuffle(rest)
+    wanted = max(FEWEST_NOVEL, round(fraction * len(classes)))
+    return sorted(novel + rest[: max(0, wanted - len(novel))])
+
+
+def told_novel(novel: Sequence[str], classes: int, fraction: float, lone: int) -> str:
+    """What is held out, and why so much, where `fraction` of the classes is less. `lone` of them
+    have no training video."""
+    more = f" and {len(novel) - NAMED} more" if len(novel) > NAMED else ""
+    said = f"{len(novel)} of {classes} classes held out as novel: {', '.join(novel[:NAMED])}{more}"
+    if not fraction or len(novel) <= fraction * classes + 0.5:
+        return said
+    if len(novel) == FEWEST_NOVEL:
+        return (
+            f"{said}; {FEWEST_NOVEL} because one alone cannot be mistaken ({fraction:.0%} would be"
+            f" {fraction * classes:.2g})"
+        )
+    return f"{said}; {lone} of them have no training video"
+
+
+def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> list[Item]:
+    """At most `shots` videos of every class, drawn by the seed, in the given order."""
+    if shots is None:
+        return list(items)
+    chosen: set[int] = set()
+    for label in {item.label for item in items}:
+        own = [i for i, item in enumerate(items) if item.label == label]
+        random.Random(f"shots/{seed}/{label}").shuffle(own)
+        chosen.update(own[:shots])
+    return [item for i, item in enumerate(items) if i in chosen]
+
+
+def split(
+    items: Sequence[Item],
+    *,
+    novel: Sequence[str] | None = None,
+    novel_fraction: float = 0.0,
+    holdout: float = 0.2,
+    shots: int | None = None,
+    split_seed: int = 0,
+    watch: float | None = None,
+) -> Split:
+    """Take a dataset apart. `novel` names the held-out classes; otherwise a fraction of them is
+    drawn.
+
+    All videos of novel classes test, at most `MOST_NOVEL`; where the data has a split, those of its
+    test split. What is watched are validation videos beside a test split, else those that `shots`
+    leaves over; only where there are neither, the share `watch` of the training videos is taken for
+    it, if one is given. With 0 nothing is watched.
+
+    Raises DataError when fewer than two base classes have training videos, UsageError on a novel
+    class that does not exist.
+    """
+    train, test, notes = train_and_test(items, holdout, split_seed)
+    classes = sorted({item.label for item in (*train, *test)})
+    trainable = Counter(item.label for item in train)
+    fraction = novel_fraction if novel is None else 0.0
+    if novel is None:
+        novel = draw_novel(classes, trainable, fraction, split_seed) if fraction > 0 else []
+    novel = sorted(set(novel))
+    unknown = [name for name in novel if name not in classes]
+    if unknown:
+        raise UsageError(
+            f"no video has the class {unknown[0]!r} that should be held out; there is"
+            f" {', '.join(classes)}"
+        )
+    base = [name for name in classes if name not in novel and trainable[name]]
+    idle = [name for name in classes if name not in novel and not trainable[name]]
+    if idle:
+        notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
+    if novel:
+        notes.append(
+            told_novel(novel, len(classes), fraction, sum(not trainable[name] for name in novel))
+        )
+    if len(novel) == 1:
+        notes.append(
+            f"one novel class ({novel[0]}) cannot be mistaken for another, so novel is not"
+            " measured; hold out two"
+        )
+    if len(base) < 2:
+        held = f" (held out as novel: {', '.join(novel[:NAMED])})" if novel else ""
+        raise DataError(
+            f"two or more base classes with training videos are needed, found {len(base)}:"
+            f" {', '.join(base) or 'none'}{held}"
+        )
+    novel_test, more = novel_videos(items, train, test, novel, split_seed)
+    notes += more
+    pool = [item for item in train if item.label in base]
+    drawn = few_shots(pool, shots, split_seed)
+    watched = [] if watch == 0 else validation_videos(items, base) or left_over(pool, drawn)
+    watched = evenly(watched, SPARE_MOST, split_seed)
+    if not watched and watch:
+        watched = watched_share(drawn, watch, split_seed)
+        drawn = left_over(drawn, watched)
+    return Split(
+        base,
+        novel,
+        drawn,
+        [item for item in test if item.label in base],
+        novel_test,
+        notes,
+        watched,
+    )
+
+
+def novel_videos(
+    items: Sequence[Item],
+    train: Sequence[Item],
+    test: Sequence[Item],
+    novel: Sequence[str],
+    seed: int,
+) -> tuple[list[Item], list[str]]:
+    """The test videos of novel classes: those of the test split, or where there is none (for these
+    classes) all of them, at most `MOST_NOVEL`; and what is to be said of the others."""
+    own = set(novel)
+    if any(item.split for item in items):
+        tested = [item for item in test if item.label in own]
+        spare = [item for item in train if item.label in own]
+        if tested and spare:
+            return tested, [
+                f"of novel classes, {len(spare)} training videos neither train nor test: there is a"
+                " test split"
+            ]
+        every = tested or spare
+    else:
+        every = [item for item in items if item.label in own]
+    chosen = evenly(every, MOST_NOVEL, seed)
+    left = len(chosen) < len(every)
+    return chosen, (
+        [
+            f"of {len(every)} novel videos {len(chosen)} test, as many of each class: more say no"
+            " more"
+        ]
+        if left
+        else []
+    )
+
+
+def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
+    """Videos of base classes in a validation split that neither trains nor tests: there is a test
+    split beside it."""
+    words = [(item.split or "").lower() for item in items]
+    if not TEST_WORDS & set(words):
+        return []
+    return [
+        item
+        for item, word in zip(items, words, strict=True)
+        if word in VALIDATION_WORDS and item.label in base
+    ]
+
+
+def left_over(items: Sequence[Item], taken: Sequence[Item]) -> list[Item]:
+    there = {id(item) for item in taken}
+    return [item for item in items if id(item) not in there]
+
+
+def evenly(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+    """At most `most` videos, of every class as many as of the others while it has them; drawn by
+    the seed, in order."""
+    if len(items) <= most:
+        return list(items)
+    turns: list[tuple[int, str, int]] = []
+    for label in sorted({item.label for item in items}):
+        own = [i for i, item in enumerate(items) if item.label == label]
+        random.Random(f"evenly/{seed}/{label}").shuffle(own)
+        turns += [(turn, label, i) for turn, i in enumerate(own)]
+    kept = {i for _, _, i in sorted(turns)[:most]}
+    return [item for i, item in enumerate(items) if i in kept]
+
+
+def watched_share(train: Sequence[Item], share: float, seed: int) -> list[Item]:
+    """That share of every class with five training videos or more, one at least."""
+    taken: set[int] = set()
+    for label in sorted({item.label for item in train}):
+        own = [item for item in train if item.label == label]
+        random.Random(f"watch/{seed}/{label}").shuffle(own)
+        taken.update(id(item) for item in own[: max(1, round(share * len(own)))] if len(own) >= 5)
+    return [item for item in train if id(item) in taken]

@@ -1,0 +1,353 @@
+"""Weights from elsewhere into our `CLIP`: what kind of checkpoint it is, its sizes, its names.
+
+"Official" names are OpenAI's. Ours are the same, except that the text tower's begin with `text.`.
+Every key must fit: what is left out on purpose is listed in the report, anything else that is
+missing or unknown is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from froster.encoders.hub import download
+from froster.encoders.huggingface import (
+    has_hf_weights,
+    is_hf_clip,
+    model_type,
+    read_hf_config,
+    read_hf_preprocessing,
+    read_hf_weights,
+    state_from_hf,
+)
+from froster.encoders.layouts import refuse_file, refuse_folder
+from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.encoders.open_clip import CONFIG, WEIGHTS, OpenClipConfig
+from froster.encoders.reading import NOT_STUDENT, NOT_WEIGHTS, State, read_file, unwrap
+from froster.errors import CheckpointError, FrosterError
+
+# Files whose names tell that their networks use QuickGELU: MetaCLIP's own (b16_fullcc2.5b.pt,
+# l14_400m.pt), DFN's, and what open_clip calls quickgelu.
+_QUICK = re.compile(r"quick_?gelu|openai|metaclip|dfn|fullcc|^[blh]\d\d_400m", re.IGNORECASE)
+_SAY = f'a {CONFIG} beside it, such as {{"model_cfg": {{"quick_gelu": true}}}}, says which'
+# OpenAI's vocabulary; in larger ones the end of a text need not be the largest id (MetaCLIP 2).
+_LARGEST_VOCABULARY = 49408
+# The towers above ViT-L have heads of 80 to 112; up to there every one has 64.
+_WIDEST_WITH_HEADS_OF_64 = 1024
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was recognised, and what was left out."""
+
+    format: Literal["huggingface", "openai", "open_clip", "froster-released"]
+    method: Literal["frozen", "vclip"] = "frozen"
+    """How the weights read videos: frame by frame, or (the released FROSTER and Open-VCLIP) with
+    temporal attention."""
+    ignored: list[str] = field(default_factory=list)
+    """Names in the file that belong to no weight of the network."""
+    notes: list[str] = field(default_factory=list)
+    """What had to be assumed."""
+
+
+def from_official(name: str) -> str:
+    """OpenAI's name of a weight -> ours."""
+    return name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}"
+
+
+def to_official(name: str) -> str:
+    """Our name of a weight -> OpenAI's."""
+    return name.removeprefix("text.")
+
+
+def architecture_from_state_dict(
+    official: State, stated: OpenClipConfig | None = None
+) -> CLIPConfig:
+    """The sizes of a CLIP from its weights under official names; without a config heads of 64 and
+    QuickGELU.
+
+    Raises CheckpointError.
+    """
+    check_both_towers(official)
+
+    def shape(name: str, dims: int) -> tuple[int, ...]:
+        if name not in official or official[name].ndim != dims:
+            raise CheckpointError(
+                f"this is no CLIP with a vision transformer: it has no {name} of {dims} dimensions"
+            )
+        return tuple(official[name].shape)
+
+    def layers(prefix: str) -> int:
+        pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
+        return len({match[1] for match in map(pattern.match, official) if match})
+
+    width, _, patch, _ = shape("visual.conv1.weight", 4)
+    tokens, _ = shape("visual.positional_embedding", 2)
+    context, text_width = shape("positional_embedding", 2)
+    vocab, _ = shape("token_embedding.weight", 2)
+    _, embed_dim = shape("text_projection", 2)
+    heads = (
+        stated.heads(width, text_width)
+        if stated
+        else (_heads_of_64(width), _heads_of_64(text_width))
+    )
+    try:
+        config = CLIPConfig(
+            VisionConfig(patch * math.isqrt(tokens - 1), patch, width, layers("visual."), heads[0]),
+            TextConfig(context, vocab, text_width, layers(""), heads[1]),
+            embed_dim,
+        )
+        return stated.apply(config) if stated else config
+    except ValueError as error:
+        raise CheckpointError(f"these weights make no CLIP: {error}") from None
+
+
+def _heads_of_64(width: int) -> int:
+    if width < 64 or width % 64:
+        raise CheckpointError(
+            f"width {width} is no multiple of 64, the width of CLIP's attention heads"
+        )
+    return width // 64
+
+
+def check_both_towers(names: Iterable[str]) -> None:
+    """Raises CheckpointError where weights, under OpenAI's or Hugging Face's names, are of one
+    tower of a CLIP alone."""
+    first = {name.partition(".")[0] for name in names}
+    image, text = (
+        first & {"visual", "vision_model"},
+        first & {"token_embedding", "text_model", "text"},
+    )
+    if bool(image) != bool(text):
+        kind, other = ("an image", "text") if image else ("a text", "image")
+        raise CheckpointError(
+            f"it holds {kind} tower alone, which cannot classify: the weights of the {other} tower"
+            " are missing"
+        )
+
+
+def strict_load(module: nn.Module, state: State) -> None:
+    """Load weights that must fit exactly; a module on the meta device takes the tensors over, in
+    its own dtypes.
+
+    Raises CheckpointError naming missing and unknown keys and wrong shapes, the first few of each
+    and their number.
+    """
+    expected = module.state_dict()
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for what, names in (
+            ("missing", [name for name in expected if name not in state]),
+            ("unexpected", [name for name in state if name not in expected]),
+            ("of another shape", shapes),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"the weights do not fit the architecture: {'; '.join(problems)}")
+    on_meta = any(tensor.is_meta for tensor in expected.values())
+    module.load_state_dict(
+        {name: state[name].to(expected[name].dtype) for name in expected}, assign=on_meta
+    )
+
+
+class Checkpoint:
+    """Weights in a file or a folder on this machine: read when they are first asked for, and once."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @cached_property
+    def kind(self) -> Literal["huggingface", "file"]:
+        """What `path` holds: a folder of Hugging Face's, or one file. Raises CheckpointError on
+        anything else."""
+        folder = self.path
+        if not folder.is_dir():
+            refuse_file(folder)
+            return "file"
+        if is_hf_clip(folder) and has_hf_weights(folder):
+            return "huggingface"
+        if self.file != folder:
+            return "file"
+        refuse_folder(folder)
+        return "huggingface"
+
+    @cached_property
+    def file(self) -> Path:
+        """The file with open_clip's weights in a folder, else `path`."""
+        there = [self.path / name for name in WEIGHTS if (self.path / name).is_file()]
+        return there[0] if there else self.path
+
+    @cached_property
+    def read(self) -> tuple[str, dict[str, Any]]:
+        """How the weights are stored ("safetensors", "torchscript", "pickle"), and they. Raises
+        CheckpointError."""
+        if self.kind == "huggingface":
+            return "safetensors", read_hf_weights(self.path)
+        return read_file(self.file)
+
+    @property
+    def may_be_a_release(self) -> bool:
+        """May a method's weights be in it? In a folder of Hugging Face's, X-CLIP's alone."""
+        return self.kind == "file" or model_type(self.path) == "xclip"
+
+
+def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
+    """A CLIP, in float32 on the CPU, from a file, a folder or a Hugging Face hub id.
+
+    Reads Hugging Face and open_clip folders, OpenAI's `.pt` (TorchScript or plain), open_clip files
+    and the checkpoints released with FROSTER and Open-VCLIP. `open_clip_config.json` beside a file
+    says what its network is; without one the activation is assumed, which the report says, but of
+    OpenAI's archives. Nothing in a file is executed. Raises CheckpointError naming the file and the
+    cause, also of what a config says and we do not know; FrosterError when the hub is out of reach.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(locate(source))
+    path = checkpoint.path
+    try:
+        if checkpoint.kind == "huggingface":
+            config = read_hf_config(path)
+            return _from_hf_state(checkpoint.read[1], config, path)
+        return _load_file(checkpoint)
+    except FrosterError as error:
+        if str(path) in str(error):
+            raise
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def locate(source: str | Path) -> Path:
+    """The file or folder, downloaded if `source` is a hub id. Raises CheckpointError, or
+    FrosterError without the hub."""
+    path = Path(
+        os.path.expanduser(source)
+    )  # which leaves the home of a user who does not exist as it is
+    if path.exists():
+        return path
+    looks_like_hub_id = isinstance(source, str) and re.fullmatch(
+        r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source
+    )
+    if not looks_like_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
+        raise CheckpointError(f"{source}: there is no such file or folder")
+    return download(str(source))
+
+
+def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
+    kind, content = checkpoint.read
+    path = checkpoint.file
+    state = unwrap(content)
+    if isinstance(content.get("model_state"), dict):
+        ignored = [name for name in state if NOT_STUDENT.fullmatch(name)]
+        student = {name: state[name] for name in state if name not in set(ignored)}
+        return _from_official_state(student, LoadReport("froster-released", "vclip", ignored))
+    if any(name.startswith(("vision_model.", "text_model.")) for name in state):
+        check_both_towers(state)
+        return _from_hf_state(state, read_hf_config(path.parent), path.parent)
+    if kind == "torchscript":  # OpenAI's archives alone are of this kind
+        return _from_official_state(state, LoadReport("openai"))
+    config = path.with_name(CONFIG)
+    stated = OpenClipConfig.read(config) if config.is_file() else None
+    check_told(state, stated)
+    if stated is not None:
+        return _from_official_state(state, LoadReport("open_clip"), stated=stated)
+    if kind == "safetensors":
+        refuse_own(path, state)
+    theirs = kind == "safetensors" or "state_dict" in content or path.name.startswith("open_clip")
+    return _assumed(state, path, "open_clip" if theirs else "openai", str(content.get("name", "")))
+
+
+def refuse_own(path: Path, state: State) -> None:
+    """Raises CheckpointError on weights that froster wrote, without the config that says what to do
+    with them."""
+    if any(name.startswith(("clip.visual.", "clip.text.")) for name in state):
+        raise CheckpointError(
+            "a checkpoint of froster train: load the folder model/ of its run, or go on with"
+            " --resume"
+        )
+    named_as_ours = any(name.startswith("text.") for name in state) and not path.name.startswith(
+        "open_clip"
+    )
+    if named_as_ours and not path.with_name(CONFIG).is_file():
+        raise CheckpointError(
+            "weights under the names of a froster model, without the config.json that says how"
+            f" they are used: pass the whole folder (if they are open_clip's, put their {CONFIG}"
+            " beside them)"
+        )
+
+
+def check_told(state: State, stated: OpenClipConfig | None) -> None:
+    """Raises CheckpointError where weights do not tell what no config beside them tells either."""
+    width = state["visual.class_embedding"].numel() if "visual.class_embedding" in state else 0
+    words = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
+    if width > _WIDEST_WITH_HEADS_OF_64 and not (stated and stated.vision):
+        raise CheckpointError(
+            f"needs {CONFIG} with a vision_cfg beside it: the weights do not tell the number of"
+            " heads"
+        )
+    if words is not None and len(words) > _LARGEST_VOCABULARY and not (stated and stated.text):
+        raise CheckpointError(
+            f"needs {CONFIG} with a text_cfg beside it: with {len(words)} tokens the weights do not"
+            " tell how a text ends"
+        )
+
+
+def _assumed(
+    state: State, path: Path, form: Literal["openai", "open_clip"], run: str
+) -> tuple[CLIP, LoadReport]:
+    """A file that no config explains. `run`: what the training loop called it."""
+    if "input_resolution" in state:
+        quick, why = True, "as it holds the constants of OpenAI's"
+    elif hint := _QUICK.search(path.name) or _QUICK.search(run):
+        quick, why = True, f"as the name says ({hint[0]})"
+    else:
+        quick = form == "openai"
+        why = "as in OpenAI's own models" if quick else "as in open_clip's own models"
+    note = f"no {CONFIG} beside the file: {'QuickGELU' if quick else 'GELU'} assumed, {why}; {_SAY}"
+    return _from_official_state(
+        state, LoadReport(form, notes=[note]), "quick_gelu" if quick else "gelu"
+    )
+
+
+def _from_hf_state(state: State, config: CLIPConfig, folder: Path) -> tuple[CLIP, LoadReport]:
+    check_both_towers(state)
+    preprocessing, notes = read_hf_preprocessing(folder, config.vision.image_size)
+    ours, ignored = state_from_hf(state, config)
+    clip = _build(dataclasses.replace(config, preprocessing=preprocessing), ours)
+    return clip, LoadReport("huggingface", ignored=ignored, notes=notes)
+
+
+def _from_official_state(
+    state: State,
+    report: LoadReport,
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu",
+    stated: OpenClipConfig | None = None,
+) -> tuple[CLIP, LoadReport]:
+    ignored = [name for name in state if NOT_WEIGHTS.fullmatch(name)]
+    # open_clip's CustomTextCLIP names the text tower as we do.
+    official = {
+        to_official(name): tensor for name, tensor in state.items() if name not in set(ignored)
+    }
+    config = architecture_from_state_dict(official, stated)
+    if stated is None:
+        config = dataclasses.replace(config, activation=activation)
+    clip = _build(config, {from_official(name): tensor for name, tensor in official.items()})
+    return clip, dataclasses.replace(report, ignored=[*report.ignored, *ignored])
+
+
+def _build(config: CLIPConfig, state: State) -> CLIP:
+    with blank(len(state)):  # the weights are the file's: no time and memory for random ones
+        clip = CLIP(config)
+    strict_load(clip, state)
+    return clip

@@ -1,0 +1,1 @@
+"""Logits to metrics, calibrated confidence and the rule for "none of these"."""

@@ -1,0 +1,293 @@
+"""Accuracy over views and classes: top-1, top-5, per class, base / novel / harmonic mean, several
+splits and label sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from froster.data.loader import batches
+from froster.encoders.model import normalise
+from froster.encoders.precision import autocast
+from froster.methods import VideoCLIP
+from froster.utils.csvfile import write_csv
+from froster.utils.finite import finite
+from froster.utils.interrupt import check
+
+Fusion = Literal["logits", "probs"]
+Space = Literal["logit", "prob"]
+TOP_5_CLASSES = 6
+"""Among fewer classes the right one is always in the best five."""
+
+
+@dataclass
+class Predictions:
+    """Scores of N videos for K classes. A video that could not be read has no score and counts as
+    wrong."""
+
+    classes: list[str]
+    labels: Tensor
+    """(N,) ints"""
+    logits: Tensor
+    """(N, K), fused over the views; NaN where the video was unreadable."""
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    """(index, message) of the unreadable ones."""
+    names: list[str] | None = None
+    views: Tensor | None = None
+    """(N, V, K), the logits of each view, before they were fused."""
+    also: dict[str, Predictions] = field(default_factory=dict, repr=False)
+    """The same features among other label sets: of each set, the videos whose class is one of its
+    labels."""
+
+    def rows(self, kept: Sequence[int]) -> Predictions:
+        """Some of the videos, among the same labels."""
+        place = {row: i for i, row in enumerate(kept)}
+        return Predictions(
+            self.classes,
+            self.labels[list(kept)],
+            self.logits[list(kept)],
+            [(place[i], message) for i, message in self.errors if i in place],
+            None if self.names is None else [self.names[i] for i in kept],
+            None if self.views is None else self.views[list(kept)],
+        )
+
+    def places(self, classes: Sequence[str]) -> list[int]:
+        """Of the videos of these classes."""
+        wanted = set(classes)
+        return [i for i, label in enumerate(self.labels.tolist()) if self.classes[label] in wanted]
+
+    def asked(self, classes: Sequence[str], views: Tensor, fusion: Fusion) -> Predictions:
+        """The videos of `classes`, among these labels alone; with the logits (N, V, len(classes))
+        of all videos."""
+        kept = self.places(classes)
+        found, own = self.rows(kept), views[kept]
+        labels = torch.tensor(
+            [classes.index(self.classes[label]) for label in found.labels.tolist()],
+            dtype=torch.long,
+        )
+        return dataclasses.replace(
+            found, classes=list(classes), labels=labels, logits=fuse(own, fusion), views=own
+        )
+
+    @property
+    def chance(self) -> float:
+        """What guessing gets, per cent."""
+        return 100 / len(self.classes)
+
+    @property
+    def error(self) -> float:
+        """One standard error of sampling so many test videos, in points of the top-1 accuracy."""
+        return standard_error(self.top(1), len(self.labels))
+
+    def ranks(self) -> Tensor:
+        """Place of the right class, (N,): 0 is a hit; beyond any k for an unreadable video.
+
+        Of equal scores the earlier class comes first, as in `argmax`, so a model that cannot tell
+        gets no credit.
+        """
+        right = self.logits.gather(1, self.labels[:, None])
+        earlier = torch.arange(len(self.classes)) < self.labels[:, None]
+        above = ((self.logits > right) | ((self.logits == right) & earlier)).sum(1)
+        return torch.where(right[:, 0].isnan(), torch.iinfo(torch.long).max, above)
+
+    def top(self, k: int) -> float:
+        """Top-k accuracy in per cent, unreadable videos counted wrong."""
+        return percent(self.ranks() < k)
+
+    def per_class(self) -> dict[str, float]:
+        hit = self.ranks() < 1
+        return {
+            name: percent(hit[self.labels == i])
+            for i, name in enumerate(self.classes)
+            if (self.labels == i).any()
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Accuracies in per cent; `top5` is None among so few classes that it would always be 100."""
+        return {
+            "top1": self.top(1),
+            "top5": self.top(5) if len(self.classes) >= TOP_5_CLASSES else None,
+            "videos": len(self.labels),
+            "classes": len(self.classes),
+            "chance": self.chance,
+            "unreadable": len(self.errors),
+            "standard_error": self.error,
+            "per_class": self.per_class(),
+        }
+
+    def joined(self, tuned: Predictions, space: Space) -> Predictions:
+        """The mean of two models' outputs for the same views and classes, of their logits or of
+        their soft-maxes; then the sum over the views, however each model fuses its own."""
+        if self.views is None or tuned.views is None:
+            raise ValueError("outputs are joined view by view, which were not kept")
+        each = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
+        also = {name: found.joined(tuned.also[name], space) for name, found in self.also.items()}
+        return Predictions(
+            self.classes, self.labels, each.sum(dim=1), self.errors, self.names, each, also
+        )
+
+    def save(self, path: Path) -> None:
+        """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
+        rows: list[list[object]] = [["video", "label", "prediction", "rank", *self.classes]]
+        ranks = self.ranks().tolist()
+        for i, row in enumerate(self.logits.tolist()):
+            readable = row[0] == row[0]
+            best = self.classes[max(range(len(row)), key=row.__getitem__)] if readable else ""
+            scores = [f"{x:.4f}" for x in row] if readable else [""] * len(row)
+            name = self.names[i] if self.names else str(i)
+            rows.append(
+                [
+                    name,
+                    self.classes[int(self.labels[i])],
+                    best,
+                    ranks[i] if readable else "",
+                    *scores,
+                ]
+            )
+        write_csv(path, rows)
+
+
+def percent(hits: Tensor) -> float:
+    """The share of true values, counted exactly."""
+    return 100 * int(hits.sum()) / len(hits)
+
+
+def standard_error(percent: float, count: int) -> float:
+    """Of one accuracy, in points: the binomial spread of `count` test videos."""
+    return (percent * (100 - percent) / count) ** 0.5
+
+
+def harmonic_mean(base: float, novel: float) -> float:
+    return 2 * base * novel / (base + novel) if base + novel > 0 else 0.0
+
+
+def harmonic_mean_error(base: float, novel: float, base_error: float, novel_error: float) -> float:
+    """One standard error of the harmonic mean, propagated from those of its parts."""
+    if base + novel <= 0:
+        return 0.0
+    slopes = 2 * (novel / (base + novel)) ** 2, 2 * (base / (base + novel)) ** 2
+    return ((slopes[0] * base_error) ** 2 + (slopes[1] * novel_error) ** 2) ** 0.5
+
+
+def paired_gain(before: Predictions, after: Predictions) -> tuple[float, float]:
+    """Points of accuracy gained on the same videos, and one standard error of that difference.
+
+    The error is McNemar's, of the videos that one model names right and the other wrong: sqrt(their
+    number) / N. It is not zero where all of a few videos changed in the same way, which may be
+    chance too.
+    """
+    change = (after.ranks() < 1).double() - (before.ranks() < 1).double()
+    count = max(1, len(change))
+    return 100 * float(change.sum()) / count, 100 * float(change.abs().sum()) ** 0.5 / count
+
+
+def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
+    """Mean and (sample) standard deviation over several splits."""
+    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    return {"mean": statistics.fmean(accuracies), "std": spread, "splits": len(accuracies)}
+
+
+def fuse(logits: Tensor, fusion: Fusion) -> Tensor:
+    """Logits of the views (…, V, K) -> (…, K): their sum (as released), or the log of the mean of
+    their soft-maxes."""
+    if fusion == "logits":
+        return logits.sum(dim=-2)
+    return logits.softmax(dim=-1).mean(dim=-2).log()
+
+
+@dataclass
+class Scorer:
+    """A network with the classes it chooses from."""
+
+    model: VideoCLIP
+    classes: Tensor
+    """The result of `model.classes`, made once."""
+    dtype: torch.dtype = torch.float32
+    fusion: Fusion = "logits"
+    also: Sequence[Tensor] = ()
+    """Other label sets, made in the same way, that the same features are compared with."""
+
+    def __call__(self, views: Tensor) -> Tensor:
+        """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU; those of
+        `also` follow, set by set."""
+        device = self.model.clip.logit_scale.device
+        with autocast(device, self.dtype):
+            features = self.model.encode(
+                normalise(views.to(device).flatten(0, 1), self.model.clip.config.preprocessing)
+            )
+        # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
+        sets = [
+            self.model.logits(features.video, classes, features.context)
+            for classes in (self.classes, *self.also)
+        ]
+        return finite(torch.cat(sets, dim=-1).float().cpu(), "logits").unflatten(0, views.shape[:2])
+
+
+@torch.no_grad()
+def evaluate(
+    scorers: Sequence[Scorer],
+    dataset: Dataset,
+    classes: list[str],
+    *,
+    names: list[str] | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    on_videos: Callable[[int], None] | None = None,
+    also: Mapping[str, Sequence[str]] | None = None,
+) -> list[Predictions]:
+    """Every video of `dataset`, scored by each of the networks; it is decoded and encoded once for
+    all of them.
+
+    `also` names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos
+    at a time; left out, as many as have 32 views together.
+    """
+    count = len(dataset)  # type: ignore[arg-type]
+    batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
+    logits: list[Tensor] = []
+    errors: list[tuple[int, str]] = []
+    sets = {"": classes, **(also or {})}
+    widths = [len(labels) for labels in sets.values()]
+    for scorer in scorers:
+        scorer.model.eval()
+    order = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    for batch in batches(dataset, order, workers):
+        check()
+        errors += batch.errors
+        if len(batch.labels):
+            V = batch.frames.shape[1]
+            logits = logits or [torch.full((count, V, sum(widths)), float("nan")) for _ in scorers]
+            for scorer, own in zip(scorers, logits, strict=True):
+                own[batch.indices] = scorer(batch.frames)
+        if on_videos is not None:
+            on_videos(len(batch.labels) + len(batch.errors))
+    labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
+    logits = logits or [torch.full((count, 1, sum(widths)), float("nan")) for _ in scorers]
+    results = []
+    for scorer, every in zip(scorers, logits, strict=True):
+        own, *others = every.split(widths, dim=-1)
+        found = Predictions(classes, labels, fuse(own, scorer.fusion), errors, names, own)
+        found.also = {
+            name: found.asked(sets[name], views, scorer.fusion)
+            for name, views in zip(also or {}, others, strict=True)
+        }
+        results.append(found)
+    return results
+
+
+def ensemble(frozen: Tensor, tuned: Tensor, ratio: float = 0.5, space: Space = "logit") -> Tensor:
+    """Outputs of two models for the same classes, (…, K) logits each: ratio * frozen + (1 - ratio)
+    * tuned.
+
+    `space`: "logit", or "prob" for the mean of the soft-maxes.
+    """
+    if space == "prob":
+        frozen, tuned = frozen.softmax(-1), tuned.softmax(-1)
+    return ratio * frozen + (1 - ratio) * tuned

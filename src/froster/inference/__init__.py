@@ -1,0 +1,1 @@
+"""A model in use: it classifies, finds times, indexes and searches, and is exported."""

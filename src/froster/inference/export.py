@@ -1,0 +1,220 @@
+"""A video network as a file for other runtimes: uint8 frames in, video embedding and logits out,
+checked against PyTorch.
+
+The folder holds `model.onnx`, or `model.xml` and `model.bin`; `export.json`, which says how videos
+are read and what comes out; and, where labels were given, `classes.safetensors`. `docs/export.md`
+shows how it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from froster.encoders.model import normalise
+from froster.errors import FrosterError, UsageError
+from froster.inference.recognizer import Recognizer
+from froster.inference.runtimes import FILES, hushed, open_file, require, versions, write
+from froster.methods import VideoCLIP, method_dict
+from froster.utils import interrupt
+from froster.utils import strict_json as json
+from froster.utils.files import atomic_folder, refuse_current
+from froster.utils.finite import finite
+from froster.utils.tensors import save_tensors
+
+TOLERANCE = 1e-4
+"""Largest difference to PyTorch in float32, as a share of the largest absolute value of the same
+output."""
+CHECKED = (1, 3)
+"""Batch sizes that are run: two of them, as the batch is dynamic, and 1, which a tracer is most
+likely to get wrong."""
+
+
+class Deployed(nn.Module):
+    """What is exported: the video network with its normalisation, and the classes as constants."""
+
+    classes: Tensor | None
+
+    def __init__(self, model: VideoCLIP, classes: Tensor | None):
+        super().__init__()
+        self.model = model
+        self.register_buffer("classes", classes)
+        self.outputs = ["embedding"] if classes is None else ["embedding", "logits"]
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """uint8 frames (B, T, 3, S, S) -> video embeddings (B, E) and, with classes, logits (B, K)."""
+        features = self.model.encode(normalise(frames, self.model.clip.config.preprocessing))
+        if self.classes is None:
+            return (features.video,)
+        return features.video, self.model.logits(features.video, self.classes, features.context)
+
+
+def check_target(target: str, folder: Path) -> None:
+    """Raises UsageError where the runtime is unknown or not installed, or the folder is the current
+    one or holds something else."""
+    require(target)
+    refuse_current(folder)
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; --out needs a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "export.json").is_file():
+        raise UsageError(
+            f"{folder} exists and is no export: it is not overwritten, choose another --out"
+        )
+
+
+@torch.no_grad()
+def export(
+    recognizer: Recognizer,
+    folder: str | Path,
+    target: str = "onnx",
+    labels: Sequence[str] | None = None,
+    *,
+    truncate: bool = False,
+) -> dict[str, Any]:
+    """Write the network for `target`, "onnx" or "openvino", and return what `export.json` says.
+
+    The file is run by its own runtime on random frames; `folder` appears only if it agrees with
+    PyTorch in float32. Raises UsageError on a wrong request, FrosterError where the network cannot
+    be exported or differs.
+    """
+    folder = Path(folder)
+    check_target(target, folder)
+    if recognizer.device.type != "cpu":
+        raise UsageError(
+            'the export is made and checked on the CPU: load the model with device="cpu"'
+        )
+    model, config = recognizer.model, recognizer.config
+    T, size = config.sampling.frames, recognizer.clip.config.vision.image_size
+    classes = recognizer.class_embeddings(labels, truncate) if labels is not None else None
+    net = Deployed(model, classes).eval()
+    batches = [random_frames(count, T, size) for count in CHECKED]
+    how = recognizer.preprocessing
+    if classes is None and model.encode(normalise(batches[0], how)).context is not None:
+        raise UsageError(
+            f"the class texts of {config.method.name} depend on the video: give the labels to"
+            " export them with it"
+        )
+    expected = [tuple(finite(x, "outputs") for x in net(frames)) for frames in batches]
+    with atomic_folder(folder) as part:
+        with explained(f"{config.method.name} cannot be exported to {target}"):
+            write(
+                target,
+                graph(Deployed(plain(model), classes).eval(), batches[-1]),
+                part,
+                net.outputs,
+            )
+        with explained(f"the exported {FILES[target]} does not run"):
+            run = open_file(target, part / FILES[target])
+            found = [run(frames.numpy()) for frames in batches]
+        parity = differences(net.outputs, expected, found)
+        about = {
+            "format": "froster-export",
+            "version": 1,
+            "runtime": target,
+            "file": FILES[target],
+            "method": method_dict(config.method),
+            "input": {
+                "name": "frames",
+                "type": "uint8",
+                "shape": ["batch", T, 3, size, size],
+                "frames": f"RGB, not normalised; {how.describe(size)}",
+                "preprocessing": how.to_dict(),
+            },
+            "outputs": {
+                name: ["batch", *x.shape[1:]]
+                for name, x in zip(net.outputs, expected[0], strict=True)
+            },
+            "sampling": asdict(config.sampling),
+            "views": config.views,
+            "fusion": config.fusion,
+            "labels": None if labels is None else list(labels),
+            "logit_scale": logit_scale(model),
+            "parity": {"batches": CHECKED, "tolerance": TOLERANCE, **parity},
+            "made_with": versions(target),
+        }
+        (part / "export.json").write_text(
+            json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        if classes is not None:
+            save_tensors({"classes": classes.contiguous()}, part / "classes.safetensors")
+    return about
+
+
+def random_frames(count: int, frames: int, size: int) -> Tensor:
+    """(count, frames, 3, size, size) uint8, the same at every call."""
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(
+        0, 256, (count, frames, 3, size, size), generator=generator, dtype=torch.uint8
+    )
+
+
+def plain(model: VideoCLIP) -> VideoCLIP:
+    """The same with LoRA's changes folded in: a smaller graph, without the `index_add` that the
+    ONNX exporter gets wrong (torch 2.13) and OpenVINO's does not know."""
+    clip = model.merged()
+    return model if clip is None else VideoCLIP(clip, model.pooling, model.head)
+
+
+def graph(net: Deployed, frames: Tensor) -> ExportedProgram:
+    """The network as one graph for any number of clips.
+
+    Strict: the towers say `len(x)` of a batch, which is a constant for every tracer but the one
+    that reads Python's bytecode.
+    """
+    return torch.export.export(
+        net, (frames,), dynamic_shapes={"frames": {0: Dim("batch", min=1)}}, strict=True
+    )
+
+
+def differences(
+    names: Sequence[str],
+    expected: Sequence[Sequence[Tensor]],
+    found: Sequence[Sequence[np.ndarray]],
+) -> dict[str, dict[str, float]]:
+    """For every output over all batches: the largest absolute difference, and the largest absolute
+    value expected.
+
+    Raises FrosterError beyond the tolerance.
+    """
+    parity = {}
+    for i, name in enumerate(names):
+        pairs = [(ours[i].numpy(), theirs[i]) for ours, theirs in zip(expected, found, strict=True)]
+        difference = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+        largest = max(float(np.abs(ours).max()) for ours, _ in pairs)
+        # The floor is for the log-probabilities of a single label, which are 0 but for rounding.
+        # NaN is refused.
+        if not difference <= TOLERANCE * max(largest, 0.01):
+            raise FrosterError(
+                f"the exported network differs from PyTorch: {name} by {difference:.2g} where the"
+                f" largest is {largest:.3g}, more than {TOLERANCE:g} of it; nothing was written"
+            )
+        parity[name] = {"difference": difference, "largest": largest}
+    return parity
+
+
+def logit_scale(model: VideoCLIP) -> float | None:
+    """s of logits = s * embedding @ classes.T; None for the networks that do not compare with one
+    embedding a class."""
+    return model.logit_scale if type(model).classes is VideoCLIP.classes else None
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Exporters and runtimes raise whatever they like: their first line, after ours."""
+    try:
+        with hushed():
+            yield
+    except (FrosterError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        interrupt.check()
+        lines = str(error).strip().splitlines()
+        raise FrosterError(f"{what}: {lines[0] if lines else type(error).__name__}") from error

@@ -1,0 +1,89 @@
+"""Windows of frames to logits, whichever network it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from froster.encoders.model import normalise
+from froster.encoders.precision import autocast
+from froster.evaluation.calibration import Judgement
+from froster.inference.recognizer import Recognizer
+from froster.methods import Features
+from froster.utils.finite import finite
+from froster.video.windows import Sample, Squares, Window
+
+Item = TypeVar("Item")
+Scores = Callable[[Tensor], Tensor]
+"""Logits (n, K) -> probabilities (n, K), or (n, K + 1) where the last one says that none of the
+labels fits."""
+
+
+def columns(judged: Judgement) -> Tensor:
+    """The probabilities of the labels and, where there is a rule for it, of none of them: (n, K) or
+    (n, K + 1)."""
+    if judged.none is None:
+        return judged.probabilities
+    return torch.cat([judged.probabilities, judged.none[:, None]], dim=1)
+
+
+class WindowScorer:
+    """Logits of windows of one network; the labels may change between two calls.
+
+    A network that embeds each frame by itself does so once for each frame, however many windows it
+    is in, and its pixels are let go; another sees every window whole.
+    """
+
+    def __init__(self, recognizer: Recognizer, batch: int = 8):
+        self.recognizer, self.batch = recognizer, batch
+        self.squares = Squares(recognizer.image_size, recognizer.preprocessing)
+        self.keep = self.squares.keep
+        self.apart = recognizer.model.frames_apart
+
+    @torch.no_grad()
+    def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:
+        """Windows and the result of `Recognizer.class_embeddings` -> (n, K) float32, on the CPU."""
+        seen = self._together(windows) if self.apart else self._whole(windows)
+        return finite(
+            self.recognizer.model.logits(seen.video, classes, seen.context).float().cpu(), "logits"
+        )
+
+    def _whole(self, windows: Sequence[Window]) -> Features:
+        recognizer = self.recognizer
+        frames = torch.stack([_pixels(window.samples) for window in windows])  # (n, T, 3, S, S)
+        with autocast(recognizer.device, recognizer.dtype):
+            return recognizer.inference.encode(
+                normalise(frames.to(recognizer.device), recognizer.preprocessing)
+            )
+
+    def _together(self, windows: Sequence[Window]) -> Features:
+        recognizer = self.recognizer
+        new = {id(s): s for window in windows for s in window.samples if s.embedding is None}
+        room = self.batch * len(windows[0].samples)
+        with autocast(recognizer.device, recognizer.dtype):
+            for part in batches(list(new.values()), room):
+                frames = normalise(_pixels(part).to(recognizer.device), recognizer.preprocessing)
+                embeddings = recognizer.inference.encode_frames(frames[:, None]).float()[:, 0]
+                for sample, embedding in zip(part, embeddings, strict=True):
+                    sample.embedding, sample.pixels = embedding.clone(), None
+            z = [
+                torch.stack([s.embedding for s in window.samples if s.embedding is not None])
+                for window in windows
+            ]
+            return recognizer.inference.pool_frames(torch.stack(z))
+
+
+def _pixels(samples: Sequence[Sample]) -> Tensor:
+    """(n, 3, S, S)"""
+    return torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` of the items; the last one may be shorter."""
+    items = iter(items)
+    while part := list(itertools.islice(items, size)):
+        yield part

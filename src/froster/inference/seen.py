@@ -1,0 +1,140 @@
+"""Which videos a model has learnt from: its report knows them by their content, whatever they are
+called by now.
+
+A path would not do: the same file is reached by links, from another folder or manifest, and after a
+move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from froster.data.dataset import Item
+from froster.inference.model_folder import is_model_folder, resolve
+from froster.utils import strict_json as json
+from froster.utils.address import refuse_address
+
+Part = Literal["test", "trained", "watched"]
+ENDS = 2**16
+"""Bytes at either end of a file that are read."""
+DIGITS = 12
+AT_ONCE = 8
+INHERITED = (
+    "source",
+    "base_classes",
+    "novel_classes",
+    "training_videos",
+    "watched_videos",
+    "epochs",
+    "recipe",
+    "distill",
+    "augment",
+)
+"""What the report of a model that was made of another one's weights says too."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The videos of a model's training, as `fingerprint` knows them."""
+
+    trained: frozenset[str]
+    watched: frozenset[str]
+    """They stopped, calibrated or blended it."""
+
+    def part(self, mark: str | None) -> Part:
+        return "trained" if mark in self.trained else "watched" if mark in self.watched else "test"
+
+    def parts(
+        self, items: Sequence[Item], on_videos: Callable[[int], None] = lambda n: None
+    ) -> list[Part]:
+        """Of each video; what the model has never seen may test it."""
+        if not self.trained and not self.watched:
+            return ["test"] * len(items)
+        return [self.part(mark) for mark in fingerprints(items, on_videos)]
+
+
+def fingerprint(path: Path) -> str | None:
+    """Of the length of a file, its beginning and its end. None of what is empty or cannot be read."""
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        return None
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(f"{size}\n".encode())
+            digest.update(file.read(ENDS))
+            file.seek(max(ENDS, size - ENDS))
+            digest.update(file.read(ENDS))
+    except OSError:
+        return None
+    if not size:
+        return None
+    return digest.hexdigest()[:DIGITS]
+
+
+def fingerprints(
+    items: Sequence[Item], on_videos: Callable[[int], None] = lambda n: None
+) -> list[str | None]:
+    def one(item: Item) -> str | None:
+        found = fingerprint(item.path)
+        on_videos(1)
+        return found
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # it waits for the disk
+        return list(pool.map(one, items))
+
+
+def written(marks: Sequence[str | None] | frozenset[str]) -> str:
+    """As a report has them: in order, between blanks."""
+    return " ".join(sorted({mark for mark in marks if mark}))
+
+
+def seen_by(report: dict[str, Any]) -> Seen | None:
+    """What a model's report says of the videos that it has seen; None where it does not say which
+    these were."""
+    source = report.get("source")
+    trained, watched = (
+        source.get(name) if isinstance(source, dict) else None
+        for name in ("trained_on", "watched_by")
+    )
+    if not isinstance(trained, str) or not isinstance(watched, str):
+        return None
+    return Seen(frozenset(trained.split()), frozenset(watched.split()))
+
+
+def report_of(model: str | Path) -> dict[str, Any]:
+    """The report beside the weights of the model that `froster.load` reads by this name; empty
+    where there is none.
+
+    A model of the hub is downloaded. Raises CheckpointError where there is no such model,
+    FrosterError without the hub.
+    """
+    if str(model) == "nano":
+        return {}
+    refuse_address(model)
+    folder = resolve(model)
+    return read_report(folder / "report.json") if is_model_folder(folder) else {}
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def inherited(report: dict[str, Any]) -> dict[str, Any]:
+    return {name: report[name] for name in INHERITED if name in report}
+
+
+def counted(parts: Sequence[Part]) -> tuple[int, int]:
+    """How many were trained on, and how many watched the training."""
+    counts = Counter(parts)
+    return counts["trained"], counts["watched"]

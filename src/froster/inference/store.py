@@ -1,0 +1,233 @@
+"""An index on disk: embeddings in safetensors and what they are of in JSON lines, in parts that
+appear whole.
+
+    index.json            what the embeddings were made with
+    0001.safetensors      segments (n, E) and videos (m, E), unit length
+    0001.jsonl            a line a video, in that order: path, size, mtime, seconds, frames, damaged, starts, ends
+    failures.jsonl        what could not be read
+
+A later line for a path takes the place of an earlier one. A .safetensors without its .jsonl was not
+finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from froster.encoders.reading import read_safetensors
+from froster.errors import CheckpointError, DataError, UsageError
+from froster.utils import strict_json as json
+from froster.utils.files import atomic_file, atomic_folder, write_text
+from froster.utils.journal import line, read_lines
+from froster.utils.tensors import save_tensors
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+ABOUT = "index.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One indexed video."""
+
+    path: str
+    """Below the index's root with /, or the whole path."""
+    size: int
+    mtime: int
+    """Nanoseconds; with the size it tells whether the file is still the same."""
+    seconds: float
+    frames: int
+    damaged: int
+    starts: Sequence[float]
+    """Of its segments, in seconds from the start of the video; the first one starts with the first
+    frame."""
+    ends: Sequence[float]
+
+    def is_current(self, root: Path) -> bool:
+        status = self.status(root)
+        return status is not None and (status.st_size, status.st_mtime_ns) == (
+            self.size,
+            self.mtime,
+        )
+
+    def named_as_file(self, root: Path) -> Entry:
+        """Earlier versions wrote signs that cannot be printed as escapes (`\\u202f`): here as the
+        file is called, if it is there and has that size."""
+        if "\\" not in self.path or not self.is_gone(root):
+            return self
+        for as_character in (True, False):
+            found = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
+            status = found.status(root)
+            if status is not None and status.st_size == self.size:
+                return found
+        return self
+
+    def is_gone(self, root: Path) -> bool:
+        """Whether there is no such file. A folder that may not be read, or a disk that does not
+        answer, does not say so."""
+        try:
+            (root / self.path).stat()
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+        ):  # the last: a name that no file can have
+            return True
+        except OSError as error:
+            return error.errno == errno.ENAMETOOLONG
+        return False
+
+    def status(self, root: Path) -> os.stat_result | None:
+        """None where the file cannot be looked at."""
+        try:
+            return (root / self.path).stat()
+        except (OSError, ValueError):
+            return None
+
+
+def _without_escapes(path: str, as_character: bool) -> str:
+    """`\\xa0` was written for the character of that number and for the byte."""
+
+    def meant(match: re.Match[str]) -> str:
+        if match[0][1] in "tnr":
+            return {"t": "\t", "n": "\n", "r": "\r"}[match[0][1]]
+        number = int(match[0][2:], 16)
+        if number > 0x10FFFF:
+            return match[0]
+        return chr(
+            number if as_character or match[0][1] != "x" or number < 0x80 else 0xDC00 + number
+        )
+
+    return re.sub(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[tnr])", meant, path)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a video's embeddings lie."""
+
+    part: str
+    video: int
+    first: int
+    """Of its segments."""
+    entry: Entry
+
+
+class Store:
+    """An index that is there. Raises DataError where it cannot be read. `root`: where its videos
+    lie now, if elsewhere."""
+
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        self.folder = folder
+        try:
+            self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            self.root = root if root is not None else Path(self.about["root"])
+            self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{folder}: not an index of froster index ({ABOUT}: {error!r})"
+            ) from None
+        self.places: dict[str, Place] = {}
+        for name in self._parts():
+            self._read(folder / f"{name}.jsonl")
+
+    @classmethod
+    def create(cls, folder: Path, about: dict[str, Any]) -> Store:
+        """A new one, with nothing in it. Raises UsageError where the folder holds something else."""
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+            raise UsageError(f"{folder} exists and is no index: choose another --out")
+        write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+        return cls(folder)
+
+    @property
+    def segments(self) -> int:
+        return sum(len(place.entry.starts) for place in self.places.values())
+
+    def add(self, videos: Sequence[tuple[Entry, Tensor, Tensor]]) -> None:
+        """Entries with their segments' embeddings (n, E) and their own (E,), as a part of their
+        own."""
+        if not videos:
+            return
+        name = f"{max(map(int, self._parts()), default=0) + 1:04d}"
+        dtype = DTYPES[self.dtype]
+        tensors = {
+            "segments": torch.cat([segments for _, segments, _ in videos]).to(dtype),
+            "videos": torch.stack([video for _, _, video in videos]).to(dtype),
+        }
+        with atomic_file(self.folder / f"{name}.safetensors") as part:
+            save_tensors(tensors, part)
+        write_text(
+            self.folder / f"{name}.jsonl",
+            "".join(line(dataclasses.asdict(entry)) for entry, _, _ in videos),
+        )
+        self._place(name, [entry for entry, _, _ in videos])
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """Raises DataError naming the file."""
+        try:
+            return read_safetensors(self.folder / f"{part}.safetensors")
+        except CheckpointError as error:
+            raise DataError(str(error)) from None
+
+    def by_part(self) -> dict[str, list[Place]]:
+        """What is valid in each part."""
+        parts: dict[str, list[Place]] = {}
+        for place in self.places.values():
+            parts.setdefault(place.part, []).append(place)
+        return dict(sorted(parts.items(), key=lambda part: int(part[0])))
+
+    def without(self, keys: Iterable[str]) -> Store:
+        """Written anew without these videos, and without what later entries have replaced."""
+        gone = set(keys)
+        with atomic_folder(self.folder) as part:
+            write_text(part / ABOUT, json.dumps(self.about, indent=1) + "\n")
+            new = Store(part)
+            for name, places in self.by_part().items():
+                tensors = self.tensors(name)
+                new.add(
+                    [
+                        (
+                            place.entry,
+                            tensors["segments"][place.first :][: len(place.entry.starts)],
+                            tensors["videos"][place.video],
+                        )
+                        for place in places
+                        if place.entry.path not in gone
+                    ]
+                )
+            failures = self.folder / "failures.jsonl"
+            if failures.exists():
+                write_text(part / failures.name, failures.read_text(encoding="utf-8"))
+        return Store(self.folder)
+
+    def _parts(self) -> list[str]:
+        """Their names in the order in which they were written: 9999 comes before 10000."""
+        return sorted(
+            (
+                path.stem
+                for path in self.folder.glob("*.jsonl")
+                if re.fullmatch(r"[0-9]+", path.stem)
+            ),
+            key=int,
+        )
+
+    def _read(self, path: Path) -> None:
+        lines, _ = read_lines(path)
+        try:
+            self._place(path.stem, [Entry(**entry).named_as_file(self.root) for entry in lines])
+        except TypeError as error:
+            raise DataError(f"{path}: not of this version of froster ({error})") from None
+
+    def _place(self, part: str, entries: Sequence[Entry]) -> None:
+        first = 0
+        for number, entry in enumerate(entries):
+            self.places[entry.path] = Place(part, number, first, entry)
+            first += len(entry.starts)

@@ -1,0 +1,216 @@
+"""Which label when, over a video of any length: decoded once, in memory that does not grow with the
+frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from froster.errors import UsageError
+from froster.evaluation.calibration import NONE
+from froster.inference.label_segments import Segment, merged, smoothed
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.scorer import Scores, WindowScorer, batches, columns
+from froster.text.prompts import check_texts
+from froster.utils.interrupt import check
+from froster.video.stream import Stream
+from froster.video.windows import Plan, Windows
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What `timeline` found. Times are seconds from the start of the video, as players show them."""
+
+    labels: list[str]
+    segments: list[Segment]
+    edges: list[float]
+    """The moments' edges (m + 1): moment i goes from edges[i] to edges[i + 1], a stride later."""
+    scores: Tensor
+    """(m, K), one row a moment, in the order of `labels`."""
+    plan: Plan
+    damaged: int
+    """Packets and frames that could not be read or decoded."""
+    stated: float | None
+    """The length in seconds that the file states, which a cut file does not have."""
+    complete: bool
+    """False where it was stopped before the end of the video."""
+    calibrated: bool = False
+    cosine: Tensor | None = None
+    """(m,): of the best label of each moment; None where the network's logits are no cosines."""
+
+    @property
+    def none(self) -> Tensor | None:
+        """(m,): how likely it is that none of the labels fits; None of a model without a rule for
+        it."""
+        return self.scores[:, -1] if self.labels[-1] == NONE else None
+
+    @property
+    def start(self) -> float:
+        return self.edges[0]
+
+    @property
+    def end(self) -> float:
+        return self.edges[-1]
+
+    def at(self, seconds: float) -> Segment | None:
+        """The segment of a time; None outside of the video."""
+        inside = (segment for segment in self.segments if segment.start <= seconds < segment.end)
+        return next(inside, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written to JSON."""
+        return {
+            "labels": self.labels,
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "window": round(self.plan.window, 3),
+            "stride": round(self.plan.stride, 3),
+            "frames": self.plan.frames,
+            "calibrated": self.calibrated,
+            "complete": self.complete,
+            "damaged": self.damaged,
+            "stated": self.stated,
+            "segments": [
+                {
+                    "start": round(s.start, 3),
+                    "end": round(s.end, 3),
+                    "label": s.label,
+                    "score": round(s.score, 4),
+                }
+                for s in self.segments
+            ],
+            "times": [round(edge, 3) for edge in self.edges[:-1]],
+            "none": None if self.none is None else [round(none, 4) for none in self.none.tolist()],
+            "cosine": (
+                None
+                if self.cosine is None
+                else [round(cosine, 4) for cosine in self.cosine.tolist()]
+            ),
+            "scores": [[round(score, 4) for score in row] for row in self.scores.tolist()],
+        }
+
+
+class Scan:
+    """One pass over a video, whose result can be asked for at any time: what was found until then
+    is never lost."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        labels: Sequence[str],
+        *,
+        window: float | None = None,
+        stride: float | None = None,
+        shortest: float = 0.0,
+        batch_size: int = 8,
+        truncate: bool = False,
+        scores: Scores | None = None,
+    ):
+        check_texts(labels)
+        self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
+        self.scores = scores
+        self.plan = Plan.of(recognizer.config.sampling, window, stride)
+        self.classes = recognizer.class_embeddings(labels, truncate)
+        self.scorer = WindowScorer(recognizer, batch_size)
+        self.stream: Stream | None = None
+        self.windows: Windows | None = None
+        self.logits: list[Tensor] = []
+        """Batches (n, K) of the windows seen so far."""
+        self.complete = False
+
+    def run(self, path: str | Path) -> Iterator[float]:
+        """Yields how many seconds have been seen, again and again. Raises VideoError where no frame
+        can be had."""
+        yield from self._run(path)
+        assert self.windows is not None
+        length = self.windows.end - self.windows.start
+        if (
+            length < self.plan.window - self.plan.step / 2
+        ):  # shorter than a window: all frames of one, spread over it
+            self.plan = Plan(length, min(self.plan.stride, length), self.plan.frames)
+            self.logits.clear()
+            yield from self._run(path)
+        self.complete = True
+
+    def _run(self, path: str | Path) -> Iterator[float]:
+        self.scorer.squares.broken = 0
+        with Stream.of_file(path) as self.stream:
+            self.windows = Windows(self.stream, self.plan, self.scorer.keep)
+            for part in batches(self.windows, self.scorer.batch):
+                check()
+                self.logits.append(self.scorer(part, self.classes))
+                yield self.windows.end
+
+    def result(self) -> Timeline:
+        """What was found so far. Raises UsageError where nothing was."""
+        if not self.logits or self.windows is None or self.stream is None:
+            raise UsageError("stopped before the first window had been seen: nothing was found yet")
+        start, end, stride = self.windows.start, self.windows.end, self.plan.stride
+        each = torch.cat(self.logits)
+        if not self.complete:
+            end = min(end, start + (len(each) - 1) * stride + self.plan.window)
+        model, fusion = self.recognizer, self.recognizer.config.fusion
+        logits = smoothed(each, self.plan, end - start, fusion)
+        mean = logits if fusion == "logits" else smoothed(each, self.plan, end - start, "logits")
+        judged = model.calibration.judge_joined(logits, mean, model.logit_scale)
+        scores = self.scores(logits) if self.scores else columns(judged)
+        calibrated = self.scores is None and model.calibration.fitted is not None
+        labels = [*self.labels, NONE][: scores.shape[1]]
+        edges = [start + i * stride for i in range(len(scores))] + [end]
+        segments = merged(scores, edges, labels, self.shortest)
+        damaged = self.stream.damaged + self.scorer.squares.broken
+        return Timeline(
+            labels,
+            segments,
+            edges,
+            scores,
+            self.plan,
+            damaged,
+            self.stream.duration,
+            self.complete,
+            calibrated,
+            judged.cosine,
+        )
+
+
+def timeline(
+    model: Recognizer | str | Path,
+    path: str | Path,
+    labels: Sequence[str],
+    *,
+    window: float | None = None,
+    stride: float | None = None,
+    min_segment: float = 0.0,
+    batch_size: int = 8,
+    truncate: bool = False,
+    scores: Scores | None = None,
+) -> Timeline:
+    """Which of `labels` fits when: a video file of any length -> segments with start, end, label
+    and score.
+
+    Windows of `window` seconds slide by `stride` seconds; the model's sampling says how long they
+    are by default. The logits of all windows that cover a moment are joined as `classify` joins
+    views, `scores` makes probabilities of them (by default those of `classify`: of a calibrated
+    model the probabilities of the labels and of none of them), and moments with the same answer
+    become one segment. Raises VideoError where no frame can be had, UsageError on labels, window or
+    stride that cannot be.
+    """
+    recognizer = model if isinstance(model, Recognizer) else load(model)
+    scan = Scan(
+        recognizer,
+        labels,
+        window=window,
+        stride=stride,
+        shortest=min_segment,
+        batch_size=batch_size,
+        truncate=truncate,
+        scores=scores,
+    )
+    for _ in scan.run(path):
+        pass
+    return scan.result()

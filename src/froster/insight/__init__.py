@@ -1,1 +1,0 @@
-"""Looking at models: plots and the report page."""

@@ -1,0 +1,165 @@
+"""How a run is optimised, and the settings that a paper trains its method with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from froster.encoders.precision import Precision, parse_precision
+from froster.encoders.preprocessing import CLIP_PREPROCESSING
+from froster.errors import UsageError, one_of
+from froster.text.prompts import FROSTER_PROMPTS, Prompting
+from froster.video.augment import Augment
+from froster.video.sampling import Sampling
+
+Tune = Literal["method", "both", "image", "text"]
+Draw = Literal["one", "all", "one a clip"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run is optimised. The defaults are FROSTER's base-to-novel setting for CLIP B/16."""
+
+    epochs: int = 12
+    batch_size: int = 32
+    """Clips a step, over all ranks together."""
+    lr: float = 3.33e-6
+    """Peak rate of what the method trains: CLIP's weights, or where it trains adapters or prompts
+    in their place, those."""
+    new_scale: float = 1.0
+    """Where CLIP's weights are trained at `lr`: the rate of those that CLIP does not have (heads,
+    …), as a multiple of it."""
+    clip_lr: float | None = None
+    """Where `lr` is the rate of adapters or prompts: that of CLIP's weights which are trained
+    beside them; None: `lr` too."""
+    warmup_epochs: float = 2.0
+    lr_ends: float = 0.01
+    """The first and the last learning rate, as a fraction of `lr`."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    decay: Literal["matrices", "no positions", "all"] = "matrices"
+    """`matrices`: not on 1-D tensors and biases; `no positions`: nor on positional embeddings
+    (X-CLIP, AIM). `all`: on every weight (ViFi-CLIP, ActionCLIP)."""
+    clip_norm: float | None = 1.0
+    average_from: int | None = 2
+    """First epoch (counted from 1) whose weights enter the average; None: the last epoch's weights
+    stand alone."""
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    draw: Draw = "one"
+    """Prompts of a training step: one template for all classes (and the bare label), all of them,
+    or one a clip."""
+    tune: Tune = "method"
+    """What is trained: what the method's paper trains; or with the text tower as well (both),
+    without it (image), or the text tower alone."""
+    seed: int = 0
+    precision: Precision = "auto"
+    workers: int = 0
+    compile: bool = False
+    """Let torch.compile make kernels for the image towers: faster steps after a minute, on a GPU
+    above all."""
+    checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: large
+    networks fit."""
+    patience: int | None = None
+    """Stop after so many epochs without a gain on watched base videos; None or 0: never. Published
+    recipes never do."""
+    keep: int = 1
+    """Checkpoints kept: the newest `keep`, or all of them with 0."""
+
+    def __post_init__(self) -> None:
+        rates = (self.lr, self.new_scale, self.lr if self.clip_lr is None else self.clip_lr)
+        if self.epochs < 1 or self.batch_size < 1 or not all(0 < rate < math.inf for rate in rates):
+            raise UsageError("epochs, batch size and learning rates must be positive")
+        if not (0 <= self.label_smoothing < 1 and self.mixup >= 0 and self.cutmix >= 0):
+            raise UsageError("label smoothing lies in [0, 1), mixup and cutmix are not negative")
+        object.__setattr__(self, "precision", parse_precision(self.precision))
+        one_of("tune", self.tune, "method", "both", "image", "text")
+        one_of("schedule", self.schedule, "cosine", "constant")
+        one_of("optimizer", self.optimizer, "adamw", "sgd")
+        one_of("decay", self.decay, "matrices", "no positions", "all")
+        one_of("draw", self.draw, "one", "all", "one a clip")
+
+    def rate(self, epoch: float) -> float:
+        """The rate of what the method trains at a (fractional) epoch."""
+        if self.schedule == "constant":
+            return self.lr
+        ends, warmup = self.lr * self.lr_ends, min(self.warmup_epochs, self.epochs / 2)
+        return learning_rate(
+            epoch,
+            base=self.lr,
+            start=ends,
+            end=ends,
+            warmup_epochs=warmup,
+            max_epochs=float(self.epochs),
+        )
+
+    @property
+    def clip_scale(self) -> float:
+        """The rate of CLIP's weights, as a multiple of `lr`."""
+        return 1.0 if self.clip_lr is None else self.clip_lr / self.lr
+
+    @property
+    def first_averaged(self) -> int:
+        return self.epochs if self.average_from is None else min(self.average_from, self.epochs)
+
+
+def as_now(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an old run in the words of a new one: frames were prepared as CLIP's, what
+    the network does with its weights was not said, and `lr` was the rate of CLIP's weights in every
+    method."""
+    if "preprocessing" in new and "preprocessing" not in old:
+        old = {
+            **old,
+            "preprocessing": CLIP_PREPROCESSING.to_dict(),
+            "architecture": new["architecture"],
+        }
+    if "clip_lr" in old or not {"lr", "new_scale"} <= old.keys():
+        return old
+    if new.get("clip_lr") is None:
+        return {**old, "clip_lr": None}
+    rate = old["lr"] * old["new_scale"]
+    return {
+        **old,
+        "lr": new["lr"] if math.isclose(rate, new["lr"]) else rate,
+        "new_scale": 1.0,
+        "clip_lr": old["lr"],
+    }
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that a paper fixes about training its method. The defaults are FROSTER's released
+    setting."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    prompting: Prompting = FROSTER_PROMPTS
+    augment: Augment = field(default_factory=Augment)
+    sampling: Sampling = field(default_factory=lambda: Sampling("dense"))
+    views: int = 3
+    fusion: Literal["logits", "probs"] = "logits"
+    """How the views of a test video are joined: the sum of the logits, or the mean of the
+    soft-maxes."""
+    distill: str = "none"
+    note: str = ""
+    """What of the paper's setting has no counterpart here."""
+
+
+FROSTER = Preset(Recipe(tune="both"), distill="residual")
+"""The setting of the paper's "with FROSTER" rows: text tuned, residual distillation, averaged
+epochs."""
+
+
+def learning_rate(
+    epoch: float, *, base: float, start: float, end: float, warmup_epochs: float, max_epochs: float
+) -> float:
+    """The rate at a (fractional) epoch: linear from `start` to `base` over the warm-up, then a
+    cosine down to `end`."""
+    if epoch < warmup_epochs:
+        return start + (base - start) * epoch / warmup_epochs
+    progress = (epoch - warmup_epochs) / (max_epochs - warmup_epochs)
+    return end + (base - end) * (math.cos(math.pi * progress) + 1) / 2

@@ -1,0 +1,294 @@
+"""Where the class token looks: the attention of [CLS] to the patches of every frame, as numbers and
+as pictures.
+
+The weights are those of the forward pass: they are made again from what each block's attention was
+given, with its own projections, neighbours and mask, and are compared with what the block made of
+them. Of the methods' additions:
+
+- neighbour frames (VCLIP): a patch is a key of its own frame and of the frames beside it. What is shown on a frame is
+  the sum of what the class tokens of all frames give to *its* patches, so that colour lies on the pixels it is about.
+- prompt, message and summary tokens (Vita-CLIP, X-CLIP) take their share of the attention but have no place in a picture.
+- a second attention over time (AIM), adapters and STAN's branch are not attention to patches of a frame and not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from froster.encoders.block import Block
+from froster.encoders.model import VisionTower
+from froster.errors import UsageError
+from froster.methods.video_clip import VideoCLIP
+from froster.report.plots import save
+from froster.utils.files import atomic_file
+from froster.utils.finite import finite
+
+ANIMATION_FPS = 3
+
+
+class Seen(NamedTuple):
+    """What a block's attention was given in a forward pass of one clip."""
+
+    block: Block
+    x: Tensor
+    """(T, n, D), after ln_1: the frame's own L tokens, class token first, then what the method
+    adds."""
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class CLSAttention:
+    """How the class tokens of a clip divide their attention, mean over the heads."""
+
+    patches: Tensor
+    """(T, rows, columns): what each patch gets from the class tokens of all frames that see it."""
+    shares: dict[str, float]
+    """Of all that the T class tokens give away: to `patches`, `class tokens`, `added tokens` and
+    `padding`; sums to 1."""
+
+
+@torch.no_grad()
+def cls_attention(
+    model: VideoCLIP, frames: Tensor, layer: int = -1, rollout: bool = False
+) -> CLSAttention:
+    """One clip's frames (T, 3, H, W), normalised -> the attention of its class tokens in one block.
+
+    `rollout`: through all blocks up to that one (Abnar & Zuidema, 2020): the product of (A + I) /
+    2, where A is a block's attention among the clip's own tokens, without padding and added tokens,
+    its rows made to sum to 1 again. Raises UsageError where there is no such block, or where a
+    block does not attend as `Block.attend` does.
+    """
+    tower = model.clip.visual
+    seen = look(tower, lambda: model.encode_frames(frames[None]))
+    if not -len(seen) <= layer < len(seen):
+        raise UsageError(
+            f"there is no layer {layer}: the network has {len(seen)}, 0 to {len(seen) - 1} or"
+            f" -{len(seen)} to -1"
+        )
+    own = tower.config.tokens
+    used = seen[: layer % len(seen) + 1]
+    given = rolled_out(used, own) if rollout else joint(used[-1], rows=1)[:, 0]  # (T, T, n)
+    total = given.sum(dim=(0, 1)) / len(given)  # (n,)
+    shares = {
+        "patches": float(total[1:own].sum()),
+        "class tokens": float(total[0]),
+        "added tokens": float(total[own:].sum()),
+        "padding": max(0.0, 1 - float(total.sum())),
+    }
+    side = tower.config.image_size // tower.config.patch_size
+    return CLSAttention(given[..., 1:own].sum(dim=0).unflatten(-1, (side, side)).cpu(), shares)
+
+
+def rolled_out(seen: Sequence[Seen], own: int) -> Tensor:
+    """Class token of frame t to token j of frame s through several blocks, (T, T, own)."""
+    # From the last block down, so that only the class tokens' rows are ever multiplied.
+    rows = None
+    for layer in reversed(seen):
+        A = joint(layer, rows=own)[..., :own]  # (T, L, T, L)
+        A = (A / A.sum(dim=(2, 3), keepdim=True)).flatten(2).flatten(0, 1)  # (T*L, T*L)
+        A = (A + torch.eye(len(A), device=A.device)) / 2
+        rows = A[::own] if rows is None else rows @ A
+    assert rows is not None
+    return rows.unflatten(1, (-1, own))
+
+
+def joint(seen: Seen, rows: int) -> Tensor:
+    """Attention of the first `rows` tokens of each frame t to token j of frame s, mean over the
+    heads, (T, rows, T, n).
+
+    What goes to padding is left out, so a row sums to 1 only where there is none.
+    """
+    given = weights(seen, rows).mean(dim=1)  # (T, rows, L')
+    place = sources(seen)
+    T, n, _ = seen.x.shape
+    spread = given.new_zeros(T, rows, 1 + T * n)
+    spread.scatter_add_(2, place[:, None].expand(-1, rows, -1), given)
+    return spread[..., 1:].unflatten(-1, (T, n))
+
+
+def weights(seen: Seen, rows: int) -> Tensor:
+    """The attention weights of the first `rows` tokens, (T, h, rows, L'), over the keys that the
+    block looks at."""
+    block, x, num_frames = seen
+    q, k, v = block.attn.project(x)
+    k, v, mask = block.keys_values(k, v, num_frames)
+    logits = q[:, :, :rows] @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf"))
+    found = logits.softmax(dim=-1)
+    made, real = (
+        block.attn.merge(found @ v),
+        finite(block.attend(x, num_frames)[:, :rows], "attention outputs"),
+    )
+    if not torch.allclose(made, real, rtol=1e-3, atol=1e-4 * float(real.abs().max())):
+        raise UsageError(
+            f"{type(block).__name__} attends in a way of its own, which these weights do not"
+            " describe"
+        )
+    return found
+
+
+def sources(seen: Seen) -> Tensor:
+    """Where every key comes from, (T, L'): 1 + its place among the clip's T*n tokens; 0 for
+    padding."""
+    T, n, _ = seen.x.shape
+    # Numbered tokens take the way of the keys, so this holds for whatever a method gathers.
+    places = torch.arange(1.0, T * n + 1, device=seen.x.device).view(T, 1, n, 1)
+    return seen.block.keys_values(places, places, seen.num_frames)[0][:, 0, :, 0].long()
+
+
+def look(tower: VisionTower, forward: Callable[[], object]) -> list[Seen]:
+    """What the attention of every block of the tower was given while `forward` was called."""
+    with recording(tower) as seen:
+        forward()
+    blocks = list(tower.transformer.resblocks)
+    if missing := [i for i, block in enumerate(blocks) if block not in seen]:
+        raise UsageError(
+            f"block {missing[0]} ({type(blocks[missing[0]]).__name__}) has no attention within"
+            " frames"
+        )
+    return [seen[block] for block in blocks]
+
+
+@contextmanager
+def recording(tower: VisionTower) -> Iterator[dict[object, Seen]]:
+    """Blocks note what their attention is given, and go on as ever."""
+    seen: dict[object, Seen] = {}
+
+    def noting(block: Block):
+        attend = block.attend
+
+        def note(x: Tensor, num_frames: int, *place: Tensor) -> Tensor:
+            seen[block] = Seen(block, x.detach(), num_frames)
+            return attend(x, num_frames, *place)
+
+        return note
+
+    blocks = [block for block in tower.transformer.resblocks if isinstance(block, Block)]
+    for block in blocks:
+        block.attend = noting(block)  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        for block in blocks:
+            del block.attend
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's line of a strip."""
+
+    label: str
+    frames: Tensor
+    """(T, 3, S, S) uint8, as shown."""
+    heat: Tensor | None = None
+    """(T, rows, columns), or None for the bare frames."""
+
+    def pictures(self) -> np.ndarray:
+        """(T, S, S, 3) uint8: the frames in grey, coloured where the model looks; one scale for the
+        whole row."""
+        if self.heat is None:
+            return self.frames.permute(0, 2, 3, 1).numpy()
+        # A few patches can take most of the attention: they would leave everything else dark.
+        least = self.heat.min()
+        scale = (self.heat.flatten().quantile(0.995) - least).clamp(min=1e-12)
+        coarse = ((self.heat - least) / scale).clamp(0, 1)[:, None]
+        heat = F.interpolate(coarse, self.frames.shape[2:], mode="bilinear", align_corners=False)[
+            :, 0
+        ].numpy()
+        colour = np.asarray(colormaps["inferno"](heat))[..., :3]
+        grey = self.frames.float().mean(dim=1)[..., None].numpy() / 255
+        alpha = 0.25 + 0.6 * heat[..., None]
+        return (255 * ((1 - alpha) * grey + alpha * colour)).round().astype(np.uint8)
+
+
+def attention_strip(rows: Sequence[Row], columns: Sequence[str], note: str, path: Path) -> Path:
+    """One row per model, one column per frame."""
+    figure = Figure(figsize=(1.2 + 1.25 * len(columns), 0.35 + 1.3 * len(rows)))
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row.pictures()):
+            axes = grid[r][c]
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            if r == 0:
+                axes.set_title(columns[c], fontsize=8)
+        grid[r][0].set_ylabel(row.label, fontsize=8, rotation=0, ha="right", va="center")
+    figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    below = grid[-1][0].get_position().y0 - 0.12 / figure.get_figheight()
+    figure.text(0.5, below, note, fontsize=7, color="#555555", ha="center", va="top")
+    return save(figure, path)
+
+
+def attention_animation(rows: Sequence[Row], columns: Sequence[str], path: Path) -> Path:
+    """The models side by side, frame after frame, as a looping .gif or an .mp4. Raises UsageError
+    on another suffix."""
+    pictures = [row.pictures() for row in rows]
+    figure = Figure(figsize=(2.2 * len(rows), 2.6), dpi=110)
+    canvas = FigureCanvasAgg(figure)
+    panels = []
+    for axes, row, shown in zip(
+        figure.subplots(1, len(rows), squeeze=False)[0], rows, pictures, strict=True
+    ):
+        axes.set_axis_off()
+        axes.set_title(row.label, fontsize=8)
+        panels.append(axes.imshow(shown[0]))
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.07, top=0.86, wspace=0.03)
+    clock = figure.text(0.5, 0.015, "", fontsize=8, ha="center")
+    film = []
+    for t, column in enumerate(columns):
+        for panel, shown in zip(panels, pictures, strict=True):
+            panel.set_data(shown[t])
+        clock.set_text(column)
+        canvas.draw()
+        film.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return write_film(film, path)
+
+
+def write_film(film: Sequence[np.ndarray], path: Path) -> Path:
+    """Pictures (H, W, 3) uint8 -> a looping .gif or an .mp4."""
+    check_film(path)
+    with atomic_file(path) as part:
+        if path.suffix.lower() == ".gif":
+            first, *rest = (Image.fromarray(picture) for picture in film)
+            first.save(
+                part,
+                "GIF",
+                save_all=True,
+                append_images=rest,
+                duration=1000 // ANIMATION_FPS,
+                loop=0,
+            )
+            return path
+        height, width = (
+            side - side % 2 for side in film[0].shape[:2]
+        )  # H.264 halves the colours' resolution
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=ANIMATION_FPS, options={"crf": "18"})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            for picture in film:
+                cut = np.ascontiguousarray(picture[:height, :width])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(cut, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+def check_film(path: Path) -> None:
+    """Raises UsageError unless it is a .gif or an .mp4."""
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise UsageError(f"an animation is a .gif or an .mp4, not {path.name}")

@@ -1,0 +1,93 @@
+"""What a model gets wrong: the pairs of classes that it mixes up, and the videos that it is surest
+of and wrong about."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from froster.errors import VideoError
+from froster.evaluation.metrics import Predictions
+from froster.inference.recognizer import Recognizer
+from froster.report import page
+from froster.utils.printable import short_names
+
+PAIRS, VIDEOS, SHOWN_FRAMES, HEIGHT = 8, 9, 3, 110
+ALIKE = 3
+"""Pictures of one and the same confusion; a fourth would say nothing new."""
+
+
+def common_mistakes(counts: Tensor, classes: Sequence[str], most: int = PAIRS) -> list[list[str]]:
+    """Counts (K, K) -> the most frequent confusions: right class, predicted class, videos of how
+    many."""
+    wrong = counts.clone().fill_diagonal_(0)
+    order = wrong.flatten().argsort(descending=True, stable=True)[:most].tolist()
+    cells = [divmod(i, len(classes)) for i in order if wrong.flatten()[i] > 0]
+    return [
+        [classes[row], classes[column], f"{int(wrong[row, column])} of {int(counts[row].sum())}"]
+        for row, column in cells
+    ]
+
+
+def worst_mistakes(
+    model: Recognizer, found: Mapping[str, Predictions], most: int = VIDEOS
+) -> list[str]:
+    """The wrong answers with the highest probability, a few of each confusion, each with frames of
+    its video."""
+    wrong: list[tuple[float, Predictions, int, Tensor]] = []
+    for predictions in found.values():
+        assert predictions.views is not None
+        judged = model.judge(predictions.views)
+        for i in (
+            ((predictions.ranks() >= 1) & ~judged.scores.isnan().any(1)).nonzero()[:, 0].tolist()
+        ):
+            wrong.append(
+                (float(judged.probabilities[i].max()), predictions, i, judged.probabilities[i])
+            )
+    wrong.sort(key=lambda one: -one[0])
+    names = [name for predictions in found.values() for name in predictions.names or []]
+    short = dict(zip(names, short_names(names), strict=True))
+    figures: list[str] = []
+    shown: Counter[tuple[str, str]] = Counter()
+    for probability, predictions, i, all_of_them in wrong:
+        if len(figures) == most or predictions.names is None:
+            break
+        label = int(predictions.labels[i])
+        right, said = predictions.classes[label], predictions.classes[int(all_of_them.argmax())]
+        if shown[right, said] == ALIKE:
+            continue
+        path = Path(predictions.names[i])
+        try:
+            picture = filmstrip(model.read_views(path, 1)[0])
+        except VideoError:
+            continue
+        shown[right, said] += 1
+        odds = (
+            f"said: {said} ({100 * probability:.0f} %), right: {right}"
+            f" ({100 * float(all_of_them[label]):.0f} %)"
+        )
+        figures.append(page.embedded(picture, f"{odds}, {short[predictions.names[i]]}", "jpeg"))
+    if not figures:
+        return []
+    text = (
+        "The answers that the model gave with the highest probability and that were wrong, at most"
+        f" {ALIKE} of a kind. Look here for wrong labels too."
+    )
+    return [page.paragraph(text), page.strips(figures)]
+
+
+def filmstrip(frames: Tensor) -> bytes:
+    """Some frames (T, 3, H, W) uint8 side by side, as a JPEG."""
+    picked = frames[torch.linspace(0, len(frames) - 1, SHOWN_FRAMES).round().long()]
+    joined = Image.fromarray(torch.cat(list(picked), dim=2).permute(1, 2, 0).numpy())
+    scale = HEIGHT / joined.height
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    buffer = io.BytesIO()
+    joined.resize((round(joined.width * scale), HEIGHT), how).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

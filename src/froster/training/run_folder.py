@@ -1,0 +1,202 @@
+"""What a finished training run left behind: its weights, epoch by epoch, and how to take its data
+apart once more."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from froster.data.dataset import Item, Items, read_items
+from froster.data.splits import Split, split
+from froster.errors import CheckpointError, DataError, UsageError
+from froster.inference.model_folder import is_model_folder
+from froster.inference.recognizer import Recognizer
+from froster.training.checkpoint import Checkpoints, RunningMean
+from froster.training.weights import check_same_keys
+from froster.utils import strict_json as json
+from froster.utils.files import absolute
+from froster.utils.tensors import State, cpu_state
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's CLIP and videos came from. `report.json` holds it, so that later commands need
+    not be told again."""
+
+    model: str
+    weights: str
+    """`weights_digest` of the CLIP."""
+    data: str
+    root: str | None
+    labels_json: str | None
+    where: dict[str, str]
+    descriptions: str | None
+    truncate: bool
+    holdout: float
+    shots: int | None
+    split_seed: int
+    training: str
+    """`digest` of the training videos."""
+    watch: float | None = 0.0
+    """Share of the training videos that was held out to watch the training; None: only what neither
+    trains nor tests."""
+    every_novel: bool = False
+    """All novel videos test where the data has no split; false in a run of an older version, which
+    held out a share."""
+    trained_on: str | None = None
+    """The training videos by `seen.fingerprint`, with those of a tuned model that it started from.
+    """
+    watched_by: str | None = None
+    preprocessing: dict[str, Any] | None = None
+    """How the CLIP's frames are prepared; this and the next are None in a run of an older version.
+    """
+    architecture: dict[str, Any] | None = None
+    """What the CLIP does with its weights."""
+
+    def items(self, data: Path | None = None, root: Path | None = None) -> Items:
+        """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are
+        not there."""
+        source = absolute(data) or self.data
+        if not os.path.exists(source):
+            hint = (
+                ""
+                if data
+                else "; the run was trained on it: say with --data (and --root) where it is now"
+            )
+            raise DataError(f"{source} does not exist{hint}")
+        known = self.root if self.root and os.path.isdir(self.root) else None
+        return read_items(
+            source, labels_json=self.labels_json, root=absolute(root) or known, where=self.where
+        )
+
+    def split(self, items: Sequence[Item], base: Sequence[str], novel: Sequence[str]) -> Split:
+        """Base and novel videos as the run had them. Raises DataError when these are not the run's
+        videos."""
+        gone = sorted({*base, *novel} - {item.label for item in items})
+        if gone:
+            raise DataError(
+                f"this is not the data of the run: it has no video of {', '.join(gone[:3])}"
+                f" ({len(gone)} classes)"
+            )
+        parts = split(
+            items,
+            novel=novel,
+            holdout=self.holdout,
+            shots=self.shots,
+            split_seed=self.split_seed,
+            watch=self.watch,
+        )
+        if digest(parts.train) != self.training:
+            raise DataError(
+                f"this is not the data of the run: its split gives {len(parts.train)} training"
+                " videos that differ from the run's in name, label or order"
+            )
+        if not self.every_novel and novel and not any(item.split for item in items):
+            raise DataError(
+                "the run is of an older froster, which tested fewer novel videos: froster train"
+                " with the same options and --resume measures it anew without training"
+            )
+        return parts
+
+
+def digest(items: Sequence[Item]) -> str:
+    """Identifies training data by names and labels, wherever it lies."""
+    text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The output folder of `froster train`."""
+
+    folder: Path
+    report: dict[str, Any]
+    source: Source
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints")
+
+    @property
+    def epochs(self) -> int:
+        """How many were done: the recipe's, or fewer where the run was stopped early."""
+        return self.report.get("epochs", self.report["recipe"]["epochs"])
+
+    def tuned(
+        self, student: Recognizer, epochs: tuple[int, int] | None = None
+    ) -> tuple[State, str]:
+        """The run's own weights before any share of CLIP's was mixed in, or the uniform mean of the
+        checkpoints of epochs A to B, and what they are in words. `student` is the run's model.
+        Raises CheckpointError where one is missing, UsageError where the run has no such epoch."""
+        if epochs is not None:
+            return self.mean(student, *epochs)
+        if not student.config.method.patch:
+            return cpu_state(student.model), self.report["rows"][1]["weights"]
+        last = (
+            self.epochs
+        )  # `model/` holds a share of CLIP already; the last checkpoint has the mean
+        self.demand([last])
+        state = self.read(last, "average", student)
+        return state, f"mean of {self.checkpoints.state(last)['averaged']} epochs"
+
+    def mean(self, student: Recognizer, first: int, last: int) -> tuple[State, str]:
+        epochs = range(first, last + 1)
+        self.demand(epochs)
+        mean = RunningMean()
+        for epoch in epochs:
+            mean.add(self.read(epoch, "student", student))
+        words = f"epoch {first}" if first == last else f"mean of epochs {first}-{last}"
+        return mean.weights(like=student.model.state_dict()), words
+
+    def demand(self, epochs: Sequence[int]) -> None:
+        there, total = self.checkpoints.epochs(), self.epochs
+        if max(epochs) > total:
+            raise UsageError(
+                f"the run in {self.folder} has {total} epochs: there is no epoch {max(epochs)}"
+            )
+        missing = [str(epoch) for epoch in epochs if epoch not in there]
+        if missing:
+            word = ", ".join(map(str, there)) or "none"
+            raise CheckpointError(
+                f"{self.checkpoints.folder} has no checkpoint of epoch {', '.join(missing[:10])};"
+                f" of the run's {total} it holds {word}; train with --keep 0 to keep them all"
+            )
+
+    def read(self, epoch: int, name: str, student: Recognizer) -> State:
+        state = self.checkpoints.tensors(epoch, name, self.checkpoints.state(epoch))
+        check_same_keys(student.model.state_dict(), state)
+        return state
+
+
+def read_run(folder: Path) -> Run:
+    """Raises UsageError where `folder` is no finished run of `froster train`, or one of an older
+    version."""
+    report = folder / "report.json"
+    if (folder / "checkpoints").is_dir() and not report.is_file():
+        raise UsageError(
+            f"the run in {folder} has not finished: froster train with the same options and"
+            " --resume ends it"
+        )
+    if not report.is_file() or not is_model_folder(folder / "model"):
+        raise UsageError(
+            f"{folder} is no output folder of froster train: it needs report.json and model/"
+        )
+    try:
+        values = json.loads(report.read_text(encoding="utf-8"))
+        said = values["source"]
+        asked = [
+            field.name for field in fields(Source) if field.name in said or field.default is MISSING
+        ]
+        source = Source(**{name: said[name] for name in asked})
+    except KeyError as error:
+        raise UsageError(
+            f"{report} does not say how the data was split (no {error}), being of an older froster:"
+            " froster train with the same options and --resume writes it anew without training"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{report}: cannot be read: {error}") from error
+    return Run(folder, values, source)

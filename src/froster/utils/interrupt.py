@@ -1,0 +1,72 @@
+"""Ctrl-C: one clear line, and never swallowed by whatever happened to run when it came. Time
+limits, by the same door."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType, TracebackType
+
+from froster.errors import FrosterError
+
+_requested = False
+_watch: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
+
+
+class Interrupted(FrosterError):
+    exit_code = 130
+
+
+def _message() -> Interrupted:
+    return Interrupted("stopped; what was finished is kept (train goes on with --resume)")
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _requested
+    _requested = True
+    raise _message()
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    if not isinstance(lost.exc_value, Interrupted):  # which `check` raises again
+        sys.__unraisablehook__(lost)
+
+
+def install() -> None:
+    signal.signal(signal.SIGINT, _handle)
+    sys.unraisablehook = _unraisable
+
+
+def check() -> None:
+    """For long loops: an exception raised inside a finalizer or a fork hook is lost, the request is
+    not."""
+    if _requested:
+        raise _message()
+    if (watch := _watch.get()) is not None:
+        watch()
+
+
+@contextmanager
+def watched(watch: Callable[[], None]) -> Iterator[None]:
+    """In this thread, every `check` calls `watch` too, which raises where the work is no longer
+    wanted."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def ignore(worker: int = 0) -> None:
+    """For loader workers, which get the terminal's Ctrl-C too: the parent ends them, also while
+    they hand memory over."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _orphaned
+
+
+def _orphaned(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+        sys.__excepthook__(kind, error, trace)

@@ -1,0 +1,160 @@
+"""Progress bars, on standard error so that `--json` output stays clean, and the two consoles of all
+commands."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from froster.utils.printable import printable
+
+
+class Plain(Console):
+    """Shows texts as they are: square brackets and colons of names and labels mean nothing, and
+    controls are written out.
+
+    A line end is a control too, as it would let a name look like two lines: each `print` is one
+    line.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Tables measure and print their cells through this too."""
+        return super().render_str(printable(text), **options)
+
+    def tell(self, text: str) -> None:
+        """One line however long, for programs as well as for people."""
+        self.print(text, soft_wrap=True)
+
+
+class _Bars(Progress):
+    """Texts before and beside the bars come from names and labels as well."""
+
+    def add_task(self, description: str, **fields: Any) -> TaskID:  # type: ignore[override]
+        return super().add_task(printable(description), **_shown_as_text(fields))
+
+    def update(self, task_id: TaskID, **fields: Any) -> None:  # type: ignore[override]
+        super().update(task_id, **_shown_as_text(fields))
+
+
+def _shown_as_text(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: printable(value) if name in ("note", "description") else value
+        for name, value in fields.items()
+    }
+
+
+console = Plain(stderr=True)
+output = Plain()
+"""For what a command was asked for, on standard output."""
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+
+
+_shown: list[Progress] = []
+"""The display that is live, or will be in a moment, if there is one: there can be no second one."""
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """A live display; `add_task(description, total=…)` and `update(task, advance=…, note=…)` on it."""
+    with _Bars(*_columns(), console=console, disable=quiet) as display:
+        if quiet:
+            yield display
+            return
+        _shown.append(display)
+        try:
+            yield display
+        finally:
+            _shown.remove(display)
+
+
+SILENT_SECONDS = 1.0
+Working = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""`with working("encoding 400 labels", 29) as advance:` and `advance(1)` for each of the 29 steps.
+"""
+
+
+@contextmanager
+def silently(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """The `Working` of who calls froster from Python."""
+    yield lambda steps: None
+
+
+@contextmanager
+def working(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """The `Working` of commands: what takes longer than a second says what it is, by a bar, or in a
+    log by a line."""
+    if _shown:
+        display = _shown[-1]
+        task = display.add_task(what, total=total, note="")
+        try:
+            yield lambda steps: display.update(task, advance=steps)
+        finally:
+            display.remove_task(task)
+    elif (
+        os.environ.get("RANK", "0") != "0"
+    ):  # of the processes of torchrun the first speaks for all
+        yield lambda steps: None
+    else:
+        with _after_a_second(what, total) as advance:
+            yield advance
+
+
+@contextmanager
+def _after_a_second(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    bars = _Bars(*_columns(), console=console, transient=True)
+    task = bars.add_task(what, total=total, note="")
+    lock, over = threading.Lock(), False
+
+    def show() -> None:
+        with lock:
+            if over:
+                return
+            if console.is_terminal:
+                bars.start()
+            else:
+                console.tell(f"{what} …")
+
+    timer = threading.Timer(SILENT_SECONDS, show)
+    timer.daemon = True
+    timer.start()
+    if console.is_terminal:  # in a log what is done within has a line of its own
+        _shown.append(bars)
+    try:
+        yield lambda steps: bars.update(task, advance=steps)
+    finally:
+        timer.cancel()
+        with lock:
+            over = True
+            if bars in _shown:
+                _shown.remove(bars)
+            if bars.live.is_started:
+                bars.stop()

@@ -1,0 +1,49 @@
+"""Weights on disk: read by whoever may read other files of the folder, and known again by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from froster.utils.files import cannot_write
+
+State = dict[str, Tensor]
+
+
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """A safetensors file with the mode that the umask gives: `save_file` alone keeps it from
+    everybody else.
+
+    Raises WriteError where it cannot be written.
+    """
+    try:
+        path.touch()
+        mode = stat.S_IMODE(path.stat().st_mode)
+        save_file(tensors, path, metadata)
+        path.chmod(mode)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(path, error) from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal. Raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def cpu_state(module: nn.Module) -> State:
+    """A copy of a module's weights, on the CPU, that later steps do not change."""
+    return {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in module.state_dict().items()
+    }

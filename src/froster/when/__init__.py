@@ -1,1 +1,0 @@
-"""Which label when: over a whole video (`timeline`), or over a source that never ends (`watch`)."""

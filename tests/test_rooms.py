@@ -1,0 +1,46 @@
+"""The house: each module lies in a room, and a room imports only from the rooms above it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import froster
+
+ROOMS = (
+    *("errors", "utils", "encoders", "video", "text", "data", "methods", "evaluation"),
+    *("inference", "training", "report", "world", "paper", "serve", "cli"),
+)
+PACKAGE = Path(froster.__file__).parent
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The dotted names of this package's modules that a file imports, at its top or on use."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("froster."))
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: a relative import"
+            if node.module == "froster":
+                yield from (f"froster.{alias.name}" for alias in node.names)
+            elif node.module and node.module.startswith("froster."):
+                yield node.module
+
+
+def test_every_module_lies_in_a_room() -> None:
+    assert {p.stem for p in PACKAGE.glob("*.py")} == {"__init__", "__main__", "errors"}
+    assert {p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))} == set(
+        ROOMS[1:]
+    )
+
+
+def test_rooms_import_only_from_rooms_above() -> None:
+    climbs = []
+    for path in PACKAGE.glob("*/**/*.py"):
+        room = path.relative_to(PACKAGE).parts[0]
+        for name in imports(path):
+            target = name.split(".")[1]
+            if target == "__version__":
+                continue
+            if target not in ROOMS or ROOMS.index(target) > ROOMS.index(room):
+                climbs.append(f"{path.relative_to(PACKAGE)} -> {name}")
+    assert not climbs, "\n".join(climbs)
