@@ -26,7 +26,8 @@ function failure(status, text) {
 function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, 1000 * seconds);
-    signal.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+    const stop = () => { clearTimeout(timer); reject(signal.reason); };
+    signal.addEventListener("abort", stop, { once: true });
   });
 }
 
@@ -55,25 +56,27 @@ export async function settings() {
   return answer.json();
 }
 
+const answered = ({ status, headers }, body) => ({ status, body, retryAfter: headers.get("Retry-After") });
+
 // A question about a kept video: `route` is classify, timeline or attention.
 export async function ask(route, fields, signal, waiting) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.set(name, value);
   const answer = await patiently(async () => {
     const response = await request(`/v1/${route}`, { method: "POST", body: form, signal });
-    return { status: response.status, retryAfter: response.headers.get("Retry-After"), text: await response.text() };
+    return answered(response, await response.text());
   }, signal, waiting);
-  if (answer.status !== 200) throw failure(answer.status, answer.text);
-  return JSON.parse(answer.text);
+  if (answer.status !== 200) throw failure(answer.status, answer.body);
+  return JSON.parse(answer.body);
 }
 
 export async function blob(path, signal, waiting) {
   const answer = await patiently(async () => {
     const response = await request(path, { signal });
-    return { status: response.status, retryAfter: response.headers.get("Retry-After"), response };
+    return answered(response, await response.blob());
   }, signal, waiting);
-  if (answer.status !== 200) throw failure(answer.status, await answer.response.text());
-  return answer.response.blob();
+  if (answer.status !== 200) throw failure(answer.status, await answer.body.text());
+  return answer.body;
 }
 
 // XMLHttpRequest, because fetch does not tell how much of an upload has gone.
@@ -83,7 +86,10 @@ function send(file, signal, progress) {
     const form = new FormData();
     form.set("video", file, "video");
     call.upload.onprogress = (event) => progress(event.loaded / event.total);
-    call.onload = () => resolve({ status: call.status, retryAfter: call.getResponseHeader("Retry-After"), text: call.responseText });
+    call.onload = () => {
+      const retryAfter = call.getResponseHeader("Retry-After");
+      resolve({ status: call.status, body: call.responseText, retryAfter });
+    };
     call.onerror = () => reject(new ApiError(OFFLINE, 0));
     call.onabort = () => reject(signal.reason);
     signal.addEventListener("abort", () => call.abort(), { once: true });
@@ -95,8 +101,8 @@ function send(file, signal, progress) {
 export async function upload(file, signal, progress, waiting) {
   signal.throwIfAborted();
   const answer = await patiently(() => send(file, signal, progress), signal, waiting);
-  if (answer.status !== 201) throw failure(answer.status, answer.text);
-  return JSON.parse(answer.text);
+  if (answer.status !== 201) throw failure(answer.status, answer.body);
+  return JSON.parse(answer.body);
 }
 
 // Also while the page is being closed.

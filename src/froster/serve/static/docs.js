@@ -25,11 +25,13 @@ function kind(field, required) {
 }
 
 function route(path, method, about) {
-  const parts = [element("h2", {}, [`${method.toUpperCase()} ${path}`]), element("p", {}, [about.description ?? ""])];
+  const title = `${method.toUpperCase()} ${path}`;
+  const parts = [element("h2", {}, [title]), element("p", {}, [about.description ?? ""])];
   const form = about.requestBody?.content["multipart/form-data"].schema;
   const fields = Object.entries(form?.properties ?? {});
-  const examples = fields.filter(([, field]) => field.examples);
-  const sent = form ? ["-F video=@holiday.mp4", ...examples.map(([name, field]) => `-F '${name}=${field.examples[0]}'`)]
+  const examples = fields.filter(([, field]) => field.examples)
+    .map(([name, field]) => `-F '${name}=${field.examples[0]}'`);
+  const sent = form ? ["-F video=@holiday.mp4", ...examples]
     : method === "get" ? [] : [`-X ${method.toUpperCase()}`];
   parts.push(element("pre", {}, [["curl", ...sent, location.origin + path].join(" ")]));
   if (form) {
@@ -37,12 +39,17 @@ function route(path, method, about) {
       [name, kind(field, form.required?.includes(name)), field.description ?? ""])));
   }
   const answer = (about.responses[200] ?? about.responses[201])?.content?.["application/json"];
-  if (answer) parts.push(element("p", {}, ["The answer:"]), element("pre", {}, [JSON.stringify(example(answer.schema), null, 2)]));
+  if (answer) {
+    const text = JSON.stringify(example(answer.schema), null, 2);
+    parts.push(element("p", {}, ["The answer:"]), element("pre", {}, [text]));
+  }
   const errors = Object.entries(about.responses).filter(([status]) => status >= "400");
-  if (errors.length) parts.push(table(["status", "when"], errors.map(([status, each]) => [status, each.description])));
+  const rows = errors.map(([status, each]) => [status, each.description]);
+  if (rows.length) parts.push(table(["status", "when"], rows));
   return element("section", { class: "card" }, parts);
 }
 
 for (const [path, methods] of Object.entries(api.paths)) {
-  for (const [method, about] of Object.entries(methods)) document.querySelector("#routes").append(route(path, method, about));
+  const sections = Object.entries(methods).map(([method, about]) => route(path, method, about));
+  document.querySelector("#routes").append(...sections);
 }

@@ -6,7 +6,8 @@ const SHOWN = 8; // labels that are drawn; the others are counted
 const COLOURS = 6;
 const COLUMNS = 240; // of a timeline: more would be narrower than a pixel
 
-// The labels in the order in which they are drawn: those that win somewhere, by the time for which they do, then the likeliest.
+// The labels in the order in which they are drawn: those that win somewhere, by the time for which
+// they do, then the likeliest.
 export function drawnLabels(answers, timelines) {
   const seconds = new Map();
   for (const { start, end, label } of timelines.flatMap((each) => each.segments)) {
@@ -34,9 +35,9 @@ function bars(rows, best, colours) {
   const list = element("ol", { class: "bars" }, shown.map(([label, share]) => {
     const fill = coloured(element("i"), label, colours);
     fill.style.width = `${100 * share}%`;
-    const mark = label === best ? [element("span", { class: "mark", role: "img", "aria-label": "the answer: " }, ["✓ "])] : [];
+    const mark = element("span", { class: "mark", role: "img", "aria-label": "the answer: " }, ["✓ "]);
     return element("li", { class: label === best ? "best" : undefined }, [
-      element("span", { class: "name", title: label }, [...mark, label]),
+      element("span", { class: "name", title: label }, label === best ? [mark, label] : [label]),
       element("span", { class: "value" }, [percent(share)]),
       element("span", { class: "rail", "aria-hidden": "true" }, [fill]),
     ]);
@@ -95,9 +96,11 @@ export function lanes(timeline, labels, colours) {
     "aria-valuemin": start, "aria-valuemax": end,
   }, [
     ...drawn.map((label) => lane(timeline, label, colours)),
-    element("div", { class: "lane", "aria-hidden": "true" }, [element("span"), element("span", { class: "ticks" }, ticks)]),
+    element("div", { class: "lane", "aria-hidden": "true" }, [
+      element("span"), element("span", { class: "ticks" }, ticks)]),
   ]);
-  return element("section", { class: "timeline" }, [element("h3", {}, [timeline.model]), slider, segments(timeline)]);
+  return element("section", { class: "timeline" }, [
+    element("h3", {}, [timeline.model]), slider, segments(timeline)]);
 }
 
 function lane(timeline, label, colours) {
@@ -111,11 +114,13 @@ function lane(timeline, label, colours) {
     const group = timeline.scores.slice(first, first + every).map((row) => row[place]);
     const score = group.reduce((sum, each) => sum + each, 0) / group.length;
     columns.push(svg("rect", {
-      x: (times[first] - start) / length, width: (until - times[first]) / length, y: 1 - score, height: score,
+      x: (times[first] - start) / length, width: (until - times[first]) / length,
+      y: 1 - score, height: score,
       class: winner(timeline, (times[first] + until) / 2) === label ? "wins" : undefined,
     }));
   }
-  const chart = svg("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" }, columns);
+  const stretched = { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" };
+  const chart = svg("svg", stretched, columns);
   return element("div", { class: "lane" }, [
     element("span", { class: "name", title: label }, [label]),
     element("span", { class: "track" }, [coloured(chart, label, colours)]),
@@ -131,7 +136,8 @@ function segments({ segments, end }) {
       element("span", { class: "value" }, [percent(each.score)]),
     ])]));
   const title = `${segments.length} ${segments.length === 1 ? "segment" : "segments"} as a list`;
-  return element("details", {}, [element("summary", {}, [title]), element("ol", { class: "segments" }, rows)]);
+  return element("details", {}, [
+    element("summary", {}, [title]), element("ol", { class: "segments" }, rows)]);
 }
 
 // The frames of a moment, the brighter the more the model looks there; one scale for all of them.
@@ -139,23 +145,28 @@ export function film(answer, longest) {
   const heat = answer.attention;
   const values = heat?.flat(2).sort((a, b) => a - b);
   const least = values?.[0];
-  const most = values?.[Math.floor(0.995 * (values.length - 1))]; // a few patches would leave everything else dark
+  // A few patches can take most of the attention: they would leave everything else dark.
+  const most = values?.[Math.floor(0.995 * (values.length - 1))];
   const figures = answer.frames.map((source, place) => {
     const time = clock(answer.seconds[place], longest);
-    const words = heat ? `Frame at ${time}; the model looks most at the ${peak(heat[place])}` : `Frame at ${time}`;
-    const shown = [element("img", { src: source, alt: words })];
+    const words = heat ? `; the model looks most at the ${peak(heat[place])}` : "";
+    const shown = [element("img", { src: source, alt: `Frame at ${time}${words}` })];
     if (heat) shown.push(overlay(heat[place], least, most));
-    return element("figure", {}, [element("div", { class: "frame" }, shown), element("figcaption", {}, [time])]);
+    return element("figure", {}, [
+      element("div", { class: "frame" }, shown), element("figcaption", {}, [time])]);
   });
-  const note = heat ? [] : [element("p", { class: "note" }, ["This model attends in a way of its own, which cannot be shown."])];
-  return column(answer.model, [element("div", { class: "film" }, figures), ...note]);
+  const note = heat ? "" : "This model attends in a way of its own, which cannot be shown.";
+  return column(answer.model, [
+    element("div", { class: "film" }, figures), element("p", { class: "note" }, [note])]);
 }
 
 // Matplotlib's inferno, from which 0 is cut off.
-const HEAT = [[40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]];
+const HEAT = [[40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21],
+  [250, 193, 39], [252, 255, 164]];
 
 function overlay(rows, least, most) {
-  const canvas = element("canvas", { width: rows[0].length, height: rows.length, "aria-hidden": "true" });
+  const size = { width: rows[0].length, height: rows.length };
+  const canvas = element("canvas", { ...size, "aria-hidden": "true" });
   const pixels = new ImageData(canvas.width, canvas.height);
   rows.flat().forEach((value, place) => {
     const share = Math.min(1, Math.max(0, (value - least) / Math.max(most - least, 1e-12)));

@@ -61,7 +61,8 @@ async function choose(file) {
   status("Sending the video …");
   try {
     const kept = await mine.send();
-    if (mine === video && !run) status(`Sent: ${clock(kept.seconds, kept.seconds)}, ${kept.width} × ${kept.height} pixels.`);
+    const length = clock(kept.seconds, kept.seconds);
+    if (mine === video && !run) status(`Sent: ${length}, ${kept.width} × ${kept.height} pixels.`);
   } catch (error) {
     if (mine === video && !run) fail(error);
   } finally {
@@ -134,8 +135,8 @@ function drawAnswers() {
   for (const part of PARTS) show(part, true);
   $("scores").replaceChildren(...classified.map((each) => draw.scores(each, colours)));
   const bare = classified.filter((each) => !each.calibrated).map((each) => each.model);
-  $("uncalibrated").textContent = bare.length
-    ? `Not calibrated: ${bare.join(", ")}. The scores compare these labels alone; whether none fits is not told.` : "";
+  $("uncalibrated").textContent = bare.length ? `Not calibrated: ${bare.join(", ")}. `
+    + "The scores compare these labels alone; whether none fits is not told." : "";
   $("timelines").replaceChildren(...timelines.map((each) => draw.lanes(each, labels, colours)));
   $("film").replaceChildren();
 }
@@ -148,13 +149,15 @@ function drawMoment(at) {
   const end = longest();
   answers.at = Math.min(end, Math.max(0, at));
   $("moment-title").textContent = `At ${clock(answers.at, end)}`;
-  $("moment").replaceChildren(...answers.timelines.map((each) => draw.momentScores(each, answers.at, answers.colours)));
+  $("moment").replaceChildren(
+    ...answers.timelines.map((each) => draw.momentScores(each, answers.at, answers.colours)));
   document.querySelectorAll(".lanes").forEach((lanes, place) => {
     const timeline = answers.timelines[place];
     const length = Math.max(timeline.end - timeline.start, 1e-9);
     lanes.style.setProperty("--at", Math.min(1, Math.max(0, (answers.at - timeline.start) / length)));
     lanes.setAttribute("aria-valuenow", answers.at.toFixed(2));
-    lanes.setAttribute("aria-valuetext", `${clock(answers.at, end)}: ${draw.moment(timeline, answers.at).best}`);
+    const { best } = draw.moment(timeline, answers.at);
+    lanes.setAttribute("aria-valuetext", `${clock(answers.at, end)}: ${best}`);
   });
 }
 
@@ -174,11 +177,14 @@ async function look() {
   try {
     const { at, classified } = answers;
     const films = [];
-    for (const { model } of classified) films.push(await video.ask("attention", { model, at }, mine.signal));
+    for (const { model } of classified) {
+      films.push(await video.ask("attention", { model, at }, mine.signal));
+    }
     $("film").replaceChildren(...films.map((each) => draw.film(each, longest())));
     $("film-note").textContent = "";
   } catch (error) {
-    if (mine === looking) $("film-note").textContent = error.name === "AbortError" ? "" : `No frames: ${error.message}`;
+    const words = error.name === "AbortError" ? "" : `No frames: ${error.message}`;
+    if (mine === looking) $("film-note").textContent = words;
   }
 }
 
@@ -202,7 +208,8 @@ $("timelines").addEventListener("pointerdown", (event) => {
   const move = (dragged) => to(dragged.clientX);
   track.setPointerCapture(event.pointerId);
   track.addEventListener("pointermove", move);
-  track.addEventListener("lostpointercapture", () => track.removeEventListener("pointermove", move), { once: true });
+  const release = () => track.removeEventListener("pointermove", move);
+  track.addEventListener("lostpointercapture", release, { once: true });
   to(event.clientX);
 });
 
@@ -210,9 +217,10 @@ $("timelines").addEventListener("keydown", (event) => {
   const lanes = event.target.closest(".lanes");
   if (!lanes) return;
   const { start, end, stride } = timelineOf(lanes);
-  const at = { ArrowLeft: answers.at - stride, ArrowDown: answers.at - stride, ArrowRight: answers.at + stride,
-    ArrowUp: answers.at + stride, PageDown: answers.at - 5 * stride, PageUp: answers.at + 5 * stride, Home: start, End: end }[event.key];
-  if (at === undefined) return;
+  const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5 };
+  const ends = { Home: start, End: end };
+  const at = ends[event.key] ?? answers.at + steps[event.key] * stride;
+  if (Number.isNaN(at)) return;
   event.preventDefault();
   goTo(Math.min(end, Math.max(start, at)));
 });
@@ -254,7 +262,9 @@ $("cancel").addEventListener("click", () => {
 $("file").addEventListener("change", (event) => {
   if (event.target.files.length) choose(event.target.files[0]);
 });
-$("attention").addEventListener("change", (event) => $("film").classList.toggle("bare", !event.target.checked));
+$("attention").addEventListener("change", (event) => {
+  $("film").classList.toggle("bare", !event.target.checked);
+});
 $("labels").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) classify();
 });
@@ -287,7 +297,7 @@ function addSamples(samples) {
   }));
 }
 
-// A sample goes the way of every file: it is chosen, sent, and its labels are put before those that are written.
+// A sample goes the way of every file; its labels are put before those that are written.
 async function pick(sample, place) {
   try {
     const data = await api.blob(`/page/samples/${place}`, new AbortController().signal, waiting);
@@ -309,9 +319,11 @@ function addModels(models) {
 async function start() {
   settings = await api.settings();
   const { models, methods, device, rendered_only, most_megabytes, most_seconds, most_labels } = settings;
-  $("served").textContent = `${models.map((name, place) => `${name} (${methods[place]})`).join(" and ")}, on ${device}.`;
+  const served = models.map((name, place) => `${name} (${methods[place]})`);
+  $("served").textContent = `${served.join(" and ")}, on ${device}.`;
   show("rendered", rendered_only.length > 0);
-  $("rendered").textContent = `${rendered_only.join(" and ")} can tell rendered things only: real videos need a real model.`;
+  $("rendered").textContent = `${rendered_only.join(" and ")} can tell rendered things only: `
+    + "real videos need a real model.";
   $("file-note").textContent = `At most ${most_megabytes} MB and ${clock(most_seconds, most_seconds)}`;
   $("labels-note").textContent = `At most ${most_labels}; or between commas on one line`;
   if (!$("labels").value) $("labels").value = settings.labels.join("\n");

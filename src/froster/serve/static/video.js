@@ -4,7 +4,8 @@ import * as api from "./api.js";
 // A file that is sent once, however often its id is asked for. `progress` gets the share that has gone.
 export class Video {
   constructor(file, progress, waiting) {
-    Object.assign(this, { file, progress, waiting, kept: null, sending: null, stop: new AbortController() });
+    Object.assign(this, { file, progress, waiting, kept: null, sending: null });
+    this.stop = new AbortController();
   }
 
   // What the server says of the kept video: id, seconds, width, height.
@@ -18,7 +19,10 @@ export class Video {
 
   // Asks about it, and once more where the server has deleted it meanwhile.
   async ask(route, fields, signal) {
-    const attempt = async () => api.ask(route, { ...fields, id: (await this.send()).id }, signal, this.waiting);
+    const attempt = async () => {
+      const { id } = await this.send();
+      return api.ask(route, { ...fields, id }, signal, this.waiting);
+    };
     try {
       return await attempt();
     } catch (error) {
@@ -75,9 +79,10 @@ export class Player {
       const small = await api.blob(`/v1/videos/${id}/preview`, video.stop.signal, video.waiting);
       if (video !== this.video) return;
       this.load(small, true);
-      this.note.textContent = "A preview, small and without sound: your browser cannot play the file itself.";
+      this.note.textContent = "A preview, small and without sound: your browser cannot play the file.";
     } catch (error) {
-      if (video === this.video) this.note.textContent = error.name === "AbortError" ? "" : `No preview: ${error.message}`;
+      const words = error.name === "AbortError" ? "" : `No preview: ${error.message}`;
+      if (video === this.video) this.note.textContent = words;
     }
   }
 
