@@ -163,7 +163,7 @@ def test_layers_that_do_not_exist_and_blocks_that_attend_otherwise() -> None:
 
     def sharper(block: Block) -> Block:
         made = Sharper.__new__(Sharper)
-        made.adopt(block)
+        made.init_from(block)
         return made
 
     clip: CLIP = model.clip

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from froster import __version__
-from froster.encoders.known import read_object
+from froster.encoders.layouts import read_object
 from froster.evaluation.calibration import Calibration, read_calibration
 from froster.inference.seen import read_report
 from froster.utils import strict_json as json

@@ -81,10 +81,10 @@ class ShiftBlock(Block):
     """A CLIP block whose input is shifted in time (TSM)."""
 
     def __init__(self, block: Block):
-        self.adopt(block)
+        self.init_from(block)
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
-        return super().mix(temporal_shift(x, num_frames), num_frames)
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+        return super().attention_sublayer(temporal_shift(x, num_frames), num_frames)
 
 
 Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]

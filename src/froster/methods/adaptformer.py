@@ -31,12 +31,12 @@ class AdaptFormerBlock(Block):
     def __init__(
         self, block: Block, bottleneck: int, scale: float, activation: str, after_norm: bool
     ):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         self.scale, self.after_norm = scale, after_norm
         self.mlp_adapter = Adapter(width, bottleneck or width // 4, ACTIVATIONS[activation])
 
-    def each(self, x: Tensor) -> Tensor:
+    def mlp_sublayer(self, x: Tensor) -> Tensor:
         n = self.ln_2(x)
         return x + self.mlp(n) + self.scale * self.mlp_adapter(n if self.after_norm else x)
 

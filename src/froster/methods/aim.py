@@ -39,9 +39,9 @@ class AIMBlock(Block):
         drop: float,
         std: float | None,
     ):
-        self.adopt(block)
+        self.init_from(block)
         self.scale, self.drop = scale, drop
-        width = block.ln_1.normalized_shape[0]
+        width = block.width
         adapter = lambda: Adapter(width, bottleneck or width // 4, nn.GELU, std)  # noqa: E731
         self.t_adapter_in = adapter() if t_adapters == 2 else None
         self.t_adapter, self.s_adapter, self.mlp_adapter = adapter(), adapter(), adapter()
@@ -53,12 +53,12 @@ class AIMBlock(Block):
             n = n + self.t_adapter_in(n)
         return over_space(self.attn(n), x.shape[1])
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         x = x + drop_path(self.t_adapter(self.over_frames(x, num_frames)), self.drop, self.training)
         y = self.attend(self.ln_1(x), num_frames)
         return x + y + self.s_adapter(y)
 
-    def each(self, x: Tensor) -> Tensor:
+    def mlp_sublayer(self, x: Tensor) -> Tensor:
         n = self.ln_2(x)
         return (
             x + self.mlp(n) + drop_path(self.scale * self.mlp_adapter(n), self.drop, self.training)

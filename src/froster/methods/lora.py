@@ -60,9 +60,9 @@ class LoRAAttention(Attention):
         self.lora_in = LowRank(len(self.rows), width, rank, alpha, dropout) if self.rows else None
         self.lora_out = LowRank(1, width, rank, alpha, dropout) if "o" in targets else None
 
-    def project(self, x: Tensor, asking: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if asking is not None:
-            return self.project(asking)[0], *self.project(x)[1:]
+    def project(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        if queries_of is not None:
+            return self.project(queries_of)[0], *self.project(x)[1:]
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, -1))
         if self.lora_in is not None:
             added = self.lora_in(x).unflatten(-1, (len(self.rows), -1))

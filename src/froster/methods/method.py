@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
+from torch import Tensor
+
+from froster.data.dataset import Batch
 from froster.encoders.model import CLIP
 from froster.methods.official import Official, State
 from froster.methods.recipe import FROSTER, Preset, Recipe
 from froster.methods.video_clip import VideoCLIP
 
 Level = Literal["frame", "video"]
+LossAt = Callable[[Mapping[str, Tensor]], Tensor]
+"""The loss of a step's clips once more, with these weights in place of the student's own."""
+
+
+class Regulariser(Protocol):
+    """What a method adds to the loss of each step, to hold the student near CLIP."""
+
+    def __call__(
+        self, student: VideoCLIP, loss_at: LossAt, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        """What is minimised beside the loss, and what is reported of it; both with their weight."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """The training set, for a method that looks at it before the first step."""
+
+    batches: Callable[[], Iterable[Batch]]
+    """Every clip once; this rank's."""
+    classes: Callable[[], Tensor]
+    """The class embeddings (K, E), encoded anew by the student as it stands."""
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +104,12 @@ class Method:
     def for_classes(self, labels: Sequence[str]) -> Method:
         """The method as it is trained on these classes; only class-specific prompts depend on them."""
         return self
+
+    def regulariser(
+        self, clip: CLIP, student: VideoCLIP, clips: TrainingClips
+    ) -> Regulariser | None:
+        """What training adds to the loss of this method. `clip` is where `student` starts from."""
+        return None
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:

@@ -56,13 +56,13 @@ class TimeAdapter(nn.Module):
 
 class STAdapterBlock(Block):
     def __init__(self, block: Block, place: Place, bottleneck: int, kernel: int, zero: Zero):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         adapter = lambda: TimeAdapter(width, bottleneck or width // 2, kernel, zero)  # noqa: E731
         self.before_attn = adapter() if place != "mlp" else None
         self.before_mlp = adapter() if place != "attention" else None
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         if self.before_attn is not None:
             x = self.before_attn(x, num_frames)
         x = x + self.attend(self.ln_1(x), num_frames)

@@ -48,7 +48,7 @@ class BranchLayer(nn.Module):
 
     def __init__(self, block: Block):
         super().__init__()
-        width = block.ln_1.normalized_shape[0]
+        width = block.width
         self.time_ln = nn.LayerNorm(width)
         self.time_attn = xavier(Attention(width, block.attn.heads))
         self.time_fc = nn.Linear(width, width)
@@ -102,10 +102,10 @@ class STANTower(VisionTower):
         B, T = self.check(frames)
         states: list[Tensor] = [] if layers is None else layers
         x = self.transformer(self.embed(frames.flatten(0, 1), T), T, states)
-        cls = x[:, 0].unflatten(0, (B, T)) + self.read(states[-self.depth :], T)
+        cls = x[:, 0].unflatten(0, (B, T)) + self.branch_class_token(states[-self.depth :], T)
         return self.ln_post(cls) @ self.proj
 
-    def read(self, states: list[Tensor], num_frames: int) -> Tensor:
+    def branch_class_token(self, states: list[Tensor], num_frames: int) -> Tensor:
         """The outputs of the last CLIP layers, (B*T, 1+N, D) each -> the branch's class token (B,
         1, D)."""
         if num_frames > len(self.time_embedding):

@@ -32,8 +32,8 @@ from froster.video.sampling import Sampling
 
 class VitaBlock(Block):
     def __init__(self, block: Block, num_frames: int, num_global: int, local: bool, summary: bool):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         spread = (6 / (3 * 16 * 16 + width)) ** 0.5
         prompt = lambda rows: nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))  # noqa: E731
         self.global_prompts = prompt(num_global) if num_global else None
@@ -42,7 +42,7 @@ class VitaBlock(Block):
         self.summary_ln = nn.LayerNorm(width) if summary else None
         self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary else None
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         length = x.shape[1]  # what is added is seen, and thrown away again
         if self.global_prompts is not None:
             x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.encoders.block import Attention, Block
-from froster.encoders.mlp import QuickGELU
+from froster.encoders.block import Attention, Block, QuickGELU
 from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import Preprocessing
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
@@ -38,13 +37,13 @@ training through froster keeps those of the CLIP that it starts from."""
 
 class XCLIPBlock(Block):
     def __init__(self, block: Block):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         self.message_fc = nn.Linear(width, width)
         self.message_ln = nn.LayerNorm(width)
         self.message_attn = xavier(Attention(width, block.attn.heads))
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         m = self.message_fc(x[:, 0]).unflatten(0, (-1, num_frames))  # (B, T, D)
         m = (m + self.message_attn(self.message_ln(m))).flatten(0, 1)[:, None]
         seen = torch.cat([x, m], dim=1)
@@ -108,7 +107,7 @@ class VideoPrompts(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
-    def read(self, patches: Tensor) -> Tensor:
+    def embed_patches(self, patches: Tensor) -> Tensor:
         """Patches of the last block (B, T, N, D) -> (B, N, E)."""
         return (self.patch_norm(patches) @ self.patch_proj).mean(dim=1)
 
@@ -130,7 +129,7 @@ class XCLIPNet(VideoCLIP):
         layers: list[Tensor] = []
         z = self.clip.encode_image(frames, layers).float()
         patches = layers[-1][:, 1:].unflatten(0, frames.shape[:2])  # (B, T, N, D)
-        return self.pool_frames(z, self.video_prompts.read(patches).float())
+        return self.pool_frames(z, self.video_prompts.embed_patches(patches).float())
 
     def classes(self, prompts: Tensor) -> Tensor:
         """Raw, as the prompts are added to them: the mean over the templates, (K, E)."""

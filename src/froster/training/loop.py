@@ -407,5 +407,5 @@ def start_step(
         means[:5] /= ranks()
     names = ["loss", "ce", "grad_norm", "accuracy"]
     names += ["distill_v", "distill_t"] if task.distill is not None else []
-    names += ["regulariser"] if task.iwr is not None or task.penalty is not None else []
+    names += ["regulariser"] if task.regulariser is not None else []
     return total, means, tuple(names)
