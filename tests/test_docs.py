@@ -85,7 +85,7 @@ def test_commands_are_those_of_the_command_line(page: str) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in HISTORY])
 def test_options_in_the_text_exist(page: str) -> None:
-    known = set.union(*map(options, COMMANDS))
+    known = {"--help", "--version"}.union(*map(options, COMMANDS))
     for span in re.findall(r"`((?:froster )?[a-z-][^`\n]*)`", prose(page)):
         first, *words = span.removeprefix("froster ").split()
         if first in COMMANDS:
@@ -203,7 +203,7 @@ def test_commands_run(run, page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         write_video(tmp_path / "videos" / f"{number}.mp4", frames)
     (tmp_path / "labels.txt").write_text("cat spinning\nkey pacing\n")
     monkeypatch.chdir(tmp_path)
-    lines = [line for line in commands_of(f"docs/{page}.md")]
+    lines = commands_of(f"docs/{page}.md")
     assert len(lines) >= 3
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
