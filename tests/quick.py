@@ -35,7 +35,7 @@ PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 
 
 class Popen:
-    """Takes `[sys.executable, "-m", module, …]` and `[sys.executable, program, …]`."""
+    """Takes `[sys.executable, …]` with `-m module`, `-c code` or a program, and its arguments."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Popen:
                 read, write = os.pipe()
                 streams[number], mine = (read, write) if number == 0 else (write, read)
                 mode = "w" if number == 0 else "r"
-                ends[number] = open(mine, mode if text else mode + "b")
+                ends[number] = os.fdopen(mine, mode if text else mode + "b")
             elif given == STDOUT:
                 streams[number] = streams[1]
             elif given == subprocess.DEVNULL:
@@ -232,10 +232,10 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
-    sys.stdin = TextIOWrapper(open(0, "rb", closefd=False), encoding, errors or "strict")
-    sys.stdout = TextIOWrapper(open(1, "wb", closefd=False), encoding, errors or "strict")
+    sys.stdin = TextIOWrapper(os.fdopen(0, "rb", closefd=False), encoding, errors or "strict")
+    sys.stdout = TextIOWrapper(os.fdopen(1, "wb", closefd=False), encoding, errors or "strict")
     sys.stderr = TextIOWrapper(
-        open(2, "wb", closefd=False), encoding, "backslashreplace", write_through=True
+        os.fdopen(2, "wb", closefd=False), encoding, "backslashreplace", write_through=True
     )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     code: object = 0
@@ -244,6 +244,9 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
         if words[0] == "-m":
             sys.argv, sys.path[0] = words[1:], os.getcwd()
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            sys.argv, sys.path[0] = ["-c", *words[2:]], os.getcwd()
+            exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv, sys.path[0] = words, os.path.dirname(words[0])
             runpy.run_path(words[0], run_name="__main__")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import froster
+import quick
 from froster.cli import COMMANDS
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionTower
 from froster.inference.model_folder import ModelConfig
@@ -541,7 +542,7 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
         2,
     ]
     command = [sys.executable, "-m", "froster", "train", *map(str, arguments)]
-    process = subprocess.Popen(
+    process = quick.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     while not list((tmp_path / "run" / "checkpoints").glob("epoch-*")):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import quick
 from froster.errors import DataError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.recognizer import load
@@ -226,10 +227,10 @@ def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "r.csv.failures.jsonl").exists()
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object) -> quick.Popen:
     command = [sys.executable, "-m", "froster", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return quick.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
