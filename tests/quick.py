@@ -9,16 +9,19 @@ tests that uses `subprocess`.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -29,7 +32,12 @@ from typing import Any
 
 PRELOADED = (
     *("torch", "av", "numpy", "froster.cli", "froster.inference.recognizer"),
-    *("froster.inference.batch", "froster.training.finish", "froster.world.sets"),
+    *(
+        "froster.inference.batch",
+        "froster.training.finish",
+        "froster.world.sets",
+        "matplotlib.pyplot",
+    ),
 )
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 
@@ -49,6 +57,7 @@ class Popen:
         umask: int = -1,
         text: bool = False,
         start_new_session: bool = False,
+        address: str | None = None,
     ):
         self.args, self.returncode = command, None
         ends: list[Any] = [None, None, None]
@@ -66,7 +75,6 @@ class Popen:
             elif given is not None:
                 streams[number] = given if isinstance(given, int) else given.fileno()
         self.stdin, self.stdout, self.stderr = ends
-        self._status, theirs = socket.socketpair()
         request = {
             "words": [os.fsdecode(os.fspath(word)) for word in command[1:]],  # type: ignore[call-overload]
             "folder": os.fsdecode(cwd or Path.cwd()),
@@ -74,9 +82,9 @@ class Popen:
             "umask": umask,
             "new_session": start_new_session,
         }
-        data = json.dumps(request).encode()
-        socket.send_fds(_server(), [data], [theirs.fileno(), *streams])
-        theirs.close()
+        self._status = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._status.connect(address or server())
+        socket.send_fds(self._status, [json.dumps(request).encode()], streams)
         for number, given in enumerate((stdin, stdout, stderr)):
             if given in (PIPE, subprocess.DEVNULL):
                 os.close(streams[number])
@@ -164,18 +172,31 @@ def run(
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """The process that forks, one to a test process; it ends with that."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, __file__, str(theirs.fileno())]
-    subprocess.Popen(
-        command, pass_fds=[theirs.fileno()], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    theirs.close()
-    return ours
+def server() -> str:
+    """The address of the process that forks; there is one to a test process, and it ends with that."""
+    address = os.path.join(tempfile.mkdtemp(prefix="quick-"), "server")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, __file__, "serve", str(listener.fileno())],
+            stdin=PIPE,
+            pass_fds=[listener.fileno()],
+            env=environment,
+        )
+    atexit.register(_stop, process, address)
+    return address
 
 
-def _serve(control: socket.socket) -> None:
+def _stop(process: subprocess.Popen, address: str) -> None:
+    process.communicate()
+    shutil.rmtree(os.path.dirname(address), ignore_errors=True)
+
+
+def _serve(listener: socket.socket) -> None:
+    """Forks a process for each connection and sends it the pid, then the exit code, until standard
+    input ends."""
     for name in PRELOADED:
         importlib.import_module(name)
     read, write = os.pipe()
@@ -185,10 +206,12 @@ def _serve(control: socket.socket) -> None:
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     running: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
-        selector.register(control, selectors.EVENT_READ)
-        selector.register(read, selectors.EVENT_READ)
+        for source in (0, listener, read):
+            selector.register(source, selectors.EVENT_READ)
         while True:
             ready = {key.fileobj for key, _ in selector.select()}
+            if 0 in ready:
+                return
             if read in ready:
                 os.read(read, 1 << 16)
                 while running:
@@ -196,26 +219,25 @@ def _serve(control: socket.socket) -> None:
                     if not pid:
                         break
                     code = os.waitstatus_to_exitcode(status)
-                    with running.pop(pid) as client:
+                    with running.pop(pid) as client, contextlib.suppress(OSError):
                         client.send(code.to_bytes(4, "big", signed=True))
-            if control in ready:
-                data, fds, _, _ = socket.recv_fds(control, 1 << 20, 4)
-                if not data:
-                    return
-                client = socket.socket(fileno=fds[0])
+            if listener in ready:
+                client, _ = listener.accept()
+                data, streams, _, _ = socket.recv_fds(client, 1 << 20, 3)
                 pid = os.fork()
                 if not pid:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    for own in (control, client, *running.values()):
-                        own.close()
+                    for connection in (listener, client, *running.values()):
+                        connection.close()
+                    selector.close()
                     os.close(read)
                     os.close(write)
-                    os._exit(_run(json.loads(data), fds[1:]))
+                    os._exit(_run(json.loads(data), streams))
                 running[pid] = client
                 client.send(pid.to_bytes(4, "big"))
-                for fd in fds[1:]:
-                    os.close(fd)
+                for stream in streams:
+                    os.close(stream)
 
 
 def _run(request: dict[str, Any], fds: list[int]) -> int:
@@ -268,4 +290,8 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    if sys.argv[1] == "serve":
+        _serve(socket.socket(fileno=int(sys.argv[2])))
+    else:  # a program in the shell: quick.py ADDRESS -m froster …
+        code = Popen(sys.argv[1:], address=sys.argv[1]).wait()
+        sys.exit(code if code >= 0 else 128 - code)

@@ -118,8 +118,8 @@ def test_a_bad_video_among_good_ones_is_listed(run, video: Path, tmp_path: Path)
     assert good["label"] in ("a", "b")
 
 
-@pytest.mark.parametrize("model", ["nano", "b16"])
-@pytest.mark.slow  # about 40 s: 32 real videos, 3 views each through a ViT-B/16 shape
+# The second: 40 s, 3 views of 32 real videos through a ViT-B/16 shape.
+@pytest.mark.parametrize("model", ["nano", pytest.param("b16", marks=pytest.mark.slow)])
 def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
     originals = sorted(shared("videos", "originals").iterdir())
     (tmp_path / "labels.txt").write_text("archery\nplaying piano\nsurfing\nriding a bike\n")

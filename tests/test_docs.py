@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import froster.cli
+import quick
 import run_tutorial
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import install
@@ -302,10 +303,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "Which of <code>labels</code> fits the video" in reference
 
 
-@pytest.mark.slow  # 40 seconds on a core
 def test_the_tutorial_runs_and_says_what_the_page_shows(tmp_path: Path) -> None:
     """In an empty folder, offline."""
-    steps = run_tutorial.run(PAGES["docs/tutorial.md"], tmp_path)
+    python = (sys.executable, quick.__file__, quick.server())
+    steps = run_tutorial.run(PAGES["docs/tutorial.md"], tmp_path, python)
     shown = [step for step in steps if step.shown is not None]
     assert len(shown) >= 9
     for step in shown:

@@ -205,7 +205,6 @@ def test_what_was_examined_is_not_again_and_what_changed_is(
     assert run(*ask).json["errors"] == 0
 
 
-@pytest.mark.slow  # about 10 s: two processes that load torch
 def test_killed_it_goes_on(run, tmp_path: Path) -> None:
     for number in range(12):
         encode(tmp_path / "v" / f"{number:02d}.mp4", moving(number, 40, (320, 192)))

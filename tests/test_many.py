@@ -235,7 +235,6 @@ def start(*arguments: object) -> quick.Popen:
     )
 
 
-@pytest.mark.slow  # about 15 s: four processes that load torch
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(folder: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.csv", tmp_path / "killed.csv"
     ask = ("classify", folder, *LABELS)

@@ -313,7 +313,6 @@ def descendants(pid: int) -> set[int]:
         found |= more
 
 
-@pytest.mark.slow  # about 25 s: three processes that load torch
 @pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks for left-over processes in /proc"
 )
@@ -368,7 +367,6 @@ def test_a_killed_run_goes_on_where_it_was(many: Path) -> None:
     )
 
 
-@pytest.mark.slow  # about 10 s: two processes that load torch
 def test_ctrl_c_stops_and_keeps_what_was_checked(many: Path) -> None:
     process = start(many, "--workers", "1")
     until_checked(many, 3, process)

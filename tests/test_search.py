@@ -291,7 +291,6 @@ KILLED = (
 )
 
 
-@pytest.mark.slow  # about 8 s: a process that loads torch
 def test_a_killed_index_goes_on(run, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     ask = ["index", folder, *NANO, "--out", index, "--batch-size", 1]
