@@ -60,7 +60,12 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["student.safetensors", "average.safetensors", "optimizer.pt", "state.json"]
+    "name",
+    [
+        "student.safetensors",
+        "state.json",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("average.safetensors", "optimizer.pt")),
+    ],
 )
 def test_a_flipped_bit_is_named_and_the_epoch_before_taken(
     name: str, whole: Path, tmp_path: Path
