@@ -99,6 +99,7 @@ class Popen:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
             assert status, "the process that forks has gone"
             self.returncode = int.from_bytes(status, "big", signed=True)
+            self._status.close()
         return self.returncode
 
     def poll(self) -> int | None:
@@ -126,6 +127,9 @@ class Popen:
             if thread.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
         self.wait(None if end is None else max(0.001, end - time.monotonic()))
+        for stream in (self.stdout, self.stderr):
+            if stream:
+                stream.close()
         return texts.get(self.stdout), texts.get(self.stderr)
 
     def send_signal(self, number: int) -> None:
