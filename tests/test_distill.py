@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from froster.methods.video_clip import Features
 
 from froster.errors import UsageError
-from froster.methods.video_clip import Features
 from froster.training.distill import (
     PRESETS,
     Distill,

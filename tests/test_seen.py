@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 import froster.inference.model_folder
+from froster.data.fingerprint import file_fingerprint
 from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import folder_of
-from froster.inference.seen import Seen, fingerprint, report_of, seen_by
+from froster.inference.seen import Seen, report_of, seen_by
 from froster.training.held_out import of_data, untrained
 from froster.training.reporter import Reporter
 from froster.training.teach import trained_before
@@ -97,7 +98,7 @@ def test_there_is_a_bar_while_videos_are_looked_for(videos: Path) -> None:
             shown.append([what, total, sum(steps)])
 
     items = list(read_items(videos))
-    mark = fingerprint(items[0].path) or ""
+    mark = file_fingerprint(items[0].path) or ""
     report = {"source": {"trained_on": mark, "watched_by": ""}}
     kept = untrained(of_data(items, None), report, Watching()).parts.base_test
     assert kept == items[1:]
@@ -455,13 +456,18 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, two, long = tmp_path / "one.mp4", tmp_path / "two.mp4", bytes(range(256)) * 1024
     one.write_bytes(long)
     two.write_bytes(long)
-    assert fingerprint(one) == fingerprint(two) is not None
+    assert file_fingerprint(one) == file_fingerprint(two) is not None
     for changed in (long + b"x", b"x" + long[1:], long[:-1] + b"x"):
         two.write_bytes(changed)
-        assert fingerprint(one) != fingerprint(two)
+        assert file_fingerprint(one) != file_fingerprint(two)
     two.write_bytes(b"")
-    assert fingerprint(two) is fingerprint(tmp_path) is fingerprint(tmp_path / "none") is None
-    seen = Seen(frozenset({fingerprint(one) or ""}), frozenset())
+    assert (
+        file_fingerprint(two)
+        is file_fingerprint(tmp_path)
+        is file_fingerprint(tmp_path / "none")
+        is None
+    )
+    seen = Seen(frozenset({file_fingerprint(one) or ""}), frozenset())
     assert seen.parts([Item(one, "a"), Item(two, "a"), Item(tmp_path / "none", "b")]) == [
         "trained",
         "test",

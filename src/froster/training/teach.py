@@ -11,18 +11,20 @@ from typing import Any
 import torch.distributed as dist
 
 from froster.data.dataset import VideoDataset
+from froster.data.fingerprint import file_fingerprints, list_fingerprint
 from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.seen import Seen, counted, fingerprints, report_of, seen_by, written
+from froster.inference.seen import Seen, counted, report_of, seen_by, written
 from froster.methods import Method, method_from_dict
 from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
 from froster.training.distributed import process_group, ranks
-from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights, weights_digest
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
 from froster.training.measure import Measuring, load_reported, passed_over_lines, summary_line
@@ -37,7 +39,7 @@ from froster.training.plan import (
     validation_share,
 )
 from froster.training.reporter import Reporter
-from froster.training.run_folder import RunSource, digest
+from froster.training.run_folder import RunSource
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
@@ -233,7 +235,10 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
         augment=preset.augment,
         how=base.preprocessing,
     )
-    identity = {"data": digest(parts.train), "augment": dataclasses.asdict(preset.augment)}
+    identity = {
+        "data": list_fingerprint(parts.train),
+        "augment": dataclasses.asdict(preset.augment),
+    }
     settings = FineTuning(
         plan.method, plan.distill, recipe, preset, truncate=how.truncate, run=identity
     )
@@ -255,7 +260,7 @@ def source_of(
 ) -> RunSource:
     return RunSource(
         model=whereabouts(model),
-        weights=weights_digest(base),
+        weights=weights_fingerprint(base),
         data=str(absolute(data)),
         root=absolute(asked.root),
         labels_json=absolute(asked.labels_json),
@@ -265,7 +270,7 @@ def source_of(
         holdout=videos.holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,
-        training=digest(videos.parts.train),
+        training=list_fingerprint(videos.parts.train),
         watch=videos.share,
         every_novel=True,
         **use_of_weights(base),
@@ -299,7 +304,7 @@ def marks(parts: Split, start: Seen | None, reporter: Reporter) -> tuple[str, st
     total = len(parts.train) + len(parts.watch)
     with reporter.bar("note the training videos", total) as bar:
         trained, watched = (
-            written([*fingerprints(items, bar), *known])
+            written([*file_fingerprints(items, bar), *known])
             for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
         )
     return trained, watched
