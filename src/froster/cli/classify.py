@@ -25,11 +25,11 @@ from froster.cli.options import MACHINE, SPREAD, number, option
 from froster.cli.output import print_table
 from froster.errors import UsageError
 from froster.utils import strict_json as json
-from froster.utils.printable import short_names
 from froster.utils.progress import console, output, progress, working
+from froster.utils.text import short_names
 
 if TYPE_CHECKING:
-    from froster.data.listing import Found, Listing
+    from froster.data.listing import ListedVideo, Listing
     from froster.data.shards import Shard
     from froster.inference.failures import Failures
     from froster.inference.recognizer import Recognizer
@@ -278,8 +278,8 @@ def write_all(
 def work(
     recognizer: Recognizer,
     names: list[str],
-    mine: list[Found],
-    todo: list[Found],
+    mine: list[ListedVideo],
+    todo: list[ListedVideo],
     results: Results,
     failures: Failures,
     reading: Reading,

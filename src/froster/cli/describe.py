@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from froster.cli import options
 from froster.cli.options import number, option, seconds
 from froster.errors import FrosterError, UsageError
-from froster.text.descriptions import describe as described
-from froster.text.descriptions import read_descriptions
-from froster.text.prompts import check_labels, read_labels
+from froster.text.labels import check_labels, read_labels
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker, write_text
 from froster.utils.progress import console, progress
 
 if TYPE_CHECKING:
     from froster.encoders.tokenizer import Tokenizer
-    from froster.text.describe import Complaint, Endpoint
+    from froster.text.sentences import Complaint, Endpoint
 
 
 def describe(
@@ -48,7 +47,7 @@ def describe(
     Example: froster describe labels.txt --out descriptions.json --endpoint http://localhost:8000/v1
     --model llama3
     """
-    from froster.text.describe import OPENAI, PROMPT, Endpoint, complaints
+    from froster.text.sentences import OPENAI, PROMPT, Endpoint, complaints
 
     if show_prompt:
         print(PROMPT)
@@ -113,7 +112,9 @@ class Book:
         """Names without a sentence, whatever the spelling of those that have one."""
         return [
             name
-            for name, label in zip(self.names, described(self.names, self.table), strict=True)
+            for name, label in zip(
+                self.names, with_descriptions(self.names, self.table), strict=True
+            )
             if name == label
         ]
 
@@ -129,11 +130,11 @@ class Book:
 
 def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, dict[str, str]]:
     """Take over sentences of a file: how many, and why others were not."""
-    from froster.text.describe import tidy
+    from froster.text.sentences import tidy
 
     taken, refused = {}, {}
     names = book.missing
-    for name, label in zip(names, described(names, given), strict=True):
+    for name, label in zip(names, with_descriptions(names, given), strict=True):
         if label == name:
             refused[name] = "not in the file"
             continue
@@ -151,7 +152,7 @@ def fill(
     book: Book, server: Endpoint, complaint: Complaint, concurrency: int, report: dict[str, Any]
 ) -> dict[str, str]:
     """Ask for all that is missing, counting in `report`; returns why classes were given up."""
-    from froster.text.describe import ask_all
+    from froster.text.sentences import ask_all
 
     refused = {}
     names = book.missing
@@ -177,7 +178,7 @@ def fill(
 
 def key_of(endpoint: str | None, key_env: str) -> str | None:
     """The key from the environment. A server of one's own may need none."""
-    from froster.text.describe import OPENAI
+    from froster.text.sentences import OPENAI
 
     key = os.environ.get(key_env, "").strip() or None
     if key is None and endpoint is None:

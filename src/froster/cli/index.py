@@ -14,7 +14,7 @@ from froster.utils import strict_json as json
 from froster.utils.progress import console, output, progress
 
 if TYPE_CHECKING:
-    from froster.data.listing import Found
+    from froster.data.listing import ListedVideo
     from froster.inference.recognizer import Recognizer
     from froster.inference.store import Store
 
@@ -81,7 +81,7 @@ def index(
             done = len(listing) - len(todo)
             bar = bars.add_task("index", total=len(listing), completed=done, note="")
 
-            def on_end(video: Found, error: str) -> None:
+            def on_end(video: ListedVideo, error: str) -> None:
                 if error:
                     failures.add(video.key, error)
                 note = f"{len(failures.causes)} failed" if failures.causes else ""
@@ -193,7 +193,7 @@ def check_model(store: Store, model: Recognizer) -> None:
         )
 
 
-def is_current(store: Store, video: Found) -> bool:
+def is_current(store: Store, video: ListedVideo) -> bool:
     place = store.places.get(video.key)
     return place is not None and place.entry.is_current(store.root)
 

@@ -11,8 +11,8 @@ from froster.cli import options
 from froster.cli.options import option
 from froster.errors import FrosterError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.printable import printable
 from froster.utils.progress import console, output
+from froster.utils.text import printable
 
 
 def push(

@@ -11,7 +11,7 @@ from froster.cli.index import check_comparable, check_model
 from froster.cli.options import number, option, switch
 from froster.cli.output import print_table
 from froster.errors import DataError, UsageError
-from froster.text.prompts import check_labels
+from froster.text.labels import check_labels
 from froster.utils import strict_json as json
 from froster.utils.progress import console, working
 
@@ -116,13 +116,13 @@ def embed_video(recognizer: Recognizer, video: Path, seconds: float) -> Tensor:
     import torch
 
     from froster.encoders.model import unit
-    from froster.video.segments import ReadSegments, Segment
+    from froster.video.windows import ReadSegments, VideoSegment
 
     config = recognizer.config
     read = ReadSegments(
         config.sampling.frames, recognizer.image_size, seconds, recognizer.preprocessing
     )
-    clips = [part.clip for part in read(str(video)) if isinstance(part, Segment)]
+    clips = [part.clip for part in read(str(video)) if isinstance(part, VideoSegment)]
     return unit(
         torch.cat([recognizer.embed_clips(torch.from_numpy(clip)[None]) for clip in clips]).mean(0)
     )

@@ -10,8 +10,8 @@ from froster.cli.common import announce, check_exists, given_labels, labels_file
 from froster.cli.options import OUTPUT, number, option, seconds
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
-from froster.utils.printable import printable
 from froster.utils.progress import console
+from froster.utils.text import printable
 
 if TYPE_CHECKING:
     from froster.inference.watch import Sighting, Watch
@@ -51,10 +51,9 @@ def watch(
     """
     from froster.inference.label_file import LabelFile
     from froster.inference.watch import Watch
-    from froster.video.live import Policy
-    from froster.video.source import Source
+    from froster.video.live import Policy, StreamSource
 
-    where = Source(source)
+    where = StreamSource(source)
     if where.is_file or where.is_camera:
         check_exists(source)  # before a model is loaded, or downloaded
     labels, labels_file = labels_file_of(labels, labels_file)
