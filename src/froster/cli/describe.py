@@ -10,7 +10,8 @@ from froster.cli import options
 from froster.cli.options import number, option, seconds
 from froster.errors import FrosterError, UsageError
 from froster.text.labels import check_labels, read_labels
-from froster.text.sentences import read_descriptions, with_descriptions
+from froster.text.sentences import read_descriptions
+from froster.text.sentences import with_descriptions as described
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker, write_text
 from froster.utils.progress import console, progress
@@ -112,9 +113,7 @@ class Book:
         """Names without a sentence, whatever the spelling of those that have one."""
         return [
             name
-            for name, label in zip(
-                self.names, with_descriptions(self.names, self.table), strict=True
-            )
+            for name, label in zip(self.names, described(self.names, self.table), strict=True)
             if name == label
         ]
 
@@ -134,7 +133,7 @@ def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, 
 
     taken, refused = {}, {}
     names = book.missing
-    for name, label in zip(names, with_descriptions(names, given), strict=True):
+    for name, label in zip(names, described(names, given), strict=True):
         if label == name:
             refused[name] = "not in the file"
             continue

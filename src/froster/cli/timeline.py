@@ -55,9 +55,9 @@ def timeline(
     """
     check_exists(video)
     names = given_labels(labels, labels_file)
+    from froster.inference.subtitles import check_outputs, write_timeline
     from froster.inference.timeline import Scan
-    from froster.report.lanes import clock
-    from froster.report.timeline import check_outputs, write
+    from froster.report.lanes import clock, draw_timeline
 
     outputs = out or []
     check_outputs(outputs)
@@ -82,7 +82,10 @@ def timeline(
     result = scan.result()
     about = {"video": video, "model": name_of(model)}
     for path in outputs:
-        write(result, path, about)
+        if path.suffix.lower() == ".png":
+            draw_timeline(result, Path(video).name, path)
+        else:
+            write_timeline(result, path, about)
     if as_json:
         print(json.dumps({**about, **result.to_dict()}))
     else:
