@@ -36,6 +36,7 @@ from test_methods import T, method_of
 from typed import one_line
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 LABELS = ["cat", "dog", "key"]
 
 

@@ -495,6 +495,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
         Task(model.model, bank, Distill(), other)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_an_export_has_it_in_the_graph_and_says_so(
     saved: Path, video: Path, tmp_path: Path
 ) -> None:
