@@ -103,6 +103,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def spare_cores() -> int:
+    """Processes that may decode while the network computes: one core is left to it, and four are
+    always enough."""
+    return max(0, min(4, cores() - 1))
+
+
 @dataclass(frozen=True)
 class Event:
     """A part of what a file gave, or its end: then `error` says what failed, if anything did."""
