@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import quick
+
 WORKER = Path(__file__).with_name("train_worker.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -24,7 +26,8 @@ def run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*start, str(WORKER), *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
+    start_with = subprocess.run if processes > 1 else quick.run
+    return start_with(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -57,7 +60,12 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["student.safetensors", "average.safetensors", "optimizer.pt", "state.json"]
+    "name",
+    [
+        "student.safetensors",
+        "state.json",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("average.safetensors", "optimizer.pt")),
+    ],
 )
 def test_a_flipped_bit_is_named_and_the_epoch_before_taken(
     name: str, whole: Path, tmp_path: Path

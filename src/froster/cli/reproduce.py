@@ -5,48 +5,125 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
-
-import torch
-from rich.table import Table as Grid
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from froster import __version__
+from froster.cli import options
 from froster.cli.common import announce, load_model, spare_cores
-from froster.encoders.model import ARCHITECTURES, CLIP, blank
+from froster.cli.options import MACHINE, number, option, switch
+from froster.cli.output import print_table
 from froster.errors import CheckpointError, FrosterError, UsageError, one_of
-from froster.inference.model_folder import ModelConfig
-from froster.inference.recognizer import Recognizer, load
-from froster.methods import Frozen
-from froster.paper.cost import GPUS, UTILISATION, hours
-from froster.paper.figures import figure_1, figure_4, figure_5
-from froster.paper.miniature import open_world, path_of, run_all
-from froster.paper.protocols import Options
-from froster.paper.real import (
-    Data,
-    Job,
-    check_settings,
-    flops_of,
-    is_done,
-    jobs_of,
-    run_jobs,
-    setting,
-)
-from froster.paper.real_figures import draw
-from froster.paper.real_report import write_report as write_real_report
-from froster.paper.report import Records, write_report
-from froster.paper.tables import TABLES, cells_of
 from froster.utils import strict_json as json
 from froster.utils.files import exclusive
-from froster.utils.progress import attempt, console, output, progress
+from froster.utils.progress import attempt, console, progress
+
+if TYPE_CHECKING:
+    from froster.inference.recognizer import Recognizer
+    from froster.paper.protocols import Options
+    from froster.paper.real import Data, Job
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""
 
 
+def reproduce(
+    tables: Annotated[list[str], option("table1 … table7, fig1, fig4, fig5, or all.")],
+    /,
+    *,
+    world: Annotated[
+        bool, option("In miniature, on the rendered world and the nano CLIP.")
+    ] = False,
+    data_root: Annotated[
+        Path | None, option("Folder of prepared manifests: k400.csv, ucf101.csv, …")
+    ] = None,
+    out: Annotated[
+        Path, option("Folder of the runs and tables; what it holds is not run again.")
+    ] = Path("results"),
+    seeds: Annotated[
+        int | None, number("Runs of a row; default: 5 in miniature, 1 on real data.", 1)
+    ] = None,
+    shots: Annotated[
+        int, number("Training videos a class, in base-to-novel and in miniature.", 1)
+    ] = 16,
+    videos: Annotated[int, number("In miniature: test videos a set, at least.", 24)] = 500,
+    base_sets: Annotated[int, number("Draws of the base-to-novel training videos.", 1)] = 3,
+    lists: Annotated[
+        Path | None, option("Training lists to take in their place: LISTS/ucf101/*train*.csv, …")
+    ] = None,
+    hmdb_labels: Annotated[
+        Literal["released", "fixed"], option("released: two pairs of names are swapped.")
+    ] = "released",
+    hmdb_full: Annotated[
+        Literal["released", "all"], option("HMDB*: 5,100 videos (released) or 6,766 (all).")
+    ] = "released",
+    ssv2_flip: Annotated[
+        bool, switch("Mirror SSv2's training clips, as released.", "ssv2-flip")
+    ] = True,
+    sampling: Annotated[
+        Literal["dense", "uniform"], option("As released (dense) or as the paper says (uniform).")
+    ] = "dense",
+    clamp: Annotated[Literal["released", "even"], option("Of dense sampling.")] = "released",
+    gpu: Annotated[
+        Literal["v100", "a100", "h100", "h200", "l40s", "rtx4090"],
+        option("Whose hours to estimate."),
+    ] = "a100",
+    workers: Annotated[
+        int | None,
+        number("Processes that read videos; default: one a spare core.", 0, group=MACHINE),
+    ] = None,
+    shard: Annotated[str, option("This process's share of the runs, for example 0/2.")] = "0/1",
+    dry_run: Annotated[
+        bool, option("Only say what would run, what is missing and how long.")
+    ] = False,
+    report: Annotated[bool, option("Only write the tables from the runs that exist.")] = False,
+    model: options.Model = None,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """The paper's tables and figures: every row trained and tested, its published value, ours, and
+    the difference.
+
+    Example: froster reproduce table2 --data-root DATA --dry-run
+    """
+    if world == (data_root is not None):
+        raise UsageError(
+            "pass --data-root DIR for the real data sets (froster prepare makes them), or --world"
+            " for the miniature"
+        )
+    common: dict[str, Any] = {
+        "out": out,
+        "shard": shard,
+        "dry_run": dry_run,
+        "report": report,
+        "as_json": as_json,
+    }
+    if data_root is None:
+        run_world(tables, seeds=seeds or 5, shots=shots, videos=videos, **common)
+        return
+    from froster.paper.protocols import Options
+
+    run_real(
+        tables,
+        data_root=data_root,
+        options=Options(hmdb_labels, hmdb_full, ssv2_flip, sampling, clamp, shots, base_sets),
+        lists=lists,
+        seeds=seeds or 1,
+        gpu=gpu,
+        workers=workers,
+        model=model,
+        device=device,
+        precision=precision,
+        **common,
+    )
+
+
 def chosen(tables: Sequence[str]) -> list[str]:
+    from froster.paper.tables import TABLES
+
     names = list(TABLES) if "all" in tables else list(dict.fromkeys(tables))
     for name in names:
         one_of("a table or figure", name, "all", *TABLES)
@@ -83,6 +160,12 @@ def run_world(
     as_json: bool,
 ) -> None:
     """The miniature."""
+    from froster.inference.recognizer import load
+    from froster.paper.figures import figure_1, figure_4, figure_5
+    from froster.paper.miniature import open_world, path_of, run_all
+    from froster.paper.report import Records, write_report
+    from froster.paper.tables import cells_of
+
     names, part = chosen(tables), parse_shard(shard)
     cells = cells_of(names)
     missing = sum(not path_of(cell, seed, out).exists() for cell in cells for seed in range(seeds))
@@ -140,6 +223,12 @@ def run_real(
     as_json: bool,
 ) -> None:
     """The real data sets."""
+    from froster.paper.cost import GPUS
+    from froster.paper.real import Data, check_settings, jobs_of, run_jobs
+    from froster.paper.real_figures import draw
+    from froster.paper.real_report import write_report
+    from froster.paper.tables import TABLES
+
     names, (index, total) = chosen(tables), parse_shard(shard)
     one_of("--gpu", gpu, *GPUS)
     data = Data(data_root, options, lists)
@@ -166,7 +255,7 @@ def run_real(
             failed = run_jobs(possible[index::total], base, data, out, bars, threads)
     head = f"# The programme\n\n{versions()}"
     pictures = draw(names, data, base, seeds, out)
-    found = write_real_report(names, data, seeds, out, head, pictures)
+    found = write_report(names, data, seeds, out, head, pictures)
     finish(out, {**found, "failed": failed}, as_json)
     for line in failed:
         console.print(f"not done: {line}")
@@ -178,6 +267,13 @@ def run_real(
 
 def sketch() -> Recognizer:
     """The default CLIP without its weights: enough to plan with, and there is nothing to download."""
+    import torch
+
+    from froster.encoders.model import ARCHITECTURES, CLIP, blank
+    from froster.inference.model_folder import ModelConfig
+    from froster.inference.recognizer import Recognizer
+    from froster.methods import Frozen
+
     with blank():
         model = Frozen().build(CLIP(ARCHITECTURES["ViT-B/16"]))
     return Recognizer(
@@ -189,7 +285,7 @@ def sketch() -> Recognizer:
     )
 
 
-def unique(jobs: Any) -> list[Job]:
+def unique(jobs: Iterable[Job]) -> list[Job]:
     return list(dict.fromkeys(jobs))
 
 
@@ -203,6 +299,10 @@ def plan_of(
 ) -> dict[str, Any]:
     """What is missing and what the runs cost: of each table by itself, and of all that are still to
     do."""
+    from froster.paper.cost import UTILISATION, hours
+    from froster.paper.real import flops_of, is_done, setting
+    from froster.paper.tables import TABLES
+
     config = base.clip.config
     every = unique(job for jobs in wanted.values() for job in jobs)
     cost = {
@@ -227,10 +327,11 @@ def plan_of(
 
 
 def show_plan(plan: dict[str, Any], data: Data, gpu: str) -> None:
-    grid = Grid("", "runs", "EFLOP", f"hours on one {gpu}", box=None, pad_edge=False)
-    for name, row in plan["tables"].items():
-        grid.add_row(name, str(row["runs"]), f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
-    output.print(grid)
+    rows = [
+        (name, row["runs"], f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
+        for name, row in plan["tables"].items()
+    ]
+    print_table(("", "runs", "EFLOP", f"hours on one {gpu}"), rows)
     for name in plan["missing"]:
         path = data.path(name)
         console.print(
@@ -246,6 +347,8 @@ def show_plan(plan: dict[str, Any], data: Data, gpu: str) -> None:
 
 
 def versions() -> str:
+    import torch
+
     return f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}."
 
 
