@@ -30,8 +30,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+# AdamW imports torch._dynamo, which takes longer than torch itself.
 PRELOADED = (
-    *("torch", "av", "numpy", "froster.cli", "froster.inference.recognizer"),
+    *("torch", "torch._dynamo", "av", "numpy", "froster.cli", "froster.inference.recognizer"),
     *(
         "froster.inference.batch",
         "froster.training.finish",
