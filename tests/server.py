@@ -24,11 +24,12 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from froster.inference.recognizer import Recognizer
-from froster.serve.app import Service, create_app
+from froster.serve.app import create_app
 from froster.serve.connections import MOST_CONNECTIONS, Connection
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
+from froster.serve.service import Service
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, VideoCLIP
-from froster.methods.video_clip import replace_blocks
+from froster.methods.base import replace_blocks
 from froster.report.attention import (
     Row,
     attention_strip,

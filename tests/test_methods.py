@@ -25,7 +25,7 @@ from froster.methods.heads import ConvHead
 from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import new_weights, start_of
+from froster.methods.weight_names import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
 from froster.report.methods import facts
 from froster.text.bank import PromptBank

@@ -18,7 +18,7 @@ from froster.cli.arguments import read_config, refuse_addresses, sentence
 from froster.cli.options import OUTPUT, option
 from froster.errors import FrosterError, out_of_memory
 from froster.utils import interrupt
-from froster.utils.printable import printable, use_any_encoding
+from froster.utils.text import printable, use_any_encoding
 
 COMMANDS = {
     "Ask": ("classify", "timeline", "watch", "index", "search", "serve"),

@@ -71,12 +71,14 @@ def sentence(error: CycloptsError) -> str:
         where = " ".join(("froster", *(error.command_chain or ())))
         return f"{where} needs {argument.name}{suggestion(error)}"
     if isinstance(error, CoercionError) and argument and error.token:
-        choices = argument.get_choices(force=True)
-        if choices and error.token.value not in choices:
-            *first, last = choices
+        value, choices = error.token.value, argument.get_choices(force=True)
+        if choices and value not in choices:
             return (
-                f"{argument.name} must be {', '.join(first)} or {last}, not {error.token.value!r}"
+                f"{argument.name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}"
             )
+        if error.target_type in (int, float):
+            number = "a whole number" if error.target_type is int else "a number"
+            return f"{argument.name} takes {number}, not {value!r}"
     return str(error)
 
 

@@ -12,37 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
 from froster.cli.common import (
-    FEW,
     announce,
     given_labels,
     load_model,
     mention,
     name_of,
-    spare_cores,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, SPREAD, number, option
-from froster.cli.output import print_table
+from froster.cli.output import batch_bar, print_table
 from froster.errors import UsageError
 from froster.utils import strict_json as json
-from froster.utils.printable import short_names
 from froster.utils.progress import console, output, progress, working
+from froster.utils.text import short_names
 
 if TYPE_CHECKING:
-    from froster.data.listing import Found, Listing
+    from froster.data.listing import Listing
     from froster.data.shards import Shard
-    from froster.inference.failures import Failures
+    from froster.inference import batch
     from froster.inference.recognizer import Recognizer
-    from froster.inference.results import Results, Row
-
-FORM = 2
-"""Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
-were not calibrated."""
+    from froster.inference.results import ResultRow
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How videos are read and answered."""
+    """How videos are read and answered: `inference.batch.ReadOptions`."""
 
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5
     truncate: options.Truncate = False
@@ -51,18 +45,6 @@ class Reading:
         int | None, number("Videos a batch; default: 1, or 8 on a GPU.", 1, group=MACHINE)
     ] = None
     time_limit: options.TimeLimit = 300
-
-    def of(self, model: Recognizer, videos: int) -> dict[str, Any]:
-        """With what is left open chosen. A batch of one on a CPU, where more are no faster and rows
-        the same to the bit."""
-        workers = 0 if videos <= FEW else spare_cores()
-        return {
-            "top": self.top,
-            "truncate": self.truncate,
-            "workers": workers if self.workers is None else self.workers,
-            "batch_size": self.batch_size or (8 if model.device.type == "cuda" else 1),
-            "limit": self.time_limit,
-        }
 
 
 def classify(
@@ -93,6 +75,7 @@ def classify(
     """
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
+    from froster.inference import batch
     from froster.inference.results import check_suffix
 
     part = parse_shard(shard)
@@ -106,16 +89,30 @@ def classify(
     device = device or device_of(part)
     recognizer = load_model(model, device, precision, sampling=sampling, views=views)
     recognizer.class_embeddings(names, reading.truncate)  # once for all videos
-    about = {"calibrated": recognizer.calibration.fitted is not None}
+    how = batch.ReadOptions(**vars(reading))
     if out is None:
-        results = answer_all(recognizer, names, listing, reading)
+        results = answer_all(recognizer, names, listing, how)
         failed = any("error" in result for result in results)
-        report = {"model": name_of(model), "labels": names, **about}
+        calibrated = recognizer.calibration.fitted is not None
+        report: dict[str, Any] = {
+            "model": name_of(model),
+            "labels": names,
+            "calibrated": calibrated,
+        }
         report |= {"passed_over": dict(listing.passed_over), "results": results}
     else:
         announce(recognizer, model)
-        report = write_all(recognizer, names, listing, part, part.file(out), reading, retry_failed)
-        report |= about
+        with batch_bar("classify") as on_progress:
+            report = batch.classify(
+                recognizer,
+                listing,
+                names,
+                out,
+                options=how,
+                shard=part,
+                retry_failed=retry_failed,
+                on_progress=on_progress,
+            )
         failed = report["failed"] > 0
     if as_json:
         print(json.dumps(report))
@@ -137,7 +134,7 @@ def device_of(part: Shard) -> str | None:
 
 
 def answer_all(
-    recognizer: Recognizer, names: list[str], videos: Listing, reading: Reading
+    recognizer: Recognizer, names: list[str], videos: Listing, reading: batch.ReadOptions
 ) -> list[dict[str, Any]]:
     """The answer to each video, or its error."""
     from froster.inference.batch import answers
@@ -149,24 +146,24 @@ def answer_all(
         working(f"reading {videos[0].path.name}", None) if one else nullcontext(),
     ):
         bar = bars.add_task("classify", total=len(videos), note="")
-        for batch in answers(recognizer, names, videos, **reading.of(recognizer, len(videos))):
-            for answer in batch:
+        for answered in answers(recognizer, names, videos, reading):
+            for answer in answered:
                 result: dict[str, Any] = {"video": str(answer.video.path)}
                 if answer.row is None:
                     result["error"] = f"{answer.video.path}: {answer.error}"
                 else:
                     result |= printed(answer.row)
                 results.append(result)
-            bars.update(bar, advance=len(batch), note=batch[-1].video.path.name[:40])
+            bars.update(bar, advance=len(answered), note=answered[-1].video.path.name[:40])
     return results
 
 
-def printed(row: Row) -> dict[str, Any]:
+def printed(row: ResultRow) -> dict[str, Any]:
     """A row as it is printed: with every score the probability, which leaves room for "none of
     these" where there is a rule."""
-    from froster.inference.recognizer import Classification
+    from froster.inference.batch import row_classification
 
-    found = Classification(row["labels"], row["scores"], row["none"], row["cosine"])
+    found = row_classification(row)
     entries = zip(found.labels, found.scores, found.probabilities, strict=True)
     scores = [
         {"label": label, "score": score, "probability": probability}
@@ -212,86 +209,3 @@ def show_results(results: Sequence[dict[str, Any]]) -> None:
 def show_file(report: dict[str, Any]) -> None:
     why = f"; {report['failed']} failed, see {report['failures']}" if report["failed"] else ""
     output.print(f"{report['out']}: {report['rows']} of {report['videos']} videos{why}")
-
-
-def write_all(
-    recognizer: Recognizer,
-    names: list[str],
-    listing: Listing,
-    part: Shard,
-    out: Path,
-    reading: Reading,
-    retry: bool,
-) -> dict[str, Any]:
-    """Adds the rows that `out` lacks, and says what there is now. Failures of earlier runs are left
-    alone but with `retry`."""
-    from froster.inference.failures import Failures
-    from froster.inference.identity import digest
-    from froster.inference.origin import check_origin
-    from froster.inference.results import open_results
-    from froster.utils.files import sole_maker
-
-    config = recognizer.config.to_dict()
-    made = {
-        "made_by": "froster classify",
-        "rows": FORM,
-        "model": digest(recognizer),
-        "precision": str(recognizer.dtype).removeprefix("torch."),
-        "labels": names,
-        **{name: config[name] for name in ("sampling", "views", "fusion")},
-        "top": reading.top,
-        "truncate": reading.truncate,
-        "calibration": recognizer.calibration.rule,
-        "root": os.path.realpath(listing.root),
-        "shard": f"{part.index}/{part.count}",
-    }
-    begun = any(path.exists() for path in (out, out.with_name(f"{out.name}.rows.jsonl")))
-    with sole_maker(out):
-        check_origin(out, made, begun)
-        results = open_results(out, min(reading.top, len(names)))
-        failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
-        mine = part.of(listing)
-        todo = [
-            video
-            for video in mine
-            if video.key not in results.done and (retry or video.key not in failures.causes)
-        ]
-        try:
-            work(recognizer, names, mine, todo, results, failures, reading)
-        finally:
-            results.close()
-            failures.close(results.done)
-        results.finish()
-    failed = [video.key for video in mine if video.key in failures.causes]
-    return {
-        "out": str(out),
-        "videos": len(mine),
-        "rows": sum(video.key in results.done for video in mine),
-        "new": sum(video.key in results.done for video in todo),
-        "failed": len(failed),
-        "failures": str(failures.path) if failed else None,
-        "shard": made["shard"],
-        "passed_over": dict(listing.passed_over),
-    }
-
-
-def work(
-    recognizer: Recognizer,
-    names: list[str],
-    mine: list[Found],
-    todo: list[Found],
-    results: Results,
-    failures: Failures,
-    reading: Reading,
-) -> None:
-    from froster.inference.batch import answers
-
-    with progress() as bars:
-        bar = bars.add_task("classify", total=len(mine), completed=len(mine) - len(todo), note="")
-        for batch in answers(recognizer, names, todo, **reading.of(recognizer, len(todo))):
-            results.add([answer.row for answer in batch if answer.row is not None])
-            for answer in batch:
-                if answer.row is None:
-                    failures.add(answer.video.key, answer.error)
-            note = f"{len(failures.causes)} failed" if failures.causes else ""
-            bars.update(bar, advance=len(batch), note=note)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from froster.errors import UsageError
-from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
+from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
 from froster.utils.progress import console, working

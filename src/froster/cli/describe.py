@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from froster.cli import options
 from froster.cli.options import number, option, seconds
 from froster.errors import FrosterError, UsageError
-from froster.text.descriptions import describe as described
-from froster.text.descriptions import read_descriptions
-from froster.text.prompts import check_labels, read_labels
+from froster.text.labels import check_labels, read_labels
+from froster.text.sentences import read_descriptions
+from froster.text.sentences import with_descriptions as described
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker, write_text
 from froster.utils.progress import console, progress
 
 if TYPE_CHECKING:
     from froster.encoders.tokenizer import Tokenizer
-    from froster.text.describe import Complaint, Endpoint
+    from froster.text.sentences import Complaint, Endpoint
 
 
 def describe(
@@ -48,7 +48,7 @@ def describe(
     Example: froster describe labels.txt --out descriptions.json --endpoint http://localhost:8000/v1
     --model llama3
     """
-    from froster.text.describe import OPENAI, PROMPT, Endpoint, complaints
+    from froster.text.sentences import OPENAI, PROMPT, Endpoint, complaints
 
     if show_prompt:
         print(PROMPT)
@@ -129,7 +129,7 @@ class Book:
 
 def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, dict[str, str]]:
     """Take over sentences of a file: how many, and why others were not."""
-    from froster.text.describe import tidy
+    from froster.text.sentences import tidy
 
     taken, refused = {}, {}
     names = book.missing
@@ -151,7 +151,7 @@ def fill(
     book: Book, server: Endpoint, complaint: Complaint, concurrency: int, report: dict[str, Any]
 ) -> dict[str, str]:
     """Ask for all that is missing, counting in `report`; returns why classes were given up."""
-    from froster.text.describe import ask_all
+    from froster.text.sentences import ask_all
 
     refused = {}
     names = book.missing
@@ -177,7 +177,7 @@ def fill(
 
 def key_of(endpoint: str | None, key_env: str) -> str | None:
     """The key from the environment. A server of one's own may need none."""
-    from froster.text.describe import OPENAI
+    from froster.text.sentences import OPENAI
 
     key = os.environ.get(key_env, "").strip() or None
     if key is None and endpoint is None:

@@ -11,7 +11,7 @@ from froster.cli.common import announce, load_model
 from froster.cli.options import option
 from froster.cli.output import print_table
 from froster.errors import UsageError
-from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
+from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.progress import console, output
 

@@ -17,9 +17,9 @@ from froster.utils.files import sole_maker
 from froster.utils.progress import console, output, progress
 
 if TYPE_CHECKING:
-    from froster.data.diagnose import Problem
+    from froster.data.diagnose import Finding
     from froster.data.inspect import Inspection
-    from froster.data.listing import Found, Listing
+    from froster.data.listing import ListedVideo, Listing
 
 SHOWN = 20
 """Problems printed where they are not written to a file."""
@@ -64,8 +64,14 @@ def doctor(
     if env:
         show_environment(as_json)
         return
-    from froster.data.diagnose import KINDS, Needs, diagnose
-    from froster.data.inspection_report import labels_of, write_manifest, write_problems
+    from froster.data.diagnose import (
+        KINDS,
+        Needs,
+        diagnose,
+        labels_of,
+        write_findings,
+        write_manifest,
+    )
     from froster.data.listing import list_videos
     from froster.utils.pool import cores
 
@@ -91,7 +97,7 @@ def doctor(
             report["kept"] = write_manifest(
                 out, listing, files, problems, columns, {"broken", *drop}
             )
-            write_problems(beside(out, "problems.csv"), problems)
+            write_findings(beside(out, "problems.csv"), problems)
     if as_json:
         listed = [
             {**dataclasses.asdict(problem), "severity": problem.severity} for problem in problems
@@ -127,7 +133,7 @@ def inspected(
     done again."""
     from froster.data.inspect import Inspection, inspect
     from froster.utils import pool
-    from froster.utils.journal import read_entries
+    from froster.utils.files import read_entries
 
     paths = {video.key: video.path for video in listing}
 
@@ -159,13 +165,13 @@ def keeping(checks: Path | None, files: dict[str, Inspection]) -> Any:
     if checks is None:
         yield lambda entry: None
         return
-    from froster.utils.journal import journal
+    from froster.utils.files import journal
 
     with journal(checks, files.values()) as add:
         yield add
 
 
-def failed(video: Found, error: str) -> Inspection:
+def failed(video: ListedVideo, error: str) -> Inspection:
     from froster.data.inspect import Inspection
 
     try:
@@ -176,9 +182,9 @@ def failed(video: Found, error: str) -> Inspection:
 
 
 def summary(
-    listing: Listing, files: dict[str, Inspection], problems: Sequence[Problem]
+    listing: Listing, files: dict[str, Inspection], problems: Sequence[Finding]
 ) -> dict[str, Any]:
-    from froster.data.inspection_report import counts
+    from froster.data.diagnose import counts
 
     good = [file for file in files.values() if not file.error]
     return {
@@ -193,7 +199,7 @@ def summary(
     }
 
 
-def show(report: dict[str, Any], problems: Sequence[Problem]) -> None:
+def show(report: dict[str, Any], problems: Sequence[Finding]) -> None:
     from froster.data.diagnose import KINDS
     from froster.data.listing import passed_over
 

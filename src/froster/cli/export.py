@@ -9,7 +9,6 @@ from froster.cli import options
 from froster.cli.common import announce, given_labels, load_model
 from froster.cli.options import option
 from froster.utils import strict_json as json
-from froster.utils.files import sole_maker
 from froster.utils.progress import console, working
 
 
@@ -37,7 +36,7 @@ def export(
     names = None if labels is None and labels_file is None else given_labels(labels, labels_file)
     recognizer = load_model(model, "cpu", "float32")
     announce(recognizer, model)
-    with sole_maker(out), working(f"writing and comparing {out}"):
+    with working(f"writing and comparing {out}"):
         about = exporting.export(recognizer, out, to, names, truncate=truncate)
     if as_json:
         print(json.dumps({"folder": str(out), **about}))

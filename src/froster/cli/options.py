@@ -135,7 +135,7 @@ class DataOptions:
     def read(self, data: Path) -> Items:
         """The labelled videos, with a line on standard error on what was passed over."""
         from froster.cli.common import mention, parse_where
-        from froster.data.dataset import read_items
+        from froster.data.manifest import read_items
 
         items = read_items(
             data, labels_json=self.labels_json, root=self.root, where=parse_where(self.where)
@@ -144,7 +144,7 @@ class DataOptions:
         return items
 
     def sentences(self) -> dict[str, str]:
-        from froster.text.descriptions import read_descriptions
+        from froster.text.sentences import read_descriptions
 
         return read_descriptions(self.descriptions) if self.descriptions else {}
 

@@ -1,12 +1,17 @@
-"""How commands print: tables without lines, on standard output."""
+"""How commands print: tables without lines on standard output, bars on standard error."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from froster.utils.progress import output
+from froster.utils.progress import output, progress
+
+if TYPE_CHECKING:
+    from froster.inference.results import BatchProgress, OnProgress
 
 
 def print_table(
@@ -22,3 +27,16 @@ def print_table(
         table.add_row(*map(str, row), style=next(rest, None))
     if table.row_count:
         output.print(table)
+
+
+@contextmanager
+def batch_bar(what: str) -> Iterator[OnProgress]:
+    """A bar for work on many videos, which tells how many have failed."""
+    with progress() as bars:
+        bar = bars.add_task(what, total=None, note="")
+
+        def on_progress(now: BatchProgress) -> None:
+            note = f"{now.failed} failed" if now.failed else ""
+            bars.update(bar, completed=now.done, total=now.total, note=note)
+
+        yield on_progress

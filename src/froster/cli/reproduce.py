@@ -17,9 +17,8 @@ from froster.cli.options import MACHINE, number, option, switch
 from froster.cli.output import print_table
 from froster.errors import CheckpointError, FrosterError, UsageError, one_of
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import exclusive
-from froster.utils.progress import console, progress
+from froster.utils.progress import attempt, console, progress
 
 if TYPE_CHECKING:
     from froster.inference.recognizer import Recognizer

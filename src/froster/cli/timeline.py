@@ -55,9 +55,9 @@ def timeline(
     """
     check_exists(video)
     names = given_labels(labels, labels_file)
+    from froster.inference.subtitles import check_outputs, write_timeline
     from froster.inference.timeline import Scan
-    from froster.report.lanes import clock
-    from froster.report.timeline import check_outputs, write
+    from froster.report.lanes import clock, draw_timeline
 
     outputs = out or []
     check_outputs(outputs)
@@ -82,7 +82,10 @@ def timeline(
     result = scan.result()
     about = {"video": video, "model": name_of(model)}
     for path in outputs:
-        write(result, path, about)
+        if path.suffix.lower() == ".png":
+            draw_timeline(result, Path(video).name, path)
+        else:
+            write_timeline(result, path, about)
     if as_json:
         print(json.dumps({**about, **result.to_dict()}))
     else:
@@ -135,10 +138,10 @@ def remark(timeline: Timeline, outputs: Sequence[Path]) -> None:
             f"damaged: {timeline.damaged} packets or frames could not be decoded and were passed"
             " over"
         )
-    missing = (timeline.stated or 0) - timeline.end
-    if timeline.complete and missing > max(1.0, 0.02 * timeline.stated):
+    stated = timeline.stated or 0.0
+    if timeline.complete and stated - timeline.end > max(1.0, 0.02 * stated):
         console.print(
-            f"the file states {timeline.stated:.1f} s but ends at {timeline.end:.1f} s: it was cut,"
+            f"the file states {stated:.1f} s but ends at {timeline.end:.1f} s: it was cut,"
             " or is damaged"
         )
     if outputs:

@@ -10,11 +10,11 @@ from froster.cli.common import announce, check_exists, given_labels, labels_file
 from froster.cli.options import OUTPUT, number, option, seconds
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
-from froster.utils.printable import printable
 from froster.utils.progress import console
+from froster.utils.text import printable
 
 if TYPE_CHECKING:
-    from froster.inference.watch import Sighting, Watch
+    from froster.inference.watch import Watch, WatchResult
 
 
 def watch(
@@ -49,12 +49,10 @@ def watch(
     Example: froster watch rtsp://camera.local/live --labels-file labels.txt --model runs/first
     --json
     """
-    from froster.inference.label_file import LabelFile
-    from froster.inference.watch import Watch
-    from froster.video.live import Policy
-    from froster.video.source import Source
+    from froster.inference.watch import LabelFile, Watch
+    from froster.video.live import Policy, StreamSource
 
-    where = Source(source)
+    where = StreamSource(source)
     if where.is_file or where.is_camera:
         check_exists(source)  # before a model is loaded, or downloaded
     labels, labels_file = labels_file_of(labels, labels_file)
@@ -87,7 +85,7 @@ def watch(
             stack.callback(follow.close)
         try:
             for answer in watch:
-                text = json.dumps(report(answer)) if as_json else printable(line(answer))
+                text = json.dumps(answer.to_dict()) if as_json else printable(line(answer))
                 print(text, flush=True)
                 lines += 1
                 if lines == limit:
@@ -97,24 +95,7 @@ def watch(
     console.print(summary(lines, watch))
 
 
-def report(answer: Sighting) -> dict[str, object]:
-    scores = zip(answer.labels, answer.scores, strict=True)
-    return {
-        "time": round(answer.time, 3),
-        "label": answer.label,
-        "answer": answer.answer,
-        "score": round(answer.score, 4),
-        "calibrated": answer.calibrated,
-        "none": None if answer.none is None else round(answer.none, 4),
-        "cosine": None if answer.cosine is None else round(answer.cosine, 4),
-        "lag": round(answer.lag, 3),
-        "dropped": answer.dropped,
-        "skipped": answer.skipped,
-        "scores": {label: round(score, 4) for label, score in scores},
-    }
-
-
-def line(answer: Sighting) -> str:
+def line(answer: WatchResult) -> str:
     behind = ""
     if answer.dropped or answer.skipped:
         behind = f"   dropped {answer.dropped}, skipped {answer.skipped}"

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import UsageError
-from froster.methods.method import LossAt, TrainingClips
-from froster.methods.official import Official, State
+from froster.methods.base import LossAt, Official, TrainingClips, VideoCLIP
 from froster.methods.recipe import Preset, Recipe
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import VideoCLIP, start_of
+from froster.methods.weight_names import start_of
 from froster.text.prompts import KINETICS_28, Prompting
 
 

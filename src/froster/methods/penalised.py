@@ -21,9 +21,9 @@ from torch import Tensor
 from froster.data.dataset import Batch
 from froster.encoders.model import CLIP, normalise
 from froster.errors import UsageError, one_of
+from froster.methods.base import LossAt, TrainingClips, VideoCLIP
 from froster.methods.clip_per_frame import FineTuned
-from froster.methods.method import LossAt, TrainingClips
-from froster.methods.video_clip import VideoCLIP, start_of
+from froster.methods.weight_names import start_of
 
 
 class Penalty:

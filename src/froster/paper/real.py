@@ -18,13 +18,15 @@ from typing import Any
 
 from rich.progress import Progress
 
-from froster.data.dataset import Item, VideoDataset, read_items
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item, read_items
 from froster.data.names import classes as official_classes
 from froster.data.names import partition, published_clips
 from froster.data.splits import Split
 from froster.encoders.model import CLIPConfig
 from froster.errors import DataError, FrosterError, UsageError
 from froster.evaluation.metrics import Predictions, Scorer, evaluate
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
@@ -38,14 +40,8 @@ from froster.paper.protocols import (
     cross_training,
 )
 from froster.paper.tables import Protocol, Table
-from froster.text.descriptions import describe, read_descriptions
-from froster.training.fine_tune import (
-    fine_tune,
-    halfway,
-    use_of_weights,
-    weights_digest,
-    with_weights,
-)
+from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.fine_tune import fine_tune, halfway, use_of_weights, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 
@@ -223,7 +219,9 @@ def setting(job: Job, base: Recognizer, options: Options) -> tuple[Method, Prese
 
 def texts(dataset: str, names: list[str], described: bool) -> list[str]:
     return (
-        describe(names, read_descriptions(SENTENCES.get(dataset, dataset))) if described else names
+        with_descriptions(names, read_descriptions(SENTENCES.get(dataset, dataset)))
+        if described
+        else names
     )
 
 
@@ -335,7 +333,7 @@ def scored(
         )
     if "final" in models:
         for labels in asked:
-            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].joined(
+            found[f"ensemble, {labels}"] = found[f"frozen, {labels}"].ensemble(
                 found[f"final, {labels}"], "logit"
             )
     return found
@@ -353,7 +351,7 @@ def check_settings(base: Recognizer, data: Data, out: Path) -> None:
     """All records of a folder share the CLIP and the options. Raises UsageError where these are
     others."""
     wanted = {
-        "clip": weights_digest(base),
+        "clip": weights_fingerprint(base),
         "lists": str(data.lists) if data.lists else None,
         **use_of_weights(base),
         **dataclasses.asdict(data.options),

@@ -13,7 +13,7 @@ from typing import Any
 from froster.encoders.model import ARCHITECTURES, CLIP, blank
 from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.training.task import freeze, trained
 from froster.utils.files import write_text
 

@@ -24,18 +24,19 @@ from froster.evaluation.metrics import (
     harmonic_mean,
     harmonic_mean_error,
 )
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method, method_dict
-from froster.methods.method import TrainingClips
+from froster.methods.base import TrainingClips
 from froster.methods.recipe import FROSTER, Preset, Recipe
-from froster.methods.video_clip import new_weights, plain_clip
+from froster.methods.weight_names import new_weights, plain_clip
 from froster.training.distill import Distill
 from froster.training.loop import Trained, epoch_loader, global_batch, rows_of_step, train
 from froster.training.task import Task, freeze
 from froster.training.weights import towards
-from froster.utils.loggers import Log
-from froster.utils.tensors import State, cpu_state
+from froster.utils.progress import Log
+from froster.utils.tensors import StateDict, cpu_state
 from froster.video.augment import FROSTER_AUGMENT
 
 SMALL_WIDTH = 256
@@ -380,15 +381,7 @@ def training_clips(
 def fingerprint(model: Recognizer) -> str:
     """Tells the starting weights of one run from those of another, and the type they are computed
     in."""
-    return hashlib.sha256(f"{weights_digest(model)} {model.dtype}".encode()).hexdigest()[:16]
-
-
-def weights_digest(model: Recognizer) -> str:
-    """Of the CLIP's very bytes: a sum over a large weight would depend on the number of threads."""
-    digest = hashlib.sha256()
-    for tensor in cpu_state(model.clip).values():
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(f"{weights_fingerprint(model)} {model.dtype}".encode()).hexdigest()[:16]
 
 
 def use_of_weights(model: Recognizer) -> dict[str, Any]:
@@ -401,7 +394,7 @@ def use_of_weights(model: Recognizer) -> dict[str, Any]:
 
 
 def with_weights(
-    student: Recognizer, state: State, config: ModelConfig | None = None
+    student: Recognizer, state: StateDict, config: ModelConfig | None = None
 ) -> Recognizer:
     """The same network with other weights of it."""
     model = copy.deepcopy(student.model)
@@ -415,7 +408,9 @@ def with_weights(
     )
 
 
-def halfway(base: Recognizer, student: Recognizer, tuned: State, ratio: float = 0.5) -> State:
+def halfway(
+    base: Recognizer, student: Recognizer, tuned: StateDict, ratio: float = 0.5
+) -> StateDict:
     """ratio * the starting weights + (1 - ratio) * the tuned ones, new parts scaled
     (`weights.towards`)."""
     start = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}

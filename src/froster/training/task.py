@@ -17,9 +17,16 @@ from froster.encoders.model import CLIP, normalise, unit
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.errors import UsageError
 from froster.methods.actionclip import in_batch_kl, same_class
-from froster.methods.method import LossAt, Method, Regulariser
+from froster.methods.base import (
+    Features,
+    LossAt,
+    Method,
+    Regulariser,
+    VideoCLIP,
+    class_embeddings,
+    pool,
+)
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, pool
 from froster.text.bank import PromptBank
 from froster.training.distill import Distill, Distillation
 from froster.training.mixing import mix, soft_targets
