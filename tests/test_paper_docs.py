@@ -16,7 +16,7 @@ import froster
 from froster.cli import app
 from froster.cli.distance import label_set
 from froster.cli.reproduce import chosen
-from froster.data.names import published_clips
+from froster.data.public import published_clips
 from froster.evaluation.metrics import standard_error
 from froster.methods import METHODS
 from froster.paper.protocols import Options

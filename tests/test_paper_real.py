@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from froster.cli import main
-from froster.data.names import partition, readable
+from froster.data.public import partition, readable
 from froster.encoders.model import ARCHITECTURES
 from froster.encoders.preprocessing import Preprocessing
 from froster.errors import UsageError

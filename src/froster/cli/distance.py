@@ -80,7 +80,7 @@ def title_of(text: str, letter: str) -> str:
 
 def packaged_names() -> tuple[str, ...]:
     try:
-        from froster.data.names import DATASETS
+        from froster.data.public import DATASETS
     except ImportError:
         return ()
     return DATASETS
@@ -90,7 +90,7 @@ def packaged_set(text: str) -> list[str] | None:
     """The class names of a data set as a text tower is asked for them, or None."""
     if text.lower() not in packaged_names():
         return None
-    from froster.data.names import classes, readable
+    from froster.data.public import classes, readable
 
     spelt: Callable[[str], str] = readable
     return [spelt(name) for name in classes(text.lower())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ import typer
 from rich.table import Table
 
 from froster.data.diagnose import KINDS, Needs, Problem, diagnose
-from froster.data.inspect import Inspection, inspect
+from froster.data.inspect import Inspection, inspect_all
 from froster.data.inspection_report import counts, labels_of, write_manifest, write_problems
-from froster.data.listing import Found, Listing, list_videos, passed_over
+from froster.data.listing import Listing, list_videos, passed_over
 from froster.errors import UsageError
-from froster.utils import pool
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker
-from froster.utils.journal import journal, read_entries
 from froster.utils.pool import cores
 from froster.utils.progress import console, output, progress
 
@@ -50,7 +48,10 @@ def run(
         None if out is None else check_out(out, [*videos, *([files_from] if files_from else [])])
     )
     with nullcontext() if out is None else sole_maker(out):
-        files = inspected(listing, checks, cores() if workers is None else workers, limit)
+        with progress() as bars:
+            files = inspect_all(
+                listing, checks, cores() if workers is None else workers, bars, limit
+            )
         problems = diagnose([files[video.key] for video in listing], needs, columns)
         report = summary(listing, files, problems)
         if out is not None:
@@ -85,53 +86,6 @@ def check_out(out: Path, sources: Sequence[Path]) -> Path:
     if out.is_dir() or (out.exists() and not checks.exists()):
         raise UsageError(f"{out} exists and is not from froster doctor: choose another --out")
     return checks
-
-
-def inspected(
-    listing: Listing, checks: Path | None, workers: int, limit: float
-) -> dict[str, Inspection]:
-    """Of every video, by its key. What `checks` says of files that have not changed since is not
-    done again."""
-    paths = {video.key: video.path for video in listing}
-
-    def is_current(entry: Inspection) -> bool:
-        return entry.path in paths and entry.is_current(paths[entry.path])
-
-    files = read_entries(checks, Inspection, is_current) if checks is not None else {}
-    todo = [video for video in listing if video.key not in files]
-    with progress() as bars, keeping(checks, files) as add:
-        bar = bars.add_task("doctor", total=len(listing), completed=len(files), note="")
-        broken = sum(bool(file.error) for file in files.values())
-        for event in pool.run(inspect, [str(video.path) for video in todo], workers, limit=limit):
-            video = todo[event.task]
-            if not event.done:
-                found = dataclasses.replace(event.part, path=video.key)
-            elif event.error and video.key not in files:
-                found = failed(video, event.error)
-            else:
-                continue
-            files[video.key] = found
-            add(found)
-            broken += bool(found.error)
-            bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
-    return files
-
-
-@contextmanager
-def keeping(checks: Path | None, files: dict[str, Inspection]) -> Any:
-    if checks is None:
-        yield lambda entry: None
-        return
-    with journal(checks, files.values()) as add:
-        yield add
-
-
-def failed(video: Found, error: str) -> Inspection:
-    try:
-        status = video.path.stat()
-    except OSError:
-        return Inspection(video.key, error=error)
-    return Inspection(video.key, status.st_size, status.st_mtime_ns, error=error)
 
 
 def summary(

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from froster.data.annotations import list_rows
 from froster.data.manifest import Item
-from froster.data.names import (
+from froster.data.public import (
     TEST_SPLIT,
     classes,
     official,
@@ -25,7 +26,6 @@ from froster.data.names import (
     readable,
     unseen_k600,
 )
-from froster.data.public import list_rows
 from froster.data.splits import Split, few_shots
 from froster.data.tree import stem
 from froster.errors import DataError, UsageError, one_of

@@ -19,8 +19,8 @@ from typing import Any
 from rich.progress import Progress
 
 from froster.data.dataset import Item, VideoDataset, read_items
-from froster.data.names import classes as official_classes
-from froster.data.names import partition, published_clips
+from froster.data.public import classes as official_classes
+from froster.data.public import partition, published_clips
 from froster.data.splits import Split
 from froster.encoders.model import CLIPConfig
 from froster.errors import DataError, FrosterError, UsageError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from froster.data.dataset import VideoDataset
-from froster.data.names import classes, readable
+from froster.data.public import classes, readable
 from froster.encoders.model import normalise
 from froster.inference.recognizer import Recognizer, load
 from froster.paper.cells import Cell
