@@ -13,15 +13,12 @@ import pytest
 from froster.data import public
 from froster.data.manifest import Item
 from froster.errors import DataError, UsageError
-from froster.evaluation.metrics import harmonic_mean
 from froster.paper.protocols import (
     Options,
     base_to_novel,
     base_to_novel_sets,
     cross_dataset,
     cross_training,
-    over_columns,
-    over_sets,
     read_list,
 )
 from froster.video.augment import FROSTER_AUGMENT
@@ -201,17 +198,6 @@ def test_cross_dataset_has_the_published_columns_and_counts() -> None:
     assert len({tuple(ids(one.items)) for one in everything}) == 4
     train, classes = cross_training(simple("k400", 2, 1, "val"))
     assert (len(train), classes) == (800, public.classes("k400"))
-
-
-def test_scores_are_put_together_as_in_the_tables() -> None:
-    sets = cross_dataset({"hmdb51": hmdb()}, RELEASED)
-    columns = over_columns({"HMDB*": 50.0, "HMDB 1": 50.0, "HMDB 2": 52.0, "HMDB 3": 54.0}, sets)
-    assert columns == {
-        "HMDB*": {"mean": 50, "std": 0, "splits": 1},
-        "HMDB": {"mean": 52, "std": 2, "splits": 3},
-    }
-    found = over_sets([(80.0, 60.0), (70.0, 50.0)])
-    assert found == {"base": 75.0, "novel": 55.0, "hm": harmonic_mean(75, 55)}
 
 
 def test_sampling_and_flip_change_what_they_say() -> None:
