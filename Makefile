@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/froster demo --seed $(SEED) --out $(OUT)
 
 docs: install
-	$(BIN)/python -m froster.cli.methods README.md docs/methods.md
+	$(BIN)/python -m froster.report.methods README.md docs/methods.md
 
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -16,15 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from froster.data.dataset import read_items
 from froster.data.listing import list_videos, passed_over
+from froster.data.manifest import read_items
 from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
-from froster.inference.results import open_results
-from froster.inference.store import Entry, Store
-from froster.utils.csvfile import csv_text, write_csv
-from froster.utils.files import write_text
-from froster.utils.journal import line
+from froster.inference.results import ResultFile
+from froster.inference.store import IndexEntry, Store
+from froster.utils.files import csv_text, json_line, write_csv, write_text
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line
@@ -188,7 +186,9 @@ def test_any_name_comes_back_from_every_format(
         "score": 0.5,
         "labels": ["a"],
         "scores": [0.5],
+        "answer": "a",
         "none": 0.5,
+        "cosine": None,
         "seconds": 1.0,
         "frames": 1,
         "damaged": 0,
@@ -196,14 +196,14 @@ def test_any_name_comes_back_from_every_format(
     for suffix in ("csv", "jsonl", "parquet"):
         out = folder / f"r.{suffix}"
         for done in (set(), set(keys)):
-            results = open_results(out, 1)
+            results = ResultFile(out, 1)
             assert results.done == done
             results.add([{"path": key, **row} for key in keys if key not in results.done])
             results.close()
             results.finish()
         assert [os.fsdecode(path) for path in read_paths(out)] == keys
     write_csv(folder / "m.csv", [["path", "label"], *([key, "a"] for key in keys)])
-    write_text(folder / "m.jsonl", "".join(line({"path": key, "label": "a"}) for key in keys))
+    write_text(folder / "m.jsonl", "".join(json_line({"path": key, "label": "a"}) for key in keys))
     (folder / "list").write_bytes(b"".join(os.fsencode(key) + b"\0" for key in keys))
     for manifest in ("m.csv", "m.jsonl"):
         assert [item.path for item in read_items(folder / manifest)] == [
@@ -299,7 +299,7 @@ def test_an_index_of_an_earlier_version_keeps_its_videos(tmp_path: Path) -> None
     for number, path in enumerate([*OLD, "gone\\x01.mp4"]):
         size = (tmp_path / "v" / os.fsdecode(OLD.get(path, b"caf\xe9.mp4"))).stat()
         store.add(
-            [(Entry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
+            [(IndexEntry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
         )
     store = Store(tmp_path / "i")
     assert {os.fsencode(path) for path in store.places} == {*OLD.values(), b"gone\\x01.mp4"}

@@ -16,8 +16,8 @@ from froster.evaluation.calibration import Calibration, leave_out
 from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
 from froster.paper.figures import rank_of_gain
 from froster.report.distance import ClassGain, gain_scatter, rank_correlation
-from froster.utils.attempt import attempt
 from froster.utils.interrupt import Interrupted
+from froster.utils.progress import attempt
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from results.claims import correlation_line, verdict

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import froster
-from froster.cli import app
+import typed
+from froster.cli import COMMANDS
 from froster.cli.distance import label_set
 from froster.data.public import published_clips
 from froster.evaluation.metrics import standard_error
@@ -36,7 +36,7 @@ from froster.training.distill import Distill, distill_preset
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path for path in sorted(DOCS.glob("paper/*.md"))}
 EVERY = [*PAGES.values(), DOCS / "released-code.md"]
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+NAMES = {name for names in COMMANDS.values() for name in names}
 
 PUBLISHED: dict[str, dict[str, Values]] = {
     "table1": TABLE_1,
@@ -87,7 +87,7 @@ def spans(text: str) -> list[str]:
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """The command of a line and its parameters, checked by the command line itself."""
     _, name, *arguments = shlex.split(line.partition(" > ")[0])
-    return name, COMMANDS[name].make_context(name, arguments).params
+    return name, typed.parsed(name, *arguments)
 
 
 @pytest.mark.parametrize("page", PUBLISHED)
@@ -161,18 +161,14 @@ def test_commands_and_options_exist(path: Path) -> None:
     named = None  # an option that stands alone belongs to the command named last
     for span in spans(text):
         first, *words = shlex.split(span.removeprefix("froster "))
-        if first in COMMANDS:
+        if first in NAMES:
             named = first
         flags = [
             word
             for word in ([first, *words] if first.startswith("-") else words)
             if re.match(r"-{1,2}[A-Za-z]", word)
         ]
-        known = (
-            {name for p in COMMANDS[named].params for name in (*p.opts, *p.secondary_opts)}
-            if named
-            else set()
-        )
+        known = typed.options(named) if named else set()
         assert set(flags) <= known, f"{span!r}: froster {named} has no such option"
         if span.startswith("froster ") and flags:
             commands.append(span)
@@ -227,8 +223,8 @@ def test_defaults_that_the_page_on_the_released_code_states() -> None:
         stated = [row[3] for row in rows if f"reproduce {option}" in row[4]]
         wanted = option if field.default is True else str(field.default)
         assert stated and all(wanted in cell for cell in stated), (option, wanted)
-        (parameter,) = (p for p in COMMANDS["reproduce"].params if p.name == field.name)
-        assert parameter.default == field.default, option
+        (argument,) = (a for a in typed.arguments("reproduce") if a.field_info.name == field.name)
+        assert argument.field_info.default == field.default, option
     loss = Distill()
     for option in ("alpha", "beta_v", "beta_t", "distance", "level"):
         wanted = getattr(loss, option)

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from froster.cli import main
 from froster.data.inspect import inspect_all
-from froster.data.listing import Found
+from froster.data.listing import ListedVideo
 from froster.data.manifest import read_items
 from froster.data.prepare import prepare
 from froster.errors import DataError, UsageError
@@ -444,7 +444,7 @@ def test_a_process_that_is_killed_costs_no_file(many: Path) -> None:
                 os.kill(worker.pid, signal.SIGKILL)
                 killed.append(worker.pid)
 
-    videos = [Found(many / "videos" / name, name) for name in names]
+    videos = [ListedVideo(many / "videos" / name, name) for name in names]
     files = inspect_all(videos, None, 1, Bars())
     assert killed and sorted(files) == names
     assert not any(file.error for file in files.values()), "the file that it had is read once more"
@@ -453,7 +453,9 @@ def test_a_process_that_is_killed_costs_no_file(many: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.avi")
     with progress(quiet=True) as bars:
-        files = inspect_all([Found(tmp_path / n, n) for n in ("a.avi", "b.avi")], None, 0, bars)
+        files = inspect_all(
+            [ListedVideo(tmp_path / n, n) for n in ("a.avi", "b.avi")], None, 0, bars
+        )
     assert files["a.avi"].error == "not a regular file"
     assert files["b.avi"].error == "no such file"
 

@@ -16,7 +16,7 @@ import torch
 import froster
 from froster.errors import CheckpointError
 from froster.evaluation.calibration import Calibration
-from froster.inference.card import files
+from froster.inference.hub import files
 from froster.inference.recognizer import load
 from froster.world.files import write_video
 from froster.world.sets import render_set

@@ -23,7 +23,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Classification, Recognizer
 from froster.inference.released import recognise
 from froster.methods import METHODS, Frozen, Method
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.text.prompts import Prompting
 from froster.training.fine_tune import halfway, student_of, with_weights
 from golden import golden, part
@@ -86,7 +86,7 @@ def outputs(model: Recognizer) -> Iterator[Tensor]:
         seen = model._encode(clips)
     yield seen.context if seen.context is not None else torch.zeros(1)
     yield classes
-    yield model._logits(seen, classes, 1)
+    yield model.model.logits(seen.video, classes, seen.context).float()[None]
 
 
 def same(one: Recognizer, other: Recognizer) -> None:

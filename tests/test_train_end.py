@@ -23,12 +23,12 @@ import torch
 from safetensors.torch import load_file
 
 from froster.cli import main
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.errors import UsageError, WriteError
 from froster.evaluation import calibration
 from froster.report import training as train_report
-from froster.text.prompts import split_labels
+from froster.text.labels import split_labels
 from froster.training import finish as train_end
 from froster.training.fine_tune import Row
 from froster.utils.files import atomic_file, atomic_folder, exclusive
@@ -602,7 +602,7 @@ def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capf
     assert expected[0] == 0
     for place, arguments in (
         (
-            "froster.inference.results:Lines.add:2",
+            "froster.inference.results:ResultFile.add:2",
             (*classify, "--batch-size", 4, "--out", disk / "rows.jsonl"),
         ),
         ("froster.inference.store:Store.add", (*index, disk / "index")),

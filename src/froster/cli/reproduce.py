@@ -6,26 +6,114 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.table import Table as Grid
-
+from froster.cli import options
 from froster.cli.common import announce, load_model, spare_cores
+from froster.cli.options import MACHINE, number, option, switch
+from froster.cli.output import print_table
 from froster.errors import FrosterError, UsageError, one_of
-from froster.inference.recognizer import load
-from froster.paper.cost import GPUS, plan, weightless
-from froster.paper.miniature import Miniature
-from froster.paper.programme import parse_shard, runs_of_tables
-from froster.paper.protocols import Options
-from froster.paper.real import RealProgramme
-from froster.paper.real_data import RealData
-from froster.paper.results import reproduce
-from froster.paper.tables import table_names
 from froster.utils import strict_json as json
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import console, progress
+
+if TYPE_CHECKING:
+    from froster.paper.protocols import Options
+    from froster.paper.real_data import RealData
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""
+
+
+def reproduce(
+    tables: Annotated[list[str], option("table1 … table7, fig1, fig4, fig5, or all.")],
+    /,
+    *,
+    world: Annotated[
+        bool, option("In miniature, on the rendered world and the nano CLIP.")
+    ] = False,
+    data_root: Annotated[
+        Path | None, option("Folder of prepared manifests: k400.csv, ucf101.csv, …")
+    ] = None,
+    out: Annotated[
+        Path, option("Folder of the runs and tables; what it holds is not run again.")
+    ] = Path("results"),
+    seeds: Annotated[
+        int | None, number("Runs of a row; default: 5 in miniature, 1 on real data.", 1)
+    ] = None,
+    shots: Annotated[
+        int, number("Training videos a class, in base-to-novel and in miniature.", 1)
+    ] = 16,
+    videos: Annotated[int, number("In miniature: test videos a set, at least.", 24)] = 500,
+    base_sets: Annotated[int, number("Draws of the base-to-novel training videos.", 1)] = 3,
+    lists: Annotated[
+        Path | None, option("Training lists to take in their place: LISTS/ucf101/*train*.csv, …")
+    ] = None,
+    hmdb_labels: Annotated[
+        Literal["released", "fixed"], option("released: two pairs of names are swapped.")
+    ] = "released",
+    hmdb_full: Annotated[
+        Literal["released", "all"], option("HMDB*: 5,100 videos (released) or 6,766 (all).")
+    ] = "released",
+    ssv2_flip: Annotated[
+        bool, switch("Mirror SSv2's training clips, as released.", "ssv2-flip")
+    ] = True,
+    sampling: Annotated[
+        Literal["dense", "uniform"], option("As released (dense) or as the paper says (uniform).")
+    ] = "dense",
+    clamp: Annotated[Literal["released", "even"], option("Of dense sampling.")] = "released",
+    gpu: Annotated[
+        Literal["v100", "a100", "h100", "h200", "l40s", "rtx4090"],
+        option("Whose hours to estimate."),
+    ] = "a100",
+    workers: Annotated[
+        int | None,
+        number("Processes that read videos; default: one a spare core.", 0, group=MACHINE),
+    ] = None,
+    shard: Annotated[str, option("This process's share of the runs, for example 0/2.")] = "0/1",
+    dry_run: Annotated[
+        bool, option("Only say what would run, what is missing and how long.")
+    ] = False,
+    report: Annotated[bool, option("Only write the tables from the runs that exist.")] = False,
+    model: options.Model = None,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """The paper's tables and figures: every row trained and tested, its published value, ours, and
+    the difference.
+
+    Example: froster reproduce table2 --data-root DATA --dry-run
+    """
+    if world == (data_root is not None):
+        raise UsageError(
+            "pass --data-root DIR for the real data sets (froster prepare makes them), or --world"
+            " for the miniature"
+        )
+    common: dict[str, Any] = {
+        "out": out,
+        "shard": shard,
+        "dry_run": dry_run,
+        "report": report,
+        "as_json": as_json,
+    }
+    if data_root is None:
+        run_world(tables, seeds=seeds or 5, shots=shots, videos=videos, **common)
+        return
+    from froster.paper.protocols import Options
+
+    run_real(
+        tables,
+        data_root=data_root,
+        options=Options(hmdb_labels, hmdb_full, ssv2_flip, sampling, clamp, shots, base_sets),
+        lists=lists,
+        seeds=seeds or 1,
+        gpu=gpu,
+        workers=workers,
+        model=model,
+        device=device,
+        precision=precision,
+        **common,
+    )
 
 
 def run_world(
@@ -41,6 +129,12 @@ def run_world(
     as_json: bool,
 ) -> None:
     """The miniature."""
+    from froster.inference.recognizer import load
+    from froster.paper import results
+    from froster.paper.miniature import Miniature
+    from froster.paper.programme import parse_shard, runs_of_tables
+    from froster.paper.tables import table_names
+
     names, part = table_names(tables), parse_shard(shard)
     source = Miniature(load("nano", device="cpu"), out, seeds, shots, videos)
     runs = runs_of_tables(source, names)
@@ -56,7 +150,7 @@ def run_world(
     command = shlex.join(["froster", "reproduce", *tables, "--world", *sizes])
     title = f"# The programme in miniature\n\n    {command}"
     with progress() as bars:
-        found = reproduce(source, names, title, bars, shard=part, report=report)
+        found = results.reproduce(source, names, title, bars, shard=part, report=report)
     finish(out, found, as_json)
 
 
@@ -79,6 +173,13 @@ def run_real(
     as_json: bool,
 ) -> None:
     """The real data sets."""
+    from froster.paper import results
+    from froster.paper.cost import GPUS, plan, weightless
+    from froster.paper.programme import parse_shard
+    from froster.paper.real import RealProgramme
+    from froster.paper.real_data import RealData
+    from froster.paper.tables import table_names
+
     names, part = table_names(tables), parse_shard(shard)
     one_of("--gpu", gpu, *GPUS)
     data = RealData(data_root, options, lists)
@@ -99,15 +200,16 @@ def run_real(
     if not report:
         announce(base, model)
     with progress() as bars:
-        found = reproduce(source, names, "# The programme", bars, shard=part, report=report)
+        found = results.reproduce(source, names, "# The programme", bars, shard=part, report=report)
     finish(out, found, as_json)
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
-    grid = Grid("", "runs", "EFLOP", f"hours on one {gpu}", box=None, pad_edge=False)
-    for name, row in planned["tables"].items():
-        grid.add_row(name, str(row["runs"]), f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
-    output.print(grid)
+    rows = [
+        (name, row["runs"], f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
+        for name, row in planned["tables"].items()
+    ]
+    print_table(("", "runs", "EFLOP", f"hours on one {gpu}"), rows)
     for name in planned["missing"]:
         path = data.path(name)
         console.print(

@@ -16,14 +16,13 @@ import numpy as np
 from rich.progress import Progress
 
 from froster.data.likeness import Sketch, positions
-from froster.data.listing import Found
+from froster.data.listing import ListedVideo
 from froster.errors import VideoError
 from froster.utils import pool
-from froster.utils.journal import journal, read_entries
-from froster.video.orientation import UPRIGHT
+from froster.utils.files import journal, read_entries
+from froster.video.container import UPRIGHT, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
-from froster.video.views import unchanged
 
 _SIGN_OF_LIFE = 100
 """Frames after which a process says that it is still at work."""
@@ -117,7 +116,7 @@ def inspect(path: str) -> Iterator[Inspection | None]:
 
 
 def inspect_all(
-    videos: Sequence[Found],
+    videos: Sequence[ListedVideo],
     checks: Path | None,
     workers: int,
     bars: Progress,
@@ -155,7 +154,7 @@ def inspect_all(
     return files
 
 
-def _unreadable(video: Found, error: str) -> Inspection:
+def _unreadable(video: ListedVideo, error: str) -> Inspection:
     try:
         status = video.path.stat()
     except OSError:

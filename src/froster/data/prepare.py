@@ -14,13 +14,12 @@ from rich.progress import Progress
 from froster.data.annotations import Annotations, from_folders, read_annotations
 from froster.data.diagnose import Needs, duplicates, problems_of
 from froster.data.inspect import Inspection, inspect_all
-from froster.data.listing import Found
+from froster.data.listing import ListedVideo
 from froster.data.public import classes, official, partition, readable, unseen_k600
 from froster.data.tree import ListedClip, Tree
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.csvfile import write_csv
-from froster.utils.files import sole_maker, write_text
+from froster.utils.files import sole_maker, write_csv, write_text
 
 CATEGORIES = {
     "missing": "listed, but there is no such file; not in the manifest",
@@ -77,7 +76,7 @@ def prepare(
             )
         tree, listed, placed = place(dataset, videos, annotations)
         paths = dict.fromkeys(item.path for item in placed if item.path)
-        found = [Found(videos / path, path) for path in paths]
+        found = [ListedVideo(videos / path, path) for path in paths]
         files = inspect_all(found, checks, workers, bars)
         usable = [item for item in placed if item.path and not files[item.path].error]
         if not usable:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from froster.data.public import classes, key
 from froster.errors import DataError
-from froster.video.reader import VIDEO_SUFFIXES
+from froster.video.container import VIDEO_SUFFIXES
 
 _ARCHIVES = re.compile(
     r"\.(rar|zip|tar|tgz|gz|bz2|xz|zst|7z|[rz]\d\d)(\.\d+|\.part\w*)?$|^20bn-something-something-v2-\d\d$"

@@ -10,22 +10,22 @@ At test the soft-maxes of the 16 templates are averaged.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP, unit
+from froster.encoders.reading import State
 from froster.errors import one_of
+from froster.methods.base import Method, Official, VideoCLIP, replace_blocks
 from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
-from froster.methods.method import Method, tuned, with_head
-from froster.methods.official import Official, State, has, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import VideoCLIP, replace_blocks
+from froster.methods.recipe import Preset, tuned, with_head
+from froster.methods.weight_names import count_layers, has, ours, rename, without
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -50,14 +50,16 @@ TEMPLATES = (
 )
 
 
-def same_class(labels: Tensor) -> Tensor:
-    """Labels (B,) -> the target of both directions, (B, B): row soft-max of 10 where the classes
+def same_class(labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch batch"]:
+    """The target of both directions: row soft-max of 10 where the classes
     are equal, else 0."""
     return (10.0 * (labels[:, None] == labels[None])).softmax(dim=-1)
 
 
-def in_batch_kl(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, B), video by text, and the target -> KL(q || p) of videos and of texts, sum / B
+def in_batch_kl(
+    logits: Float[Tensor, "batch batch"], target: Float[Tensor, "batch batch"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Logits, video by text, and the target -> KL(q || p) of videos and of texts, sum / B
     each."""
     video = F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
     text = F.kl_div(logits.T.log_softmax(-1), target, reduction="batchmean")
@@ -67,12 +69,19 @@ def in_batch_kl(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 class ActionNet(VideoCLIP):
     """Keeps the classes of every template apart."""
 
-    def classes(self, prompts: Tensor) -> Tensor:
-        """(P, K, E) -> unit, still (P, K, E)."""
+    def classes(
+        self, prompts: Float[Tensor, "prompts classes embed"]
+    ) -> Float[Tensor, "prompts classes embed"]:
+        """Unit."""
         return unit(prompts)
 
-    def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
-        """The log of the mean over the templates of the soft-max over the classes, (B, K)."""
+    def logits(
+        self,
+        video: Float[Tensor, "batch embed"],
+        classes: Float[Tensor, "prompts classes embed"],
+        context: Tensor | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """The log of the mean over the templates of the soft-max over the classes."""
         each = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
         return each.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
 
@@ -81,10 +90,12 @@ class ShiftBlock(Block):
     """A CLIP block whose input is shifted in time (TSM)."""
 
     def __init__(self, block: Block):
-        self.adopt(block)
+        self.init_from(block)
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
-        return super().mix(temporal_shift(x, num_frames), num_frames)
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
+        return super().attention_sublayer(temporal_shift(x, num_frames), num_frames)
 
 
 Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]
@@ -151,14 +162,8 @@ class ActionCLIP(Method):
         )
         # The release counts RandAugment's magnitude, 9, out of 30.
         augment = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2, rand_augment=(2, 3))
-        return Preset(
-            recipe,
-            Prompting(TEMPLATES, "plain"),
-            augment,
-            Sampling("uniform", 8),
-            views=1,
-            fusion="probs",
-        )
+        prompting, sampling = Prompting(TEMPLATES, "plain"), Sampling("uniform", 8)
+        return Preset(recipe, prompting, augment, sampling, views=1, fusion="probs")
 
     def froster_preset(self) -> Preset:
         return with_head(3.33e-5)
@@ -184,14 +189,13 @@ class ActionCLIP(Method):
             for name in state
             if head != "transf" and name.endswith("frame_position_embeddings.weight")
         ]
-        kept = ours({name: tensor for name, tensor in state.items() if name not in ignored})
-        layers = count_layers(state, r"fusion_model\.transformer") if head == "transf" else 6
-        return Official(
-            f"ActionCLIP ({'tsm' if shift else head})",
-            cls(head, shift, layers),
-            rename(kept, [*HEAD_NAMES, (r"(resblocks\.\d+)\.net\.", r"\1.")]),
-            ignored,
+        layers = (
+            count_layers(state, "fusion_model.transformer.resblocks") if head == "transf" else 6
         )
+        rules = [*HEAD_NAMES, (r"(resblocks\.\d+)\.net\.", r"\1.")]
+        weights = rename(ours(without(state, ignored)), rules)
+        kind = "tsm" if shift else head
+        return Official(f"ActionCLIP ({kind})", cls(head, shift, layers), weights, ignored)
 
 
 HEAD_NAMES = [
@@ -210,8 +214,3 @@ def late_transformer(clip: CLIP, layers: int, heads: int | None) -> TemporalTran
     )
     head.initialise(std=0.02, positions_std=0.02)
     return head
-
-
-def count_layers(state: State, prefix: str) -> int:
-    found = (re.search(prefix + r"\.resblocks\.(\d+)\.", name) for name in state)
-    return 1 + max(int(match[1]) for match in found if match)

@@ -23,7 +23,7 @@ from froster.report.distance import (
     text_features,
 )
 from froster.report.plots import Bars, accuracy_bars
-from froster.utils.attempt import attempt
+from froster.utils.progress import attempt
 
 
 def draw(source: RunSource, names: Sequence[str], bars: Progress, train: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from froster.inference.recognizer import Recognizer
 from froster.paper import tables
 from froster.paper.programme import PaperRun
 from froster.paper.tables import PICTURED, Cell, PaperTable
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training.fine_tune import fine_tune, halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
@@ -199,7 +199,7 @@ class Miniature:
 
 
 def texts(classes: list[str], described: bool) -> list[str]:
-    return describe(classes, sentences()) if described else classes
+    return with_descriptions(classes, sentences()) if described else classes
 
 
 def videos_of_class(name: str, videos: int) -> int:

@@ -19,6 +19,7 @@ from froster.data.dataset import VideoDataset
 from froster.data.public import classes, readable
 from froster.errors import DataError, UsageError
 from froster.evaluation.metrics import Scorer, evaluate
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
@@ -27,14 +28,8 @@ from froster.paper.programme import PaperRun
 from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
 from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable
-from froster.text.descriptions import describe, read_descriptions
-from froster.training.fine_tune import (
-    fine_tune,
-    halfway,
-    use_of_weights,
-    weights_digest,
-    with_weights,
-)
+from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.fine_tune import fine_tune, halfway, use_of_weights, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 from froster.video.sampling import Sampling
@@ -77,7 +72,7 @@ class RealProgramme:
         did not store is taken as it was then."""
         data = self.data
         wanted = {
-            "clip": weights_digest(self.base),
+            "clip": weights_fingerprint(self.base),
             "lists": str(data.lists) if data.lists else None,
             **use_of_weights(self.base),
             **dataclasses.asdict(data.options),
@@ -257,7 +252,7 @@ class RealProgramme:
         if "final" in models:
             for labels in asked:
                 frozen, final = found[f"frozen, {labels}"], found[f"final, {labels}"]
-                found[f"ensemble, {labels}"] = frozen.joined(final, "logit")
+                found[f"ensemble, {labels}"] = frozen.ensemble(final, "logit")
         return {
             kind: {**p.summary(), "errors": [message for _, message in p.errors]}
             for kind, p in found.items()
@@ -343,4 +338,4 @@ def sampling_of(run: PaperRun, base: Recognizer, options: Options) -> Sampling:
 def texts(dataset: str, names: list[str], described: bool) -> list[str]:
     if not described:
         return names
-    return describe(names, read_descriptions(SENTENCES.get(dataset, dataset)))
+    return with_descriptions(names, read_descriptions(SENTENCES.get(dataset, dataset)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from froster.data.dataset import Item, read_items
+from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import UsageError
 from froster.paper.programme import PaperRun

@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from froster.report.page import STYLE
+from froster.report.page import style
 from froster.utils import strict_json as json
 
 _MORE = "th, td { text-align: left !important } pre { white-space: pre-wrap }"
@@ -30,7 +30,7 @@ def documentation(api: dict[str, Any], address: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}: the'
         ' API</title><meta name="viewport"'
-        f' content="width=device-width"><style>{STYLE}{_MORE}</style></head><body><h1>{title}: the'
+        f' content="width=device-width"><style>{style()}{_MORE}</style></head><body><h1>{title}: the'
         " API</h1><p>Every error is <code>{&quot;error&quot;: …}</code> with its status. The"
         " same in a form for programs: <a"
         f' href="openapi.json">openapi.json</a>.</p>{"".join(sections)}</body></html>'

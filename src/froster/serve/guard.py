@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from froster.report.page import STYLE
+from froster.report.page import style
 from froster.serve.refusal import Refusal
 from froster.serve.upload import read_body
 
@@ -121,7 +121,7 @@ def login_page(complaint: str) -> Response:
     return HTMLResponse(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>froster</title><meta'
         ' name="viewport"'
-        f' content="width=device-width"><style>{STYLE}</style></head><body><h1>froster</h1><p>This'
+        f' content="width=device-width"><style>{style()}</style></head><body><h1>froster</h1><p>This'
         ' server asks for its token.</p><form method="post" action="/login"><input name="token"'
         ' type="password" autofocus required aria-label="Token"> <button>Open</button></form><p'
         f' class="note">{html.escape(complaint)}</p></body></html>',

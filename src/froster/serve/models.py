@@ -18,7 +18,7 @@ from froster.serve.refusal import Refusal
 from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
-from froster.video.windows import Plan
+from froster.video.windows import WindowPlan
 
 # Label sets whose embeddings are kept for each model: people ask again with the same labels, and
 # take turns.
@@ -85,7 +85,7 @@ class Models:
         self.limits.check_labels(labels)
         video = self.limits.measure(path)
         self.limits.check_plan(
-            video, Plan.of(recognizer.config.sampling, window, stride), len(labels)
+            video, WindowPlan.of(recognizer.config.sampling, window, stride), len(labels)
         )
         scan = Scan(
             recognizer,
@@ -124,7 +124,7 @@ class Models:
             for each in self.named.values()
             if not isinstance(each.config.method, Frozen)
         ]
-        plan = Plan.of((samplings or [next(iter(self.named.values())).config.sampling])[0])
+        plan = WindowPlan.of((samplings or [next(iter(self.named.values())).config.sampling])[0])
         self.limits.measure(path)
         with Video(path) as video:
             start = max(0.0, min(at - plan.window / 2, video.seconds - plan.window))

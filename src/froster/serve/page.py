@@ -25,7 +25,7 @@ from froster.serve.gate import KEPT_SECONDS, Gate, keep_swept, new_place
 from froster.serve.limits import MB, Limits, nameless
 from froster.serve.models import Look
 from froster.serve.samples import Sample, all_labels, from_folder, of_world
-from froster.text.prompts import split_labels
+from froster.text.labels import split_labels
 from froster.utils import strict_json as json
 
 Found = TypeVar("Found")

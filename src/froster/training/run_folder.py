@@ -3,14 +3,14 @@ apart once more."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from froster.data.dataset import Item, Items, read_items
+from froster.data.fingerprint import list_fingerprint
+from froster.data.manifest import Item, Items, read_items
 from froster.data.splits import Split, split
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.inference.model_folder import is_model_folder
@@ -19,7 +19,7 @@ from froster.training.checkpoint import Checkpoints, RunningMean
 from froster.training.weights import check_same_keys
 from froster.utils import strict_json as json
 from froster.utils.files import absolute
-from froster.utils.tensors import State, cpu_state
+from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Source:
 
     model: str
     weights: str
-    """`weights_digest` of the CLIP."""
+    """`weights_fingerprint` of the CLIP."""
     data: str
     root: str | None
     labels_json: str | None
@@ -40,7 +40,7 @@ class Source:
     shots: int | None
     split_seed: int
     training: str
-    """`digest` of the training videos."""
+    """`list_fingerprint` of the training videos."""
     watch: float | None = 0.0
     """Share of the training videos that was held out to watch the training; None: only what neither
     trains nor tests."""
@@ -48,7 +48,7 @@ class Source:
     """All novel videos test where the data has no split; false in a run of an older version, which
     held out a share."""
     trained_on: str | None = None
-    """The training videos by `seen.fingerprint`, with those of a tuned model that it started from.
+    """The training videos by `file_fingerprint`, with those of a tuned model that it started from.
     """
     watched_by: str | None = None
     preprocessing: dict[str, Any] | None = None
@@ -90,7 +90,7 @@ class Source:
             split_seed=self.split_seed,
             watch=self.watch,
         )
-        if digest(parts.train) != self.training:
+        if list_fingerprint(parts.train) != self.training:
             raise DataError(
                 f"this is not the data of the run: its split gives {len(parts.train)} training"
                 " videos that differ from the run's in name, label or order"
@@ -101,12 +101,6 @@ class Source:
                 " with the same options and --resume measures it anew without training"
             )
         return parts
-
-
-def digest(items: Sequence[Item]) -> str:
-    """Identifies training data by names and labels, wherever it lies."""
-    text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ class Run:
 
     def tuned(
         self, student: Recognizer, epochs: tuple[int, int] | None = None
-    ) -> tuple[State, str]:
+    ) -> tuple[StateDict, str]:
         """The run's own weights before any share of CLIP's was mixed in, or the uniform mean of the
         checkpoints of epochs A to B, and what they are in words. `student` is the run's model.
         Raises CheckpointError where one is missing, UsageError where the run has no such epoch."""
@@ -143,7 +137,7 @@ class Run:
         state = self.read(last, "average", student)
         return state, f"mean of {self.checkpoints.state(last)['averaged']} epochs"
 
-    def mean(self, student: Recognizer, first: int, last: int) -> tuple[State, str]:
+    def mean(self, student: Recognizer, first: int, last: int) -> tuple[StateDict, str]:
         epochs = range(first, last + 1)
         self.demand(epochs)
         mean = RunningMean()
@@ -166,7 +160,7 @@ class Run:
                 f" of the run's {total} it holds {word}; train with --keep 0 to keep them all"
             )
 
-    def read(self, epoch: int, name: str, student: Recognizer) -> State:
+    def read(self, epoch: int, name: str, student: Recognizer) -> StateDict:
         state = self.checkpoints.tensors(epoch, name, self.checkpoints.state(epoch))
         check_same_keys(student.model.state_dict(), state)
         return state
