@@ -15,7 +15,8 @@ from torch import Tensor
 from benchmarks.clips import UCF, write_clip
 from benchmarks.setup import FRAMES, labels, name_of, precisions, scene
 from benchmarks.timing import Row, compare, interleave
-from froster.data.dataset import Item, VideoDataset
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item
 from froster.encoders.checkpoints import load_clip
 from froster.evaluation.metrics import Scorer, evaluate
 from froster.inference.model_folder import ModelConfig

@@ -19,8 +19,9 @@ from benchmarks.clips import UCF, write_clip
 from benchmarks.setup import FRAMES, Scene, clips, labels, name_of, precisions, scene
 from benchmarks.step import TEMPLATE, OurStep
 from benchmarks.timing import Row, short
-from froster.data.dataset import Item, VideoDataset
+from froster.data.dataset import VideoDataset
 from froster.data.loader import batches
+from froster.data.manifest import Item
 from froster.encoders.checkpoints import load_clip
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer

@@ -15,8 +15,9 @@ from typing import Any
 
 from benchmarks.clips import UCF, write_clip
 from benchmarks.timing import Row, Spread, interleave
-from froster.data.dataset import Item, VideoDataset
+from froster.data.dataset import VideoDataset
 from froster.data.loader import batches
+from froster.data.manifest import Item
 from froster.video.sampling import Sampling
 
 GOAL = 1.7

@@ -17,7 +17,7 @@ from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.precision import pick_dtype
 from froster.encoders.tokenizer import Tokenizer
 from froster.inference.recognizer import NANO
-from froster.text.descriptions import SHIPPED, read_descriptions
+from froster.text.sentences import SHIPPED, read_descriptions
 
 FRAMES = 8
 SHARED_VOCABULARY = Path(__file__).resolve().parents[2] / "shared" / "vocab"

@@ -494,10 +494,11 @@ def openvclip(g: Golden) -> Outputs:
         student = method.build(clip_of(tuned))
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(method.trains(name))
-        task = Task(
-            student, TokenBank(*tokens), Distill(kind="none"), iwr=method.iwr(clip_of(start))
-        )  # type: ignore[arg-type]
-        losses = task.losses(frames, labels, task.text_prompts([0, 1]), [0, 1], alpha=alpha)
+        regulariser = method.regulariser(clip_of(start), student, None)  # type: ignore[arg-type]
+        if regulariser is not None:
+            regulariser.draw = lambda rng: alpha  # type: ignore[method-assign]
+        task = Task(student, TokenBank(*tokens), Distill(kind="none"), regulariser=regulariser)  # type: ignore[arg-type]
+        losses = task.losses(frames, labels, task.text_prompts([0, 1]), [0, 1])
         losses.total.backward()
         gradients = {
             to_official(n): p.grad for n, p in student.clip.named_parameters() if p.grad is not None

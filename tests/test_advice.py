@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import SPARE_MOST, split
 from froster.inference.recognizer import load
 from froster.methods.recipe import FROSTER, Recipe

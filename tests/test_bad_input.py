@@ -14,13 +14,13 @@ import av
 import numpy as np
 import pytest
 
+from froster.data.dataset import ReadViews
 from froster.data.inspect import inspect
 from froster.errors import VideoError
 from froster.inference.recognizer import load
 from froster.video.reader import Video
-from froster.video.segments import ReadSegments
 from froster.video.stream import Stream
-from froster.video.views import ReadViews
+from froster.video.windows import ReadSegments
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from froster.cli import main
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import validation_videos
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
 from froster.inference.recognizer import load

@@ -33,7 +33,7 @@ from froster.inference.scorer import columns
 from froster.inference.watch import Sighting
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of
-from froster.video.windows import Plan
+from froster.video.windows import WindowPlan
 from froster.world.files import write_video
 from froster.world.sets import render_set
 
@@ -350,7 +350,7 @@ def test_a_timeline_and_classify_judge_alike(data: Path, fusion: str) -> None:
 def test_the_windows_of_a_moment_are_judged_as_views(fusion: str) -> None:
     windows, plan = (
         10 * torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
-        Plan(2.0, 1.0, 8),
+        WindowPlan(2.0, 1.0, 8),
     )
     calibration = Calibration(1.5, NoneRule(1.0, 2.0, 0.5), {})
     joined, mean = (smoothed(windows, plan, 5.0, how) for how in (fusion, "logits"))

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from froster.errors import FrosterError, UsageError
-from froster.report import page, plots
-from froster.text.prompts import as_option, some_labels, split_labels
+from froster.report import clips, page, plots
+from froster.text.labels import as_option, some_labels, split_labels
 from froster.training import fine_tune as experiment
-from froster.utils import shell
+from froster.utils import text
 from froster.utils.files import sole_writer
-from froster.utils.printable import printable
+from froster.utils.text import printable
 from froster.world import demo
 
 
@@ -168,10 +168,10 @@ def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.M
     path = shlex.quote(str(ours))
     for folder, expected in ((ours.parent, "froster"), (other.parent, path), (tmp_path, path)):
         monkeypatch.setenv("PATH", str(folder))
-        assert shell.program() == expected
-    monkeypatch.setattr(sys, "argv", [str(Path(shell.__file__).with_name("__main__.py"))])
+        assert text.program() == expected
+    monkeypatch.setattr(sys, "argv", [str(Path(text.__file__).with_name("__main__.py"))])
     assert (
-        shell.command("classify", "a b.mp4")
+        text.command("classify", "a b.mp4")
         == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
     )
 
@@ -212,7 +212,7 @@ def test_a_few_labels_of_many() -> None:
     ],
 )
 def test_a_shell_finds_a_file_of_any_name(name: bytes) -> None:
-    word = shell.quoted(os.fsdecode(name))
+    word = text.quoted(os.fsdecode(name))
     assert printable(word) == word, "shown on a page or a terminal it is still the same"
     assert subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True).stdout == name
 
@@ -220,17 +220,18 @@ def test_a_shell_finds_a_file_of_any_name(name: bytes) -> None:
 def test_pictures_say_what_tables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One decimal in every bar, and no title on the bars of the video above it."""
     drawn = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure) or path)
+    for module in (plots, clips):
+        monkeypatch.setattr(module, "save", lambda figure, path: drawn.append(figure) or path)
     plots.accuracy_bars(
         ["base", "novel"], [plots.Bars("x", [75.4, 2.25], [1, 1])], tmp_path / "a.png", [50, None]
     )
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["75.4", "2.2"]
-    verdict = plots.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
-    clips = [
-        plots.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict])
+    verdict = clips.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
+    videos = [
+        clips.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict])
         for i in range(3)
     ]
-    plots.classified_clips(clips, tmp_path / "b.png")
+    clips.classified_clips(videos, tmp_path / "b.png")
     drawn[1].canvas.draw()
     axes = drawn[1].axes  # of each clip four frames, then its bars
     for above, below in ((4, 5), (9, 10)):

@@ -19,7 +19,7 @@ from froster.errors import install
 from froster.inference.recognizer import load
 from froster.methods import METHODS
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import start_of
+from froster.methods.weight_names import start_of
 from froster.training.distill import Distill
 from froster.training.fine_tune import EvalSet, fine_tune, measure, with_weights
 from froster.training.weights import towards

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pytest
 
-from froster.data.dataset import read_items
 from froster.data.likeness import Likeness, likeness_of, pairs
+from froster.data.manifest import read_items
 from typed import one_line
 from video_files import make_video, rotate_clockwise, shared
 

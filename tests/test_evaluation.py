@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from froster.data import splits
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import draw_novel, few_shots, split
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.evaluation.metrics import (

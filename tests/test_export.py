@@ -21,7 +21,7 @@ from froster.inference.export import Deployed, differences, export, random_frame
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.runtimes import FILES, PACKAGES, open_file
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.video.sampling import Sampling
 from froster.world.files import write_video
 from froster.world.sets import render_set

@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.encoders.attention import attention
-from froster.encoders.block import Attention, Block
-from froster.encoders.mlp import MLP
+from froster.encoders.block import MLP, Attention, Block
+from froster.encoders.kernels import NeighbourFrames, dot_product_attention
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
 from froster.encoders.precision import with_cast_weights
 from froster.inference.recognizer import load
 from froster.methods.lora import LoRAAttention
 from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.recipe import Recipe
-from froster.methods.vclip import VCLIP, VCLIPBlock, Windows, neighbours
+from froster.methods.vclip import VCLIP, VCLIPBlock, neighbours
 from froster.text.bank import PromptBank
 from froster.training.distill import Distill
 from froster.training.optim import adamw
@@ -57,7 +56,7 @@ def run(function, inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
 def test_attention_in_parts_is_as_near_as_the_fused_kernel(
     shape: tuple[int, ...], kind: str, scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("froster.encoders.attention._SCORES", scores)
+    monkeypatch.setattr("froster.encoders.kernels._SCORES", scores)
     torch.manual_seed(0)
     N, _, L, M, _ = shape
     causal, mask = kind == "causal", None
@@ -72,7 +71,7 @@ def test_attention_in_parts_is_as_near_as_the_fused_kernel(
     def plain(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
-    ours = lambda q, k, v: attention(q, k, v, mask, causal)  # noqa: E731
+    ours = lambda q, k, v: dot_product_attention(q, k, v, mask, causal)  # noqa: E731
     exact = run(plain, [x.double() for x in inputs], upstream)
     half = [x.bfloat16() for x in inputs]
     for mine, fused, truth in zip(
@@ -84,7 +83,7 @@ def test_attention_in_parts_is_as_near_as_the_fused_kernel(
             )  # one rounding of bfloat16
     for mine, truth in zip(run(ours, inputs, upstream), exact, strict=True):
         assert not float(truth.norm()) or relative(mine, truth) < 1e-5
-    close(attention(*half, mask, causal), run(ours, half, upstream)[0])
+    close(dot_product_attention(*half, mask, causal), run(ours, half, upstream)[0])
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3])
@@ -94,7 +93,7 @@ def test_windows_are_the_copied_neighbours(radius: int, frames: int) -> None:
     x, upstream = torch.randn(frames, 2, 4, 8), torch.randn(frames, 2, (2 * radius + 1) * 4, 8)
     expected = run(lambda x: neighbours(x, frames, radius), [x], upstream)
     for mine, truth in zip(
-        run(lambda x: Windows.apply(x, radius), [x], upstream), expected, strict=True
+        run(lambda x: NeighbourFrames.apply(x, radius), [x], upstream), expected, strict=True
     ):
         torch.testing.assert_close(mine, truth, rtol=1e-6, atol=1e-6)
 
@@ -111,8 +110,10 @@ def test_a_block_over_windows_is_the_block_over_copies(
         torch.nn.init.normal_(parameter, std=0.3)
     q, k, v = (x.flatten(0, 1) for x in torch.randn(3, 2, 4, 4, 5, 8))
     upstream = torch.randn(8, 4, 5, 8)
-    exact = run(lambda q, k, v: Block.look(block, q, k, v, 4), [q, k, v], upstream)
-    found = run(lambda q, k, v: block.look(q, k, v, 4), [x.to(dtype) for x in (q, k, v)], upstream)
+    exact = run(lambda q, k, v: Block.attention(block, q, k, v, 4), [q, k, v], upstream)
+    found = run(
+        lambda q, k, v: block.attention(q, k, v, 4), [x.to(dtype) for x in (q, k, v)], upstream
+    )
     for mine, truth in zip(found, exact, strict=True):
         close(mine, truth, 1e-5 if dtype == torch.float32 else 1.5e-2)
 
@@ -254,7 +255,7 @@ def small_task(iwr: bool = False, **recipe: bool) -> Task:
         InterpolatedWeights(teacher, weight=0.5, reach=0.6, exact_factor=True) if iwr else None
     )
     return Task(
-        network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), iwr=towards
+        network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), regulariser=towards
     )
 
 

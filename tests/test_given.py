@@ -14,15 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import froster
-from froster.data.dataset import Item, VideoDataset
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item
 from froster.encoders.precision import parse_precision, pick_device
 from froster.errors import CheckpointError, UsageError
 from froster.inference.export import export
 from froster.inference.recognizer import NANO, Recognizer
 from froster.methods.recipe import Recipe
 from froster.report.attention import cls_attention
-from froster.text.descriptions import read_descriptions
 from froster.text.prompts import Prompting
+from froster.text.sentences import read_descriptions
 from froster.training.fine_tune import EvalSet, measure
 from froster.utils.progress import progress
 from froster.world.files import write_video

@@ -17,7 +17,7 @@ from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, VideoCLIP
-from froster.methods.video_clip import replace_blocks
+from froster.methods.base import replace_blocks
 from froster.report.attention import (
     Row,
     attention_strip,
@@ -163,7 +163,7 @@ def test_layers_that_do_not_exist_and_blocks_that_attend_otherwise() -> None:
 
     def sharper(block: Block) -> Block:
         made = Sharper.__new__(Sharper)
-        made.adopt(block)
+        made.init_from(block)
         return made
 
     clip: CLIP = model.clip

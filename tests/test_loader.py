@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from froster.data.dataset import Item, Sample, VideoDataset, read_items
+from froster.data.dataset import Sample, VideoDataset
 from froster.data.loader import batches
+from froster.data.manifest import Item, read_items
 from froster.inference.recognizer import load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe

@@ -19,7 +19,7 @@ from froster.errors import DataError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.recognizer import load
 from froster.inference.results import Parquet, Row, open_results
-from froster.video.views import unchanged
+from froster.video.container import unchanged
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line

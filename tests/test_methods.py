@@ -26,12 +26,12 @@ from froster.methods.heads import ConvHead
 from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import new_weights, start_of
+from froster.methods.weight_names import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
 from froster.training.distill import Distill
-from froster.training.fine_tune import penalty_of, student_of
+from froster.training.fine_tune import student_of, training_clips
 from froster.training.loop import optimizer_of, rows_of_step
 from froster.training.task import Task, attach, freeze
 from froster.training.weights import average, towards
@@ -406,13 +406,13 @@ class NoMixing:
 
 def test_iwr_gradients() -> None:
     plain = gradients(step("openvclip", "released")[0])
-    at_zero = gradients(step("openvclip", "released", iwr=NoMixing(0.0, False).iwr)[0])
+    at_zero = gradients(step("openvclip", "released", regulariser=NoMixing(0.0, False).iwr)[0])
     for name, gradient in plain.items():
         close(
             at_zero[name], 1.5 * gradient, atol=1e-5 * float(gradient.abs().max()) + 1e-8, rtol=1e-4
         )
-    released = gradients(step("openvclip", "released", iwr=NoMixing(0.4, False).iwr)[0])
-    exact = gradients(step("openvclip", "released", iwr=NoMixing(0.4, True).iwr)[0])
+    released = gradients(step("openvclip", "released", regulariser=NoMixing(0.4, False).iwr)[0])
+    exact = gradients(step("openvclip", "released", regulariser=NoMixing(0.4, True).iwr)[0])
     for name, gradient in plain.items():
         extra = released[name] - gradient
         close(
@@ -428,17 +428,17 @@ def test_penalties_are_zero_at_the_start_and_for_adapters() -> None:
     freeze(model, AIM(), "method")
     start = tiny_clip()
     held = Penalty(start, 10.0)
-    assert float(held(model).detach()) == 0  # ln_post is where it was, the adapters are free
+    assert float(held.of(model).detach()) == 0  # ln_post is where it was, the adapters are free
     tuned = network("finetuned", "both")
     freeze(tuned, METHODS["finetuned"](), "method")
-    value = held(tuned)
+    value = held.of(tuned)
     value.backward()
     assert float(value.detach()) == 0 and all(
         p.grad is None or not p.grad.any() for p in tuned.parameters()
     )
     with torch.no_grad():
         tuned.clip.visual.proj += 0.1
-    close(held(tuned), torch.tensor(10 / 2 * 0.01 * tuned.clip.visual.proj.numel()), atol=1e-3)
+    close(held.of(tuned), torch.tensor(10 / 2 * 0.01 * tuned.clip.visual.proj.numel()), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["batch", "sampled"])
@@ -454,21 +454,19 @@ def test_fisher(kind: str) -> None:
     wrong = labels.clone()
     wrong[0] = (labels[0] + 1) % 3
     batch = lambda y: Batch(frames, y, torch.arange(4), [])  # noqa: E731
-    found = fisher(model, lambda: classes, [batch(labels)], kind, 0, lambda: None)
+    found = fisher(model, lambda: classes, [batch(labels)], kind, 0)
     assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
     assert all((x >= 0).all() for x in found.values()) and any(x.any() for x in found.values())
     if kind == "batch":  # only what CLIP gets right counts: the mean gradient of those, squared
         loss = torch.nn.functional.cross_entropy(model(normalise(frames[1:]), classes), labels[1:])
         expected = torch.autograd.grad(loss, model.clip.visual.proj)[0].square()
-        other = fisher(model, lambda: classes, [batch(wrong)], kind, 0, lambda: None)
+        other = fisher(model, lambda: classes, [batch(wrong)], kind, 0)
         close(other["clip.visual.proj"], expected, atol=1e-6, rtol=1e-3)
     # A text tower that is trained gets its share.
     both = network("finetuned", "both")
     freeze(both, METHODS["finetuned"](), "method")
     text = lambda: unit(both.encode_text(tokens(1, 2, 3)))  # noqa: E731
-    assert fisher(both, text, [batch(labels)], "sampled", 0, lambda: None)[
-        "clip.text.text_projection"
-    ].any()
+    assert fisher(both, text, [batch(labels)], "sampled", 0)["clip.text.text_projection"].any()
 
 
 def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
@@ -479,9 +477,8 @@ def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
     with progress(quiet=True) as bars:
         student = student_of(base, METHODS["ewc"]())
         freeze(student.model, METHODS["ewc"](), "method")
-        penalty_of(
-            METHODS["ewc"](), base, student, clips, clips.videos.classes, recipe, bars, False
-        )
+        seen = training_clips(student, clips, clips.videos.classes, recipe, bars)
+        METHODS["ewc"]().regulariser(base.clip, student.model, seen)
         (bar,) = bars.tasks
     assert (bar.completed, bar.total) == (2, 2)
 

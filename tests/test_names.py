@@ -16,15 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from froster.data.dataset import read_items
 from froster.data.listing import list_videos, passed_over
+from froster.data.manifest import read_items
 from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
 from froster.inference.results import open_results
 from froster.inference.store import Entry, Store
-from froster.utils.csvfile import csv_text, write_csv
-from froster.utils.files import write_text
-from froster.utils.journal import line
+from froster.utils.files import csv_text, json_line, write_csv, write_text
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line
@@ -203,7 +201,7 @@ def test_any_name_comes_back_from_every_format(
             results.finish()
         assert [os.fsdecode(path) for path in read_paths(out)] == keys
     write_csv(folder / "m.csv", [["path", "label"], *([key, "a"] for key in keys)])
-    write_text(folder / "m.jsonl", "".join(line({"path": key, "label": "a"}) for key in keys))
+    write_text(folder / "m.jsonl", "".join(json_line({"path": key, "label": "a"}) for key in keys))
     (folder / "list").write_bytes(b"".join(os.fsencode(key) + b"\0" for key in keys))
     for manifest in ("m.csv", "m.jsonl"):
         assert [item.path for item in read_items(folder / manifest)] == [

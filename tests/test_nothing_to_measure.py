@@ -18,8 +18,8 @@ from froster.paper.claims import verdict
 from froster.paper.figures import correlations
 from froster.paper.report import correlation_line
 from froster.report.distance import ClassGain, gain_scatter, rank_correlation
-from froster.utils.attempt import attempt
 from froster.utils.interrupt import Interrupted
+from froster.utils.progress import attempt
 from froster.world.files import write_video
 from froster.world.sets import render_set
 

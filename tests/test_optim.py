@@ -15,7 +15,7 @@ from froster.errors import UsageError
 from froster.inference.recognizer import load
 from froster.methods import METHODS
 from froster.methods.recipe import Preset, as_now, learning_rate
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.training.checkpoint import check_same_run
 from froster.training.fine_tune import fitted
 from froster.training.loop import Recipe, optimizer_of

@@ -15,7 +15,7 @@ from froster.paper.miniature import path_of, run_all
 from froster.paper.published import TABLE_1, TABLE_3, TABLE_4
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training import fine_tune as experiment
 from froster.utils.progress import progress
 from froster.world.sentences import sentences
@@ -62,7 +62,7 @@ def test_verdicts() -> None:
 
 def test_every_class_of_the_world_has_a_sentence() -> None:
     for name, classes in SETS.items():
-        labels = describe(classes.classes, sentences([name]))
+        labels = with_descriptions(classes.classes, sentences([name]))
         assert all(": the " in label for label in labels)
 
 

@@ -357,7 +357,7 @@ def test_through_files_of_hugging_face_and_back(tmp_path: Path) -> None:
 
 
 def test_classify_and_embed(saved: Path, video: Path) -> None:
-    from froster.data.listing import Found
+    from froster.data.listing import ListedVideo
     from froster.inference.batch import answers
 
     model = froster.load(saved, device="cpu")
@@ -378,7 +378,7 @@ def test_classify_and_embed(saved: Path, video: Path) -> None:
         .max()
         < 0.02
     )
-    ((answer,),) = answers(model, labels, [Found(str(video), video)])
+    ((answer,),) = answers(model, labels, [ListedVideo(str(video), video)])
     assert answer.row is not None and answer.row["scores"] == pytest.approx(found.scores, abs=1e-5)
 
 
@@ -386,9 +386,8 @@ def test_classify_and_embed(saved: Path, video: Path) -> None:
 def test_timeline_and_index(method: Any, video: Path) -> None:
     """A window of the whole video, and a segment of it."""
     from froster.inference.scorer import WindowScorer
-    from froster.video.segments import ReadSegments
     from froster.video.stream import Stream
-    from froster.video.windows import Plan, Windows
+    from froster.video.windows import ReadSegments, SlidingWindows, WindowPlan
 
     model = model_that_wants(SQUASHED, method)
     segment, *_ = ReadSegments(4, model.image_size, 1.6, model.preprocessing)(str(video))
@@ -404,7 +403,7 @@ def test_timeline_and_index(method: Any, video: Path) -> None:
     same(model.embed_clips(torch.from_numpy(segment.clip)[None])[0], expected)
     scorer, classes = WindowScorer(model), model.class_embeddings(["cat", "dog"])
     with Stream.of_file(video) as stream:
-        window, *_ = Windows(stream, Plan(1.6, 1.6, 4), scorer.keep)
+        window, *_ = SlidingWindows(stream, WindowPlan(1.6, 1.6, 4), scorer.keep)
         logits = scorer([window], classes)
     torch.testing.assert_close(
         logits[0], model.logit_scale * expected @ classes.T, atol=0.1, rtol=0
@@ -450,7 +449,8 @@ def test_the_commands(saved: Path, video: Path, tmp_path: Path, run: Any) -> Non
 def test_scoring_and_training(saved: Path, video: Path) -> None:
     """`Scorer`, through the data set of a test; one step of training sees frames with the model's
     mean; the teacher too."""
-    from froster.data.dataset import Item, VideoDataset
+    from froster.data.dataset import VideoDataset
+    from froster.data.manifest import Item
     from froster.evaluation.metrics import Scorer
     from froster.training.distill import Distill
     from froster.training.task import Task, freeze

@@ -62,7 +62,7 @@ def task_of(base: Recognizer, case: str) -> Task:
         teacher=base.clip if distill.kind != "none" else None,
         recipe=Recipe(tune="both", label_smoothing=smoothing or 0.0),
         objective=method.objective,
-        penalty=Penalty(base.clip, 0.1) if held else None,
+        regulariser=Penalty(base.clip, 0.1) if held else None,
     )
 
 
@@ -96,7 +96,7 @@ def importance(base: Recognizer, kind: str, first: int, count: int) -> Tensor:
         torch.arange(count),
         [],
     )
-    return fisher(student, lambda: classes, [batch], kind, 0, lambda: None)["clip.visual.proj"]
+    return fisher(student, lambda: classes, [batch], kind, 0)["clip.visual.proj"]
 
 
 def rank(number: int, folder: str) -> None:

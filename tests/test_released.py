@@ -19,7 +19,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen
-from froster.methods.official import fuse_attention
+from froster.methods.weight_names import fuse_attention
 from golden import clip_from, close, golden, part
 from parity import stand_in
 

@@ -26,7 +26,7 @@ from froster.inference.search import search
 from froster.inference.store import Entry, Store
 from froster.methods import METHODS
 from froster.video.reader import Video
-from froster.video.segments import ReadSegments, Segment, Whole
+from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line
@@ -78,7 +78,7 @@ def test_segments_show_what_is_there_at_their_moments(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", 100, fps=25, size=(160, 96), b_frames=2)
     parts = [part for part in ReadSegments(4, 96, 1.0)(str(path)) if part is not None]
     *segments, whole = parts
-    assert isinstance(whole, Whole) and (whole.frames, whole.seconds, whole.damaged) == (
+    assert isinstance(whole, VideoSummary) and (whole.frames, whole.seconds, whole.damaged) == (
         100,
         pytest.approx(4.0),
         0,
@@ -97,7 +97,7 @@ def test_segments_show_what_is_there_at_their_moments(tmp_path: Path) -> None:
             == [int(moment / 8 * 25) for moment in range(1, 32, 2)]
         )
     assert segments[0].clip.shape == (4, 3, 96, 96)
-    assert all(isinstance(part, Segment) for part in segments)
+    assert all(isinstance(part, VideoSegment) for part in segments)
 
 
 def test_slides_and_short_videos(tmp_path: Path) -> None:

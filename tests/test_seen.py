@@ -14,7 +14,7 @@ import pytest
 
 import froster.inference.model_folder
 from froster.cli import calibrate
-from froster.data.dataset import Item, read_items
+from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import folder_of

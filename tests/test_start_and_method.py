@@ -23,7 +23,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Classification, Recognizer
 from froster.inference.released import recognise
 from froster.methods import METHODS, Frozen, Method
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.text.prompts import Prompting
 from froster.training.fine_tune import halfway, student_of, with_weights
 from golden import golden, part

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from froster.encoders.tokenizer import Tokenizer
-from froster.text.descriptions import SHIPPED, describe, read_descriptions
 from froster.text.prompts import KINETICS_28
+from froster.text.sentences import SHIPPED, read_descriptions, with_descriptions
 from golden import shared
 
 
@@ -41,5 +41,5 @@ def test_the_longest_prompt_fits(name: str) -> None:
 
 
 def test_labels_take_their_sentence_by_name() -> None:
-    labels = describe(["Apply Eye Makeup", "no such class"], read_descriptions("ucf101"))
+    labels = with_descriptions(["Apply Eye Makeup", "no such class"], read_descriptions("ucf101"))
     assert labels[0].startswith("Apply Eye Makeup: ") and labels[1] == "no such class"

@@ -104,8 +104,8 @@ def test_the_last_block_is_computed_for_the_end_tokens_alone(tower: TextTower) -
 
 
 class Louder(Block):
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
-        return super().mix(2 * x, num_frames)
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+        return super().attention_sublayer(2 * x, num_frames)
 
 
 def test_blocks_of_another_kind_are_asked_themselves(tower: TextTower) -> None:

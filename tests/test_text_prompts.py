@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from froster.errors import UsageError
-from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import (
-    KINETICS_28,
-    Prompting,
-    check_labels,
-    label_file,
-    read_label_set,
-    read_labels,
-    split_labels,
-)
+from froster.text.labels import check_labels, label_file, read_label_set, read_labels, split_labels
+from froster.text.prompts import KINETICS_28, Prompting
+from froster.text.sentences import read_descriptions, with_descriptions
 from golden import shared
 
 
@@ -236,14 +229,14 @@ def test_a_missing_label_file_is_named(tmp_path: Path) -> None:
 def test_descriptions_join_the_names_they_belong_to() -> None:
     texts = {"Brush Hair": "a comb moves", "apply eye makeup": "a pencil: black"}
     names = ["brush_hair", "ApplyEyeMakeup", "archery"]
-    assert describe(names, texts) == [
+    assert with_descriptions(names, texts) == [
         "brush_hair: a comb moves",
         "ApplyEyeMakeup: a pencil: black",
         "archery",
     ]
-    assert describe(names, {}) == names
+    assert with_descriptions(names, {}) == names
     with pytest.raises(UsageError, match="two descriptions for 'archery'"):
-        describe(names, {"archery": "one", "Archery": "two"})
+        with_descriptions(names, {"archery": "one", "Archery": "two"})
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from froster.utils import interrupt
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.stream import Stream
-from froster.video.windows import Plan, Windows
+from froster.video.windows import SlidingWindows, WindowPlan
 from froster.world.files import write_video
 from known_clips import LABELS, PARTS, Known
 from typed import one_line
@@ -115,7 +115,7 @@ def test_a_frame_is_embedded_once_where_frames_are_seen_apart(
         scorer = WindowScorer(nano)
         scorer.apart = apart
         with Stream.of_file(known.path) as stream:
-            parts = batches(Windows(stream, Plan(4.0, 1.0, 8), scorer.keep), 4)
+            parts = batches(SlidingWindows(stream, WindowPlan(4.0, 1.0, 8), scorer.keep), 4)
             return torch.cat([scorer(part, classes) for part in parts])
 
     whole = logits(apart=False)
@@ -151,7 +151,7 @@ def test_every_method_has_a_timeline(nano: Recognizer, known: Known, name: str) 
 
 def test_smoothing_is_the_mean_over_covering_windows() -> None:
     logits = torch.tensor([[0.0], [3.0], [6.0], [12.0]])
-    plan = Plan(2.0, 1.0, 8)
+    plan = WindowPlan(2.0, 1.0, 8)
     assert smoothed(logits, plan, 5.0, "logits")[:, 0].tolist() == [0, 1.5, 4.5, 9, 12]
     assert smoothed(logits, plan, 4.5, "logits")[:, 0].tolist() == [0, 1.5, 4.5, 9, 12]
     two = torch.tensor([[0.0, 1.0], [1.0, 0.0]])

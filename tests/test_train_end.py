@@ -23,12 +23,12 @@ import torch
 from safetensors.torch import load_file
 
 from froster.cli import main
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.errors import UsageError, WriteError
 from froster.evaluation import calibration
 from froster.report import training as train_report
-from froster.text.prompts import split_labels
+from froster.text.labels import split_labels
 from froster.training import finish as train_end
 from froster.training.fine_tune import Row
 from froster.utils.files import atomic_file, atomic_folder, exclusive

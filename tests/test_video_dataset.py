@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from froster.data.dataset import Item, VideoDataset, collate, read_items
+from froster.data.dataset import VideoDataset, collate
 from froster.data.loader import batches
+from froster.data.manifest import Item, read_items
 from froster.errors import DataError
 from froster.video.augment import Augment
 from froster.video.reader import Video

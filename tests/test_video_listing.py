@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from froster.data.listing import Found, list_videos
+from froster.data.listing import ListedVideo, list_videos
 from froster.data.shards import Shard, parse_shard
 from froster.errors import DataError, UsageError
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_listed(tmp_path: Path) -> None:
 
 
 def test_shards_are_disjoint_complete_and_stay_when_files_come() -> None:
-    videos = [Found(Path(name), name) for name in (f"{i}.mp4" for i in range(1000))]
+    videos = [ListedVideo(Path(name), name) for name in (f"{i}.mp4" for i in range(1000))]
     shards = [Shard(i, 4) for i in range(4)]
     parts = [shard.of(videos) for shard in shards]
     assert sorted(video.key for part in parts for video in part) == sorted(
@@ -98,7 +98,9 @@ def test_shards_are_disjoint_complete_and_stay_when_files_come() -> None:
     )
     assert all(200 < len(part) < 300 for part in parts)
     assert [
-        video for video in shards[1].of([Found(Path("new"), "new"), *videos]) if video.key != "new"
+        video
+        for video in shards[1].of([ListedVideo(Path("new"), "new"), *videos])
+        if video.key != "new"
     ] == parts[1]
     assert Shard(1, 4).file(Path("x/results.csv")) == Path("x/results.1-of-4.csv")
 

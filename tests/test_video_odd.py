@@ -17,16 +17,14 @@ from torch import Tensor
 
 from froster.cli.attend import read_clip
 from froster.data.check import Check, check_file
+from froster.data.dataset import ReadViews
 from froster.data.inspect import inspect
 from froster.serve.limits import Limits
-from froster.video.clock import Clock
-from froster.video.messages import kinds
-from froster.video.orientation import UPRIGHT, Orientation
+from froster.video.container import UPRIGHT, Orientation, message_kinds
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
-from froster.video.segments import ReadSegments, Segment, Whole
-from froster.video.stream import Stream
-from froster.video.views import ReadViews
+from froster.video.stream import Clock, Stream
+from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 from test_doctor import encode, moving
 from video_files import (
     join,
@@ -130,7 +128,7 @@ def test_every_reader_shows_it_alike(tmp_path: Path) -> None:
     clip, whole = read_clip(path, sampling, 1).frames, read_clip(plain, sampling, 1).frames
     assert np.array_equal(clip.numpy(), whole.numpy().swapaxes(1, 2))
     segments = [
-        [part for part in ReadSegments(4, 64, 4.0)(str(each)) if isinstance(part, Segment)]
+        [part for part in ReadSegments(4, 64, 4.0)(str(each)) if isinstance(part, VideoSegment)]
         for each in (path, plain)
     ]
     assert np.array_equal(segments[0][0].clip, segments[1][0].clip.swapaxes(-1, -2))
@@ -222,9 +220,9 @@ def test_the_given_stream_that_turns_itself() -> None:
 
 
 def test_messages_are_told_apart() -> None:
-    assert kinds(bytes([5, 255, 2]) + bytes(257) + bytes([47, 3, 8, 0, 1, 0x80])) == [5, 47]
-    assert kinds(orientation_message(90)[1:]) == [47]
-    assert kinds(b"") == [] and kinds(bytes([255, 255])) == []
+    assert message_kinds(bytes([5, 255, 2]) + bytes(257) + bytes([47, 3, 8, 0, 1, 0x80])) == [5, 47]
+    assert message_kinds(orientation_message(90)[1:]) == [47]
+    assert message_kinds(b"") == [] and message_kinds(bytes([255, 255])) == []
 
 
 def two_tracks(path: Path, default: tuple[bool, bool]) -> Path:
@@ -361,7 +359,9 @@ def test_seconds_are_those_of_the_frames(run, tmp_path: Path, suffix: str) -> No
         assert [video.index_at(time / 1000 + 0.003) for time in times] == list(range(36))
     sampling = Sampling("uniform", 4)
     (views,) = ReadViews(sampling, 1, 32)(str(path))
-    (whole,) = [part for part in ReadSegments(4, 32, 4.0)(str(path)) if isinstance(part, Whole)]
+    (whole,) = [
+        part for part in ReadSegments(4, 32, 4.0)(str(path)) if isinstance(part, VideoSummary)
+    ]
     (found,) = [each for each in inspect(str(path)) if each is not None]
     seconds = [views.seconds, whole.seconds, found.seconds, check_file(tmp_path, path.name).seconds]
     assert seconds == pytest.approx([length] * 4, abs=0.002)

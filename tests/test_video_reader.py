@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from froster.errors import VideoError
-from froster.video.h264 import unreferenced
-from froster.video.reader import VIDEO_SUFFIXES, Video
+from froster.video.container import VIDEO_SUFFIXES, unreferenced
+from froster.video.reader import Video
 from video_files import cut_without_decoding, make_video, numbers, rotate_clockwise, shared
 
 VP9 = {"deadline": "realtime", "cpu-used": "8"}

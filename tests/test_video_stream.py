@@ -14,11 +14,10 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from froster.errors import UsageError, VideoError
-from froster.video.clock import Clock
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
-from froster.video.stream import Frame, Stream
-from froster.video.windows import Plan, Sample, Window, Windows
+from froster.video.stream import Clock, Frame, Stream
+from froster.video.windows import HeldFrame, SlidingWindows, Window, WindowPlan
 from video_files import make_video, numbers, rotate_clockwise, shared
 
 
@@ -182,8 +181,12 @@ def frames(count: int, fps: float, start: float = 0.0) -> list[Frame]:
     return [Frame(start + i / fps, start + (i + 1) / fps, None, CONVERTER) for i in range(count)]
 
 
-def windows(made: list[Frame], plan: Plan) -> tuple[list[Window], Windows, list[int]]:
-    windows, held, found = Windows(made, plan, lambda frame: Sample(frame.time, None)), [], []
+def windows(made: list[Frame], plan: WindowPlan) -> tuple[list[Window], SlidingWindows, list[int]]:
+    windows, held, found = (
+        SlidingWindows(made, plan, lambda frame: HeldFrame(frame.time, None)),
+        [],
+        [],
+    )
     for window in windows:
         found.append(window)
         held.append(len({id(s) for _, samples in windows.held for s in samples}))
@@ -191,7 +194,7 @@ def windows(made: list[Frame], plan: Plan) -> tuple[list[Window], Windows, list[
 
 
 def test_windows_take_the_frame_shown_in_the_middle_of_each_part() -> None:
-    found, over, _ = windows(frames(100, 10, start=3.0), Plan(4.0, 1.0, 8))
+    found, over, _ = windows(frames(100, 10, start=3.0), WindowPlan(4.0, 1.0, 8))
     assert [w.start for w in found] == [3, 4, 5, 6, 7, 8, 9]
     assert [s.time for s in found[2].samples] == pytest.approx([5.2 + 0.5 * k for k in range(8)])
     assert (over.start, over.end) == pytest.approx((3, 13))
@@ -203,30 +206,30 @@ def test_windows_take_the_frame_shown_in_the_middle_of_each_part() -> None:
     ("seconds", "count"), [(3.9, 1), (4.0, 1), (4.1, 1), (4.6, 2), (5.0, 2), (5.5, 3), (0.1, 1)]
 )
 def test_the_last_window_reaches_the_end(seconds: float, count: int) -> None:
-    found, _, _ = windows(frames(round(10 * seconds), 10), Plan(4.0, 1.0, 8))
+    found, _, _ = windows(frames(round(10 * seconds), 10), WindowPlan(4.0, 1.0, 8))
     assert len(found) == count
     assert all(len(window.samples) == 8 for window in found)
     assert found[-1].samples[-1].time > seconds - 0.6
 
 
 def test_windows_hold_a_bounded_number_of_frames() -> None:
-    for plan in (Plan(4.0, 1.0, 8), Plan(4.0, 0.3, 8), Plan(2.0, 2.0, 16)):
+    for plan in (WindowPlan(4.0, 1.0, 8), WindowPlan(4.0, 0.3, 8), WindowPlan(2.0, 2.0, 16)):
         short, long = (max(windows(frames(n, 25), plan)[2]) for n in (500, 5000))
         assert short == long <= plan.frames * plan.window / plan.stride
 
 
 def test_a_frame_that_is_shown_for_long_fills_many_windows() -> None:
     still = [Frame(0, 600, None, CONVERTER), Frame(600, 600.04, None, CONVERTER)]
-    found, _, held = windows(still, Plan(4.0, 1.0, 8))
+    found, _, held = windows(still, WindowPlan(4.0, 1.0, 8))
     assert len(found) == 597 and max(held) <= 1
 
 
 def test_plans() -> None:
-    plan = Plan.of(Sampling("dense"))
+    plan = WindowPlan.of(Sampling("dense"))
     assert plan.step == pytest.approx(127 / 30 / 7) and plan.stride == pytest.approx(2 * plan.step)
-    assert Plan.of(Sampling("uniform", 32)) == Plan(4.0, 1.0, 32)
-    assert Plan.of(Sampling("uniform"), window=8) == Plan(8, 2, 8)
-    assert Plan.of(Sampling("dense", frames=1)).stride > 0
+    assert WindowPlan.of(Sampling("uniform", 32)) == WindowPlan(4.0, 1.0, 32)
+    assert WindowPlan.of(Sampling("uniform"), window=8) == WindowPlan(8, 2, 8)
+    assert WindowPlan.of(Sampling("dense", frames=1)).stride > 0
     for window, stride in ((0, None), (-1, None), (4, 5), (4, 0.1), (4, 0), (float("nan"), None)):
         with pytest.raises(UsageError):
-            Plan.of(Sampling("uniform"), window, stride)
+            WindowPlan.of(Sampling("uniform"), window, stride)

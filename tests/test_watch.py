@@ -30,9 +30,8 @@ from froster.inference.recognizer import Recognizer, load
 from froster.inference.scorer import WindowScorer
 from froster.inference.watch import Sighting, Watch
 from froster.utils import interrupt
-from froster.video.live import Policy
+from froster.video.live import Policy, StreamSource
 from froster.video.reader import Video
-from froster.video.source import Source
 from froster.video.stream import Stream
 from known_clips import LABELS, Known
 from typed import one_line
@@ -296,13 +295,13 @@ def test_labels_that_do_not_fit_into_memory_leave_the_old_ones(tmp_path: Path) -
 
 def test_sources() -> None:
     assert (
-        Source("/dev/video0").is_camera
-        and Source("a.mp4").is_file
-        and Source("RTSP://camera/1").protocol == "rtsp"
+        StreamSource("/dev/video0").is_camera
+        and StreamSource("a.mp4").is_file
+        and StreamSource("RTSP://camera/1").protocol == "rtsp"
     )
     for bad in ("file:///etc/passwd", "concat://a|b", "data://x", "subfile://x", "gopher://a"):
         with pytest.raises(UsageError, match="rtsp://"):
-            Source(bad)
+            StreamSource(bad)
 
 
 def test_a_file_at_an_address_plays_once(nano: Recognizer, numbered: Path) -> None:

@@ -15,7 +15,7 @@ from froster import __version__
 from froster.cli.arguments import App, Group
 from froster.errors import FrosterError, out_of_memory
 from froster.utils import interrupt
-from froster.utils.printable import printable, use_any_encoding
+from froster.utils.text import printable, use_any_encoding
 
 app = App(
     cls=Group,

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from froster.errors import FrosterError
 from froster.utils.address import refuse_address
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 NO_FILES = ("labels", "text", "source", "endpoint")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is

@@ -14,16 +14,15 @@ from froster.errors import CheckpointError, UsageError, one_of
 from froster.evaluation.calibration import Calibration
 from froster.inference.recognizer import Recognizer
 from froster.inference.seen import inherited
-from froster.report.line import draw
-from froster.text.descriptions import read_descriptions
+from froster.report.plots import draw_blend
+from froster.text.sentences import read_descriptions
 from froster.training.blend import HeldOut, Line, Rule, curve, held_out
 from froster.training.fine_tune import use_of_weights, weights_digest
 from froster.training.held_out import eval_sets
 from froster.training.run_folder import Run, read_run
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import attempt, console, output, progress
 
 
 def run(
@@ -83,7 +82,7 @@ def run(
         write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
         (out / "blend.png").unlink(missing_ok=True)
         if held is not None:
-            attempt("the picture", lambda: draw(report, out / "blend.png"))
+            attempt("the picture", lambda: draw_blend(report, out / "blend.png"))
     if as_json:
         print(json.dumps(report))
     elif held is not None:

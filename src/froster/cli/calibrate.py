@@ -16,7 +16,8 @@ from torch import Tensor
 from froster.cli import blend
 from froster.cli.common import announce, load_model, mention, parse_where, spare_cores
 from froster.cli.evaluate_parts import unknown
-from froster.data.dataset import Item, VideoDataset, read_items
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item, read_items
 from froster.data.splits import VALIDATION_WORDS
 from froster.errors import DataError, UsageError
 from froster.evaluation.calibration import FEWEST_VIDEOS, NO_RULE, Calibration, fit
@@ -25,14 +26,13 @@ from froster.evaluation.reliability import auroc, measured, share_called_none
 from froster.inference.model_folder import folder_of, is_model_folder
 from froster.inference.recognizer import Recognizer
 from froster.inference.seen import inherited, report_of, seen_by
-from froster.report.reliability import coverage_figure
-from froster.text.descriptions import describe, read_descriptions
+from froster.report.plots import coverage_figure
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.blend import choosing_half
 from froster.training.run_folder import read_run
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import CALIBRATION, refuse_current, sole_maker, sole_writer
-from froster.utils.progress import console, output, progress, working
+from froster.utils.progress import attempt, console, output, progress, working
 
 PICTURE = "calibration.png"
 
@@ -231,7 +231,7 @@ class Asker:
 
     def __init__(self, recognizer: Recognizer, held: HeldOut, workers: int, on_videos: Any):
         texts = (
-            describe(held.classes, read_descriptions(held.descriptions))
+            with_descriptions(held.classes, read_descriptions(held.descriptions))
             if held.descriptions
             else held.classes
         )

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 
 from froster.cli.common import announce, how_to_calibrate, load_model, mention, spare_cores
-from froster.data.listing import Found, Listing, list_videos
+from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard, parse_shard
 from froster.errors import UsageError
 from froster.evaluation.calibration import NONE, with_none
@@ -25,11 +25,11 @@ from froster.inference.identity import digest
 from froster.inference.origin import check_origin
 from froster.inference.recognizer import DEFAULT_MODEL, Classification, Recognizer
 from froster.inference.results import Results, Row, check_suffix, open_results
-from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
+from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker
-from froster.utils.printable import short_names
 from froster.utils.progress import console, output, progress, working
+from froster.utils.text import short_names
 
 FEW = 8
 """Videos for which it does not pay to start processes."""
@@ -289,8 +289,8 @@ def write_all(
 def work(
     recognizer: Recognizer,
     names: list[str],
-    mine: list[Found],
-    todo: list[Found],
+    mine: list[ListedVideo],
+    todo: list[ListedVideo],
     results: Results,
     failures: Failures,
     reading: Reading,

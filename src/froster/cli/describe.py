@@ -10,9 +10,18 @@ import typer
 
 from froster.encoders.tokenizer import HUB_ID, Tokenizer
 from froster.errors import FrosterError, UsageError
-from froster.text.describe import OPENAI, PROMPT, Complaint, Endpoint, ask_all, complaints, tidy
-from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import check_labels, read_labels
+from froster.text.labels import check_labels, read_labels
+from froster.text.sentences import (
+    OPENAI,
+    PROMPT,
+    Complaint,
+    Endpoint,
+    ask_all,
+    complaints,
+    read_descriptions,
+    tidy,
+    with_descriptions,
+)
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker, write_text
 from froster.utils.progress import console, progress
@@ -96,7 +105,9 @@ class Book:
         """Names without a sentence, whatever the spelling of those that have one."""
         return [
             name
-            for name, label in zip(self.names, describe(self.names, self.table), strict=True)
+            for name, label in zip(
+                self.names, with_descriptions(self.names, self.table), strict=True
+            )
             if name == label
         ]
 
@@ -114,7 +125,7 @@ def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, 
     """Take over sentences of a file: how many, and why others were not."""
     taken, refused = {}, {}
     names = book.missing
-    for name, label in zip(names, describe(names, given), strict=True):
+    for name, label in zip(names, with_descriptions(names, given), strict=True):
         if label == name:
             refused[name] = "not in the file"
             continue

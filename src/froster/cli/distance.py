@@ -13,7 +13,7 @@ from torch import Tensor
 from froster.cli.common import announce, load_model
 from froster.errors import UsageError
 from froster.report.distance import Nearest, folded, nearest, similarity_histogram, text_features
-from froster.text.prompts import check_labels, label_file, read_label_set, split_labels
+from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.progress import console, output
 

@@ -11,15 +11,22 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from froster.data.diagnose import KINDS, Needs, Problem, diagnose
+from froster.data.diagnose import (
+    KINDS,
+    Finding,
+    Needs,
+    counts,
+    diagnose,
+    labels_of,
+    write_findings,
+    write_manifest,
+)
 from froster.data.inspect import Inspection, inspect
-from froster.data.inspection_report import counts, labels_of, write_manifest, write_problems
-from froster.data.listing import Found, Listing, list_videos, passed_over
+from froster.data.listing import ListedVideo, Listing, list_videos, passed_over
 from froster.errors import UsageError
 from froster.utils import pool
 from froster.utils import strict_json as json
-from froster.utils.files import sole_maker
-from froster.utils.journal import journal, read_entries
+from froster.utils.files import journal, read_entries, sole_maker
 from froster.utils.pool import cores
 from froster.utils.progress import console, output, progress
 
@@ -58,7 +65,7 @@ def run(
             report["kept"] = write_manifest(
                 out, listing, files, problems, columns, {"broken", *drop}
             )
-            write_problems(beside(out, "problems.csv"), problems)
+            write_findings(beside(out, "problems.csv"), problems)
     if as_json:
         listed = [
             {**dataclasses.asdict(problem), "severity": problem.severity} for problem in problems
@@ -126,7 +133,7 @@ def keeping(checks: Path | None, files: dict[str, Inspection]) -> Any:
         yield add
 
 
-def failed(video: Found, error: str) -> Inspection:
+def failed(video: ListedVideo, error: str) -> Inspection:
     try:
         status = video.path.stat()
     except OSError:
@@ -135,7 +142,7 @@ def failed(video: Found, error: str) -> Inspection:
 
 
 def summary(
-    listing: Listing, files: dict[str, Inspection], problems: Sequence[Problem]
+    listing: Listing, files: dict[str, Inspection], problems: Sequence[Finding]
 ) -> dict[str, Any]:
     good = [file for file in files.values() if not file.error]
     return {
@@ -150,7 +157,7 @@ def summary(
     }
 
 
-def show(report: dict[str, Any], problems: Sequence[Problem]) -> None:
+def show(report: dict[str, Any], problems: Sequence[Finding]) -> None:
     if others := passed_over(report["passed_over"]):
         console.tell(others)
     size = report["bytes"] / 1e9

@@ -11,19 +11,19 @@ from rich.table import Table
 
 from froster.cli.common import announce, load_model, mention, parse_where, spare_cores
 from froster.cli.evaluate_parts import Chosen, choose
-from froster.data.dataset import VideoDataset, read_items
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import read_items
 from froster.evaluation.metrics import Predictions, Scorer, evaluate, harmonic_mean, over_splits
 from froster.evaluation.reliability import reliability
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.seen import report_of, seen_by
 from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.reliability import coverage_figure
-from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import check_labels, read_label_set
+from froster.report.plots import coverage_figure
+from froster.text.labels import check_labels, read_label_set
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import attempt, console, output, progress
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
     mention(items)
     classes = read_label_set(labels_file) if labels_file else sorted({item.label for item in items})
     check_labels(classes)
-    texts = describe(classes, read_descriptions(descriptions)) if descriptions else classes
+    texts = with_descriptions(classes, read_descriptions(descriptions)) if descriptions else classes
     known = report_of(model or DEFAULT_MODEL)  # may download the model
     with progress() as bars:
         bar = bars.add_task(

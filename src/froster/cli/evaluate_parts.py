@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import TEST_WORDS, VALIDATION_WORDS
 from froster.errors import DataError, UsageError, one_of
 from froster.inference.seen import Part, counted, seen_by

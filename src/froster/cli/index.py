@@ -11,7 +11,7 @@ import typer
 
 from froster.cli.classify import FEW
 from froster.cli.common import announce, load_model, mention, spare_cores
-from froster.data.listing import Found, list_videos
+from froster.data.listing import ListedVideo, list_videos
 from froster.errors import UsageError
 from froster.inference.failures import Failures
 from froster.inference.identity import digest
@@ -74,7 +74,7 @@ def run(
                 "index", total=len(listing), completed=len(listing) - len(todo), note=""
             )
 
-            def on_end(video: Found, error: str) -> None:
+            def on_end(video: ListedVideo, error: str) -> None:
                 if error:
                     failures.add(video.key, error)
                 bars.update(
@@ -169,7 +169,7 @@ def check_model(store: Store, model: Recognizer) -> None:
         )
 
 
-def is_current(store: Store, video: Found) -> bool:
+def is_current(store: Store, video: ListedVideo) -> bool:
     place = store.places.get(video.key)
     return place is not None and place.entry.is_current(store.root)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from froster.encoders.model import ARCHITECTURES, CLIP, blank
 from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.training.distill import PRESETS
 from froster.training.task import freeze, trained
 from froster.utils import strict_json as json

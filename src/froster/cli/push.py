@@ -11,8 +11,8 @@ from froster.errors import FrosterError, UsageError
 from froster.inference.card import HUB_ID, files
 from froster.inference.model_folder import folder_of
 from froster.utils import strict_json as json
-from froster.utils.printable import printable
 from froster.utils.progress import console, output
+from froster.utils.text import printable
 
 
 def run(

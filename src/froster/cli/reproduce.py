@@ -39,9 +39,8 @@ from froster.paper.real_report import write_report as write_real_report
 from froster.paper.report import Records, write_report
 from froster.paper.tables import TABLES, cells_of
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import exclusive
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import attempt, console, output, progress
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""

@@ -15,10 +15,10 @@ from froster.inference.recognizer import Recognizer
 from froster.inference.search import Hit, search
 from froster.inference.store import Store
 from froster.report.sheet import check_target, span, thumbnails
-from froster.text.prompts import check_labels
+from froster.text.labels import check_labels
 from froster.utils import strict_json as json
 from froster.utils.progress import console, output, working
-from froster.video.segments import ReadSegments, Segment
+from froster.video.windows import ReadSegments, VideoSegment
 
 
 def run(
@@ -105,7 +105,7 @@ def embed_video(recognizer: Recognizer, video: Path, seconds: float) -> torch.Te
     work = ReadSegments(
         recognizer.config.sampling.frames, recognizer.image_size, seconds, recognizer.preprocessing
     )
-    segments = [part for part in work(str(video)) if isinstance(part, Segment)]
+    segments = [part for part in work(str(video)) if isinstance(part, VideoSegment)]
     return unit(
         torch.cat(
             [recognizer.embed_clips(torch.from_numpy(part.clip)[None]) for part in segments]

@@ -18,15 +18,15 @@ from froster.cli.common import (
     parse_where,
     spare_cores,
 )
-from froster.data.dataset import read_items
+from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
 from froster.inference.recognizer import DEFAULT_MODEL
 from froster.inference.seen import report_of, seen_by
 from froster.methods import method_from_dict
 from froster.report.training import write_report
-from froster.text.descriptions import describe, read_descriptions
-from froster.text.prompts import read_label_set
+from froster.text.labels import read_label_set
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training import defaults
 from froster.training.checkpoint import Checkpoints
 from froster.training.distributed import process_group
@@ -45,8 +45,7 @@ from froster.training.run_folder import Source, digest
 from froster.training.task import ranks
 from froster.training.validation import Watcher
 from froster.utils.files import absolute, claim_folder, sole_writer
-from froster.utils.loggers import open_logger
-from froster.utils.progress import console, progress
+from froster.utils.progress import console, open_logger, progress
 
 
 def chosen(**options: Any) -> dict[str, Any]:
@@ -191,7 +190,7 @@ def run(
         for names in filter(
             None, (parts.base, parts.novel)
         ):  # a label that is too long is found before the training
-            base.bank(describe(names, sentences), truncate)
+            base.bank(with_descriptions(names, sentences), truncate)
         if rank == 0:
             prepare_folder(out, resume, held)
             announce(base, model)
@@ -222,7 +221,7 @@ def run(
                 plan.loss,
                 recipe,
                 train_set,
-                describe(parts.base, sentences),
+                with_descriptions(parts.base, sentences),
                 out,
                 bars,
                 network.name,

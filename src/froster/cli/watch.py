@@ -11,10 +11,9 @@ from froster.inference.label_file import LabelFile
 from froster.inference.watch import Sighting, Watch
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
-from froster.utils.printable import printable
 from froster.utils.progress import console
-from froster.video.live import Policy
-from froster.video.source import Source
+from froster.utils.text import printable
+from froster.video.live import Policy, StreamSource
 
 
 def run(
@@ -36,7 +35,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Print a line a stride until the source, `seconds` or `limit` ends, or Ctrl-C comes."""
-    where = Source(source)
+    where = StreamSource(source)
     if where.is_file or where.is_camera:
         there(source)  # before a model is loaded, or downloaded
     labels, labels_file = labels_file_of(labels, labels_file)

@@ -3,7 +3,7 @@ replaced in silence."""
 
 import difflib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from froster.data.manifest import Item, Items, read_items
+from froster.data.manifest import Item
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
+from froster.video.container import unchanged
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
-
-__all__ = ["Batch", "Item", "Items", "Sample", "VideoDataset", "collate", "read_items"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipRequest:
     """One item as it is to be read: all that `ReadClip` does not know yet."""
 
     path: str
@@ -78,7 +77,7 @@ class ReadClip:
     augment: Augment
     how: Preprocessing
 
-    def __call__(self, clip: Clip) -> Sample:
+    def __call__(self, clip: ClipRequest) -> Sample:
         if clip.error:
             return Sample(clip.index, None, clip.label, clip.error)
         try:
@@ -88,7 +87,7 @@ class ReadClip:
         except VideoError as error:
             return Sample(clip.index, None, clip.label, str(error))
 
-    def _random(self, video: Video, clip: Clip) -> Tensor:
+    def _random(self, video: Video, clip: ClipRequest) -> Tensor:
         rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
         frames = video.read(self.sampling.train_indices(video.timing, rng))
         return augment(frames, self.size, rng, self.augment, self.how)
@@ -99,6 +98,43 @@ class ReadClip:
         row = {frame: number for number, frame in enumerate(needed)}
         frames = inference_transform(video.read(needed), self.size, self.how)
         return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
+
+
+@dataclass(frozen=True)
+class Views:
+    """What was read of a video."""
+
+    clips: np.ndarray
+    "uint8 (V, T, 3, S, S)"
+    seconds: float
+    "length of the whole video, by the times of its frames"
+    frames: int
+    "of the whole video"
+    damaged: int
+    "frames of the clips that could not be decoded, and for which a neighbour stands in"
+
+
+@dataclass(frozen=True)
+class ReadViews:
+    """From a path to its `Views`: the work of a process that reads for a network."""
+
+    sampling: Sampling
+    views: int
+    size: int
+    how: Preprocessing = CLIP_PREPROCESSING
+
+    def __call__(self, path: str) -> Iterator[Views]:
+        """One `Views`. Raises VideoError, also where the file changes while it is read."""
+        with unchanged(path), Video(path) as video:
+            indices = self.sampling.view_indices(video.timing, self.views)
+            frames = video.read([i for view in indices for i in view])
+            clips = (
+                inference_transform(frames, self.size, self.how)
+                .unflatten(0, (len(indices), -1))
+                .numpy()
+            )
+            found = Views(clips, video.seconds, video.num_frames, video.damaged)
+        yield found
 
 
 class VideoDataset(Dataset[Sample]):
@@ -143,9 +179,11 @@ class VideoDataset(Dataset[Sample]):
     def label(self, index: int) -> int:
         return self._labels[index]
 
-    def clip(self, index: int, error: str = "") -> Clip:
+    def clip(self, index: int, error: str = "") -> ClipRequest:
         """The item as `reader` takes it; one with an `error` is not opened."""
-        return Clip(str(self.items[index].path), index, self._labels[index], self._epoch, error)
+        return ClipRequest(
+            str(self.items[index].path), index, self._labels[index], self._epoch, error
+        )
 
     def __getitem__(self, index: int) -> Sample:
         return self.reader(self.clip(index))

@@ -1,13 +1,18 @@
-"""From what the files are to what is wrong with them: a kind, how bad it is, and a sentence with
-the numbers."""
+"""What is wrong with the files of a data set, and the tables that say so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from froster.data.inspect import Inspection
 from froster.data.likeness import Likeness, pairs
+from froster.data.listing import Listing
+from froster.data.manifest import class_label
+from froster.utils.files import write_csv
 
 KINDS = {
     "broken": ("error", "cannot be opened or decoded, or no process survived it"),
@@ -65,7 +70,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Finding:
     path: str
     kind: str
     why: str
@@ -81,7 +86,7 @@ def diagnose(
     files: Sequence[Inspection],
     needs: Needs,
     columns: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[Problem]:
+) -> list[Finding]:
     """The problems of all files, in their order. `columns` (path -> row) tells whether duplicates
     cross splits or labels."""
     found = {file.path: list(_alone(file, needs)) for file in files}
@@ -96,7 +101,7 @@ def diagnose(
         Likeness.from_text(file.seconds, file.likeness) if file.likeness else None
         for file in different
     ]
-    near: dict[str, Problem] = {}
+    near: dict[str, Finding] = {}
     for pair in sorted(pairs(known)):
         path, other = different[pair.second].path, different[pair.first].path
         near.setdefault(
@@ -107,10 +112,10 @@ def diagnose(
     return [problem for file in files for problem in found[file.path]]
 
 
-def _alone(file: Inspection, needs: Needs) -> list[Problem]:
+def _alone(file: Inspection, needs: Needs) -> list[Finding]:
     """What can be said of a file by itself."""
     if file.error:
-        return [Problem(file.path, "broken", file.error)]
+        return [Finding(file.path, "broken", file.error)]
     reasons = {}
     if file.frames < _CUT * file.stated_frames:
         reasons["truncated"] = f"{file.frames} frames of the {file.stated_frames} that it states"
@@ -145,7 +150,7 @@ def _alone(file: Inspection, needs: Needs) -> list[Problem]:
         reasons["black"] = f"for {file.black:.1f} of {file.seconds:.1f} s"
     elif file.frozen >= _STILL * file.seconds:
         reasons["frozen"] = f"for {file.frozen:.1f} of {file.seconds:.1f} s"
-    return [Problem(file.path, kind, why) for kind, why in reasons.items()]
+    return [Finding(file.path, kind, why) for kind, why in reasons.items()]
 
 
 def _mirrored(turned: int) -> str:
@@ -162,11 +167,74 @@ def _shown(file: Inspection) -> str:
 
 def _twice(
     kind: str, how: str, path: str, other: str, columns: Mapping[str, Mapping[str, str]]
-) -> Problem:
+) -> Finding:
     rows = columns.get(path, {}), columns.get(other, {})
     differ = [name for name in ("split", "label") if rows[0].get(name, "") != rows[1].get(name, "")]
     where = "; ".join(
         f"{name} {rows[0].get(name) or '–'} here, {rows[1].get(name) or '–'} there"
         for name in differ
     )
-    return Problem(path, kind, f"{how} {other}" + (f" ({where})" if where else ""), other)
+    return Finding(path, kind, f"{how} {other}" + (f" ({where})" if where else ""), other)
+
+
+MEASURED = ("seconds", "fps", "frames", "width", "height", "codec", "size", "sha256")
+
+
+def labels_of(listing: Listing) -> dict[str, dict[str, str]]:
+    """The columns of every video: those of its manifest, or the folder's name as its label where
+    every one lies in one."""
+    inside = all(
+        "/" in video.key and not video.columns and not Path(video.key).is_absolute()
+        for video in listing
+    )
+    return {
+        video.key: {"label": class_label(Path(video.key).parent)} if inside else dict(video.columns)
+        for video in listing
+    }
+
+
+def write_manifest(
+    out: Path,
+    listing: Listing,
+    files: Mapping[str, Inspection],
+    problems: Sequence[Finding],
+    columns: Mapping[str, Mapping[str, str]],
+    drop: Collection[str],
+) -> int:
+    """CSV: path (whole), the columns of the input, what was measured, and the kinds of problems.
+    Returns its rows."""
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(problem.path, []).append(problem.kind)
+    given = list(
+        dict.fromkeys(
+            name
+            for row in columns.values()
+            for name in row
+            if name not in ("path", "problems", *MEASURED)
+        )
+    )
+    rows: list[list[object]] = []
+    for video in listing:
+        found, own = files[video.key], kinds.get(video.key, [])
+        if found.error or set(own) & set(drop):
+            continue
+        measured = [getattr(found, name) for name in MEASURED]
+        row = [columns[video.key].get(name, "") for name in given]
+        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(own)])
+    write_csv(out, [["path", *given, *MEASURED, "problems"], *rows])
+    return len(rows)
+
+
+def write_findings(path: Path, problems: Sequence[Finding]) -> None:
+    """CSV: path, severity, kind, why, other."""
+    rows = [
+        [problem.path, problem.severity, problem.kind, problem.why, problem.other]
+        for problem in problems
+    ]
+    write_csv(path, [["path", "severity", "kind", "why", "other"], *rows])
+
+
+def counts(problems: Sequence[Finding]) -> dict[str, int]:
+    """Kind -> files."""
+    return dict(Counter(kind for _, kind in {(problem.path, problem.kind) for problem in problems}))

@@ -14,10 +14,9 @@ import numpy as np
 
 from froster.data.likeness import Sketch, positions
 from froster.errors import VideoError
-from froster.video.orientation import UPRIGHT
+from froster.video.container import UPRIGHT, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
-from froster.video.views import unchanged
 
 _SIGN_OF_LIFE = 100
 """Frames after which a process says that it is still at work."""

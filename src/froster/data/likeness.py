@@ -17,7 +17,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from froster.video.orientation import UPRIGHT, Orientation
+from froster.video.container import UPRIGHT, Orientation
 from froster.video.reader import Video
 
 FRAMES = 8

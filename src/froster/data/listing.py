@@ -13,64 +13,24 @@ from pathlib import Path
 from froster.data.manifest import read_rows
 from froster.errors import DataError, UsageError
 from froster.utils.address import refuse_address
-from froster.video.reader import VIDEO_SUFFIXES
+from froster.video.container import VIDEO_SUFFIXES
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
 _SHOWN = 3
 
 
-COMPANIONS = frozenset(
-    {
-        "",
-        ".aac",
-        ".bmp",
-        ".cfg",
-        ".csv",
-        ".db",
-        ".flac",
-        ".html",
-        ".ini",
-        ".jpeg",
-        ".jpg",
-        ".json",
-        ".jsonl",
-        ".lock",
-        ".log",
-        ".lrv",
-        ".m3u",
-        ".md",
-        ".mp3",
-        ".nfo",
-        ".npy",
-        ".ogg",
-        ".parquet",
-        ".pdf",
-        ".pickle",
-        ".pkl",
-        ".png",
-        ".py",
-        ".sh",
-        ".srt",
-        ".sub",
-        ".svg",
-        ".thm",
-        ".toml",
-        ".tsv",
-        ".txt",
-        ".vtt",
-        ".wav",
-        ".webp",
-        ".xml",
-        ".yaml",
-        ".yml",
-    }
+_COMPANIONS = (
+    ".aac .bmp .cfg .csv .db .flac .html .ini .jpeg .jpg .json .jsonl .lock .log .lrv .m3u"
+    " .md .mp3 .nfo .npy .ogg .parquet .pdf .pickle .pkl .png .py .sh .srt .sub .svg .thm"
+    " .toml .tsv .txt .vtt .wav .webp .xml .yaml .yml"
 )
+COMPANIONS = frozenset(["", *_COMPANIONS.split()])
 """Endings of files that lie beside videos and are none: they are counted, but nobody is told of
 them."""
 
 
 @dataclass(frozen=True)
-class Found:
+class ListedVideo:
     """One video, whether it exists or not."""
 
     path: Path
@@ -80,17 +40,17 @@ class Found:
     "its row of the manifest it comes from"
 
 
-class Listing(list[Found]):
+class Listing(list[ListedVideo]):
     """Different videos, each once, by folder in the order of their names, otherwise as they were
     given."""
 
-    def __init__(self, root: Path, found: Sequence[Found] = (), ignored: int = 0) -> None:
+    def __init__(self, root: Path, found: Sequence[ListedVideo] = (), ignored: int = 0) -> None:
         super().__init__(found)
         self.root, self.ignored = root, ignored
         "`ignored`: files in folders that are hidden or no videos"
         self.passed_over: Counter[str] = Counter()
         "how many of them, but for hidden ones, have which ending"
-        self.missing: list[Found] = []
+        self.missing: list[ListedVideo] = []
         "those that were named and do not exist"
         self.by_name = False
         "whether names came from a list of one a line"
@@ -174,7 +134,7 @@ def list_videos(
             key = _key(path, base)
             if key not in seen:
                 seen.add(key)
-                listing.append(Found(path, key, columns))
+                listing.append(ListedVideo(path, key, columns))
                 if named and not os.path.exists(path):
                     listing.missing.append(listing[-1])
     if not listing:

@@ -18,9 +18,9 @@ from pathlib import Path
 from froster.errors import DataError
 from froster.utils import strict_json as json
 from froster.utils.address import is_address, refusal, refuse_address
-from froster.utils.csvfile import ERRORS
-from froster.utils.printable import is_text, printable
-from froster.video.reader import VIDEO_SUFFIXES
+from froster.utils.files import NAME_ERRORS
+from froster.utils.text import is_text, printable
+from froster.video.container import VIDEO_SUFFIXES
 
 _MISSING_SHOWN = 3
 
@@ -207,7 +207,7 @@ def _text(source: Path) -> str:
         raise DataError(f"{source}: cannot be read ({error.strerror})") from error
     if b"\0" in data:
         raise DataError(f"{source}, line 1: not UTF-8 text (is it UTF-16? save it as UTF-8)")
-    return data.decode("utf-8", ERRORS).removeprefix("\ufeff")
+    return data.decode("utf-8", NAME_ERRORS).removeprefix("\ufeff")
 
 
 def _check_text(source: Path, line: int, *texts: str) -> None:

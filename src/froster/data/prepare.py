@@ -17,9 +17,7 @@ from froster.data.public import Annotations, Clip, from_folders, read_annotation
 from froster.data.tree import Tree
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.csvfile import write_csv
-from froster.utils.files import sole_maker, write_text
-from froster.utils.journal import journal, read_entries
+from froster.utils.files import journal, read_entries, sole_maker, write_csv, write_text
 
 SPAN_SECONDS = 8 * 16 / 30
 """What a dense clip covers, 8 frames at every 16th of 30 a second: a shorter video shows its last

@@ -17,7 +17,7 @@ from typing import Any
 from froster.data.names import DATASETS, TEST_SPLIT, classes, official, partition
 from froster.data.tree import split_of, split_word, stem
 from froster.errors import DataError
-from froster.text.prompts import parse_json, read_utf8
+from froster.text.labels import parse_json, read_utf8
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from froster.data.listing import Found
+from froster.data.listing import ListedVideo
 from froster.errors import UsageError
 
 _PLACES = {
@@ -44,7 +44,7 @@ class Shard:
             int.from_bytes(blake2b(name, digest_size=8).digest(), "big") % self.count == self.index
         )
 
-    def of(self, videos: Sequence[Found]) -> list[Found]:
+    def of(self, videos: Sequence[ListedVideo]) -> list[ListedVideo]:
         return [video for video in videos if self.takes(video.key)]
 
     def file(self, out: Path) -> Path:

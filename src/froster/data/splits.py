@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.errors import DataError, UsageError
 
 TRAIN_WORDS = {"train", "training"}

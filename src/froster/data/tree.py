@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from froster.data.names import classes, key
 from froster.errors import DataError
-from froster.video.reader import VIDEO_SUFFIXES
+from froster.video.container import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:  # that module reads file names with this one
     from froster.data.public import Clip

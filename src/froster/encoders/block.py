@@ -17,9 +17,28 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from froster.encoders.attention import attention
-from froster.encoders.mlp import MLP
+from froster.encoders import kernels
+from froster.encoders.kernels import dot_product_attention
 from froster.errors import UsageError
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(kernels.QUICK * x)
+
+
+class MLP(nn.Module):
+    def __init__(self, width: int, activation: str):
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        self.c_proj = nn.Linear(4 * width, width)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if type(self.c_fc) is type(self.c_proj) is nn.Linear and kernels.use_cpu_kernels(x):
+            return kernels.two_layers(x, self.c_fc, self.c_proj, self.activation)
+        return self.c_proj(self.gelu(self.c_fc(x)))
 
 
 class Attention(nn.Module):
@@ -34,21 +53,19 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def project(self, x: Tensor, asking: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, L, D) -> q, k, v, each (N, h, L, d); with `asking` (N, L', D) the queries are those
-        of these tokens alone."""
-        if asking is None:
+    def project(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, L, D) -> q, k, v, each (N, h, L, d); with `queries_of` (N, L', D) the queries are
+        those of these tokens alone."""
+        if queries_of is None:
             q, k, v = self._heads(x, 0, 3)
             return q, k, v
-        (q,), (k, v) = self._heads(asking, 0, 1), self._heads(x, 1, 3)
+        (q,), (k, v) = self._heads(queries_of, 0, 1), self._heads(x, 1, 3)
         return q, k, v
 
     def _heads(self, x: Tensor, first: int, end: int) -> Tensor:
         """Of q, k and v those from `first` to before `end`: (end - first, N, h, L, d)."""
-        D = x.shape[-1]
-        some = F.linear(
-            x, self.in_proj_weight[first * D : end * D], self.in_proj_bias[first * D : end * D]
-        )
+        rows = slice(first * x.shape[-1], end * x.shape[-1])
+        some = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return some.unflatten(-1, (end - first, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def merge(self, heads: Tensor) -> Tensor:
@@ -57,7 +74,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every token of (N, L, D) attends to all L of its row."""
-        return self.merge(attention(*self.project(x)))
+        return self.merge(dot_product_attention(*self.project(x)))
 
 
 class Block(nn.Module):
@@ -73,12 +90,45 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width, eps)
         self.mlp = MLP(width, activation)
 
-    def adopt(self, block: Block) -> None:
-        """For subclasses, in place of `super().__init__`: be `block`, with its own weights (not a
-        copy of them)."""
+    def init_from(self, block: Block) -> None:
+        """For subclasses, in place of `super().__init__`: take over the weights of `block`, which
+        are shared, not copied."""
         nn.Module.__init__(self)
         self.causal = block.causal
         self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
+
+    @property
+    def width(self) -> int:
+        return self.ln_1.normalized_shape[0]
+
+    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:  # (B*T, L, D) -> the same
+        return self.mlp_sublayer(self.attention_sublayer(x, num_frames))
+
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+        """The half of the block in which tokens see each other."""
+        return x + self.attend(self.ln_1(x), num_frames)
+
+    def mlp_sublayer(self, x: Tensor) -> Tensor:
+        """The half that treats every token by itself: (…, D) -> the same."""
+        return x + self.mlp(self.ln_2(x))
+
+    def attend(self, x: Tensor, num_frames: int, positions: Tensor | None = None) -> Tensor:
+        """(B*T, L, D) -> the same; with `positions`, (B*T,), only for that token of each row, (B*T,
+        1, D)."""
+        if positions is None:
+            return self.attn.merge(self.attention(*self.attn.project(x), num_frames))
+        rows = torch.arange(len(x), device=x.device)
+        q, k, v = self.attn.project(x, x[rows, positions][:, None])
+        if self.causal:
+            mask = torch.arange(k.shape[2], device=x.device) <= positions[:, None]
+            return self.attn.merge(dot_product_attention(q, k, v, mask[:, None, None]))
+        return self.attn.merge(self.attention(q, k, v, num_frames))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
+        """Queries (B*T, h, L', d) over what their frames attend to, made of k and v (B*T, h, L, d)
+        -> (B*T, h, L', d)."""
+        k, v, mask = self.keys_values(k, v, num_frames)
+        return dot_product_attention(q, k, v, mask, self.causal)
 
     def keys_values(
         self, k: Tensor, v: Tensor, num_frames: int
@@ -87,46 +137,23 @@ class Block(nn.Module):
         None for no mask."""
         return k, v, None
 
-    def look(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
-        """Queries (B*T, h, L', d) over what their frames attend to, made of k and v (B*T, h, L, d)
-        -> (B*T, h, L', d)."""
-        k, v, mask = self.keys_values(k, v, num_frames)
-        return attention(q, k, v, mask, self.causal)
-
-    def attend(self, x: Tensor, num_frames: int, place: Tensor | None = None) -> Tensor:
-        """(B*T, L, D) -> the same; with `place`, (B*T,), only for that token of each row, (B*T, 1,
-        D)."""
-        asking = None if place is None else x[torch.arange(len(x), device=x.device), place][:, None]
-        q, k, v = self.attn.project(x, asking)
-        if place is not None and self.causal:
-            mask = (torch.arange(k.shape[2], device=x.device) <= place[:, None])[:, None, None]
-            return self.attn.merge(attention(q, k, v, mask))
-        return self.attn.merge(self.look(q, k, v, num_frames))
-
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
-        """The half of the block in which tokens see each other."""
-        return x + self.attend(self.ln_1(x), num_frames)
-
-    def each(self, x: Tensor) -> Tensor:
-        """The half that treats every token by itself: (…, D) -> the same."""
-        return x + self.mlp(self.ln_2(x))
-
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:  # (B*T, L, D) -> the same
-        return self.each(self.mix(x, num_frames))
-
-    def read(self, x: Tensor, place: Tensor, num_frames: int = 1) -> Tensor:
+    def forward_at(self, x: Tensor, positions: Tensor, num_frames: int = 1) -> Tensor:
         """One token of each row of `forward(x)`, (B*T, D), without making the others: all that is
         used of a last block.
 
-        Subclasses with their own `mix` or `each` save what follows the attention, with their own
-        `forward` nothing.
+        Subclasses with an `attention_sublayer` of their own save what follows the attention, with a
+        `forward` of their own nothing.
         """
         kind, rows = type(self), torch.arange(len(x), device=x.device)
         if kind.forward is not Block.forward:
-            return self(x, num_frames)[rows, place]
-        if kind.mix is not Block.mix or kind.attend is not Block.attend:
-            return self.each(self.mix(x, num_frames)[rows, place])
-        return self.each(x[rows, place] + self.attend(self.ln_1(x), num_frames, place)[:, 0])
+            return self(x, num_frames)[rows, positions]
+        if (
+            kind.attention_sublayer is not Block.attention_sublayer
+            or kind.attend is not Block.attend
+        ):
+            return self.mlp_sublayer(self.attention_sublayer(x, num_frames)[rows, positions])
+        attended = self.attend(self.ln_1(x), num_frames, positions)[:, 0]
+        return self.mlp_sublayer(x[rows, positions] + attended)
 
 
 class Transformer(nn.Module):
@@ -147,35 +174,31 @@ class Transformer(nn.Module):
         """Training keeps what goes into each block and computes the rest again: less memory, a
         third more time."""
 
-    def through(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        """The work of one block, kept for the backward pass or computed again there."""
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return function(*inputs)
-        if isinstance(
-            function, nn.Module
-        ):  # it may have weights that it was lent, and gives back before the backward pass
-            return checkpoint(
-                functional_call,
-                function,
-                dict(function.named_parameters()),
-                inputs,
-                use_reentrant=False,
-            )
-        return checkpoint(function, *inputs, use_reentrant=False)
-
     def forward(self, x: Tensor, num_frames: int = 1, layers: list[Tensor] | None = None) -> Tensor:
         for block in self.resblocks:
-            x = self.through(block, x, num_frames)
+            x = self.run_block(block, x, num_frames)
             if layers is not None:
                 layers.append(x)
         return x
 
-    def read(self, x: Tensor, place: Tensor, num_frames: int = 1) -> Tensor:
+    def forward_at(self, x: Tensor, positions: Tensor, num_frames: int = 1) -> Tensor:
         """One token of each row of `forward(x)`: (B*T, L, D), (B*T,) -> (B*T, D)."""
-        for block in self.blocks()[:-1]:
-            x = self.through(block, x, num_frames)
-        rows = torch.arange(len(x), device=x.device)
-        return self.blocks()[-1].read(x, place, num_frames) if self.blocks() else x[rows, place]
+        if not self.blocks():
+            return x[torch.arange(len(x), device=x.device), positions]
+        *first, last = self.blocks()
+        for block in first:
+            x = self.run_block(block, x, num_frames)
+        return last.forward_at(x, positions, num_frames)
+
+    def run_block(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """The work of one block, kept for the backward pass or computed again there."""
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return function(*inputs)
+        if isinstance(function, nn.Module):
+            # It may have weights that it was lent, and gives back before the backward pass.
+            weights = dict(function.named_parameters())
+            return checkpoint(functional_call, function, weights, inputs, use_reentrant=False)
+        return checkpoint(function, *inputs, use_reentrant=False)
 
     def blocks(self) -> list[Block]:
         return list(self.resblocks)  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,26 +18,36 @@ from typing import Any, Literal
 
 from torch import nn
 
-from froster.encoders.hub import download
 from froster.encoders.huggingface import (
-    has_hf_weights,
-    is_hf_clip,
-    model_type,
     read_hf_config,
     read_hf_preprocessing,
     read_hf_weights,
     state_from_hf,
 )
-from froster.encoders.layouts import refuse_file, refuse_folder
+from froster.encoders.layouts import (
+    OPEN_CLIP_CONFIG,
+    Layout,
+    hf_model_type,
+    layout_of,
+    locate,
+    open_clip_weights,
+)
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
-from froster.encoders.open_clip import CONFIG, WEIGHTS, OpenClipConfig
-from froster.encoders.reading import NOT_STUDENT, NOT_WEIGHTS, State, read_file, unwrap
+from froster.encoders.open_clip import OpenClipConfig
+from froster.encoders.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError
 
+Activation = Literal["quick_gelu", "gelu"]
+
+# Where training loops put the weights.
+_NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
+# Constants and masks that older files keep beside the weights.
+NOT_WEIGHTS = re.compile(r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)")
+# What a training checkpoint of the released code holds beside the student.
+NOT_STUDENT = re.compile(r"(raw_model|projector_v|projector_t)\b.*")
 # Files whose names tell that their networks use QuickGELU: MetaCLIP's own (b16_fullcc2.5b.pt,
 # l14_400m.pt), DFN's, and what open_clip calls quickgelu.
 _QUICK = re.compile(r"quick_?gelu|openai|metaclip|dfn|fullcc|^[blh]\d\d_400m", re.IGNORECASE)
-_SAY = f'a {CONFIG} beside it, such as {{"model_cfg": {{"quick_gelu": true}}}}, says which'
 # OpenAI's vocabulary; in larger ones the end of a text need not be the largest id (MetaCLIP 2).
 _LARGEST_VOCABULARY = 49408
 # The towers above ViT-L have heads of 80 to 112; up to there every one has 64.
@@ -67,6 +76,26 @@ def from_official(name: str) -> str:
 def to_official(name: str) -> str:
     """Our name of a weight -> OpenAI's."""
     return name.removeprefix("text.")
+
+
+def unwrap(content: dict[str, Any]) -> State:
+    """The weights of a checkpoint without what training loops wrap round them: the dictionary that
+    they lie in, DDP's `module.`, and the `model.` of Lightning and of FROSTER's code where each of
+    the network's weights has it.
+
+    Raises CheckpointError where there are no weights, or something else among them.
+    """
+    nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
+    state = flat_weights(content[nest] if nest else content)
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if all(name.startswith("model.") for name in state if not is_training_extra(name)):
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    return state
+
+
+def is_training_extra(name: str) -> bool:
+    """Does this name belong to what FROSTER's training checkpoints hold beside the student?"""
+    return NOT_STUDENT.fullmatch(name) is not None or NOT_WEIGHTS.fullmatch(name) is not None
 
 
 def architecture_from_state_dict(
@@ -123,10 +152,8 @@ def check_both_towers(names: Iterable[str]) -> None:
     """Raises CheckpointError where weights, under OpenAI's or Hugging Face's names, are of one
     tower of a CLIP alone."""
     first = {name.partition(".")[0] for name in names}
-    image, text = (
-        first & {"visual", "vision_model"},
-        first & {"token_embedding", "text_model", "text"},
-    )
+    image = first & {"visual", "vision_model"}
+    text = first & {"token_embedding", "text_model", "text"}
     if bool(image) != bool(text):
         kind, other = ("an image", "text") if image else ("a text", "image")
         raise CheckpointError(
@@ -172,38 +199,32 @@ class Checkpoint:
         self.path = path
 
     @cached_property
-    def kind(self) -> Literal["huggingface", "file"]:
-        """What `path` holds: a folder of Hugging Face's, or one file. Raises CheckpointError on
-        anything else."""
-        folder = self.path
-        if not folder.is_dir():
-            refuse_file(folder)
-            return "file"
-        if is_hf_clip(folder) and has_hf_weights(folder):
-            return "huggingface"
-        if self.file != folder:
-            return "file"
-        refuse_folder(folder)
-        return "huggingface"
+    def layout(self) -> Layout:
+        """Raises CheckpointError on what holds no CLIP."""
+        return layout_of(self.path)
 
-    @cached_property
+    @property
     def file(self) -> Path:
         """The file with open_clip's weights in a folder, else `path`."""
-        there = [self.path / name for name in WEIGHTS if (self.path / name).is_file()]
-        return there[0] if there else self.path
+        return open_clip_weights(self.path) or self.path
 
     @cached_property
     def read(self) -> tuple[str, dict[str, Any]]:
         """How the weights are stored ("safetensors", "torchscript", "pickle"), and they. Raises
         CheckpointError."""
-        if self.kind == "huggingface":
-            return "safetensors", read_hf_weights(self.path)
-        return read_file(self.file)
+        if self.is_file:
+            return read_file(self.file)
+        return "safetensors", read_hf_weights(self.path)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the weights are one file, under the names of OpenAI's or of a release's code."""
+        return self.layout in ("file", "open_clip")
 
     @property
     def may_be_a_release(self) -> bool:
         """May a method's weights be in it? In a folder of Hugging Face's, X-CLIP's alone."""
-        return self.kind == "file" or model_type(self.path) == "xclip"
+        return self.is_file or hf_model_type(self.path) == "xclip"
 
 
 def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
@@ -218,30 +239,14 @@ def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(locate(source))
     path = checkpoint.path
     try:
-        if checkpoint.kind == "huggingface":
-            config = read_hf_config(path)
-            return _from_hf_state(checkpoint.read[1], config, path)
-        return _load_file(checkpoint)
+        if checkpoint.is_file:
+            return _load_file(checkpoint)
+        config = read_hf_config(path)
+        return _from_hf_state(checkpoint.read[1], config, path)
     except FrosterError as error:
         if str(path) in str(error):
             raise
         raise CheckpointError(f"{path}: {error}") from None
-
-
-def locate(source: str | Path) -> Path:
-    """The file or folder, downloaded if `source` is a hub id. Raises CheckpointError, or
-    FrosterError without the hub."""
-    path = Path(
-        os.path.expanduser(source)
-    )  # which leaves the home of a user who does not exist as it is
-    if path.exists():
-        return path
-    looks_like_hub_id = isinstance(source, str) and re.fullmatch(
-        r"[\w-][\w.-]*(/[\w-][\w.-]*)?", source
-    )
-    if not looks_like_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
-        raise CheckpointError(f"{source}: there is no such file or folder")
-    return download(str(source))
 
 
 def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
@@ -257,7 +262,7 @@ def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
         return _from_hf_state(state, read_hf_config(path.parent), path.parent)
     if kind == "torchscript":  # OpenAI's archives alone are of this kind
         return _from_official_state(state, LoadReport("openai"))
-    config = path.with_name(CONFIG)
+    config = path.with_name(OPEN_CLIP_CONFIG)
     stated = OpenClipConfig.read(config) if config.is_file() else None
     check_told(state, stated)
     if stated is not None:
@@ -279,10 +284,10 @@ def refuse_own(path: Path, state: State) -> None:
     named_as_ours = any(name.startswith("text.") for name in state) and not path.name.startswith(
         "open_clip"
     )
-    if named_as_ours and not path.with_name(CONFIG).is_file():
+    if named_as_ours and not path.with_name(OPEN_CLIP_CONFIG).is_file():
         raise CheckpointError(
             "weights under the names of a froster model, without the config.json that says how"
-            f" they are used: pass the whole folder (if they are open_clip's, put their {CONFIG}"
+            f" they are used: pass the whole folder (if they are open_clip's, put their {OPEN_CLIP_CONFIG}"
             " beside them)"
         )
 
@@ -293,12 +298,12 @@ def check_told(state: State, stated: OpenClipConfig | None) -> None:
     words = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
     if width > _WIDEST_WITH_HEADS_OF_64 and not (stated and stated.vision):
         raise CheckpointError(
-            f"needs {CONFIG} with a vision_cfg beside it: the weights do not tell the number of"
+            f"needs {OPEN_CLIP_CONFIG} with a vision_cfg beside it: the weights do not tell the number of"
             " heads"
         )
     if words is not None and len(words) > _LARGEST_VOCABULARY and not (stated and stated.text):
         raise CheckpointError(
-            f"needs {CONFIG} with a text_cfg beside it: with {len(words)} tokens the weights do not"
+            f"needs {OPEN_CLIP_CONFIG} with a text_cfg beside it: with {len(words)} tokens the weights do not"
             " tell how a text ends"
         )
 
@@ -314,10 +319,13 @@ def _assumed(
     else:
         quick = form == "openai"
         why = "as in OpenAI's own models" if quick else "as in open_clip's own models"
-    note = f"no {CONFIG} beside the file: {'QuickGELU' if quick else 'GELU'} assumed, {why}; {_SAY}"
-    return _from_official_state(
-        state, LoadReport(form, notes=[note]), "quick_gelu" if quick else "gelu"
+    note = (
+        f"no {OPEN_CLIP_CONFIG} beside the file: {'QuickGELU' if quick else 'GELU'} assumed, {why};"
+        f' a {OPEN_CLIP_CONFIG} beside it, such as {{"model_cfg": {{"quick_gelu": true}}}}, says'
+        " which"
     )
+    activation: Activation = "quick_gelu" if quick else "gelu"
+    return _from_official_state(state, LoadReport(form, notes=[note]), activation)
 
 
 def _from_hf_state(state: State, config: CLIPConfig, folder: Path) -> tuple[CLIP, LoadReport]:
@@ -331,7 +339,7 @@ def _from_hf_state(state: State, config: CLIPConfig, folder: Path) -> tuple[CLIP
 def _from_official_state(
     state: State,
     report: LoadReport,
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu",
+    activation: Activation = "quick_gelu",
     stated: OpenClipConfig | None = None,
 ) -> tuple[CLIP, LoadReport]:
     ignored = [name for name in state if NOT_WEIGHTS.fullmatch(name)]

@@ -9,8 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from froster.encoders.known import as_object, read_object, refuse, strangers
-from froster.encoders.layouts import HF_WEIGHTS
+from froster.encoders.layouts import (
+    HF_WEIGHTS,
+    as_object,
+    read_object,
+    refuse_settings,
+    unknown_settings,
+)
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
 from froster.encoders.reading import State, flat_weights, read_file, read_safetensors
@@ -46,77 +51,23 @@ _TEXT = {
 # Keys of transformers' configs that do not change what a CLIP computes: how training starts, what
 # is handed out beside the embeddings, and the settings for text generation that older versions
 # wrote into every config.
-_NO_MATTER = frozenset(
-    {
-        "_name_or_path",
-        "_commit_hash",
-        "_attn_implementation_autoset",
-        "architectures",
-        "transformers_version",
-        "torch_dtype",
-        "dtype",
-        "torchscript",
-        "initializer_range",
-        "initializer_factor",
-        "logit_scale_init_value",
-        "projection_dim",
-        "bos_token_id",
-        "pad_token_id",
-        "sep_token_id",
-        "chunk_size_feed_forward",
-        "gradient_checkpointing",
-        "output_attentions",
-        "output_hidden_states",
-        "output_scores",
-        "return_dict",
-        "return_dict_in_generate",
-        "use_return_dict",
-        "use_cache",
-        "use_bfloat16",
-        "tf_legacy_loss",
-        "id2label",
-        "label2id",
-        "num_labels",
-        "problem_type",
-        "finetuning_task",
-        "task_specific_params",
-        "tokenizer_class",
-        "prefix",
-        "tie_word_embeddings",
-        "tie_encoder_decoder",
-        "is_encoder_decoder",
-        "cross_attention_hidden_size",
-        "decoder_start_token_id",
-        "bad_words_ids",
-        "begin_suppress_tokens",
-        "suppress_tokens",
-        "diversity_penalty",
-        "do_sample",
-        "early_stopping",
-        "encoder_no_repeat_ngram_size",
-        "exponential_decay_length_penalty",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "length_penalty",
-        "max_length",
-        "min_length",
-        "no_repeat_ngram_size",
-        "num_beam_groups",
-        "num_beams",
-        "num_return_sequences",
-        "remove_invalid_values",
-        "repetition_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "transformers.js_config",
-        "output_past",
-        "is_composition",
-    }
-)
+_NO_MATTER = """
+    _name_or_path _commit_hash _attn_implementation_autoset architectures transformers_version
+    torch_dtype dtype torchscript initializer_range initializer_factor logit_scale_init_value
+    projection_dim bos_token_id pad_token_id sep_token_id chunk_size_feed_forward
+    gradient_checkpointing output_attentions output_hidden_states output_scores return_dict
+    return_dict_in_generate use_return_dict use_cache use_bfloat16 tf_legacy_loss id2label
+    label2id num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix
+    tie_word_embeddings tie_encoder_decoder is_encoder_decoder cross_attention_hidden_size
+    decoder_start_token_id bad_words_ids begin_suppress_tokens suppress_tokens diversity_penalty
+    do_sample early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty
+    forced_bos_token_id forced_eos_token_id length_penalty max_length min_length
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences remove_invalid_values
+    repetition_penalty temperature top_k top_p typical_p transformers.js_config output_past
+    is_composition
+"""
 # What these must say, as ours computes nothing else.
-_NEUTRAL = {
+_REQUIRED = {
     "dropout": 0.0,
     "attention_dropout": 0.0,
     "is_decoder": False,
@@ -143,7 +94,7 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
         raise CheckpointError("this is a froster model, not a plain CLIP")
     if values.get("model_type") != "clip":
         raise CheckpointError(f"its config is {_kind(values)}, not of a CLIP")
-    refuse(_strangers(values), "froster's CLIP cannot be this network")
+    refuse_settings(_unknown_settings(values), "froster's CLIP cannot be this network")
     # Configs written before 2023 may carry a second dict, which wins.
     vision = {**_VISION, **_part(values, "vision_config"), **_part(values, "vision_config_dict")}
     text = {**_TEXT, **_part(values, "text_config"), **_part(values, "text_config_dict")}
@@ -167,21 +118,10 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
         raise CheckpointError(
             f"eos_token_id is {text['eos_token_id']}, CLIP's end token has the largest id"
         )
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads")
     return CLIPConfig(
-        VisionConfig(
-            vision["image_size"],
-            vision["patch_size"],
-            vision["hidden_size"],
-            vision["num_hidden_layers"],
-            vision["num_attention_heads"],
-        ),
-        TextConfig(
-            text["max_position_embeddings"],
-            text["vocab_size"],
-            text["hidden_size"],
-            text["num_hidden_layers"],
-            text["num_attention_heads"],
-        ),
+        VisionConfig(*(vision[key] for key in ("image_size", "patch_size", *sizes))),
+        TextConfig(*(text[key] for key in ("max_position_embeddings", "vocab_size", *sizes))),
         512 if values.get("projection_dim") is None else values["projection_dim"],
         activation,
     )
@@ -209,26 +149,18 @@ def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def _strangers(values: dict[str, Any]) -> list[str]:
+def _unknown_settings(values: dict[str, Any]) -> list[str]:
     """What a config of a CLIP says beyond what `CLIP` can be."""
-    found = strangers(
-        values,
-        "",
-        {**_NEUTRAL, "architectures": ["CLIPModel"]},
-        _TOP_KEYS + tuple(_NO_MATTER - {"architectures"}),
-    )
-    for name, kind, known in (
-        ("vision", "clip_vision_model", _VISION),
-        ("text", "clip_text_model", _TEXT),
-    ):
+    no_matter = frozenset(_NO_MATTER.split())
+    whole = {**_REQUIRED, "architectures": ["CLIPModel"]}
+    unknown = unknown_settings(values, "", whole, no_matter.union(_TOP_KEYS) - {"architectures"})
+    for name, known in (("vision", _VISION), ("text", _TEXT)):
+        tower = {**_REQUIRED, "model_type": f"clip_{name}_model"}
         for part in (f"{name}_config", f"{name}_config_dict"):
-            found += strangers(
-                _part(values, part),
-                f"{part}.",
-                {**_NEUTRAL, "model_type": kind},
-                _NO_MATTER | known.keys(),
+            unknown += unknown_settings(
+                _part(values, part), f"{part}.", tower, no_matter | known.keys()
             )
-    return found
+    return unknown
 
 
 def config_to_hf(config: CLIPConfig) -> dict[str, Any]:
@@ -312,11 +244,8 @@ def state_from_hf(state: State, config: CLIPConfig) -> tuple[State, list[str]]:
     ours: State = {}
     for name, theirs in hf_names(config):
         if all(part in rest for part in theirs):
-            tensor = (
-                torch.cat([rest.pop(part) for part in theirs])
-                if len(theirs) > 1
-                else rest.pop(theirs[0])
-            )
+            parts = [rest.pop(part) for part in theirs]
+            tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
             ours[name] = tensor.T.contiguous() if name in _TRANSPOSED else tensor
     return ours | rest, ignored
 
@@ -358,10 +287,8 @@ def read_hf_preprocessing(
 
     Raises CheckpointError naming the file.
     """
-    for name in (
-        "processor_config.json",
-        "preprocessor_config.json",
-    ):  # transformers reads them in this order
+    # transformers reads them in this order.
+    for name in ("processor_config.json", "preprocessor_config.json"):
         path = folder / name
         if not path.is_file():
             continue
@@ -380,7 +307,7 @@ def read_hf_preprocessing(
 
 def read_hf_weights(folder: Path) -> State:
     """A folder's weights, under Hugging Face's names. Raises CheckpointError naming the file."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in HF_WEIGHTS:
         if (folder / name).is_file():
             return _read_weights(folder / name)
         index = folder / f"{name}.index.json"
@@ -406,23 +333,6 @@ def _read_weights(path: Path) -> State:
         if path.suffix == ".safetensors"
         else flat_weights(read_file(path)[1])
     )
-
-
-def is_hf_clip(folder: Path) -> bool:
-    """Does `config.json` describe weights of Hugging Face's that can be read: a CLIP, or X-CLIP,
-    which is a method's?"""
-    return model_type(folder) in ("clip", "xclip")
-
-
-def model_type(folder: Path) -> str | None:
-    try:
-        return read_object(folder / "config.json", "config").get("model_type")
-    except CheckpointError:
-        return None
-
-
-def has_hf_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in HF_WEIGHTS)
 
 
 def save_hf_folder(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None:

@@ -24,6 +24,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from froster.encoders.block import Block, Transformer
+from froster.encoders.kernels import use_cpu_kernels
 from froster.encoders.packed import Packed
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import CheckpointError, UsageError
@@ -257,7 +258,7 @@ class VisionTower(nn.Module):
         B, T = self.check(frames)
         x = self.embed(frames.flatten(0, 1), T)
         if layers is None:
-            cls = self.transformer.read(
+            cls = self.transformer.forward_at(
                 x, torch.zeros(len(x), dtype=torch.long, device=x.device), T
             )
         else:
@@ -308,16 +309,16 @@ class TextTower(nn.Module):
         """
         x = words + self.positional_embedding[: words.shape[1]]
         blocks = self.transformer.blocks()
-        own = not blocks or any(type(block) is not Block for block in blocks)
-        if (
-            own or not len(x) or x.device.type != "cpu"
-        ):  # an accelerator would rather pad rows than start many small kernels
-            return self.ln_final(self.transformer.read(x, end.to(x.device))) @ self.text_projection
+        plain = blocks and all(type(block) is Block for block in blocks)
+        # An accelerator would rather pad rows than start many small kernels.
+        if not plain or not len(x) or not use_cpu_kernels(x):
+            pooled = self.transformer.forward_at(x, end.to(x.device))
+            return self.ln_final(pooled) @ self.text_projection
         packed = Packed.of(end + 1, min(same, int(end.min())), self.config.width)
         x = packed.pack(x)
         *first, last = blocks
         for block in first:
-            x = self.transformer.through(packed.block, block, x)
+            x = self.transformer.run_block(packed.block, block, x)
         x = packed.last_block(last, x)
         return packed.unsort(self.ln_final(x) @ self.text_projection)
 

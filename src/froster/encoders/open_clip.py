@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from froster.encoders.known import as_object, read_object, refuse, strangers
+from froster.encoders.layouts import as_object, read_object, refuse_settings, unknown_settings
 from froster.encoders.model import CLIPConfig
 from froster.encoders.preprocessing import from_open_clip
 from froster.errors import CheckpointError
-
-CONFIG = "open_clip_config.json"
-WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 # What each key must say, as ours computes nothing else: the defaults of open_clip's CLIPVisionCfg
 # and CLIPTextCfg.
@@ -65,28 +62,13 @@ _TEXT = {
 _WHOLE = {"init_logit_bias": None, "nonscalar_logit_scale": False, "multimodal_cfg": None}
 # These do not change what is computed: how training starts, and what is handed out beside the
 # embedding.
-_NO_MATTER = ("output_tokens", "init_logit_scale", "output_dict", "cast_dtype", "custom_text")
+_NO_MATTER = "output_tokens init_logit_scale output_dict cast_dtype custom_text"
 _VISION_KNOWN = (
-    "layers",
-    "width",
-    "head_width",
-    "patch_size",
-    "image_size",
-    "attn_pooler_queries",
-    "attn_pooler_heads",
-    "timm_model_pretrained",
-    *_NO_MATTER,
+    "layers width head_width patch_size image_size attn_pooler_queries attn_pooler_heads"
+    f" timm_model_pretrained {_NO_MATTER}"
 )
-_TEXT_KNOWN = (
-    "context_length",
-    "vocab_size",
-    "width",
-    "heads",
-    "layers",
-    "hf_model_pretrained",
-    *_NO_MATTER,
-)
-_WHOLE_KNOWN = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", *_NO_MATTER)
+_TEXT_KNOWN = f"context_length vocab_size width heads layers hf_model_pretrained {_NO_MATTER}"
+_WHOLE_KNOWN = f"embed_dim vision_cfg text_cfg quick_gelu {_NO_MATTER}"
 
 
 @dataclass(frozen=True)
@@ -115,11 +97,11 @@ class OpenClipConfig:
                 (values, "preprocess_cfg"),
             )
         ]
-        found = strangers(values, "", {}, ("model_cfg", "preprocess_cfg"))
-        found += strangers(whole, "model_cfg.", _WHOLE, _WHOLE_KNOWN)
-        found += strangers(parts[0], "vision_cfg.", _VISION, _VISION_KNOWN)
-        found += strangers(parts[1], "text_cfg.", _TEXT, _TEXT_KNOWN)
-        refuse(found, f"{path}: froster's CLIP cannot be this network")
+        unknown = unknown_settings(values, "", {}, ("model_cfg", "preprocess_cfg"))
+        unknown += unknown_settings(whole, "model_cfg.", _WHOLE, _WHOLE_KNOWN.split())
+        unknown += unknown_settings(parts[0], "vision_cfg.", _VISION, _VISION_KNOWN.split())
+        unknown += unknown_settings(parts[1], "text_cfg.", _TEXT, _TEXT_KNOWN.split())
+        refuse_settings(unknown, f"{path}: froster's CLIP cannot be this network")
         return cls(path, whole, *parts)
 
     def heads(self, vision_width: int, text_width: int) -> tuple[int, int]:
@@ -152,7 +134,7 @@ class OpenClipConfig:
                 f"{self.path}: vision_cfg.image_size is {image_size!r}, the weights have {grid}²"
                 " patches"
             )
-        for where, stated, there in (
+        for where, stated, actual in (
             ("model_cfg.embed_dim", self.whole.get("embed_dim"), config.embed_dim),
             ("vision_cfg.width", self.vision.get("width"), vision.width),
             ("vision_cfg.layers", self.vision.get("layers"), vision.layers),
@@ -162,9 +144,9 @@ class OpenClipConfig:
             ("text_cfg.context_length", self.text.get("context_length"), text.context),
             ("text_cfg.vocab_size", self.text.get("vocab_size"), text.vocab),
         ):
-            if stated is not None and stated != there:
+            if stated is not None and stated != actual:
                 raise CheckpointError(
-                    f"{self.path}: {where} is {stated!r}, the weights have {there}"
+                    f"{self.path}: {where} is {stated!r}, the weights have {actual}"
                 )
         try:
             preprocessing = from_open_clip(self.preprocess, image_size)

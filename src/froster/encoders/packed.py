@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from froster.encoders.attention import attention
+from froster.encoders.kernels import dot_product_attention
 
 if TYPE_CHECKING:
     from froster.encoders.block import Block
@@ -68,13 +68,15 @@ class Packed:
 
     def block(self, block: Block, x: Tensor) -> Tensor:
         """`block(x)`, (1, N, D) -> the same."""
-        return block.each(x + block.attn.merge(self.attend(*block.attn.project(block.ln_1(x)))))
+        return block.mlp_sublayer(
+            x + block.attn.merge(self.attend(*block.attn.project(block.ln_1(x))))
+        )
 
     def last_block(self, block: Block, x: Tensor) -> Tensor:
         """The end tokens of `block(x)` alone, (1, N, D) -> (n, D), in the order of the runs."""
         seen = block.ln_1(x)
         y = block.attn.merge(self.attend_from_ends(*block.attn.project(seen, seen[:, self.ends])))
-        return block.each(x[:, self.ends] + y)[0]
+        return block.mlp_sublayer(x[:, self.ends] + y)[0]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(1, h, N, d) each -> the same: every token looks at those before it in its own row."""
@@ -82,10 +84,14 @@ class Packed:
         (start_q, *own_q), (start_k, *own_k), (start_v, *own_v) = (
             self._split(x) for x in (q, k, v)
         )
-        parts = [attention(start_q, start_k, start_v, causal=True)] if S else []
+        parts = [dot_product_attention(start_q, start_k, start_v, causal=True)] if S else []
         for Q, K, V in zip(own_q, own_k, own_v, strict=True):
             seen = torch.ones(Q.shape[2], S + Q.shape[2], dtype=torch.bool).tril(S) if S else None
-            parts.append(attention(Q, _behind(start_k, K), _behind(start_v, V), seen, causal=not S))
+            parts.append(
+                dot_product_attention(
+                    Q, _behind(start_k, K), _behind(start_v, V), seen, causal=not S
+                )
+            )
         return torch.cat([x.transpose(1, 2).flatten(0, 1) for x in parts]).transpose(0, 1)[None]
 
     def attend_from_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -103,7 +109,9 @@ class Packed:
             seen = torch.arange(S + width) <= S + place[:, None]
             Q = Q.transpose(0, 1)[:, :, None]
             parts.append(
-                attention(Q, _behind(start_k, K), _behind(start_v, V), seen[:, None, None])[:, :, 0]
+                dot_product_attention(
+                    Q, _behind(start_k, K), _behind(start_v, V), seen[:, None, None]
+                )[:, :, 0]
             )
             start += rows * width
         return torch.cat(parts).transpose(0, 1)[None]

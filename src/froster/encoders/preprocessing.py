@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from froster.encoders.known import refuse, strangers
+from froster.encoders.layouts import refuse_settings, unknown_settings
 from froster.errors import CheckpointError, UsageError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -98,8 +98,8 @@ class Preprocessing:
         """The inverse; what is missing has its default. Raises CheckpointError naming what it does
         not know."""
         known = [field.name for field in fields(cls)]
-        refuse(
-            strangers(values, "preprocessing.", {}, known),
+        refuse_settings(
+            unknown_settings(values, "preprocessing.", {}, known),
             "froster does not know this preprocessing",
         )
         return cls(**{name: value for name, value in values.items() if value is not None})
@@ -126,8 +126,8 @@ _OPEN_CLIP_KEYS = ("size", "mean", "std", "interpolation", "resize_mode", "fill_
 
 def from_open_clip(values: Mapping[str, Any], size: int) -> Preprocessing:
     """open_clip's `preprocess_cfg` of a network that reads `size` pixels. Raises CheckpointError."""
-    refuse(
-        strangers(values, "preprocess_cfg.", {"mode": "RGB"}, _OPEN_CLIP_KEYS),
+    refuse_settings(
+        unknown_settings(values, "preprocess_cfg.", {"mode": "RGB"}, _OPEN_CLIP_KEYS),
         "froster does not know this preprocessing",
     )
     stated = {name: value for name, value in values.items() if value is not None}
@@ -149,61 +149,35 @@ def from_open_clip(values: Mapping[str, Any], size: int) -> Preprocessing:
 
 _HALF = (0.5, 0.5, 0.5)
 _SHORT, _SQUARE = {"shortest_edge": 224}, {"height": 224, "width": 224}
+
+
 # What a file leaves out is up to the class that it names.
-_PROCESSORS: dict[str, dict[str, Any]] = {
-    "CLIPImageProcessor": {
-        "size": _SHORT,
-        "resample": 3,
-        "do_center_crop": True,
-        "image_mean": MEAN,
-        "image_std": STD,
-    },
-    "SiglipImageProcessor": {
-        "size": _SQUARE,
-        "resample": 3,
-        "do_center_crop": False,
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    },
-    "ViTImageProcessor": {
-        "size": _SQUARE,
-        "resample": 2,
-        "do_center_crop": False,
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    },
-    "VideoMAEImageProcessor": {
-        "size": _SHORT,
-        "resample": 2,
-        "do_center_crop": True,
-        "image_mean": _HALF,
-        "image_std": _HALF,
-    },
+def _processor(
+    size: dict[str, int], resample: int, crop: bool, mean: Any, std: Any
+) -> dict[str, Any]:
+    return {
+        "size": size,
+        "resample": resample,
+        "do_center_crop": crop,
+        "image_mean": mean,
+        "image_std": std,
+    }
+
+
+_PROCESSORS = {
+    "CLIPImageProcessor": _processor(_SHORT, 3, True, MEAN, STD),
+    "SiglipImageProcessor": _processor(_SQUARE, 3, False, _HALF, _HALF),
+    "ViTImageProcessor": _processor(_SQUARE, 2, False, _HALF, _HALF),
+    "VideoMAEImageProcessor": _processor(_SHORT, 2, True, _HALF, _HALF),
 }
-_HF_NEUTRAL = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": False}
-_HF_KEYS = (
-    "size",
-    "crop_size",
-    "resample",
-    "do_center_crop",
-    "image_mean",
-    "image_std",
-    "do_normalize",
-    "image_processor_type",
-    "feature_extractor_type",
-    # These say how pictures come in and arrays go out, not what is computed.
-    "do_convert_rgb",
-    "processor_class",
-    "use_fast",
-    "_valid_processor_keys",
-    "data_format",
-    "input_data_format",
-    "return_tensors",
-    "device",
-    "disable_grouping",
-    "default_to_square",
-    "_processor_class",
-)
+_HF_REQUIRED = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_pad": False}
+# What is read, then what says how pictures come in and arrays go out, not what is computed.
+_HF_KNOWN = """
+    size crop_size resample do_center_crop image_mean image_std do_normalize image_processor_type
+    feature_extractor_type
+    do_convert_rgb processor_class use_fast _valid_processor_keys data_format input_data_format
+    return_tensors device disable_grouping default_to_square _processor_class
+"""
 
 
 def from_hf(values: Mapping[str, Any], size: int) -> Preprocessing:
@@ -221,40 +195,42 @@ def from_hf(values: Mapping[str, Any], size: int) -> Preprocessing:
         .removesuffix("Pil")
         .replace("FeatureExtractor", "ImageProcessor")
     )
-    found = strangers(values, "", _HF_NEUTRAL, _HF_KEYS)
+    unknown = unknown_settings(values, "", _HF_REQUIRED, _HF_KNOWN.split())
     if kind not in _PROCESSORS:
-        found.append(f"image_processor_type is {named!r:.60}")
-    refuse(found, "froster does not know this preprocessing")
-    said = {"crop_size": 224, "do_normalize": True, **_PROCESSORS[kind], **stated}
-    edge = said["size"]
+        unknown.append(f"image_processor_type is {named!r:.60}")
+    refuse_settings(unknown, "froster does not know this preprocessing")
+    settings = {"crop_size": 224, "do_normalize": True, **_PROCESSORS[kind], **stated}
+    edge = settings["size"]
     if isinstance(edge, int) and not stated.get(
         "default_to_square", _PROCESSORS[kind]["size"] == _SQUARE
     ):
         edge = {"shortest_edge": edge}
     squash = not isinstance(edge, dict) or edge.keys() == {"height", "width"}
     side = _side(edge) if squash else edge.get("shortest_edge") if len(edge) == 1 else None
-    if not isinstance(side, int) or not (squash or said["do_center_crop"]):
-        crop = "" if said["do_center_crop"] else " and do_center_crop false"
+    if not isinstance(side, int) or not (squash or settings["do_center_crop"]):
+        crop = "" if settings["do_center_crop"] else " and do_center_crop false"
         raise CheckpointError(
-            f"size {said['size']!r}{crop} does not give the square that the network reads"
+            f"size {settings['size']!r}{crop} does not give the square that the network reads"
         )
-    last = _side(said["crop_size"]) if said["do_center_crop"] else side
+    last = _side(settings["crop_size"]) if settings["do_center_crop"] else side
     if last != size or side < size:
         what = (
-            f"crop_size {said['crop_size']!r}"
-            if said["do_center_crop"] and last != size
-            else f"size {said['size']!r}"
+            f"crop_size {settings['crop_size']!r}"
+            if settings["do_center_crop"] and last != size
+            else f"size {settings['size']!r}"
         )
         raise CheckpointError(f"{what} does not fit the network, which reads {size} x {size}")
-    if said["resample"] not in _RESAMPLE:
+    if settings["resample"] not in _RESAMPLE:
         raise CheckpointError(
-            f"resample is {said['resample']!r}: froster knows 2 (bilinear) and 3 (bicubic)"
+            f"resample is {settings['resample']!r}: froster knows 2 (bilinear) and 3 (bicubic)"
         )
     mean, std = (
-        (said["image_mean"], said["image_std"]) if said["do_normalize"] else ((0, 0, 0), (1, 1, 1))
+        (settings["image_mean"], settings["image_std"])
+        if settings["do_normalize"]
+        else ((0, 0, 0), (1, 1, 1))
     )
     return Preprocessing(
-        mean, std, "squash" if squash else "shortest", _RESAMPLE[said["resample"]], side / size
+        mean, std, "squash" if squash else "shortest", _RESAMPLE[settings["resample"]], side / size
     )
 
 

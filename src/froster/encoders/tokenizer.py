@@ -21,13 +21,13 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
+from froster.encoders.layouts import BPE_FILE
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
-BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
 HUB_ID = "openai/clip-vit-base-patch16"
 
 # The published file holds more merges than CLIP uses: 49,408 ids = 256 bytes, as many word-final,

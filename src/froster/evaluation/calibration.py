@@ -25,7 +25,7 @@ from torch import Tensor
 
 from froster.errors import CheckpointError, DataError
 from froster.evaluation.metrics import Fusion, fuse
-from froster.text.prompts import NONE
+from froster.text.labels import NONE
 from froster.utils import strict_json as json
 from froster.utils.files import CALIBRATION, write_text
 

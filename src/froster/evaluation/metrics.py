@@ -18,9 +18,9 @@ from froster.data.loader import batches
 from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
 from froster.methods import VideoCLIP
-from froster.utils.csvfile import write_csv
-from froster.utils.finite import finite
+from froster.utils.files import write_csv
 from froster.utils.interrupt import check
+from froster.utils.tensors import finite
 
 Fusion = Literal["logits", "probs"]
 Space = Literal["logit", "prob"]

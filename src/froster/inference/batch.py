@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
-from froster.data.listing import Found
+from froster.data.dataset import ReadViews, Views
+from froster.data.listing import ListedVideo
 from froster.inference.recognizer import Classification, Recognizer
 from froster.inference.results import Row
 from froster.utils import pool
-from froster.video.views import ReadViews, Views
 
 
 @dataclass(frozen=True)
 class Answer:
     """`row` is None exactly where `error` says why."""
 
-    video: Found
+    video: ListedVideo
     row: Row | None
     error: str = ""
 
@@ -28,7 +28,7 @@ class Answer:
 def answers(
     model: Recognizer,
     labels: Sequence[str],
-    videos: Sequence[Found],
+    videos: Sequence[ListedVideo],
     *,
     workers: int = 0,
     batch_size: int = 1,
@@ -48,7 +48,7 @@ def answers(
     window = workers + 2 * batch_size
     paths = [str(video.path) for video in videos]
     ends = pool.ends(pool.in_order(pool.run(work, paths, workers, limit=limit, window=window)))
-    batch: list[tuple[Found, Views | str]] = []
+    batch: list[tuple[ListedVideo, Views | str]] = []
     with closing(pool.ahead(ends, window) if workers else ends) as following:
         for task, views, error in following:
             batch.append((videos[task], error if views is None else views))
@@ -63,7 +63,7 @@ def _answered(
     model: Recognizer,
     labels: Sequence[str],
     classes: torch.Tensor,
-    batch: list[tuple[Found, Views | str]],
+    batch: list[tuple[ListedVideo, Views | str]],
     top: int,
 ) -> list[Answer]:
     seen = [found for _, found in batch if isinstance(found, Views)]

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from froster import __version__
-from froster.encoders.known import read_object
+from froster.encoders.layouts import read_object
 from froster.evaluation.calibration import Calibration, read_calibration
 from froster.inference.seen import read_report
 from froster.utils import strict_json as json
 from froster.utils.files import CALIBRATION
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")
 PUBLIC = (

@@ -27,8 +27,7 @@ from froster.methods import VideoCLIP, method_dict
 from froster.utils import interrupt
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder, refuse_current
-from froster.utils.finite import finite
-from froster.utils.tensors import save_tensors
+from froster.utils.tensors import finite, save_tensors
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch in float32, as a share of the largest absolute value of the same

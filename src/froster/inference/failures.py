@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from pathlib import Path
 
-from froster.utils.files import write_text
-from froster.utils.journal import Appender, line, read_lines
+from froster.utils.files import Appender, json_line, read_lines, write_text
 
 
 class Failures:
@@ -29,13 +28,15 @@ class Failures:
     def add(self, key: str, cause: str) -> None:
         if self._file is None:
             self._file = Appender(self.path, keep=self._keep)
-        self._file.add(line({"path": key, "error": cause}))
+        self._file.add(json_line({"path": key, "error": cause}))
         self.causes[key] = cause
 
     def write(self) -> int:
         """One line for each that has failed, and no file where none has. Returns the length in
         bytes."""
-        text = "".join(line({"path": key, "error": cause}) for key, cause in self.causes.items())
+        text = "".join(
+            json_line({"path": key, "error": cause}) for key, cause in self.causes.items()
+        )
         if text:
             write_text(self.path, text)
         else:

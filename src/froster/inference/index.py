@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from froster.data.listing import Found
+from froster.data.listing import ListedVideo
 from froster.encoders.model import unit
 from froster.inference.recognizer import Recognizer
 from froster.inference.store import Entry, Store
 from froster.utils import pool
-from froster.video.segments import ReadSegments, Segment, Whole
+from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
 PART_SECONDS = 60.0
 PART_SEGMENTS = 20_000
@@ -30,18 +30,18 @@ class _Video:
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
     embeddings: list[Tensor] = field(default_factory=list)
-    whole: Whole | None = None
+    whole: VideoSummary | None = None
 
 
 def build(
     model: Recognizer,
     store: Store,
-    videos: Sequence[Found],
+    videos: Sequence[ListedVideo],
     *,
     workers: int,
     batch_size: int,
     limit: float,
-    on_end: Callable[[Found, str], None],
+    on_end: Callable[[ListedVideo, str], None],
 ) -> None:
     """Adds the videos to the store. `on_end` is called once for each, with what failed or "".
 
@@ -73,18 +73,18 @@ def build(
 def _embedded(
     model: Recognizer,
     work: ReadSegments,
-    videos: Sequence[Found],
+    videos: Sequence[ListedVideo],
     workers: int,
     batch_size: int,
     limit: float,
-) -> Iterator[tuple[Found, Entry | None, Tensor, str]]:
+) -> Iterator[tuple[ListedVideo, Entry | None, Tensor, str]]:
     """Each video as soon as all of it is embedded, or has failed."""
     opened: dict[int, _Video] = {}
-    batch: list[tuple[int, Segment]] = []
+    batch: list[tuple[int, VideoSegment]] = []
     ended: list[tuple[int, str]] = []
     nothing = torch.empty(0)
 
-    def embed() -> Iterator[tuple[Found, Entry | None, Tensor, str]]:
+    def embed() -> Iterator[tuple[ListedVideo, Entry | None, Tensor, str]]:
         if batch:
             found = model.embed_clips(
                 torch.stack([torch.from_numpy(segment.clip) for _, segment in batch])
@@ -114,7 +114,7 @@ def _embedded(
             if event.done:
                 complete = event.task in opened and opened[event.task].whole is not None
                 ended.append((event.task, "" if complete else event.error))
-            elif isinstance(event.part, Whole):
+            elif isinstance(event.part, VideoSummary):
                 opened.setdefault(event.task, _Video()).whole = event.part
             else:
                 opened.setdefault(event.task, _Video())

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from froster.text.prompts import file_and_column, read_label_set
-from froster.utils.attempt import reason
+from froster.text.labels import file_and_column, read_label_set
+from froster.utils.progress import reason
 
 _EVERY = 0.25  # seconds
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from froster.evaluation.calibration import answers
 from froster.evaluation.metrics import Fusion
-from froster.video.windows import Plan
+from froster.video.windows import WindowPlan
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Segment:
     """The mean of the label's score over the segment."""
 
 
-def smoothed(logits: Tensor, plan: Plan, duration: float, fusion: Fusion) -> Tensor:
+def smoothed(logits: Tensor, plan: WindowPlan, duration: float, fusion: Fusion) -> Tensor:
     """Logits of windows (n, K) -> of moments (m, K), each a stride long: the mean over the windows
     that cover its middle.
 

@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from froster.encoders.checkpoints import locate
-from froster.encoders.known import read_object, refuse, strangers
-from froster.encoders.layouts import is_model_folder
+from froster.encoders.layouts import (
+    is_model_folder,
+    locate,
+    read_object,
+    refuse_settings,
+    unknown_settings,
+)
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import read_safetensors
@@ -117,7 +121,7 @@ def check_config(values: dict[str, Any]) -> None:
             f"it is of version {version!r:.40}, and this froster reads {VERSION}: a newer froster"
             " wrote it"
         )
-    found = strangers(
+    found = unknown_settings(
         values,
         "",
         {},
@@ -136,8 +140,8 @@ def check_config(values: dict[str, Any]) -> None:
             known = {each.name for each in fields(kind)} - {
                 "preprocessing"
             }  # which has a place of its own
-            found += strangers(part, f"{where}.", {}, known)
-    refuse(found, "froster does not know")
+            found += unknown_settings(part, f"{where}.", {}, known)
+    refuse_settings(found, "froster does not know")
 
 
 _BROKEN = (

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from froster.data.dataset import ReadViews
 from froster.encoders.checkpoints import Checkpoint, load_clip
 from froster.encoders.model import CLIP, blank, normalise, unit
 from froster.encoders.precision import (
@@ -47,18 +48,15 @@ from froster.methods import (
     first_difference,
     saved_names,
 )
-from froster.methods.official import Official
+from froster.methods.base import Official
 from froster.text.bank import PromptBank
-from froster.text.prompts import check_texts
+from froster.text.labels import check_texts
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
 from froster.utils.files import atomic_folder
-from froster.utils.finite import finite
 from froster.utils.progress import Working, silently
-from froster.utils.tensors import cpu_state, save_tensors
-from froster.video.frames import described, given_clips, given_frames
-from froster.video.transforms import inference_transform
-from froster.video.views import ReadViews
+from froster.utils.tensors import cpu_state, finite, save_tensors
+from froster.video.transforms import described, given_clips, given_frames, inference_transform
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch16"
 NANO = Path(__file__).parents[1] / "world" / "nano"

@@ -11,16 +11,19 @@ import torch
 from froster.encoders.checkpoints import (
     Checkpoint,
     architecture_from_state_dict,
+    is_training_extra,
     refuse_own,
     strict_load,
     to_official,
+    unwrap,
 )
 from froster.encoders.huggingface import read_hf_preprocessing
 from froster.encoders.model import CLIP, CLIPConfig, blank
-from froster.encoders.reading import State, is_training_extra, unwrap
+from froster.encoders.reading import State
 from froster.errors import CheckpointError, FrosterError
 from froster.methods import METHODS, VideoCLIP, saved_names
-from froster.methods.official import Official, ours
+from froster.methods.base import Official
+from froster.methods.weight_names import ours
 
 # Where the separate head of ActionCLIP and Text4Vis is put.
 _HEAD_NEST = "fusion_model_state_dict"
@@ -52,7 +55,7 @@ def find_released(checkpoint: Checkpoint) -> Official | None:
         found = recognise(state)
         if found is None and separate_head:  # ActionCLIP's plain mean has a head without weights
             found = Official("ActionCLIP (meanp)", METHODS["actionclip"].make("meanp"), ours(state))
-        if found is not None and checkpoint.kind == "huggingface":
+        if found is not None and not checkpoint.is_file:
             size = architecture(found.state, None, {}).vision.image_size
             found.preprocessing, notes = read_hf_preprocessing(
                 checkpoint.path, size, found.preprocessing
@@ -80,7 +83,7 @@ def read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     round them, and whether it holds a head apart from them."""
     kind, content = checkpoint.read
     state = unwrap(content)
-    if kind == "safetensors" and checkpoint.kind == "file":
+    if kind == "safetensors" and checkpoint.is_file:
         refuse_own(checkpoint.file, state)
     head = content.get(_HEAD_NEST)
     if isinstance(head, dict):

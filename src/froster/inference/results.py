@@ -13,10 +13,16 @@ from typing import Any, Protocol
 
 from froster.errors import DataError, FrosterError, UsageError, install
 from froster.evaluation.calibration import NONE
-from froster.utils.csvfile import ERRORS, csv_text
-from froster.utils.files import atomic_file, cannot_write
-from froster.utils.journal import Appender, line, read_lines
-from froster.utils.printable import is_text
+from froster.utils.files import (
+    NAME_ERRORS,
+    Appender,
+    atomic_file,
+    cannot_write,
+    csv_text,
+    json_line,
+    read_lines,
+)
+from froster.utils.text import is_text
 
 Row = dict[str, Any]
 """path, label, score, labels and scores (the best `top`, best first), answer (the label, or None
@@ -71,7 +77,7 @@ class Lines:
         self._file = Appender(path, keep=length)
 
     def add(self, rows: Sequence[Row]) -> None:
-        self._file.add("".join(map(line, rows)))
+        self._file.add("".join(map(json_line, rows)))
         self.done.update(row["path"] for row in rows)
 
     def finish(self) -> None:
@@ -202,7 +208,7 @@ def whole_records(path: Path) -> Iterator[tuple[list[str], int]]:
         for data in file:
             end += len(data)
             cut = not data.endswith(b"\n")
-            yield data.decode("utf-8", ERRORS)
+            yield data.decode("utf-8", NAME_ERRORS)
 
     try:
         with path.open("rb") as file:

@@ -14,8 +14,8 @@ from froster.encoders.precision import autocast
 from froster.evaluation.calibration import Judgement
 from froster.inference.recognizer import Recognizer
 from froster.methods import Features
-from froster.utils.finite import finite
-from froster.video.windows import Sample, Squares, Window
+from froster.utils.tensors import finite
+from froster.video.windows import HeldFrame, Squares, Window
 
 Item = TypeVar("Item")
 Scores = Callable[[Tensor], Tensor]
@@ -77,7 +77,7 @@ class WindowScorer:
             return recognizer.inference.pool_frames(torch.stack(z))
 
 
-def _pixels(samples: Sequence[Sample]) -> Tensor:
+def _pixels(samples: Sequence[HeldFrame]) -> Tensor:
     """(n, 3, S, S)"""
     return torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.inference.model_folder import is_model_folder, resolve
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address

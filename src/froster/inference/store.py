@@ -27,8 +27,7 @@ from torch import Tensor
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.files import atomic_file, atomic_folder, write_text
-from froster.utils.journal import line, read_lines
+from froster.utils.files import atomic_file, atomic_folder, json_line, read_lines, write_text
 from froster.utils.tensors import save_tensors
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -166,7 +165,7 @@ class Store:
             save_tensors(tensors, part)
         write_text(
             self.folder / f"{name}.jsonl",
-            "".join(line(dataclasses.asdict(entry)) for entry, _, _ in videos),
+            "".join(json_line(dataclasses.asdict(entry)) for entry, _, _ in videos),
         )
         self._place(name, [entry for entry, _, _ in videos])
 

@@ -16,10 +16,10 @@ from froster.evaluation.calibration import NONE
 from froster.inference.label_segments import Segment, merged, smoothed
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.scorer import Scores, WindowScorer, batches, columns
-from froster.text.prompts import check_texts
+from froster.text.labels import check_texts
 from froster.utils.interrupt import check
 from froster.video.stream import Stream
-from froster.video.windows import Plan, Windows
+from froster.video.windows import SlidingWindows, WindowPlan
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Timeline:
     """The moments' edges (m + 1): moment i goes from edges[i] to edges[i + 1], a stride later."""
     scores: Tensor
     """(m, K), one row a moment, in the order of `labels`."""
-    plan: Plan
+    plan: WindowPlan
     damaged: int
     """Packets and frames that could not be read or decoded."""
     stated: float | None
@@ -114,11 +114,11 @@ class Scan:
         check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
         self.scores = scores
-        self.plan = Plan.of(recognizer.config.sampling, window, stride)
+        self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
         self.classes = recognizer.class_embeddings(labels, truncate)
         self.scorer = WindowScorer(recognizer, batch_size)
         self.stream: Stream | None = None
-        self.windows: Windows | None = None
+        self.windows: SlidingWindows | None = None
         self.logits: list[Tensor] = []
         """Batches (n, K) of the windows seen so far."""
         self.complete = False
@@ -132,7 +132,7 @@ class Scan:
         if (
             length < self.plan.window - self.plan.step / 2
         ):  # shorter than a window: all frames of one, spread over it
-            self.plan = Plan(length, min(self.plan.stride, length), self.plan.frames)
+            self.plan = WindowPlan(length, min(self.plan.stride, length), self.plan.frames)
             self.logits.clear()
             yield from self._run(path)
         self.complete = True
@@ -140,7 +140,7 @@ class Scan:
     def _run(self, path: str | Path) -> Iterator[float]:
         self.scorer.squares.broken = 0
         with Stream.of_file(path) as self.stream:
-            self.windows = Windows(self.stream, self.plan, self.scorer.keep)
+            self.windows = SlidingWindows(self.stream, self.plan, self.scorer.keep)
             for part in batches(self.windows, self.scorer.batch):
                 check()
                 self.logits.append(self.scorer(part, self.classes))

@@ -15,9 +15,8 @@ from froster.evaluation.calibration import NONE, answers
 from froster.inference.recognizer import Recognizer
 from froster.inference.scorer import Scores, WindowScorer, columns
 from froster.utils.interrupt import check
-from froster.video.live import Arrival, Live, Policy
-from froster.video.source import Source
-from froster.video.windows import Plan, Sample, Window, spread
+from froster.video.live import Arrival, Live, Policy, StreamSource
+from froster.video.windows import HeldFrame, Window, WindowPlan, spread
 
 _POLL = 0.1  # seconds between looks at what else happened
 _MARGIN = 2.0  # seconds that a first try may take beyond `Policy.stall` until it is given up
@@ -92,14 +91,14 @@ class Watch:
     ):
         self.recognizer, self.truncate, self.on_note = recognizer, truncate, on_note
         self.scores = scores
-        self.plan = Plan.of(recognizer.config.sampling, window, stride)
+        self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
         self.scorer = WindowScorer(recognizer)
-        where = Source(source)
+        where = StreamSource(source)
         self.skipped = 0
         self._until = float("inf") if seconds is None else time.monotonic() + seconds
         self._current: tuple[list[str], Tensor]
         self.relabel(labels)
-        self._window: deque[Sample] = deque(maxlen=self.plan.frames)
+        self._window: deque[HeldFrame] = deque(maxlen=self.plan.frames)
         self._next = 0.0  # the time from which on a stride is due
         policy = policy or Policy()
         # FFmpeg cannot be interrupted everywhere, in the look-up of a name for instance.

@@ -11,25 +11,18 @@ from froster.errors import UsageError
 from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer
 from froster.methods.aim import AIM
+from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, pool
 from froster.methods.clip_per_frame import FineTuned, Frozen
 from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.lora import LoRA
-from froster.methods.method import Method
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.penalised import EWC, L2SP
 from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import (
-    Features,
-    VideoCLIP,
-    class_embeddings,
-    first_difference,
-    pool,
-    saved_names,
-)
 from froster.methods.vita_clip import VitaCLIP
+from froster.methods.weight_names import first_difference, saved_names
 from froster.methods.xclip import XCLIP
 
 METHODS: dict[str, type[Method]] = {

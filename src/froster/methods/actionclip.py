@@ -10,7 +10,6 @@ At test the soft-maxes of the 16 templates are averaged.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP, unit
+from froster.encoders.reading import State
 from froster.errors import one_of
+from froster.methods.base import Method, Official, VideoCLIP, replace_blocks
 from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
-from froster.methods.method import Method, tuned, with_head
-from froster.methods.official import Official, State, has, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import VideoCLIP, replace_blocks
+from froster.methods.recipe import Preset, tuned, with_head
+from froster.methods.weight_names import count_layers, has, ours, rename, without
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -81,10 +80,10 @@ class ShiftBlock(Block):
     """A CLIP block whose input is shifted in time (TSM)."""
 
     def __init__(self, block: Block):
-        self.adopt(block)
+        self.init_from(block)
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
-        return super().mix(temporal_shift(x, num_frames), num_frames)
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+        return super().attention_sublayer(temporal_shift(x, num_frames), num_frames)
 
 
 Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]
@@ -151,14 +150,8 @@ class ActionCLIP(Method):
         )
         # The release counts RandAugment's magnitude, 9, out of 30.
         augment = Augment(crop="multiscale", color_jitter=0.8, grayscale=0.2, rand_augment=(2, 3))
-        return Preset(
-            recipe,
-            Prompting(TEMPLATES, "plain"),
-            augment,
-            Sampling("uniform", 8),
-            views=1,
-            fusion="probs",
-        )
+        prompting, sampling = Prompting(TEMPLATES, "plain"), Sampling("uniform", 8)
+        return Preset(recipe, prompting, augment, sampling, views=1, fusion="probs")
 
     def froster_preset(self) -> Preset:
         return with_head(3.33e-5)
@@ -184,14 +177,13 @@ class ActionCLIP(Method):
             for name in state
             if head != "transf" and name.endswith("frame_position_embeddings.weight")
         ]
-        kept = ours({name: tensor for name, tensor in state.items() if name not in ignored})
-        layers = count_layers(state, r"fusion_model\.transformer") if head == "transf" else 6
-        return Official(
-            f"ActionCLIP ({'tsm' if shift else head})",
-            cls(head, shift, layers),
-            rename(kept, [*HEAD_NAMES, (r"(resblocks\.\d+)\.net\.", r"\1.")]),
-            ignored,
+        layers = (
+            count_layers(state, "fusion_model.transformer.resblocks") if head == "transf" else 6
         )
+        rules = [*HEAD_NAMES, (r"(resblocks\.\d+)\.net\.", r"\1.")]
+        weights = rename(ours(without(state, ignored)), rules)
+        kind = "tsm" if shift else head
+        return Official(f"ActionCLIP ({kind})", cls(head, shift, layers), weights, ignored)
 
 
 HEAD_NAMES = [
@@ -210,8 +202,3 @@ def late_transformer(clip: CLIP, layers: int, heads: int | None) -> TemporalTran
     )
     head.initialise(std=0.02, positions_std=0.02)
     return head
-
-
-def count_layers(state: State, prefix: str) -> int:
-    found = (re.search(prefix + r"\.resblocks\.(\d+)\.", name) for name in state)
-    return 1 + max(int(match[1]) for match in found if match)

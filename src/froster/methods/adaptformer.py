@@ -6,7 +6,6 @@ x + mlp(ln_2 x) + s * up(relu(down x))         FROSTER's version: D/4 wide, GELU
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,12 +13,12 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import UsageError, one_of
-from froster.methods.adapter import Adapter
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.official import Official, State, has, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
+from froster.methods.base import Method, Official, Pooling, VideoCLIP, replace_blocks
+from froster.methods.heads import Adapter
+from froster.methods.recipe import Preset, tuned, with_adapters
+from froster.methods.weight_names import has, ours, rename, width_of
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -27,16 +26,24 @@ from froster.video.sampling import Sampling
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
+# FROSTER's code names its adapters so, AIM's and AdaptFormer's alike.
+FROSTER_ADAPTERS = [
+    (r"\.ffn_adapter\.", ".mlp_adapter."),
+    (r"\.adapter\.0\.", ".down."),
+    (r"\.adapter\.2\.", ".up."),
+]
+
+
 class AdaptFormerBlock(Block):
     def __init__(
         self, block: Block, bottleneck: int, scale: float, activation: str, after_norm: bool
     ):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
         self.scale, self.after_norm = scale, after_norm
-        self.mlp_adapter = Adapter(width, bottleneck or width // 4, ACTIVATIONS[activation])
+        width = bottleneck or block.width // 4
+        self.mlp_adapter = Adapter(block.width, width, ACTIVATIONS[activation])
 
-    def each(self, x: Tensor) -> Tensor:
+    def mlp_sublayer(self, x: Tensor) -> Tensor:
         n = self.ln_2(x)
         return x + self.mlp(n) + self.scale * self.mlp_adapter(n if self.after_norm else x)
 
@@ -96,23 +103,16 @@ class AdaptFormer(Method):
             lr_ends=0.0,
             weight_decay=0.0,
             optimizer="sgd",
-            draw="all",
         )
         note = (
             "published for a VideoMAE with a batch-normalised classifier; CLIP's projection and"
             " text replace it"
         )
-        return Preset(
-            recipe,
-            FROSTER_PROMPTS,
-            Augment(crop="multiscale"),
-            Sampling("dense", 8),
-            fusion="probs",
-            note=note,
-        )
+        augment, sampling = Augment(crop="multiscale"), Sampling("dense", 8)
+        return Preset(recipe, FROSTER_PROMPTS, augment, sampling, fusion="probs", note=note)
 
     def froster_preset(self) -> Preset:
-        return adapters(3e-4)
+        return with_adapters(3e-4)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
@@ -121,21 +121,11 @@ class AdaptFormer(Method):
                 (r"\.adaptmlp\.down_proj\.", ".mlp_adapter.down."),
                 (r"\.adaptmlp\.up_proj\.", ".mlp_adapter.up."),
             ]
-            width = next(
-                len(t) for name, t in state.items() if re.search(r"adaptmlp\.down_proj\.bias", name)
-            )
-            return Official(
-                "AdaptFormer (official adapter)", cls(width), rename(ours(state), rules)
-            )
+            weights, width = rename(ours(state), rules), width_of(state, "adaptmlp.down_proj.bias")
+            return Official("AdaptFormer (official adapter)", cls(width), weights)
         if has(state, r"\.ffn_adapter\.adapter\.0\.") and not has(state, r"\.t_adapter\."):
-            rules = [
-                (r"\.ffn_adapter\.", ".mlp_adapter."),
-                (r"\.adapter\.0\.", ".down."),
-                (r"\.adapter\.2\.", ".up."),
-            ]
-            width = next(
-                len(t) for name, t in state.items() if name.endswith("ffn_adapter.adapter.0.bias")
-            )
+            width = width_of(state, "ffn_adapter.adapter.0.bias")
             method = cls.make("froster", bottleneck=width)
-            return Official("AdaptFormer (FROSTER's version)", method, rename(ours(state), rules))
+            weights = rename(ours(state), FROSTER_ADAPTERS)
+            return Official("AdaptFormer (FROSTER's version)", method, weights)
         return None

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import UsageError
-from froster.methods.adapter import Adapter
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.official import Official, State, has, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP, drop_path, over_space, over_time
+from froster.methods.adaptformer import FROSTER_ADAPTERS
+from froster.methods.base import Method, Official, Pooling, VideoCLIP
+from froster.methods.heads import Adapter, drop_path, over_space, over_time
+from froster.methods.recipe import Preset, tuned, with_adapters
+from froster.methods.weight_names import has, ours, rename, width_of, without
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -39,10 +40,10 @@ class AIMBlock(Block):
         drop: float,
         std: float | None,
     ):
-        self.adopt(block)
+        self.init_from(block)
         self.scale, self.drop = scale, drop
-        width = block.ln_1.normalized_shape[0]
-        adapter = lambda: Adapter(width, bottleneck or width // 4, nn.GELU, std)  # noqa: E731
+        width = bottleneck or block.width // 4
+        adapter = lambda: Adapter(block.width, width, nn.GELU, std)  # noqa: E731
         self.t_adapter_in = adapter() if t_adapters == 2 else None
         self.t_adapter, self.s_adapter, self.mlp_adapter = adapter(), adapter(), adapter()
 
@@ -53,16 +54,15 @@ class AIMBlock(Block):
             n = n + self.t_adapter_in(n)
         return over_space(self.attn(n), x.shape[1])
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         x = x + drop_path(self.t_adapter(self.over_frames(x, num_frames)), self.drop, self.training)
         y = self.attend(self.ln_1(x), num_frames)
         return x + y + self.s_adapter(y)
 
-    def each(self, x: Tensor) -> Tensor:
+    def mlp_sublayer(self, x: Tensor) -> Tensor:
         n = self.ln_2(x)
-        return (
-            x + self.mlp(n) + drop_path(self.scale * self.mlp_adapter(n), self.drop, self.training)
-        )
+        adapted = self.scale * self.mlp_adapter(n)
+        return x + self.mlp(n) + drop_path(adapted, self.drop, self.training)
 
 
 @dataclass(frozen=True)
@@ -105,26 +105,16 @@ class AIM(Method):
         for i, block in enumerate(blocks):
             assert isinstance(block, Block)
             rate = self.drop_path * i / max(1, len(blocks) - 1)
-            blocks[i] = AIMBlock(
-                block,
-                self.bottleneck,
-                self.scale,
-                self.t_adapters,
-                rate,
-                std=0.02 if self.frames else None,
-            )
+            std = 0.02 if self.frames else None
+            blocks[i] = AIMBlock(block, self.bottleneck, self.scale, self.t_adapters, rate, std)
         if self.frames:
-            clip.visual.temporal_embedding = nn.Parameter(
-                torch.zeros(self.frames, clip.config.vision.width)
-            )
+            zeros = torch.zeros(self.frames, clip.config.vision.width)
+            clip.visual.temporal_embedding = nn.Parameter(zeros)
         return VideoCLIP(clip, self.pooling)
 
     def trains(self, name: str) -> bool:
-        return (
-            "adapter" in name
-            or name == "clip.visual.temporal_embedding"
-            or name.startswith("clip.visual.ln_post.")
-        )
+        others = ("clip.visual.temporal_embedding", "clip.visual.ln_post.")
+        return "adapter" in name or name.startswith(others)
 
     def preset(self) -> Preset:
         ssv2 = self.t_adapters == 2
@@ -135,41 +125,27 @@ class AIM(Method):
             warmup_epochs=2.5,
             lr_ends=0.0,
             weight_decay=0.05,
-            draw="all",
             decay="no positions",
             label_smoothing=0.1 if ssv2 else 0.0,
         )
-        augment = (
-            Augment(crop="resized", rand_augment=(4, 7), erasing=0.25)
-            if ssv2
-            else Augment(crop="resized")
-        )
+        augment = Augment(crop="resized")
+        if ssv2:
+            augment = Augment(crop="resized", rand_augment=(4, 7), erasing=0.25)
+        sampling = Sampling("dense", self.frames or 8)
         note = "the classifier and its dropout .5 are replaced by CLIP's projection and text"
-        return Preset(
-            recipe,
-            FROSTER_PROMPTS,
-            augment,
-            Sampling("dense", self.frames or 8),
-            fusion="probs",
-            note=note,
-        )
+        return Preset(recipe, FROSTER_PROMPTS, augment, sampling, fusion="probs", note=note)
 
     def froster_preset(self) -> Preset:
-        return adapters(3e-4)
+        return with_adapters(3e-4)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
         if has(state, r"resblocks\.\d+\.t_adapter\.adapter\.0"):
-            rules = [
-                (r"\.ffn_adapter\.", ".mlp_adapter."),
-                (r"\.adapter\.0\.", ".down."),
-                (r"\.adapter\.2\.", ".up."),
-            ]
-            width = next(
-                len(t) for name, t in state.items() if name.endswith("t_adapter.adapter.0.bias")
-            )
+            width = width_of(state, "t_adapter.adapter.0.bias")
             method = cls.make("froster", bottleneck=width)
-            return Official("AIM (FROSTER's version)", method, rename(ours(state), rules))
+            return Official(
+                "AIM (FROSTER's version)", method, rename(ours(state), FROSTER_ADAPTERS)
+            )
         if not has(state, r"T_Adapter\.D_fc1"):
             return None
         # The official backbone is an image tower alone: no prefix, no projection, a closed-set head
@@ -185,14 +161,15 @@ class AIM(Method):
             (r"\.D_fc2\.", ".up."),
             ("^", "visual."),
         ]
-        ours_ = rename(
-            {name: tensor for name, tensor in backbone.items() if name not in ignored}, rules
-        )
-        ours_["visual.temporal_embedding"] = ours_["visual.temporal_embedding"][0]
+        image = rename(without(backbone, ignored), rules)
+        image["visual.temporal_embedding"] = image["visual.temporal_embedding"][0]
         t_adapters = 2 if has(state, "T_Adapter_in") else 1
-        width = next(len(t) for name, t in state.items() if name.endswith("T_Adapter.D_fc1.bias"))
-        method = cls(t_adapters, 0.5, len(ours_["visual.temporal_embedding"]), width)
+        frames, width = (
+            len(image["visual.temporal_embedding"]),
+            width_of(state, "T_Adapter.D_fc1.bias"),
+        )
+        method = cls(t_adapters, 0.5, frames, width)
         notes = [
             "the weights do not tell the scale of the MLP adapter: 0.5 assumed (SSv2 runs used 1)"
         ]
-        return Official(f"AIM (official, {t_adapters} temporal)", method, ours_, ignored, notes)
+        return Official(f"AIM (official, {t_adapters} temporal)", method, image, ignored, notes)

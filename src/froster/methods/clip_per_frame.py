@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import one_of
-from froster.methods.method import Method, tuned
-from froster.methods.official import Official, State, has, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP
+from froster.methods.base import Method, Official, Pooling, VideoCLIP
+from froster.methods.recipe import Preset, tuned
+from froster.methods.weight_names import has, rename, without
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -86,12 +86,10 @@ class FineTuned(Method):
             label_smoothing=0.1,
             mixup=0.8,
             cutmix=1.0,
-            draw="all",
         )
         prompting = Prompting(("a photo of a {}.",), "plain")
-        return Preset(
-            recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs"
-        )
+        sampling = Sampling("uniform", 32)
+        return Preset(recipe, prompting, XCLIP_AUGMENT, sampling, views=1, fusion="probs")
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
@@ -101,5 +99,4 @@ class FineTuned(Method):
             return None
         ignored = [name for name in state if name.startswith("prompt_learner.")]
         rules = [(r"^image_encoder\.", "visual."), (r"^text_encoder\.", "text.")]
-        kept = {name: tensor for name, tensor in state.items() if name not in ignored}
-        return Official("ViFi-CLIP", cls(), rename(kept, rules), ignored)
+        return Official("ViFi-CLIP", cls(), rename(without(state, ignored), rules), ignored)

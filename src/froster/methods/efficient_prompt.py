@@ -15,17 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import UsageError
-from froster.methods.heads import TemporalTransformer
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.official import Official, State, has, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import VideoCLIP, check_reserved
+from froster.methods.base import Method, Official, VideoCLIP
+from froster.methods.heads import TemporalTransformer, check_reserved
+from froster.methods.recipe import Preset, tuned, with_adapters
+from froster.methods.weight_names import count_layers, has, rename
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
 
 TEMPERATURE = 0.07
+NAME_ALONE = Prompting(("{}",), "plain")
 
 
 class PromptedNet(VideoCLIP):
@@ -40,9 +41,8 @@ class PromptedNet(VideoCLIP):
     def places(self, tokens: Tensor, length: int) -> Tensor:
         """Token rows (K, L) -> (K, length): the column of `tokens` that stands there, or -1 for a
         learned row."""
-        end = tokens.argmax(
-            dim=-1, keepdim=True
-        )  # as many as the name's tokens, plus one for the start
+        # As many as the name's tokens, plus one for the start.
+        end = tokens.argmax(dim=-1, keepdim=True)
         place = torch.arange(length, device=tokens.device).expand(len(tokens), -1)
         name = (place > self.prefix) & (place < self.prefix + end)
         column = torch.where(name, place - self.prefix, -1)
@@ -115,30 +115,16 @@ class EfficientPrompt(Method):
         """HMDB's command: 1,100 steps of a schedule that turns after 200,000, so the rate stays
         what it is."""
         recipe = tuned(
-            1e-4,
-            epochs=40,
-            batch_size=64,
-            schedule="constant",
-            weight_decay=0.01,
-            decay="all",
-            draw="all",
+            1e-4, epochs=40, batch_size=64, schedule="constant", weight_decay=0.01, decay="all"
         )
         note = (
             "negatives: all classes (the release draws 400); one view in place of five random clips"
         )
-        augment = Augment(flip=False)
-        return Preset(
-            recipe,
-            Prompting(("{}",), "plain"),
-            augment,
-            Sampling("uniform", self.frames),
-            1,
-            "probs",
-            note=note,
-        )
+        sampling = Sampling("uniform", self.frames)
+        return Preset(recipe, NAME_ALONE, Augment(flip=False), sampling, 1, "probs", note=note)
 
     def froster_preset(self) -> Preset:
-        return adapters(1e-4, prompting=Prompting(("{}",), "plain"))
+        return with_adapters(1e-4, prompting=NAME_ALONE)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
@@ -152,17 +138,11 @@ class EfficientPrompt(Method):
             (r"^temporalEmbedding\.weight$", "head.positional_embedding"),
             (r"^temporalModelling\.", "head.transformer."),
         ]
-        found = rename(state, rules)
-        layers = len(
-            {
-                name.split(".")[2]
-                for name in state
-                if name.startswith("temporalModelling.resblocks.")
-            }
-        )
-        method = cls(layers=layers, frames=len(found["head.positional_embedding"]))
+        weights = rename(state, rules)
+        layers = count_layers(state, "temporalModelling.resblocks")
+        method = cls(layers=layers, frames=len(weights["head.positional_embedding"]))
         notes = [
             "the weights do not tell prefix and postfix (16 + 16 assumed) nor the head's attention"
             " heads (8 assumed)"
         ]
-        return Official("Efficient-Prompt", method, found, notes=notes)
+        return Official("Efficient-Prompt", method, weights, notes=notes)

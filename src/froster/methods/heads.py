@@ -1,6 +1,11 @@
-"""Temporal heads: frame embeddings (B, T, E) -> one vector a clip (B, E), before it is made unit."""
+"""Parts that several methods put on top of CLIP's frames or into its blocks.
+
+Temporal heads: frame embeddings (B, T, E) -> one vector a clip (B, E), before it is made unit.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -109,3 +114,57 @@ def temporal_shift(x: Tensor, num_frames: int, parts: int = 8) -> Tensor:
         patches[..., 2 * fold :],
     )
     return torch.cat([cls, torch.cat([later, earlier, same], dim=-1).flatten(0, 1)], dim=1)
+
+
+class Adapter(nn.Module):
+    """The bottleneck that AIM and AdaptFormer put beside CLIP's frozen layers.
+
+    W2 act(W1 x), (…, D) -> (…, D), no skip. W2 = 0 at the start, so that nothing changes."""
+
+    def __init__(
+        self, width: int, bottleneck: int, activation: type[nn.Module], std: float | None = None
+    ):
+        """W1 is drawn as PyTorch does by default, or from a truncated normal distribution of
+        deviation `std`."""
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.act = activation()
+        self.up = nn.Linear(bottleneck, width)
+        if std is None:
+            nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        else:
+            nn.init.trunc_normal_(self.down.weight, std=std)
+        for parameter in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.up(self.act(self.down(x)))
+
+
+def over_time(x: Tensor, num_frames: int) -> Tensor:
+    """(B*T, L, D) -> (B*L, T, D): rows of the same token at all times."""
+    return x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)
+
+
+def over_space(x: Tensor, num_tokens: int) -> Tensor:
+    """The inverse of `over_time`: (B*L, T, D) -> (B*T, L, D)."""
+    return x.unflatten(0, (-1, num_tokens)).transpose(1, 2).flatten(0, 1)
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Stochastic depth: a row's whole branch is dropped with probability `rate`, the rest is scaled
+    up."""
+    if not training or rate == 0.0:
+        return x
+    keep = 1 - rate
+    mask = torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
+    return x * mask / keep
+
+
+def check_reserved(count: int, context: int) -> int:
+    """Learned tokens, of which a name must still fit beside. Raises UsageError."""
+    if not 0 <= count <= context - 3:
+        raise UsageError(
+            f"{count} learned tokens do not fit a context of {context} with start, name and end"
+        )
+    return count

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from froster.encoders.block import Attention, Block
 from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP
+from froster.methods.base import Method, Pooling, VideoCLIP
+from froster.methods.recipe import Preset, tuned, with_adapters
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -60,9 +59,9 @@ class LoRAAttention(Attention):
         self.lora_in = LowRank(len(self.rows), width, rank, alpha, dropout) if self.rows else None
         self.lora_out = LowRank(1, width, rank, alpha, dropout) if "o" in targets else None
 
-    def project(self, x: Tensor, asking: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if asking is not None:
-            return self.project(asking)[0], *self.project(x)[1:]
+    def project(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        if queries_of is not None:
+            return self.project(queries_of)[0], *self.project(x)[1:]
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, -1))
         if self.lora_in is not None:
             added = self.lora_in(x).unflatten(-1, (len(self.rows), -1))
@@ -154,16 +153,10 @@ class LoRA(Method):
     def preset(self) -> Preset:
         """CLIP-LoRA trains 500 steps a shot: at 16 shots of 200 classes 80 epochs of batch 32."""
         recipe = tuned(
-            2e-4,
-            epochs=80,
-            batch_size=32,
-            warmup_epochs=0,
-            lr_ends=5e-3,
-            weight_decay=0.01,
-            draw="all",
+            2e-4, epochs=80, batch_size=32, warmup_epochs=0, lr_ends=5e-3, weight_decay=0.01
         )
         prompting = Prompting(("a photo of a {}.",), "plain")
         return Preset(recipe, prompting, Augment(crop="resized"), Sampling("uniform", 8), views=1)
 
     def froster_preset(self) -> Preset:
-        return adapters(2e-4)
+        return with_adapters(2e-4)

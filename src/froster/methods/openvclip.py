@@ -11,14 +11,14 @@ import random
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.func import functional_call
 
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import UsageError
-from froster.methods.official import Official, State
+from froster.methods.base import LossAt, Official, TrainingClips, VideoCLIP
 from froster.methods.recipe import Preset, Recipe
 from froster.methods.vclip import VCLIP
-from froster.methods.video_clip import VideoCLIP, start_of
+from froster.methods.weight_names import start_of
 from froster.text.prompts import KINETICS_28, Prompting
 
 
@@ -38,18 +38,17 @@ class InterpolatedWeights:
     def draw(self, rng: random.Random) -> float:
         return rng.uniform(0.0, self.reach)
 
-    def logits(self, student: VideoCLIP, frames: Tensor, classes: Tensor, a: float) -> Tensor:
-        """(B, K) at the interpolated weights."""
+    def __call__(
+        self, student: VideoCLIP, loss_at: LossAt, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        a = self.draw(rng)
         mixed = {
             name: a * self.start[name] + (1 - a) * parameter
             for name, parameter in student.named_parameters()
             if parameter.requires_grad and name in self.start
         }
-        return functional_call(student, mixed, (frames, classes))
-
-    def factor(self, a: float) -> float:
-        """What the extra loss is multiplied with beside its weight."""
-        return 1.0 if self.exact_factor else 1 / (1 - a)
+        extra = self.weight * loss_at(mixed)
+        return (extra if self.exact_factor else extra / (1 - a)), extra.detach()
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,9 @@ class OpenVCLIP(VCLIP):
     def trains(self, name: str) -> bool:
         return not name.startswith("clip.text.")
 
-    def iwr(self, clip: CLIP) -> InterpolatedWeights | None:
+    def regulariser(
+        self, clip: CLIP, student: VideoCLIP, clips: TrainingClips
+    ) -> InterpolatedWeights | None:
         return (
             InterpolatedWeights(clip, self.iwr_weight, self.iwr_range, self.exact_factor)
             if self.iwr_weight

@@ -8,6 +8,7 @@ information is estimated on the training videos with the starting weights (`fish
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,8 +21,9 @@ from torch import Tensor
 from froster.data.dataset import Batch
 from froster.encoders.model import CLIP, normalise
 from froster.errors import UsageError, one_of
+from froster.methods.base import LossAt, TrainingClips, VideoCLIP
 from froster.methods.clip_per_frame import FineTuned
-from froster.methods.video_clip import VideoCLIP, start_of
+from froster.methods.weight_names import start_of
 
 
 class Penalty:
@@ -31,7 +33,13 @@ class Penalty:
     def __init__(self, clip: CLIP, strength: float, importance: dict[str, Tensor] | None = None):
         self.start, self.strength, self.importance = start_of(clip), strength, importance
 
-    def __call__(self, student: VideoCLIP) -> Tensor:
+    def __call__(
+        self, student: VideoCLIP, loss_at: LossAt, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        penalty = self.of(student)
+        return penalty, penalty.detach()
+
+    def of(self, student: VideoCLIP) -> Tensor:
         total = student.clip.logit_scale.new_zeros(())
         for name, parameter in student.named_parameters():
             if parameter.requires_grad and name in self.start:
@@ -48,14 +56,13 @@ def fisher(
     batches: Iterable[Batch],
     kind: str,
     seed: int,
-    progress: Callable[[], object],
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of the student as it stands, over labelled clips.
 
     `classes` encodes the class texts anew, so that a trained text tower gets its share. `batch`
     (Open-VCLIP's code): per batch, the gradient of the mean cross-entropy of the clips it gets
     right, squared, weighted by their number. `sampled`: per clip, the label drawn from the model's
-    own prediction. `progress` is called after each batch.
+    own prediction.
     """
     named = {name: p for name, p in student.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in named.items()}
@@ -100,7 +107,6 @@ def fisher(
             for name, gradient in summed.items():
                 total[name] += gradient.square() / clips.clamp(min=1)
             count += clips
-        progress()
     if kind == "sampled":
         over_ranks(*total.values(), count)
     return {name: x / count.clamp(min=1) for name, x in total.items()}
@@ -129,6 +135,9 @@ class L2SP(FineTuned):
         if not self.strength >= 0:
             raise UsageError(f"strength must not be negative, it is {self.strength}")
 
+    def regulariser(self, clip: CLIP, student: VideoCLIP, clips: TrainingClips) -> Penalty:
+        return Penalty(clip, self.strength)
+
 
 @dataclass(frozen=True)
 class EWC(L2SP):
@@ -150,3 +159,9 @@ class EWC(L2SP):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("fisher", self.fisher, "batch", "sampled")
+
+    def regulariser(self, clip: CLIP, student: VideoCLIP, clips: TrainingClips) -> Penalty:
+        """Looks at every training clip once, with the starting weights."""
+        student.eval()
+        importance = fisher(student, clips.classes, clips.batches(), self.fisher, clips.seed)
+        return Penalty(clip, self.strength, importance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -152,6 +153,26 @@ class Preset:
 FROSTER = Preset(Recipe(tune="both"), distill="residual")
 """The setting of the paper's "with FROSTER" rows: text tuned, residual distillation, averaged
 epochs."""
+
+
+def with_adapters(lr: float, **changes: Any) -> Preset:
+    """FROSTER's setting for a method that trains adapters or prompts at `lr`: its rates were never
+    published, so the original's, and FROSTER's for CLIP's weights."""
+    recipe = dataclasses.replace(FROSTER.recipe, lr=lr, clip_lr=FROSTER.recipe.lr)
+    return dataclasses.replace(FROSTER, recipe=recipe, **changes)
+
+
+def with_head(lr: float) -> Preset:
+    """FROSTER's setting for a method that trains CLIP's weights, and new ones at `lr`."""
+    return dataclasses.replace(
+        FROSTER, recipe=dataclasses.replace(FROSTER.recipe, new_scale=lr / FROSTER.recipe.lr)
+    )
+
+
+def tuned(lr: float, **changes: Any) -> Recipe:
+    """A recipe without FROSTER's own habits: no norm clipping, no averaging of epochs, all
+    prompts in every step."""
+    return Recipe(**{"lr": lr, "clip_norm": None, "average_from": None, "draw": "all", **changes})
 
 
 def learning_rate(

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import CheckpointError, UsageError, one_of
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.official import Official, State, has, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
+from froster.methods.base import Method, Official, Pooling, VideoCLIP, replace_blocks
+from froster.methods.recipe import Preset, tuned, with_adapters
+from froster.methods.weight_names import has, ours, rename, without
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -56,13 +56,13 @@ class TimeAdapter(nn.Module):
 
 class STAdapterBlock(Block):
     def __init__(self, block: Block, place: Place, bottleneck: int, kernel: int, zero: Zero):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         adapter = lambda: TimeAdapter(width, bottleneck or width // 2, kernel, zero)  # noqa: E731
         self.before_attn = adapter() if place != "mlp" else None
         self.before_mlp = adapter() if place != "attention" else None
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         if self.before_attn is not None:
             x = self.before_attn(x, num_frames)
         x = x + self.attend(self.ln_1(x), num_frames)
@@ -127,7 +127,6 @@ class STAdapter(Method):
             batch_size=256 if ssv2 else 192,
             weight_decay=0.01,
             lr_ends=0.0,
-            draw="all",
         )
         augment = Augment(crop="resized", flip=False, rand_augment=(4, 7)) if ssv2 else Augment()
         note = "the classifier and its dropout .5 are replaced by CLIP's projection and text"
@@ -137,7 +136,7 @@ class STAdapter(Method):
         )
 
     def froster_preset(self) -> Preset:
-        return adapters(2.5e-4)
+        return with_adapters(2.5e-4)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
@@ -146,7 +145,7 @@ class STAdapter(Method):
                 (r"\.stadapt_(down|up)_1\.", r".before_attn.\1."),
                 (r"\.stadapt_conv3d_1\.", ".before_attn.conv."),
             ]
-            found = Official(
+            official = Official(
                 "ST-Adapter (FROSTER's version)", cls.make("froster"), rename(ours(state), rules)
             )
         elif has(state, r"adapter_pre_(attn|mlp)\.fc1"):
@@ -157,16 +156,14 @@ class STAdapter(Method):
                 (r"\.fc2\.", ".up."),
                 ("^", "visual."),
             ]
-            image = rename(
-                {name: tensor for name, tensor in state.items() if name not in ignored}, rules
-            )
             attention, mlp = has(state, "adapter_pre_attn"), has(state, "adapter_pre_mlp")
             place: Place = "both" if attention and mlp else "attention" if attention else "mlp"
-            found = Official(f"ST-Adapter (official, {place})", cls(place), image, ignored)
+            image = rename(without(state, ignored), rules)
+            official = Official(f"ST-Adapter (official, {place})", cls(place), image, ignored)
         else:
             return None
         changes = {}
-        for name, tensor in found.state.items():
+        for name, tensor in official.state.items():
             if ".before_" not in name or not name.endswith("weight"):
                 continue
             if ".conv." in name:  # depthwise, over images (T, 1) or videos (T, 1, 1)
@@ -175,10 +172,10 @@ class STAdapter(Method):
                         f"{name}: convolutions over space, {tuple(tensor.shape)}, are not supported"
                     )
                 changes["kernel"] = tensor.shape[2]
-                found.state[name] = tensor.reshape(len(tensor), 1, -1)
+                official.state[name] = tensor.reshape(len(tensor), 1, -1)
             else:  # linear layers, or convolutions of one pixel
-                found.state[name] = tensor.flatten(1)
+                official.state[name] = tensor.flatten(1)
                 if ".down." in name:
                     changes["bottleneck"] = len(tensor)
-        found.method = dataclasses.replace(found.method, **changes)
-        return found
+        official.method = dataclasses.replace(official.method, **changes)
+        return official

@@ -19,19 +19,19 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block
 from froster.encoders.model import CLIP, VisionTower
+from froster.encoders.reading import State
 from froster.errors import UsageError
-from froster.methods.method import Method, tuned, with_head
-from froster.methods.official import (
-    Official,
-    State,
+from froster.methods.base import Method, Official, Pooling, VideoCLIP
+from froster.methods.recipe import Preset, tuned, with_head
+from froster.methods.weight_names import (
+    count_layers,
     fuse_attention,
     has,
     hf_blocks,
     rename,
     text_of_huggingface,
+    without,
 )
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Pooling, VideoCLIP
 from froster.methods.xclip import xavier
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
@@ -48,7 +48,7 @@ class BranchLayer(nn.Module):
 
     def __init__(self, block: Block):
         super().__init__()
-        width = block.ln_1.normalized_shape[0]
+        width = block.width
         self.time_ln = nn.LayerNorm(width)
         self.time_attn = xavier(Attention(width, block.attn.heads))
         self.time_fc = nn.Linear(width, width)
@@ -102,10 +102,10 @@ class STANTower(VisionTower):
         B, T = self.check(frames)
         states: list[Tensor] = [] if layers is None else layers
         x = self.transformer(self.embed(frames.flatten(0, 1), T), T, states)
-        cls = x[:, 0].unflatten(0, (B, T)) + self.read(states[-self.depth :], T)
+        cls = x[:, 0].unflatten(0, (B, T)) + self.branch_class_token(states[-self.depth :], T)
         return self.ln_post(cls) @ self.proj
 
-    def read(self, states: list[Tensor], num_frames: int) -> Tensor:
+    def branch_class_token(self, states: list[Tensor], num_frames: int) -> Tensor:
         """The outputs of the last CLIP layers, (B*T, 1+N, D) each -> the branch's class token (B,
         1, D)."""
         if num_frames > len(self.time_embedding):
@@ -172,6 +172,7 @@ class STAN(Method):
             weight_decay=0.05,
             clip_norm=5.0,
             betas=(0.9, 0.98),
+            draw="one",
         )
         return Preset(recipe, FROSTER_PROMPTS, Augment(), Sampling("uniform", 12), views=1)
 
@@ -182,22 +183,14 @@ class STAN(Method):
     def from_official(cls, state: State) -> Official | None:
         if not has(state, r"STAN_T_layers\."):
             return None
-        text = {
-            name: tensor
-            for name, tensor in state.items()
-            if re.search(r"text_model\.|text_projection", name)
-        }
+        is_text = re.compile(r"text_model\.|text_projection").search
+        text = {name: tensor for name, tensor in state.items() if is_text(name)}
         image = {
-            name: tensor
-            for name, tensor in state.items()
-            if name not in text and not name.endswith("position_ids")
-        }
-        stripped = {
             _PREFIX.sub("", name, count=1): tensor
-            for name, tensor in image.items()
-            if "logit_scale" not in name
+            for name, tensor in without(state, text).items()
+            if not name.endswith("position_ids") and "logit_scale" not in name
         }
-        depth = len({name.split(".")[1] for name in stripped if name.startswith("STAN_S_layers.")})
+        depth = count_layers(image, "STAN_S_layers")
         rules = [
             (r"^class_embedding$", "visual.class_embedding"),
             (r"^patch_embedding\.", "visual.conv1."),
@@ -213,14 +206,11 @@ class STAN(Method):
             (r"^STAN_T_layers\.(\d+)\.self_attn\.", r"visual.branch.\1.time_attn."),
             (r"^STAN_T_layers\.(\d+)\.temporal_fc\.", r"visual.branch.\1.time_fc."),
         ]
-        found = rename(fuse_attention(stripped), rules)
-        found["visual.proj"] = found["visual.proj"].T.contiguous()
-        found |= text_of_huggingface(text)
-        found |= {
-            name.split(".")[-1]: tensor
-            for name, tensor in state.items()
-            if name.endswith("logit_scale")
+        weights = rename(fuse_attention(image), rules)
+        weights["visual.proj"] = weights["visual.proj"].T.contiguous()
+        weights |= text_of_huggingface(text)
+        scale = {
+            name.split(".")[-1]: t for name, t in state.items() if name.endswith("logit_scale")
         }
-        return Official(
-            f"STAN (depth {depth})", cls(depth, len(found["visual.time_embedding"])), found
-        )
+        method = cls(depth, len(weights["visual.time_embedding"]))
+        return Official(f"STAN (depth {depth})", method, weights | scale)

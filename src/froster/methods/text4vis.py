@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import one_of
-from froster.methods.actionclip import HEAD_NAMES, count_layers, late_transformer
-from froster.methods.method import Method, tuned, with_head
-from froster.methods.official import Official, State, has, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import VideoCLIP
+from froster.methods.actionclip import HEAD_NAMES, late_transformer
+from froster.methods.base import Method, Official, VideoCLIP
+from froster.methods.recipe import Preset, tuned, with_head
+from froster.methods.weight_names import count_layers, has, ours, rename
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -53,7 +53,6 @@ class Text4Vis(Method):
             lr_ends=0.0,
             weight_decay=0.2,
             decay="all",
-            draw="all",
         )
         prompting = Prompting(("a video of a person {}.",), "plain")
         augment = Augment(crop="resized", grayscale=0.2)
@@ -68,5 +67,5 @@ class Text4Vis(Method):
         too."""
         if not has(state, r"^fusion_model\.transformer\.") or has(state, "token_embedding"):
             return None
-        layers = count_layers(state, r"fusion_model\.transformer")
+        layers = count_layers(state, "fusion_model.transformer.resblocks")
         return Official("Text4Vis", cls(layers=layers), rename(ours(state), HEAD_NAMES))

@@ -11,26 +11,25 @@ the missing neighbours out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from froster.encoders.attention import attention
+from froster.encoders import kernels
 from froster.encoders.block import Block
 from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
-from froster.methods.method import Method
+from froster.methods.base import Method, Pooling, VideoCLIP, replace_blocks
 from froster.methods.recipe import FROSTER, Preset
-from froster.methods.video_clip import Pooling, VideoCLIP, replace_blocks
 
 Pad = Literal["zero", "mask"]
 WIDEST = 64
 """Neighbours on each side. Keys are made for all of them, in the clip or beyond its ends."""
 SMALL_CLIP = 1 << 18
-"""Numbers in the keys of a clip below which they are rather copied: B/16 has five times as many,
-the nano a tenth."""
+"""Numbers in the keys of a clip below which copies cost less than many calls: B/16 has five times as
+many, the nano a tenth."""
 
 
 def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
@@ -42,38 +41,11 @@ def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
     return frames.flatten(0, 1).transpose(1, 2)
 
 
-class Windows(torch.autograd.Function):
-    """`neighbours` of one clip, (T, h, L, d) -> (T, h, (2r+1)L, d), as overlapping views of one
-    copy in place of 2r+1."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
-        T, h, L, d = x.shape
-        padded = x.new_empty(T + 2 * radius, L, h, d)
-        padded[:radius], padded[radius + T :] = 0, 0
-        padded[radius : radius + T] = x.transpose(1, 2)
-        ctx.radius = radius
-        return padded.as_strided((T, h, (2 * radius + 1) * L, d), (L * h * d, d, h * d, 1))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        r, T = ctx.radius, len(grad)
-        parts = grad.unflatten(2, (2 * r + 1, -1))  # part i of window t is frame t + i - r
-        total = parts[:, :, r].contiguous()
-        for shift in [s for s in range(-r, r + 1) if s and abs(s) < T]:
-            frames, windows = (
-                slice(max(0, shift), T + min(0, shift)),
-                slice(max(0, -shift), T + min(0, -shift)),
-            )
-            total[frames] += parts[windows, :, r + shift]
-        return total, None
-
-
 class VCLIPBlock(Block):
     """A CLIP block whose keys and values come from the neighbouring frames too."""
 
     def __init__(self, block: Block, radius: int, pad: Pad):
-        self.adopt(block)
+        self.init_from(block)
         self.radius, self.pad = radius, pad
 
     def keys_values(
@@ -81,26 +53,24 @@ class VCLIPBlock(Block):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         mask = None
         if self.pad == "mask":
-            there = neighbours(
-                torch.ones_like(k[:, :1, :, :1]), num_frames, self.radius
-            )  # (B*T, 1, (2r+1)L, 1)
-            mask = there.transpose(-1, -2).bool()
+            ones = torch.ones_like(k[:, :1, :, :1])
+            mask = neighbours(ones, num_frames, self.radius).transpose(-1, -2).bool()
         return neighbours(k, num_frames, self.radius), neighbours(v, num_frames, self.radius), mask
 
-    def look(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
         small = k[0].numel() * num_frames < SMALL_CLIP
-        if small or q.device.type != "cpu" or self.pad == "mask" or torch.compiler.is_compiling():
-            return super().look(q, k, v, num_frames)
-        # Clip by clip, for windows over several clips are no views; where calls cost more than
-        # copies, copies are made.
+        if small or self.pad == "mask" or not kernels.use_cpu_kernels(q):
+            return super().attention(q, k, v, num_frames)
+        # Clip by clip: windows over several clips are no views of one copy.
         clips = zip(*(x.split(num_frames) for x in (q, k, v)), strict=True)
-        each = [
-            attention(q, Windows.apply(k, self.radius), Windows.apply(v, self.radius))
+        windows = kernels.NeighbourFrames.apply
+        heads = [
+            kernels.dot_product_attention(q, windows(k, self.radius), windows(v, self.radius))
             for q, k, v in clips
         ]
         # Joined with tokens before heads, as they lie in memory and as the output projection reads
         # them.
-        return torch.cat([heads.transpose(1, 2) for heads in each]).transpose(1, 2)
+        return torch.cat([x.transpose(1, 2) for x in heads]).transpose(1, 2)
 
 
 @dataclass(frozen=True)

@@ -18,22 +18,25 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block
 from froster.encoders.model import CLIP
+from froster.encoders.reading import State
 from froster.errors import UsageError, one_of
-from froster.methods.method import Method, adapters, tuned
-from froster.methods.official import Official, State, fuse_attention, has, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import VideoCLIP, check_reserved, replace_blocks
+from froster.methods.base import Method, Official, VideoCLIP, replace_blocks
+from froster.methods.heads import check_reserved
+from froster.methods.recipe import Preset, tuned, with_adapters
+from froster.methods.weight_names import fuse_attention, has, rename, without
 from froster.methods.xclip import xavier
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
 
+NAME_ALONE = Prompting(("{}.",), "plain")
+
 
 class VitaBlock(Block):
     def __init__(self, block: Block, num_frames: int, num_global: int, local: bool, summary: bool):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         spread = (6 / (3 * 16 * 16 + width)) ** 0.5
         prompt = lambda rows: nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))  # noqa: E731
         self.global_prompts = prompt(num_global) if num_global else None
@@ -42,7 +45,7 @@ class VitaBlock(Block):
         self.summary_ln = nn.LayerNorm(width) if summary else None
         self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary else None
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         length = x.shape[1]  # what is added is seen, and thrown away again
         if self.global_prompts is not None:
             x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)
@@ -161,49 +164,28 @@ class VitaCLIP(Method):
         return VitaNet(clip, self.context, self.classes if self.context_of == "class" else ())
 
     def trains(self, name: str) -> bool:
-        new = (
-            "global_prompts",
-            "local_prompts",
-            "summary_",
-            "temporal_embedding",
-            "text_prompt",
-            "logit_scale",
-        )
-        return any(part in name for part in new)
+        new = "global_prompts local_prompts summary_ temporal_embedding text_prompt logit_scale"
+        return any(part in name for part in new.split())
 
     def preset(self) -> Preset:
         recipe = tuned(
-            4e-4,
-            epochs=32,
-            batch_size=256,
-            warmup_epochs=0,
-            lr_ends=0.0,
-            weight_decay=0.05,
-            draw="all",
+            4e-4, epochs=32, batch_size=256, warmup_epochs=0, lr_ends=0.0, weight_decay=0.05
         )
         augment = Augment(crop="resized", rand_augment=(4, 7))
         note = "30,000 steps of batch 256, which are 32 epochs of K400"
-        return Preset(
-            recipe,
-            Prompting(("{}.",), "plain"),
-            augment,
-            Sampling("dense", self.frames),
-            fusion="probs",
-            note=note,
-        )
+        sampling = Sampling("dense", self.frames)
+        return Preset(recipe, NAME_ALONE, augment, sampling, fusion="probs", note=note)
 
     def froster_preset(self) -> Preset:
-        return adapters(4e-4, prompting=Prompting(("{}.",), "plain"))
+        return with_adapters(4e-4, prompting=NAME_ALONE)
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
         if not has(state, r"^visual\.(time_embed|blocks\.\d+\.)"):
             return None
-        specific = [
-            name for name in state if name.startswith("prompt_learner.") and state[name].ndim == 3
-        ]
-        buffers = [name for name in state if name.startswith("prompt_learner.token_")]
-        rest = {name: tensor for name, tensor in state.items() if name not in {*specific, *buffers}}
+        learner = [name for name in state if name.startswith("prompt_learner.")]
+        specific = [name for name in learner if state[name].ndim == 3]
+        buffers = [name for name in learner if name.startswith("prompt_learner.token_")]
         rules = [
             (r"^textual\.", "text."),
             (r"^prompt_learner\.ctx(_generic)?$", "text_prompt"),
@@ -217,32 +199,29 @@ class VitaCLIP(Method):
             (r"^visual\.time_embed$", "visual.temporal_embedding"),
             (r"^visual\.patch_embed\.proj\.", "visual.conv1."),
         ]
-        found = rename(fuse_attention(rest), rules)
+        weights = rename(fuse_attention(without(state, {*specific, *buffers})), rules)
         # CLIP's patch convolution has no bias: one is the same as a shift of the patches'
         # positions.
-        if (bias := found.pop("visual.conv1.bias", None)) is not None:
-            positions = found["visual.positional_embedding"].float().clone()
+        if (bias := weights.pop("visual.conv1.bias", None)) is not None:
+            positions = weights["visual.positional_embedding"].float().clone()
             positions[1:] += bias.float()
-            found["visual.positional_embedding"] = positions
-        if (rows := found.pop("visual.global_prompts", None)) is not None:
+            weights["visual.positional_embedding"] = positions
+        if (rows := weights.pop("visual.global_prompts", None)) is not None:
             for i, layer in enumerate(rows):
-                found[f"visual.transformer.resblocks.{i}.global_prompts"] = layer
-        for name in [name for name in found if name.endswith(".local_prompts")]:
-            found[name] = found[name][0]
-        local, summary = has(found, r"\.local_prompts$"), has(found, r"\.summary_ln\.")
+                weights[f"visual.transformer.resblocks.{i}.global_prompts"] = layer
+        for name in [name for name in weights if name.endswith(".local_prompts")]:
+            weights[name] = weights[name][0]
+        local, summary = has(weights, r"\.local_prompts$"), has(weights, r"\.summary_ln\.")
         if not (local or summary):
-            found = {name: tensor for name, tensor in found.items() if ".cls_proj." not in name}
-        context = len(found["text_prompt"]) if "text_prompt" in found else 0
-        method = cls(
-            len(found["visual.temporal_embedding"]),
-            0 if rows is None else rows.shape[1],
-            local,
-            summary,
-            context,
-        )
-        notes = (
-            ["the file does not name the classes of its class-specific context, so it is left out"]
-            if specific
-            else []
-        )
-        return Official("Vita-CLIP", method, found, [*specific, *buffers], notes)
+            weights = {name: tensor for name, tensor in weights.items() if ".cls_proj." not in name}
+        context = len(weights["text_prompt"]) if "text_prompt" in weights else 0
+        frames, num_global = len(weights["visual.temporal_embedding"]), 0
+        if rows is not None:
+            num_global = rows.shape[1]
+        method = cls(frames, num_global, local, summary, context)
+        notes = []
+        if specific:
+            notes = [
+                "the file does not name the classes of its class-specific context, so it is left out"
+            ]
+        return Official("Vita-CLIP", method, weights, [*specific, *buffers], notes)

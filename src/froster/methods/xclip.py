@@ -18,16 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.encoders.block import Attention, Block
-from froster.encoders.mlp import QuickGELU
+from froster.encoders.block import Attention, Block, QuickGELU
 from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import Preprocessing
+from froster.encoders.reading import State
+from froster.methods.base import Features, Method, Official, Pooling, VideoCLIP, replace_blocks
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
 from froster.methods.heads import TemporalTransformer
-from froster.methods.method import Method, tuned, with_head
-from froster.methods.official import Official, State, fuse_attention, has, hf_blocks, ours, rename
-from froster.methods.recipe import Preset
-from froster.methods.video_clip import Features, Pooling, VideoCLIP, replace_blocks
+from froster.methods.recipe import Preset, tuned, with_head
+from froster.methods.weight_names import (
+    count_layers,
+    fuse_attention,
+    has,
+    hf_blocks,
+    ours,
+    rename,
+    without,
+)
 from froster.text.prompts import Prompting
 from froster.video.sampling import Sampling
 
@@ -38,13 +45,13 @@ training through froster keeps those of the CLIP that it starts from."""
 
 class XCLIPBlock(Block):
     def __init__(self, block: Block):
-        self.adopt(block)
-        width = block.ln_1.normalized_shape[0]
+        self.init_from(block)
+        width = block.width
         self.message_fc = nn.Linear(width, width)
         self.message_ln = nn.LayerNorm(width)
         self.message_attn = xavier(Attention(width, block.attn.heads))
 
-    def mix(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
         m = self.message_fc(x[:, 0]).unflatten(0, (-1, num_frames))  # (B, T, D)
         m = (m + self.message_attn(self.message_ln(m))).flatten(0, 1)[:, None]
         seen = torch.cat([x, m], dim=1)
@@ -108,7 +115,7 @@ class VideoPrompts(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
-    def read(self, patches: Tensor) -> Tensor:
+    def embed_patches(self, patches: Tensor) -> Tensor:
         """Patches of the last block (B, T, N, D) -> (B, N, E)."""
         return (self.patch_norm(patches) @ self.patch_proj).mean(dim=1)
 
@@ -130,7 +137,7 @@ class XCLIPNet(VideoCLIP):
         layers: list[Tensor] = []
         z = self.clip.encode_image(frames, layers).float()
         patches = layers[-1][:, 1:].unflatten(0, frames.shape[:2])  # (B, T, N, D)
-        return self.pool_frames(z, self.video_prompts.read(patches).float())
+        return self.pool_frames(z, self.video_prompts.embed_patches(patches).float())
 
     def classes(self, prompts: Tensor) -> Tensor:
         """Raw, as the prompts are added to them: the mean over the templates, (K, E)."""
@@ -203,13 +210,11 @@ class XCLIP(Method):
             label_smoothing=0.1,
             mixup=0.8,
             cutmix=1.0,
-            draw="all",
             decay="no positions",
         )
         prompting = Prompting(("{}",), "plain")
-        return Preset(
-            recipe, prompting, XCLIP_AUGMENT, Sampling("uniform", 32), views=1, fusion="probs"
-        )
+        sampling = Sampling("uniform", 32)
+        return Preset(recipe, prompting, XCLIP_AUGMENT, sampling, views=1, fusion="probs")
 
     def froster_preset(self) -> Preset:
         return with_head(8e-5)
@@ -236,40 +241,34 @@ class XCLIP(Method):
             (r"^prompts_visual_proj", "video_prompts.patch_proj"),
             (r"(decoder\.\d+\.mlp)\.3\.", r"\1.2."),
         ]
-        found = rename(ours(state), rules)
-        found["head.positional_embedding"] = found["head.positional_embedding"].flatten(0, -2)
-        mit = {name.split(".")[2] for name in state if name.startswith("mit.resblocks.")}
-        decoder = {
-            name.split(".")[2] for name in state if name.startswith("prompts_generator.decoder.")
-        }
-        method = cls(False, len(found["head.positional_embedding"]), len(mit), len(decoder))
-        return Official(format, method, found, preprocessing=XCLIP_PREPROCESSING)
+        weights = rename(ours(state), rules)
+        weights["head.positional_embedding"] = weights["head.positional_embedding"].flatten(0, -2)
+        layers = count_layers(state, "mit.resblocks")
+        decoder_layers = count_layers(state, "prompts_generator.decoder")
+        method = cls(False, len(weights["head.positional_embedding"]), layers, decoder_layers)
+        return Official(format, method, weights, preprocessing=XCLIP_PREPROCESSING)
 
     @classmethod
     def from_huggingface(cls, state: State) -> Official:
         """transformers' XCLIPModel: other names, linear layers in place of matrices, q, k and v
         apart."""
         cross = {name: tensor for name, tensor in state.items() if ".cross_attn." in name}
-        rest = fuse_attention({name: tensor for name, tensor in state.items() if name not in cross})
+        rest = fuse_attention(without(state, cross))
+        image, text = r"^vision_model\.embeddings\.", r"^text_model\.embeddings\."
+        blocks = "visual.transformer.resblocks."
         rules = [
-            (r"^vision_model\.embeddings\.class_embedding", "visual.class_embedding"),
-            (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-            (
-                r"^vision_model\.embeddings\.position_embedding\.weight",
-                "visual.positional_embedding",
-            ),
+            (rf"{image}class_embedding", "visual.class_embedding"),
+            (rf"{image}patch_embedding\.", "visual.conv1."),
+            (rf"{image}position_embedding\.weight", "visual.positional_embedding"),
             (r"^vision_model\.pre_layernorm\.", "visual.ln_pre."),
             (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
             (r"^visual_projection\.weight", "visual.proj"),
             (r"^text_projection\.weight", "text_projection"),
-            (r"^text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
-            (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
+            (rf"{text}position_embedding\.weight", "positional_embedding"),
+            (rf"{text}token_embedding\.", "token_embedding."),
             (r"^text_model\.final_layer_norm\.", "ln_final."),
-            *hf_blocks(r"vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
-            (
-                r"^vision_model\.encoder\.layers\.(\d+)\.message",
-                r"visual.transformer.resblocks.\1.message",
-            ),
+            *hf_blocks(r"vision_model\.encoder\.layers\.", blocks),
+            (r"^vision_model\.encoder\.layers\.(\d+)\.message", rf"{blocks}\1.message"),
             *hf_blocks(r"text_model\.encoder\.layers\.", "transformer.resblocks."),
             *hf_blocks(r"mit\.encoder\.layers\.", "mit.resblocks."),
             (r"^mit\.position_embedding", "mit.positional_embedding"),
@@ -277,12 +276,10 @@ class XCLIP(Method):
             (r"^prompts_visual_layernorm\.", "prompts_visual_ln."),
             (r"^prompts_visual_projection$", "prompts_visual_proj"),
         ]
-        found = rename({**rest, **cross}, rules)
+        weights = rename({**rest, **cross}, rules)
         for name in ("visual.proj", "text_projection"):
-            found[name] = found[name].T.contiguous()
-        ignored = [name for name in found if name.endswith("position_ids")]
-        official = cls.full(
-            "X-CLIP (Hugging Face)", {name: t for name, t in found.items() if name not in ignored}
-        )
+            weights[name] = weights[name].T.contiguous()
+        ignored = [name for name in weights if name.endswith("position_ids")]
+        official = cls.full("X-CLIP (Hugging Face)", without(weights, ignored))
         official.ignored = ignored
         return official

@@ -26,7 +26,7 @@ from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
 from froster.paper.cells import Cell
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training.fine_tune import fine_tune, halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
@@ -56,7 +56,7 @@ class World:
 
 
 def texts(classes: list[str], described: bool) -> list[str]:
-    return describe(classes, sentences()) if described else classes
+    return with_descriptions(classes, sentences()) if described else classes
 
 
 def videos_of_class(name: str, videos: int) -> int:

@@ -18,7 +18,8 @@ from typing import Any
 
 from rich.progress import Progress
 
-from froster.data.dataset import Item, VideoDataset, read_items
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item, read_items
 from froster.data.names import classes as official_classes
 from froster.data.names import partition, published_clips
 from froster.data.splits import Split
@@ -38,7 +39,7 @@ from froster.paper.protocols import (
     cross_training,
 )
 from froster.paper.tables import Protocol, Table
-from froster.text.descriptions import describe, read_descriptions
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.fine_tune import (
     fine_tune,
     halfway,
@@ -223,7 +224,9 @@ def setting(job: Job, base: Recognizer, options: Options) -> tuple[Method, Prese
 
 def texts(dataset: str, names: list[str], described: bool) -> list[str]:
     return (
-        describe(names, read_descriptions(SENTENCES.get(dataset, dataset))) if described else names
+        with_descriptions(names, read_descriptions(SENTENCES.get(dataset, dataset)))
+        if described
+        else names
     )
 
 

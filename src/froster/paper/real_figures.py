@@ -18,7 +18,7 @@ from froster.report.attention import Row, attention_strip, cls_attention
 from froster.report.distance import ClassGain, class_gains, gain_scatter, nearest, text_features
 from froster.report.plots import Bars, accuracy_bars
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
+from froster.utils.progress import attempt
 
 COLUMNS = ("UCF*", "HMDB*", "K600")
 

@@ -32,10 +32,10 @@ from torch import Tensor
 from froster.encoders.block import Block
 from froster.encoders.model import VisionTower
 from froster.errors import UsageError
-from froster.methods.video_clip import VideoCLIP
+from froster.methods.base import VideoCLIP
 from froster.report.plots import save
 from froster.utils.files import atomic_file
-from froster.utils.finite import finite
+from froster.utils.tensors import finite
 
 ANIMATION_FPS = 3
 

@@ -25,8 +25,8 @@ from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
 from froster.report.plots import COLOURS, save, tidy
 from froster.text.bank import PromptBank
-from froster.utils.finite import finite
-from froster.utils.printable import printable
+from froster.utils.tensors import finite
+from froster.utils.text import printable
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from froster.report.plots import COLOURS, save, tidy
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 if TYPE_CHECKING:
     from froster.inference.timeline import Timeline

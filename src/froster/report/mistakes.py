@@ -16,7 +16,7 @@ from froster.errors import VideoError
 from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
 from froster.report import page
-from froster.utils.printable import short_names
+from froster.utils.text import short_names
 
 PAIRS, VIDEOS, SHOWN_FRAMES, HEIGHT = 8, 9, 3, 110
 ALIKE = 3
@@ -37,7 +37,7 @@ def common_mistakes(counts: Tensor, classes: Sequence[str], most: int = PAIRS) -
 
 def worst_mistakes(
     model: Recognizer, found: Mapping[str, Predictions], most: int = VIDEOS
-) -> list[str]:
+) -> list[page.Part]:
     """The wrong answers with the highest probability, a few of each confusion, each with frames of
     its video."""
     wrong: list[tuple[float, Predictions, int, Tensor]] = []
@@ -53,7 +53,7 @@ def worst_mistakes(
     wrong.sort(key=lambda one: -one[0])
     names = [name for predictions in found.values() for name in predictions.names or []]
     short = dict(zip(names, short_names(names), strict=True))
-    figures: list[str] = []
+    figures: list[page.Part] = []
     shown: Counter[tuple[str, str]] = Counter()
     for probability, predictions, i, all_of_them in wrong:
         if len(figures) == most or predictions.names is None:

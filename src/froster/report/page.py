@@ -3,111 +3,102 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, Template
+from markupsafe import Markup
+
 from froster.utils.files import write_text
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.55 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2.5rem auto;
-       padding: 0 1.2rem; }
-h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-figure { margin: 1rem 0 } .wide { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #e4e4e4 }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left } td { white-space: nowrap } tr.main td { font-weight: 600 }
-img { max-width: 100%; height: auto } code, pre { background: #f5f5f5; border-radius: 4px; padding: .1rem .3rem }
-pre { padding: .8rem; overflow-x: auto } .note { color: #555 }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.2rem 0 }
-.card { flex: 1 1 13rem; border: 1px solid #e4e4e4; border-left: .4rem solid #8c8c8c; border-radius: 6px; padding: .7rem 1rem }
-.card b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums } .card span { color: #555; font-size: .9rem }
-.card.good { border-left-color: #009e73 } .card.good b { color: #00795a }
-.card.bad { border-left-color: #d55e00 } .card.bad b { color: #b34f00 }
-.warning { background: #fff6e0; border-left: .3rem solid #e69f00; padding: .4rem .8rem; margin: .5rem 0 }
-.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem }
-.strips figure { margin: 0 } .strips img { width: 100%; border-radius: 4px } .strips figcaption { font-size: .9rem }
-"""
+Card = tuple[str, str, str, str]
+"""Title, number, explanation, and what it is: good, bad or ""."""
 
 
-def escaped(text: str) -> str:
-    """As text of HTML, with what would be hidden or turn the direction written out."""
-    return html.escape("\n".join(map(printable, text.split("\n"))))
+@dataclass(frozen=True)
+class Part:
+    """One element of a page, as `templates/page.html` draws its kind."""
+
+    kind: str
+    text: str = ""
+    look: str = ""
+    source: str = ""
+    caption: str = ""
+    cards: Sequence[Card] = ()
+    figures: Sequence[Part] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    main: Sequence[int] = field(default=())
+    """Indices of the rows that are set in bold."""
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escaped(text)}</p>' if kind else f"<p>{escaped(text)}</p>"
+Section = tuple[str, Sequence[Part]]
+"""A heading and what stands under it; an empty heading continues the top of the page."""
 
 
-def code(text: str) -> str:
-    return f"<pre>{escaped(text)}</pre>"
+def paragraph(text: str, look: str = "") -> Part:
+    """`look`: "note", "warning" or nothing."""
+    return Part("paragraph", text, look)
 
 
-def figure(path: Path, page: Path, caption: str) -> str:
-    source = escaped(path.relative_to(page.parent).as_posix())
-    text = escaped(caption)
-    return (
-        f'<figure><img src="{source}" alt="{text}"><figcaption'
-        f' class="note">{text}</figcaption></figure>'
-    )
+def code(text: str) -> Part:
+    return Part("code", text)
 
 
-def embedded(picture: bytes, caption: str, kind: str = "png") -> str:
+def figure(path: Path, page: Path, caption: str) -> Part:
+    """A picture in a file below the folder of the page."""
+    return Part("figure", source=path.relative_to(page.parent).as_posix(), caption=caption)
+
+
+def embedded(picture: bytes, caption: str, kind: str = "png") -> Part:
     """A picture inside the page itself, so that the page can be sent alone."""
-    text = escaped(caption)
     source = f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
-    return (
-        f'<figure><img src="{source}" alt="{text}"><figcaption'
-        f' class="note">{text}</figcaption></figure>'
-    )
+    return Part("figure", source=source, caption=caption)
 
 
-def cards(values: Sequence[tuple[str, str, str, str]]) -> str:
-    """Large numbers: (title, number, explanation, good | bad | "")."""
-    return (
-        '<div class="cards">'
-        + "".join(
-            '<div class="card'
-            f' {kind}">{escaped(title)}<b>{escaped(number)}</b><span>{escaped(text)}</span></div>'
-            for title, number, text, kind in values
-        )
-        + "</div>"
-    )
+def cards(values: Sequence[Card]) -> Part:
+    return Part("cards", cards=values)
 
 
-def strips(figures: Sequence[str]) -> str:
-    return f'<div class="strips">{"".join(figures)}</div>'
+def strips(figures: Sequence[Part]) -> Part:
+    return Part("strips", figures=figures)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> str:
-    """Cells as text, those of the first two columns flush left; the rows whose index is in `main`
-    are set in bold."""
-    head = "".join(f"<th>{escaped(c)}</th>" for c in columns)
-    body = "".join(
-        f"<tr{' class=main' if i in main else ''}>"
-        + "".join(f"<td>{escaped(c)}</td>" for c in row)
-        + "</tr>"
-        for i, row in enumerate(rows)
-    )
-    return (
-        "<div"
-        f' class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> Part:
+    """Cells as text, those of the first two columns flush left."""
+    return Part("table", columns=columns, rows=rows, main=main)
 
 
-def write_page(path: Path, title: str, sections: Sequence[tuple[str, Sequence[str]]]) -> Path:
-    """`sections`: (heading, HTML parts); an empty heading continues the top of the page."""
-    parts = [f"<h1>{escaped(title)}</h1>"]
-    for heading, content in sections:
-        parts += [f"<h2>{escaped(heading)}</h2>"] if heading else []
-        parts += content
-    write_text(
-        path,
-        '<!doctype html><html lang="en"><head><meta'
-        f' charset="utf-8"><title>{escaped(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body>{chr(10).join(parts)}</body></html>\n",
-    )
+def write_page(path: Path, title: str, sections: Sequence[Section]) -> Path:
+    """Raises WriteError where the page cannot be written; an older one stays then."""
+    page = template("page.html")
+    write_text(path, page.render(title=title, style=style(), sections=sections))
     return path
+
+
+def style() -> Markup:
+    """The style sheet of a page."""
+    return Markup(template("page.css").render())
+
+
+@cache
+def template(name: str) -> Template:
+    """A template of this room. All values are escaped, and what would be hidden or turn the
+    direction of the text is written out."""
+    environment = Environment(
+        loader=PackageLoader("froster.report"),
+        autoescape=True,
+        finalize=_shown,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(name)
+
+
+def _shown(value: object) -> object:
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(map(printable, value.split("\n")))

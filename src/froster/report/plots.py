@@ -1,4 +1,4 @@
-"""The figures of a report: accuracy bars, training curves, frames of videos with their scores."""
+"""The charts of the reports: bars, curves over training, coverage, and the line to CLIP."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from torch import Tensor
+from matplotlib.ticker import MaxNLocator
 
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_file
-from froster.utils.printable import printable
+from froster.utils.text import printable
 
 # Okabe and Ito's palette: told apart by colour-blind readers too. Grey is always the frozen model.
 COLOURS = ("#8c8c8c", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -158,56 +158,161 @@ def smooth(values: Sequence[float]) -> list[float]:
     ]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One model's best labels for one video, best first, and the right one."""
-
-    model: str
-    labels: Sequence[str]
-    scores: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A classified video: its frames (T, 3, H, W) uint8, its right label (None if unknown) and what
-    models said."""
-
-    title: str
-    frames: Tensor
-    label: str | None
-    verdicts: Sequence[Verdict]
+LINES = {
+    "base": ("gained: base classes", COLOURS[2]),
+    "novel": ("kept: novel classes", COLOURS[1]),
+    "hm_together": ("HM, all labels asked together", COLOURS[3]),
+    "agreement": ("kept: answers as CLIP", COLOURS[4]),
+}
 
 
-def classified_clips(clips: Sequence[Clip], path: Path, top: int = 3) -> Path:
-    """A row a video: its frames, and under them the best labels of each model; the right label in
-    green."""
-    T = max(len(clip.frames) for clip in clips)
-    figure = Figure(figsize=(1.05 * T, (2.15 + 0.17 * top) * len(clips)))
-    # An empty row after each video leaves room for the title of the next.
-    rows = [1, 0.28 * top, 0.25] * len(clips)
-    grid = figure.add_gridspec(len(rows), T, height_ratios=rows, hspace=0.12, wspace=0.06)
-    for row, clip in enumerate(clips):
-        for t, frame in enumerate(clip.frames):
-            axes = figure.add_subplot(grid[3 * row, t])
-            axes.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest")
-            axes.set_axis_off()
-            if t == 0:
-                axes.set_title(clip.title, fontsize=9, loc="left")
-        axes = figure.add_subplot(grid[3 * row + 1, :])
-        axes.set_axis_off()
-        axes.set(xlim=(0, len(clip.verdicts)), ylim=(top, -0.9))
-        for m, verdict in enumerate(clip.verdicts):
-            axes.text(m, -0.45, verdict.model, fontsize=8, weight="bold", va="center")
-            for i, (label, score) in enumerate(
-                zip(verdict.labels[:top], verdict.scores[:top], strict=True)
-            ):
-                colour = "#009e73" if label == clip.label else "#b0b0b0"
-                axes.barh(i + 0.35, 0.3 * score, 0.7, left=m, color=colour)
-                axes.text(
-                    m + 0.3 * score + 0.02,
-                    i + 0.35,
-                    f"{label}  {100 * score:.0f} %",
-                    fontsize=7,
-                    va="center",
-                )
+def validation_curves(history: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Per cent over the epochs; dashed what frozen CLIP has."""
+    figure = Figure(figsize=(5.6, 3.0))
+    axes = figure.subplots()
+    epochs = [values["epoch"] for values in history]
+    for name, (title, colour) in LINES.items():
+        if name in history[0]:
+            axes.plot(
+                epochs,
+                [v[name] for v in history],
+                color=colour,
+                marker="o",
+                markersize=3,
+                linewidth=1.6,
+                label=title,
+            )
+        if f"{name}_frozen" in history[0]:
+            axes.axhline(
+                history[0][f"{name}_frozen"], color=colour, linewidth=1, linestyle=(0, (4, 3))
+            )
+    axes.set_ylim(0, 103)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel("per cent", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    tidy(axes)
     return save(figure, path)
+
+
+def coverage_figure(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Path:
+    """A line for each named curve of `reliability.coverage`: the accuracy of the surest videos, up
+    to all of them."""
+    figure = Figure(figsize=(5.2, 3.2))
+    axes = figure.subplots()
+    for i, (name, points) in enumerate(curves.items()):
+        axes.plot(
+            [p["coverage"] for p in points],
+            [p["accuracy"] for p in points],
+            color=COLOURS[i % len(COLOURS)],
+            marker="o",
+            markersize=3,
+            linewidth=1.6,
+            label=name,
+        )
+    axes.set_xlim(0, 102)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("videos answered, the surest first, per cent", fontsize=9)
+    axes.set_ylabel("right among them, per cent", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    tidy(axes)
+    return save(figure, path)
+
+
+STYLES = {"base": (COLOURS[2], "o"), "novel": (COLOURS[1], "s"), "HM": (COLOURS[3], "D")}
+
+
+def line_figure(
+    ratios: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    chosen: float,
+    choosing: Sequence[float],
+    floor: float,
+    path: Path,
+) -> Path:
+    """base, novel and HM (those of them in `curves`, per cent) over the ratio, large markers at the
+    chosen one.
+
+    In grey what it was chosen by: the accuracy on the choosing videos, and the `floor` that it may
+    not fall below.
+    """
+    figure = Figure(figsize=(6.0, 3.4))
+    axes = figure.subplots()
+    axes.axvline(chosen, color="#333333", linewidth=0.9)
+    if floor < max(choosing):
+        axes.fill_between(
+            [0, 1],
+            floor,
+            max(choosing),
+            color=COLOURS[0],
+            alpha=0.16,
+            linewidth=0,
+            label="within its error",
+        )
+    axes.plot(
+        ratios,
+        choosing,
+        color="#a6a6a6",
+        linewidth=1.2,
+        linestyle=(0, (4, 2)),
+        label="base, choosing videos",
+    )
+    at = list(ratios).index(chosen)
+    for name, values in curves.items():
+        colour, marker = STYLES[name]
+        axes.plot(
+            ratios, values, color=colour, marker=marker, markersize=3.5, linewidth=1.6, label=name
+        )
+        axes.plot(
+            chosen,
+            values[at],
+            marker,
+            color=colour,
+            markersize=9,
+            markeredgecolor="w",
+            markeredgewidth=1.2,
+            zorder=4,
+        )
+    shown = [*choosing, floor, *(value for values in curves.values() for value in values)]
+    margin = 0.08 * max(max(shown) - min(shown), 10)
+    axes.set_ylim(max(0, min(shown) - margin), min(101, max(shown) + margin))
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0\n(tuned)", "0.25", "0.5", "0.75", "1\n(CLIP)"])
+    axes.set_xlabel("ratio: CLIP's share of the weights", fontsize=9, labelpad=-6)
+    axes.set_ylabel("accuracy, per cent", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.annotate(
+        f"chosen: {chosen:.3g}",
+        (chosen, 1),
+        (0, 3),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8,
+    )
+    axes.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, reverse=True
+    )
+    tidy(axes)
+    return save(figure, path)
+
+
+def draw_blend(report: dict[str, Any], path: Path) -> None:
+    points, choosing = report["points"], report["choosing"]
+    keys = [
+        (name, key)
+        for name, key in (("base", "base"), ("novel", "novel"), ("HM", "hm"))
+        if points[0][key] is not None
+    ]
+    floor = choosing["best"] - (choosing["standard_error"] if report["rule"] == "one-se" else 0.0)
+    line_figure(
+        [p["ratio"] for p in points],
+        {name: [p[key] for p in points] for name, key in keys},
+        report["ratio"],
+        [p["choosing"] for p in points],
+        floor,
+        path,
+    )

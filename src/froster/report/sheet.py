@@ -12,7 +12,7 @@ from froster.errors import UsageError, VideoError
 from froster.inference.search import Hit
 from froster.report.lanes import clock
 from froster.utils.files import atomic_file
-from froster.utils.printable import printable
+from froster.utils.text import printable
 from froster.video.reader import Video
 
 WIDTH, HEIGHT, MARGIN, LINE = 320, 200, 12, 20

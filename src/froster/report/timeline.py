@@ -11,8 +11,7 @@ from froster.inference.label_segments import Segment
 from froster.inference.subtitles import srt, vtt
 from froster.inference.timeline import Timeline
 from froster.utils import strict_json as json
-from froster.utils.csvfile import csv_text
-from froster.utils.files import cannot_write, write_text
+from froster.utils.files import cannot_write, csv_text, write_text
 
 SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".png")
 

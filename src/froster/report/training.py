@@ -13,18 +13,22 @@ from froster.evaluation.metrics import Predictions, harmonic_mean
 from froster.inference.recognizer import Recognizer
 from froster.report import page
 from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.line import draw
 from froster.report.mistakes import common_mistakes, worst_mistakes
-from froster.report.plots import Bars, accuracy_bars, training_curves
-from froster.report.reliability import coverage_figure
-from froster.report.watched import watched_figure
-from froster.text.prompts import as_option, some_labels
+from froster.report.plots import (
+    Bars,
+    accuracy_bars,
+    coverage_figure,
+    draw_blend,
+    training_curves,
+    validation_curves,
+)
+from froster.text.labels import as_option, some_labels
 from froster.training.change import changes
 from froster.training.fine_tune import Row
 from froster.training.validation import TITLES
-from froster.utils.attempt import attempt
 from froster.utils.files import absolute
-from froster.utils.shell import command
+from froster.utils.progress import attempt
+from froster.utils.text import shell_command
 
 WHAT = {"base": "the classes it was trained on", "novel": "classes it never saw in training"}
 
@@ -39,7 +43,7 @@ def write_report(
 ) -> None:
     """A section that cannot be made is left out, and `say` is told why."""
     found = rows[1].predictions
-    makers: list[tuple[str, Callable[[], list[str]]]] = [
+    makers: list[tuple[str, Callable[[], list[page.Part]]]] = [
         ("", partial(in_short, rows, parts, report)),
         ("Accuracy before and after", partial(accuracy, out, rows)),
         ("What was kept of CLIP", partial(kept, out, rows, report)),
@@ -59,11 +63,11 @@ def write_report(
     left_out = [page.paragraph(f"Left out: {line}", "warning") for line in report["left_out"]]
     if left_out:
         sections.insert(1, ("What could not be done", left_out))
-    shown = [(title, content) for title, content in sections if content]
+    shown: list[page.Section] = [(title, parts) for title, parts in sections if parts]
     page.write_page(out / "report.html", f"Training report: {out.resolve().name}", shown)
 
 
-def in_short(rows: list[Row], parts: Split, report: dict[str, Any]) -> list[str]:
+def in_short(rows: list[Row], parts: Split, report: dict[str, Any]) -> list[page.Part]:
     """Large numbers and a sentence for each. A change counts as one beyond two standard errors."""
     values, sentences = [], []
     for name, c in changes(rows[0].predictions, rows[1].predictions).items():
@@ -132,7 +136,7 @@ def asked_foreign(report: dict[str, Any]) -> bool:
     return bool(report["history"]) and "foreign" in report["history"][-1]
 
 
-def accuracy(out: Path, rows: list[Row]) -> list[str]:
+def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
     sets = [name for name in WHAT if name in rows[0].predictions]
     if not sets:
         return []
@@ -194,7 +198,7 @@ def cell(row: Row, column: str) -> str:
     return "–" if found is None else f"{found:.1f} ± {row.error(column):.1f}"
 
 
-def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[str]:
+def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[page.Part]:
     """Zero-shot ability on labels that were not trained on, at the end and epoch by epoch."""
     parts, history = [], report["history"]
     if "novel" in rows[0].predictions:
@@ -223,7 +227,7 @@ def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[str]:
             )
         parts.append(page.paragraph(text))
     if history:
-        figure = watched_figure(history, out / "figures" / "watched.png")
+        figure = validation_curves(history, out / "figures" / "watched.png")
         caption = (
             f"Measured after every epoch, on {report['watched_videos']} videos of the training"
             " classes that neither train nor test. Dashed: CLIP before the training. Only the base"
@@ -233,7 +237,7 @@ def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[str]:
     return parts
 
 
-def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[str]:
+def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Part]:
     found = report["reliability"]
     if found is None:
         return []
@@ -274,7 +278,7 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[str]:
     return [page.paragraph(how), page.paragraph(none), picture]
 
 
-def confusion(out: Path, name: str, found: Predictions) -> list[str]:
+def confusion(out: Path, name: str, found: Predictions) -> list[page.Part]:
     counts = confusion_matrix(found)
     picture = confusion_picture(counts, found.classes, out / "figures" / f"confusion_{name}.png")
     caption = (
@@ -288,11 +292,11 @@ def confusion(out: Path, name: str, found: Predictions) -> list[str]:
     return parts
 
 
-def blend(out: Path, report: dict[str, Any]) -> list[str]:
+def blend(out: Path, report: dict[str, Any]) -> list[page.Part]:
     found = report["blend"]
     if found is None:
         return []
-    draw(found, out / "figures" / "blend.png")
+    draw_blend(found, out / "figures" / "blend.png")
     share, choosing, run = found["ratio"], found["choosing"], absolute(out)
     caption = (
         "Mixtures of the weights: left as tuned, right CLIP's. The line is the accuracy on test"
@@ -307,12 +311,12 @@ def blend(out: Path, report: dict[str, Any]) -> list[str]:
         page.embedded((out / "figures" / "blend.png").read_bytes(), caption),
         page.paragraph(text),
         page.code(
-            f"{command('blend', run)}\n{command('blend', run, '--ratio', 0.5, '--out', f'{run}-half')}"
+            f"{shell_command('blend', run)}\n{shell_command('blend', run, '--ratio', 0.5, '--out', f'{run}-half')}"
         ),
     ]
 
 
-def data(out: Path, rows: list[Row], parts: Split, report: dict[str, Any]) -> list[str]:
+def data(out: Path, rows: list[Row], parts: Split, report: dict[str, Any]) -> list[page.Part]:
     curves = training_curves(
         {rows[1].method: out / "metrics.jsonl"}, out / "figures" / "training.png"
     )
@@ -338,7 +342,7 @@ def data(out: Path, rows: list[Row], parts: Split, report: dict[str, Any]) -> li
 
 def use(
     out: Path, parts: Split, found: dict[str, Predictions], source: dict[str, Any]
-) -> list[str]:
+) -> list[page.Part]:
     """Commands that work as they are pasted, wherever that is."""
     run = absolute(out)
     shown = example(parts, found)
@@ -347,13 +351,13 @@ def use(
     data += [word for pair in source["where"].items() for word in ("--where", "=".join(pair))]
     commands = [
         *(
-            [command("classify", shown[0], "--model", run, "--labels", as_option(shown[1]))]
+            [shell_command("classify", shown[0], "--model", run, "--labels", as_option(shown[1]))]
             if shown
             else []
         ),
-        command("evaluate", *data, "--model", run),
-        command("calibrate", run),
-        command("push", run, "USER/NAME", "--license", "LICENCE"),
+        shell_command("evaluate", *data, "--model", run),
+        shell_command("calibrate", run),
+        shell_command("push", run, "USER/NAME", "--license", "LICENCE"),
     ]
     video, labels = shown or ("VIDEO", parts.base[:2])
     python = (

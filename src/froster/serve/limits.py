@@ -12,13 +12,12 @@ import av
 
 from froster.errors import VideoError
 from froster.serve.refusal import Refusal
-from froster.text.prompts import check_labels
+from froster.text.labels import check_labels
 from froster.utils.interrupt import check
-from froster.video.clock import Clock
-from froster.video.opening import open_file
+from froster.video.container import open_file
 from froster.video.sampling import Sampling
-from froster.video.stream import Stream
-from froster.video.windows import Plan
+from froster.video.stream import Clock, Stream
+from froster.video.windows import WindowPlan
 
 MB = 1_000_000
 # Twice what people film at: a video that has more frames for its length is no video.
@@ -75,7 +74,7 @@ class Limits:
                 " fewer views",
             )
 
-    def check_plan(self, video: Measured, plan: Plan, labels: int) -> None:
+    def check_plan(self, video: Measured, plan: WindowPlan, labels: int) -> None:
         """Raises Refusal where a timeline would have too many moments."""
         moments = video.seconds / plan.stride
         if moments * labels > self.cells:

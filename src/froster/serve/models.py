@@ -18,7 +18,7 @@ from froster.serve.schemas import ClassifyRequest, EmbedRequest, TimelineRequest
 from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
-from froster.video.windows import Plan
+from froster.video.windows import WindowPlan
 
 # Label sets whose embeddings are kept for each model: people ask again with the same labels, and
 # take turns.
@@ -73,7 +73,7 @@ class Models:
     def timeline(self, recognizer: Recognizer, path: Path, request: TimelineRequest) -> Timeline:
         self.limits.check_labels(request.labels)
         video = self.limits.measure(path)
-        plan = Plan.of(recognizer.config.sampling, request.window, request.stride)
+        plan = WindowPlan.of(recognizer.config.sampling, request.window, request.stride)
         self.limits.check_plan(video, plan, len(request.labels))
         scan = Scan(
             recognizer,
@@ -101,7 +101,7 @@ class Models:
 
     def look(self, recognizer: Recognizer, path: Path, at: float) -> Look:
         """The frames of the model's window around the second `at`, and its attention in them."""
-        plan = Plan.of(recognizer.config.sampling)
+        plan = WindowPlan.of(recognizer.config.sampling)
         self._measure(recognizer, path, views=1)
         with Video(path) as video:
             start = max(0.0, min(at - plan.window / 2, video.seconds - plan.window))

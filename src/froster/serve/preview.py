@@ -18,8 +18,7 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.serve.refusal import Refusal
-from froster.video.opening import upright
-from froster.video.orientation import UPRIGHT
+from froster.video.container import UPRIGHT, upright
 from froster.video.stream import Frame, Stream
 
 MOST_PIXELS = 854 * 480

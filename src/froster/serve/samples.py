@@ -13,7 +13,8 @@ from froster.errors import FrosterError, UsageError
 from froster.serve.limits import Limits, nameless
 from froster.serve.preview import jpeg
 from froster.utils.progress import console
-from froster.video.reader import VIDEO_SUFFIXES, Video
+from froster.video.container import VIDEO_SUFFIXES
+from froster.video.reader import Video
 from froster.video.transforms import inference_transform
 from froster.world.files import write_video
 from froster.world.sets import SETS, record

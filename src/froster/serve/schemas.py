@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from froster.errors import UsageError
 from froster.serve.limits import Measured
 from froster.serve.refusal import Refusal
-from froster.text.prompts import split_labels
+from froster.text.labels import split_labels
 
 
 def read_labels(text: object) -> object:

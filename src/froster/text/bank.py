@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from froster.encoders.tokenizer import Tokenizer
-from froster.text.prompts import FROSTER_PROMPTS, Prompting, check_labels
+from froster.text.labels import check_labels
+from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.utils.interrupt import check
 
 EncodeText = Callable[[Tensor], Tensor]

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from froster.data.dataset import Item
 from froster.data.likeness import Likeness, likeness_of, pairs
+from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.inference.recognizer import Recognizer
 from froster.utils import pool
-from froster.utils.printable import short_names
+from froster.utils.text import short_names
 
 FEW = 4
 """Fewer training videos than these are learnt by heart."""

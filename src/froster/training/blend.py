@@ -18,7 +18,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.errors import DataError
 from froster.evaluation.metrics import (
@@ -30,9 +30,9 @@ from froster.evaluation.metrics import (
     standard_error,
 )
 from froster.inference.recognizer import Recognizer
-from froster.training.checkpoint import State
 from froster.training.fine_tune import EvalSet
 from froster.training.weights import towards
+from froster.utils.tensors import StateDict
 
 Rule = Literal["one-se", "best"]
 
@@ -44,7 +44,7 @@ class Line:
     (VCLIP's frames see their neighbours).
     """
 
-    def __init__(self, base: Recognizer, student: Recognizer, tuned: State):
+    def __init__(self, base: Recognizer, student: Recognizer, tuned: StateDict):
         self.student = student
         self.start = {f"clip.{name}": tensor for name, tensor in base.clip.state_dict().items()}
         self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}

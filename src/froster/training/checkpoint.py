@@ -27,9 +27,9 @@ from froster.encoders.reading import read_pickle
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.methods.recipe import as_now
 from froster.utils import strict_json as json
-from froster.utils.attempt import reason
 from froster.utils.files import atomic_folder, cannot_write, write_text
-from froster.utils.tensors import State, cpu_state, file_digest, save_tensors
+from froster.utils.progress import reason
+from froster.utils.tensors import StateDict, cpu_state, file_digest, save_tensors
 
 
 class RunningMean:
@@ -37,16 +37,16 @@ class RunningMean:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: State = {}
+        self.mean: StateDict = {}
 
-    def add(self, state: State) -> None:
+    def add(self, state: StateDict) -> None:
         self.count += 1
         for name, tensor in state.items():
             old = self.mean.get(name)
             new = tensor.float()
             self.mean[name] = new if old is None else old + (new - old) / self.count
 
-    def weights(self, like: State) -> State:
+    def weights(self, like: StateDict) -> StateDict:
         return {name: tensor.to(like[name].dtype) for name, tensor in self.mean.items()}
 
 
@@ -160,7 +160,7 @@ class Checkpoints:
         ) as error:  # its digest is of what is written, which goes deeper
             raise damaged(path, error) from error
 
-    def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> State:
+    def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> StateDict:
         """The weights `name`, "student" or "average". Raises CheckpointError where they are not
         what `state` says."""
         return self._read(epoch, f"{name}.safetensors", load_file, state)
@@ -220,7 +220,7 @@ def checked_state(state: Any, epoch: int) -> dict[str, Any]:
 
 def load_into(
     modules: dict[str, nn.Module],
-    weights: dict[str, State],
+    weights: dict[str, StateDict],
     optimizer: Any,
     moments: dict[str, Any],
     folder: Path,

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from froster.data.dataset import Item
+from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.methods.recipe import Recipe
 

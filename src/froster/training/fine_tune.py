@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from froster.data.dataset import Batch
 from froster.errors import UsageError
 from froster.evaluation.metrics import (
     Predictions,
@@ -26,16 +27,15 @@ from froster.evaluation.metrics import (
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method, method_dict
-from froster.methods.openvclip import OpenVCLIP
-from froster.methods.penalised import EWC, L2SP, Penalty, fisher
+from froster.methods.base import TrainingClips
 from froster.methods.recipe import FROSTER, Preset, Recipe
-from froster.methods.video_clip import new_weights, plain_clip
+from froster.methods.weight_names import new_weights, plain_clip
 from froster.training.distill import Distill
 from froster.training.loop import Trained, epoch_loader, global_batch, rows_of_step, train
 from froster.training.task import Task, freeze
 from froster.training.weights import towards
-from froster.utils.loggers import Log
-from froster.utils.tensors import State, cpu_state
+from froster.utils.progress import Log
+from froster.utils.tensors import StateDict, cpu_state
 from froster.video.augment import FROSTER_AUGMENT
 
 SMALL_WIDTH = 256
@@ -323,8 +323,9 @@ def fine_tune(
             if method.learns_prompts and distill.kind != "none"
             else None
         ),
-        iwr=method.iwr(base.clip) if isinstance(method, OpenVCLIP) else None,
-        penalty=penalty_of(method, base, student, train_set, classes, recipe, bars, truncate),
+        regulariser=method.regulariser(
+            base.clip, student.model, training_clips(student, train_set, classes, recipe, bars)
+        ),
     ).to(base.device)
     bar = bars.add_task(f"train {label}", total=None, note="")
 
@@ -354,38 +355,26 @@ def fine_tune(
     return student, trained
 
 
-def penalty_of(
-    method: Method,
-    base: Recognizer,
-    student: Recognizer,
-    train_set: Dataset,
-    classes: list[str],
-    recipe: Recipe,
-    bars: Progress,
-    truncate: bool,
-) -> Penalty | None:
-    """What L2-SP and EWC add to the loss; EWC first looks at every training clip once."""
-    if not isinstance(method, L2SP):
-        return None
-    if not isinstance(method, EWC):
-        return Penalty(base.clip, method.strength)
+def training_clips(
+    student: Recognizer, train_set: Dataset, classes: list[str], recipe: Recipe, bars: Progress
+) -> TrainingClips:
+    """What a method may look at before the first step; a bar counts the batches it takes."""
     count = len(train_set)  # type: ignore[arg-type]
     batch = global_batch(recipe, count)
     steps = max(1, count // batch)
-    bar = bars.add_task("weigh CLIP's weights (Fisher)", total=steps, note="")
-    loader = epoch_loader(train_set, recipe, 0, steps, batch)
-    bank = student.bank(classes, truncate)
+    bank = student.bank(classes, True)
     rows = rows_of_step(recipe.draw, 0, bank)
-    student.model.eval()
-    importance = fisher(
-        student.model,
-        lambda: student.model.classes(student.model.prompts(bank, rows).float()),
-        loader,
-        method.fisher,
-        recipe.seed,
-        lambda: bars.advance(bar),
+
+    def all_batches() -> Iterator[Batch]:
+        bar = bars.add_task("weigh CLIP's weights (Fisher)", total=steps, note="")
+        for clips in epoch_loader(train_set, recipe, 0, steps, batch):
+            yield clips
+            bars.advance(bar)
+
+    model = student.model
+    return TrainingClips(
+        all_batches, lambda: model.classes(model.prompts(bank, rows).float()), recipe.seed
     )
-    return Penalty(base.clip, method.strength, importance)
 
 
 def fingerprint(model: Recognizer) -> str:
@@ -412,7 +401,7 @@ def use_of_weights(model: Recognizer) -> dict[str, Any]:
 
 
 def with_weights(
-    student: Recognizer, state: State, config: ModelConfig | None = None
+    student: Recognizer, state: StateDict, config: ModelConfig | None = None
 ) -> Recognizer:
     """The same network with other weights of it."""
     model = copy.deepcopy(student.model)
@@ -426,7 +415,9 @@ def with_weights(
     )
 
 
-def halfway(base: Recognizer, student: Recognizer, tuned: State, ratio: float = 0.5) -> State:
+def halfway(
+    base: Recognizer, student: Recognizer, tuned: StateDict, ratio: float = 0.5
+) -> StateDict:
     """ratio * the starting weights + (1 - ratio) * the tuned ones, new parts scaled
     (`weights.towards`)."""
     start = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}

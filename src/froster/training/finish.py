@@ -20,16 +20,15 @@ from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Recipe
 from froster.training.blend import Line, curve, held_out
 from froster.training.change import changes_of, told
-from froster.training.checkpoint import State
 from froster.training.fine_tune import EvalSet, Row, halfway, measure, measure_many, with_weights
 from froster.training.held_out import eval_sets
 from froster.training.loop import Trained
 from froster.training.plan import Plan
 from froster.training.run_folder import Source
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt, leave_out
 from froster.utils.files import write_text
-from froster.utils.progress import console, output
+from froster.utils.progress import attempt, console, leave_out, output
+from froster.utils.tensors import StateDict
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
@@ -138,7 +137,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, State]:
+def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
     """Words -> weights. The first are the method's own result: the mean of the epochs, in
     Open-VCLIP half CLIP's."""
     several = trained.averaged > 1
@@ -154,7 +153,7 @@ def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> di
 def measure_all(
     base: Recognizer,
     student: Recognizer,
-    states: dict[str, State],
+    states: dict[str, StateDict],
     sets: list[EvalSet],
     bars: Progress,
     workers: int,
@@ -179,7 +178,7 @@ def measure_all(
 
 
 def table_of(
-    student: Recognizer, states: dict[str, State], found: list[dict[str, Predictions]]
+    student: Recognizer, states: dict[str, StateDict], found: list[dict[str, Predictions]]
 ) -> list[Row]:
     """A row for frozen CLIP and one for each of the weights, with what was found for them in this
     order."""

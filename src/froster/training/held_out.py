@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from rich.progress import Progress
 
-from froster.data.dataset import Item, VideoDataset
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item
 from froster.data.splits import Split, evenly
 from froster.errors import UsageError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.inference.seen import Seen, counted, fingerprints, written
 from froster.methods.recipe import Preset
-from froster.text.descriptions import describe
+from froster.text.sentences import with_descriptions
 from froster.training import advice
 from froster.training.fine_tune import EvalSet, asked_together
 from froster.training.validation import foreign_labels
@@ -81,7 +82,7 @@ def eval_sets(
             name,
             dataset(model, setting.sampling, items, classes, views=setting.views),
             classes,
-            describe(classes, sentences),
+            with_descriptions(classes, sentences),
             [str(item.path) for item in items],
         )
         for name, items, classes in (
@@ -129,7 +130,9 @@ def warnings(
         *advice.imbalance(parts.train),
         *advice.missing_tests(parts),
     ]
-    found += advice.same_labels(model, describe(parts.base + parts.novel, sentences), truncate)
+    found += advice.same_labels(
+        model, with_descriptions(parts.base + parts.novel, sentences), truncate
+    )
     if look:
         test = [*parts.base_test, *parts.novel_test, *parts.watch]
         bar = bars.add_task("compare videos", total=len(parts.train) + len(test), note="")

@@ -19,7 +19,7 @@ from froster.data.dataset import Batch
 from froster.data.loader import batches
 from froster.errors import FrosterError, UsageError
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.text.bank import PromptBank
 from froster.training.checkpoint import Checkpoints, RunningMean
 from froster.training.optim import adamw, draw_template, epoch_order, sgd
@@ -28,15 +28,15 @@ from froster.utils import strict_json as json
 from froster.utils.files import cannot_write, write_text
 from froster.utils.interrupt import check
 from froster.utils.progress import console
-from froster.utils.tensors import State, cpu_state
+from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass
 class Trained:
     """The weights a run ends with, and what it could not read."""
 
-    last: State
-    average: State
+    last: StateDict
+    average: StateDict
     averaged: int
     unreadable: dict[str, int]
     """Message -> how often it was met."""
@@ -407,5 +407,5 @@ def start_step(
         means[:5] /= ranks()
     names = ["loss", "ce", "grad_norm", "accuracy"]
     names += ["distill_v", "distill_t"] if task.distill is not None else []
-    names += ["regulariser"] if task.iwr is not None or task.penalty is not None else []
+    names += ["regulariser"] if task.regulariser is not None else []
     return total, means, tuple(names)

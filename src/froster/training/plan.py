@@ -13,7 +13,7 @@ from froster.errors import UsageError, one_of
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method
 from froster.methods.recipe import Preset
-from froster.methods.video_clip import new_weights
+from froster.methods.weight_names import new_weights
 from froster.training.distill import Distill, distill_preset
 from froster.training.fine_tune import fitted
 from froster.training.task import attach, freeze

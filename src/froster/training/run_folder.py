@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from froster.data.dataset import Item, Items, read_items
+from froster.data.manifest import Item, Items, read_items
 from froster.data.splits import Split, split
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.inference.model_folder import is_model_folder
@@ -19,7 +19,7 @@ from froster.training.checkpoint import Checkpoints, RunningMean
 from froster.training.weights import check_same_keys
 from froster.utils import strict_json as json
 from froster.utils.files import absolute
-from froster.utils.tensors import State, cpu_state
+from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Run:
 
     def tuned(
         self, student: Recognizer, epochs: tuple[int, int] | None = None
-    ) -> tuple[State, str]:
+    ) -> tuple[StateDict, str]:
         """The run's own weights before any share of CLIP's was mixed in, or the uniform mean of the
         checkpoints of epochs A to B, and what they are in words. `student` is the run's model.
         Raises CheckpointError where one is missing, UsageError where the run has no such epoch."""
@@ -143,7 +143,7 @@ class Run:
         state = self.read(last, "average", student)
         return state, f"mean of {self.checkpoints.state(last)['averaged']} epochs"
 
-    def mean(self, student: Recognizer, first: int, last: int) -> tuple[State, str]:
+    def mean(self, student: Recognizer, first: int, last: int) -> tuple[StateDict, str]:
         epochs = range(first, last + 1)
         self.demand(epochs)
         mean = RunningMean()
@@ -166,7 +166,7 @@ class Run:
                 f" of the run's {total} it holds {word}; train with --keep 0 to keep them all"
             )
 
-    def read(self, epoch: int, name: str, student: Recognizer) -> State:
+    def read(self, epoch: int, name: str, student: Recognizer) -> StateDict:
         state = self.checkpoints.tensors(epoch, name, self.checkpoints.state(epoch))
         check_same_keys(student.model.state_dict(), state)
         return state

@@ -4,22 +4,29 @@ checkpoints see them."""
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from froster.encoders.model import CLIP, normalise, unit
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.errors import UsageError
 from froster.methods.actionclip import in_batch_kl, same_class
-from froster.methods.method import Method
-from froster.methods.openvclip import InterpolatedWeights
-from froster.methods.penalised import Penalty
+from froster.methods.base import (
+    Features,
+    LossAt,
+    Method,
+    Regulariser,
+    VideoCLIP,
+    class_embeddings,
+    pool,
+)
 from froster.methods.recipe import Recipe
-from froster.methods.video_clip import Features, VideoCLIP, class_embeddings, pool
 from froster.text.bank import PromptBank
 from froster.training.distill import Distill, Distillation
 from froster.training.mixing import mix, soft_targets
@@ -137,8 +144,7 @@ class Task(nn.Module):
         network: str = "this network",
         objective: str = "classes",
         teacher_bank: PromptBank | None = None,
-        iwr: InterpolatedWeights | None = None,
-        penalty: Penalty | None = None,
+        regulariser: Regulariser | None = None,
     ):
         super().__init__()
         if (teacher is None) != (distill.kind == "none"):
@@ -149,7 +155,7 @@ class Task(nn.Module):
         self.dtype = dtype
         self.recipe = recipe or Recipe()
         self.objective = objective
-        self.iwr, self.penalty = iwr, penalty
+        self.regulariser = regulariser
         self.own_teacher_text = teacher_bank is not None
         self.text_is_frozen = not trained(student, "clip.text.", "text_prompt")
         self.distill: Distillation | None = None
@@ -243,8 +249,7 @@ class Task(nn.Module):
         if recipe.label_smoothing or recipe.mixup or recipe.cutmix:
             soft = soft_targets(labels, len(self.bank.labels), recipe.label_smoothing)
             frames, targets = mix(frames, soft, rng, recipe.mixup, recipe.cutmix)
-        alpha = self.iwr.draw(rng) if self.iwr is not None else 0.0
-        return self.losses(frames, targets, self.text_prompts(rows), rows, weight, alpha=alpha)
+        return self.losses(frames, targets, self.text_prompts(rows), rows, weight, rng=rng)
 
     def losses(
         self,
@@ -254,7 +259,7 @@ class Task(nn.Module):
         rows: list[int],
         weight: float = 1.0,
         *,
-        alpha: float = 0.0,
+        rng: random.Random | None = None,
     ) -> Losses:
         """The same, from normalised frames, labels (B,) or soft targets (B, K), and the student's
         raw prompts (P, K, E)."""
@@ -262,14 +267,24 @@ class Task(nn.Module):
         classes = self.student.classes(prompts)
         logits = self.student.logits(features.video, classes, features.context)
         ce = F.cross_entropy(logits, targets) * weight
-        extra = ce.new_zeros(())
-        if self.iwr is not None:
+
+        def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
             with autocast(frames.device, self.dtype):
-                mixed = self.iwr.logits(self.student, frames, classes, alpha)
-            extra = self.iwr.weight * F.cross_entropy(mixed.float(), targets) * weight
+                mixed = functional_call(self.student, dict(weights), (frames, classes))
+            return F.cross_entropy(mixed.float(), targets) * weight
+
+        total, extra = self.regularised(ce, loss_at, rng or random.Random(0))
         vision, text = self.distances(frames, features, prompts, rows)
-        total = ce + extra * (self.iwr.factor(alpha) if self.iwr is not None else 1.0)
         return self.sum_up(total, ce, vision, text, extra, logits, logits.argmax(-1), weight)
+
+    def regularised(
+        self, loss: Tensor, loss_at: LossAt, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        """The loss with what the method adds to it, and what is reported of that."""
+        if self.regulariser is None:
+            return loss, loss.new_zeros(())
+        extra, reported = self.regulariser(self.student, loss_at, rng)
+        return loss + extra, reported
 
     def batch_losses(
         self, frames: Tensor, labels: Tensor, rows: list[int], rng: random.Random, weight: float
@@ -285,14 +300,18 @@ class Task(nn.Module):
         logits = self.student.clip.logit_scale.exp() * v @ t.T
         video, text = in_batch_kl(logits, same_class(known))
         ce = (video + text) / 2
-        zero = ce.new_zeros(())
-        vision_distance, text_distance = zero, zero
+
+        def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
+            raise NotImplementedError("the contrast within the batch at other weights")
+
+        total, extra = self.regularised(ce, loss_at, rng)
+        vision_distance = text_distance = ce.new_zeros(())
         if self.distill is not None:
             own = self.teacher_prompts[templates, labels.cpu()][None]
             vision_distance, text_distance = self.distances(frames, features, prompts, None, own)
         mine = unit(features.video) @ t.T
         return self.sum_up(
-            ce, ce, vision_distance, text_distance, zero, logits, known[mine.argmax(-1)], weight
+            total, ce, vision_distance, text_distance, extra, logits, known[mine.argmax(-1)], weight
         )
 
     def clip_prompts(self, templates: Tensor, labels: Tensor) -> Tensor:
@@ -347,9 +366,6 @@ class Task(nn.Module):
         predicted: Tensor,
         weight: float,
     ) -> Losses:
-        if self.penalty is not None:
-            extra = self.penalty(self.student)
-            total = total + extra
         if self.distill is not None:
             config = self.distill.config
             of_clips = weight if config.reduction == "mean" else ranks() * (weight > 0)

@@ -1,23 +1,34 @@
-"""Writing so that a killed process, a full disk or a second run never leaves half a file."""
+"""Files that are whole or not there, whatever ends the process that writes them: files and folders that
+appear at once, lines appended one by one, CSV, and locks."""
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import errno
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
-from froster.errors import FrosterError, UsageError, WriteError
+from filelock import FileLock, Timeout
+
+from froster.errors import DataError, UsageError, WriteError
+from froster.utils import strict_json as json
+
+Entry = TypeVar("Entry")
 
 CALIBRATION = "calibration.json"
 """Beside the weights in a model folder."""
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+NAME_ERRORS = "surrogateescape"
+"""How Python holds the bytes of a file name that is no UTF-8; written so, they are those bytes
+again."""
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_PATIENCE = 0.2
+"""Seconds to wait for a lock: its last holder may just be removing the file."""
 
 
 def cannot_write(path: Path, error: Exception) -> WriteError:
@@ -25,19 +36,14 @@ def cannot_write(path: Path, error: Exception) -> WriteError:
     return WriteError(f"cannot write {path}: {cause}")
 
 
-def named(path: Path) -> Path:
-    """The same place by a path that ends in a name, which `.` and `..` do not. Raises UsageError
-    for /, which has none."""
-    if path.name in ("", ".."):
-        path = Path(os.path.realpath(path))
-    if not path.name:
-        raise UsageError(f"{path} is the root of all folders: choose another --out")
-    return path
+def absolute(path: str | Path | None) -> str | None:
+    """The whole path, for a file that another command will read from another folder."""
+    return None if path is None else str(Path(path).absolute())
 
 
 def refuse_current(path: Path) -> None:
-    """Raises UsageError where a folder would be replaced that the shell is in: it would be left in
-    one that is gone."""
+    """Raises UsageError where `path` is the current folder, or one above it: replaced, it would
+    leave the shell in a folder that is gone."""
     with suppress(FileNotFoundError):  # it is gone already
         if Path.cwd().is_relative_to(os.path.realpath(path)):
             raise UsageError(
@@ -46,12 +52,28 @@ def refuse_current(path: Path) -> None:
             )
 
 
+def _named(path: Path) -> Path:
+    """The same place by a path that ends in a name, as `.` and `..` do not. Raises UsageError
+    for /, which has none."""
+    if path.name in ("", ".."):
+        path = Path(os.path.realpath(path))
+    if not path.name:
+        raise UsageError(f"{path} is the root of all folders: choose another --out")
+    return path
+
+
+def _flush(path: Path) -> None:
+    """Onto the disk, not only into its cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder that appears at `path` whole or not at all. Raises FrosterError when it cannot
     be written."""
     refuse_current(path)
-    path = named(path)
+    path = _named(path)
     part = path.with_name(f".{path.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -59,26 +81,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield part
         for file in part.rglob("*"):
             if file.is_file():
-                flush(file)
-        replace_folder(part, path)
-    except Exception as error:
+                _flush(file)
+        _replace_folder(part, path)
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, FrosterError):
-            raise
-        if isinstance(error, OSError) or type(error).__module__.startswith(
-            ("safetensors", "torch")
-        ):
+        library = type(error).__module__.startswith(("safetensors", "torch"))
+        if isinstance(error, OSError) or (library and isinstance(error, Exception)):
             raise cannot_write(path, error) from error
         raise
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
-def replace_folder(part: Path, path: Path) -> None:
-    """Rename over what may be there. The old folder is out of sight before the new one takes its
-    name."""
-    path = named(path)
+def _replace_folder(part: Path, path: Path) -> None:
+    """Renames over an old folder, which is out of sight before the new one takes its name."""
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -95,18 +109,17 @@ def replace_folder(part: Path, path: Path) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to, renamed to `path` when the block ends without an error."""
-    path = named(path)
+    path = _named(path)
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        flush(part)
+        _flush(part)
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:
         part.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
-    except BaseException:
-        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
         raise
 
 
@@ -115,101 +128,70 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def absolute(path: str | Path | None) -> str | None:
-    """The whole path, for a file that another command will read from another folder."""
-    return None if path is None else str(Path(path).absolute())
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Records that end in \\n. Cells with a line end of any kind are quoted (Python 3.12 and before
+    leave \\r bare)."""
+    records = []
+    for row in rows:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\r\n").writerow(row)
+        records.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(records)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """The whole file or nothing; the first row is the header. File names in it keep their bytes."""
+    with atomic_file(path) as part:
+        part.write_bytes(csv_text(rows).encode("utf-8", NAME_ERRORS))
 
 
 @contextmanager
-def exclusive(path: Path, taken: str) -> Iterator[None]:
-    """Holds the lock file `path`. Raises UsageError, which says `taken`, while another process
-    holds it.
+def exclusive(path: Path, message: str) -> Iterator[None]:
+    """Holds the lock file `path`. Raises UsageError with `message` while another process holds it.
 
     The lock is the system's and ends with the process, however that ends; a file that is left
-    behind locks nothing. Where the system or the file system has no such locks, nothing is locked.
+    behind locks nothing. Where the file system has no such locks, nothing is locked.
     """
-    if fcntl is None:
-        yield
-        return
+    lock = FileLock(path, timeout=_PATIENCE, fallback_to_soft=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(path)
-    except BlockingIOError:
-        raise UsageError(taken) from None
+        lock.acquire()
+    except Timeout:
+        raise UsageError(message) from None
     except OSError as error:
-        raise cannot_write(path, error) from error
-    _held.add(file)
+        if error.errno not in _WITHOUT_LOCKS:
+            raise cannot_write(path, error) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        _held.discard(file)
-        os.close(file)
-
-
-_held: set[int] = set()
-"""The lock files that this process holds open."""
-
-
-def _let_go() -> None:
-    """In a forked child: with an open copy, one that outlives a killed parent would hold its lock."""
-    while _held:
-        os.close(_held.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+        with suppress(OSError):  # Windows removes no file that is open
+            path.unlink()
+        lock.release()
 
 
 def sole_writer(folder: Path) -> AbstractContextManager[None]:
     """Held as long as a command writes into a folder that it has claimed. Raises UsageError while
     another one does."""
-    return exclusive(
-        folder / ".lock",
-        f"another froster is writing {folder}: wait until it ends, or choose another --out",
-    )
+    return exclusive(folder / ".lock", _busy(folder))
 
 
 def sole_maker(path: Path) -> AbstractContextManager[None]:
     """The same for a file or folder that appears whole, or is made of several: its lock lies beside
-    it, as these do."""
+    it."""
     whole = Path(os.path.realpath(path))
-    taken = f"another froster is writing {path}: wait until it ends, or choose another --out"
-    return exclusive(whole.parent / f".{whole.name}.lock", taken)
+    return exclusive(whole.parent / f".{whole.name}.lock", _busy(path))
 
 
-def _locked(path: Path) -> int:
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                    raise
-            # The last holder may have removed the file after we opened it: then others lock a new
-            # one of that name.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(path), os.fstat(file)):
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-
-
-def flush(path: Path) -> None:
-    """Onto the disk, not only into its cache."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _busy(path: Path) -> str:
+    return f"another froster is writing {path}: wait until it ends, or choose another --out"
 
 
 def claim_folder(path: Path, marker: str, again: str) -> None:
-    """Make an output folder, or take one over that a run of the same kind left behind.
+    """Makes an output folder, or takes one over that a run of the same kind left behind.
 
     `marker` is a file by which such a folder is known; `again` says in the error what to do about
     any other folder. Raises UsageError when `path` is a file or a folder of something else,
-    FrosterError when it cannot be written.
+    WriteError when it cannot be written.
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file; --out needs a folder")
@@ -221,3 +203,105 @@ def claim_folder(path: Path, marker: str, again: str) -> None:
             (path / marker).touch()
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+class Appender:
+    """A file that text is appended to. Each `add` is one call of the system, so that no
+    interruption comes between its halves. Raises WriteError where it cannot be written, also
+    where the disk is full."""
+
+    def __init__(self, path: Path, keep: int | None = None) -> None:
+        """`keep`: bytes of an existing file that are kept; a kill has cut off what follows them."""
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            if keep is not None:
+                os.ftruncate(self._file, keep)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def add(self, text: str) -> None:
+        data = text.encode("utf-8", NAME_ERRORS)
+        try:
+            if os.write(self._file, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def close(self) -> None:
+        """Onto the disk, not only into its cache."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        finally:
+            os.close(self._file)
+
+
+def json_line(entry: Any) -> str:
+    """One line of JSON. Bytes of file names that are no text are written as JSON writes halves of
+    characters, \\udcXX, which every reader of Python gives back as they were."""
+    text = json.dumps(entry, ensure_ascii=False)
+    return (text if text.isprintable() else json.dumps(entry)) + "\n"
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file with their ends, without a last one that a kill has cut off. None where
+    there is no file."""
+    try:
+        with path.open("rb") as file:
+            for data in file:
+                if data.endswith(b"\n"):
+                    yield data
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of all whole lines, and how many bytes these are. Raises DataError for a whole
+    line that is none."""
+    entries: list[dict[str, Any]] = []
+    length = 0
+    for number, data in enumerate(whole_lines(path), 1):
+        length += len(data)
+        try:
+            entry = json.loads(data)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict):
+            raise DataError(
+                f"{path}, line {number}: not an object of JSON; it was not written by froster, or"
+                " changed since"
+            )
+        entries.append(entry)
+    return entries, length
+
+
+def read_entries(
+    path: Path, kind: type[Entry], is_current: Callable[[Entry], bool]
+) -> dict[str, Entry]:
+    """The dataclasses of type `kind` in a journal by their `path`, the last of each, where they are
+    still true. What is cut off or of another form is passed over: it is done once more."""
+    entries: dict[str, Entry] = {}
+    for data in whole_lines(path):
+        try:
+            entry = kind(**json.loads(data))
+        except (ValueError, TypeError):
+            continue
+        if is_current(entry):
+            entries[entry.path] = entry  # type: ignore[attr-defined]
+    return entries
+
+
+@contextmanager
+def journal(path: Path, entries: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
+    """Starts a journal anew with these dataclasses; what is yielded adds one more."""
+    write_text(path, "".join(json_line(dataclasses.asdict(entry)) for entry in entries))
+    appender = Appender(path)
+    try:
+        yield lambda entry: appender.add(json_line(dataclasses.asdict(entry)))
+    finally:
+        appender.close()

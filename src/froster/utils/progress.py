@@ -1,5 +1,4 @@
-"""Progress bars, on standard error so that `--json` output stays clean, and the two consoles of all
-commands."""
+"""Progress bars and the two consoles of all commands; metrics for loggers; steps that may fail."""
 
 from __future__ import annotations
 
@@ -7,7 +6,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +22,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from froster.utils.printable import printable
+from froster.errors import FrosterError, UsageError, WriteError, install
+from froster.utils.interrupt import Interrupted, check
+from froster.utils.text import printable
 
 
 class Plain(Console):
@@ -158,3 +160,75 @@ def _after_a_second(what: str, total: int | None) -> Iterator[Callable[[int], No
                 _shown.remove(bars)
             if bars.live.is_started:
                 bars.stop()
+
+
+Result = TypeVar("Result")
+
+
+def leave_out(line: str) -> None:
+    console.print(f"left out: {line}", style="yellow", soft_wrap=True)
+
+
+def attempt(
+    what: str, step: Callable[[], Result], say: Callable[[str], None] = leave_out
+) -> Result | None:
+    """What `step` returns; None where it fails, and a line that begins with `what` says why.
+
+    Ctrl-C and a file that cannot be written (a full disk) are raised: what comes next would meet
+    them too.
+    """
+    try:
+        return step()
+    except (Interrupted, WriteError):
+        raise
+    except Exception as error:  # whatever it is, the result before it is worth more
+        check()
+        say(f"{what}: {reason(error)}")
+        return None
+
+
+def reason(error: Exception) -> str:
+    """An error in one line; one that is not ours with its type, as its message alone may say
+    little."""
+    lines = str(error).strip().splitlines()
+    line = lines[0] if lines else ""
+    return (
+        line
+        if isinstance(error, FrosterError)
+        else f"{type(error).__name__}{f': {line}' if line else ''}"
+    )
+
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+def open_logger(kind: str | None, out: Path) -> Log | None:
+    """A function (step, metrics), or None. Raises UsageError when the extra is not installed."""
+    if kind is None:
+        return None
+    if kind not in ("tensorboard", "wandb"):
+        raise UsageError(f"--logger must be tensorboard or wandb, not {kind!r}")
+    try:
+        return _tensorboard(out) if kind == "tensorboard" else _wandb(out)
+    except ImportError as error:
+        raise UsageError(f"{kind} is not installed: {install(kind)}") from error
+
+
+def _tensorboard(out: Path) -> Log:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(out / "tensorboard")
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            writer.add_scalar(f"train/{name}", value, step)
+        writer.flush()
+
+    return log
+
+
+def _wandb(out: Path) -> Log:
+    import wandb
+
+    run = wandb.init(project="froster", dir=str(out), name=out.name)
+    return lambda step, metrics: run.log(metrics, step=step)

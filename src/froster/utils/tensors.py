@@ -1,4 +1,4 @@
-"""Weights on disk: read by whoever may read other files of the folder, and known again by a digest."""
+"""Tensors on disk and on their way out of a network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from froster.errors import CheckpointError
 from froster.utils.files import cannot_write
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 def save_tensors(
@@ -41,9 +42,19 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cpu_state(module: nn.Module) -> State:
+def cpu_state(module: nn.Module) -> StateDict:
     """A copy of a module's weights, on the CPU, that later steps do not change."""
     return {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in module.state_dict().items()
     }
+
+
+def finite(numbers: Tensor, what: str) -> Tensor:
+    """The same numbers. Raises CheckpointError where one of them is none."""
+    if not bool(numbers.isfinite().all()):
+        raise CheckpointError(
+            f"the network's {what} are not finite numbers (NaN or infinite): its weights are"
+            " damaged, or too large to compute with; load another copy or checkpoint"
+        )
+    return numbers

@@ -20,19 +20,17 @@ from torch import Tensor
 from froster.errors import VideoError
 from froster.utils.address import refuse_address
 from froster.utils.interrupt import check
-from froster.video.clock import Clock
-from froster.video.h264 import prefix_bytes, unreferenced
-from froster.video.messages import Turning
-from froster.video.opening import open_file, upright
-from froster.video.orientation import Orientation, Orientations
+from froster.video.container import (
+    Orientation,
+    Orientations,
+    Turning,
+    open_file,
+    prefix_bytes,
+    unreferenced,
+    upright,
+)
 from froster.video.sampling import Timing
-
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".gif", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv",
-})
-# fmt: on
+from froster.video.stream import Clock
 
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading
 # from the start.

@@ -1,20 +1,22 @@
-"""Sliding windows over a stream of frames: only what open windows still need is held, each frame
-once."""
+"""Sliding windows over a stream of frames, and a whole video as clips of a few seconds each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import av
+import numpy as np
 import torch
 from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
+from froster.video.container import FileState, unchanged
 from froster.video.sampling import Sampling
-from froster.video.stream import Frame
+from froster.video.stream import Frame, Stream
 
 UNIFORM_WINDOW = 4.0
 """Seconds seen at once by a model that samples whole videos, whatever their length: about a clip of
@@ -25,7 +27,7 @@ _EARLY = 1e-4  # a frame that is due by less than this is shown: times are round
 
 
 @dataclass(frozen=True)
-class Plan:
+class WindowPlan:
     """Windows of `window` seconds, one every `stride` seconds, seen through `frames` frames each.
 
     A window is `frames` equal parts, and the frame that is shown in the middle of each part is
@@ -61,7 +63,7 @@ class Plan:
     @classmethod
     def of(
         cls, sampling: Sampling, window: float | None = None, stride: float | None = None
-    ) -> Plan:
+    ) -> WindowPlan:
         """What the model's own sampling suggests: the step of its dense clips, and a stride of a
         quarter of the window or less that is a whole number of steps, so that overlapping windows
         see the same frames."""
@@ -76,7 +78,7 @@ class Plan:
 
 
 @dataclass(eq=False)
-class Sample:
+class HeldFrame:
     """A frame as it is held: its pixels, or what a network that sees frames one by one has made of
     them."""
 
@@ -90,12 +92,12 @@ class Sample:
 class Window(NamedTuple):
     start: float
     """Seconds from the start of the video."""
-    samples: list[Sample]
+    samples: list[HeldFrame]
     """As many as the plan has frames; in the last window of a video, and only there, some may be
     one sample."""
 
 
-Keep = Callable[[Frame], Sample]
+Keep = Callable[[Frame], HeldFrame]
 
 
 class Squares:
@@ -108,15 +110,15 @@ class Squares:
         "pictures that could not be converted"
         self._shown = torch.zeros(3, size, size, dtype=torch.uint8)
 
-    def keep(self, frame: Frame) -> Sample:
+    def keep(self, frame: Frame) -> HeldFrame:
         try:
             self._shown = frame.square(self.size, self.how)
         except (av.FFmpegError, ValueError, MemoryError):
             self.broken += 1
-        return Sample(frame.time, self._shown)
+        return HeldFrame(frame.time, self._shown)
 
 
-class Windows:
+class SlidingWindows:
     """The windows of a stream, in order: iterate once, or give it the frames one by one and then
     `finish`.
 
@@ -125,11 +127,11 @@ class Windows:
     reaches the end of the video, and what it lacks is made up by repeating its frames evenly.
     """
 
-    def __init__(self, frames: Iterable[Frame], plan: Plan, keep: Keep):
+    def __init__(self, frames: Iterable[Frame], plan: WindowPlan, keep: Keep):
         self.frames, self.plan, self.keep = frames, plan, keep
         self.start = 0.0
         self.end = 0.0
-        self.held: list[tuple[float, list[Sample]]] = []
+        self.held: list[tuple[float, list[HeldFrame]]] = []
         """Open windows: their start, and their samples so far."""
         self._opened = 0
         self._shown: Frame | None = None
@@ -156,7 +158,7 @@ class Windows:
     def _show(self, frame: Frame, until: float) -> Iterator[Window]:
         """`frame` is what windows see of the time up to `until`."""
         plan = self.plan
-        sample: Sample | None = None
+        sample: HeldFrame | None = None
         while True:
             start = self.start + self._opened * plan.stride
             opens = start + plan.step / 2 < until - _EARLY
@@ -185,6 +187,96 @@ class Windows:
         yield Window(start, spread(samples or [self.keep(frame)], self.plan.frames))
 
 
-def spread(samples: list[Sample], count: int) -> list[Sample]:
+def spread(samples: list[HeldFrame], count: int) -> list[HeldFrame]:
     """`count` of fewer samples, in order, each repeated about as often as the others."""
     return [samples[i * len(samples) // count] for i in range(count)]
+
+
+_SIGN_OF_LIFE = 250
+"""Frames after which a process says that it is still at work."""
+_SHORTEST = 0.125
+"""Of the wanted length, what a segment has at least: a file that states next to no length may be
+long."""
+
+
+@dataclass(frozen=True)
+class VideoSegment:
+    """`clip` is what is shown at T evenly spaced moments between `start` and `end`, in seconds as
+    players show them."""
+
+    start: float
+    end: float
+    clip: np.ndarray
+    "uint8 (T, 3, S, S)"
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """What is known of the video after its last segment."""
+
+    seconds: float
+    frames: int
+    damaged: int
+    "packets and frames that could not be read or decoded"
+    state: FileState
+
+
+@dataclass(frozen=True)
+class ReadSegments:
+    """From a path to its segments and then its `Whole`; None between them is a sign of life.
+
+    A video has segments of equal length, as near to `seconds` as that allows, by the length that it
+    states. Where nothing new is shown for more than a segment (slides, a gap in the recording) the
+    one before goes on, so that it is longer.
+    """
+
+    frames: int
+    size: int
+    seconds: float
+    how: Preprocessing = CLIP_PREPROCESSING
+
+    def __call__(self, path: str) -> Iterator[VideoSegment | VideoSummary | None]:
+        """Raises VideoError, also where the file changes while it is read."""
+        with unchanged(path) as file, Stream.of_file(Path(path)) as stream:
+            squares, frames = Squares(self.size, self.how), 0
+            windows = SlidingWindows(stream, self._plan(stream.duration), squares.keep)
+            joined = _Joined(windows.plan.window)
+            for frames, frame in enumerate(stream, 1):
+                if frames % _SIGN_OF_LIFE == 0:
+                    yield None
+                yield from joined.take(windows.take(frame))
+            yield from joined.take(windows.finish())
+            yield from joined.finish(windows.end)
+            damaged = stream.damaged + squares.broken
+            whole = VideoSummary(windows.end - windows.start, frames, damaged, file)
+        yield whole
+
+    def _plan(self, stated: float | None) -> WindowPlan:
+        length = max(stated or self.seconds, _SHORTEST * self.seconds)
+        step = length / max(1, round(length / self.seconds))
+        return WindowPlan(step, step, self.frames)
+
+
+class _Joined:
+    """Windows to segments. One that shows nothing but what the one before it showed last makes that
+    one longer."""
+
+    def __init__(self, length: float) -> None:
+        self._length = length
+        self._before: tuple[float, float, list[HeldFrame]] | None = None
+
+    def take(self, windows: Iterable[Window]) -> Iterator[VideoSegment]:
+        for start, samples in windows:
+            end, before = start + self._length, self._before
+            if before is not None and all(sample is before[2][-1] for sample in samples):
+                start, samples = before[0], before[2]
+            else:
+                yield from self.finish(end)
+            self._before = start, end, samples
+
+    def finish(self, limit: float) -> Iterator[VideoSegment]:
+        """The last one, which ends at `limit` at the latest."""
+        if self._before is not None:
+            start, end, samples = self._before
+            clip = torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+            yield VideoSegment(start, min(end, limit), clip.numpy())

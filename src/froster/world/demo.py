@@ -19,14 +19,8 @@ from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.report import page
-from froster.report.plots import (
-    Bars,
-    Clip,
-    Verdict,
-    accuracy_bars,
-    classified_clips,
-    training_curves,
-)
+from froster.report.clips import Clip, Verdict, classified_clips
+from froster.report.plots import Bars, accuracy_bars, training_curves
 from froster.training.change import told
 from froster.training.distill import distill_preset
 from froster.training.fine_tune import (
@@ -41,10 +35,9 @@ from froster.training.fine_tune import (
 )
 from froster.training.loop import Trained
 from froster.utils import strict_json as json
-from froster.utils.attempt import attempt
 from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import console, output, progress
-from froster.utils.shell import command
+from froster.utils.progress import attempt, console, output, progress
+from froster.utils.text import shell_command
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import SETS, Videos, render_set
@@ -206,7 +199,7 @@ def try_it(clips: list[Clip], out: Path) -> str | None:
     right = [clip for clip in clips if clip.verdicts[-1].labels[0] == clip.label]
     label = (right or clips)[0].label or ""
     labels = ", ".join(sorted(clip.label or "" for clip in clips))
-    return command(
+    return shell_command(
         "classify", video_of(out / "videos", label), "--model", out / "froster", "--labels", labels
     )
 
@@ -333,7 +326,7 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str
     )
 
 
-def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[tuple[str, list[str]]]:
+def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[page.Section]:
     """What the page shows of videos of novel classes, and the command to ask for one; nothing where
     there are none."""
     pasted = try_it(clips, out.absolute())

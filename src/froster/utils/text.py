@@ -1,14 +1,16 @@
-"""What people are shown: names and labels of which nothing is obeyed, on terminals and in pipes of
-any encoding."""
+"""Text for people: names of which nothing is obeyed, in any encoding, and commands that work as they are pasted."""
 
 from __future__ import annotations
 
 import codecs
+import os
+import shlex
+import shutil
 import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 _JOINERS = "\u200c\u200d"
 """Emoji and some scripts are not the same without them."""
@@ -87,3 +89,37 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(_SIGNS.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+def program() -> str:
+    """This very froster as a shell finds it: by its name where that leads to it, else by its path,
+    or as a module."""
+    called = Path(sys.argv[0])
+    if called.stem != "froster" or not called.is_file():
+        return f"{quoted(sys.executable)} -m froster"
+    found = shutil.which(called.name)
+    if found and os.path.samefile(found, called):
+        return called.name
+    return quoted(os.path.abspath(called))
+
+
+def shell_command(*words: object) -> str:
+    return " ".join([program(), *(quoted(str(word)) for word in words)])
+
+
+def quoted(word: str) -> str:
+    """A word as a shell takes it, which can be shown: what `printable` would write out stands as
+    bash's `$'\\xe9'`."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    return (
+        "$'"
+        + "".join(
+            f"\\{c}" if c in "\\'" else c if printable(c) == c else _bytes_of(c) for c in word
+        )
+        + "'"
+    )
+
+
+def _bytes_of(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -1,21 +1,27 @@
-"""What every method builds: a CLIP that reads videos."""
+"""What every method builds, a CLIP that reads videos, and what a method says of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import Literal
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
+from froster.data.dataset import Batch
 from froster.encoders.block import Block, Transformer
-from froster.encoders.model import CLIP, CLIPConfig, VisionTower, blank, unit
-from froster.errors import UsageError, one_of
+from froster.encoders.model import CLIP, VisionTower, unit
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.reading import State
+from froster.errors import one_of
+from froster.methods.recipe import FROSTER, Preset
 from froster.text.bank import PromptBank
 
 Pooling = Literal["frame_unit", "mean_then_unit"]
+Level = Literal["frame", "video"]
+LossAt = Callable[[Mapping[str, Tensor]], Tensor]
+"""The loss of a step's clips once more, with these weights in place of the student's own."""
 
 
 def pool(frame_embeddings: Tensor, pooling: Pooling) -> Tensor:
@@ -119,10 +125,6 @@ class VideoCLIP(nn.Module):
         pooled = self.head(z).float()
         return Features(z, pooled, unit(pooled), context)
 
-    def encode_video(self, frames: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W), normalised -> video embeddings (B, E)."""
-        return self.encode(frames).video
-
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids (K, L) -> (K, E), not unit length."""
         return self.clip.encode_text(tokens)
@@ -149,15 +151,6 @@ class VideoCLIP(nn.Module):
         return None
 
 
-def check_reserved(count: int, context: int) -> int:
-    """Learned tokens, of which a name must still fit beside. Raises UsageError."""
-    if not 0 <= count <= context - 3:
-        raise UsageError(
-            f"{count} learned tokens do not fit a context of {context} with start, name and end"
-        )
-    return count
-
-
 def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:
     """Put `make(block)` in the place of every block of the image tower."""
     blocks = clip.visual.transformer.resblocks
@@ -166,89 +159,113 @@ def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:
         blocks[i] = make(block)
 
 
-def saved_names(model: nn.Module) -> dict[str, str]:
-    """Name of a weight in a saved model -> its name in the `VideoCLIP`. A plain network is saved
-    under CLIP's names."""
-    return {name.removeprefix("clip."): name for name in model.state_dict()}
+class Regulariser(Protocol):
+    """What a method adds to the loss of each step, to hold the student near CLIP."""
+
+    def __call__(
+        self, student: VideoCLIP, loss_at: LossAt, rng: random.Random
+    ) -> tuple[Tensor, Tensor]:
+        """What is minimised beside the loss, and what is reported of it; both with their weight."""
+        ...
 
 
-_OF_THE_MOMENT = ("training", "checkpointing")
+@dataclass(frozen=True)
+class TrainingClips:
+    """The training set, for a method that looks at it before the first step."""
+
+    batches: Callable[[], Iterable[Batch]]
+    """Every clip once; this rank's."""
+    classes: Callable[[], Tensor]
+    """The class embeddings (K, E), encoded anew by the student as it stands."""
+    seed: int
 
 
-def structure(network: nn.Module) -> dict[str, tuple[object, ...]]:
-    """Every module of a network by its name: its class, its plain settings, the shapes of its own
-    weights."""
-    found: dict[str, tuple[object, ...]] = {}
-    for name, module in network.named_modules():
-        settings = {
-            key: value
-            for key, value in vars(module).items()
-            if isinstance(value, (bool, int, float, str, tuple)) and key not in _OF_THE_MOMENT
-        }
-        shapes = {
-            key: tuple(weight.shape) for key, weight in module.named_parameters(recurse=False)
-        }
-        found[name] = type(module).__qualname__, settings, shapes
-    return found
+@dataclass
+class Official:
+    """What a released file was taken for."""
+
+    format: str
+    method: Method
+    state: State
+    """Under the names of our saved models. A part that the release does not hold (text tower,
+    projection) is absent."""
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    preprocessing: Preprocessing = CLIP_PREPROCESSING
+    """What its authors' code does, where they trained the image tower."""
 
 
-def first_difference(one: nn.Module, other: nn.Module) -> str:
-    """The first module in which two networks differ beside the values of their weights, in words,
-    or ""."""
-    mine, theirs = structure(one), structure(other)
-    for name in [*mine, *theirs]:
-        if mine.get(name) != theirs.get(name):
-            kinds = [
-                str(found[name][0]) if name in found else "nothing" for found in (mine, theirs)
-            ]
-            return f"{name or 'the whole'} is {kinds[0]} where it should be {kinds[1]}" + (
-                " with other settings or sizes" if kinds[0] == kinds[1] else ""
-            )
-    return ""
+@dataclass(frozen=True)
+class Method:
+    """A network of the literature: the fields of a subclass are its options, `build` makes it from
+    a CLIP."""
 
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """What it changes, in one line."""
+    reference: ClassVar[str]
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Name -> options; the first is the default."""
+    level: ClassVar[Level] = "frame"
+    """Where vision distillation attaches by itself: at `video` level where only what follows the
+    frames is trained."""
+    objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
+    """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
+    trains_clip: ClassVar[bool] = True
+    """Does it train CLIP's weights? Else it trains adapters or prompts in their place, and a
+    recipe's `lr` is their rate."""
+    small_scale: ClassVar[float] = 30.0
+    """In a small network such as the nano CLIP: the rate of new weights as a multiple of the
+    others' (`docs/lab.md`)."""
+    output_layers: ClassVar[str] = ""
+    """A regular expression: the last, linear layers of new branches, which interpolation with CLIP
+    can scale."""
 
-def plain_clip(model: VideoCLIP) -> CLIP:
-    """A CLIP with blocks of its own and a copy of the network's weights, of which it has no more
-    than a CLIP."""
-    with blank():
-        clip = CLIP(model.clip.config)
-    clip.load_state_dict(
-        {name: weight.clone() for name, weight in model.clip.state_dict().items()}, assign=True
-    )
-    return clip.eval()
+    @property
+    def learns_prompts(self) -> bool:
+        """Prompts for all classes are learned, so the teacher's class embeddings are those of the
+        28 templates."""
+        return False
 
+    @property
+    def patch(self) -> float:
+        """The share of CLIP's weights in the final ones."""
+        return 0.0
 
-def start_of(clip: CLIP) -> dict[str, Tensor]:
-    """CLIP's weights under the names they have in a `VideoCLIP`, as constants."""
-    return {f"clip.{name}": parameter.detach() for name, parameter in clip.named_parameters()}
+    @classmethod
+    def make(cls, variant: str | None = None, **options: Any) -> Method:
+        """The method in one of its variants, with single options changed."""
+        return cls(**{**cls.variants.get(variant or "", {}), **options})
 
+    def preset(self) -> Preset:
+        """The paper's own setting."""
+        return FROSTER
 
-def new_weights(model: VideoCLIP) -> set[str]:
-    """Names of the weights that a plain CLIP does not have."""
-    return set(model.state_dict()) - clip_names(model.clip.config)
+    def froster_preset(self) -> Preset:
+        """The method inside FROSTER's training: its prompts, clips, schedule and distillation."""
+        return FROSTER
 
+    def build(self, clip: CLIP) -> VideoCLIP:
+        """Turn `clip` into the video network, in place."""
+        raise NotImplementedError
 
-@cache
-def clip_names(config: CLIPConfig) -> frozenset[str]:
-    with blank():
-        return frozenset(f"clip.{name}" for name in CLIP(config).state_dict())
+    def trains(self, name: str) -> bool:
+        """Does the paper train this weight of the network (`clip.visual.…`, `clip.text.…`,
+        `head.…`)?"""
+        return True
 
+    def for_classes(self, labels: Sequence[str]) -> Method:
+        """The method as it is trained on these classes; only class-specific prompts depend on them."""
+        return self
 
-def over_time(x: Tensor, num_frames: int) -> Tensor:
-    """(B*T, L, D) -> (B*L, T, D): rows of the same token at all times."""
-    return x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)
+    def regulariser(
+        self, clip: CLIP, student: VideoCLIP, clips: TrainingClips
+    ) -> Regulariser | None:
+        """What training adds to the loss of this method. `clip` is where `student` starts from."""
+        return None
 
-
-def over_space(x: Tensor, num_tokens: int) -> Tensor:
-    """The inverse of `over_time`: (B*L, T, D) -> (B*T, L, D)."""
-    return x.unflatten(0, (-1, num_tokens)).transpose(1, 2).flatten(0, 1)
-
-
-def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: a row's whole branch is dropped with probability `rate`, the rest is scaled
-    up."""
-    if not training or rate == 0.0:
-        return x
-    keep = 1 - rate
-    mask = torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
-    return x * mask / keep
+    @classmethod
+    def from_official(cls, state: State) -> Official | None:
+        """Weights under the names of the method's own release, or None where `state` is nothing of
+        the kind."""
+        return None

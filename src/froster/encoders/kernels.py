@@ -1,0 +1,203 @@
+"""Faster ways on a CPU through what a block computes; everywhere else PyTorch's own are taken.
+
+- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, so rows
+  are taken a few at a time, scores and all, and the scores are made again in the backward pass.
+- The two-layer perceptron: its activation costs one pass over memory, and training keeps half as
+  much. QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. The two factors go into the matrix
+  products, which scale for nothing, so that one fused kernel remains of three; in the backward pass
+  they cancel. What the activation makes is not kept for that pass but made again.
+- The frames around a frame (VCLIP): overlapping views of one padded copy in place of many copies.
+
+`use_cpu_kernels` is the one switch. Sizes in comments: N rows, h heads, L queries, M keys, d = D/h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+ENABLED = True
+QUICK = 1.702
+# Scores of the rows that are taken together: what stays in a core's share of the cache.
+_SCORES = 1 << 21
+
+
+def use_cpu_kernels(x: Tensor) -> bool:
+    """Whether the kernels of this file, and prompts without padding, are used for `x`.
+
+    A compiler makes kernels of its own.
+    """
+    return ENABLED and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def dot_product_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Queries (N, h, L, d) over keys and values (N, h, M, d) -> (N, h, L, d).
+
+    `mask`: bool, broadcast to (N, h, L, M), True = seen. `causal`: token i sees the keys up to i.
+    Any strides.
+    """
+    if q.dtype != torch.bfloat16 or not use_cpu_kernels(q):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    if causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
+    hidden = None if mask is None else ~mask
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return _AttentionInParts.apply(q, k, v, hidden)
+    return _attention_in_parts(q, k, v, hidden)
+
+
+def _parts(q: Tensor, k: Tensor) -> list[slice]:
+    rows = max(1, _SCORES // (q.shape[1] * q.shape[2] * k.shape[2]))
+    return [slice(start, start + rows) for start in range(0, len(q), rows)]
+
+
+def _weights(q: Tensor, k: Tensor, hidden: Tensor | None) -> Tensor:
+    """Rows' soft-max weights (n * h, L, M)."""
+    n, h, L, d = q.shape
+    scores = torch.bmm((q * d**-0.5).reshape(n * h, L, d), _flat(k).transpose(1, 2))
+    if hidden is not None:
+        scores.unflatten(0, (n, h)).masked_fill_(hidden, float("-inf"))
+    return scores.softmax(-1)
+
+
+def _flat(x: Tensor) -> Tensor:
+    """(n, h, M, d) -> (n * h, M, d), without a copy where the strides allow it."""
+    return x[0] if len(x) == 1 else x.flatten(0, 1)
+
+
+def _rows(hidden: Tensor | None, part: slice) -> Tensor | None:
+    return hidden if hidden is None or hidden.ndim < 4 or len(hidden) == 1 else hidden[part]
+
+
+def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    N, h, L, d = q.shape
+    # Tokens before heads in memory, as the output projection reads them.
+    out = q.new_empty(N, L, h, d).transpose(1, 2)
+    with torch.autocast("cpu", enabled=False):
+        for part in _parts(q, k):
+            weights = _weights(q[part], k[part], _rows(hidden, part))
+            out[part] = torch.bmm(weights, _flat(v[part])).unflatten(0, (-1, h))
+    return out
+
+
+class _AttentionInParts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+        out = _attention_in_parts(q, k, v, hidden)
+        ctx.save_for_backward(q, k, v, out, *([] if hidden is None else [hidden]))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, *rest = ctx.saved_tensors
+        hidden = rest[0] if rest else None
+        h, scale = q.shape[1], q.shape[-1] ** -0.5
+        dq, dk, dv = (
+            x.new_empty(x.shape[0], x.shape[2], h, x.shape[3]).transpose(1, 2) for x in (q, k, v)
+        )
+        with torch.autocast("cpu", enabled=False):
+            for part in _parts(q, k):
+                g, K, Q = _flat(grad[part]), _flat(k[part]), _flat(q[part])
+                P = _weights(q[part], k[part], _rows(hidden, part))
+                dv[part] = torch.bmm(P.transpose(1, 2), g).unflatten(0, (-1, h))
+                # d scores = P * (dP - sum of P dP over the keys), and that sum is grad . out.
+                dot = (grad[part] * out[part]).sum(-1, keepdim=True).flatten(0, 1)
+                scores = torch.bmm(g, _flat(v[part]).transpose(1, 2)).sub_(dot).mul_(P).mul_(scale)
+                dq[part] = torch.bmm(scores, K).unflatten(0, (-1, h))
+                dk[part] = torch.bmm(scores.transpose(1, 2), Q).unflatten(0, (-1, h))
+        return dq, dk, dv, None
+
+
+class Activation(NamedTuple):
+    """f(x) = function(scale * x) / scale"""
+
+    scale: float
+    function: Callable[[Tensor], Tensor]
+    in_place: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+    """(gradient of the output, input) -> gradient of the input"""
+
+
+_aten = torch.ops.aten
+ACTIVATIONS = {
+    "quick_gelu": Activation(QUICK, F.silu, _aten.silu_, _aten.silu_backward),
+    "gelu": Activation(1.0, F.gelu, _aten.gelu_, _aten.gelu_backward),
+}
+
+
+def two_layers(x: Tensor, first: nn.Linear, second: nn.Linear, activation: str) -> Tensor:
+    """second(f(first(x))) for x (…, D), in autocast's type where autocast is on."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    w1, b1, w2, b2 = (w.to(dtype) for w in (first.weight, first.bias, second.weight, second.bias))
+    rows, f = x.flatten(0, -2).to(dtype), ACTIVATIONS[activation]
+    with torch.autocast("cpu", enabled=False):
+        if torch.is_grad_enabled():
+            y = _TwoLayers.apply(rows, w1, b1, w2, b2, f)
+        else:
+            y = _output(f.in_place(_hidden(rows, w1, b1, f)), w2, b2, f)
+    return y.view(x.shape)
+
+
+def _hidden(x: Tensor, w1: Tensor, b1: Tensor, f: Activation) -> Tensor:
+    return torch.addmm(b1, x, w1.T, beta=f.scale, alpha=f.scale)
+
+
+def _output(active: Tensor, w2: Tensor, b2: Tensor, f: Activation) -> Tensor:
+    return torch.addmm(b2, active, w2.T, alpha=1 / f.scale)
+
+
+class _TwoLayers(torch.autograd.Function):
+    """W2 f(W1 x + b1) + b2 for x (N, D)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, f: Activation
+    ) -> Tensor:
+        ctx.activation = f
+        hidden = _hidden(x, w1, b1, f)
+        ctx.save_for_backward(x, w1, w2, hidden)
+        return _output(f.function(hidden), w2, b2, f)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, w2, hidden = ctx.saved_tensors
+        f = ctx.activation
+        need_x, need_w1, need_b1, need_w2, need_b2, _ = ctx.needs_input_grad
+        dw2 = (grad.T @ f.function(hidden)).div_(f.scale) if need_w2 else None
+        du = f.backward(grad @ w2, hidden)
+        dw1 = du.T @ x if need_w1 else None
+        db1, db2 = (du.sum(0) if need_b1 else None), (grad.sum(0) if need_b2 else None)
+        return (du @ w1 if need_x else None), dw1, db1, dw2, db2, None
+
+
+class NeighbourFrames(torch.autograd.Function):
+    """Each frame of one clip with the r before and the r behind it, (T, h, L, d) -> (T, h, (2r+1)L,
+    d), zeros beyond the ends: overlapping views of one copy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
+        T, h, L, d = x.shape
+        padded = x.new_empty(T + 2 * radius, L, h, d)
+        padded[:radius], padded[radius + T :] = 0, 0
+        padded[radius : radius + T] = x.transpose(1, 2)
+        ctx.radius = radius
+        return padded.as_strided((T, h, (2 * radius + 1) * L, d), (L * h * d, d, h * d, 1))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        r, T = ctx.radius, len(grad)
+        parts = grad.unflatten(2, (2 * r + 1, -1))  # part i of window t is frame t + i - r
+        total = parts[:, :, r].contiguous()
+        for shift in [s for s in range(-r, r + 1) if s and abs(s) < T]:
+            frames = slice(max(0, shift), T + min(0, shift))
+            windows = slice(max(0, -shift), T + min(0, -shift))
+            total[frames] += parts[windows, :, r + shift]
+        return total, None

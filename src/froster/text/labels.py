@@ -1,0 +1,363 @@
+"""Labels: the forms in which people give them, the files that hold them, and what they must be.
+
+A label is "Name" or "Name: description".
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence, Sized
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from froster.errors import UsageError
+from froster.utils import strict_json as json
+from froster.utils.text import is_text
+
+NONE = "none of these"
+"""The answer where no label fits; so no label is called that."""
+_SHOWN = 5
+"""Repeated labels that are named; the others are counted."""
+
+
+def check_texts(labels: Any) -> None:
+    """Raises UsageError unless it is a list of texts, each of one line, that can be written as
+    UTF-8."""
+    listed = hasattr(labels, "__getitem__") and isinstance(
+        labels, Sized
+    )  # an array of names will do
+    if not listed or isinstance(labels, (str, bytes, Mapping)):
+        raise UsageError(f"labels must be a list of names, not {labels!r:.200}")
+    for position, label in enumerate(labels, start=1):
+        if not isinstance(label, str):
+            raise UsageError(f"label {position} of {len(labels)} is no text: {label!r:.200}")
+        if not is_text(label):
+            raise UsageError(
+                f"label {position} of {len(labels)} holds half a character: {label!r:.200}"
+            )
+        if len(f"{label}.".splitlines()) > 1:
+            raise UsageError(
+                f"label {position} of {len(labels)} holds a line end: {label!r:.200}; give labels"
+                " one by one"
+            )
+
+
+def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
+    """Raises UsageError on what is no text, no labels, a label without a name, or one given twice
+    (case and white space aside). `places` says where each stands ("line 5"); by default it is
+    counted."""
+    check_texts(labels)
+    if len(labels) == 0:
+        raise UsageError("no labels were given: at least one is needed")
+    seen: dict[str, int] = {}
+    repeated = []
+    for i, label in enumerate(labels):
+        place = places[i] if places else f"label {i + 1} of {len(labels)}"
+        if not label.partition(":")[0].strip():
+            raise UsageError(f"{place} is empty" + (f": {label!r}" if label.strip() else ""))
+        key = " ".join(label.casefold().split())
+        if key == NONE:
+            raise UsageError(
+                f"{place} is {label!r}, which is the answer where no label fits: leave it out"
+            )
+        first = seen.setdefault(key, i)
+        if first != i:
+            where = f" ({places[first]}, {place})" if places else ""
+            repeated.append(
+                (f"{labels[first]!r} and {label!r}" if labels[first] != label else repr(label))
+                + where
+            )
+    if repeated:
+        several = list(dict.fromkeys(repeated))
+        more = f"; and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
+        raise UsageError(f"labels given more than once: {'; '.join(several[:_SHOWN])}{more}")
+
+
+def split_labels(text: str) -> list[Any]:
+    """`"archery, tai chi"` -> `["archery", "tai chi"]`: labels as people write them, on the command
+    line, the page, the API.
+
+    One a line, or between commas, semicolons or tabs; `"salt, pepper", sugar` are two. In a text of
+    several lines a line "Name: description" is one label, commas and all. A separator before the
+    first or behind the last label means nothing, but two in a row have an empty label between them.
+    A text that begins with `[` is a JSON list, whose entries the caller checks. Raises UsageError
+    where a quote or a JSON list does not end.
+    """
+    text = text.removeprefix("\ufeff").strip()
+    if text.startswith("["):
+        return _json_list(text)
+    lines = [line for line in text.splitlines() if line.strip(_BETWEEN)]
+    if len(lines) < 2:
+        return [label for line in lines for label in _split_line(line)]
+    return [
+        label
+        for line in lines
+        for label in ([_whole_line(line)] if _described(line) else _split_line(line))
+    ]
+
+
+_BETWEEN = ",; \t"
+_QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:[,;\t]|\Z)')
+_PLAIN = re.compile(r"([^,;\t]*)(?:[,;\t]|\Z)")
+
+
+def _described(line: str) -> bool:
+    """Is it "Name: description"? In "a, b: c" the name is that of the second label."""
+    return ":" in re.split("[,;\t]", line, maxsplit=1)[0]
+
+
+def _whole_line(line: str) -> str:
+    """A line that is one label: `archery,` -> `archery`, and without quotes around all of it."""
+    line = line.strip().strip(_BETWEEN).strip()
+    quoted = _QUOTED.fullmatch(line)
+    return quoted[1].replace('""', '"').strip() if quoted else line
+
+
+def _split_line(line: str) -> list[str]:
+    line = line.strip().strip(_BETWEEN).strip()
+    found: list[str] = []
+    place = 0
+    while place < len(line):
+        if quoted := _QUOTED.match(line, place):
+            found.append(quoted[1].replace('""', '"').strip())
+        elif plain := _PLAIN.match(line, place):
+            found.append(plain[1].strip())
+            if found[-1].startswith('"') and found[-1].count('"') == 1:
+                raise UsageError(
+                    f"the quote before {found[-1][1:]!r:.100} is not closed before a comma or the"
+                    " end of the line"
+                )
+        place = (quoted or plain).end()  # type: ignore[union-attr]
+    return found
+
+
+def _json_list(text: str) -> list[Any]:
+    try:
+        return list(json.loads(text))
+    except ValueError as error:
+        raise UsageError(
+            "labels that begin with [ are read as a JSON list, and this is not a JSON list"
+            f" ({error})"
+        ) from None
+
+
+LABEL_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
+LABEL_COLUMNS = (
+    "label",
+    "labels",
+    "name",
+    "names",
+    "class",
+    "classes",
+    "class_name",
+    "label_name",
+    "category",
+    "action",
+    "activity",
+)
+"""What the column of the labels is called in tables, the likelier names first."""
+
+
+def label_file(text: str) -> Path | None:
+    """The file that a text given in the place of labels names, if there is one, with its column
+    (`labels.csv:name`).
+
+    Raises UsageError where a file is meant and there is none.
+    """
+    named = Path(text.strip())
+    file, _ = file_and_column(named)
+    if os.path.isfile(file):
+        return named
+    if file.suffix.lower() in LABEL_SUFFIXES and not re.search(r"[,;\t\n]", text.strip()):
+        raise UsageError(f"{named}: there is no such file of labels")
+    return None
+
+
+def file_and_column(path: Path) -> tuple[Path, str | None]:
+    """`labels.csv:name` -> the file `labels.csv` and its column `name`."""
+    file, colon, column = str(path).rpartition(":")
+    if colon and file.lower().endswith((".csv", ".tsv")) and not os.path.exists(path):
+        return Path(file), column
+    return path, None
+
+
+def read_label_set(path: str | Path) -> list[str]:
+    """As `read_labels`, for labels to choose from. Raises UsageError on empty and repeated ones,
+    naming their lines."""
+    entries = label_entries(Path(path))
+    try:
+        check_labels([label for _, label in entries], [place for place, _ in entries])
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return [label for _, label in entries]
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """The labels of a file, in order.
+
+    A text file has one a line, or, where it is a single line, what `split_labels` takes; blank
+    lines are skipped. A `.csv` or `.tsv` table has them in the column that is named behind a colon
+    (`labels.csv:name`), else in one called as in `LABEL_COLUMNS`, whose head is no label. A `.json`
+    is a list of names or of objects with such a key, or an object: `{"0": name, …}`, `{name:
+    number, …}` or `{name: description, …}`. Raises UsageError when the file is missing, not UTF-8,
+    or of another form.
+    """
+    return [label for _, label in label_entries(Path(path))]
+
+
+def label_entries(path: Path) -> list[tuple[str, str]]:
+    """The labels of a file, each after where it stands: ("line 5", "archery")."""
+    file, column = file_and_column(path)
+    text = read_utf8(file)
+    if file.suffix.lower() == ".json":
+        return [
+            (f"entry {number}", label)
+            for number, label in enumerate(_json_labels(parse_json(text, file), file), 1)
+        ]
+    if file.suffix.lower() in (".csv", ".tsv"):
+        return _table_labels(text, file, column)
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip(_BETWEEN)
+    ]
+    if len(lines) == 1 and not _described(lines[0][1]):
+        return [(f"line {lines[0][0]}", label) for label in _split_line(lines[0][1])]
+    return [(f"line {number}", _whole_line(line)) for number, line in lines]
+
+
+def _json_labels(found: Any, path: Path) -> list[str]:
+    if isinstance(found, dict):
+        if all(key.isdecimal() for key in found):
+            if set(found) != {str(index) for index in range(len(found))}:
+                raise UsageError(
+                    f'{path}: an object of labels by number needs the keys "0" to'
+                    f' "{len(found) - 1}"'
+                )
+            found = [found[str(index)] for index in range(len(found))]
+        elif all(type(value) is int for value in found.values()):
+            found = sorted(found, key=found.__getitem__)
+        elif all(isinstance(value, str) for value in found.values()):
+            found = [
+                f"{name}: {' '.join(text.split())}" if text.strip() else name
+                for name, text in found.items()
+            ]
+    if isinstance(found, list):
+        found = [_named(entry) if isinstance(entry, dict) else entry for entry in found]
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise UsageError(
+            f'{path}: expected a JSON list of labels, or an object {{"0": label, …}}, {{label:'
+            " number, …} or {label: description, …}"
+        )
+    return found
+
+
+def _named(entry: dict[str, Any]) -> Any:
+    """The label of an object such as `{"id": 3, "name": "archery"}`; None where no key says which
+    it is."""
+    keys = {key.casefold(): key for key in reversed(entry)}
+    texts = (entry[keys[name]] for name in LABEL_COLUMNS if name in keys)
+    return next((text for text in texts if isinstance(text, str)), None)
+
+
+def _table_labels(text: str, path: Path, column: str | None) -> list[tuple[str, str]]:
+    first = text.lstrip("\n").partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    try:
+        rows = [
+            (reader.line_num, [cell.strip() for cell in row])
+            for row in reader
+            if any(cell.strip() for cell in row)
+        ]
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {reader.line_num}: no table ({error})") from None
+    if not rows:
+        return []
+    number, cells = rows[0]
+    if len(rows) == 1 and column is None and not set(map(_head, cells)) & set(LABEL_COLUMNS):
+        return [(f"line {number}", cell) for cell in cells if cell]
+    place, headed = _label_column([cells for _, cells in rows], path, column)
+    return [(f"line {n}", cells[place] if place < len(cells) else "") for n, cells in rows[headed:]]
+
+
+def _label_column(rows: list[list[str]], path: Path, column: str | None) -> tuple[int, bool]:
+    """Which column of a table holds the labels, and whether the first row is the columns' heads."""
+    head, rest = [_head(cell) for cell in rows[0]], rows[1:]
+    if column is not None:
+        if _head(column) not in head:
+            raise UsageError(f"{path}: there is no column {column!r}, but {', '.join(rows[0])}")
+        return head.index(_head(column)), True
+    named = [head.index(name) for name in LABEL_COLUMNS if name in head]
+    numbers = [
+        bool(rest) and all(cell.isdecimal() for row in rest for cell in row[i : i + 1])
+        for i in range(len(head))
+    ]
+    headed = bool(named) or any(
+        number and not cell.isdecimal() for number, cell in zip(numbers, head, strict=True)
+    )
+    texts = [i for i in range(len(head)) if not numbers[i]]
+    likely = [i for i in named if i in texts] or (texts if len(texts) == 1 else named)
+    if likely or len(head) == 1:
+        return (likely or [0])[0], headed
+    raise UsageError(
+        f"{path}: which column holds the labels? Name it: {path.name}:COLUMN; there is"
+        f" {', '.join(rows[0])}"
+    )
+
+
+def _head(cell: str) -> str:
+    return "_".join(cell.casefold().split())
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """Raises UsageError naming the file and the place."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{path}: not valid JSON ({error})") from None
+
+
+def read_utf8(path: Path) -> str:
+    """A text file with `\\n` line ends, without a byte-order mark. Raises UsageError naming the
+    line that is not UTF-8."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError(
+            f"{path}: UTF-16 text, as some programs of Windows write it, not UTF-8; convert it: "
+            f"iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}"
+        )
+    if b"\0" in data:
+        raise UsageError(f"{path}: not UTF-8 text, for it holds zero bytes")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(
+            f"{path}, line {line}: not UTF-8 text; if it is Latin-1, convert it: "
+            f"iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
+        ) from None
+
+
+def some_labels(label: str, others: Sequence[str], count: int = 3) -> list[str]:
+    """That label and some of the others that `--labels` can take, in no telling order."""
+    rest = [name for name in others if name != label and as_option([name]) is not None]
+    return sorted([label, *rest[: count - 1]])
+
+
+def as_option(labels: list[str]) -> str | None:
+    """Labels as `--labels` takes them, in quotes where it would read others without. None where it
+    cannot have them."""
+    in_quotes = ('"' + label.replace('"', '""') + '"' for label in labels)
+    for text in (", ".join(labels), ", ".join(in_quotes)):
+        with suppress(UsageError):
+            if split_labels(text) == labels:
+                return text
+    return None
