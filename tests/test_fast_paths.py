@@ -289,6 +289,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(iwr: bool) -> None:
     assert little < 0.6 * much
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_compiled_towers_give_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced whole, without breaks; kernels are not made here, which takes a minute."""
     compile_module = nn.Module.compile

@@ -19,7 +19,8 @@ from froster.data.manifest import Item
 from froster.encoders.precision import parse_precision, pick_device
 from froster.errors import CheckpointError, UsageError
 from froster.inference.export import export
-from froster.inference.recognizer import NANO, Recognizer
+from froster.inference.loading import NANO
+from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Recipe
 from froster.report.attention import cls_attention
 from froster.text.prompts import Prompting

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from froster.cli.methods import facts
 from froster.data.dataset import Batch
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
 from froster.errors import UsageError
@@ -28,6 +27,7 @@ from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
 from froster.methods.weight_names import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
+from froster.report.methods import facts
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
 from froster.training.distill import Distill

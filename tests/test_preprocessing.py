@@ -495,12 +495,12 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
         Task(model.model, bank, Distill(), other)
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
 def test_an_export_has_it_in_the_graph_and_says_so(
     saved: Path, video: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
-    from froster.inference.export import export
-    from froster.inference.runtimes import open_file
+    from froster.inference.export import export, open_file
 
     model = froster.load(saved, device="cpu")
     about = export(model, tmp_path / "x")
@@ -522,9 +522,11 @@ def test_an_export_has_it_in_the_graph_and_says_so(
 
 
 def test_equal_weights_with_another_preprocessing_are_another_model() -> None:
-    from froster.inference.identity import digest
+    from froster.inference.fingerprint import model_fingerprint
 
-    assert digest(model_that_wants(SQUASHED)) != digest(model_that_wants(CLIP_PREPROCESSING))
+    assert model_fingerprint(model_that_wants(SQUASHED)) != model_fingerprint(
+        model_that_wants(CLIP_PREPROCESSING)
+    )
 
 
 def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import pytest
 
 import froster.inference.model_folder
 from froster.cli import calibrate
+from froster.data.fingerprint import file_fingerprint
 from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import folder_of
-from froster.inference.seen import Seen, fingerprint, report_of, seen_by
+from froster.inference.seen import Seen, report_of, seen_by
 from froster.training import held_out as train_data
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -97,7 +98,7 @@ def test_there_is_a_bar_while_videos_are_looked_for(
     monkeypatch.setattr(calibrate, "working", working)
     monkeypatch.setattr(train_data, "working", working)
     items = list(read_items(videos))
-    mark = fingerprint(items[0].path) or ""
+    mark = file_fingerprint(items[0].path) or ""
     held = calibrate.HeldOut(items, sorted({item.label for item in items}), None, "all videos")
     kept = calibrate.untrained(held, {"source": {"trained_on": mark, "watched_by": ""}}).items
     assert kept == items[1:]
@@ -455,13 +456,18 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     one, two, long = tmp_path / "one.mp4", tmp_path / "two.mp4", bytes(range(256)) * 1024
     one.write_bytes(long)
     two.write_bytes(long)
-    assert fingerprint(one) == fingerprint(two) is not None
+    assert file_fingerprint(one) == file_fingerprint(two) is not None
     for changed in (long + b"x", b"x" + long[1:], long[:-1] + b"x"):
         two.write_bytes(changed)
-        assert fingerprint(one) != fingerprint(two)
+        assert file_fingerprint(one) != file_fingerprint(two)
     two.write_bytes(b"")
-    assert fingerprint(two) is fingerprint(tmp_path) is fingerprint(tmp_path / "none") is None
-    seen = Seen(frozenset({fingerprint(one) or ""}), frozenset())
+    assert (
+        file_fingerprint(two)
+        is file_fingerprint(tmp_path)
+        is file_fingerprint(tmp_path / "none")
+        is None
+    )
+    seen = Seen(frozenset({file_fingerprint(one) or ""}), frozenset())
     assert seen.parts([Item(one, "a"), Item(two, "a"), Item(tmp_path / "none", "b")]) == [
         "trained",
         "test",

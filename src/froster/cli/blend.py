@@ -12,12 +12,13 @@ from froster.cli.common import announce, load_model, spare_cores
 from froster.data.splits import validation_videos
 from froster.errors import CheckpointError, UsageError, one_of
 from froster.evaluation.calibration import Calibration
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer
 from froster.inference.seen import inherited
 from froster.report.plots import draw_blend
 from froster.text.sentences import read_descriptions
 from froster.training.blend import HeldOut, Line, Rule, curve, held_out
-from froster.training.fine_tune import use_of_weights, weights_digest
+from froster.training.fine_tune import use_of_weights
 from froster.training.held_out import eval_sets
 from froster.training.run_folder import Run, read_run
 from froster.utils import strict_json as json
@@ -54,7 +55,7 @@ def run(
     out = out or folder / "blend"
     held = of_run(own, data, root) if ratio is None else None
     base = load_model(model or own.source.model, device, precision)
-    if weights_digest(base) != own.source.weights:
+    if weights_fingerprint(base) != own.source.weights:
         hint = (
             "which the run did not start from"
             if model

@@ -18,9 +18,11 @@ from froster.cli.common import (
     parse_where,
     spare_cores,
 )
+from froster.data.fingerprint import list_fingerprint
 from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import DEFAULT_MODEL
 from froster.inference.seen import report_of, seen_by
 from froster.methods import method_from_dict
@@ -30,7 +32,7 @@ from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training import defaults
 from froster.training.checkpoint import Checkpoints
 from froster.training.distributed import process_group
-from froster.training.fine_tune import fine_tune, use_of_weights, weights_digest
+from froster.training.fine_tune import fine_tune, use_of_weights
 from froster.training.finish import Finished, finish
 from froster.training.held_out import (
     dataset,
@@ -41,7 +43,7 @@ from froster.training.held_out import (
     watch_sets,
 )
 from froster.training.plan import Plan, make_plan
-from froster.training.run_folder import Source, digest
+from froster.training.run_folder import Source
 from froster.training.task import ranks
 from froster.training.validation import Watcher
 from froster.utils.files import absolute, claim_folder, sole_writer
@@ -226,7 +228,7 @@ def run(
                 bars,
                 network.name,
                 run={
-                    "data": digest(parts.train),
+                    "data": list_fingerprint(parts.train),
                     "augment": dataclasses.asdict(plan.preset.augment),
                 },
                 truncate=truncate,
@@ -243,7 +245,7 @@ def run(
                 )
             source = Source(
                 model=whereabouts(model or DEFAULT_MODEL),
-                weights=weights_digest(base),
+                weights=weights_fingerprint(base),
                 data=str(absolute(data)),
                 root=absolute(root),
                 labels_json=absolute(labels_json),
@@ -253,7 +255,7 @@ def run(
                 holdout=holdout,
                 shots=shots,
                 split_seed=split_seed,
-                training=digest(parts.train),
+                training=list_fingerprint(parts.train),
                 watch=share,
                 every_novel=True,
                 **(use_of_weights(base) | marks(parts, start, bars)),

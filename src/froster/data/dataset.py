@@ -1,5 +1,5 @@
-"""Labelled videos as clips to train on and as views to evaluate: one decode a video, nothing
-replaced in silence."""
+"""Labelled videos as clips to train on and as views to evaluate: one decode a video, and what
+could not be read is always told."""
 
 import difflib
 import random
@@ -65,8 +65,47 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
+class Views:
+    """What was read of a video."""
+
+    clips: np.ndarray
+    "uint8 (V, T, 3, S, S)"
+    seconds: float
+    "length of the whole video, by the times of its frames"
+    frames: int
+    "of the whole video"
+    damaged: int
+    "frames of the clips that could not be decoded, and for which a neighbour stands in"
+
+
+@dataclass(frozen=True)
+class ReadViews:
+    """From a path to its `Views`: the work of a process that reads for a network."""
+
+    sampling: Sampling
+    views: int
+    size: int
+    how: Preprocessing = CLIP_PREPROCESSING
+
+    def __call__(self, path: str) -> Iterator[Views]:
+        """One `Views`. Raises VideoError, also where the file changes while it is read."""
+        with unchanged(path), Video(path) as video:
+            clips = self.clips(video)
+            views = Views(clips, video.seconds, video.num_frames, video.damaged)
+        yield views
+
+    def clips(self, video: Video) -> np.ndarray:
+        """uint8 (V, T, 3, S, S), each frame decoded and resized once."""
+        views = self.sampling.view_indices(video.timing, self.views)
+        needed = sorted({frame for view in views for frame in view})
+        row = {frame: number for number, frame in enumerate(needed)}
+        frames = inference_transform(video.read(needed), self.size, self.how)
+        return frames.numpy()[[[row[frame] for frame in view] for view in views]]
+
+
+@dataclass(frozen=True)
 class ReadClip:
-    """From a `Clip` to its `Sample`: how all items of a dataset are read, and small enough to send
+    """From a `ClipRequest` to its `Sample`: how all items of a dataset are read, and small enough to send
     to a process."""
 
     sampling: Sampling
@@ -93,48 +132,8 @@ class ReadClip:
         return augment(frames, self.size, rng, self.augment, self.how)
 
     def _views(self, video: Video) -> Tensor:
-        views = self.sampling.view_indices(video.timing, self.views)
-        needed = sorted({frame for view in views for frame in view})
-        row = {frame: number for number, frame in enumerate(needed)}
-        frames = inference_transform(video.read(needed), self.size, self.how)
-        return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
-
-
-@dataclass(frozen=True)
-class Views:
-    """What was read of a video."""
-
-    clips: np.ndarray
-    "uint8 (V, T, 3, S, S)"
-    seconds: float
-    "length of the whole video, by the times of its frames"
-    frames: int
-    "of the whole video"
-    damaged: int
-    "frames of the clips that could not be decoded, and for which a neighbour stands in"
-
-
-@dataclass(frozen=True)
-class ReadViews:
-    """From a path to its `Views`: the work of a process that reads for a network."""
-
-    sampling: Sampling
-    views: int
-    size: int
-    how: Preprocessing = CLIP_PREPROCESSING
-
-    def __call__(self, path: str) -> Iterator[Views]:
-        """One `Views`. Raises VideoError, also where the file changes while it is read."""
-        with unchanged(path), Video(path) as video:
-            indices = self.sampling.view_indices(video.timing, self.views)
-            frames = video.read([i for view in indices for i in view])
-            clips = (
-                inference_transform(frames, self.size, self.how)
-                .unflatten(0, (len(indices), -1))
-                .numpy()
-            )
-            found = Views(clips, video.seconds, video.num_frames, video.damaged)
-        yield found
+        read = ReadViews(self.sampling, self.views, self.size, self.how)
+        return torch.from_numpy(read.clips(video))
 
 
 class VideoDataset(Dataset[Sample]):

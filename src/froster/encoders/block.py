@@ -3,7 +3,8 @@
 A method of the literature changes one step of `Block` (what the attention sees, an extra branch, an
 extra pass) and is built *from* a CLIP block, so the pretrained weights carry over.
 
-Sizes in comments: B videos, T frames, L tokens a frame (or a prompt), D width, h heads, d = D/h.
+Sizes: `frames` are those of all clips, one clip after the other (B*T), or prompts; D width, h heads,
+`dim` is D/h.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
@@ -23,7 +25,7 @@ from froster.errors import UsageError
 
 
 class QuickGELU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
         return x * torch.sigmoid(kernels.QUICK * x)
 
 
@@ -35,7 +37,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         if type(self.c_fc) is type(self.c_proj) is nn.Linear and kernels.use_cpu_kernels(x):
             return kernels.two_layers(x, self.c_fc, self.c_proj, self.activation)
         return self.c_proj(self.gelu(self.c_fc(x)))
@@ -53,9 +55,16 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def project(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, L, D) -> q, k, v, each (N, h, L, d); with `queries_of` (N, L', D) the queries are
-        those of these tokens alone."""
+    def project(
+        self,
+        x: Float[Tensor, "rows tokens width"],
+        queries_of: Float[Tensor, "rows queries width"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "rows heads _ dim"],
+        Float[Tensor, "rows heads tokens dim"],
+        Float[Tensor, "rows heads tokens dim"],
+    ]:
+        """Queries, keys and values; with `queries_of` the queries are those of these tokens alone."""
         if queries_of is None:
             q, k, v = self._heads(x, 0, 3)
             return q, k, v
@@ -68,12 +77,14 @@ class Attention(nn.Module):
         some = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return some.unflatten(-1, (end - first, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def merge(self, heads: Tensor) -> Tensor:
-        """(N, h, L, d) -> (N, L, D), through the output projection."""
+    def merge(
+        self, heads: Float[Tensor, "rows heads tokens dim"]
+    ) -> Float[Tensor, "rows tokens width"]:
+        """The heads side by side, through the output projection."""
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Every token of (N, L, D) attends to all L of its row."""
+    def forward(self, x: Float[Tensor, "rows tokens width"]) -> Float[Tensor, "rows tokens width"]:
+        """Every token attends to all tokens of its row."""
         return self.merge(dot_product_attention(*self.project(x)))
 
 
@@ -101,20 +112,28 @@ class Block(nn.Module):
     def width(self) -> int:
         return self.ln_1.normalized_shape[0]
 
-    def forward(self, x: Tensor, num_frames: int = 1) -> Tensor:  # (B*T, L, D) -> the same
+    def forward(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int = 1
+    ) -> Float[Tensor, "frames tokens width"]:
         return self.mlp_sublayer(self.attention_sublayer(x, num_frames))
 
-    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         """The half of the block in which tokens see each other."""
         return x + self.attend(self.ln_1(x), num_frames)
 
-    def mlp_sublayer(self, x: Tensor) -> Tensor:
-        """The half that treats every token by itself: (…, D) -> the same."""
+    def mlp_sublayer(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
+        """The half that treats every token by itself."""
         return x + self.mlp(self.ln_2(x))
 
-    def attend(self, x: Tensor, num_frames: int, positions: Tensor | None = None) -> Tensor:
-        """(B*T, L, D) -> the same; with `positions`, (B*T,), only for that token of each row, (B*T,
-        1, D)."""
+    def attend(
+        self,
+        x: Float[Tensor, "frames tokens width"],
+        num_frames: int,
+        positions: Int[Tensor, " frames"] | None = None,
+    ) -> Float[Tensor, "frames _ width"]:
+        """What attention makes of every token; with `positions` of that token of each row alone."""
         if positions is None:
             return self.attn.merge(self.attention(*self.attn.project(x), num_frames))
         rows = torch.arange(len(x), device=x.device)
@@ -124,21 +143,37 @@ class Block(nn.Module):
             return self.attn.merge(dot_product_attention(q, k, v, mask[:, None, None]))
         return self.attn.merge(self.attention(q, k, v, num_frames))
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
-        """Queries (B*T, h, L', d) over what their frames attend to, made of k and v (B*T, h, L, d)
-        -> (B*T, h, L', d)."""
+    def attention(
+        self,
+        q: Float[Tensor, "frames heads queries dim"],
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> Float[Tensor, "frames heads queries dim"]:
+        """Queries over what their frames attend to, which is made of k and v."""
         k, v, mask = self.keys_values(k, v, num_frames)
         return dot_product_attention(q, k, v, mask, self.causal)
 
     def keys_values(
-        self, k: Tensor, v: Tensor, num_frames: int
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What each frame attends to: keys, values (B*T, h, L', d) and a mask (True = seen), or
-        None for no mask."""
+        self,
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> tuple[
+        Float[Tensor, "frames heads keys dim"],
+        Float[Tensor, "frames heads keys dim"],
+        Bool[Tensor, ...] | None,
+    ]:
+        """What each frame attends to: keys, values and a mask (True = seen), or None for no mask."""
         return k, v, None
 
-    def forward_at(self, x: Tensor, positions: Tensor, num_frames: int = 1) -> Tensor:
-        """One token of each row of `forward(x)`, (B*T, D), without making the others: all that is
+    def forward_at(
+        self,
+        x: Float[Tensor, "frames tokens width"],
+        positions: Int[Tensor, " frames"],
+        num_frames: int = 1,
+    ) -> Float[Tensor, "frames width"]:
+        """One token of each row of `forward(x)`, without making the others: all that is
         used of a last block.
 
         Subclasses with an `attention_sublayer` of their own save what follows the attention, with a
@@ -174,15 +209,25 @@ class Transformer(nn.Module):
         """Training keeps what goes into each block and computes the rest again: less memory, a
         third more time."""
 
-    def forward(self, x: Tensor, num_frames: int = 1, layers: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "frames tokens width"],
+        num_frames: int = 1,
+        layers: list[Tensor] | None = None,
+    ) -> Float[Tensor, "frames tokens width"]:
         for block in self.resblocks:
             x = self.run_block(block, x, num_frames)
             if layers is not None:
                 layers.append(x)
         return x
 
-    def forward_at(self, x: Tensor, positions: Tensor, num_frames: int = 1) -> Tensor:
-        """One token of each row of `forward(x)`: (B*T, L, D), (B*T,) -> (B*T, D)."""
+    def forward_at(
+        self,
+        x: Float[Tensor, "frames tokens width"],
+        positions: Int[Tensor, " frames"],
+        num_frames: int = 1,
+    ) -> Float[Tensor, "frames width"]:
+        """One token of each row of `forward(x)`."""
         if not self.blocks():
             return x[torch.arange(len(x), device=x.device), positions]
         *first, last = self.blocks()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -36,11 +37,15 @@ def use_cpu_kernels(x: Tensor) -> bool:
 
 
 def dot_product_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False
-) -> Tensor:
-    """Queries (N, h, L, d) over keys and values (N, h, M, d) -> (N, h, L, d).
+    q: Float[Tensor, "rows heads queries dim"],
+    k: Float[Tensor, "rows heads keys dim"],
+    v: Float[Tensor, "rows heads keys dim"],
+    mask: Bool[Tensor, ...] | None = None,
+    causal: bool = False,
+) -> Float[Tensor, "rows heads queries dim"]:
+    """Soft-max attention.
 
-    `mask`: bool, broadcast to (N, h, L, M), True = seen. `causal`: token i sees the keys up to i.
+    `mask`: broadcast to (rows, heads, queries, keys), True = seen. `causal`: token i sees the keys up to i.
     Any strides.
     """
     if q.dtype != torch.bfloat16 or not use_cpu_kernels(q):
@@ -132,8 +137,10 @@ ACTIVATIONS = {
 }
 
 
-def two_layers(x: Tensor, first: nn.Linear, second: nn.Linear, activation: str) -> Tensor:
-    """second(f(first(x))) for x (…, D), in autocast's type where autocast is on."""
+def two_layers(
+    x: Float[Tensor, "*tokens width"], first: nn.Linear, second: nn.Linear, activation: str
+) -> Float[Tensor, "*tokens width"]:
+    """second(f(first(x))), in autocast's type where autocast is on."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     w1, b1, w2, b2 = (w.to(dtype) for w in (first.weight, first.bias, second.weight, second.bias))
     rows, f = x.flatten(0, -2).to(dtype), ACTIVATIONS[activation]

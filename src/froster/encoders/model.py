@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
@@ -130,15 +131,16 @@ ARCHITECTURES = {
 }
 
 
-def normalise(frames: Tensor, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
-    """uint8 frames (…, 3, H, W) -> float32, with the model's mean and standard deviation. Runs
-    where the frames are."""
+def normalise(
+    frames: UInt8[Tensor, "*clip 3 height width"], how: Preprocessing = CLIP_PREPROCESSING
+) -> Float32[Tensor, "*clip 3 height width"]:
+    """With the model's mean and standard deviation. Runs where the frames are."""
     mean = torch.tensor(how.mean, dtype=torch.float32, device=frames.device).view(3, 1, 1)
     std = torch.tensor(how.std, dtype=torch.float32, device=frames.device).view(3, 1, 1)
     return (frames.float() / 255 - mean) / std
 
 
-def unit(x: Tensor) -> Tensor:
+def unit(x: Float[Tensor, "*rows embed"]) -> Float[Tensor, "*rows embed"]:
     """u(x): x divided by its L2 norm over the last dimension."""
     return x / x.norm(dim=-1, keepdim=True)
 
@@ -221,9 +223,10 @@ class VisionTower(nn.Module):
         # none.
         self.register_parameter("temporal_embedding", None)
 
-    def patches(self, images: Tensor) -> Tensor:
-        """(B*T, 3, H, W) -> (B*T, L - 1, D). The patches do not overlap: a convolution is one
-        matrix product of them."""
+    def patches(
+        self, images: Float[Tensor, "frames 3 height width"]
+    ) -> Float[Tensor, "frames patches dim"]:
+        """The patches do not overlap: a convolution is one matrix product of them."""
         if isinstance(self.conv1, nn.Sequential):
             return self.conv1(images).flatten(2).transpose(1, 2)
         P = self.config.patch_size
@@ -233,8 +236,10 @@ class VisionTower(nn.Module):
             grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), self.conv1.weight.flatten(1)
         )
 
-    def embed(self, images: Tensor, num_frames: int = 1) -> Tensor:
-        """(B*T, 3, H, W) -> tokens before the first block, (B*T, L, D); token 0 is the class token.
+    def embed(
+        self, images: Float[Tensor, "frames 3 height width"], num_frames: int = 1
+    ) -> Float[Tensor, "frames tokens dim"]:
+        """The tokens before the first block; token 0 is the class token.
 
         Raises UsageError where the network has time embeddings for another number of frames.
         """
@@ -250,8 +255,10 @@ class VisionTower(nn.Module):
             x = (x.unflatten(0, (-1, num_frames)) + self.temporal_embedding[:, None]).flatten(0, 1)
         return self.ln_pre(x)
 
-    def forward(self, frames: Tensor, layers: list[Tensor] | None = None) -> Tensor:
-        """frames (B, T, 3, H, W), normalised -> frame embeddings (B, T, E), not unit length.
+    def forward(
+        self, frames: Float[Tensor, "batch time 3 height width"], layers: list[Tensor] | None = None
+    ) -> Float[Tensor, "batch time embed"]:
+        """Normalised frames -> frame embeddings, not unit length.
 
         `layers`: a list that receives every block's output, (B*T, L, D) each.
         """
@@ -287,8 +294,8 @@ class TextTower(nn.Module):
         self.ln_final = nn.LayerNorm(config.width)
         self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (K, L), L <= context -> embeddings (K, E), not unit length.
+    def forward(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts embed"]:
+        """Token ids, at most `context` a text -> embeddings, not unit length.
 
         Pooled at the end token, which has the largest id. The mask is causal, so columns behind the
         last end token can be cut off; on a CPU nothing behind a row's own is computed, and what all
@@ -301,9 +308,10 @@ class TextTower(nn.Module):
             self.token_embedding(tokens.to(self.positional_embedding.device)), end, same
         )
 
-    def encode(self, words: Tensor, end: Tensor, same: int = 0) -> Tensor:
-        """Token embeddings (K, L, W), of whatever source, and the place of each end token, (K,) ->
-        (K, E).
+    def encode(
+        self, words: Float[Tensor, "texts length width"], end: Int[Tensor, " texts"], same: int = 0
+    ) -> Float[Tensor, "texts embed"]:
+        """Token embeddings, of whatever source, and the place of each end token -> embeddings.
 
         `same`: that many columns are the same in all rows.
         """
@@ -358,12 +366,14 @@ class CLIP(nn.Module):
         nn.init.normal_(self.text.positional_embedding, std=0.01)
         nn.init.normal_(self.text.text_projection, std=self.text.config.width**-0.5)
 
-    def encode_image(self, frames: Tensor, layers: list[Tensor] | None = None) -> Tensor:
-        """frames (B, T, 3, H, W), normalised -> (B, T, E), not unit length."""
+    def encode_image(
+        self, frames: Float[Tensor, "batch time 3 height width"], layers: list[Tensor] | None = None
+    ) -> Float[Tensor, "batch time embed"]:
+        """Normalised frames -> frame embeddings, not unit length."""
         return self.visual(frames, layers)
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids (K, L) -> (K, E), not unit length."""
+    def encode_text(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts embed"]:
+        """Token ids -> text embeddings, not unit length."""
         return self.text(tokens)
 
     def architecture(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from froster.encoders.kernels import dot_product_attention
@@ -42,7 +43,7 @@ class Packed:
     """(n,): where in the long row each end token is, in the order of the runs"""
 
     @classmethod
-    def of(cls, lengths: Tensor, shared: int, width: int) -> Packed:
+    def of(cls, lengths: Int[Tensor, " rows"], shared: int, width: int) -> Packed:
         """Rows with so many tokens each, (n,), `shared` of them the same in all and fewer than the
         shortest has, for a tower of that width."""
         order = lengths.argsort(stable=True)
@@ -66,14 +67,18 @@ class Packed:
         """(n, …) in the order of the runs -> in that of the rows."""
         return torch.empty_like(x).index_copy(0, self.order, x)
 
-    def block(self, block: Block, x: Tensor) -> Tensor:
-        """`block(x)`, (1, N, D) -> the same."""
+    def block(
+        self, block: Block, x: Float[Tensor, "1 tokens width"]
+    ) -> Float[Tensor, "1 tokens width"]:
+        """`block(x)`"""
         return block.mlp_sublayer(
             x + block.attn.merge(self.attend(*block.attn.project(block.ln_1(x))))
         )
 
-    def last_block(self, block: Block, x: Tensor) -> Tensor:
-        """The end tokens of `block(x)` alone, (1, N, D) -> (n, D), in the order of the runs."""
+    def last_block(
+        self, block: Block, x: Float[Tensor, "1 tokens width"]
+    ) -> Float[Tensor, "rows width"]:
+        """The end tokens of `block(x)` alone, in the order of the runs."""
         seen = block.ln_1(x)
         y = block.attn.merge(self.attend_from_ends(*block.attn.project(seen, seen[:, self.ends])))
         return block.mlp_sublayer(x[:, self.ends] + y)[0]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import ftfy
 import torch
+from jaxtyping import Int64
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
@@ -224,10 +225,12 @@ class Tokenizer:
             .replace("</w>", " ")
         )
 
-    def __call__(self, texts: Sequence[str], context: int, truncate: bool = False) -> Tensor:
+    def __call__(
+        self, texts: Sequence[str], context: int, truncate: bool = False
+    ) -> Int64[Tensor, "texts length"]:
         """Token rows for the text tower.
 
-        Returns int64 (n, L): start token, ids, end token, zeros; L is the longest row's length, at
+        A row is: start token, ids, end token, zeros; the length is the longest row's length, at
         most `context`. `truncate` cuts a longer text and keeps the end token at the last place;
         without it such a text raises UsageError.
         """

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from froster.encoders.block import Block
@@ -49,14 +50,16 @@ TEMPLATES = (
 )
 
 
-def same_class(labels: Tensor) -> Tensor:
-    """Labels (B,) -> the target of both directions, (B, B): row soft-max of 10 where the classes
+def same_class(labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch batch"]:
+    """The target of both directions: row soft-max of 10 where the classes
     are equal, else 0."""
     return (10.0 * (labels[:, None] == labels[None])).softmax(dim=-1)
 
 
-def in_batch_kl(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, B), video by text, and the target -> KL(q || p) of videos and of texts, sum / B
+def in_batch_kl(
+    logits: Float[Tensor, "batch batch"], target: Float[Tensor, "batch batch"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Logits, video by text, and the target -> KL(q || p) of videos and of texts, sum / B
     each."""
     video = F.kl_div(logits.log_softmax(-1), target, reduction="batchmean")
     text = F.kl_div(logits.T.log_softmax(-1), target, reduction="batchmean")
@@ -66,12 +69,19 @@ def in_batch_kl(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 class ActionNet(VideoCLIP):
     """Keeps the classes of every template apart."""
 
-    def classes(self, prompts: Tensor) -> Tensor:
-        """(P, K, E) -> unit, still (P, K, E)."""
+    def classes(
+        self, prompts: Float[Tensor, "prompts classes embed"]
+    ) -> Float[Tensor, "prompts classes embed"]:
+        """Unit."""
         return unit(prompts)
 
-    def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
-        """The log of the mean over the templates of the soft-max over the classes, (B, K)."""
+    def logits(
+        self,
+        video: Float[Tensor, "batch embed"],
+        classes: Float[Tensor, "prompts classes embed"],
+        context: Tensor | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """The log of the mean over the templates of the soft-max over the classes."""
         each = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
         return each.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
 
@@ -82,7 +92,9 @@ class ShiftBlock(Block):
     def __init__(self, block: Block):
         self.init_from(block)
 
-    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         return super().attention_sublayer(temporal_shift(x, num_frames), num_frames)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Block
@@ -43,7 +44,7 @@ class AdaptFormerBlock(Block):
         width = bottleneck or block.width // 4
         self.mlp_adapter = Adapter(block.width, width, ACTIVATIONS[activation])
 
-    def mlp_sublayer(self, x: Tensor) -> Tensor:
+    def mlp_sublayer(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         n = self.ln_2(x)
         return x + self.mlp(n) + self.scale * self.mlp_adapter(n if self.after_norm else x)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Block
@@ -47,19 +48,23 @@ class AIMBlock(Block):
         self.t_adapter_in = adapter() if t_adapters == 2 else None
         self.t_adapter, self.s_adapter, self.mlp_adapter = adapter(), adapter(), adapter()
 
-    def over_frames(self, x: Tensor, num_frames: int) -> Tensor:
+    def over_frames(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         """The block's attention along time, for every token position by itself."""
         n = over_time(self.ln_1(x), num_frames)
         if self.t_adapter_in is not None:
             n = n + self.t_adapter_in(n)
         return over_space(self.attn(n), x.shape[1])
 
-    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         x = x + drop_path(self.t_adapter(self.over_frames(x, num_frames)), self.drop, self.training)
         y = self.attend(self.ln_1(x), num_frames)
         return x + y + self.s_adapter(y)
 
-    def mlp_sublayer(self, x: Tensor) -> Tensor:
+    def mlp_sublayer(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         n = self.ln_2(x)
         adapted = self.scale * self.mlp_adapter(n)
         return x + self.mlp(n) + drop_path(adapted, self.drop, self.training)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from froster.data.dataset import Batch
@@ -20,12 +21,12 @@ from froster.text.bank import PromptBank
 
 Pooling = Literal["frame_unit", "mean_then_unit"]
 Level = Literal["frame", "video"]
-LossAt = Callable[[Mapping[str, Tensor]], Tensor]
-"""The loss of a step's clips once more, with these weights in place of the student's own."""
 
 
-def pool(frame_embeddings: Tensor, pooling: Pooling) -> Tensor:
-    """Frame embeddings (B, T, E) -> video embeddings (B, E).
+def pool(
+    frame_embeddings: Float[Tensor, "batch time embed"], pooling: Pooling
+) -> Float[Tensor, "batch embed"]:
+    """Frame embeddings -> video embeddings.
 
     `frame_unit` (FROSTER, Open-VCLIP): mean of the unit frame embeddings, not made unit again, so
     that the logits are the mean of the frames' logits. `mean_then_unit` (ViFi-CLIP and most
@@ -36,9 +37,10 @@ def pool(frame_embeddings: Tensor, pooling: Pooling) -> Tensor:
     return unit(frame_embeddings.mean(dim=1))
 
 
-def class_embeddings(prompts: Tensor) -> Tensor:
-    """Raw prompt embeddings (P, K, E) -> unit class embeddings (K, E): u(mean over prompts of
-    u(prompt))."""
+def class_embeddings(
+    prompts: Float[Tensor, "prompts classes embed"],
+) -> Float[Tensor, "classes embed"]:
+    """Raw prompt embeddings -> unit class embeddings: u(mean over prompts of u(prompt))."""
     return unit(unit(prompts).mean(dim=0))
 
 
@@ -46,15 +48,15 @@ def class_embeddings(prompts: Tensor) -> Tensor:
 class Features:
     """What a network makes of B clips."""
 
-    frames: Tensor
-    """(B, T, E), raw: after the projection, before any temporal pooling. Distillation at frame
+    frames: Float[Tensor, "batch time embed"]
+    """Raw: after the projection, before any temporal pooling. Distillation at frame
     level holds these."""
-    pooled: Tensor
-    """(B, E), raw: the mean of the frames, or what the temporal head makes of them."""
-    video: Tensor
-    """(B, E), as it is multiplied with the classes."""
-    context: Tensor | None = None
-    """What the text side wants to know of the clip (X-CLIP: (B, N, E), its patches), or None."""
+    pooled: Float[Tensor, "batch embed"]
+    """Raw: the mean of the frames, or what the temporal head makes of them."""
+    video: Float[Tensor, "batch embed"]
+    """As it is multiplied with the classes."""
+    context: Float[Tensor, "batch patches embed"] | None = None
+    """What the text side wants to know of the clip (X-CLIP: its patches), or None."""
 
 
 class VideoCLIP(nn.Module):
@@ -109,40 +111,57 @@ class VideoCLIP(nn.Module):
             and all(type(block) is Block for block in visual.transformer.resblocks)
         )
 
-    def encode(self, frames: Tensor) -> Features:
-        """frames (B, T, 3, H, W), normalised -> everything that scoring and distillation need, in
+    def encode(self, frames: Float[Tensor, "batch time 3 height width"]) -> Features:
+        """Normalised frames -> everything that scoring and distillation need, in
         float32."""
         return self.pool_frames(self.encode_frames(frames).float())
 
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W), normalised -> frame embeddings (B, T, E), not unit length."""
+    def encode_frames(
+        self, frames: Float[Tensor, "batch time 3 height width"]
+    ) -> Float[Tensor, "batch time embed"]:
+        """Normalised frames -> frame embeddings, not unit length."""
         return self.clip.encode_image(frames)
 
-    def pool_frames(self, z: Tensor, context: Tensor | None = None) -> Features:
-        """Frame embeddings (B, T, E) -> the clip's features."""
+    def pool_frames(
+        self,
+        z: Float[Tensor, "batch time embed"],
+        context: Float[Tensor, "batch patches embed"] | None = None,
+    ) -> Features:
+        """Frame embeddings -> the clip's features."""
         if self.head is None:
             return Features(z, z.mean(dim=1), pool(z, self.pooling), context)
         pooled = self.head(z).float()
         return Features(z, pooled, unit(pooled), context)
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids (K, L) -> (K, E), not unit length."""
+    def encode_text(self, tokens: Int[Tensor, "classes length"]) -> Float[Tensor, "classes embed"]:
+        """Token ids -> text embeddings, not unit length."""
         return self.clip.encode_text(tokens)
 
-    def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
-        """The raw embeddings of the given rows of prompts of every class, (len(rows), K, E)."""
+    def prompts(self, bank: PromptBank, rows: list[int]) -> Float[Tensor, "prompts classes embed"]:
+        """The raw embeddings of the given rows of prompts of every class."""
         return bank.embed(self.encode_text, rows)
 
-    def classes(self, prompts: Tensor) -> Tensor:
-        """Raw prompt embeddings (P, K, E) -> what `logits` compares videos with."""
+    def classes(
+        self, prompts: Float[Tensor, "prompts classes embed"]
+    ) -> Float[Tensor, "*prompts classes embed"]:
+        """Raw prompt embeddings -> what `logits` compares videos with."""
         return class_embeddings(prompts)
 
-    def logits(self, video: Tensor, classes: Tensor, context: Tensor | None = None) -> Tensor:
-        """Video embeddings (B, E), the result of `classes` and the clip's context -> (B, K)."""
+    def logits(
+        self,
+        video: Float[Tensor, "batch embed"],
+        classes: Float[Tensor, "*prompts classes embed"],
+        context: Float[Tensor, "batch patches embed"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """Of video embeddings, the result of `classes` and the clip's context."""
         return self.clip.logit_scale.exp() * video @ classes.T
 
-    def forward(self, frames: Tensor, classes: Tensor) -> Tensor:
-        """frames (B, T, 3, H, W), normalised, and the result of `classes` -> logits (B, K)."""
+    def forward(
+        self,
+        frames: Float[Tensor, "batch time 3 height width"],
+        classes: Float[Tensor, "*prompts classes embed"],
+    ) -> Float[Tensor, "batch classes"]:
+        """Normalised frames and the result of `classes` -> logits."""
         features = self.encode(frames)
         return self.logits(features.video, classes, features.context)
 
@@ -159,14 +178,11 @@ def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:
         blocks[i] = make(block)
 
 
-class Regulariser(Protocol):
-    """What a method adds to the loss of each step, to hold the student near CLIP."""
-
-    def __call__(
-        self, student: VideoCLIP, loss_at: LossAt, rng: random.Random
-    ) -> tuple[Tensor, Tensor]:
-        """What is minimised beside the loss, and what is reported of it; both with their weight."""
-        ...
+LossAt = Callable[[Mapping[str, Tensor]], Tensor]
+"""The loss of a step's clips once more, with these weights in place of the student's own."""
+Regulariser = Callable[[VideoCLIP, LossAt, random.Random], tuple[Tensor, Tensor]]
+"""What a method adds to the loss of each step, to hold the student near CLIP: what is minimised
+beside the loss, and what is reported of it, both with their weight. The generator is the step's."""
 
 
 @dataclass(frozen=True)

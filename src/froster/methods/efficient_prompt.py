@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from froster.encoders.model import CLIP
@@ -38,8 +39,10 @@ class PromptedNet(VideoCLIP):
         self.text_prompt = nn.Embedding(text.context, text.width)
         nn.init.normal_(self.text_prompt.weight, std=0.01)
 
-    def places(self, tokens: Tensor, length: int) -> Tensor:
-        """Token rows (K, L) -> (K, length): the column of `tokens` that stands there, or -1 for a
+    def places(
+        self, tokens: Int[Tensor, "classes tokens"], length: int
+    ) -> Int[Tensor, "classes length"]:
+        """The column of `tokens` that stands there, or -1 for a
         learned row."""
         # As many as the name's tokens, plus one for the start.
         end = tokens.argmax(dim=-1, keepdim=True)
@@ -49,8 +52,10 @@ class PromptedNet(VideoCLIP):
         column = torch.where(place == end + self.prefix + self.postfix, end, column)
         return torch.where(place == 0, 0, column)
 
-    def prompt_rows(self, tokens: Tensor, length: int) -> Tensor:
-        """(K, L) -> the text tower's input, (K, length, W). Behind the end token stand learned
+    def prompt_rows(
+        self, tokens: Int[Tensor, "classes tokens"], length: int
+    ) -> Float[Tensor, "classes length width"]:
+        """The text tower's input. Behind the end token stand learned
         rows, which nobody sees."""
         column = self.places(tokens, length)
         words = self.clip.text.token_embedding(tokens.gather(1, column.clamp(min=0)))

@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Transformer
@@ -55,7 +56,7 @@ class TemporalTransformer(nn.Module):
             elif name.endswith("bias") and (std is not None or "attn" in name):
                 nn.init.zeros_(parameter)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "batch time embed"]) -> Float[Tensor, "batch embed"]:
         T, known = z.shape[1], len(self.positional_embedding)
         if known < T:
             raise UsageError(
@@ -72,7 +73,7 @@ class LSTMHead(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "batch time embed"]) -> Float[Tensor, "batch embed"]:
         return (self.lstm(z)[0] + z).mean(dim=1)
 
 
@@ -96,14 +97,16 @@ class ConvHead(nn.Module):
             self.shift.weight[fold : width - fold, 0, 1] = 1
             self.shift.weight[width - fold :, 0, 2] = 1
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "batch time embed"]) -> Float[Tensor, "batch embed"]:
         B, T, E = z.shape
         channels = z.reshape(B, E, T) if self.scrambled else z.transpose(1, 2)
         return (self.shift(channels).transpose(1, 2) + z).mean(dim=1)
 
 
-def temporal_shift(x: Tensor, num_frames: int, parts: int = 8) -> Tensor:
-    """(B*T, L, D), token 0 the class token: of the patches, 1/8 of the channels come from the next
+def temporal_shift(
+    x: Float[Tensor, "frames tokens width"], num_frames: int, parts: int = 8
+) -> Float[Tensor, "frames tokens width"]:
+    """Token 0 is the class token. Of the patches, 1/8 of the channels come from the next
     frame, 1/8 from the previous one; zeros beyond the clip's ends (TSM)."""
     cls, patches = x[:, :1], x[:, 1:].unflatten(0, (-1, num_frames))  # (B, T, N, D)
     fold = x.shape[-1] // parts
@@ -119,7 +122,7 @@ def temporal_shift(x: Tensor, num_frames: int, parts: int = 8) -> Tensor:
 class Adapter(nn.Module):
     """The bottleneck that AIM and AdaptFormer put beside CLIP's frozen layers.
 
-    W2 act(W1 x), (…, D) -> (…, D), no skip. W2 = 0 at the start, so that nothing changes."""
+    W2 act(W1 x), no skip. W2 = 0 at the start, so that nothing changes."""
 
     def __init__(
         self, width: int, bottleneck: int, activation: type[nn.Module], std: float | None = None
@@ -137,21 +140,25 @@ class Adapter(nn.Module):
         for parameter in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
         return self.up(self.act(self.down(x)))
 
 
-def over_time(x: Tensor, num_frames: int) -> Tensor:
+def over_time(
+    x: Float[Tensor, "frames tokens width"], num_frames: int
+) -> Float[Tensor, "rows time width"]:
     """(B*T, L, D) -> (B*L, T, D): rows of the same token at all times."""
     return x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(0, 1)
 
 
-def over_space(x: Tensor, num_tokens: int) -> Tensor:
+def over_space(
+    x: Float[Tensor, "rows time width"], num_tokens: int
+) -> Float[Tensor, "frames tokens width"]:
     """The inverse of `over_time`: (B*L, T, D) -> (B*T, L, D)."""
     return x.unflatten(0, (-1, num_tokens)).transpose(1, 2).flatten(0, 1)
 
 
-def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[Tensor, "*shape"]:
     """Stochastic depth: a row's whole branch is dropped with probability `rate`, the rest is scaled
     up."""
     if not training or rate == 0.0:

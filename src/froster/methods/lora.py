@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block
@@ -38,13 +39,13 @@ class LowRank(nn.Module):
         for matrix in self.a:
             nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, L, D) -> (N, L, count * D)."""
+    def forward(self, x: Float[Tensor, "rows tokens width"]) -> Float[Tensor, "rows tokens added"]:
+        """The projections side by side: `added` is count * width."""
         low = torch.einsum("nld,crd->nlcr", self.dropout(x), self.a)
         return self.scale * torch.einsum("nlcr,cdr->nlcd", low, self.b).flatten(2)
 
-    def change(self) -> Tensor:
-        """What it adds to the stacked matrices, (count * D, D)."""
+    def change(self) -> Float[Tensor, "added width"]:
+        """What it adds to the stacked matrices."""
         return self.scale * (self.b @ self.a).flatten(0, 1)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Block
@@ -45,8 +46,10 @@ class TimeAdapter(nn.Module):
         for bias in (self.down.bias, self.conv.bias, self.up.bias):
             nn.init.zeros_(bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, num_frames: int) -> Tensor:
-        """(B*T, L, D), token 0 the class token -> the same."""
+    def forward(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
+        """Token 0 is the class token."""
         cls, patches = x[:, :1], x[:, 1:]
         y = self.down(patches).unflatten(0, (-1, num_frames))  # (B, T, N, C)
         B, _, N, _ = y.shape
@@ -62,7 +65,9 @@ class STAdapterBlock(Block):
         self.before_attn = adapter() if place != "mlp" else None
         self.before_mlp = adapter() if place != "attention" else None
 
-    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         if self.before_attn is not None:
             x = self.before_attn(x, num_frames)
         x = x + self.attend(self.ln_1(x), num_frames)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block
@@ -56,7 +57,12 @@ class BranchLayer(nn.Module):
         nn.init.zeros_(self.time_fc.bias)
         self.space = copy.deepcopy(block)
 
-    def forward(self, cls: Tensor, patches: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        cls: Float[Tensor, "batch 1 width"],
+        patches: Float[Tensor, "batch time patches width"],
+        last: bool,
+    ) -> tuple[Float[Tensor, "batch 1 width"], Float[Tensor, "batch time patches width"]]:
         """Of the last layer only the class token is asked for: its patches are returned as they
         came from time."""
         B, T, N, _ = patches.shape
@@ -98,16 +104,19 @@ class STANTower(VisionTower):
         self.branch = nn.ModuleList(BranchLayer(block) for block in blocks[-depth:])  # type: ignore[arg-type]
         self.time_embedding = nn.Parameter(torch.randn(max_frames, self.config.width))
 
-    def forward(self, frames: Tensor, layers: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, frames: Float[Tensor, "batch time 3 height width"], layers: list[Tensor] | None = None
+    ) -> Float[Tensor, "batch time embed"]:
         B, T = self.check(frames)
         states: list[Tensor] = [] if layers is None else layers
         x = self.transformer(self.embed(frames.flatten(0, 1), T), T, states)
         cls = x[:, 0].unflatten(0, (B, T)) + self.branch_class_token(states[-self.depth :], T)
         return self.ln_post(cls) @ self.proj
 
-    def branch_class_token(self, states: list[Tensor], num_frames: int) -> Tensor:
-        """The outputs of the last CLIP layers, (B*T, 1+N, D) each -> the branch's class token (B,
-        1, D)."""
+    def branch_class_token(
+        self, states: list[Float[Tensor, "frames tokens width"]], num_frames: int
+    ) -> Float[Tensor, "batch 1 width"]:
+        """The outputs of the last CLIP layers -> the branch's class token."""
         if num_frames > len(self.time_embedding):
             raise UsageError(
                 f"this network was made for at most {len(self.time_embedding)} frames, not for"

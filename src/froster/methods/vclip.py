@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from froster.encoders import kernels
@@ -32,8 +33,10 @@ SMALL_CLIP = 1 << 18
 many, the nano a tenth."""
 
 
-def neighbours(x: Tensor, num_frames: int, radius: int) -> Tensor:
-    """(B*T, h, L, d) -> (B*T, h, (2r+1)L, d): the frames t-r to t+r one after the other; zeros
+def neighbours(
+    x: Float[Tensor, "frames heads tokens dim"], num_frames: int, radius: int
+) -> Float[Tensor, "frames heads keys dim"]:
+    """(2r + 1) tokens for each token: the frames t-r to t+r one after the other; zeros
     beyond the clip's ends."""
     x = x.transpose(1, 2).unflatten(0, (-1, num_frames))  # (B, T, L, h, d), as it lies in memory
     padded = F.pad(x, (0, 0, 0, 0, 0, 0, radius, radius))  # (B, T+2r, L, h, d)
@@ -49,15 +52,28 @@ class VCLIPBlock(Block):
         self.radius, self.pad = radius, pad
 
     def keys_values(
-        self, k: Tensor, v: Tensor, num_frames: int
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self,
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> tuple[
+        Float[Tensor, "frames heads keys dim"],
+        Float[Tensor, "frames heads keys dim"],
+        Bool[Tensor, ...] | None,
+    ]:
         mask = None
         if self.pad == "mask":
             ones = torch.ones_like(k[:, :1, :, :1])
             mask = neighbours(ones, num_frames, self.radius).transpose(-1, -2).bool()
         return neighbours(k, num_frames, self.radius), neighbours(v, num_frames, self.radius), mask
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, num_frames: int) -> Tensor:
+    def attention(
+        self,
+        q: Float[Tensor, "frames heads queries dim"],
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> Float[Tensor, "frames heads queries dim"]:
         small = k[0].numel() * num_frames < SMALL_CLIP
         if small or self.pad == "mask" or not kernels.use_cpu_kernels(q):
             return super().attention(q, k, v, num_frames)

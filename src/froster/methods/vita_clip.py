@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block
@@ -45,7 +46,9 @@ class VitaBlock(Block):
         self.summary_ln = nn.LayerNorm(width) if summary else None
         self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary else None
 
-    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         length = x.shape[1]  # what is added is seen, and thrown away again
         if self.global_prompts is not None:
             x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)
@@ -55,8 +58,10 @@ class VitaBlock(Block):
             )
         return (x + self.attend(self.ln_1(x), num_frames))[:, :length]
 
-    def clip_tokens(self, q: Tensor) -> list[Tensor]:
-        """W_c x_cls, (B, T, D) -> the tokens that tell a frame of its clip, (B*T, n, D) each."""
+    def clip_tokens(
+        self, q: Float[Tensor, "batch time width"]
+    ) -> list[Float[Tensor, "frames _ width"]]:
+        """W_c x_cls -> the tokens that tell a frame of its clip."""
         T = q.shape[1]
         tokens = []
         if self.local_prompts is not None:

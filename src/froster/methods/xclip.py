@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block, QuickGELU
@@ -51,7 +52,9 @@ class XCLIPBlock(Block):
         self.message_ln = nn.LayerNorm(width)
         self.message_attn = xavier(Attention(width, block.attn.heads))
 
-    def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+    def attention_sublayer(
+        self, x: Float[Tensor, "frames tokens width"], num_frames: int
+    ) -> Float[Tensor, "frames tokens width"]:
         m = self.message_fc(x[:, 0]).unflatten(0, (-1, num_frames))  # (B, T, D)
         m = (m + self.message_attn(self.message_ln(m))).flatten(0, 1)[:, None]
         seen = torch.cat([x, m], dim=1)
@@ -76,7 +79,11 @@ class CrossAttention(nn.Module):
         self.v_proj = nn.Linear(width, width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, text: Tensor, video: Tensor) -> Tensor:  # (B, K, E), (B, N, E) -> (B, K, E)
+    def forward(
+        self,
+        text: Float[Tensor, "batch classes embed"],
+        video: Float[Tensor, "batch patches embed"],
+    ) -> Float[Tensor, "batch classes embed"]:
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q_proj, text), (self.k_proj, video), (self.v_proj, video))
@@ -94,7 +101,11 @@ class DecoderLayer(nn.Module):
             nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, text: Tensor, video: Tensor) -> Tensor:
+    def forward(
+        self,
+        text: Float[Tensor, "batch classes embed"],
+        video: Float[Tensor, "batch patches embed"],
+    ) -> Float[Tensor, "batch classes embed"]:
         text = text + self.cross_attn(self.norm1(text), video)
         return text + self.mlp(self.norm3(text))
 
@@ -115,12 +126,16 @@ class VideoPrompts(nn.Module):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
-    def embed_patches(self, patches: Tensor) -> Tensor:
-        """Patches of the last block (B, T, N, D) -> (B, N, E)."""
+    def embed_patches(
+        self, patches: Float[Tensor, "batch time patches width"]
+    ) -> Float[Tensor, "batch patches embed"]:
+        """Of the last block, the mean over time."""
         return (self.patch_norm(patches) @ self.patch_proj).mean(dim=1)
 
-    def forward(self, classes: Tensor, context: Tensor) -> Tensor:
-        """Raw class embeddings (K, E) and a video's patches (B, N, E) -> (B, K, E)."""
+    def forward(
+        self, classes: Float[Tensor, "classes embed"], context: Float[Tensor, "batch patches embed"]
+    ) -> Float[Tensor, "batch classes embed"]:
+        """Of raw class embeddings and the videos' patches."""
         video = self.norm(context)
         text = classes.expand(len(video), -1, -1)
         for layer in self.decoder:
@@ -143,8 +158,10 @@ class XCLIPNet(VideoCLIP):
         """Raw, as the prompts are added to them: the mean over the templates, (K, E)."""
         return prompts.mean(dim=0)
 
-    def conditioned(self, classes: Tensor, context: Tensor) -> Tensor:
-        """c + alpha t, (B, K, E)."""
+    def conditioned(
+        self, classes: Float[Tensor, "classes embed"], context: Float[Tensor, "batch patches embed"]
+    ) -> Float[Tensor, "batch classes embed"]:
+        """c + alpha t"""
         return classes + self.video_prompts(classes, context)
 
     @property

@@ -27,14 +27,18 @@ class Distill:
     kind: Literal["residual", "mlp", "plain", "none"] = "residual"
     """The projector: z + alpha*MLP(z), MLP(z), z itself; or no distillation at all."""
     alpha: float = 0.1
+    """Weight of the projector's MLP path."""
     beta_v: float = 2.0
+    """Weight of the vision distillation."""
     beta_t: float = 2.0
+    """Weight of the text distillation."""
     zero_init: bool = True
     """W2 starts at zero (residual only: an MLP without identity path would start with no
     direction)."""
     distance: Literal["cosine", "l2", "mse"] = "cosine"
     """1 - cos; the L2 norm of the difference (the code before 2024-11-25); its square."""
     level: Literal["frame", "video"] = "frame"
+    """Distil each frame, or the pooled video."""
     reduction: Literal["mean", "sum"] = "mean"
     """Over the frames (or videos) and over the classes."""
     unit: bool = True

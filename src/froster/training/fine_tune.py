@@ -24,6 +24,7 @@ from froster.evaluation.metrics import (
     harmonic_mean,
     harmonic_mean_error,
 )
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method, method_dict
@@ -380,15 +381,7 @@ def training_clips(
 def fingerprint(model: Recognizer) -> str:
     """Tells the starting weights of one run from those of another, and the type they are computed
     in."""
-    return hashlib.sha256(f"{weights_digest(model)} {model.dtype}".encode()).hexdigest()[:16]
-
-
-def weights_digest(model: Recognizer) -> str:
-    """Of the CLIP's very bytes: a sum over a large weight would depend on the number of threads."""
-    digest = hashlib.sha256()
-    for tensor in cpu_state(model.clip).values():
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(f"{weights_fingerprint(model)} {model.dtype}".encode()).hexdigest()[:16]
 
 
 def use_of_weights(model: Recognizer) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def measure_all(
         Row(
             f"{name} + frozen",
             f"mean of {space}s",
-            {key: frozen[key].joined(tuned[key], space) for key in frozen},
+            {key: frozen[key].ensemble(tuned[key], space) for key in frozen},
         )
         for space in spaces
     ]

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from rich.progress import Progress
 
 from froster.data.dataset import VideoDataset
+from froster.data.fingerprint import file_fingerprints
 from froster.data.manifest import Item
 from froster.data.splits import Split, evenly
 from froster.errors import UsageError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
-from froster.inference.seen import Seen, counted, fingerprints, written
+from froster.inference.seen import Seen, counted, written
 from froster.methods.recipe import Preset
 from froster.text.sentences import with_descriptions
 from froster.training import advice
@@ -166,7 +167,7 @@ def marks(parts: Split, start: Seen | None, bars: Progress) -> dict[str, str]:
     )
     before = start or Seen(frozenset(), frozenset())
     trained, watched = (
-        written([*fingerprints(items, lambda n: bars.update(bar, advance=n)), *known])
+        written([*file_fingerprints(items, lambda n: bars.update(bar, advance=n)), *known])
         for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
     )
     return {"trained_on": trained, "watched_by": watched}

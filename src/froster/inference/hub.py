@@ -1,18 +1,20 @@
-"""What is published of a model: its files, a report without anything private, and a card that says
-what it is.
+"""A model on the Hugging Face hub: its files, a report without anything private, and a card.
 
-Paths, file names and messages stay at home: of the report only what is listed here goes out.
+Paths, file names and messages stay private: of the report only what `PUBLIC` lists goes out.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from froster import __version__
 from froster.encoders.layouts import read_object
+from froster.errors import FrosterError, UsageError
 from froster.evaluation.calibration import Calibration, read_calibration
+from froster.inference.model_folder import folder_of
 from froster.inference.seen import read_report
 from froster.utils import strict_json as json
 from froster.utils.files import CALIBRATION
@@ -39,21 +41,90 @@ SHOWN_CLASSES = 60
 _MEANING = set("\"'`$\\!,;<>&|*_[]()#~")
 
 
+def push(
+    folder: str | Path,
+    repo: str,
+    licence: str | None = None,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Publish the model in a folder, or in the output folder of a run, as `repo` (USER/NAME).
+
+    Returns the sizes of the files in bytes, the card and, if something was sent (not with
+    `dry_run`), the address. Raises UsageError on a wrong name or without a token, FrosterError
+    where the hub refuses.
+    """
+    if not HUB_ID.fullmatch(repo):
+        raise UsageError(f"a repository is USER/NAME, not {repo!r}")
+    if licence is not None and not re.fullmatch(r"[a-z0-9.-]+", licence):
+        raise UsageError(
+            "--license takes the hub's short name, such as apache-2.0 or cc-by-4.0, not"
+            f" {licence!r}"
+        )
+    # As a path, for a folder that is called nano is no name here.
+    model = folder_of(os.path.abspath(os.path.expanduser(folder)))
+    if model is None:
+        raise UsageError(
+            f"{folder} is neither a model folder of froster nor an output folder of froster train"
+        )
+    contents = files(model, repo, licence)
+    sizes = {name: _size(content) for name, content in contents.items()}
+    result: dict[str, Any] = {"repo": repo, "private": private, "files": sizes}
+    if not dry_run:
+        result["url"] = _upload(contents, repo, private)
+    return {**result, "card": bytes(contents["README.md"]).decode()}  # type: ignore[arg-type]
+
+
+def _size(content: bytes | Path) -> int:
+    if isinstance(content, bytes):
+        return len(content)
+    if not content.is_file():
+        raise UsageError(f"{content} does not exist: the model folder is not whole")
+    return content.stat().st_size
+
+
+def _upload(contents: dict[str, bytes | Path], repo: str, private: bool) -> str:
+    """One commit with all files; the repository's address. Raises UsageError without a token,
+    FrosterError on refusal."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import huggingface_hub  # slow to import
+
+    if huggingface_hub.get_token() is None:
+        raise UsageError(
+            "the hub wants to know you: run `hf auth login`, or set HF_TOKEN to a token that may"
+            " write"
+        )
+    api = huggingface_hub.HfApi(library_name="froster")
+    try:
+        url = api.create_repo(repo, private=private or None, exist_ok=True)
+        operations = [
+            huggingface_hub.CommitOperationAdd(
+                name, content if isinstance(content, bytes) else str(content)
+            )
+            for name, content in contents.items()
+        ]
+        api.create_commit(repo, operations, commit_message="Model pushed by froster")
+    except Exception as error:  # every transport has its own family of errors
+        first = next(iter(str(error).splitlines()), "")
+        raise FrosterError(
+            f"{repo} could not be pushed to {api.endpoint} ({type(error).__name__}: {first})"
+        ) from None
+    return str(url)
+
+
 def files(folder: Path, repo: str, licence: str | None) -> dict[str, bytes | Path]:
     """Name in the repository -> its content, or the file that holds it. Raises CheckpointError on a
     damaged file."""
     report, calibration = read_report(folder / "report.json"), read_calibration(folder)
-    sent: dict[str, bytes | Path] = {name: folder / name for name in WEIGHTS}
+    contents: dict[str, bytes | Path] = {name: folder / name for name in WEIGHTS}
     if (folder / CALIBRATION).is_file():
-        sent[CALIBRATION] = folder / CALIBRATION
-    sent["report.json"] = (json.dumps(public(report), indent=2) + "\n").encode()
+        contents[CALIBRATION] = folder / CALIBRATION
+    public = {name: report[name] for name in PUBLIC if name in report}
+    contents["report.json"] = (json.dumps(public, indent=2) + "\n").encode()
     config = read_object(folder / "config.json", "config")
-    sent["README.md"] = card(config, report, calibration, repo, licence).encode()
-    return sent
-
-
-def public(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in PUBLIC if name in report}
+    contents["README.md"] = card(config, report, calibration, repo, licence).encode()
+    return contents
 
 
 def card(
@@ -74,7 +145,7 @@ def card(
         "pipeline_tag": "video-classification",
         "tags": ["video-classification", "zero-shot", "open-vocabulary", "clip", "froster", method],
         "base_model": base_model if HUB_ID.fullmatch(base_model) else None,
-        "model-index": model_index(repo, report),
+        "model-index": _model_index(repo, report),
     }
     metadata = ModelCardData(**{name: value for name, value in values.items() if value}).to_yaml()
     sections = [
@@ -82,39 +153,36 @@ def card(
         "A video classifier for any labels that can be written down: a CLIP"
         + (f", fine-tuned as `{method}`" if report.get("training_videos") else f" (`{method}`)")
         + " with [froster](https://arxiv.org/abs/2402.03241).",
-        usage(report, repo, calibration),
-        *filter(None, [trained_on(report), accuracy(report, calibration)]),
+        _usage(report, repo, calibration),
+        *filter(None, [_trained_on(report), _accuracy(report, calibration)]),
         f"## Licence\n\n{licence or 'None was given: ask before you use it.'}",
         f"Made with froster {__version__}.",
     ]
     return f"---\n{metadata}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
+def _model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """The hub's form for measured numbers: the accuracies of the tuned weights."""
     results = [
         {
             "task": {"type": "video-classification"},
             "dataset": {
                 "type": f"froster-{name}",
-                "name": f"{name} test videos ({found['videos']} of {found['classes']} classes)",
+                "name": f"{name} test videos ({test['videos']} of {test['classes']} classes)",
             },
             "metrics": [
-                {"type": "accuracy", "name": "top-1, per cent", "value": round(found["top1"], 2)}
+                {"type": "accuracy", "name": "top-1, per cent", "value": round(test["top1"], 2)}
             ],
         }
-        for name, found in report.get("test", {}).items()
+        for name, test in report.get("test", {}).items()
     ]
     return [{"name": repo.rpartition("/")[2], "results": results}] if results else []
 
 
-def usage(report: dict[str, Any], repo: str, calibration: Calibration) -> str:
+def _usage(report: dict[str, Any], repo: str, calibration: Calibration) -> str:
     labels = [*report.get("base_classes", []), *report.get("novel_classes", [])][:2]
     if not labels or not all(label.isprintable() and not set(label) & _MEANING for label in labels):
-        labels = [
-            "surfing",
-            "skiing",
-        ]  # what would mean something to Python, a shell or Markdown is no example to copy
+        labels = ["surfing", "skiing"]  # what Python, a shell or Markdown might not take as text
     none = "is how likely it is that none of the labels fits, fitted to held-out videos"
     if calibration.none is None:
         why = (
@@ -133,7 +201,7 @@ def usage(report: dict[str, Any], repo: str, calibration: Calibration) -> str:
     )
 
 
-def trained_on(report: dict[str, Any]) -> str:
+def _trained_on(report: dict[str, Any]) -> str:
     classes = report.get("base_classes", [])
     if not classes:
         return ""
@@ -161,7 +229,7 @@ def escaped(text: str) -> str:
     )
 
 
-def accuracy(report: dict[str, Any], calibration: Calibration) -> str:
+def _accuracy(report: dict[str, Any], calibration: Calibration) -> str:
     rows = report.get("rows", [])[:2]
     if len(rows) < 2 or not report.get("test"):
         return ""
@@ -171,15 +239,15 @@ def accuracy(report: dict[str, Any], calibration: Calibration) -> str:
         "| test videos | CLIP before | this model | standard error |",
         "|---|---|---|---|",
     ]
-    for name, found in report["test"].items():
+    for name, test in report["test"].items():
         what = {"base": "training classes", "novel": "classes never trained on"}.get(
             name, escaped(name)
         )
         before = rows[0].get(name)
         cell = "–" if before is None else f"{before:.1f}"
         lines.append(
-            f"| {found['videos']} of {found['classes']} {what} | {cell} | {found['top1']:.1f} |"
-            f" {found['standard_error']:.1f} |"
+            f"| {test['videos']} of {test['classes']} {what} | {cell} | {test['top1']:.1f} |"
+            f" {test['standard_error']:.1f} |"
         )
     lines += ["", "Top-1, per cent. Each set is scored against its own class names."]
     before, after = (row.get("generalised") or {} for row in rows)
