@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 from jaxtyping import config, install_import_hook
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -18,6 +19,11 @@ install_import_hook(["froster.encoders", "froster.methods"], "shapes.check_shape
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which a compiler traces the network: it cannot trace the checks."""
     monkeypatch.setattr(config, "jaxtyping_disable", True)
+
+
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import froster
+import quick
 from froster.cli import COMMANDS
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionTower
 from froster.inference.model_folder import ModelConfig
@@ -117,8 +118,8 @@ def test_a_bad_video_among_good_ones_is_listed(run, video: Path, tmp_path: Path)
     assert good["label"] in ("a", "b")
 
 
-@pytest.mark.parametrize("model", ["nano", "b16"])
-@pytest.mark.slow  # about 40 s: 32 real videos, 3 views each through a ViT-B/16 shape
+# The second: 40 s, 3 views of 32 real videos through a ViT-B/16 shape.
+@pytest.mark.parametrize("model", ["nano", pytest.param("b16", marks=pytest.mark.slow)])
 def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
     originals = sorted(shared("videos", "originals").iterdir())
     (tmp_path / "labels.txt").write_text("archery\nplaying piano\nsurfing\nriding a bike\n")
@@ -541,7 +542,7 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
         2,
     ]
     command = [sys.executable, "-m", "froster", "train", *map(str, arguments)]
-    process = subprocess.Popen(
+    process = quick.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     while not list((tmp_path / "run" / "checkpoints").glob("epoch-*")):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import froster
+import quick
 from froster.errors import DataError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.batch import ReadOptions
@@ -228,15 +229,14 @@ def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "r.csv.failures.jsonl").exists()
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object) -> quick.Popen:
     command = [sys.executable, "-m", "froster", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return quick.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
-@pytest.mark.slow  # about 15 s: four processes that load torch
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(folder: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.csv", tmp_path / "killed.csv"
     ask = ("classify", folder, *LABELS)

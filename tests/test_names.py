@@ -168,7 +168,7 @@ NAMES = st.binary(min_size=1, max_size=40).map(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_any_name_comes_back_from_every_format(
     tmp_path_factory: pytest.TempPathFactory, names: list[bytes]

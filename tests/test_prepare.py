@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from rich.progress import Progress
 
+import quick
 from froster.cli import main
 from froster.data.inspect import inspect_all
 from froster.data.listing import ListedVideo
@@ -275,7 +276,7 @@ def many(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str) -> quick.Popen:
     arguments = [
         "--videos",
         folder / "videos",
@@ -287,12 +288,12 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     ]
     command = [sys.executable, "-m", "froster", "prepare", "ucf101", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return quick.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
-def until_checked(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def until_checked(folder: Path, count: int, process: quick.Popen) -> None:
     journal = folder / "m.checks.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.communicate()
@@ -314,7 +315,6 @@ def descendants(pid: int) -> set[int]:
         found |= more
 
 
-@pytest.mark.slow  # about 25 s: three processes that load torch
 @pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks for left-over processes in /proc"
 )
@@ -369,7 +369,6 @@ def test_a_killed_run_goes_on_where_it_was(many: Path) -> None:
     )
 
 
-@pytest.mark.slow  # about 10 s: two processes that load torch
 def test_ctrl_c_stops_and_keeps_what_was_checked(many: Path) -> None:
     process = start(many, "--workers", "1")
     until_checked(many, 3, process)
@@ -415,9 +414,7 @@ def test_two_at_once_are_refused(many: Path) -> None:
     pytest.importorskip("fcntl")
     lock = many / ".m.csv.lock"
     command = [sys.executable, "-c", HOLD, str(lock)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
+    with quick.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         for resume in (False, True):
             with pytest.raises(

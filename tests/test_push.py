@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import froster
+import quick
 from froster.errors import CheckpointError
 from froster.evaluation.calibration import Calibration
 from froster.inference.hub import files
@@ -88,7 +89,7 @@ def command(
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
     }
     environment = {**others, **settings, **({"HF_TOKEN": token} if token else {})}
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-m", "froster", *map(str, arguments)],
         env=environment,
         capture_output=True,

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import froster
+import quick
 from froster.encoders.model import CLIP
 from froster.errors import DataError, UsageError, VideoError
 from froster.inference.model_folder import ModelConfig
@@ -290,13 +291,10 @@ KILLED = (
 )
 
 
-@pytest.mark.slow  # about 8 s: a process that loads torch
 def test_a_killed_index_goes_on(run, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     ask = ["index", folder, *NANO, "--out", index, "--batch-size", 1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, ask)], stderr=subprocess.DEVNULL
-    )
+    process = quick.Popen([sys.executable, "-c", KILLED, *map(str, ask)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while (
         len(list(index.glob("*.jsonl"))) < 2

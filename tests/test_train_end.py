@@ -22,6 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import quick
 from froster.cli import main
 from froster.data.manifest import Item
 from froster.data.splits import Split
@@ -57,7 +58,7 @@ def froster(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 def faulty(place: str, fault: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FAULTY), place, fault, "--", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return quick.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing has happened to. Other tests copy it."""
     out = tmp_path_factory.mktemp("whole") / "run"
     command = [sys.executable, "-m", "froster", *map(str, train(data, out))]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, umask=0o027)
+    done = quick.run(command, env=ENVIRONMENT, capture_output=True, text=True, umask=0o027)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -336,7 +337,7 @@ def test_all_files_have_the_mode_of_the_umask(whole: Path) -> None:
 # One writer
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: quick.Popen) -> None:
     end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end and process.poll() is None, process.communicate()
@@ -350,7 +351,7 @@ def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
     pytest.importorskip("fcntl")
     out = tmp_path / "run"
     command = [sys.executable, "-m", "froster", *map(str, train(data, out))]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as first:
+    with quick.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as first:
         wait_for((out / ".lock").exists, first)
         again = train(data, out, *(["--resume"] if resume else []), "--seed", 0 if resume else 9)
         code, _, err = froster(capfd, *again)
@@ -475,7 +476,7 @@ def test_other_commands_wait_for_their_turn_too(
     for lock, arguments in cases:
         command = [sys.executable, "-c", HOLD, str(lock)]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        with quick.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
             assert other.stdout is not None and other.stdout.readline() == "held\n"
             code, _, err = froster(capfd, *arguments)
             assert (code, err.count("froster: another froster")) == (2, 1), (arguments[0], err)

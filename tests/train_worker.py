@@ -1,6 +1,6 @@
 """A small real training run as a process of its own, for tests that kill it or start several.
 
-python train_worker.py OUT [--epochs 3] [--batch 8] [--keep 1] [--kill-at STEP | --kill-in-save
+python train_worker.py OUT [--epochs 3] [--batch 4] [--keep 1] [--kill-at STEP | --kill-in-save
 EPOCH] [--limit BYTES]
 """
 
@@ -32,11 +32,11 @@ from froster.world.sets import SETS, Videos
 def small_world(base) -> WorldClips:
     """Noise with labels: learning it is not the point."""
     frames = torch.randint(
-        0, 256, (24, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        0, 256, (12, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     classes = SETS["base"].classes[:5]
     return WorldClips(
-        Videos(frames, torch.arange(24) % 5, classes), base.config.sampling, train=True
+        Videos(frames, torch.arange(12) % 5, classes), base.config.sampling, train=True
     )
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--keep", type=int, default=1)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--method", default="vclip")

@@ -44,7 +44,7 @@ def serve(
     max_labels: Annotated[int, number("Labels of a request.", 1)] = 200,
     queue: Annotated[int, number("Requests that may wait; more are told to come back.", 0)] = 8,
     timeout: Annotated[float, seconds("From the end of the upload to the answer.", 0.1)] = 60,
-    page: Annotated[bool, switch("The web page beside the API; needs gradio.", "page")] = True,
+    page: Annotated[bool, switch("The web page beside the API.", "page")] = True,
     device: options.Device = None,
     precision: options.Precision = "auto",
 ) -> None:
@@ -55,10 +55,9 @@ def serve(
     """
     import importlib.util
 
-    needed = ["fastapi", "uvicorn", "python_multipart", *(["gradio"] if page else [])]
+    needed = ["fastapi", "uvicorn", "python_multipart"]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        less = ", or pass --no-page" if missing == ["gradio"] else ""
-        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}{less}")
+        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}")
     from froster.serve.guard import is_loopback
     from froster.serve.limits import MB, Limits
     from froster.serve.models import Models
@@ -94,9 +93,10 @@ def answer(
 
     import uvicorn
 
-    from froster.serve.app import Service, create_app
+    from froster.serve.app import create_app
     from froster.serve.connections import MOST_CONNECTIONS, Connection
     from froster.serve.guard import Guard
+    from froster.serve.service import Service
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -112,7 +112,7 @@ def answer(
             ending.cancel()
 
         async def end_streams(self) -> None:
-            """An open page has a connection that never ends by itself, and an upload may take long."""
+            """An upload may take long, and a connection is kept open for a next request."""
             end = time.monotonic() + _GRACE
             while service.jobs.running and time.monotonic() < end:
                 await asyncio.sleep(0.05)

@@ -1,5 +1,5 @@
-"""What `froster train` can build and distil: the facts behind `froster methods` and the tables of
-the README and of docs/methods.md."""
+"""What `froster train` can build and distil: the facts behind `froster methods` and the tables
+of docs/methods.md."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from froster.encoders.model import ARCHITECTURES, CLIP, blank
 from froster.methods import METHODS, Method
-from froster.methods.base import new_weights
 from froster.methods.recipe import Preset
+from froster.methods.weight_names import new_weights
 from froster.training.task import freeze, trained
 from froster.utils.files import write_text
 
@@ -90,7 +90,7 @@ def lines_of(values: list[str]) -> str:
 
 
 def markdown() -> str:
-    """The table of the README, one row a method."""
+    """What there is, one row a method."""
     lines = [
         "| method | variants | trained, B/16 | what it changes | distils | reference |",
         "|---|---|---|---|---|---|",
@@ -118,7 +118,7 @@ def markdown_presets() -> str:
 
 def fill(page: str) -> str:
     """The page with what stands between the marks replaced by today's tables."""
-    tables = iter([markdown(), markdown_presets()])  # the README has the first alone
+    tables = iter([markdown(), markdown_presets()])
     begin, end = MARKS
     return re.sub(
         f"{re.escape(begin)}.*?{re.escape(end)}",
@@ -129,7 +129,7 @@ def fill(page: str) -> str:
 
 
 def main(pages: Sequence[str]) -> None:
-    """`python -m froster.report.methods README.md docs/methods.md` brings their tables up to date."""
+    """`python -m froster.report.methods docs/methods.md` brings the tables of the page up to date."""
     for page in map(Path, pages):
         write_text(page, fill(page.read_text(encoding="utf-8")))
 
