@@ -23,8 +23,8 @@ import run_tutorial
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import install
 from froster.methods import METHODS
-from froster.methods.base import start_of
 from froster.methods.recipe import Recipe
+from froster.methods.weight_names import start_of
 from froster.report.methods import fill
 from froster.training.distill import Distill
 from froster.training.fine_tune import FineTuning, fine_tune
