@@ -14,7 +14,7 @@ import pytest
 
 from froster.cli import COMMANDS
 from froster.cli.teach import DistillOptions, RecipeOptions, SamplingOptions
-from froster.data.names import DATASETS
+from froster.data.public import DATASETS
 from froster.methods.recipe import Recipe
 from froster.paper.cost import GPUS
 from froster.training.distill import PRESETS, Distill

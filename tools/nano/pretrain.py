@@ -36,10 +36,10 @@ from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, n
 from froster.training.optim import parameter_groups
 from froster.utils import strict_json as json
 from froster.utils.progress import console, progress
-from froster.world.stills import Still, draw_stills, render_stills
 from tools.nano.bpe import build_tokenizer
 from tools.nano.captions import CONTENT, caption, content
 from tools.nano.nano_folder import save_nano
+from tools.nano.stills import Still, draw_stills, render_stills
 from tools.nano.zero_shot import Exam, examine
 
 

@@ -89,30 +89,48 @@ def diagnose(
 ) -> list[Finding]:
     """The problems of all files, in their order. `columns` (path -> row) tells whether duplicates
     cross splits or labels."""
-    found = {file.path: list(_alone(file, needs)) for file in files}
+    columns = columns or {}
+    twice = duplicates(files, columns)
+    different = [file for file in files if not file.error and file.path not in twice]
+    twice |= _near_duplicates(different, columns)
+    return [
+        problem
+        for file in files
+        for problem in [
+            *problems_of(file, needs),
+            *([twice[file.path]] if file.path in twice else []),
+        ]
+    ]
+
+
+def duplicates(
+    files: Sequence[Inspection], columns: Mapping[str, Mapping[str, str]]
+) -> dict[str, Finding]:
+    """Path -> problem, of the files that have the same bytes as an earlier one."""
     first: dict[str, str] = {}
-    for file in files:
-        if not file.error and (other := first.setdefault(file.sha256, file.path)) != file.path:
-            found[file.path].append(
-                _twice("duplicate", "the same as", file.path, other, columns or {})
-            )
-    different = [file for file in files if not file.error and first[file.sha256] == file.path]
+    return {
+        file.path: _twice("duplicate", "the same as", file.path, other, columns)
+        for file in files
+        if not file.error and (other := first.setdefault(file.sha256, file.path)) != file.path
+    }
+
+
+def _near_duplicates(
+    files: Sequence[Inspection], columns: Mapping[str, Mapping[str, str]]
+) -> dict[str, Finding]:
     known = [
-        Likeness.from_text(file.seconds, file.likeness) if file.likeness else None
-        for file in different
+        Likeness.from_text(file.seconds, file.likeness) if file.likeness else None for file in files
     ]
     near: dict[str, Finding] = {}
     for pair in sorted(pairs(known)):
-        path, other = different[pair.second].path, different[pair.first].path
+        path, other = files[pair.second].path, files[pair.first].path
         near.setdefault(
-            path, _twice("near-duplicate", f"like ({pair.motion:.2f})", path, other, columns or {})
+            path, _twice("near-duplicate", f"like ({pair.motion:.2f})", path, other, columns)
         )
-    for path, problem in near.items():
-        found[path].append(problem)
-    return [problem for file in files for problem in found[file.path]]
+    return near
 
 
-def _alone(file: Inspection, needs: Needs) -> list[Finding]:
+def problems_of(file: Inspection, needs: Needs) -> list[Finding]:
     """What can be said of a file by itself."""
     if file.error:
         return [Finding(file.path, "broken", file.error)]

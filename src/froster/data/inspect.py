@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import av
 import numpy as np
+from rich.progress import Progress
 
 from froster.data.likeness import Sketch, positions
+from froster.data.listing import ListedVideo
 from froster.errors import VideoError
+from froster.utils import pool
+from froster.utils.files import journal, read_entries
 from froster.video.container import UPRIGHT, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
@@ -107,6 +113,53 @@ def inspect(path: str) -> Iterator[Inspection | None]:
                     yield None
             found = Inspection(path, *file, digest.hexdigest(), **seen.found(stream))  # type: ignore[arg-type]
     yield found
+
+
+def inspect_all(
+    videos: Sequence[ListedVideo],
+    checks: Path | None,
+    workers: int,
+    bars: Progress,
+    limit: float = pool.SECONDS_OF_SILENCE,
+) -> dict[str, Inspection]:
+    """The inspection of every video, by its key, made by `workers` processes that may crash.
+
+    Each is appended to the file `checks` as soon as it is made; what that file says of videos that
+    have not changed since is not done again. A video over which a process dies, or says nothing for
+    `limit` seconds, has an error.
+    """
+    paths = {video.key: video.path for video in videos}
+
+    def is_current(entry: Inspection) -> bool:
+        return entry.path in paths and entry.is_current(paths[entry.path])
+
+    files = read_entries(checks, Inspection, is_current) if checks else {}
+    todo = [video for video in videos if video.key not in files]
+    bar = bars.add_task("check", total=len(videos), completed=len(files), note="")
+    broken = sum(bool(file.error) for file in files.values())
+    keep: Callable[[Inspection], None]
+    with journal(checks, files.values()) if checks else nullcontext(lambda _: None) as keep:
+        for event in pool.run(inspect, [str(video.path) for video in todo], workers, limit=limit):
+            video = todo[event.task]
+            if not event.done:
+                file = dataclasses.replace(event.part, path=video.key)
+            elif event.error and video.key not in files:
+                file = _unreadable(video, event.error)
+            else:
+                continue
+            files[video.key] = file
+            keep(file)
+            broken += bool(file.error)
+            bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
+    return files
+
+
+def _unreadable(video: ListedVideo, error: str) -> Inspection:
+    try:
+        status = video.path.stat()
+    except OSError:
+        return Inspection(video.key, error=error)
+    return Inspection(video.key, status.st_size, status.st_mtime_ns, error=error)
 
 
 class _Seen:

@@ -44,8 +44,8 @@ class Listing(list[ListedVideo]):
     """Different videos, each once, by folder in the order of their names, otherwise as they were
     given."""
 
-    def __init__(self, root: Path, found: Sequence[ListedVideo] = (), ignored: int = 0) -> None:
-        super().__init__(found)
+    def __init__(self, root: Path, videos: Sequence[ListedVideo] = (), ignored: int = 0) -> None:
+        super().__init__(videos)
         self.root, self.ignored = root, ignored
         "`ignored`: files in folders that are hidden or no videos"
         self.passed_over: Counter[str] = Counter()
@@ -63,11 +63,11 @@ class Listing(list[ListedVideo]):
         """
         if not self.missing:
             return ""
-        said = not_there([video.path for video in self.missing], self.by_name)
+        message = not_there([video.path for video in self.missing], self.by_name)
         if len(self.missing) == len(self):
-            raise UsageError(said)
+            raise UsageError(message)
         others = len(self) - len(self.missing)
-        return f"{said}; the other {others} {'is' if others == 1 else 'are'} there"
+        return f"{message}; the other {others} {'is' if others == 1 else 'are'} there"
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:

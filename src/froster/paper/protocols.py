@@ -8,15 +8,15 @@ the defect and "released" is its default; `Options.words` says what was used.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from froster.data.annotations import list_rows
 from froster.data.manifest import Item
-from froster.data.names import (
+from froster.data.public import (
     TEST_SPLIT,
     classes,
     official,
@@ -25,11 +25,9 @@ from froster.data.names import (
     readable,
     unseen_k600,
 )
-from froster.data.public import list_rows
 from froster.data.splits import Split, few_shots
 from froster.data.tree import stem
 from froster.errors import DataError, UsageError, one_of
-from froster.evaluation.metrics import harmonic_mean, over_splits
 from froster.video.augment import FROSTER_AUGMENT, Augment
 from froster.video.sampling import Sampling
 
@@ -235,13 +233,6 @@ def read_list(path: Path) -> list[str]:
     return [stem(video) for video, _ in list_rows(path)]
 
 
-def over_sets(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """(base, novel) of each set -> their means, and the harmonic mean of these, as the paper's rows
-    have it."""
-    base, novel = (statistics.fmean(values) for values in zip(*scores, strict=True))
-    return {"base": base, "novel": novel, "hm": harmonic_mean(base, novel)}
-
-
 def cross_training(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
     """The videos and the 400 classes that cross-dataset models are trained on."""
     train = [item for item, _ in _named("k400", items) if item.split == "train"]
@@ -294,18 +285,6 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
             texts = [readable(name) for name in own]
             sets.append(CrossSet(title, number, dataset, texts, items, counts[title][number - 1]))
     return sets
-
-
-def over_columns(
-    top1: Mapping[str, float], sets: Sequence[CrossSet]
-) -> dict[str, dict[str, float]]:
-    """Accuracy of each test set by its name -> mean, (sample) standard deviation and number of
-    splits of each column."""
-    columns = dict.fromkeys(one.column for one in sets)
-    return {
-        column: over_splits([top1[one.name] for one in sets if one.column == column])
-        for column in columns
-    }
 
 
 def _named(dataset: str, items: Sequence[Item]) -> list[tuple[Item, str]]:
