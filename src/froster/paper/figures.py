@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from froster.encoders.model import normalise
 from froster.paper.programme import RunSource, measured
-from froster.paper.tables import FROSTER, PICTURED, TABLES, labels_of
+from froster.paper.tables import FROSTER, PICTURED, TABLES
 from froster.report.attention import Row, attention_strip, cls_attention
 from froster.report.distance import (
     ClassGain,
@@ -80,9 +80,9 @@ def figure_5(source: RunSource) -> dict[str, Any]:
     features = text_features(source.base, training)
     correlations: dict[str, Any] = {}
     for network, cell in PICTURED.items():
-        before = source.class_scores(frozen_run, f"frozen, {labels_of(cell)}")
+        before = source.class_scores(frozen_run, f"frozen, {cell.labels}")
         runs = [
-            source.class_scores(run, f"final, {labels_of(cell)}")
+            source.class_scores(run, f"final, {cell.labels}")
             for run in source.runs_of(cell, "cross-dataset")
         ]
         similar = {
