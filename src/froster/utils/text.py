@@ -1,4 +1,5 @@
-"""Text for people: names of which nothing is obeyed, in any encoding, and commands that work as they are pasted."""
+"""Text for people: names of which nothing is obeyed, in any encoding, and commands that work as
+they are pasted."""
 
 from __future__ import annotations
 
