@@ -87,8 +87,7 @@ def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
 
 
 def passed_over(endings: Mapping[str, int]) -> str:
-    """One line on files that may be videos, for all that froster knows; empty where there are none.
-    """
+    """One line on files that may be videos, for all that froster knows; empty where there are none."""
     count = {
         ending: number for ending, number in sorted(endings.items()) if ending not in COMPANIONS
     }

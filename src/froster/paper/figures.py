@@ -42,8 +42,8 @@ def figure_1(source: RunSource) -> None:
     for row in TABLES["fig1"].rows:
         if row.cell == FROSTER:  # is not summed; there are colours for seven bars
             continue
-        found = measured(source, row, TABLES["fig1"])
-        columns = [found.get(column, []) for column in source.columns]
+        values_of = measured(source, row, TABLES["fig1"])
+        columns = [values_of.get(column, []) for column in source.columns]
         if any(columns):
             means = [statistics.fmean(values) if values else None for values in columns]
             spreads = [statistics.stdev(values) if len(values) > 1 else None for values in columns]
@@ -61,8 +61,8 @@ def figure_4(source: RunSource, bars: Progress, train: bool) -> None:
     for name, caption, frames in source.samples():
         strips = [Row("", frames)]
         for words, model in {"frozen": source.base, **networks}.items():
-            seen = normalise(frames.to(model.device), model.preprocessing)
-            strips.append(Row(words, frames, cls_attention(model.model, seen).patches))
+            pixels = normalise(frames.to(model.device), model.preprocessing)
+            strips.append(Row(words, frames, cls_attention(model.model, pixels).patches))
         title = f"{caption}; attention of [CLS], last block, mean over heads"
         columns = [f"frame {t + 1}" for t in range(len(frames))]
         attention_strip(strips, columns, title, source.out / f"fig4_{name}.png")
