@@ -177,8 +177,8 @@ def classify_novel(
         path = write_video(video_of(folder, label), novel.frames[index])
         verdicts = []
         for name, model in models.items():
-            found = model.classify(path, novel.classes)
-            verdicts.append(Verdict(NAMES[name], found.labels[:5], found.scores[:5]))
+            answer = model.classify(path, novel.classes)
+            verdicts.append(Verdict(NAMES[name], answer.labels[:5], answer.scores[:5]))
         frames = models["frozen"].read_views(path, 1)[0]
         clips.append(Clip(f"{path.name}  (right: {label})", frames, label, verdicts))
         bars.update(bar, advance=1)
