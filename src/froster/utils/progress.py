@@ -86,8 +86,7 @@ _shown: list[Progress] = []
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A live display; `add_task(description, total=…)` and `update(task, advance=…, note=…)` on it.
-    """
+    """A live display; `add_task(description, total=…)` and `update(task, advance=…, note=…)` on it."""
     with _Bars(*_columns(), console=console, disable=quiet) as display:
         if quiet:
             yield display
