@@ -30,8 +30,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+# AdamW imports torch._dynamo, which takes longer than torch itself.
 PRELOADED = (
-    *("torch", "av", "numpy", "froster.cli", "froster.inference.recognizer"),
+    *("torch", "torch._dynamo", "av", "numpy", "froster.cli", "froster.inference.recognizer"),
     *(
         "froster.inference.batch",
         "froster.training.finish",
@@ -256,6 +257,7 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
         os.umask(request["umask"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # TMPDIR may be another
     os.chdir(request["folder"])
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
     sys.stdin = TextIOWrapper(os.fdopen(0, "rb", closefd=False), encoding, errors or "strict")

@@ -249,7 +249,7 @@ def test_no_method_gives_a_verdict_without_a_fit(name: str) -> None:
     if model.logit_scale is None:
         assert judged.cosine is None
         return
-    seen = model._encode(clips.flatten(0, 1))
+    seen = model.encode_clips(clips.flatten(0, 1))
     logits = model.model.logits(seen.video, classes, seen.context)
     torch.testing.assert_close(judged.cosine, logits.amax(1) / model.logit_scale)
     assert judged.cosine.abs().max() <= 1

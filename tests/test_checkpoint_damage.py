@@ -17,7 +17,7 @@ from torch import nn
 from froster.errors import CheckpointError, UsageError
 from froster.training.checkpoint import Checkpoints, RunState
 from froster.training.weights import RunningMean
-from froster.utils.tensors import State
+from froster.utils.tensors import StateDict
 
 FILES = ("student.safetensors", "average.safetensors", "optimizer.pt", "state.json")
 RUN = {"lr": 0.5, "classes": ["a", "b"], "numbers": {1: 2, 10: 3, 9: 4}, "sizes": (1, 2)}
@@ -54,7 +54,7 @@ class Training:
 
     def content(self) -> dict[str, Any]:
         moments = self.optimizer.state_dict()["state"]
-        flat: State = {
+        flat: StateDict = {
             f"{i}/{name}": value for i, values in moments.items() for name, value in values.items()
         }
         flat |= {

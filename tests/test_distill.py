@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from froster.methods.video_clip import Features
 
 from froster.errors import UsageError
+from froster.methods.base import Features
 from froster.training.distill import (
     PRESETS,
     Distill,
@@ -58,7 +58,7 @@ def test_paper_preset_is_equation_7() -> None:
     )
     z, f, w, u = torch.randn(3, 8), torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
     both = Distillation(8, paper)
-    student, teacher = (Features(x, x, x) for x in (z, f))
+    student, teacher = (Features(x[:, None], x, x) for x in (z, f))
     losses, distances = both(student, w[None], teacher, u[None])
     close(distances["distill_v"], sum((z[i] - f[i]).norm() for i in range(3)))
     close(distances["distill_t"], sum((w[k] - u[k]).norm() for k in range(5)))

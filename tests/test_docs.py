@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 import types
 from html.parser import HTMLParser
 from importlib.util import find_spec
@@ -23,8 +24,8 @@ import run_tutorial
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import install
 from froster.methods import METHODS
-from froster.methods.base import start_of
 from froster.methods.recipe import Recipe
+from froster.methods.weight_names import start_of
 from froster.report.methods import fill
 from froster.training.distill import Distill
 from froster.training.fine_tune import FineTuning, fine_tune
@@ -193,6 +194,20 @@ def test_hints_of_missing_parts_are_right_for_a_release_and_a_checkout() -> None
     assert used >= {"parquet", "web"} and used <= set(extras)
     hint = "pip install 'froster-video[web]', in a checkout pip install -e '.[web]'"
     assert install("web") == hint
+
+
+def test_every_dependency_has_its_bound_explained() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = settings["optional-dependencies"]
+    needed = [
+        *settings["dependencies"],
+        *(x for name in extras if name != "dev" for x in extras[name]),
+    ]
+    rows = re.findall(r"^\| (.+?) \|", PAGES["docs/dependencies.md"], re.MULTILINE)
+    named = {name.strip() for row in rows for name in row.split(",")}
+    for requirement in needed:
+        name = re.split(r"[<>=]", requirement)[0]
+        assert name in named or name.startswith("mkdocs"), requirement
 
 
 @pytest.mark.parametrize("page", ["many-videos", "search", "doctor"])

@@ -129,7 +129,7 @@ def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> Non
         clips = torch.stack(
             [s.dataset[i].frames for i in range(len(s.classes))]
         )  # (N, V, T, 3, S, S)
-        seen = model._encode(clips.flatten(0, 1))
+        seen = model.encode_clips(clips.flatten(0, 1))
         expected = (
             model.model.logits(seen.video, classes, seen.context)
             .unflatten(0, clips.shape[:2])

@@ -28,7 +28,7 @@ from froster.inference.export import (
 )
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.methods.base import new_weights
+from froster.methods.weight_names import new_weights
 from froster.video.sampling import Sampling
 from froster.world.files import write_video
 from froster.world.sets import render_set

@@ -84,7 +84,7 @@ def outputs(model: Recognizer) -> Iterator[Tensor]:
     yield model.embed_clips(clips)
     yield model.embed_text(LABELS)
     with torch.no_grad():
-        seen = model._encode(clips)
+        seen = model.encode_clips(clips)
     yield seen.context if seen.context is not None else torch.zeros(1)
     yield classes
     yield model.model.logits(seen.video, classes, seen.context).float()[None]

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from froster.data.manifest import Items
     from froster.inference.recognizer import Recognizer
 
-FEW = 8
-"""Videos for which it does not pay to start processes."""
-
 
 def load_model(
     source: str | None,
@@ -161,8 +158,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
 
 
 def spare_cores() -> int:
-    """Processes that may decode while the network computes: one core is left to it, and four are
-    always enough."""
-    from froster.utils.pool import cores
+    """Processes that may decode while the network computes."""
+    from froster.utils import pool
 
-    return max(0, min(4, cores() - 1))
+    return pool.spare_cores()

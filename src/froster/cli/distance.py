@@ -70,7 +70,7 @@ def distance(
 def label_set(text: str) -> list[str]:
     """A file of labels, the name of a packaged data set, or names between commas. Descriptions are
     left out."""
-    from froster.data.names import DATASETS
+    from froster.data.public import DATASETS
 
     if (file := label_file(text)) is not None:
         labels = read_label_set(file)
@@ -97,7 +97,7 @@ def title_of(text: str, letter: str) -> str:
 
 def packaged_set(text: str) -> list[str] | None:
     """The class names of a data set as a text tower is asked for them, or None."""
-    from froster.data.names import DATASETS, classes, readable
+    from froster.data.public import DATASETS, classes, readable
 
     if text.lower() not in DATASETS:
         return None

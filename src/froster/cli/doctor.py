@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,7 @@ from froster.utils.progress import console, output, progress
 if TYPE_CHECKING:
     from froster.data.diagnose import Finding
     from froster.data.inspect import Inspection
-    from froster.data.listing import ListedVideo, Listing
+    from froster.data.listing import Listing
 
 SHOWN = 20
 """Problems printed where they are not written to a file."""
@@ -72,6 +72,7 @@ def doctor(
         write_findings,
         write_manifest,
     )
+    from froster.data.inspect import inspect_all
     from froster.data.listing import list_videos
     from froster.utils.pool import cores
 
@@ -87,7 +88,9 @@ def doctor(
         else check_out(out, [*(videos or []), *([files_from] if files_from else [])])
     )
     with nullcontext() if out is None else sole_maker(out):
-        files = inspected(listing, checks, cores() if workers is None else workers, time_limit)
+        processes = cores() if workers is None else workers
+        with progress() as bars:
+            files = inspect_all(listing, checks, processes, bars, time_limit)
         problems = diagnose(
             [files[video.key] for video in listing], Needs(min_seconds, min_frames), columns
         )
@@ -124,61 +127,6 @@ def check_out(out: Path, sources: Sequence[Path]) -> Path:
     if out.is_dir() or (out.exists() and not checks.exists()):
         raise UsageError(f"{out} exists and is not from froster doctor: choose another --out")
     return checks
-
-
-def inspected(
-    listing: Listing, checks: Path | None, workers: int, limit: float
-) -> dict[str, Inspection]:
-    """Of every video, by its key. What `checks` says of files that have not changed since is not
-    done again."""
-    from froster.data.inspect import Inspection, inspect
-    from froster.utils import pool
-    from froster.utils.files import read_entries
-
-    paths = {video.key: video.path for video in listing}
-
-    def is_current(entry: Inspection) -> bool:
-        return entry.path in paths and entry.is_current(paths[entry.path])
-
-    files = read_entries(checks, Inspection, is_current) if checks is not None else {}
-    todo = [video for video in listing if video.key not in files]
-    with progress() as bars, keeping(checks, files) as add:
-        bar = bars.add_task("doctor", total=len(listing), completed=len(files), note="")
-        broken = sum(bool(file.error) for file in files.values())
-        for event in pool.run(inspect, [str(video.path) for video in todo], workers, limit=limit):
-            video = todo[event.task]
-            if not event.done:
-                found = dataclasses.replace(event.part, path=video.key)
-            elif event.error and video.key not in files:
-                found = failed(video, event.error)
-            else:
-                continue
-            files[video.key] = found
-            add(found)
-            broken += bool(found.error)
-            bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
-    return files
-
-
-@contextmanager
-def keeping(checks: Path | None, files: dict[str, Inspection]) -> Any:
-    if checks is None:
-        yield lambda entry: None
-        return
-    from froster.utils.files import journal
-
-    with journal(checks, files.values()) as add:
-        yield add
-
-
-def failed(video: ListedVideo, error: str) -> Inspection:
-    from froster.data.inspect import Inspection
-
-    try:
-        status = video.path.stat()
-    except OSError:
-        return Inspection(video.key, error=error)
-    return Inspection(video.key, status.st_size, status.st_mtime_ns, error=error)
 
 
 def summary(

@@ -84,15 +84,9 @@ Videos = Annotated[
     option("Video files, folders with all below, manifests (.csv, .jsonl), - for a list."),
 ]
 FilesFrom = Annotated[Path | None, option("A list of videos, one a line; - for standard input.")]
-ListLABELLED = "where root labels_json descriptions truncate"
-"""Fields that tell how labelled videos are read."""
-CHANGES: dict[str, Any] = {
-    "where": list[str] | None,
-    "workers": Annotated[int | None, at_least(0)],
-    "views": at_least(1),
-    "batch_size": at_least(1),
-}
-Root = Annotated[Path | None, option("Folder that the paths of lists and manifests start from.")]
+ListRoot = Annotated[
+    Path | None, option("Folder that the paths of lists and manifests start from.")
+]
 RetryFailed = Annotated[bool, option("Also what failed before.")]
 Shard = Annotated[
     str | None, option("This process's part, such as 0/4; auto: as torchrun or a job array says.")
@@ -120,6 +114,15 @@ Data = Annotated[
 Root = Annotated[
     Path | None, option("Folder that the manifest's paths start from; default: its own.")
 ]
+
+LABELLED = "where root labels_json descriptions truncate"
+"""Fields that tell how labelled videos are read."""
+CHANGES: dict[str, Any] = {
+    "where": list[str] | None,
+    "workers": Annotated[int | None, at_least(0)],
+    "views": at_least(1),
+    "batch_size": at_least(1),
+}
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class ReadOptions:
     def processes(self, videos: int) -> int:
         if self.workers is not None:
             return self.workers
-        return 0 if videos <= FEW else max(0, min(4, pool.cores() - 1))
+        return 0 if videos <= FEW else pool.spare_cores()
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class ModelConfig:
     views: int = 3
     prompting: Prompting = FROSTER_PROMPTS
     fusion: Fusion = "logits"
-    """How the views are joined: the sum of their logits, or the mean of their soft-maxes."""
+    """How views are fused: the mean of their logits, or of their soft-maxes."""
 
     def __post_init__(self) -> None:
         one_of("fusion", self.fusion, "logits", "probs")

@@ -193,13 +193,13 @@ class Recognizer:
         videos with one embedding a class (not X-CLIP, ActionCLIP). Raises VideoError, or UsageError
         on a wrong T.
         """
-        embeddings = self._encode(self._clips(video, views)).video
+        embeddings = self.encode_clips(self._clips(video, views)).video
         return finite(unit(embeddings.mean(0)).cpu(), "video embeddings")
 
     @torch.no_grad()
     def embed_clips(self, clips: Tensor) -> Tensor:
         """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings (B, E)."""
-        embeddings = self._encode(given_clips(clips, self.image_size)).video
+        embeddings = self.encode_clips(given_clips(clips, self.image_size)).video
         return finite(unit(embeddings).cpu(), "video embeddings")
 
     def classify(
@@ -212,7 +212,7 @@ class Recognizer:
     ) -> Classification:
         """Which of `labels` fits the video (a file, or sampled frames (T, H, W, 3) uint8).
 
-        Raises VideoError when no frame can be had, UsageError on an empty or repeated label or a
+        Raises VideoError when no frame can be read, UsageError on an empty or repeated label or a
         wrong T.
         """
         classes = self.class_embeddings(labels, truncate)
@@ -240,7 +240,7 @@ class Recognizer:
         """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` ->
         scores, on the CPU."""
         clips = given_clips(clips, self.image_size, "B, V, T")
-        features = self._encode(clips.flatten(0, 1))
+        features = self.encode_clips(clips.flatten(0, 1))
         logits = self.model.logits(features.video, classes, features.context).float()
         return self.judge(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
 
@@ -269,7 +269,7 @@ class Recognizer:
             return self.read_views(video, views)
         raise UsageError(f"a video is a path or uint8 frames (T, H, W, 3), not {described(video)}")
 
-    def _encode(self, clips: Tensor) -> Features:
+    def encode_clips(self, clips: Tensor) -> Features:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))

@@ -48,18 +48,12 @@ class WindowScorer:
     def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:
         """Windows and the result of `Recognizer.class_embeddings` -> (n, K) float32, on the CPU."""
         features = self._from_frames(windows) if self.apart else self._whole(windows)
-        return finite(
-            self.recognizer.model.logits(features.video, classes, features.context).float().cpu(),
-            "logits",
-        )
+        logits = self.recognizer.model.logits(features.video, classes, features.context)
+        return finite(logits.float().cpu(), "logits")
 
     def _whole(self, windows: Sequence[Window]) -> Features:
-        recognizer = self.recognizer
         frames = torch.stack([_pixels(window.samples) for window in windows])  # (n, T, 3, S, S)
-        with autocast(recognizer.device, recognizer.dtype):
-            return recognizer.inference.encode(
-                normalise(frames.to(recognizer.device), recognizer.preprocessing)
-            )
+        return self.recognizer.encode_clips(frames)
 
     def _from_frames(self, windows: Sequence[Window]) -> Features:
         recognizer = self.recognizer
@@ -71,16 +65,18 @@ class WindowScorer:
                 embeddings = recognizer.inference.encode_frames(frames[:, None]).float()[:, 0]
                 for sample, embedding in zip(part, embeddings, strict=True):
                     sample.embedding, sample.pixels = embedding.clone(), None
-            z = [
-                torch.stack([s.embedding for s in window.samples if s.embedding is not None])
-                for window in windows
-            ]
-            return recognizer.inference.pool_frames(torch.stack(z))
+            z = torch.stack([_embeddings(window.samples) for window in windows])
+            return recognizer.inference.pool_frames(z)
 
 
-def _pixels(samples: Sequence[HeldFrame]) -> Tensor:
+def _pixels(frames: Sequence[HeldFrame]) -> Tensor:
     """(n, 3, S, S)"""
-    return torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+    return torch.stack([frame.pixels for frame in frames if frame.pixels is not None])
+
+
+def _embeddings(frames: Sequence[HeldFrame]) -> Tensor:
+    """(n, E)"""
+    return torch.stack([frame.embedding for frame in frames if frame.embedding is not None])
 
 
 def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -155,8 +155,8 @@ class Store:
         return sum(len(place.entry.starts) for place in self.places.values())
 
     def add(self, videos: Sequence[tuple[IndexEntry, Tensor, Tensor]]) -> None:
-        """Entries with their segments' embeddings (n, E) and their own (E,), as a part of their
-        own."""
+        """Entries with the embeddings of their segments (n, E) and of the video (E,), as a new
+        part."""
         if not videos:
             return
         name = f"{max(map(int, self._parts()), default=0) + 1:04d}"
@@ -212,14 +212,8 @@ class Store:
 
     def _parts(self) -> list[str]:
         """Their names in the order in which they were written: 9999 comes before 10000."""
-        return sorted(
-            (
-                path.stem
-                for path in self.folder.glob("*.jsonl")
-                if re.fullmatch(r"[0-9]+", path.stem)
-            ),
-            key=int,
-        )
+        names = [path.stem for path in self.folder.glob("*.jsonl")]
+        return sorted((name for name in names if re.fullmatch(r"[0-9]+", name)), key=int)
 
     def _read(self, path: Path) -> None:
         lines, _ = read_lines(path)

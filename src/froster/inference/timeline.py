@@ -138,7 +138,7 @@ class Scan:
 
     def run(self, path: str | Path) -> Iterator[float]:
         """Yields how many seconds have been seen, again and again. Raises VideoError where no frame
-        can be had."""
+        can be read."""
         yield from self._run(path)
         assert self.windows is not None
         length = self.windows.end - self.windows.start
@@ -210,7 +210,7 @@ def timeline(
     are by default. The logits of all windows that cover a moment are joined as `classify` joins
     views, `scores` makes probabilities of them (by default those of `classify`: of a calibrated
     model the probabilities of the labels and of none of them), and moments with the same answer
-    become one segment. Raises VideoError where no frame can be had, UsageError on labels, window or
+    become one segment. Raises VideoError where no frame can be read, UsageError on labels, window or
     stride that cannot be.
     """
     recognizer = as_recognizer(model)

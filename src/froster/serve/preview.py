@@ -18,8 +18,7 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.serve.refusal import Refusal
-from froster.video.opening import upright
-from froster.video.orientation import UPRIGHT
+from froster.video.container import UPRIGHT, upright
 from froster.video.stream import Frame, Stream
 
 MOST_PIXELS = 854 * 480
@@ -98,7 +97,7 @@ def shown(frame: Frame, width: int, height: int) -> av.VideoFrame:
     """Fitted to that size, mirrored and turned as the file asks."""
     if frame.orientation == UPRIGHT:  # without a detour by RGB
         return frame.converter.reformat(frame.picture, width, height, format="yuv420p")
-    pixels = upright(frame.picture, width, height, frame.orientation, frame.converter)
+    pixels = upright(frame.picture, (width, height), frame.orientation, frame.converter)
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 

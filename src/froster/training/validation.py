@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from froster.data.names import classes, readable
+from froster.data.public import classes, readable
 from froster.data.splits import Split, evenly
 from froster.evaluation.metrics import Predictions, percent
 from froster.inference.recognizer import Recognizer

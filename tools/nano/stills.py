@@ -52,18 +52,6 @@ def draw_stills(count: int, seed: int, pair: float = 0.55, verb: float = 0.4) ->
     return stills
 
 
-def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Resting poses (8,) of the first thing and of the second, on opposite sides unless the first
-    is alone."""
-    direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(12.5, 17)
-    sizes, angles = rng.uniform(10.5, 14.5, 2), rng.uniform(-0.25, 0.25, 2)
-    slack = rng.uniform(-9, 9, 2) if alone else np.zeros(2)
-    dx, dy = slack if alone else (distance * np.cos(direction), distance * np.sin(direction))
-    centre = render.FRAME_SIZE / 2
-    first = motion.at_rest(centre + dx, centre + dy, sizes[0], angles[0])
-    return first, motion.at_rest(centre - dx, centre - dy, sizes[1], angles[1])
-
-
 def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
     """Photographs of `stills`, (N, 3, 60, 60) uint8; still i of the chunk has the random stream
     (seed, first + i)."""
@@ -78,7 +66,7 @@ def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
             )
         )
         brightness.append(rng.uniform(0.6, 1.15))
-        rest, other = place(rng, alone=still.other is None)
+        rest, other = render.place(rng, alone=still.other is None)
         time = rng.uniform(0, motion.FRAMES - 1)
         times = time + np.array([-1.0, 1.0, 0.0])
         three = (
