@@ -150,6 +150,10 @@ def test_words_that_look_like_something_else() -> None:
     found = parsed("train", "--data=d", "--out", "o", "-mnone", "-O", "a=1", "-Ob=2", "--where=a=b")
     assert (found["model"], found["asked"].option) == ("none", ["a=1", "b=2"])
     assert found["asked"].where == ["a=b"]
+    found = parsed(
+        "train", "--data=d", "--out=o", "--epochs=2", "--no-flip", "--epochs=3", "--flip"
+    )
+    assert (found["asked"].epochs, found["asked"].flip) == (3, True)
     assert parsed("attend", "v", "--models", "m", "--out", "o", "--layer", "-2")["layer"] == -2
     name = os.fsdecode(b"caf\xe9.mp4")
     assert parsed("classify", name)["videos"] == [Path(name)]

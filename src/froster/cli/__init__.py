@@ -36,7 +36,11 @@ app = App(
     group_commands=Group("Help", sort_key=99),
     group_parameters=Group("Options", sort_key=0),
     default_parameter=Parameter(
-        negative_bool=(), negative_iterable=(), json_list=False, json_dict=False
+        negative_bool=(),
+        negative_iterable=(),
+        json_list=False,
+        json_dict=False,
+        allow_repeating=True,  # the last one counts
     ),
     exit_on_error=False,
     print_error=False,

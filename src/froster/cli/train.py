@@ -71,7 +71,8 @@ def train(
     from froster.training import teach
     from froster.training.reporter import Drawn
 
-    values = {**typed(asked), "option": parse_options(asked.option)}
+    values = typed(asked)
+    values["option"] = parse_options(values["option"])
     with progress(quiet=os.environ.get("RANK", "0") != "0") as bars:
         result = teach.train(data, out, model, reporter=Drawn(bars), **values)
     if result is None:
