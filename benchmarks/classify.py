@@ -56,7 +56,7 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
                 return model.classify(file, names).scores
 
             def new(model: Recognizer = model) -> list[float]:
-                model._classes.clear()  # as a new process
+                model._cache.clear()  # as a new process
                 return model.classify(file, names).scores
 
             contenders |= {

@@ -42,7 +42,7 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
 
         def ours(dtype: torch.dtype) -> Tensor:
             model = models[dtype]
-            model._classes.clear()  # as a new process
+            model._cache.clear()  # as a new process
             dataset = VideoDataset(
                 items, names, sampling, stage.image_size, views=VIEWS, train=False
             )

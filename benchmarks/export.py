@@ -17,10 +17,9 @@ from benchmarks.timing import Row, compare, interleave
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
 from froster.encoders.precision import Precision, autocast, pick_dtype
 from froster.errors import UsageError
-from froster.inference.export import export, random_frames
+from froster.inference.export import FILES, export, open_file, random_frames, require
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.inference.runtimes import FILES, open_file, require
 from froster.methods import VCLIP
 
 BASE = "froster, PyTorch float32"

@@ -16,7 +16,7 @@ from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.precision import pick_dtype
 from froster.encoders.tokenizer import Tokenizer
-from froster.inference.recognizer import NANO
+from froster.inference.loading import NANO
 from froster.text.sentences import SHIPPED, read_descriptions
 
 FRAMES = 8

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,12 +33,12 @@ class Step:
     seconds: float
 
 
-def run(page: str, folder: Path) -> list[Step]:
+def run(page: str, folder: Path, python: Sequence[str] = (sys.executable,)) -> list[Step]:
     """Runs every ```python and ```sh block of a page. Raises CalledProcessError where one fails."""
     programs = folder / ".bin"
     programs.mkdir(parents=True)
     froster = programs / "froster"
-    froster.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m froster "$@"\n')
+    froster.write_text(f'#!/bin/sh\nexec {shlex.join(python)} -m froster "$@"\n')
     froster.chmod(0o755)
     env = {
         **os.environ,
@@ -51,7 +53,7 @@ def run(page: str, folder: Path) -> list[Step]:
     for language, code, shown in BLOCK.findall(page):
         began = time.monotonic()
         call = (
-            [sys.executable, "-c", code]
+            [*python, "-c", code]
             if language == "python"
             else ["bash", "-euo", "pipefail", "-c", code]
         )

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -79,13 +80,16 @@ def serving(tutorial: Path) -> Iterator[str]:
         server.wait()
 
 
-def answered(browser: Browser, address: str) -> Image.Image:
-    """The upper part of the web page after a sample was picked and classified."""
-    tab = browser.new_page(viewport={"width": 1200, "height": 1220})
+def answered(
+    browser: Browser, address: str, scheme: Literal["light", "dark"], part: str
+) -> Image.Image:
+    """The web page after a sample was picked and classified, from one of its parts on."""
+    tab = browser.new_page(viewport={"width": 1200, "height": 1000}, color_scheme=scheme)
     tab.goto(address)
-    tab.click("#froster-samples button >> nth=1")
-    tab.wait_for_selector("#froster-scores .f-column")
-    tab.wait_for_timeout(1500)
+    tab.click("#samples button >> nth=1")
+    tab.wait_for_selector("#film img")
+    tab.locator(part).evaluate("(part) => part.scrollIntoView()")
+    tab.wait_for_timeout(500)
     return Image.open(io.BytesIO(tab.screenshot()))
 
 
@@ -108,5 +112,6 @@ if __name__ == "__main__":
         )
         keep(top_of(browser, given.tutorial / "runs" / "first" / "report.html", 445), "report.png")
         with serving(given.tutorial) as address:
-            keep(answered(browser, address), "page.png")
+            keep(answered(browser, address, "light", "body"), "page.png")
+            keep(answered(browser, address, "dark", "#moment-part"), "page_dark.png")
         browser.close()

@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from hypothesis import settings
 from jaxtyping import config, install_import_hook
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -21,6 +22,11 @@ def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(config, "jaxtyping_disable", True)
     monkeypatch.setattr(Features, "__init__", Features.__init__.__wrapped__)
+
+
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,12 +22,14 @@ pytest.importorskip("fastapi", reason="the server needs froster-video[web]")
 import uvicorn
 from fastapi.testclient import TestClient
 
+import quick
 from froster.inference.recognizer import Recognizer
-from froster.serve.app import Service, create_app
+from froster.serve.app import create_app
 from froster.serve.connections import MOST_CONNECTIONS, Connection
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
+from froster.serve.service import Service
 
 
 @contextlib.contextmanager
@@ -76,7 +77,7 @@ class Command:
         self.folder = folder
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
+            self.process = quick.Popen(
                 [
                     sys.executable,
                     "-m",

@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import decode, loader
 from benchmarks.__main__ import PARTS, main
 from benchmarks.baselines import ReleasedStep
 from benchmarks.gpu import main as gpu
@@ -65,3 +66,19 @@ def test_ratios_are_taken_turn_by_turn() -> None:
     order: list[str] = []
     interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2, warmup=1)
     assert "".join(order) == "ababab"
+
+
+def test_decode_compares_with_whatever_is_installed():
+    rows, notes = decode.run("decode", rounds=1, toy=True)
+    others = len(decode.installed()[0]) - 1
+    assert len(rows) == 4 * others
+    assert [row.goal for row in rows] == [0.9, *[None] * (others - 1)] * 4 if others else not rows
+    assert all(row.ours == "froster" and row.ratio.median > 0 for row in rows)
+    assert len(notes) >= 1
+
+
+def test_the_loader_counts_clips_with_workers_and_without():
+    rows, notes = loader.run("loader", rounds=1, toy=True)
+    assert [row.what for row in rows] == ["training clips", "evaluation, 3 views"]
+    assert all(row.goal == 1.7 and row.ratio.median > 0 and row.unit == "clips/s" for row in rows)
+    assert "16 clips a turn" in notes[0]

@@ -19,11 +19,12 @@ from froster.cli import main
 from froster.data.manifest import Item
 from froster.data.splits import validation_videos
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import load
-from froster.training.blend import choose, choosing_half
-from froster.training.fine_tune import halfway, weights_digest
+from froster.training.blend import choose
+from froster.training.held_out import choosing_half
 from froster.training.run_folder import read_run
-from froster.training.weights import average
+from froster.training.weights import average, halfway
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import close
@@ -456,8 +457,8 @@ def test_a_clip_is_known_by_its_bytes_whatever_the_number_of_threads() -> None:
     model, threads, found = SimpleNamespace(clip=nn.Linear(3072, 768)), torch.get_num_threads(), []
     for count in (1, 2):
         torch.set_num_threads(count)
-        found.append(weights_digest(model))  # type: ignore[arg-type]
+        found.append(weights_fingerprint(model))  # type: ignore[arg-type]
     torch.set_num_threads(threads)
     assert found[0] == found[1]
     model.clip.weight.data[0, 0] += 1e-3
-    assert weights_digest(model) != found[0]  # type: ignore[arg-type]
+    assert weights_fingerprint(model) != found[0]  # type: ignore[arg-type]

@@ -27,10 +27,10 @@ from froster.evaluation.calibration import (
     with_none,
 )
 from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
-from froster.inference.label_segments import merged, smoothed
 from froster.inference.recognizer import Classification, Recognizer, load
 from froster.inference.scorer import columns
-from froster.inference.watch import Sighting
+from froster.inference.timeline import merged, smoothed
+from froster.inference.watch import WatchResult
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of
 from froster.video.windows import WindowPlan
@@ -214,7 +214,7 @@ def test_one_rule_for_the_answer(scores: list[float], none: float | None, answer
     asked = labels if none is None else [*labels, NONE]
     assert (Classification(labels, scores, none).answer or NONE) == answer
     assert [s.label for s in merged(probabilities, [0.0, 1.0], asked)] == [answer]
-    seen = Sighting(0.0, asked, probabilities[0].tolist(), 0.0, 0, 0)
+    seen = WatchResult(0.0, asked, probabilities[0].tolist(), 0.0, 0, 0)
     assert (seen.label, seen.answer, seen.none) == (
         answer,
         None if answer == NONE else answer,
@@ -249,7 +249,7 @@ def test_no_method_gives_a_verdict_without_a_fit(name: str) -> None:
     if model.logit_scale is None:
         assert judged.cosine is None
         return
-    seen = model._encode(clips.flatten(0, 1))
+    seen = model.encode_clips(clips.flatten(0, 1))
     logits = model.model.logits(seen.video, classes, seen.context)
     torch.testing.assert_close(judged.cosine, logits.amax(1) / model.logit_scale)
     assert judged.cosine.abs().max() <= 1
@@ -354,7 +354,7 @@ def test_the_windows_of_a_moment_are_judged_as_views(fusion: str) -> None:
     )
     calibration = Calibration(1.5, NoneRule(1.0, 2.0, 0.5), {})
     joined, mean = (smoothed(windows, plan, 5.0, how) for how in (fusion, "logits"))
-    found = calibration.judge_joined(joined, mean, 10.0)
+    found = calibration.judge_fused(joined, mean, 10.0)
     for moment, covering in enumerate(
         (windows[:1], windows[:2], windows[1:3], windows[2:4], windows[3:])
     ):

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 
 import froster
-from froster.cli import app
+import quick
+from froster.cli import COMMANDS
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionTower
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import shared
-from typed import one_line
+from typed import arguments, one_line
+
+NAMES = [name for names in COMMANDS.values() for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,11 @@ def test_help_and_import_are_instant() -> None:
         " not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", start], check=True)
-    help_page, typer_alone = (
+    help_page, least = (
         [sys.executable, "-m", "froster", "--help"],
-        [sys.executable, "-c", "import typer.rich_utils"],
+        [sys.executable, "-c", "import cyclopts, rich.table"],
     )
-    times = [(processor_seconds(help_page), processor_seconds(typer_alone)) for _ in range(5)]
+    times = [(processor_seconds(help_page), processor_seconds(least)) for _ in range(5)]
     ours, least = (min(some) for some in zip(*times, strict=True))
     assert ours < max(0.3, 2 * least), (
         times
@@ -68,10 +70,11 @@ def processor_seconds(command: list[str]) -> float:
 
 
 def test_help_shows_numbers_that_a_person_would_type() -> None:
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        for option in command.params:
-            shown = isinstance(option.default, float) and getattr(option, "show_default", False)
-            assert not shown or len(str(option.default)) < 7, (name, option.name, option.default)
+    for name in NAMES:
+        for argument in arguments(name):
+            default = argument.field_info.default
+            shown = isinstance(default, float) and argument.parameter.show_default is not False
+            assert not shown or len(str(default)) < 7, (name, argument.name, default)
 
 
 def test_classify_tells_the_label(run, video: Path) -> None:
@@ -115,8 +118,8 @@ def test_a_bad_video_among_good_ones_is_listed(run, video: Path, tmp_path: Path)
     assert good["label"] in ("a", "b")
 
 
-@pytest.mark.parametrize("model", ["nano", "b16"])
-@pytest.mark.slow  # about 40 s: 32 real videos, 3 views each through a ViT-B/16 shape
+# The second: 40 s, 3 views of 32 real videos through a ViT-B/16 shape.
+@pytest.mark.parametrize("model", ["nano", pytest.param("b16", marks=pytest.mark.slow)])
 def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
     originals = sorted(shared("videos", "originals").iterdir())
     (tmp_path / "labels.txt").write_text("archery\nplaying piano\nsurfing\nriding a bike\n")
@@ -539,10 +542,11 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
         2,
     ]
     command = [sys.executable, "-m", "froster", "train", *map(str, arguments)]
-    process = subprocess.Popen(
+    process = quick.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     while not list((tmp_path / "run" / "checkpoints").glob("epoch-*")):
+        assert process.poll() is None
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -18,7 +18,7 @@ from froster.cli.common import parse_options
 from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
 from froster.errors import CheckpointError, FrosterError, UsageError
-from froster.inference.recognizer import NANO
+from froster.inference.loading import NANO
 from froster.methods import METHODS, method_from_dict
 from froster.training.fine_tune import student_of
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import quick
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.text import sentences as module
@@ -329,7 +330,7 @@ def test_a_killed_run_goes_on_where_it_was(serve, labels: Path, tmp_path: Path) 
         "--concurrency",
         "2",
     ]
-    process = subprocess.Popen(
+    process = quick.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
@@ -345,7 +346,7 @@ def test_a_killed_run_goes_on_where_it_was(serve, labels: Path, tmp_path: Path) 
     assert KEY not in (process.stderr.read() if process.stderr else "")
     gate.set()
     server.asked.clear()
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = quick.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(server.asked) == sorted(CLASSES[3:])
     assert list(json.loads(out.read_text())) == CLASSES
@@ -370,7 +371,7 @@ def test_ctrl_c_ends_it_at_once(serve, labels: Path, tmp_path: Path) -> None:
         "--endpoint",
         server.url,
     ]
-    process = subprocess.Popen(
+    process = quick.Popen(
         list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     began = time.perf_counter()

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 
+import quick
 from froster.data.likeness import Likeness, likeness_of, pairs
 from froster.data.manifest import read_items
 from typed import one_line
@@ -204,12 +205,11 @@ def test_what_was_examined_is_not_again_and_what_changed_is(
     assert run(*ask).json["errors"] == 0
 
 
-@pytest.mark.slow  # about 10 s: two processes that load torch
 def test_killed_it_goes_on(run, tmp_path: Path) -> None:
     for number in range(12):
         encode(tmp_path / "v" / f"{number:02d}.mp4", moving(number, 40, (320, 192)))
     ask = ["doctor", tmp_path / "v", "--out", tmp_path / "c.csv", "--json"]
-    process = subprocess.Popen(
+    process = quick.Popen(
         [sys.executable, "-m", "froster", *map(str, ask), "--workers", "1"],
         stderr=subprocess.DEVNULL,
     )

@@ -21,10 +21,9 @@ from froster.evaluation.metrics import (
     standard_error,
 )
 from froster.methods import METHODS
-from froster.training.change import change
-from froster.training.fine_tune import EvalSet, Row, asked_together, measure, student_of
+from froster.training.fine_tune import student_of
+from froster.training.measure import EvalSet, Row, asked_together, change, measure
 from froster.training.weights import average, interpolate
-from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
 
@@ -122,20 +121,19 @@ def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> Non
         )
         sets.append(EvalSet(which, WorldClips(some, sampling, train=False), some.classes))
     both = sets[0].classes + sets[1].classes
-    with progress(quiet=True) as bars:
-        together = measure(model, asked_together(sets), bars, "both")
-        alone = measure(model, sets, bars, "alone")
+    together = measure(model, asked_together(sets))
+    alone = measure(model, sets)
     classes = model.class_embeddings(both)
     for s in sets:
         assert torch.allclose(together[s.name].logits, alone[s.name].logits, atol=1e-3)
         clips = torch.stack(
             [s.dataset[i].frames for i in range(len(s.classes))]
         )  # (N, V, T, 3, S, S)
-        seen = model._encode(clips.flatten(0, 1))
+        seen = model.encode_clips(clips.flatten(0, 1))
         expected = (
             model.model.logits(seen.video, classes, seen.context)
             .unflatten(0, clips.shape[:2])
-            .sum(1)
+            .mean(1)
         )
         found = together[s.name].also["together"]
         assert found.classes == both and torch.allclose(found.logits, expected, atol=1e-3)

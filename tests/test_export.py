@@ -17,10 +17,17 @@ from safetensors.torch import load_file
 import froster.inference.export
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
 from froster.errors import FrosterError, UsageError
-from froster.inference.export import Deployed, differences, export, random_frames
+from froster.inference.export import (
+    FILES,
+    PACKAGES,
+    Deployed,
+    differences,
+    export,
+    open_file,
+    random_frames,
+)
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.inference.runtimes import FILES, PACKAGES, open_file
 from froster.methods.weight_names import new_weights
 from froster.video.sampling import Sampling
 from froster.world.files import write_video

@@ -19,13 +19,13 @@ from froster.data.manifest import Item
 from froster.encoders.precision import parse_precision, pick_device
 from froster.errors import CheckpointError, UsageError
 from froster.inference.export import export
-from froster.inference.recognizer import NANO, Recognizer
+from froster.inference.loading import NANO
+from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Recipe
 from froster.report.attention import cls_attention
 from froster.text.prompts import Prompting
 from froster.text.sentences import read_descriptions
-from froster.training.fine_tune import EvalSet, measure
-from froster.utils.progress import progress
+from froster.training.measure import EvalSet, measure
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line
@@ -348,8 +348,7 @@ def test_no_numbers_of_damaged_weights(clip: Path, damaged: Path, tmp_path: Path
 
 
 def measured(model: Recognizer, data: EvalSet) -> Any:
-    with progress(quiet=True) as bars:
-        return measure(model, [data], bars, "x")
+    return measure(model, [data])
 
 
 def have_onnx() -> bool:

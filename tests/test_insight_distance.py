@@ -144,7 +144,7 @@ def test_names_that_clip_reads_alike_are_equal(run) -> None:
 
 
 def test_packaged_data_sets(run) -> None:
-    names = pytest.importorskip("froster.data.names")
+    names = pytest.importorskip("froster.data.public")
     assert "ucf101" in names.DATASETS
     result = run("distance", "HMDB51", "k400", "--model", "nano", "--json")
     there, back = result.json["directions"]

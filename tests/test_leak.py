@@ -116,9 +116,9 @@ def predict(run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Predictions]:
     evaluate = froster.cli.evaluate.evaluate
 
     def keep(*arguments, **options):
-        found = evaluate(*arguments, **options)
-        kept.extend(found)
-        return found
+        evaluation = evaluate(*arguments, **options)
+        kept.extend(evaluation.predictions.values())
+        return evaluation
 
     monkeypatch.setattr("froster.cli.evaluate.evaluate", keep)
 
@@ -225,7 +225,6 @@ def trained(
     return (out / "metrics.jsonl").read_text(), weights, logits, json.loads(result.out)
 
 
-@pytest.mark.slow  # about 25 s: four short trainings
 def test_training_does_not_see_names(run, world: list[Clip], tmp_path: Path) -> None:
     """Neither the names of any video nor the labels of the test videos change a loss, a weight or a
     logit."""
@@ -233,17 +232,11 @@ def test_training_does_not_see_names(run, world: list[Clip], tmp_path: Path) -> 
         run, manifest(tmp_path, world, "true"), tmp_path / "run-true"
     )
     assert losses.count('"loss"') == 2 * 2 + 2
-    for naming, labels in (("lying", None), ("scrambled", None), ("true", other_labels(world))):
-        data = manifest(tmp_path, world, naming, labels)
-        again = trained(run, data, tmp_path / f"run-{data.stem}")
-        assert again[0] == losses
-        for name, state in weights.items():
-            assert again[1][name].keys() == state.keys()
-            assert all(same(again[1][name][key], tensor) for key, tensor in state.items()), (
-                naming,
-                name,
-            )
-        assert again[2] == logits
-        assert (again[3]["rows"] == report["rows"]) == (labels is None), (
-            "the accuracy alone follows the test labels"
-        )
+    data = manifest(tmp_path, world, "lying", other_labels(world))
+    again = trained(run, data, tmp_path / "run-other")
+    assert again[0] == losses
+    for name, state in weights.items():
+        assert again[1][name].keys() == state.keys()
+        assert all(same(again[1][name][key], tensor) for key, tensor in state.items()), name
+    assert again[2] == logits
+    assert again[3]["rows"] != report["rows"], "the accuracy alone follows the test labels"

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+import froster
+import quick
 from froster.errors import DataError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
+from froster.inference.batch import ReadOptions
 from froster.inference.recognizer import load
-from froster.inference.results import Parquet, Row, open_results
+from froster.inference.results import BatchProgress, ResultFile, ResultRow
 from froster.video.container import unchanged
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -44,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def table(path: Path) -> list[Row]:
+def table(path: Path) -> list[ResultRow]:
     if path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
@@ -55,7 +58,7 @@ def table(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def row(number: int) -> Row:
+def row(number: int) -> ResultRow:
     best = {
         "label": "sürfing, “big”",
         "score": 0.5,
@@ -69,15 +72,15 @@ def row(number: int) -> Row:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_cut_at_any_byte_a_file_goes_on_with_whole_rows(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"r.{suffix}"
-    written = path.with_name("r.parquet.rows.jsonl") if suffix == "parquet" else path
+    written = path if suffix == "jsonl" else path.with_name(f"{path.name}.rows.jsonl")
     rows = [row(number) for number in range(3)]
-    results = open_results(path, 2)
+    results = ResultFile(path, 2)
     results.add(rows)
     results.close()
     whole = written.read_bytes()
     for length in range(0, len(whole), 5):
         written.write_bytes(whole[:length])
-        results = open_results(path, 2)
+        results = ResultFile(path, 2)
         results.add([row for row in rows if row["path"] not in results.done])
         results.close()
         assert written.read_bytes() == whole, length
@@ -89,7 +92,7 @@ def test_cut_at_any_byte_a_file_goes_on_with_whole_rows(tmp_path: Path, suffix: 
 def test_parquet_killed_between_its_last_two_steps(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     for again in (False, True):
-        results = Parquet(path)
+        results = ResultFile(path, 2)
         results.add([row(1), row(2)] if not again else [row(3)])
         journal = (tmp_path / "r.parquet.rows.jsonl").read_bytes()
         results.close()
@@ -106,7 +109,7 @@ def test_a_file_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match="changed"):
-            open_results(tmp_path / name, 2)
+            ResultFile(tmp_path / name, 2)
         assert (tmp_path / name).read_text() == text
 
 
@@ -226,35 +229,33 @@ def test_what_failed_is_retried_when_asked(run, folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "r.csv.failures.jsonl").exists()
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object) -> quick.Popen:
     command = [sys.executable, "-m", "froster", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return quick.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
-@pytest.mark.slow  # about 15 s: four processes that load torch
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(folder: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole.csv", tmp_path / "killed.csv"
     ask = ("classify", folder, *LABELS)
     assert start(*ask, "--out", whole, "--workers", 0).wait() == 1
+    journal = tmp_path / "killed.csv.rows.jsonl"
     for rows in (1, 9):
         process = start(*ask, "--out", out, "--workers", 1)
         deadline = time.monotonic() + 120
         while (
-            not out.exists() or out.read_bytes().count(b"\n") <= rows
+            not journal.exists() or journal.read_bytes().count(b"\n") <= rows
         ) and time.monotonic() < deadline:
-            assert process.poll() is None or out.read_bytes().count(b"\n") == 17, (
-                process.communicate()
-            )
+            assert process.poll() is None, process.communicate()
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    with out.open("ab") as file:
-        file.write(b'"0/00.mp4",cat sp')  # as if the kill had come in the middle of a line
+    with journal.open("ab") as file:
+        file.write(b'{"path": "0/00.mp4", "la')  # as if the kill had come in the middle of a line
     assert start(*ask, "--out", out, "--workers", 1).wait() == 1
-    assert out.read_bytes() == whole.read_bytes()
+    assert out.read_bytes() == whole.read_bytes() and not journal.exists()
     assert sorted(Path(f"{out}.failures.jsonl").read_text().splitlines()) == sorted(
         Path(f"{whole}.failures.jsonl").read_text().splitlines()
     )
@@ -282,6 +283,20 @@ def test_shards_together_have_every_row_once(
     assert sorted((row for part in parts for row in part), key=lambda row: row["path"]) == table(
         tmp_path / "whole.csv"
     )
+
+
+def test_as_a_function_with_progress(run, folder: Path, tmp_path: Path) -> None:
+    asked: list[BatchProgress] = []
+    labels, out = ["cat spinning", "key pacing", "fish bouncing"], tmp_path / "function.csv"
+    options = ReadOptions(workers=0, top=2)
+    report = froster.classify(
+        "nano", folder, labels, out, options=options, on_progress=asked.append
+    )
+    assert run("classify", folder, *LABELS, "--out", tmp_path / "command.csv").code == 1
+    assert table(out) == table(tmp_path / "command.csv")
+    assert (report["rows"], report["failed"], report["calibrated"]) == (16, 2, False)
+    assert [(step.done, step.total) for step in (asked[0], asked[-1])] == [(0, 18), (18, 18)]
+    assert asked[-1].failed == 2
 
 
 def test_without_a_file_the_answers_are_the_same(run, folder: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from froster.data.listing import list_videos, passed_over
 from froster.data.manifest import read_items
 from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
-from froster.inference.results import open_results
-from froster.inference.store import Entry, Store
+from froster.inference.results import ResultFile
+from froster.inference.store import IndexEntry, Store
 from froster.utils.files import csv_text, json_line, write_csv, write_text
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -168,7 +168,7 @@ NAMES = st.binary(min_size=1, max_size=40).map(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_any_name_comes_back_from_every_format(
     tmp_path_factory: pytest.TempPathFactory, names: list[bytes]
@@ -186,7 +186,9 @@ def test_any_name_comes_back_from_every_format(
         "score": 0.5,
         "labels": ["a"],
         "scores": [0.5],
+        "answer": "a",
         "none": 0.5,
+        "cosine": None,
         "seconds": 1.0,
         "frames": 1,
         "damaged": 0,
@@ -194,7 +196,7 @@ def test_any_name_comes_back_from_every_format(
     for suffix in ("csv", "jsonl", "parquet"):
         out = folder / f"r.{suffix}"
         for done in (set(), set(keys)):
-            results = open_results(out, 1)
+            results = ResultFile(out, 1)
             assert results.done == done
             results.add([{"path": key, **row} for key in keys if key not in results.done])
             results.close()
@@ -297,7 +299,7 @@ def test_an_index_of_an_earlier_version_keeps_its_videos(tmp_path: Path) -> None
     for number, path in enumerate([*OLD, "gone\\x01.mp4"]):
         size = (tmp_path / "v" / os.fsdecode(OLD.get(path, b"caf\xe9.mp4"))).stat()
         store.add(
-            [(Entry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
+            [(IndexEntry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
         )
     store = Store(tmp_path / "i")
     assert {os.fsencode(path) for path in store.places} == {*OLD.values(), b"gone\\x01.mp4"}

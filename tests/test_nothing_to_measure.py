@@ -14,14 +14,13 @@ from froster.cli.calibrate import run as calibrate
 from froster.errors import DataError, WriteError
 from froster.evaluation.calibration import Calibration, leave_out
 from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
-from froster.paper.claims import verdict
-from froster.paper.figures import correlations
-from froster.paper.report import correlation_line
+from froster.paper.figures import rank_of_gain
 from froster.report.distance import ClassGain, gain_scatter, rank_correlation
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import attempt
 from froster.world.files import write_video
 from froster.world.sets import render_set
+from results.claims import correlation_line, verdict
 
 NAN = float("nan")
 
@@ -61,21 +60,12 @@ def test_classes_that_all_gain_the_same_rank_nothing(tmp_path: Path) -> None:
     assert math.isnan(rank_correlation([0.1, 0.2], [0.0, 0.0])) and math.isnan(
         rank_correlation([], [])
     )
-    assert correlations([equal, equal]) == {
-        "rank_correlation": [None, None],
-        "verdict": "too few seeds",
-    }
-    found = correlations([equal, rising, rising])
-    assert found == {
-        "rank_correlation": [None, pytest.approx(1), pytest.approx(1)],
-        "verdict": "holds",
-    }
-    assert json.loads(json.dumps(found, allow_nan=False))["rank_correlation"][0] is None
-    line = correlation_line("VCLIP", {"all": found}, "all")
-    assert "| +1.00 ± 0.00 | 2 | holds |" in line
-    assert "| – | 0 | too few seeds |" in correlation_line(
-        "VCLIP", {"all": correlations([equal, equal])}, "all"
-    )
+    assert rank_of_gain(equal) is None and rank_of_gain(rising) == pytest.approx(1)
+    found = {"all": {"rank_correlation": [None, *map(rank_of_gain, [rising] * 5)]}}
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert "| +1.00 ± 0.00 | 5 | holds |" in correlation_line("VCLIP", found, "all")
+    found["all"]["rank_correlation"] = [None] * 5
+    assert "| – | 0 | too few seeds |" in correlation_line("VCLIP", found, "all")
     gain_scatter(equal, tmp_path / "equal.png")
 
 
@@ -133,7 +123,7 @@ def test_a_calibration_that_cannot_be_measured_is_written(
 ) -> None:
     """The half that measures is the unreadable one."""
     readable = lambda items: torch.tensor(["broken" not in item.path.name for item in items])  # noqa: E731
-    monkeypatch.setattr("froster.cli.calibrate.choosing_half", readable)
+    monkeypatch.setattr("froster.training.calibrate.choosing_half", readable)
     out = tmp_path / "calibrated"
     calibrate(
         model="nano",

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from froster.data import names
-from froster.data.public import Clip, from_folders, read_annotations
-from froster.data.tree import Tree, split_of, split_word, stem
+from froster.data import public
+from froster.data.annotations import from_folders, read_annotations
+from froster.data.tree import ListedClip, Tree, split_of, split_word, stem
 from froster.errors import DataError, UsageError
 from golden import shared
 from paper_trees import hmdb_lists, kinetics_csv, ssv2_json, ucf_lists, write
 
 
-def by_name(clips: list[Clip]) -> dict[str, Clip]:
+def by_name(clips: list[ListedClip]) -> dict[str, ListedClip]:
     return {clip.name: clip for clip in clips}
 
 
@@ -35,10 +35,10 @@ def test_names_and_partitions_are_those_of_the_data_sets() -> None:
         "ssv2": "ssv2",
     }
     for dataset, there in known.items():
-        assert names.classes(dataset) == facts[there]
-        assert all(names.official(dataset, name) == name for name in facts[there])
+        assert public.classes(dataset) == facts[there]
+        assert all(public.official(dataset, name) == name for name in facts[there])
         assert all(
-            names.official(dataset, names.readable(name).upper()) == name for name in facts[there]
+            public.official(dataset, public.readable(name).upper()) == name for name in facts[there]
         )
         assert all(split_word(name) is None for name in facts[there]), (
             "a class folder must not be taken for a split's"
@@ -50,18 +50,18 @@ def test_names_and_partitions_are_those_of_the_data_sets() -> None:
         "ssv2": "ssv2",
     }.items():
         published = facts["base_to_novel"][there]
-        for own, half in zip(names.partition(dataset), ("base", "novel"), strict=True):
-            assert own == [names.official(dataset, name) for name in published[half]]
-        assert sorted(name for half in names.partition(dataset) for name in half) == sorted(
-            names.classes(dataset)
+        for own, half in zip(public.partition(dataset), ("base", "novel"), strict=True):
+            assert own == [public.official(dataset, name) for name in published[half]]
+        assert sorted(name for half in public.partition(dataset) for name in half) == sorted(
+            public.classes(dataset)
         )
     # UCF101 and HMDB51 are asked for as they are published, case aside.
     for dataset, there in {"ucf101": "ucf101", "hmdb51": "hmdb"}.items():
-        for own, half in zip(names.partition(dataset), ("base", "novel"), strict=True):
-            assert [names.readable(name).lower() for name in own] == [
+        for own, half in zip(public.partition(dataset), ("base", "novel"), strict=True):
+            assert [public.readable(name).lower() for name in own] == [
                 name.lower() for name in facts["base_to_novel"][there][half]
             ]
-    counts, clips = names.published_clips(), facts["published_clip_counts"]
+    counts, clips = public.published_clips(), facts["published_clip_counts"]
     for dataset, there in {
         "k400": "k400_s1",
         "ucf101": "ucf101",
@@ -74,10 +74,10 @@ def test_names_and_partitions_are_those_of_the_data_sets() -> None:
         assert counts["cross_dataset"][column] == [
             clips[f"{there}_split{n}"]["test"]["clips"] for n in (1, 2, 3)
         ]
-    assert names.unseen_k600() == facts["k600_unseen_splits"]
-    assert [len(set(draw)) for draw in names.unseen_k600()] == [160, 160, 160]
+    assert public.unseen_k600() == facts["k600_unseen_splits"]
+    assert [len(set(draw)) for draw in public.unseen_k600()] == [160, 160, 160]
     with pytest.raises(UsageError, match="k700"):
-        names.classes("k700")
+        public.classes("k700")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_names_and_partitions_are_those_of_the_data_sets() -> None:
     ],
 )
 def test_spellings(dataset: str, found: str, official: str | None) -> None:
-    assert names.official(dataset, found) == official
+    assert public.official(dataset, found) == official
 
 
 def test_ucf101(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_ucf101(tmp_path: Path) -> None:
     found = read_annotations("ucf101", tmp_path)
     clips = by_name(found.clips)
     assert (found.layout, found.notes, len(clips)) == ("ucfTrainTestlist", [], 3)
-    assert clips[listed[0]] == Clip(
+    assert clips[listed[0]] == ListedClip(
         listed[0], "Archery", ("test", "train", "train"), ("v_Archery_g01_c01",)
     )
     assert clips[listed[1]].label == "HandstandPushups"
@@ -213,7 +213,7 @@ def test_ssv2(tmp_path: Path) -> None:
     ssv2_json(tmp_path, train=train, validation=validation)
     clips = by_name(read_annotations("ssv2", tmp_path).clips)
     assert clips["1.webm"].label == "Putting number of something onto something"
-    assert clips["2.webm"] == Clip(
+    assert clips["2.webm"] == ListedClip(
         "2.webm", "Lifting up one end of something, then letting it drop down", ("train",), ("2",)
     )
     assert clips["3.webm"].splits == ("val",)
@@ -286,7 +286,7 @@ def test_lists_of_the_repositories(tmp_path: Path) -> None:
 def test_the_released_repository_as_a_whole(tmp_path: Path) -> None:
     """Its root is answered with the folders to take; a split's train.csv, which lists what no split
     uses, is refused."""
-    hmdb = names.classes("hmdb51")
+    hmdb = public.classes("hmdb51")
     for folder in ("B2N_hmdb", "B2N_ucf101", "hmdb_split1"):
         write(tmp_path / "zs_label_db" / folder / "test.csv", f"{hmdb[0]}/a.avi,0")
     write(
@@ -355,8 +355,8 @@ def test_names_that_look_alike(tmp_path: Path) -> None:
     """A file of exactly a clip's name is that clip's; likeness only finds files that no other clip
     has."""
 
-    def clip(name: str, split: str) -> Clip:
-        return Clip(name, "golf", (split, "", ""), (name,))
+    def clip(name: str, split: str) -> ListedClip:
+        return ListedClip(name, "golf", (split, "", ""), (name,))
 
     def placed(names: list[str], *files: str) -> list[str | None]:
         root = tmp_path / str(len(list(tmp_path.iterdir())))

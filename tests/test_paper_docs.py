@@ -1,4 +1,4 @@
-"""The pages on the paper: its numbers are those of the code, and the commands in them exist."""
+"""The pages on the paper: its numbers are those of the code, and what they ask for exists."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import dataclasses
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import froster
-from froster.cli import app
+import typed
 from froster.cli.distance import label_set
-from froster.cli.reproduce import chosen
-from froster.data.names import published_clips
+from froster.data.public import published_clips
 from froster.evaluation.metrics import standard_error
 from froster.methods import METHODS
 from froster.paper.protocols import Options
@@ -25,26 +24,26 @@ from froster.paper.published import (
     BETA,
     TABLE_1,
     TABLE_2,
-    TABLE_3,
+    TABLE_3_ALONE,
+    TABLE_3_FROSTER,
     TABLE_4,
     ZERO_INIT,
     Values,
 )
-from froster.paper.tables import TABLES
+from froster.paper.tables import TABLES, table_names
 from froster.training.distill import Distill, distill_preset
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path for path in sorted(DOCS.glob("paper/*.md"))}
 EVERY = [*PAGES.values(), DOCS / "released-code.md"]
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 PUBLISHED: dict[str, dict[str, Values]] = {
     "table1": TABLE_1,
     "table2": TABLE_2,
     "table3": {
-        f"{name}{words}": row
-        for name, pair in TABLE_3.items()
-        for words, row in zip(("", " with FROSTER"), pair, strict=True)
+        f"{name}{words}": rows[name]
+        for name in TABLE_3_ALONE
+        for words, rows in (("", TABLE_3_ALONE), (" with FROSTER", TABLE_3_FROSTER))
     },
     "table4": TABLE_4,
     "table5": {f"alpha = {value}": row for value, row in ALPHA.items()},
@@ -87,7 +86,7 @@ def spans(text: str) -> list[str]:
 def parsed(line: str) -> tuple[str, dict[str, Any]]:
     """The command of a line and its parameters, checked by the command line itself."""
     _, name, *arguments = shlex.split(line.partition(" > ")[0])
-    return name, COMMANDS[name].make_context(name, arguments).params
+    return name, typed.parsed(name, *arguments)
 
 
 @pytest.mark.parametrize("page", PUBLISHED)
@@ -108,7 +107,7 @@ def test_the_table_of_a_page_is_the_published_one(page: str) -> None:
 
 
 def test_every_table_and_figure_has_its_page() -> None:
-    assert PAGES.keys() == {"README", *chosen(["all"])}
+    assert PAGES.keys() == {"README", *table_names(["all"])}
     linked = re.findall(r"\]\((\w+)\.md\)", text_of("README"))
     assert PAGES.keys() - {"README"} <= set(linked)
     for name in TABLES:
@@ -155,33 +154,17 @@ def test_standard_errors(page: str) -> None:
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
-def test_commands_and_options_exist(path: Path) -> None:
+def test_commands_ask_for_what_there_is(path: Path) -> None:
+    """Tables, protocols, kinds of distillation, label sets; `test_docs.py` has the options."""
     text = path.read_text(encoding="utf-8")
-    commands = code_lines(text)
-    named = None  # an option that stands alone belongs to the command named last
     for span in spans(text):
-        first, *words = shlex.split(span.removeprefix("froster "))
-        if first in COMMANDS:
-            named = first
-        flags = [
-            word
-            for word in ([first, *words] if first.startswith("-") else words)
-            if re.match(r"-{1,2}[A-Za-z]", word)
-        ]
-        known = (
-            {name for p in COMMANDS[named].params for name in (*p.opts, *p.secondary_opts)}
-            if named
-            else set()
-        )
-        assert set(flags) <= known, f"{span!r}: froster {named} has no such option"
-        if span.startswith("froster ") and flags:
-            commands.append(span)
-        for flag, value in zip([first, *words], words, strict=False):
+        words = shlex.split(span)
+        for flag, value in pairwise(words):
             check_choice(flag, value)
-    for line in commands:
+    for line in code_lines(text):
         name, params = parsed(line)
         if name == "reproduce":
-            chosen(params["tables"])
+            table_names(params["tables"])
             assert params["world"] != (params["data_root"] is not None), line
             Options(**{field.name: params[field.name] for field in dataclasses.fields(Options)})
         elif name == "train":
@@ -227,30 +210,14 @@ def test_defaults_that_the_page_on_the_released_code_states() -> None:
         stated = [row[3] for row in rows if f"reproduce {option}" in row[4]]
         wanted = option if field.default is True else str(field.default)
         assert stated and all(wanted in cell for cell in stated), (option, wanted)
-        (parameter,) = (p for p in COMMANDS["reproduce"].params if p.name == field.name)
-        assert parameter.default == field.default, option
+        (argument,) = (a for a in typed.arguments("reproduce") if a.field_info.name == field.name)
+        assert argument.field_info.default == field.default, option
     loss = Distill()
     for option in ("alpha", "beta_v", "beta_t", "distance", "level"):
         wanted = getattr(loss, option)
         stated = [row[3] for row in rows if f"train --{option.replace('_', '-')}" in row[4]]
         words = f"{wanted:g}" if isinstance(wanted, float) else wanted
         assert stated and all(words in cell for cell in stated), option
-
-
-@pytest.mark.parametrize("path", EVERY, ids=lambda path: path.stem)
-def test_links_lead_somewhere(path: Path) -> None:
-    for target, anchor in re.findall(
-        r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", path.read_text(encoding="utf-8")
-    ):
-        there = path.parent / target if target else path
-        if (DOCS / "results").resolve() in there.resolve().parents:
-            continue
-        assert there.is_file(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {
-                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
-            }
 
 
 def test_the_measured_values_are_where_the_pages_say() -> None:

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from froster.data import names
+from froster.data import public
 from froster.data.manifest import Item
 from froster.errors import DataError, UsageError
-from froster.evaluation.metrics import harmonic_mean
 from froster.paper.protocols import (
     Options,
     base_to_novel,
     base_to_novel_sets,
     cross_dataset,
     cross_training,
-    over_columns,
-    over_sets,
     read_list,
 )
 from froster.video.augment import FROSTER_AUGMENT
@@ -35,7 +32,7 @@ RELEASED = Options()
 def hmdb() -> list[Item]:
     """51 classes of 70 training, 30 test and 30 unused videos, others in each split."""
     items = []
-    for name in names.classes("hmdb51"):
+    for name in public.classes("hmdb51"):
         for i in range(130):
             words = [
                 "test" if (i + 30 * n) % 130 < 30 else "train" if (i + 30 * n) % 130 < 100 else ""
@@ -45,7 +42,7 @@ def hmdb() -> list[Item]:
             items.append(
                 Item(
                     Path(f"/v/{name}/{name}_{i}.avi"),
-                    names.readable(name),
+                    public.readable(name),
                     words[0] or None,
                     columns,
                 )
@@ -56,7 +53,7 @@ def hmdb() -> list[Item]:
 def simple(dataset: str, train: int, test: int, split: str) -> list[Item]:
     return [
         Item(Path(f"/v/{number}_{i}.mp4"), name, "train" if i < train else split)
-        for number, name in enumerate(names.classes(dataset))
+        for number, name in enumerate(public.classes(dataset))
         for i in range(train + test)
     ]
 
@@ -144,7 +141,7 @@ def test_hmdb_labels_swap_four_names_and_nothing_else() -> None:
     clips = 0
     for part in ("train", "base_test", "novel_test"):
         for a, b in zip(getattr(released, part), getattr(fixed, part), strict=True):
-            assert b.label == names.readable(b.path.parent.name)
+            assert b.label == public.readable(b.path.parent.name)
             assert a.path == b.path
             if a.label != b.label:
                 changed[b.label] = a.label
@@ -188,7 +185,7 @@ def test_cross_dataset_has_the_published_columns_and_counts() -> None:
     for name in ("HMDB*", "HMDB 1", "HMDB 2", "HMDB 3"):
         assert len(found[name].items) == found[name].published
     assert len(found["UCF*"].items) == 14 * 101
-    unseen = names.unseen_k600()
+    unseen = public.unseen_k600()
     for number in (1, 2, 3):
         one = found[f"K600 {number}"]
         assert (one.classes, len(one.items)) == (unseen[number - 1], 160 * 50)
@@ -200,18 +197,7 @@ def test_cross_dataset_has_the_published_columns_and_counts() -> None:
     assert [len(one.items) for one in everything] == [130 * 51, 1530, 1530, 1530]
     assert len({tuple(ids(one.items)) for one in everything}) == 4
     train, classes = cross_training(simple("k400", 2, 1, "val"))
-    assert (len(train), classes) == (800, names.classes("k400"))
-
-
-def test_scores_are_put_together_as_in_the_tables() -> None:
-    sets = cross_dataset({"hmdb51": hmdb()}, RELEASED)
-    columns = over_columns({"HMDB*": 50.0, "HMDB 1": 50.0, "HMDB 2": 52.0, "HMDB 3": 54.0}, sets)
-    assert columns == {
-        "HMDB*": {"mean": 50, "std": 0, "splits": 1},
-        "HMDB": {"mean": 52, "std": 2, "splits": 3},
-    }
-    found = over_sets([(80.0, 60.0), (70.0, 50.0)])
-    assert found == {"base": 75.0, "novel": 55.0, "hm": harmonic_mean(75, 55)}
+    assert (len(train), classes) == (800, public.classes("k400"))
 
 
 def test_sampling_and_flip_change_what_they_say() -> None:

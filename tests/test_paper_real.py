@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Callable
@@ -15,40 +16,34 @@ import pytest
 from PIL import Image
 
 from froster.cli import main
-from froster.data.names import partition, readable
+from froster.data.public import partition, readable
 from froster.encoders.model import ARCHITECTURES
 from froster.encoders.preprocessing import Preprocessing
 from froster.errors import UsageError
 from froster.inference.recognizer import load
-from froster.paper.cells import Cell, froster_cell
 from froster.paper.cost import frame_flops, hours, prompt_flops
+from froster.paper.figures import draw
+from froster.paper.programme import PaperRun, carry_out
 from froster.paper.protocols import Options
 from froster.paper.published import TABLE_1
-from froster.paper.real import (
-    NOVEL_RECIPE,
-    Data,
-    Job,
-    check_settings,
-    jobs_of,
-    record_of,
-    run_jobs,
-    setting,
-)
-from froster.paper.real_figures import by_class, draw, first_run
-from froster.paper.tables import PICTURED, TABLES, Row, Table
+from froster.paper.real import NOVEL_RECIPE, RealProgramme, setting
+from froster.paper.real_data import RealData
+from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable, TableRow, froster_cell
 from froster.training.fine_tune import student_of
 from froster.utils.progress import progress
 from golden import shared
 
+FIXTURE = Path(__file__).with_name("fixtures") / "reproduce-real-0.1"
+
 PLAIN = Cell("finetuned", preset="froster", tune="image")
-SMALL = Table(
+SMALL = PaperTable(
     "Base-to-novel",
     "base-to-novel",
     (
-        Row("Frozen CLIP (*)", None, TABLE_1["Frozen CLIP (*)"], "frozen"),
-        Row("FROSTER", PLAIN, TABLE_1["FROSTER"]),
-        Row("FROSTER + frozen CLIP", PLAIN, weights="ensemble"),
-        Row("Text4Vis", None, {"UCF HM": 1.0}, "final"),
+        TableRow("Frozen CLIP (*)", None, TABLE_1["Frozen CLIP (*)"], "frozen"),
+        TableRow("FROSTER", PLAIN, TABLE_1["FROSTER"]),
+        TableRow("FROSTER + frozen CLIP", PLAIN, weights="ensemble"),
+        TableRow("Text4Vis", None, {"UCF HM": 1.0}, "final"),
     ),
 )
 
@@ -105,12 +100,12 @@ def test_operations_are_those_of_the_reference_count() -> None:
 
 def test_the_released_settings_of_each_data_set() -> None:
     base = load("nano", device="cpu")
-    cross = setting(Job(froster_cell(), "cross-dataset", "k400", 1), base, Options())[1].recipe
+    cross = setting(PaperRun(froster_cell(), "cross-dataset", "k400", 1), base, Options())[1].recipe
     assert (cross.epochs, cross.batch_size, cross.tune) == (22, 64, "both")
-    ucf = setting(Job(froster_cell(), "base-to-novel", "ucf101", 2), base, Options())[1].recipe
+    ucf = setting(PaperRun(froster_cell(), "base-to-novel", "ucf101", 2), base, Options())[1].recipe
     assert (ucf.batch_size, ucf.seed) == (64, 2)
     ssv2 = setting(
-        Job(froster_cell(), "base-to-novel", "ssv2", 1),
+        PaperRun(froster_cell(), "base-to-novel", "ssv2", 1),
         base,
         Options(ssv2_flip=False, sampling="uniform"),
     )[1]
@@ -198,39 +193,71 @@ def test_what_is_missing_and_what_it_costs_is_said_first(ucf: Path, froster: Cal
 
 
 def test_frozen_clip_across_data_sets_needs_no_training_data(ucf: Path) -> None:
-    data = Data(ucf, Options())
-    jobs = jobs_of(TABLES["table2"], data, 1)
-    assert [job.cell for job in jobs] == [None]
-    tests = data.of(jobs[0])[2]
+    data = RealData(ucf, Options())
+    (run,) = RealProgramme(load("nano", device="cpu"), data, ucf, 1).runs(TABLES["table2"])
+    assert run.cell is None
+    tests, _ = data.tests_of(run)
     assert [test.name for test in tests] == ["UCF*", "UCF 1", "UCF 2", "UCF 3"]
     assert len(tests[0].classes) == 101 and len(tests[1].items) == len(tests[0].items) / 2
 
 
+FROZEN = PaperRun(None, "cross-dataset", "k400", 1)
+
+
 def test_figures_of_the_runs_that_are_there(ucf: Path) -> None:
-    data, out, base = Data(ucf, Options()), ucf / "out", load("nano", device="cpu")
+    data, base = RealData(ucf, Options()), load("nano", device="cpu")
+    source = RealProgramme(base, data, ucf / "out", seeds=1)
     for name in ("UCF 1", "UCF 2", "UCF 3"):  # one of the tests is enough
         data.cross_tests.remove(next(test for test in data.cross_tests if test.name == name))
+
+    def pictures() -> list[str]:
+        draw(source, ["fig1", "fig4", "fig5"], bars, train=False)
+        return sorted(path.name for path in source.out.glob("*.png"))
+
     with progress(quiet=True) as bars:
-        assert run_jobs([first_run(None)], base, data, out, bars, 0) == []
-    names = ["fig1", "fig4", "fig5"]
-    assert [path.name for path in draw(names, data, base, 1, out)] == [
-        "fig1.png"
-    ]  # nothing is trained yet
-    job = first_run(PICTURED["FROSTER"])
-    assert job.cell is not None
-    student_of(base, job.cell.setting(base)[0]).save(out / "models" / job.key)
-    record = json.loads(record_of(first_run(None), out).read_text())
-    record["tests"] |= {
-        f"final, {labels}": record["tests"][f"frozen, {labels}"]
-        for labels in ("plain", "described")
-    }
-    record_of(job, out).write_text(json.dumps(record))
-    found = draw(names, data, base, 1, out)
-    assert [path.name for path in found] == ["fig1.png", "fig4_ucf101.png", "fig5_FROSTER.png"]
-    assert all(Image.open(path).size[0] > 300 for path in found)
-    assert len(by_class(None, "frozen, plain", out)["UCF*"]) == 8
-    with progress(quiet=True) as bars:  # nothing to do, whatever is broken in the meantime
-        assert run_jobs([first_run(None)], base, data, out, bars, 0) == []
+        assert carry_out(source, [FROZEN], bars) == []
+        assert pictures() == ["fig1.png"]  # nothing is trained yet
+        (run,) = source.runs_of(PICTURED["FROSTER"], "cross-dataset")
+        assert run.cell is not None
+        student_of(base, run.cell.setting(base)[0]).save(source.out / "models" / run.key)
+        record = json.loads(source.path(FROZEN).read_text())
+        record["tests"] |= {
+            f"final, {labels}": record["tests"][f"frozen, {labels}"]
+            for labels in ("plain", "described")
+        }
+        source.path(run).write_text(json.dumps(record))
+        assert pictures() == ["fig1.png", "fig4_ucf101.png", "fig5_FROSTER.png"]
+        assert all(Image.open(path).size[0] > 300 for path in source.out.glob("*.png"))
+        assert len(source.class_scores(FROZEN, "frozen, plain")["UCF*"]) == 8
+        # Nothing to do, whatever is broken in the meantime.
+        assert carry_out(source, [FROZEN], bars) == []
+
+
+def test_stored_runs_make_the_same_tables(
+    ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that froster 0.1 wrote, and the tables that it made of them (`fixtures/README.md`)."""
+    cross = PaperTable(
+        "Cross-dataset",
+        "cross-dataset",
+        (TableRow("Frozen CLIP", None, {"UCF*": 74.2, "UCF": 73.8}, "frozen"),),
+    )
+    monkeypatch.setitem(TABLES, "table1", SMALL)
+    monkeypatch.setitem(TABLES, "table2", cross)
+    out = shutil.copytree(FIXTURE, ucf / "out")
+    then = json.loads((out / "tables.json").read_text())
+    page = (out / "tables.md").read_text()
+    sizes = ("--model", "nano", "--shots", "2", "--base-sets", "2")
+    where = ("--data-root", str(ucf), "--out", str(out))
+    code, printed, _ = froster(
+        "reproduce", "table1", "table2", *where, *sizes, "--report", "--json"
+    )
+    now = json.loads(printed)
+    assert code == 0 and now["tables"] == then["tables"] and now["notes"] == then["notes"]
+    without_versions = slice(3, None)
+    assert (out / "tables.md").read_text().split("\n")[without_versions] == page.split("\n")[
+        without_versions
+    ]
 
 
 def test_the_plan_needs_no_weights(
@@ -252,10 +279,11 @@ def test_a_lost_mount_is_no_result(ucf: Path) -> None:
     (ucf / "ucf101.csv").write_text(
         "\n".join([rows[0], *(f"{empty},{row.split(',', 1)[1]}" for row in rows[1:])])
     )
-    data, out = Data(ucf, Options()), ucf / "out"
+    base = load("nano", device="cpu")
+    source = RealProgramme(base, RealData(ucf, Options()), ucf / "out", seeds=1)
     with progress(quiet=True) as bars:
-        failed = run_jobs([first_run(None)], load("nano", device="cpu"), data, out, bars, 0)
-    assert "none of its" in failed[0] and not record_of(first_run(None), out).exists()
+        failed = carry_out(source, [FROZEN], bars)
+    assert "none of its" in failed[0] and not source.path(FROZEN).exists()
 
 
 @pytest.mark.parametrize(
@@ -281,18 +309,16 @@ def test_refusals(
 
 def test_runs_of_another_preprocessing_are_not_mixed(tmp_path: Path) -> None:
     """With equal weights; the settings of an older version are taken for CLIP's own preprocessing."""
-    data, base, other = (
-        Data(tmp_path, Options()),
-        load("nano", device="cpu"),
-        load("nano", device="cpu"),
-    )
+    base, other = load("nano", device="cpu"), load("nano", device="cpu")
     other.clip.config = dataclasses.replace(
         other.clip.config, preprocessing=Preprocessing(resize="squash")
     )
-    check_settings(base, data, tmp_path)
-    check_settings(base, data, tmp_path)
+    data = RealData(tmp_path, Options())
+    same, changed = (RealProgramme(model, data, tmp_path, seeds=1) for model in (base, other))
+    same.check()
+    same.check()
     with pytest.raises(UsageError, match="made with another preprocessing: go on"):
-        check_settings(other, data, tmp_path)
+        changed.check()
     path = tmp_path / "runs" / "settings.json"
     settings = json.loads(path.read_text())
     path.write_text(
@@ -300,6 +326,6 @@ def test_runs_of_another_preprocessing_are_not_mixed(tmp_path: Path) -> None:
             {k: v for k, v in settings.items() if k not in ("preprocessing", "architecture")}
         )
     )
-    check_settings(base, data, tmp_path)
+    same.check()
     with pytest.raises(UsageError, match="made with another preprocessing: go on"):
-        check_settings(other, data, tmp_path)
+        changed.check()

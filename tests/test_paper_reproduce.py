@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from froster.errors import UsageError
 from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import load
-from froster.paper.cells import Cell
-from froster.paper.claims import claims, verdict
-from froster.paper.miniature import path_of, run_all
-from froster.paper.published import TABLE_1, TABLE_3, TABLE_4
-from froster.paper.report import Records, write_report
-from froster.paper.tables import TABLES, cells_of
+from froster.paper.miniature import Miniature
+from froster.paper.programme import carry_out
+from froster.paper.published import TABLE_1, TABLE_3_ALONE, TABLE_4
+from froster.paper.results import write_report
+from froster.paper.tables import TABLES, Cell, cells_of
 from froster.text.sentences import with_descriptions
-from froster.training import fine_tune as experiment
+from froster.training import plan as experiment
 from froster.utils.progress import progress
-from froster.world.sentences import sentences
-from froster.world.sets import SETS
+from froster.world.sets import SETS, sentences
+from results.claims import claims, verdict
 
 
 def test_printed_harmonic_means_follow_from_base_and_novel() -> None:
@@ -42,7 +42,7 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
     keys = [cell.key for cell in cells_of(list(TABLES))]
     assert len(set(keys)) == len(keys)
     printed = [row for row in TABLES["table3"].rows if row.published]
-    assert len(TABLES["table3"].rows) == 48 and len(printed) == 2 * len(TABLE_3)
+    assert len(TABLES["table3"].rows) == 48 and len(printed) == 2 * len(TABLE_3_ALONE)
     assert sum(bool(row.published) for row in TABLES["table4"].rows) == len(TABLE_4)
 
 
@@ -71,16 +71,15 @@ def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(
             experiment, name, experiment.dataclasses.replace(experiment.SMALL_RECIPE, epochs=1)
         )
-    base, cells = (
-        load("nano", device="cpu"),
-        [Cell("aim", "froster", tune="image"), Cell("finetuned", preset="official")],
-    )
+    cells = [Cell("aim", "froster", tune="image"), Cell("finetuned", preset="official")]
+    source = Miniature(load("nano", device="cpu"), tmp_path, seeds=1, shots=1, videos=24)
+    runs = [run for cell in cells for run in source.runs_of(cell, "base-to-novel")]
     with progress(quiet=True) as bars:
-        run_all(cells[:1], 1, 1, 24, base, tmp_path, bars)
-        first = path_of(cells[0], 0, tmp_path).read_text()
-        run_all(cells, 1, 1, 24, base, tmp_path, bars)
-    assert path_of(cells[0], 0, tmp_path).read_text() == first
-    record = json.loads(path_of(cells[1], 0, tmp_path).read_text())
+        assert carry_out(source, runs[:1], bars) == []
+        first = source.path(runs[0]).read_text()
+        assert carry_out(source, runs, bars) == []
+    assert source.path(runs[0]).read_text() == first
+    record = json.loads(source.path(runs[1]).read_text())
     assert record["results"].keys() == {
         "final, plain",
         "final, described",
@@ -92,8 +91,10 @@ def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     )
     right = sum(record["correct"]["final, plain"]["base"])
     assert record["results"]["final, plain"]["base"] == pytest.approx(100 * right / 24)
-    data = write_report(["table1"], Records(tmp_path, 1), {}, "# head")
+    data = write_report(source, ["table1"], "# head", {})
     rows = {row["row"]: row["ours"]["base"] for row in data["tables"]["table1"]}
     assert len(rows["Frozen CLIP (*)"]) == len(rows["AIM"]) == 1 and rows["X-CLIP (*)"] == []
     assert "ViFi-CLIP" in (tmp_path / "tables.md").read_text()
-    assert "runs are missing" in (tmp_path / "claims.md").read_text()
+    source.check()
+    with pytest.raises(UsageError, match=r"have \{'shots': 1\}: go on with these"):
+        Miniature(source.base, tmp_path, seeds=1, shots=2, videos=24).check()

@@ -11,11 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.progress import Progress
 
+import quick
 from froster.cli import main
-from froster.data.check import check_file, check_files
+from froster.data.inspect import inspect_all
+from froster.data.listing import ListedVideo
 from froster.data.manifest import read_items
 from froster.data.prepare import prepare
 from froster.errors import DataError, UsageError
@@ -118,12 +122,11 @@ def test_every_category_is_found_and_no_row_is_lost(spoilt: Path) -> None:
         or "not a readable" in lists["broken"]["Rowing_g01_c01.avi"]
     )
     assert lists["broken"]["Rowing_g02_c01.avi"] == "empty file"
-    assert lists["damaged"]["Diving_g01_c01.avi"].startswith(
-        "cut off: the header claims 225 frames"
-    )
+    assert lists["damaged"]["Diving_g01_c01.avi"].endswith("frames of the 225 that it states")
     assert lists["short"]["Lunges_g01_c01.avi"] == "42 frames, 1.68 s"
     assert lists["duplicate"] == {
-        "Punch_g01_c01.avi": "the same as Punch/v_Punch_g08_c01.avi (Punch, train/train/train)"
+        "Punch_g01_c01.avi": "the same as Punch/v_Punch_g08_c01.avi"
+        " (split test/test/train here, train/train/train there)"
     }
     assert lists["mislabelled"]["Biking_g01_c01.avi"] == "lies in the folder Surfing"
     assert lists["mislabelled"]["Biking_g02_c01.avi"] == "lies in the folder Bikng"
@@ -273,7 +276,7 @@ def many(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str) -> quick.Popen:
     arguments = [
         "--videos",
         folder / "videos",
@@ -285,12 +288,12 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     ]
     command = [sys.executable, "-m", "froster", "prepare", "ucf101", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return quick.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
-def until_checked(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def until_checked(folder: Path, count: int, process: quick.Popen) -> None:
     journal = folder / "m.checks.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.communicate()
@@ -312,7 +315,6 @@ def descendants(pid: int) -> set[int]:
         found |= more
 
 
-@pytest.mark.slow  # about 25 s: three processes that load torch
 @pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="looks for left-over processes in /proc"
 )
@@ -367,7 +369,6 @@ def test_a_killed_run_goes_on_where_it_was(many: Path) -> None:
     )
 
 
-@pytest.mark.slow  # about 10 s: two processes that load torch
 def test_ctrl_c_stops_and_keeps_what_was_checked(many: Path) -> None:
     process = start(many, "--workers", "1")
     until_checked(many, 3, process)
@@ -413,9 +414,7 @@ def test_two_at_once_are_refused(many: Path) -> None:
     pytest.importorskip("fcntl")
     lock = many / ".m.csv.lock"
     command = [sys.executable, "-c", HOLD, str(lock)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
+    with quick.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         for resume in (False, True):
             with pytest.raises(
@@ -432,21 +431,30 @@ def test_two_at_once_are_refused(many: Path) -> None:
 
 
 def test_a_process_that_is_killed_costs_no_file(many: Path) -> None:
-    files = [f"Archery/v_Archery_g{i:02d}_c01.avi" for i in range(6)]
-    checks = []
-    for check in check_files(many / "videos", files, workers=1):
-        if not checks:
-            (worker,) = multiprocessing.active_children()
-            os.kill(worker.pid, signal.SIGKILL)
-        checks.append(check)
-    assert sorted(check.path for check in checks) == files
-    assert not any(check.error for check in checks), "the file that it had is read once more"
+    names = [f"Archery/v_Archery_g{i:02d}_c01.avi" for i in range(6)]
+    killed = []
+
+    class Bars(Progress):
+        def update(self, *arguments: Any, **options: Any) -> None:
+            if not killed:
+                (worker,) = multiprocessing.active_children()
+                os.kill(worker.pid, signal.SIGKILL)
+                killed.append(worker.pid)
+
+    videos = [ListedVideo(many / "videos" / name, name) for name in names]
+    files = inspect_all(videos, None, 1, Bars())
+    assert killed and sorted(files) == names
+    assert not any(file.error for file in files.values()), "the file that it had is read once more"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.avi")
-    assert "not a regular file" in check_file(tmp_path, "a.avi").error
-    assert "No such file" in check_file(tmp_path, "b.avi").error
+    with progress(quiet=True) as bars:
+        files = inspect_all(
+            [ListedVideo(tmp_path / n, n) for n in ("a.avi", "b.avi")], None, 0, bars
+        )
+    assert files["a.avi"].error == "not a regular file"
+    assert files["b.avi"].error == "no such file"
 
 
 def test_what_cannot_be_prepared_is_said(spoilt: Path) -> None:

@@ -453,7 +453,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     from froster.data.manifest import Item
     from froster.evaluation.metrics import Scorer
     from froster.training.distill import Distill
-    from froster.training.task import Task, freeze
+    from froster.training.task import Task, Teacher, freeze
 
     model = froster.load(saved, device="cpu")
     expected = by_hand(model, seen(model, video))
@@ -479,7 +479,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     teacher = froster.load(saved, device="cpu").clip
     bank = model.bank(["cat", "dog"])
     freeze(model.model, VCLIP(), "both")
-    task = Task(model.model, bank, Distill(), teacher)
+    task = Task(model.model, bank, teacher=Teacher(teacher, Distill()))
     met: list[Tensor] = []
     teacher_met: list[Tensor] = []
     model.clip.visual.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].detach()))
@@ -492,7 +492,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     assert torch.equal(met[0], wanted) and torch.equal(teacher_met[0], wanted)
     other = CLIP(dataclasses.replace(teacher.config, preprocessing=CLIP_PREPROCESSING))
     with pytest.raises(UsageError, match="prepared in different ways"):
-        Task(model.model, bank, Distill(), other)
+        Task(model.model, bank, teacher=Teacher(other, Distill()))
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
@@ -500,8 +500,7 @@ def test_an_export_has_it_in_the_graph_and_says_so(
     saved: Path, video: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
-    from froster.inference.export import export
-    from froster.inference.runtimes import open_file
+    from froster.inference.export import export, open_file
 
     model = froster.load(saved, device="cpu")
     about = export(model, tmp_path / "x")
@@ -523,9 +522,11 @@ def test_an_export_has_it_in_the_graph_and_says_so(
 
 
 def test_equal_weights_with_another_preprocessing_are_another_model() -> None:
-    from froster.inference.identity import digest
+    from froster.inference.fingerprint import model_fingerprint
 
-    assert digest(model_that_wants(SQUASHED)) != digest(model_that_wants(CLIP_PREPROCESSING))
+    assert model_fingerprint(model_that_wants(SQUASHED)) != model_fingerprint(
+        model_that_wants(CLIP_PREPROCESSING)
+    )
 
 
 def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import froster
+import quick
 from froster.errors import CheckpointError
 from froster.evaluation.calibration import Calibration
-from froster.inference.card import files
+from froster.inference.hub import files
 from froster.inference.recognizer import load
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -88,7 +89,7 @@ def command(
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))
     }
     environment = {**others, **settings, **({"HF_TOKEN": token} if token else {})}
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-m", "froster", *map(str, arguments)],
         env=environment,
         capture_output=True,

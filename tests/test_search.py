@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 
 import froster
+import quick
 from froster.encoders.model import CLIP
-from froster.errors import DataError, VideoError
+from froster.errors import DataError, UsageError, VideoError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
-from froster.inference.search import search
-from froster.inference.store import Entry, Store
+from froster.inference.search import nearest
+from froster.inference.store import IndexEntry, Store
 from froster.methods import METHODS
 from froster.video.reader import Video
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
@@ -58,7 +59,7 @@ def store(path: Path, counts: list[int], embeddings: torch.Tensor) -> Store:
     made = Store.create(path, about)
     for number, rows in enumerate(embeddings.split(counts)):
         seconds = [float(second) for second in range(len(rows))]
-        entry = Entry(
+        entry = IndexEntry(
             f"{number}.mp4",
             1,
             1,
@@ -121,13 +122,13 @@ def test_search_is_exact(tmp_path: Path) -> None:
     torch.manual_seed(0)
     embeddings = torch.nn.functional.normalize(torch.randn(60, 16), dim=-1)
     made = store(tmp_path / "index", [7, 1, 12, 40], embeddings)
-    hits = search(made, embeddings[9], 60, join=False)
+    hits = nearest(made, embeddings[9], 60, join=False)
     order = (embeddings @ embeddings[9]).argsort(descending=True)
     assert [hit.score for hit in hits] == pytest.approx(
         (embeddings @ embeddings[9])[order].tolist(), abs=1e-6
     )
     assert (hits[0].entry.path, hits[0].best) == ("2.mp4", (1.0, 2.0))
-    best = [hit.entry.path for hit in search(made, embeddings[9], 9, by_video=True)]
+    best = [hit.entry.path for hit in nearest(made, embeddings[9], 9, by_video=True)]
     assert best[0] == "2.mp4" and len(best) == len(set(best)) == 4
 
 
@@ -135,7 +136,7 @@ def test_neighbours_that_fit_as_well_are_one_answer(tmp_path: Path) -> None:
     scores = torch.tensor([0.1, 0.85, 0.9, 0.84, 0.1, 0.1, 0.88, 0.1, 0.89])
     embeddings = torch.stack([scores, (1 - scores**2).sqrt()], dim=1)
     made = store(tmp_path / "index", [8, 1], embeddings)
-    hits = search(made, torch.tensor([1.0, 0.0]), 3)
+    hits = nearest(made, torch.tensor([1.0, 0.0]), 3)
     assert [(hit.entry.path, hit.start, hit.end, hit.best) for hit in hits] == [
         ("0.mp4", 1, 4, (2, 3)),
         ("1.mp4", 0, 1, (0, 1)),
@@ -165,7 +166,7 @@ def test_index_and_search(run, folder: Path, tmp_path: Path) -> None:
     model = froster.load("nano")
     right = 0
     for name in [file.stem for file in folder.iterdir()]:
-        best = search(Store(index), model.embed_text([name])[0], 2, by_video=True)
+        best = nearest(Store(index), model.embed_text([name])[0], 2, by_video=True)
         right += any(hit.entry.path.split()[0] == name.split()[0] for hit in best)
     assert right >= 6, "a text does not find what it names"
     *segments, _ = [
@@ -279,7 +280,7 @@ def test_which_errors_mean_that_a_video_is_gone(
     monkeypatch.setattr(
         Path, "stat", fail
     )  # no file system at hand fails in these ways when asked to
-    entry = Entry("a.mp4", 1, 1, 1.0, 1, 0, [], [])
+    entry = IndexEntry("a.mp4", 1, 1, 1.0, 1, 0, [], [])
     assert entry.is_gone(tmp_path) == (
         error in (errno.ENAMETOOLONG, errno.ENOENT)
     ) and not entry.is_current(tmp_path)
@@ -290,13 +291,10 @@ KILLED = (
 )
 
 
-@pytest.mark.slow  # about 8 s: a process that loads torch
 def test_a_killed_index_goes_on(run, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     ask = ["index", folder, *NANO, "--out", index, "--batch-size", 1]
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, *map(str, ask)], stderr=subprocess.DEVNULL
-    )
+    process = quick.Popen([sys.executable, "-c", KILLED, *map(str, ask)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while (
         len(list(index.glob("*.jsonl"))) < 2
@@ -353,8 +351,8 @@ def test_what_cannot_be_searched(run, folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_part_after_the_9999th_is_the_newest(tmp_path: Path) -> None:
-    def entry(size: int) -> Entry:
-        return Entry("a.mp4", size, 1, 1.0, 8, 0, [0.0], [1.0])
+    def entry(size: int) -> IndexEntry:
+        return IndexEntry("a.mp4", size, 1, 1.0, 8, 0, [0.0], [1.0])
 
     made = store(tmp_path / "i", [1], torch.eye(1, 4))
     made.add([(entry(1), torch.eye(1, 4), torch.eye(1, 4)[0])])
@@ -390,8 +388,22 @@ def test_networks_without_an_embedding_of_a_text_are_refused(
     assert not (tmp_path / "index").exists()
 
 
+def test_as_functions(run, folder: Path, tmp_path: Path) -> None:
+    steps: list[int] = []
+    report = froster.index(
+        "nano", folder, tmp_path / "i", on_progress=lambda now: steps.append(now.done)
+    )
+    assert report["failed"] == 0 and steps == list(range(report["videos"] + 1))
+    assert froster.index(None, folder, tmp_path / "i")["new"] == 0, "the model is the index's"
+    asked = run("search", tmp_path / "i", "a cat", "--top", 3, "--json")
+    assert froster.search(tmp_path / "i", "a cat", top=3).to_dict() == asked.json
+    with pytest.raises(UsageError, match="say what to look for"):
+        froster.search(tmp_path / "i")
+
+
 def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> None:
     from froster.data.listing import list_videos
+    from froster.inference.batch import ReadOptions
     from froster.inference.index import build
 
     model = froster.load("nano", device="cpu")
@@ -409,7 +421,7 @@ def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> N
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(model, made, list_videos([folder]), workers=0, batch_size=1, limit=60, on_end=stop)
+        build(model, made, list_videos([folder]), ReadOptions(0, 1), stop)
     assert len(Store(tmp_path / "index").places) == 1
     assert (
         json.loads((tmp_path / "index" / "0001.jsonl").read_text())["size"]

@@ -17,8 +17,8 @@ from server import post, refused, serving, wait_for  # isort: skip  # skips this
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.timeline import timeline
-from froster.serve.app import Service
 from froster.serve.refusal import Refusal
+from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video
@@ -159,7 +159,9 @@ def test_two_models_have_names(nano: Recognizer, video: Path) -> None:
 def test_the_token(nano: Recognizer, video: Path) -> None:
     with serving(nano, token="secret-token") as api:
         client, _ = api
-        assert client.get("/healthz").status_code == 200
+        assert (
+            client.get("/healthz").status_code == client.get("/static/page.css").status_code == 200
+        )
         for headers in (
             {},
             {"Authorization": "Bearer wrong"},
@@ -296,21 +298,26 @@ def test_a_failure_is_no_crash_and_tells_nothing(
 def test_the_description_is_true(api, video: Path) -> None:
     client, _ = api
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/v1/classify", "/v1/timeline", "/v1/embed", "/healthz"}
+    questions = {f"/v1/{name}" for name in ("classify", "timeline", "embed", "attention")}
+    kept = {"/v1/videos", "/v1/videos/{name}", "/v1/videos/{name}/preview"}
+    assert set(described["paths"]) == {*questions, *kept, "/healthz"}
     text = json.dumps(described)
     for name in set(described["components"]["schemas"]):
         assert f"#/components/schemas/{name}" in text
-    for route, sent in (("classify", video), ("timeline", video), ("embed", video)):
+    for route in ("classify", "timeline", "embed", "attention"):
         about = described["paths"][f"/v1/{route}"]["post"]
         form = about["requestBody"]["content"]["multipart/form-data"]["schema"]
-        assert "video" in form["properties"] and "labels" in form["properties"]
+        assert {"video", "id", "model"} <= set(form["properties"]) and not form[
+            "additionalProperties"
+        ]
+        fields = {"labels": "a,b"} if "labels" in form["properties"] else {}
         assert {"400", "401", "413", "415", "422", "429", "503", "504"} <= set(about["responses"])
         schema = described["components"]["schemas"][
             about["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].rpartition(
                 "/"
             )[2]
         ]
-        answer = post(client, route, sent, labels="a,b").json()
+        answer = post(client, route, video, **fields).json()
         assert set(schema["required"]) <= set(answer) <= set(schema["properties"])
     page = client.get("/docs").text
-    assert "POST /v1/classify" in page and "<script" not in page and "https://" not in page
+    assert "/static/docs.js" in page and "https://" not in page

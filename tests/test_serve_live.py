@@ -23,11 +23,12 @@ from server import Command, half, in_thread, wait_for  # isort: skip  # skips th
 import httpx
 
 from froster.inference.recognizer import Recognizer
-from froster.serve.app import Service, create_app
+from froster.serve.app import create_app
 from froster.serve.connections import MOST_CONNECTIONS
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
+from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video
@@ -362,15 +363,18 @@ def test_work_for_somebody_who_hung_up_stops(service, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_documented_calls_work(service, clips: list[Path], tmp_path: Path) -> None:
-    address, _ = service
+    address, state = service
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    keep, *_ = re.findall(r"^    (id=.*)", page, re.MULTILINE)
     calls = re.findall(r"^    (curl .*(?:\\\n.*)*)", page, re.MULTILINE)
-    assert len(calls) >= 4
+    assert len(calls) >= 9
     shutil.copy(clips[0], tmp_path / "holiday.mp4")
     for call in calls:
-        real = call.replace("http://127.0.0.1:7860", address)
-        found = subprocess.run(
+        real = f"{keep if '$id' in call else ':'}; {call}".replace("http://127.0.0.1:7860", address)
+        done = subprocess.run(
             ["bash", "-c", real], cwd=tmp_path, capture_output=True, text=True, check=True
         )
-        answer = json.loads(found.stdout)
+        answer = json.loads(done.stdout or "{}")
         assert "error" not in answer, (call, answer)
+    assert (tmp_path / "preview.mp4").read_bytes()[4:8] == b"ftyp"
+    assert len(list(state.folder.iterdir())) == 2  # of the three that were kept, one is deleted

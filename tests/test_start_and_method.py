@@ -25,7 +25,8 @@ from froster.inference.released import recognise
 from froster.methods import METHODS, Frozen, Method
 from froster.methods.weight_names import new_weights
 from froster.text.prompts import Prompting
-from froster.training.fine_tune import halfway, student_of, with_weights
+from froster.training.fine_tune import student_of
+from froster.training.weights import halfway, with_weights
 from golden import golden, part
 from parity import stand_in
 
@@ -83,10 +84,10 @@ def outputs(model: Recognizer) -> Iterator[Tensor]:
     yield model.embed_clips(clips)
     yield model.embed_text(LABELS)
     with torch.no_grad():
-        seen = model._encode(clips)
+        seen = model.encode_clips(clips)
     yield seen.context if seen.context is not None else torch.zeros(1)
     yield classes
-    yield model._logits(seen, classes, 1)
+    yield model.model.logits(seen.video, classes, seen.context).float()[None]
 
 
 def same(one: Recognizer, other: Recognizer) -> None:

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
+import quick
 from froster.evaluation.calibration import Calibration
-from froster.inference.card import card, escaped
+from froster.inference.hub import card, escaped
 from froster.report import page
 from froster.report.distance import confusion_picture
 from froster.utils.progress import Plain
@@ -168,7 +169,7 @@ def test_terminals_of_any_encoding(clip: Path, tmp_path: Path, encoding: str) ->
         ["classify", "--help"],
     ):
         environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "120"}
-        done = subprocess.run(
+        done = quick.run(
             [sys.executable, "-m", "froster", *map(str, command)],
             capture_output=True,
             env=environment,
@@ -179,7 +180,7 @@ def test_terminals_of_any_encoding(clip: Path, tmp_path: Path, encoding: str) ->
             assert "caf\\xe9.mp4" in text and ("#" in text or "█" in text)
             assert ("旅行.mp4" if encoding == "utf-8" else "??.mp4") in text
     bad = [sys.executable, "-m", "froster", "classify", "旅行…", "--labels", "a"]
-    done = subprocess.run(bad, capture_output=True, env=environment)
+    done = quick.run(bad, capture_output=True, env=environment)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
@@ -187,24 +188,17 @@ def test_a_system_without_utf8(clip: Path, tmp_path: Path) -> None:
     """LC_ALL=C, and with Python told to take it at its word."""
     shutil.copyfile(clip, tmp_path / "旅行.mp4")
     (tmp_path / "m.csv").write_text("path\n旅行.mp4\n", encoding="utf-8")
+    command = [sys.executable, "-m", "froster", "classify"]
+    options = ["--labels", "cat, boat", "--model", "nano"]
     for more in ({}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
-        for what in ("旅行.mp4", "m.csv", "."):
-            command = [
-                sys.executable,
-                "-m",
-                "froster",
-                "classify",
-                what,
-                "--labels",
-                "cat, boat",
-                "--model",
-                "nano",
-            ]
-            environment = {**os.environ, "LC_ALL": "C", **more}
-            environment.pop("PYTHONIOENCODING", None)
-            done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+        environment = {**os.environ, "LC_ALL": "C", **more}
+        environment.pop("PYTHONIOENCODING", None)
+        for asked in (["旅行.mp4", "."], ["m.csv"]):
+            done = subprocess.run(
+                [*command, *asked, *options], capture_output=True, env=environment, cwd=tmp_path
+            )
             assert b"Traceback" not in done.stderr, done.stderr
-            assert done.returncode == 0 or (what == "m.csv" and more), done.stderr
+            assert done.returncode == 0 or (asked == ["m.csv"] and more), done.stderr
 
 
 def test_the_card_shows_labels_as_text() -> None:

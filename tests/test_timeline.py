@@ -21,12 +21,11 @@ from torch import Tensor
 
 import froster
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
-from froster.inference.label_segments import Segment, merged, smoothed
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.inference.scorer import WindowScorer, batches
+from froster.inference.scorer import WindowScorer, chunked
 from froster.inference.subtitles import srt, vtt
-from froster.inference.timeline import Scan, timeline
+from froster.inference.timeline import Scan, Segment, merged, smoothed, timeline
 from froster.methods import METHODS
 from froster.utils import interrupt
 from froster.video.reader import Video
@@ -115,7 +114,7 @@ def test_a_frame_is_embedded_once_where_frames_are_seen_apart(
         scorer = WindowScorer(nano)
         scorer.apart = apart
         with Stream.of_file(known.path) as stream:
-            parts = batches(SlidingWindows(stream, WindowPlan(4.0, 1.0, 8), scorer.keep), 4)
+            parts = chunked(SlidingWindows(stream, WindowPlan(4.0, 1.0, 8), scorer.keep), 4)
             return torch.cat([scorer(part, classes) for part in parts])
 
     whole = logits(apart=False)

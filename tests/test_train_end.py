@@ -22,6 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import quick
 from froster.cli import main
 from froster.data.manifest import Item
 from froster.data.splits import Split
@@ -30,7 +31,7 @@ from froster.evaluation import calibration
 from froster.report import training as train_report
 from froster.text.labels import split_labels
 from froster.training import finish as train_end
-from froster.training.fine_tune import Row
+from froster.training.measure import Row
 from froster.utils.files import atomic_file, atomic_folder, exclusive
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -57,7 +58,7 @@ def froster(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 def faulty(place: str, fault: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(FAULTY), place, fault, "--", *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return quick.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing has happened to. Other tests copy it."""
     out = tmp_path_factory.mktemp("whole") / "run"
     command = [sys.executable, "-m", "froster", *map(str, train(data, out))]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, umask=0o027)
+    done = quick.run(command, env=ENVIRONMENT, capture_output=True, text=True, umask=0o027)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -268,7 +269,7 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("place", "fault", "code"),
     [
-        ("froster.cli.train:finish", "kill", -signal.SIGKILL),
+        ("froster.training.teach:finish", "kill", -signal.SIGKILL),
         ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
         ("froster.training.finish:calibrate", "interrupt", 130),
         ("froster.cli.train:write_report", "kill", -signal.SIGKILL),
@@ -336,7 +337,7 @@ def test_all_files_have_the_mode_of_the_umask(whole: Path) -> None:
 # One writer
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: quick.Popen) -> None:
     end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end and process.poll() is None, process.communicate()
@@ -350,7 +351,7 @@ def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
     pytest.importorskip("fcntl")
     out = tmp_path / "run"
     command = [sys.executable, "-m", "froster", *map(str, train(data, out))]
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as first:
+    with quick.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as first:
         wait_for((out / ".lock").exists, first)
         again = train(data, out, *(["--resume"] if resume else []), "--seed", 0 if resume else 9)
         code, _, err = froster(capfd, *again)
@@ -475,7 +476,7 @@ def test_other_commands_wait_for_their_turn_too(
     for lock, arguments in cases:
         command = [sys.executable, "-c", HOLD, str(lock)]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        with quick.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
             assert other.stdout is not None and other.stdout.readline() == "held\n"
             code, _, err = froster(capfd, *arguments)
             assert (code, err.count("froster: another froster")) == (2, 1), (arguments[0], err)
@@ -553,10 +554,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("place", "file"),
     [
-        ("froster.training.loop:MetricsLog.write:1", "metrics.jsonl"),
+        ("froster.training.metrics_log:MetricsLog.write:1", "metrics.jsonl"),
         ("froster.training.checkpoint:Checkpoints.save:1", "epoch-0001"),
         ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
-        ("froster.cli.train:finish", "model"),
+        ("froster.training.teach:finish", "model"),
         ("froster.training.finish:eval_sets", "json"),
         ("froster.cli.train:write_report", "png"),
     ],
@@ -602,7 +603,7 @@ def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capf
     assert expected[0] == 0
     for place, arguments in (
         (
-            "froster.inference.results:Lines.add:2",
+            "froster.inference.results:ResultFile.add:2",
             (*classify, "--batch-size", 4, "--out", disk / "rows.jsonl"),
         ),
         ("froster.inference.store:Store.add", (*index, disk / "index")),

@@ -88,7 +88,7 @@ OPTIONS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 @given(
     st.integers(1, 3),
     st.integers(1, 70),

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from froster.cli.attend import read_clip
-from froster.data.check import Check, check_file
 from froster.data.dataset import ReadViews
 from froster.data.inspect import inspect
 from froster.serve.limits import Limits
@@ -363,8 +362,8 @@ def test_seconds_are_those_of_the_frames(run, tmp_path: Path, suffix: str) -> No
         part for part in ReadSegments(4, 32, 4.0)(str(path)) if isinstance(part, VideoSummary)
     ]
     (found,) = [each for each in inspect(str(path)) if each is not None]
-    seconds = [views.seconds, whole.seconds, found.seconds, check_file(tmp_path, path.name).seconds]
-    assert seconds == pytest.approx([length] * 4, abs=0.002)
+    seconds = [views.seconds, whole.seconds, found.seconds]
+    assert seconds == pytest.approx([length] * 3, abs=0.002)
     assert Limits().measure(path).seconds == pytest.approx(length, abs=0.04)
     assert read_clip(path, sampling, 1).seconds == pytest.approx(
         [times[index] / 1000 for index in (4, 13, 22, 31)], abs=0.002
@@ -378,17 +377,9 @@ def test_seconds_are_those_of_the_frames(run, tmp_path: Path, suffix: str) -> No
 def test_given_variable_rates(name: str, seconds: float) -> None:
     path = shared("cases", "variable-rate-seconds", name)
     (views,) = ReadViews(Sampling("uniform", 4), 1, 32)(str(path))
-    found = [views.seconds, Limits().measure(path).seconds, check_file(path.parent, name).seconds]
+    (inspection,) = [each for each in inspect(str(path)) if each is not None]
+    found = [views.seconds, Limits().measure(path).seconds, inspection.seconds]
     assert found == pytest.approx([seconds] * 3, abs=0.04)
-
-
-def test_what_was_checked_without_seconds_is_checked_again(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "v.mp4", 30)
-    found = check_file(tmp_path, path.name)
-    assert found.is_current(tmp_path) and found.seconds == pytest.approx(1.2)
-    assert not Check(found.path, found.size, found.mtime, found.frames, found.fps).is_current(
-        tmp_path
-    )
 
 
 def described(path: Path, **of_context: object) -> Path:

@@ -189,8 +189,7 @@ def test_damage_is_left_to_the_full_decoding(tmp_path, monkeypatch):
         assert video.damaged == damaged
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", ["originals", "clips"])
+@pytest.mark.parametrize("folder", ["originals", pytest.param("clips", marks=pytest.mark.slow)])
 def test_real_frames_are_those_of_the_full_decoding(folder, counted):
     """About 12 s: all originals and every tenth clip, eight frames over the whole and five in a
     row."""
@@ -344,7 +343,6 @@ def test_a_name_is_no_protocol(tmp_path, monkeypatch):
         assert video.num_frames == 3
 
 
-@pytest.mark.slow
 def test_150_damaged_files_neither_hang_nor_crash(tmp_path):
     """About 5 s. In a process of its own, so that a hang or a crash of the decoder is a failure and
     not the end."""

@@ -25,10 +25,9 @@ import torch
 
 from froster.errors import UsageError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
-from froster.inference.label_file import LabelFile
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.scorer import WindowScorer
-from froster.inference.watch import Sighting, Watch
+from froster.inference.watch import LabelFile, Watch, WatchResult
 from froster.utils import interrupt
 from froster.video.live import Policy, StreamSource
 from froster.video.reader import Video
@@ -136,7 +135,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def seen_until_the_end(watch: Watch) -> tuple[list[Sighting], str]:
+def seen_until_the_end(watch: Watch) -> tuple[list[WatchResult], str]:
     """What was seen, and the error that it ended with."""
     seen, error = [], ""
     with watch:

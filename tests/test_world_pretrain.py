@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from froster.encoders.model import CLIP, CLIPConfig, unit
-from froster.world.stills import Still, draw_stills
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
 from tools.nano import pretrain
 from tools.nano.bpe import build_tokenizer, learn_merges
 from tools.nano.captions import CONTENT, TEMPLATES, caption, content
+from tools.nano.stills import Still, draw_stills
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,14 @@ from froster.world import motion
 from froster.world.motion import at_rest, moved
 from froster.world.sets import SPLITS, render_set
 from froster.world.sprites import DRAWINGS, atlas
-from froster.world.stills import Still, draw_stills, render_chunk, render_stills
 from froster.world.vocabulary import ALL_VERBS, NOUNS, REVERSALS, SCENES, VERBS
+from tools.nano.stills import Still, draw_stills, render_chunk, render_stills
 
 DIGEST = """
 import hashlib, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
 from froster.world.sets import render_set
-from froster.world.stills import draw_stills, render_stills
+from tools.nano.stills import draw_stills, render_stills
 print(hashlib.md5(render_set("mid", 1, 3, "train").frames.numpy().tobytes()).hexdigest())
 print(hashlib.md5(render_stills(draw_stills(250, 5), 5).numpy().tobytes()).hexdigest())
 """

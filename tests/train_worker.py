@@ -1,6 +1,6 @@
 """A small real training run as a process of its own, for tests that kill it or start several.
 
-python train_worker.py OUT [--epochs 3] [--batch 8] [--keep 1] [--kill-at STEP | --kill-in-save
+python train_worker.py OUT [--epochs 3] [--batch 4] [--keep 1] [--kill-at STEP | --kill-in-save
 EPOCH] [--limit BYTES]
 """
 
@@ -23,8 +23,7 @@ from froster.text.prompts import Prompting
 from froster.training.checkpoint import Checkpoints
 from froster.training.distill import Distill
 from froster.training.distributed import process_group
-from froster.training.fine_tune import fine_tune
-from froster.utils.progress import progress
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Videos
 
@@ -32,11 +31,11 @@ from froster.world.sets import SETS, Videos
 def small_world(base) -> WorldClips:
     """Noise with labels: learning it is not the point."""
     frames = torch.randint(
-        0, 256, (24, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        0, 256, (12, 16, 3, 60, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     classes = SETS["base"].classes[:5]
     return WorldClips(
-        Videos(frames, torch.arange(24) % 5, classes), base.config.sampling, train=True
+        Videos(frames, torch.arange(12) % 5, classes), base.config.sampling, train=True
     )
 
 
@@ -48,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--keep", type=int, default=1)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--method", default="vclip")
@@ -61,13 +60,13 @@ def main() -> None:
     if args.kill_in_save:
         real = Checkpoints.save
 
-        def save(self, epoch, modules, *rest):
+        def save(self, epoch, run):
             if epoch == args.kill_in_save:
                 part = self.path(epoch).with_name(f".{self.path(epoch).name}.part")
                 part.mkdir(parents=True)
                 (part / "student.safetensors").write_bytes(b"half a file")
                 die()
-            real(self, epoch, modules, *rest)
+            real(self, epoch, run)
 
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
@@ -91,20 +90,15 @@ def main() -> None:
         if step == args.kill_at:
             die()
 
-    with process_group("cpu") as (rank, _), progress(quiet=True) as bars:
+    with process_group("cpu") as (rank, _):
         clips = small_world(base)
         _, trained = fine_tune(
             base,
-            method,
-            Distill(),
-            recipe,
+            FineTuning(method, Distill(), recipe, preset),
             clips,
             clips.videos.classes,
             args.out,
-            bars,
-            "test",
-            log=log,
-            preset=preset,
+            Hooks(on_step=log),
         )
         if rank == 0:
             torch.save({"last": trained.last, "average": trained.average}, args.out / "weights.pt")

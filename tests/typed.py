@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+from cyclopts.argument import Argument
+
+from froster.cli import app
 
 
 class Result:
@@ -21,3 +26,22 @@ def one_line(result: Result, code: int, *words: str) -> None:
     assert len(lines) == 1, result.err
     for word in words:
         assert word in lines[0], lines[0]
+
+
+def arguments(command: str) -> list[Argument]:
+    """What a command takes, each with all its names."""
+    with app.app_stack([command]):
+        collection = app[command].assemble_argument_collection()
+    return [argument for argument in collection if argument.name != "*"]
+
+
+def options(command: str) -> set[str]:
+    """Every option of a command as it is typed."""
+    return {"--config", *(name for argument in arguments(command) for name in argument.names)}
+
+
+def parsed(*words: str) -> dict[str, Any]:
+    """The parameters of a command that is typed and not run. Raises CycloptsError."""
+    _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
+    bound.apply_defaults()
+    return bound.arguments

@@ -15,19 +15,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
-    from froster.inference.label_segments import Segment
+    from froster.inference.batch import classify
+    from froster.inference.export import export
+    from froster.inference.index import index
     from froster.inference.recognizer import Classification, Recognizer, load
-    from froster.inference.timeline import Timeline, timeline
+    from froster.inference.search import search
+    from froster.inference.timeline import Segment, Timeline, timeline
     from froster.inference.watch import Watch
+    from froster.training.evaluate import evaluate
+    from froster.training.teach import train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "load": "froster.inference.recognizer",
+    "classify": "froster.inference.batch",
+    "index": "froster.inference.index",
+    "search": "froster.inference.search",
+    "export": "froster.inference.export",
+    "train": "froster.training.teach",
+    "evaluate": "froster.training.evaluate",
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
     "Watch": "froster.inference.watch",
-    "Segment": "froster.inference.label_segments",
+    "Segment": "froster.inference.timeline",
     "Recognizer": "froster.inference.recognizer",
     "Classification": "froster.inference.recognizer",
     "FrosterError": "froster.errors",
@@ -49,8 +60,14 @@ __all__ = [
     "VideoError",
     "Watch",
     "__version__",
+    "classify",
+    "evaluate",
+    "export",
+    "index",
     "load",
+    "search",
     "timeline",
+    "train",
 ]
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from froster.world.stills import Still
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
+from tools.nano.stills import Still
 
 MEDIA = ("photo", "video", "example", "demonstration")
 PHRASES = (

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from froster.encoders.model import CLIP, normalise, unit
 from froster.encoders.tokenizer import Tokenizer
-from froster.world.stills import Still, draw_stills, render_stills
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
 from tools.nano.captions import TEMPLATES
+from tools.nano.stills import Still, draw_stills, render_stills
 
 HELD_OUT_SEED = 1_000_003
 """Never used for pretraining."""

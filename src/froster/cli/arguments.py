@@ -1,73 +1,89 @@
-"""What is checked of every command's arguments before the command begins."""
+"""What is done with the arguments of every command before it begins: `--config` is read, addresses
+are refused, and a mistake becomes one sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tomllib
+from pathlib import Path
 from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+from cyclopts import App, ArgumentCollection
+from cyclopts.config import Dict
+from cyclopts.exceptions import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    UnusedCliTokensError,
+)
 
-from froster.errors import FrosterError
+from froster.errors import UsageError
 from froster.utils.address import refuse_address
-from froster.utils.text import printable
 
 NO_FILES = ("labels", "text", "source", "endpoint")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is
 nothing like an address."""
-
 FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
 
 
-class _Escaped:
-    """Usage errors quote what was typed; nothing in it is obeyed by the terminal."""
-
-    def make_context(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().make_context(*args, **options)  # type: ignore[misc]
-        except Exception as error:
-            if isinstance(getattr(error, "message", None), str):
-                error.message = printable(error.message)  # type: ignore[attr-defined]
-            raise
-
-
-class Command(_Escaped, TyperCommand):
-    """Refuses addresses where files are meant."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        given, _, _ = self.make_parser(ctx).parse_args(
-            list(args)
-        )  # as typed: a Path would be "s3:/" already
-        for name, value in given.items():
-            if name not in NO_FILES or (self.name, name) in FILES:
-                refuse_address(*(part for text in texts(value) for part in text.split(",")))
-        return super().parse_args(ctx, args)
+def read_config(name: str) -> Dict:
+    """The options that a YAML or TOML file (by its suffix) holds by their names, such as
+    `batch-size: 8`. Raises UsageError where it is not such a file."""
+    refuse_address(name)
+    path = Path(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else read_yaml(text)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--config {path}: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise UsageError(f"--config {path} must hold options by their names, such as batch-size: 8")
+    return Dict(values, use_commands_as_keys=False, source=str(path))
 
 
-class Group(_Escaped, TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        """Of which click would say "Aborted." alone: it takes the end of a file or of a process for
-        that of a dialogue."""
-        try:
-            return super().invoke(ctx)
-        except EOFError as error:
-            raise FrosterError(
-                f"what was being read ended too early{f': {error}' if str(error) else ''}"
-            ) from error
+def read_yaml(text: str) -> Any:
+    """Raises ValueError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
-class App(typer.Typer):
-    """All commands are of the kind above."""
+def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Raises UsageError where an address stands for a file; of it, `Path` would make "s3:/"."""
+    for argument in arguments:
+        name = argument.field_info.name
+        if name not in NO_FILES or (*commands, name) in FILES:
+            for token in argument.tokens:
+                refuse_address(*token.value.split(","))
 
-    def command(self, *args: Any, **options: Any) -> Callable[..., Any]:
-        return super().command(*args, **{"cls": Command, **options})
+
+def sentence(error: CycloptsError) -> str:
+    """What is wrong with the arguments."""
+    error.verbose = False
+    argument = error.argument
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument {error.unused_tokens[0]!r}"
+    if isinstance(error, MissingArgumentError) and argument and error.keyword is None:
+        where = " ".join(("froster", *(error.command_chain or ())))
+        return f"{where} needs {argument.name}{suggestion(error)}"
+    if isinstance(error, CoercionError) and argument and error.token:
+        value, choices = error.token.value, argument.get_choices(force=True)
+        if choices and value not in choices:
+            return (
+                f"{argument.name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}"
+            )
+        if error.target_type in (int, float):
+            number = "a whole number" if error.target_type is int else "a number"
+            return f"{argument.name} takes {number}, not {value!r}"
+    return str(error)
 
 
-def texts(value: Any) -> Iterator[str]:
-    """Of an argument that may be repeated, or left out, all texts that were given."""
-    if isinstance(value, (list, tuple)):
-        for one in value:
-            yield from texts(one)
-    elif isinstance(value, str):
-        yield value
+def suggestion(error: MissingArgumentError) -> str:
+    """What follows "Did you mean" in cyclopts' own words."""
+    _, _, hint = str(error).partition(" Did you mean ")
+    return f". Did you mean {hint}" if hint else ""

@@ -3,130 +3,127 @@ goes on with."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.table import Table
-
-from froster.cli.common import announce, how_to_calibrate, load_model, mention, spare_cores
-from froster.data.listing import ListedVideo, Listing, list_videos
-from froster.data.shards import Shard, parse_shard
+from froster.cli import options
+from froster.cli.common import (
+    announce,
+    given_labels,
+    load_model,
+    mention,
+    name_of,
+    tell_how_to_calibrate,
+)
+from froster.cli.options import MACHINE, SPREAD, number, option
+from froster.cli.output import batch_bar, print_table
 from froster.errors import UsageError
-from froster.evaluation.calibration import NONE, with_none
-from froster.inference.batch import answers
-from froster.inference.failures import Failures
-from froster.inference.identity import digest
-from froster.inference.origin import check_origin
-from froster.inference.recognizer import DEFAULT_MODEL, Classification, Recognizer
-from froster.inference.results import Results, Row, check_suffix, open_results
-from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
-from froster.utils.files import sole_maker
 from froster.utils.progress import console, output, progress, working
 from froster.utils.text import short_names
 
-FEW = 8
-"""Videos for which it does not pay to start processes."""
-FORM = 2
-"""Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
-were not calibrated."""
+if TYPE_CHECKING:
+    from froster.data.listing import Listing
+    from froster.data.shards import Shard
+    from froster.inference import batch
+    from froster.inference.recognizer import Recognizer
+    from froster.inference.results import ResultRow
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How videos are read and answered, which changes no answer."""
+    """How videos are read and answered: `inference.batch.ReadOptions`."""
 
-    workers: int | None
-    batch_size: int | None
-    limit: float
-    top: int
-    truncate: bool
-
-    def of(self, model: Recognizer, videos: int) -> dict[str, Any]:
-        """With what is not said chosen. A batch of one on a CPU, where more are no faster and rows
-        the same to the bit."""
-        batch = self.batch_size or (8 if model.device.type == "cuda" else 1)
-        workers = (
-            self.workers if self.workers is not None else 0 if videos <= FEW else spare_cores()
-        )
-        return {**dataclasses.asdict(self), "batch_size": batch, "workers": workers}
+    top: Annotated[int, number("Labels shown for each video.", 1)] = 5
+    truncate: options.Truncate = False
+    workers: options.Workers = None
+    batch_size: Annotated[
+        int | None, number("Videos a batch; default: 1, or 8 on a GPU.", 1, group=MACHINE)
+    ] = None
+    time_limit: options.TimeLimit = 300
 
 
-def run(
-    videos: Sequence[Path],
-    labels: str | None,
-    labels_file: Path | None,
-    model: str | None,
+def classify(
+    videos: options.Videos = None,
+    /,
     *,
-    files_from: Path | None,
-    root: Path | None,
-    out: Path | None,
-    shard: str | None,
-    retry_failed: bool,
-    reading: Reading,
-    views: int | None,
-    sampling: str | None,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
+    files_from: options.FilesFrom = None,
+    root: options.ListRoot = None,
+    out: Annotated[
+        Path | None,
+        option("Rows to a .csv, .jsonl or .parquet file; what it holds is not done again."),
+    ] = None,
+    shard: options.Shard = None,
+    retry_failed: options.RetryFailed = False,
+    model: options.Model = None,
+    views: options.Views = None,
+    sampling: options.Sampling = None,
+    reading: Annotated[Reading, SPREAD] = Reading(),
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster classify` does. A video that cannot be read is listed with its cause, and
-    the exit code is 1."""
+    """Which of these labels fits each video?
+
+    Example: froster classify holiday.mp4 --labels "surfing, skiing, cooking" --model nano
+    """
+    from froster.data.listing import list_videos
+    from froster.data.shards import parse_shard
+    from froster.inference import batch
+    from froster.inference.results import check_suffix
+
     part = parse_shard(shard)
     if out is not None:
         check_suffix(out)
     elif part.count > 1 or retry_failed:
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     names = given_labels(labels, labels_file)
-    listing = list_videos(videos, files_from=files_from, root=root)
+    listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
-    recognizer = load_model(
-        model, device or own_device(part), precision, sampling=sampling, views=views
-    )
+    device = device or device_of(part)
+    recognizer = load_model(model, device, precision, sampling=sampling, views=views)
     recognizer.class_embeddings(names, reading.truncate)  # once for all videos
+    how = batch.ReadOptions(**vars(reading))
     if out is None:
-        failed = print_all(recognizer, names, listing, reading, model, as_json)
+        results = answer_all(recognizer, names, listing, how)
+        failed = any("error" in result for result in results)
+        calibrated = recognizer.calibration.fitted is not None
+        report: dict[str, Any] = {
+            "model": name_of(model),
+            "labels": names,
+            "calibrated": calibrated,
+        }
+        report |= {"passed_over": dict(listing.passed_over), "results": results}
     else:
         announce(recognizer, model)
-        report = write_all(recognizer, names, listing, part, part.file(out), reading, retry_failed)
-        report["calibrated"] = recognizer.calibration.fitted is not None
+        with batch_bar("classify") as on_progress:
+            report = batch.classify(
+                recognizer,
+                listing,
+                names,
+                out,
+                options=how,
+                shard=part,
+                retry_failed=retry_failed,
+                on_progress=on_progress,
+            )
         failed = report["failed"] > 0
-        if as_json:
-            print(json.dumps(report))
-        else:
-            why = f"; {report['failed']} failed, see {report['failures']}" if failed else ""
-            output.print(f"{report['out']}: {report['rows']} of {report['videos']} videos{why}")
-            tell_how_to_calibrate(recognizer, model)
-    if failed:
-        raise typer.Exit(1)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show_results(results) if out is None else show_file(report)
+        tell_how_to_calibrate(recognizer, model)
+    if failed:  # a video that cannot be read is listed with its cause
+        raise SystemExit(1)
 
 
-def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
-    if (labels is None) == (labels_file is None):
-        raise UsageError('give the labels, either --labels "a, b, c" or --labels-file FILE')
-    labels, labels_file = labels_file_of(labels, labels_file)
-    if labels_file is not None:
-        return read_label_set(labels_file)
-    names = split_labels(labels or "")
-    check_labels(names)
-    return names
-
-
-def labels_file_of(labels: str | None, labels_file: Path | None) -> tuple[str | None, Path | None]:
-    """The two options, with a file that was given as `--labels` in its own place, which is said."""
-    if labels is None or labels_file is not None or (file := label_file(labels)) is None:
-        return labels, labels_file
-    console.print(f"--labels {file}: read as a file of labels", soft_wrap=True)
-    return None, file
-
-
-def own_device(part: Shard) -> str | None:
+def device_of(part: Shard) -> str | None:
     """The GPU that torchrun gives this process, where there is one."""
     import torch
 
@@ -136,15 +133,12 @@ def own_device(part: Shard) -> str | None:
     return None
 
 
-def print_all(
-    recognizer: Recognizer,
-    names: list[str],
-    videos: Listing,
-    reading: Reading,
-    model: str | None,
-    as_json: bool,
-) -> bool:
-    """Shows the answers to all videos; whether some failed."""
+def answer_all(
+    recognizer: Recognizer, names: list[str], videos: Listing, reading: batch.ReadOptions
+) -> list[dict[str, Any]]:
+    """The answer to each video, or its error."""
+    from froster.inference.batch import answers
+
     results: list[dict[str, Any]] = []
     one = len(videos) == 1
     with (
@@ -152,34 +146,24 @@ def print_all(
         working(f"reading {videos[0].path.name}", None) if one else nullcontext(),
     ):
         bar = bars.add_task("classify", total=len(videos), note="")
-        for batch in answers(recognizer, names, videos, **reading.of(recognizer, len(videos))):
-            for answer in batch:
+        for answered in answers(recognizer, names, videos, reading):
+            for answer in answered:
                 result: dict[str, Any] = {"video": str(answer.video.path)}
                 if answer.row is None:
                     result["error"] = f"{answer.video.path}: {answer.error}"
                 else:
-                    result |= shown(answer.row)
+                    result |= printed(answer.row)
                 results.append(result)
-            bars.update(bar, advance=len(batch), note=batch[-1].video.path.name[:40])
-    calibrated = recognizer.calibration.fitted is not None
-    if as_json:
-        about = {"model": model or DEFAULT_MODEL, "labels": names, "calibrated": calibrated}
-        print(json.dumps({**about, "passed_over": dict(videos.passed_over), "results": results}))
-    else:
-        show(results)
-        tell_how_to_calibrate(recognizer, model)
-    return any("error" in result for result in results)
+            bars.update(bar, advance=len(answered), note=answered[-1].video.path.name[:40])
+    return results
 
 
-def tell_how_to_calibrate(recognizer: Recognizer, model: str | None) -> None:
-    if (hint := how_to_calibrate(recognizer, model)) is not None:
-        console.tell(hint)
-
-
-def shown(row: Row) -> dict[str, Any]:
+def printed(row: ResultRow) -> dict[str, Any]:
     """A row as it is printed: with every score the probability, which leaves room for "none of
     these" where there is a rule."""
-    found = Classification(row["labels"], row["scores"], row["none"], row["cosine"])
+    from froster.inference.batch import row_classification
+
+    found = row_classification(row)
     entries = zip(found.labels, found.scores, found.probabilities, strict=True)
     scores = [
         {"label": label, "score": score, "probability": probability}
@@ -194,116 +178,34 @@ def shown(row: Row) -> dict[str, Any]:
     }
 
 
-def show(results: list[dict[str, Any]]) -> None:
+def show_results(results: Sequence[dict[str, Any]]) -> None:
     """The labels and "none of these", the likeliest first, the answer in bold; without a none rule
     the scores, and the best label's cosine. Then what failed."""
-    ruled = any(result.get("none") is not None for result in results)
-    cosines = not ruled and any(result.get("cosine") is not None for result in results)
-    columns = [
-        "video",
-        "label",
-        "probability" if ruled else "score",
-        "",
-        *(["cosine"] if cosines else []),
-    ]
-    table = Table(*columns, box=None, pad_edge=False)
-    names = short_names([result["video"] for result in results])
-    for name, result in zip(names, results, strict=True):
-        if "error" in result:
-            continue
-        rows = with_none(
-            [(entry["label"], entry["probability"]) for entry in result["scores"]], result["none"]
-        )
-        for i, (label, probability) in enumerate(rows):
-            bar = "█" * round(20 * probability)
-            style = "bold" if label == (result["answer"] or NONE) else "dim"
-            cosine = [f"{result['cosine']:.3f}" if i == 0 else ""] if cosines else []
-            table.add_row(
-                name if i == 0 else "",
-                label,
-                f"{100 * probability:.1f} %",
-                bar,
-                *cosine,
-                style=style,
-            )
-    if table.row_count:
-        output.print(table)
+    from froster.evaluation.calibration import NONE, with_none
+
+    answered = [result for result in results if "error" not in result]
+    ruled = any(result["none"] is not None for result in answered)
+    cosines = not ruled and any(result["cosine"] is not None for result in answered)
+    columns = ["video", "label", "probability" if ruled else "score", ""]
+    rows: list[list[str]] = []
+    styles = []
+    names = dict(zip(map(id, results), short_names([r["video"] for r in results]), strict=True))
+    for result in answered:
+        scores = [(entry["label"], entry["probability"]) for entry in result["scores"]]
+        for place, (label, share) in enumerate(with_none(scores, result["none"])):
+            first = place == 0
+            row = [names[id(result)] if first else "", label, f"{100 * share:.1f} %"]
+            row.append("█" * round(20 * share))
+            if cosines:
+                row.append(f"{result['cosine']:.3f}" if first else "")
+            rows.append(row)
+            styles.append("bold" if label == (result["answer"] or NONE) else "dim")
+    print_table([*columns, "cosine"] if cosines else columns, rows, styles)
     for result in results:
         if "error" in result:
             console.print(result["error"], style="red", soft_wrap=True)
 
 
-def write_all(
-    recognizer: Recognizer,
-    names: list[str],
-    listing: Listing,
-    part: Shard,
-    out: Path,
-    reading: Reading,
-    retry: bool,
-) -> dict[str, Any]:
-    """Adds the rows that `out` lacks, and says what there is now. Failures of earlier runs are left
-    alone but with `retry`."""
-    config = recognizer.config.to_dict()
-    made = {
-        "made_by": "froster classify",
-        "rows": FORM,
-        "model": digest(recognizer),
-        "precision": str(recognizer.dtype).removeprefix("torch."),
-        "labels": names,
-        **{name: config[name] for name in ("sampling", "views", "fusion")},
-        "top": reading.top,
-        "truncate": reading.truncate,
-        "calibration": recognizer.calibration.rule,
-        "root": os.path.realpath(listing.root),
-        "shard": f"{part.index}/{part.count}",
-    }
-    begun = any(path.exists() for path in (out, out.with_name(f"{out.name}.rows.jsonl")))
-    with sole_maker(out):
-        check_origin(out, made, begun)
-        results = open_results(out, min(reading.top, len(names)))
-        failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
-        mine = part.of(listing)
-        todo = [
-            video
-            for video in mine
-            if video.key not in results.done and (retry or video.key not in failures.causes)
-        ]
-        try:
-            work(recognizer, names, mine, todo, results, failures, reading)
-        finally:
-            results.close()
-            failures.close(results.done)
-        results.finish()
-    failed = [video.key for video in mine if video.key in failures.causes]
-    report = {
-        "out": str(out),
-        "videos": len(mine),
-        "rows": sum(video.key in results.done for video in mine),
-    }
-    report |= {"new": sum(video.key in results.done for video in todo), "failed": len(failed)}
-    report |= {"failures": str(failures.path) if failed else None, "shard": made["shard"]}
-    return {**report, "passed_over": dict(listing.passed_over)}
-
-
-def work(
-    recognizer: Recognizer,
-    names: list[str],
-    mine: list[ListedVideo],
-    todo: list[ListedVideo],
-    results: Results,
-    failures: Failures,
-    reading: Reading,
-) -> None:
-    with progress() as bars:
-        bar = bars.add_task("classify", total=len(mine), completed=len(mine) - len(todo), note="")
-        for batch in answers(recognizer, names, todo, **reading.of(recognizer, len(todo))):
-            results.add([answer.row for answer in batch if answer.row is not None])
-            for answer in batch:
-                if answer.row is None:
-                    failures.add(answer.video.key, answer.error)
-            bars.update(
-                bar,
-                advance=len(batch),
-                note=f"{len(failures.causes)} failed" if failures.causes else "",
-            )
+def show_file(report: dict[str, Any]) -> None:
+    why = f"; {report['failed']} failed, see {report['failures']}" if report["failed"] else ""
+    output.print(f"{report['out']}: {report['rows']} of {report['videos']} videos{why}")

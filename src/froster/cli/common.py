@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""What several commands share: the model, the videos and the labels that they were given."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from froster.data.listing import Listing, not_there, passed_over
-from froster.data.manifest import Items
 from froster.errors import UsageError
-from froster.inference.model_folder import folder_of
-from froster.inference.recognizer import DEFAULT_MODEL, Recognizer, load
+from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
-from froster.utils.pool import cores
 from froster.utils.progress import console, working
+
+if TYPE_CHECKING:
+    from froster.data.listing import Listing
+    from froster.data.manifest import Items
+    from froster.inference.recognizer import Recognizer
 
 
 def load_model(
@@ -31,6 +32,8 @@ def load_model(
     views: int | None = None,
 ) -> Recognizer:
     """The model a command was given, with its way to take frames changed where the command says so."""
+    from froster.inference.recognizer import DEFAULT_MODEL, load
+
     with working(f"loading {source or DEFAULT_MODEL}"):
         model = load(source or DEFAULT_MODEL, device=device, precision=precision)
     model.working = working
@@ -49,39 +52,47 @@ def announce(model: Recognizer, source: str | None) -> None:
     vision = model.clip.config.vision
     dtype = str(model.dtype).removeprefix("torch.")
     console.print(
-        f"model {source or DEFAULT_MODEL} ({model.origin}; {model.config.method.name},"
+        f"model {name_of(source)} ({model.origin}; {model.config.method.name},"
         f" {vision.image_size} px, {model.config.sampling.frames} frames"
         f" {model.config.sampling.kind}) on {model.device} in {dtype}"
     )
 
 
-def how_to_calibrate(model: Recognizer, source: str | None) -> str | None:
-    """One line for who is shown the scores of a model that nothing was fitted to; None for a
-    calibrated one."""
+def name_of(source: str | None) -> str:
+    """What `--model` says, or the default."""
+    from froster.inference.recognizer import DEFAULT_MODEL
+
+    return source or DEFAULT_MODEL
+
+
+def tell_how_to_calibrate(model: Recognizer, source: str | None) -> None:
+    """One line for who is shown the scores of a model that nothing was fitted to."""
+    from froster.inference.model_folder import folder_of
+
     if model.calibration.fitted is not None:
-        return None
-    name = source or DEFAULT_MODEL
+        return
+    name = name_of(source)
     where = () if folder_of(name) else ("--out", "FOLDER")
     command = shlex.join(["froster", "calibrate", name, "--data", "YOUR_VIDEOS", *where])
-    return f'not calibrated, so never "none of these": {command}'
+    console.tell(f'not calibrated, so never "none of these": {command}')
 
 
 def short_name(model: str) -> str:
     """What a model is called where there is little room: `runs/first/model` -> "first"."""
     path = Path(model)
-    return (
-        path.parent.name
-        if path.name in ("model", "last") and path.parent.name
-        else path.name or model
-    )
+    if path.name in ("model", "last") and path.parent.name:
+        return path.parent.name
+    return path.name or model
 
 
 def mention(videos: Listing | Items) -> None:
-    """Lines on standard error, before a model is loaded: files that were named and are not there,
+    """Lines on standard error, before a model is loaded: files that were named and do not exist,
     and what was passed over.
 
-    Raises UsageError where not one file that was named is there.
+    Raises UsageError where not one file that was named exists.
     """
+    from froster.data.listing import Listing, passed_over
+
     lines = [passed_over(videos.passed_over)]
     if isinstance(videos, Listing):
         lines.insert(0, videos.check())
@@ -91,11 +102,33 @@ def mention(videos: Listing | Items) -> None:
         console.tell(text)
 
 
-def there(video: str | Path) -> None:
+def check_exists(video: str | Path) -> None:
     """Raises UsageError where there is no such file; an address is named as such."""
+    from froster.data.listing import not_there
+
     refuse_address(video)
     if not os.path.exists(video):
         raise UsageError(not_there([Path(video)]))
+
+
+def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
+    """The labels of `--labels` or `--labels-file`. Raises UsageError where it is not one of them."""
+    if (labels is None) == (labels_file is None):
+        raise UsageError('give the labels, either --labels "a, b, c" or --labels-file FILE')
+    labels, labels_file = labels_file_of(labels, labels_file)
+    if labels_file is not None:
+        return read_label_set(labels_file)
+    names = split_labels(labels or "")
+    check_labels(names)
+    return names
+
+
+def labels_file_of(labels: str | None, labels_file: Path | None) -> tuple[str | None, Path | None]:
+    """The two options, with a file that was given as `--labels` in its own place; a line says so."""
+    if labels is None or labels_file is not None or (file := label_file(labels)) is None:
+        return labels, labels_file
+    console.print(f"--labels {file}: read as a file of labels", soft_wrap=True)
+    return None, file
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:
@@ -125,6 +158,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
 
 
 def spare_cores() -> int:
-    """Processes that may decode while the network computes: one core is left to it, and four are
-    always enough."""
-    return max(0, min(4, cores() - 1))
+    """Processes that may decode while the network computes."""
+    from froster.utils import pool
+
+    return pool.spare_cores()

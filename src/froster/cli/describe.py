@@ -4,44 +4,52 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from froster.encoders.tokenizer import HUB_ID, Tokenizer
+from froster.cli import options
+from froster.cli.options import number, option, seconds
 from froster.errors import FrosterError, UsageError
 from froster.text.labels import check_labels, read_labels
-from froster.text.sentences import (
-    OPENAI,
-    PROMPT,
-    Complaint,
-    Endpoint,
-    ask_all,
-    complaints,
-    read_descriptions,
-    tidy,
-    with_descriptions,
-)
+from froster.text.sentences import read_descriptions
+from froster.text.sentences import with_descriptions as described
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker, write_text
 from froster.utils.progress import console, progress
 
+if TYPE_CHECKING:
+    from froster.encoders.tokenizer import Tokenizer
+    from froster.text.sentences import Complaint, Endpoint
 
-def run(
+
+def describe(
+    labels: Annotated[
+        Path | None, option("A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")
+    ] = None,
+    /,
     *,
-    labels: Path | None,
-    out: Path | None,
-    endpoint: str | None,
-    model: str,
-    from_file: str | None,
-    key_env: str,
-    concurrency: int,
-    timeout: float,
-    show_prompt: bool,
-    as_json: bool,
+    out: Annotated[
+        Path | None, option("JSON of name: sentence; what it holds is not asked again.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, option("Chat endpoint, http://localhost:8000/v1; default: OpenAI's.")
+    ] = None,
+    model: Annotated[str, option("The language model's name there.")] = "gpt-4o-mini",
+    from_file: Annotated[
+        str | None, option("Take sentences from this file first; alone, ask nobody.")
+    ] = None,
+    key_env: Annotated[str, option("Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    concurrency: Annotated[int, number("Requests at a time.", 1, 64)] = 4,
+    timeout: Annotated[float, seconds("To wait for the server.", 0.1)] = 60,
+    show_prompt: Annotated[bool, option("Only print what is asked for each class.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster describe` does; the options are described there. Exit code 1 where a
-    class has no sentence."""
+    """One sentence for each class, written by a language model: labels that say more than a name.
+
+    Example: froster describe labels.txt --out descriptions.json --endpoint http://localhost:8000/v1
+    --model llama3
+    """
+    from froster.text.sentences import OPENAI, PROMPT, Endpoint, complaints
+
     if show_prompt:
         print(PROMPT)
         return
@@ -88,7 +96,7 @@ def run(
             " go on"
         )
     if book.missing:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 class Book:
@@ -105,9 +113,7 @@ class Book:
         """Names without a sentence, whatever the spelling of those that have one."""
         return [
             name
-            for name, label in zip(
-                self.names, with_descriptions(self.names, self.table), strict=True
-            )
+            for name, label in zip(self.names, described(self.names, self.table), strict=True)
             if name == label
         ]
 
@@ -123,9 +129,11 @@ class Book:
 
 def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, dict[str, str]]:
     """Take over sentences of a file: how many, and why others were not."""
+    from froster.text.sentences import tidy
+
     taken, refused = {}, {}
     names = book.missing
-    for name, label in zip(names, with_descriptions(names, given), strict=True):
+    for name, label in zip(names, described(names, given), strict=True):
         if label == name:
             refused[name] = "not in the file"
             continue
@@ -143,6 +151,8 @@ def fill(
     book: Book, server: Endpoint, complaint: Complaint, concurrency: int, report: dict[str, Any]
 ) -> dict[str, str]:
     """Ask for all that is missing, counting in `report`; returns why classes were given up."""
+    from froster.text.sentences import ask_all
+
     refused = {}
     names = book.missing
     console.print(
@@ -167,6 +177,8 @@ def fill(
 
 def key_of(endpoint: str | None, key_env: str) -> str | None:
     """The key from the environment. A server of one's own may need none."""
+    from froster.text.sentences import OPENAI
+
     key = os.environ.get(key_env, "").strip() or None
     if key is None and endpoint is None:
         raise UsageError(
@@ -178,6 +190,8 @@ def key_of(endpoint: str | None, key_env: str) -> str | None:
 
 def tokenizer_at_hand() -> Tokenizer | None:
     """CLIP's, from FROSTER_BPE or the hub's cache; nothing is downloaded."""
+    from froster.encoders.tokenizer import HUB_ID, Tokenizer
+
     if os.environ.get("FROSTER_BPE"):
         return Tokenizer.find()
     import huggingface_hub  # slow to import, and only needed here

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
-from torch import Tensor
-
+from froster.cli import options
 from froster.cli.common import announce, load_model
+from froster.cli.options import option
+from froster.cli.output import print_table
 from froster.errors import UsageError
-from froster.report.distance import Nearest, folded, nearest, similarity_histogram, text_features
 from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.progress import console, output
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def run(
-    first: str,
-    second: str,
+    from froster.report.distance import Nearest
+
+
+def distance(
+    first: Annotated[
+        str, option("File of labels, data set (k400 …), or names between commas.", metavar="A")
+    ],
+    second: Annotated[str, option("The other set, likewise.", metavar="B")],
+    /,
     *,
-    model: str | None,
-    out: Path | None,
-    truncate: bool,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    model: options.Model = None,
+    out: Annotated[Path | None, option("Draw the nearest similarities, a .png.")] = None,
+    truncate: options.Truncate = False,
+    device: options.Device = None,
+    precision: options.Precision = "float32",
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster distance` does; the options are described there."""
+    """How far apart two label sets are: the released code's similarity and the Hausdorff distance,
+    both ways.
+
+    Example: froster distance ucf101 k400 --out distance.png
+    """
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out is a .png, not {out.name}")
     titles = [title_of(first, "A"), title_of(second, "B")]
@@ -38,11 +48,17 @@ def run(
     sets = [label_set(first), label_set(second)]
     recognizer = load_model(model, device, precision)
     announce(recognizer, model)
+    from froster.report.distance import nearest, similarity_histogram, text_features
+
     features = [text_features(recognizer, names, truncate) for names in sets]
-    report = measure(titles, sets, features)
+    report = compare(titles, sets, features)
     if out is not None:
-        shown = {f"{titles[i]} → {titles[1 - i]}": whole(sets, features, i) for i in (0, 1)}
-        similarity_histogram(shown, out)
+        drawn = {}
+        for i in (0, 1):
+            closest = nearest(sets[i], features[i], sets[1 - i], features[1 - i])
+            assert closest is not None
+            drawn[f"{titles[i]} → {titles[1 - i]}"] = closest
+        similarity_histogram(drawn, out)
     if as_json:
         print(json.dumps(report))
     else:
@@ -54,6 +70,8 @@ def run(
 def label_set(text: str) -> list[str]:
     """A file of labels, the name of a packaged data set, or names between commas. Descriptions are
     left out."""
+    from froster.data.public import DATASETS
+
     if (file := label_file(text)) is not None:
         labels = read_label_set(file)
     elif (packaged := packaged_set(text)) is not None:
@@ -63,8 +81,7 @@ def label_set(text: str) -> list[str]:
         check_labels(labels)
     else:
         raise UsageError(
-            f"{text!r} is neither a file of labels nor a data set"
-            f" ({', '.join(packaged_names()) or 'none packaged'}); "
+            f"{text!r} is neither a file of labels nor a data set ({', '.join(DATASETS)}); "
             f'names between commas are a set too, with a comma behind a single one ("{text},")'
         )
     names = [label.partition(":")[0].strip() for label in labels]
@@ -78,47 +95,34 @@ def title_of(text: str, letter: str) -> str:
     return text.lower() if packaged_set(text) is not None else letter
 
 
-def packaged_names() -> tuple[str, ...]:
-    try:
-        from froster.data.names import DATASETS
-    except ImportError:
-        return ()
-    return DATASETS
-
-
 def packaged_set(text: str) -> list[str] | None:
     """The class names of a data set as a text tower is asked for them, or None."""
-    if text.lower() not in packaged_names():
+    from froster.data.public import DATASETS, classes, readable
+
+    if text.lower() not in DATASETS:
         return None
-    from froster.data.names import classes, readable
-
-    spelt: Callable[[str], str] = readable
-    return [spelt(name) for name in classes(text.lower())]
+    return [readable(name) for name in classes(text.lower())]
 
 
-def whole(sets: list[list[str]], features: list[Tensor], i: int) -> Nearest:
-    """Every name of set i with its nearest of the other one."""
-    found = nearest(sets[i], features[i], sets[1 - i], features[1 - i])
-    assert found is not None
-    return found
+def compare(titles: list[str], sets: list[list[str]], features: list[Tensor]) -> dict[str, Any]:
+    """Both directions between two label sets with their text features (K, E)."""
+    from froster.report.distance import folded, nearest
 
-
-def measure(titles: list[str], sets: list[list[str]], features: list[Tensor]) -> dict[str, Any]:
     directions: list[dict[str, Any]] = []
     for i in (0, 1):
-        found = whole(sets, features, i)
-        apart = nearest(
-            sets[i], features[i], sets[1 - i], features[1 - i], overlap=False, spelt=folded
-        )
-        farthest = int(found.similarity.argmin())
+        pair = sets[i], features[i], sets[1 - i], features[1 - i]
+        all_names = nearest(*pair)
+        assert all_names is not None
+        apart = nearest(*pair, overlap=False, spelt=folded)
+        far = int(all_names.similarity.argmin())
         directions.append(
             {
                 "from": titles[i],
                 "to": titles[1 - i],
-                "released": released(found),
+                "released": released(all_names),
                 "released_without_overlap": None if apart is None else released(apart),
-                "hausdorff": found.hausdorff,
-                "farthest": {"name": found.names[farthest], "nearest": found.nearest[farthest]},
+                "hausdorff": all_names.hausdorff,
+                "farthest": {"name": all_names.names[far], "nearest": all_names.nearest[far]},
             }
         )
     return {
@@ -131,37 +135,26 @@ def measure(titles: list[str], sets: list[list[str]], features: list[Tensor]) ->
     }
 
 
-def released(found: Nearest) -> dict[str, Any]:
+def released(names: Nearest) -> dict[str, Any]:
     """The three numbers of the released code."""
     return {
-        "names": len(found.names),
-        "mean_of_max": found.mean,
-        "max_of_max": found.largest,
-        "min_of_max": found.smallest,
+        "names": len(names.names),
+        "mean_of_max": names.mean,
+        "max_of_max": names.largest,
+        "min_of_max": names.smallest,
     }
 
 
 def show(report: dict[str, Any]) -> None:
-    table = Table(
-        "cosine with the nearest name",
-        "names",
-        "mean",
-        "largest",
-        "smallest",
-        box=None,
-        pad_edge=False,
-    )
+    rows = []
     for direction in report["directions"]:
         way = f"{direction['from']} → {direction['to']}"
-        for row, note in (("released", ""), ("released_without_overlap", " without equal names")):
-            values = direction[row]
-            cells = (
-                [f"{values[key]:.4f}" for key in ("mean_of_max", "max_of_max", "min_of_max")]
-                if values
-                else ["-"] * 3
-            )
-            table.add_row(way + note, str(values["names"]) if values else "0", *cells)
-    output.print(table)
+        for key, note in (("released", ""), ("released_without_overlap", " without equal names")):
+            values = direction[key] or {"names": 0}
+            cells = (values.get(key) for key in ("mean_of_max", "max_of_max", "min_of_max"))
+            numbers = ("-" if value is None else f"{value:.4f}" for value in cells)
+            rows.append([way + note, values["names"], *numbers])
+    print_table(("cosine with the nearest name", "names", "mean", "largest", "smallest"), rows)
     for direction in report["directions"]:
         far = direction["farthest"]
         output.print(

@@ -4,61 +4,96 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.table import Table
-
-from froster.data.diagnose import (
-    KINDS,
-    Finding,
-    Needs,
-    counts,
-    diagnose,
-    labels_of,
-    write_findings,
-    write_manifest,
-)
-from froster.data.inspect import Inspection, inspect
-from froster.data.listing import ListedVideo, Listing, list_videos, passed_over
+from froster.cli import options
+from froster.cli.options import MACHINE, number, option, seconds
+from froster.cli.output import print_table
 from froster.errors import UsageError
-from froster.utils import pool
 from froster.utils import strict_json as json
-from froster.utils.files import journal, read_entries, sole_maker
-from froster.utils.pool import cores
+from froster.utils.files import sole_maker
 from froster.utils.progress import console, output, progress
+
+if TYPE_CHECKING:
+    from froster.data.diagnose import Finding
+    from froster.data.inspect import Inspection
+    from froster.data.listing import Listing
 
 SHOWN = 20
 """Problems printed where they are not written to a file."""
 
 
-def run(
-    videos: Sequence[Path],
+def doctor(
+    videos: options.Videos = None,
+    /,
     *,
-    files_from: Path | None,
-    root: Path | None,
-    out: Path | None,
-    drop: Sequence[str],
-    needs: Needs,
-    workers: int | None,
-    limit: float,
-    as_json: bool,
+    files_from: options.FilesFrom = None,
+    root: options.ListRoot = None,
+    out: Annotated[
+        Path | None,
+        option(
+            "Manifest of what can be used (.csv), findings beside it; goes on where it was stopped."
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        option("Kinds of findings to leave out of it, or none; default: duplicate."),
+    ] = None,
+    min_seconds: Annotated[
+        float,
+        seconds(
+            "Shorter videos are too short; default: 4.27, as 8 frames 16 apart are.",
+            show_default=False,
+        ),
+    ] = 8 * 16 / 30,
+    min_frames: Annotated[int, number("Videos of fewer frames too.", 1)] = 8,
+    workers: Annotated[
+        int | None, number("Processes that decode; default: one a core.", 0, group=MACHINE)
+    ] = None,
+    time_limit: options.TimeLimit = 300,
+    env: Annotated[bool, option("Examine the installation in place of videos.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster doctor` does; the options are described there. Exit code 1 where a file
-    is broken."""
+    """Find broken, cut, frozen, short, uneven and duplicate videos: every frame is decoded. Or
+    --env.
+
+    Example: froster doctor videos/ --out clean.csv
+    """
+    if env:
+        show_environment(as_json)
+        return
+    from froster.data.diagnose import (
+        KINDS,
+        Needs,
+        diagnose,
+        labels_of,
+        write_findings,
+        write_manifest,
+    )
+    from froster.data.inspect import inspect_all
+    from froster.data.listing import list_videos
+    from froster.utils.pool import cores
+
+    drop = drop or ["duplicate"]
     for kind in drop:
         if kind not in (*KINDS, "none"):
             raise UsageError(f"--drop takes {', '.join(KINDS)} or none, not {kind!r}")
-    listing = list_videos(videos, files_from=files_from, root=root)
+    listing = list_videos(videos or [], files_from=files_from, root=root)
     columns = labels_of(listing)
     checks = (
-        None if out is None else check_out(out, [*videos, *([files_from] if files_from else [])])
+        None
+        if out is None
+        else check_out(out, [*(videos or []), *([files_from] if files_from else [])])
     )
     with nullcontext() if out is None else sole_maker(out):
-        files = inspected(listing, checks, cores() if workers is None else workers, limit)
-        problems = diagnose([files[video.key] for video in listing], needs, columns)
+        processes = cores() if workers is None else workers
+        with progress() as bars:
+            files = inspect_all(listing, checks, processes, bars, time_limit)
+        problems = diagnose(
+            [files[video.key] for video in listing], Needs(min_seconds, min_frames), columns
+        )
         report = summary(listing, files, problems)
         if out is not None:
             report["manifest"], report["problems_file"] = str(out), str(beside(out, "problems.csv"))
@@ -74,7 +109,7 @@ def run(
     else:
         show(report, problems)
     if report["errors"]:
-        raise typer.Exit(1)
+        raise SystemExit(1)
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -94,56 +129,11 @@ def check_out(out: Path, sources: Sequence[Path]) -> Path:
     return checks
 
 
-def inspected(
-    listing: Listing, checks: Path | None, workers: int, limit: float
-) -> dict[str, Inspection]:
-    """Of every video, by its key. What `checks` says of files that have not changed since is not
-    done again."""
-    paths = {video.key: video.path for video in listing}
-
-    def is_current(entry: Inspection) -> bool:
-        return entry.path in paths and entry.is_current(paths[entry.path])
-
-    files = read_entries(checks, Inspection, is_current) if checks is not None else {}
-    todo = [video for video in listing if video.key not in files]
-    with progress() as bars, keeping(checks, files) as add:
-        bar = bars.add_task("doctor", total=len(listing), completed=len(files), note="")
-        broken = sum(bool(file.error) for file in files.values())
-        for event in pool.run(inspect, [str(video.path) for video in todo], workers, limit=limit):
-            video = todo[event.task]
-            if not event.done:
-                found = dataclasses.replace(event.part, path=video.key)
-            elif event.error and video.key not in files:
-                found = failed(video, event.error)
-            else:
-                continue
-            files[video.key] = found
-            add(found)
-            broken += bool(found.error)
-            bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
-    return files
-
-
-@contextmanager
-def keeping(checks: Path | None, files: dict[str, Inspection]) -> Any:
-    if checks is None:
-        yield lambda entry: None
-        return
-    with journal(checks, files.values()) as add:
-        yield add
-
-
-def failed(video: ListedVideo, error: str) -> Inspection:
-    try:
-        status = video.path.stat()
-    except OSError:
-        return Inspection(video.key, error=error)
-    return Inspection(video.key, status.st_size, status.st_mtime_ns, error=error)
-
-
 def summary(
     listing: Listing, files: dict[str, Inspection], problems: Sequence[Finding]
 ) -> dict[str, Any]:
+    from froster.data.diagnose import counts
+
     good = [file for file in files.values() if not file.error]
     return {
         "videos": len(listing),
@@ -158,21 +148,19 @@ def summary(
 
 
 def show(report: dict[str, Any], problems: Sequence[Finding]) -> None:
+    from froster.data.diagnose import KINDS
+    from froster.data.listing import passed_over
+
     if others := passed_over(report["passed_over"]):
         console.tell(others)
-    size = report["bytes"] / 1e9
     output.print(
-        f"{report['videos']} videos, {report['hours']:.2f} h, {size:.2f} GB; {report['clean']}"
-        " without a finding"
+        f"{report['videos']} videos, {report['hours']:.2f} h, {report['bytes'] / 1e9:.2f} GB;"
+        f" {report['clean']} without a finding"
     )
-    table = Table("", "files", "", "meaning", box=None, pad_edge=False)
-    for kind, (severity, meaning) in KINDS.items():
-        if count := report["counts"].get(kind):
-            table.add_row(
-                kind, str(count), severity, meaning, style="red" if severity == "error" else None
-            )
-    if report["counts"]:
-        output.print(table)
+    kinds = {kind: about for kind, about in KINDS.items() if report["counts"].get(kind)}
+    rows = [(kind, report["counts"][kind], *about) for kind, about in kinds.items()]
+    styles = ["red" if severity == "error" else None for severity, _ in kinds.values()]
+    print_table(("", "files", "", "meaning"), rows, styles)
     if "manifest" in report:
         output.print(
             f"{report['manifest']}: {report['kept']} videos; {report['problems_file']}:"
@@ -185,20 +173,17 @@ def show(report: dict[str, Any], problems: Sequence[Finding]) -> None:
         output.print(f"and {len(problems) - SHOWN} more: --out writes them all, or --json")
 
 
-def run_env(as_json: bool) -> None:
+def show_environment(as_json: bool) -> None:
     """`froster doctor --env`."""
     from froster.cli.environment import environment
 
-    found = environment()
+    facts = environment()
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(facts))
         return
-    table = Table("", "", box=None, pad_edge=False, show_header=False)
-    for name, value in found.items():
-        if name != "problems":
-            table.add_row(name, line_of(value))
-    output.print(table)
-    for problem in found["problems"]:
+    rows = [(name, line_of(value)) for name, value in facts.items() if name != "problems"]
+    print_table(("", ""), rows)
+    for problem in facts["problems"]:
         output.print(f"note: {problem}")
 
 

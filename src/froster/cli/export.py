@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from froster.cli.classify import given_labels
-from froster.cli.common import announce, load_model
-from froster.inference.export import check_target, export
+from froster.cli import options
+from froster.cli.common import announce, given_labels, load_model
+from froster.cli.options import option
 from froster.utils import strict_json as json
-from froster.utils.files import sole_maker
 from froster.utils.progress import console, working
 
 
-def run(
+def export(
     *,
-    to: str,
-    out: Path,
-    labels: str | None,
-    labels_file: Path | None,
-    model: str | None,
-    truncate: bool,
-    as_json: bool,
+    out: Annotated[
+        Path, option("Folder for the model file, export.json and the class embeddings.")
+    ],
+    to: Annotated[Literal["onnx", "openvino"], option("The runtime; each is an extra.")] = "onnx",
+    labels: Annotated[
+        options.Labels, option("Between commas, or one a line: for a file that gives their logits.")
+    ] = None,
+    labels_file: options.LabelsFile = None,
+    model: options.Model = None,
+    truncate: options.Truncate = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster export` does; the options are described there."""
-    check_target(to, out)  # before a model is loaded, or downloaded
+    """A model as a file for ONNX Runtime or OpenVINO, checked against PyTorch before it appears.
+
+    Example: froster export --model runs/first --to openvino --labels-file labels.txt --out exported
+    """
+    from froster.inference import export as exporting
+
+    exporting.check_target(to, out)  # before a model is loaded, or downloaded
     names = None if labels is None and labels_file is None else given_labels(labels, labels_file)
     recognizer = load_model(model, "cpu", "float32")
     announce(recognizer, model)
-    with sole_maker(out), working(f"writing and comparing {out}"):
-        about = export(recognizer, out, to, names, truncate=truncate)
+    with working(f"writing and comparing {out}"):
+        about = exporting.export(recognizer, out, to, names, truncate=truncate)
     if as_json:
         print(json.dumps({"folder": str(out), **about}))
         return
@@ -38,8 +47,8 @@ def run(
         f" {', '.join(about['outputs'])}"
     )
     for name in about["outputs"]:
-        found = about["parity"][name]
+        parity = about["parity"][name]
         console.print(
-            f"largest difference to PyTorch, {name}: {found['difference']:.2g} (largest value"
-            f" {found['largest']:.3g})"
+            f"largest difference to PyTorch, {name}: {parity['difference']:.2g} (largest value"
+            f" {parity['largest']:.3g})"
         )

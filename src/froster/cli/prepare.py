@@ -3,58 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from rich.table import Table
-
-from froster.data.prepare import CATEGORIES, prepare
+from froster.cli import options
+from froster.cli.options import MACHINE, number, option
+from froster.cli.output import print_table
 from froster.utils import strict_json as json
-from froster.utils.pool import cores
 from froster.utils.progress import console, output, progress
 
 
-def run(
-    name: str,
-    videos: Path,
-    annotations: Path | None,
-    out: Path,
+def prepare(
+    name: Annotated[Literal["k400", "k600", "ucf101", "hmdb51", "ssv2"], option("The data set.")],
+    /,
     *,
-    workers: int | None,
-    resume: bool,
-    as_json: bool,
+    videos: Annotated[Path, option("Folder of the videos, as downloaded.")],
+    out: Annotated[Path, option("Manifest to write (.csv); its reports lie beside it.")],
+    annotations: Annotated[
+        Path | None,
+        option("Folder of the official annotation files, or of lists; default: split folders."),
+    ] = None,
+    workers: Annotated[
+        int | None, number("Processes that check videos; default: one a core.", 0, group=MACHINE)
+    ] = None,
+    resume: Annotated[bool, option("Keep the checks of an earlier run.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster prepare` does; the options are described there."""
+    """Make and verify the manifest of a data set in its official layout.
+
+    Example: froster prepare ucf101 --videos UCF-101 --annotations ucfTrainTestlist --out ucf101.csv
+    """
+    from froster.data import prepare as preparing
+    from froster.utils.pool import cores
+
     workers = cores() if workers is None else workers
     with progress() as bars:
-        report = prepare(name, videos, annotations, out, workers=workers, resume=resume, bars=bars)
+        report = preparing.prepare(
+            name, videos, annotations, out, workers=workers, resume=resume, bars=bars
+        )
     if as_json:
         print(json.dumps(report))
     else:
-        show(report)
+        show(report, preparing.CATEGORIES)
 
 
-def show(report: dict[str, Any]) -> None:
-    splits = ", ".join(f"{count} {name}" for name, count in report["splits"].items())
+def show(report: dict[str, Any], meanings: dict[str, str]) -> None:
     output.print(
-        f"{report['manifest']}: {report['videos']} of {report['listed']} listed clips ({splits})"
+        f"{report['manifest']}: {report['videos']} of {report['listed']} listed clips"
+        f" ({counted(report['splits'])})"
     )
-    table = Table("", "clips", "meaning", "list", box=None, pad_edge=False)
-    for name, count in report["counts"].items():
-        table.add_row(
-            name, str(count), CATEGORIES[name], Path(report["reports"].get(name, "")).name
-        )
-    output.print(table)
+    rows = [
+        (name, count, meanings[name], Path(report["reports"].get(name, "")).name)
+        for name, count in report["counts"].items()
+    ]
+    print_table(("", "clips", "meaning", "list"), rows)
     if report["missing_by_split"]:
-        console.print(
-            "missing: "
-            + ", ".join(f"{count} {name}" for name, count in report["missing_by_split"].items())
-        )
+        console.print(f"missing: {counted(report['missing_by_split'])}")
     if report["unlisted"]:
         console.print(f"{report['unlisted']} videos are not in the annotations and left out")
     if absent := report["classes_without_videos"]:
-        console.print(
-            f"{len(absent)} classes have no video:"
-            f" {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}"
-        )
+        first = ", ".join(absent[:5])
+        more = " …" if len(absent) > 5 else ""
+        console.print(f"{len(absent)} classes have no video: {first}{more}")
     for note in report["notes"]:
         console.print(note)
+
+
+def counted(splits: dict[str, int]) -> str:
+    """`{"train": 3, "test": 1}` -> "3 train, 1 test"."""
+    return ", ".join(f"{count} {name}" for name, count in splits.items())

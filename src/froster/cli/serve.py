@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
 import os
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
-from froster.cli.common import announce, load_model, short_name
+from froster.cli import options
+from froster.cli.common import announce, load_model, name_of, short_name
+from froster.cli.options import number, option, seconds, switch
 from froster.errors import FrosterError, UsageError, install
-from froster.inference.recognizer import DEFAULT_MODEL
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console, working
+
+if TYPE_CHECKING:
+    import socket
+    from types import FrameType
+
+    from froster.serve.limits import Limits
+    from froster.serve.models import Models
 
 _SHORTEST_TOKEN = 8
 # For the work in hand when the server is told to end.
 _GRACE = 10
 
 
-def run(
+def serve(
     *,
-    model: str | None,
-    compare: str | None,
-    host: str,
-    port: int,
-    token_env: str | None,
-    samples: Path | None,
-    max_upload: float,
-    max_seconds: float,
-    max_labels: int,
-    queue: int,
-    timeout: float,
-    page: bool,
-    device: str | None,
-    precision: str,
+    model: options.Model = None,
+    compare: Annotated[str | None, option("A second model, shown beside the first.")] = None,
+    host: Annotated[
+        str, option("Address to listen on; one that others reach needs --token-env.")
+    ] = "127.0.0.1",
+    port: Annotated[int, number("0: any that is free.", 0, 65535)] = 7860,
+    token_env: Annotated[
+        str | None, option("Environment variable with the token that callers must give.")
+    ] = None,
+    samples: Annotated[Path | None, option("Folder of videos to pick from on the page.")] = None,
+    max_upload: Annotated[float, number("Megabytes of an upload.", 0.001)] = 200,
+    max_seconds: Annotated[float, seconds("Length of a video.", 0.1)] = 600,
+    max_labels: Annotated[int, number("Labels of a request.", 1)] = 200,
+    queue: Annotated[int, number("Requests that may wait; more are told to come back.", 0)] = 8,
+    timeout: Annotated[float, seconds("From the end of the upload to the answer.", 0.1)] = 60,
+    page: Annotated[bool, switch("The web page beside the API.", "page")] = True,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
 ) -> None:
-    """Everything `froster serve` does; the options are described there."""
-    needed = ["fastapi", "uvicorn", "python_multipart", *(["gradio"] if page else [])]
+    """The web page and the HTTP API: upload a video, type labels, see which fits and when. On this
+    machine alone by default.
+
+    Example: froster serve --model runs/first --compare nano
+    """
+    import importlib.util
+
+    needed = ["fastapi", "uvicorn", "python_multipart"]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        less = ", or pass --no-page" if missing == ["gradio"] else ""
-        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}{less}")
+        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}")
     from froster.serve.guard import is_loopback
     from froster.serve.limits import MB, Limits
     from froster.serve.models import Models
@@ -62,19 +76,27 @@ def run(
         for source, recognizer in zip(sources, recognizers, strict=True):
             announce(recognizer, source)
         models = Models(dict(zip(names(sources), recognizers, strict=True)), limits)
-        serve(models, limits, token, page, samples, listening)
+        answer(models, limits, token, page, samples, listening)
 
 
-def serve(
-    models, limits, token: str | None, page: bool, samples: Path | None, listening: socket.socket
+def answer(
+    models: Models,
+    limits: Limits,
+    token: str | None,
+    page: bool,
+    samples: Path | None,
+    listening: socket.socket,
 ) -> None:
     """Until Ctrl-C. What is in hand then may finish, what waits is told so, and nothing is left
     behind."""
+    import asyncio
+
     import uvicorn
 
-    from froster.serve.app import Service, create_app
+    from froster.serve.app import create_app
     from froster.serve.connections import MOST_CONNECTIONS, Connection
     from froster.serve.guard import Guard
+    from froster.serve.service import Service
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -90,7 +112,7 @@ def serve(
             ending.cancel()
 
         async def end_streams(self) -> None:
-            """An open page has a connection that never ends by itself, and an upload may take long."""
+            """An upload may take long, and a connection is kept open for a next request."""
             end = time.monotonic() + _GRACE
             while service.jobs.running and time.monotonic() < end:
                 await asyncio.sleep(0.05)
@@ -140,6 +162,8 @@ def read_token(name: str | None) -> str | None:
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket that listens, before the models are loaded for nothing."""
+    import socket
+
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -159,8 +183,8 @@ def address(listening: socket.socket) -> str:
 
 def names(sources: Sequence[str | None]) -> list[str]:
     """Short names of models, each another: `runs/first/model` -> "first"."""
-    found: list[str] = []
+    short: list[str] = []
     for source in sources:
-        name = short_name(source or DEFAULT_MODEL)
-        found.append(name if name not in found else f"{name}-{len(found) + 1}")
-    return found
+        name = short_name(name_of(source))
+        short.append(name if name not in short else f"{name}-{len(short) + 1}")
+    return short

@@ -4,41 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
-
-from froster.cli.classify import given_labels
-from froster.cli.common import announce, how_to_calibrate, load_model, there
-from froster.inference.recognizer import DEFAULT_MODEL
-from froster.inference.timeline import Scan, Timeline
-from froster.report.lanes import clock
-from froster.report.timeline import check_outputs, write
+from froster.cli import options
+from froster.cli.common import (
+    announce,
+    check_exists,
+    given_labels,
+    load_model,
+    name_of,
+    tell_how_to_calibrate,
+)
+from froster.cli.options import MACHINE, number, option, seconds
+from froster.cli.output import print_table
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import console, progress
+
+if TYPE_CHECKING:
+    from froster.inference.timeline import Scan, Timeline
 
 
-def run(
-    video: str,
+def timeline(
+    video: Annotated[str, option("A video file of any length.")],
+    /,
     *,
-    labels: str | None,
-    labels_file: Path | None,
-    model: str | None,
-    window: float | None,
-    stride: float | None,
-    min_segment: float,
-    out: Sequence[Path] | None,
-    batch_size: int,
-    truncate: bool,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    labels: options.Labels = None,
+    labels_file: options.LabelsFile = None,
+    out: Annotated[
+        list[Path] | None,
+        option("Write a .json, .csv, .srt, .vtt or .png (a picture); may be repeated."),
+    ] = None,
+    window: options.Window = None,
+    stride: Annotated[
+        float | None, seconds("From window to window; default: about a quarter of one.")
+    ] = None,
+    min_segment: Annotated[float, seconds("Shorter segments become part of a neighbour.")] = 0.0,
+    model: options.Model = None,
+    batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
+    truncate: options.Truncate = False,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster timeline` does; the options are described there. What was found is
-    written on Ctrl-C too."""
-    there(video)
+    """Which of these labels when? Segments with start, end, label and score, over a video of any
+    length.
+
+    Example: froster timeline holiday.mp4 --labels "surfing, skiing, cooking" --out holiday.srt
+    --out holiday.png
+    """
+    check_exists(video)
     names = given_labels(labels, labels_file)
-    outputs = list(out or [])
+    from froster.inference.subtitles import check_outputs, write_timeline
+    from froster.inference.timeline import Scan
+    from froster.report.lanes import clock, draw_timeline
+
+    outputs = out or []
     check_outputs(outputs)
     recognizer = load_model(model, device, precision)
     announce(recognizer, model)
@@ -54,23 +75,25 @@ def run(
     stopped = False
     try:
         follow(scan, video)
-    except Interrupted:
+    except Interrupted:  # what was found until then is written
         if not scan.logits:
             raise
         stopped = True
-    found = scan.result()
-    about = {"video": video, "model": model or DEFAULT_MODEL}
+    result = scan.result()
+    about = {"video": video, "model": name_of(model)}
     for path in outputs:
-        write(found, path, about)
+        if path.suffix.lower() == ".png":
+            draw_timeline(result, Path(video).name, path)
+        else:
+            write_timeline(result, path, about)
     if as_json:
-        print(json.dumps({**about, **found.to_dict()}))
+        print(json.dumps({**about, **result.to_dict()}))
     else:
-        show(found)
-        if (hint := how_to_calibrate(recognizer, model)) is not None:
-            console.print(hint, soft_wrap=True)
-    remarks(found, outputs)
+        show(result)
+        tell_how_to_calibrate(recognizer, model)
+    remark(result, outputs)
     if stopped:
-        at = clock(found.end, found.end)
+        at = clock(result.end, result.end)
         raise Interrupted(
             f"stopped at {at} of the video; what was found until then is"
             f" {'written' if outputs else 'above'}"
@@ -87,37 +110,39 @@ def follow(scan: Scan, video: str) -> None:
             total = stream.duration if stream else None
             if stream and total is None and stream.share:
                 total = seen / stream.share
-            bars.update(
-                bar,
-                completed=round(seen),
-                total=None if total is None else max(round(total), round(seen)),
-            )
+            whole = None if total is None else max(round(total), round(seen))
+            bars.update(bar, completed=round(seen), total=whole)
         bars.update(bar, total=round(seen), completed=round(seen))
 
 
-def show(found: Timeline) -> None:
-    table = Table("from", "to", "label", "score", "", box=None, pad_edge=False)
-    for segment in found.segments:
-        bar = "█" * round(20 * segment.score)
-        start, end = clock(segment.start, found.end), clock(segment.end, found.end)
-        table.add_row(start, end, segment.label, f"{100 * segment.score:.1f} %", bar)
-    output.print(table)
+def show(timeline: Timeline) -> None:
+    from froster.report.lanes import clock
 
-
-def remarks(found: Timeline, outputs: Sequence[Path]) -> None:
-    """What is wrong with the file, and where the results are."""
-    if found.damaged:
-        console.print(
-            f"damaged: {found.damaged} packets or frames could not be decoded and were passed over"
+    rows = [
+        (
+            clock(segment.start, timeline.end),
+            clock(segment.end, timeline.end),
+            segment.label,
+            f"{100 * segment.score:.1f} %",
+            "█" * round(20 * segment.score),
         )
-    if (
-        found.complete
-        and found.stated is not None
-        and found.stated - found.end > max(1.0, 0.02 * found.stated)
-    ):
+        for segment in timeline.segments
+    ]
+    print_table(("from", "to", "label", "score", ""), rows)
+
+
+def remark(timeline: Timeline, outputs: Sequence[Path]) -> None:
+    """What is wrong with the file, and where the results are."""
+    if timeline.damaged:
         console.print(
-            f"the file states {found.stated:.1f} s but ends at {found.end:.1f} s: it was cut, or is"
-            " damaged"
+            f"damaged: {timeline.damaged} packets or frames could not be decoded and were passed"
+            " over"
+        )
+    stated = timeline.stated or 0.0
+    if timeline.complete and stated - timeline.end > max(1.0, 0.02 * stated):
+        console.print(
+            f"the file states {stated:.1f} s but ends at {timeline.end:.1f} s: it was cut,"
+            " or is damaged"
         )
     if outputs:
         console.print(f"written: {'   '.join(map(str, outputs))}")

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from froster.cli.classify import given_labels, labels_file_of
-from froster.cli.common import announce, load_model, there
-from froster.inference.label_file import LabelFile
-from froster.inference.watch import Sighting, Watch
+from froster.cli import options
+from froster.cli.common import announce, check_exists, given_labels, labels_file_of, load_model
+from froster.cli.options import OUTPUT, number, option, seconds
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console
 from froster.utils.text import printable
-from froster.video.live import Policy, StreamSource
+
+if TYPE_CHECKING:
+    from froster.inference.watch import Watch, WatchResult
 
 
-def run(
-    source: str,
+def watch(
+    source: Annotated[str, option("rtsp://…, http://…, /dev/video0, or a file.")],
+    /,
     *,
-    labels: str | None,
-    labels_file: Path | None,
-    model: str | None,
-    window: float | None,
-    stride: float | None,
-    stall: float,
-    reconnect: float,
-    tries: int,
-    seconds: float | None,
-    limit: int | None,
-    truncate: bool,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    labels: options.Labels = None,
+    labels_file: Annotated[
+        options.LabelsFile,
+        option("A label a line; read again whenever it changes, without a stop."),
+    ] = None,
+    window: options.Window = None,
+    stride: Annotated[
+        float | None, seconds("From line to line; default: about a quarter of a window.")
+    ] = None,
+    stall: Annotated[float, seconds("Without a frame, after which to reconnect.", 0.1)] = 10.0,
+    reconnect: Annotated[float, seconds("To the first new try; then twice as many each.")] = 1.0,
+    tries: Annotated[int, number("Tries in a row before giving up; 0: never give up.", 0)] = 0,
+    seconds: Annotated[float | None, seconds("Stop after this time.")] = None,
+    limit: Annotated[int | None, number("Stop after this many lines.", 1)] = None,
+    model: options.Model = None,
+    truncate: options.Truncate = False,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: Annotated[
+        bool, option("Print one JSON object a line.", name="--json", group=OUTPUT)
+    ] = False,
 ) -> None:
-    """Print a line a stride until the source, `seconds` or `limit` ends, or Ctrl-C comes."""
+    """Which of these labels now? A line a stride, from a camera, a stream or a file that plays at
+    its own speed.
+
+    Example: froster watch rtsp://camera.local/live --labels-file labels.txt --model runs/first
+    --json
+    """
+    from froster.inference.watch import LabelFile, Watch
+    from froster.video.live import Policy, StreamSource
+
     where = StreamSource(source)
     if where.is_file or where.is_camera:
-        there(source)  # before a model is loaded, or downloaded
+        check_exists(source)  # before a model is loaded, or downloaded
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
     recognizer = load_model(model, device, precision)
@@ -49,7 +66,6 @@ def run(
         else:
             console.print(text)
 
-    policy = Policy(stall, reconnect, tries or None)
     lines = 0
     with contextlib.ExitStack() as stack:
         watch = Watch(
@@ -60,15 +76,17 @@ def run(
             stride=stride,
             truncate=truncate,
             seconds=seconds,
-            policy=policy,
+            policy=Policy(stall, reconnect, tries or None),
             on_note=note,
         )
         stack.enter_context(watch)
         if labels_file is not None:
-            stack.callback(LabelFile(labels_file, names, watch.relabel, watch.live.notes.put).close)
+            follow = LabelFile(labels_file, names, watch.relabel, watch.live.notes.put)
+            stack.callback(follow.close)
         try:
-            for seen in watch:
-                print(json.dumps(report(seen)) if as_json else printable(line(seen)), flush=True)
+            for answer in watch:
+                text = json.dumps(answer.to_dict()) if as_json else printable(line(answer))
+                print(text, flush=True)
                 lines += 1
                 if lines == limit:
                     break
@@ -77,37 +95,17 @@ def run(
     console.print(summary(lines, watch))
 
 
-def report(seen: Sighting) -> dict[str, object]:
-    return {
-        "time": round(seen.time, 3),
-        "label": seen.label,
-        "answer": seen.answer,
-        "score": round(seen.score, 4),
-        "calibrated": seen.calibrated,
-        "none": None if seen.none is None else round(seen.none, 4),
-        "cosine": None if seen.cosine is None else round(seen.cosine, 4),
-        "lag": round(seen.lag, 3),
-        "dropped": seen.dropped,
-        "skipped": seen.skipped,
-        "scores": {
-            label: round(score, 4) for label, score in zip(seen.labels, seen.scores, strict=True)
-        },
-    }
-
-
-def line(seen: Sighting) -> str:
-    behind = (
-        f"   dropped {seen.dropped}, skipped {seen.skipped}" if seen.dropped or seen.skipped else ""
-    )
-    return (
-        f"{seen.time:9.1f} s   {100 * seen.score:3.0f} %   {seen.label}   (lag {seen.lag:.2f}"
-        f" s){behind}"
-    )
+def line(answer: WatchResult) -> str:
+    behind = ""
+    if answer.dropped or answer.skipped:
+        behind = f"   dropped {answer.dropped}, skipped {answer.skipped}"
+    score = f"{100 * answer.score:3.0f} %"
+    return f"{answer.time:9.1f} s   {score}   {answer.label}   (lag {answer.lag:.2f} s){behind}"
 
 
 def summary(lines: int, watch: Watch) -> str:
-    again = watch.live.connections - 1
+    again = max(0, watch.live.connections - 1)
     return (
-        f"{lines} lines, {watch.live.dropped} frames dropped, {watch.skipped} strides skipped, "
-        f"{max(0, again)} reconnection{'' if again == 1 else 's'}"
+        f"{lines} lines, {watch.live.dropped} frames dropped, {watch.skipped} strides skipped,"
+        f" {again} reconnection{'' if again == 1 else 's'}"
     )

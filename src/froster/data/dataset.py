@@ -1,5 +1,5 @@
-"""Labelled videos as clips to train on and as views to evaluate: one decode a video, nothing
-replaced in silence."""
+"""Labelled videos as clips to train on and as views to evaluate: one decode a video, and what
+could not be read is always told."""
 
 import difflib
 import random
@@ -65,42 +65,6 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
-class ReadClip:
-    """From a `Clip` to its `Sample`: how all items of a dataset are read, and small enough to send
-    to a process."""
-
-    sampling: Sampling
-    size: int
-    views: int
-    train: bool
-    seed: int
-    augment: Augment
-    how: Preprocessing
-
-    def __call__(self, clip: ClipRequest) -> Sample:
-        if clip.error:
-            return Sample(clip.index, None, clip.label, clip.error)
-        try:
-            with Video(clip.path) as video:
-                frames = self._random(video, clip) if self.train else self._views(video)
-                return Sample(clip.index, frames, clip.label, None, video.damaged)
-        except VideoError as error:
-            return Sample(clip.index, None, clip.label, str(error))
-
-    def _random(self, video: Video, clip: ClipRequest) -> Tensor:
-        rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
-        frames = video.read(self.sampling.train_indices(video.timing, rng))
-        return augment(frames, self.size, rng, self.augment, self.how)
-
-    def _views(self, video: Video) -> Tensor:
-        views = self.sampling.view_indices(video.timing, self.views)
-        needed = sorted({frame for view in views for frame in view})
-        row = {frame: number for number, frame in enumerate(needed)}
-        frames = inference_transform(video.read(needed), self.size, self.how)
-        return torch.from_numpy(frames.numpy()[[[row[frame] for frame in view] for view in views]])
-
-
-@dataclass(frozen=True)
 class Views:
     """What was read of a video."""
 
@@ -126,15 +90,50 @@ class ReadViews:
     def __call__(self, path: str) -> Iterator[Views]:
         """One `Views`. Raises VideoError, also where the file changes while it is read."""
         with unchanged(path), Video(path) as video:
-            indices = self.sampling.view_indices(video.timing, self.views)
-            frames = video.read([i for view in indices for i in view])
-            clips = (
-                inference_transform(frames, self.size, self.how)
-                .unflatten(0, (len(indices), -1))
-                .numpy()
-            )
-            found = Views(clips, video.seconds, video.num_frames, video.damaged)
-        yield found
+            clips = self.clips(video)
+            views = Views(clips, video.seconds, video.num_frames, video.damaged)
+        yield views
+
+    def clips(self, video: Video) -> np.ndarray:
+        """uint8 (V, T, 3, S, S), each frame decoded and resized once."""
+        views = self.sampling.view_indices(video.timing, self.views)
+        needed = sorted({frame for view in views for frame in view})
+        row = {frame: number for number, frame in enumerate(needed)}
+        frames = inference_transform(video.read(needed), self.size, self.how)
+        return frames.numpy()[[[row[frame] for frame in view] for view in views]]
+
+
+@dataclass(frozen=True)
+class ReadClip:
+    """From a `ClipRequest` to its `Sample`: how all items of a dataset are read, and small enough
+    to send to a process."""
+
+    sampling: Sampling
+    size: int
+    views: int
+    train: bool
+    seed: int
+    augment: Augment
+    how: Preprocessing
+
+    def __call__(self, clip: ClipRequest) -> Sample:
+        if clip.error:
+            return Sample(clip.index, None, clip.label, clip.error)
+        try:
+            with Video(clip.path) as video:
+                frames = self._random(video, clip) if self.train else self._views(video)
+                return Sample(clip.index, frames, clip.label, None, video.damaged)
+        except VideoError as error:
+            return Sample(clip.index, None, clip.label, str(error))
+
+    def _random(self, video: Video, clip: ClipRequest) -> Tensor:
+        rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
+        frames = video.read(self.sampling.train_indices(video.timing, rng))
+        return augment(frames, self.size, rng, self.augment, self.how)
+
+    def _views(self, video: Video) -> Tensor:
+        read = ReadViews(self.sampling, self.views, self.size, self.how)
+        return torch.from_numpy(read.clips(video))
 
 
 class VideoDataset(Dataset[Sample]):

@@ -71,6 +71,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Finding:
+    """What is wrong with one file."""
+
     path: str
     kind: str
     why: str
@@ -89,31 +91,47 @@ def diagnose(
 ) -> list[Finding]:
     """The problems of all files, in their order. `columns` (path -> row) tells whether duplicates
     cross splits or labels."""
-    found = {file.path: list(_alone(file, needs)) for file in files}
-    first: dict[str, str] = {}
+    columns = columns or {}
+    twice = duplicates(files, columns)
+    different = [file for file in files if not file.error and file.path not in twice]
+    twice |= _near_duplicates(different, columns)
+    findings = []
     for file in files:
-        if not file.error and (other := first.setdefault(file.sha256, file.path)) != file.path:
-            found[file.path].append(
-                _twice("duplicate", "the same as", file.path, other, columns or {})
-            )
-    different = [file for file in files if not file.error and first[file.sha256] == file.path]
+        findings += problems_of(file, needs)
+        if file.path in twice:
+            findings.append(twice[file.path])
+    return findings
+
+
+def duplicates(
+    files: Sequence[Inspection], columns: Mapping[str, Mapping[str, str]]
+) -> dict[str, Finding]:
+    """Path -> problem, of the files that have the same bytes as an earlier one."""
+    first: dict[str, str] = {}
+    return {
+        file.path: _twice("duplicate", "the same as", file.path, other, columns)
+        for file in files
+        if not file.error and (other := first.setdefault(file.sha256, file.path)) != file.path
+    }
+
+
+def _near_duplicates(
+    files: Sequence[Inspection], columns: Mapping[str, Mapping[str, str]]
+) -> dict[str, Finding]:
     known = [
-        Likeness.from_text(file.seconds, file.likeness) if file.likeness else None
-        for file in different
+        Likeness.from_text(file.seconds, file.likeness) if file.likeness else None for file in files
     ]
     near: dict[str, Finding] = {}
     for pair in sorted(pairs(known)):
-        path, other = different[pair.second].path, different[pair.first].path
+        path, other = files[pair.second].path, files[pair.first].path
         near.setdefault(
-            path, _twice("near-duplicate", f"like ({pair.motion:.2f})", path, other, columns or {})
+            path, _twice("near-duplicate", f"like ({pair.motion:.2f})", path, other, columns)
         )
-    for path, problem in near.items():
-        found[path].append(problem)
-    return [problem for file in files for problem in found[file.path]]
+    return near
 
 
-def _alone(file: Inspection, needs: Needs) -> list[Finding]:
-    """What can be said of a file by itself."""
+def problems_of(file: Inspection, needs: Needs) -> list[Finding]:
+    """The problems of a file by itself."""
     if file.error:
         return [Finding(file.path, "broken", file.error)]
     reasons = {}
@@ -206,22 +224,16 @@ def write_manifest(
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.path, []).append(problem.kind)
-    given = list(
-        dict.fromkeys(
-            name
-            for row in columns.values()
-            for name in row
-            if name not in ("path", "problems", *MEASURED)
-        )
-    )
+    names = dict.fromkeys(name for row in columns.values() for name in row)
+    given = [name for name in names if name not in ("path", "problems", *MEASURED)]
     rows: list[list[object]] = []
     for video in listing:
-        found, own = files[video.key], kinds.get(video.key, [])
-        if found.error or set(own) & set(drop):
+        file, problems_here = files[video.key], kinds.get(video.key, [])
+        if file.error or set(problems_here) & set(drop):
             continue
-        measured = [getattr(found, name) for name in MEASURED]
+        measured = [getattr(file, name) for name in MEASURED]
         row = [columns[video.key].get(name, "") for name in given]
-        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(own)])
+        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(problems_here)])
     write_csv(out, [["path", *given, *MEASURED, "problems"], *rows])
     return len(rows)
 

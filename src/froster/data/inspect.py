@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from rich.progress import Progress
 
 from froster.data.likeness import Sketch, positions
+from froster.data.listing import ListedVideo
 from froster.errors import VideoError
-from froster.video.container import UPRIGHT, unchanged
+from froster.utils import pool
+from froster.utils.files import journal, read_entries
+from froster.video.container import UPRIGHT, file_state, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
 
@@ -77,10 +84,9 @@ class Inspection:
     def is_current(self, path: Path) -> bool:
         """Whether the file has not changed since."""
         try:
-            status = path.stat()
+            return file_state(path) == (self.size, self.mtime)
         except OSError:
             return False
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime)
 
 
 def inspect(path: str) -> Iterator[Inspection | None]:
@@ -96,20 +102,66 @@ def inspect(path: str) -> Iterator[Inspection | None]:
             while block := data.read(1 << 24):
                 digest.update(block)
                 yield None
-        with Video(
-            Path(path)
-        ) as video:  # counts the frames, so that it is known beforehand which ones are compared
-            seen = _Seen(video)
-        with Stream.of_file(Path(path)) as stream:
+        # Counts the frames, so that it is known beforehand which ones are compared.
+        with Video(path) as video:
+            measured = _Measured(video)
+        with Stream.of_file(path) as stream:
             for number, frame in enumerate(stream):
-                seen.take(number, frame)
+                measured.take(number, frame)
                 if number % _SIGN_OF_LIFE == 0:
                     yield None
-            found = Inspection(path, *file, digest.hexdigest(), **seen.found(stream))  # type: ignore[arg-type]
-    yield found
+            values: dict[str, Any] = measured.values(stream)
+            inspection = Inspection(path, *file, digest.hexdigest(), **values)
+    yield inspection
 
 
-class _Seen:
+def inspect_all(
+    videos: Sequence[ListedVideo],
+    checks: Path | None,
+    workers: int,
+    bars: Progress,
+    limit: float = pool.SECONDS_OF_SILENCE,
+) -> dict[str, Inspection]:
+    """The inspection of every video, by its key, made by `workers` processes that may crash.
+
+    Each is appended to the file `checks` as soon as it is made; what that file says of videos that
+    have not changed since is not done again. A video over which a process dies, or says nothing for
+    `limit` seconds, has an error.
+    """
+    paths = {video.key: video.path for video in videos}
+
+    def is_current(entry: Inspection) -> bool:
+        return entry.path in paths and entry.is_current(paths[entry.path])
+
+    files = read_entries(checks, Inspection, is_current) if checks else {}
+    todo = [video for video in videos if video.key not in files]
+    bar = bars.add_task("check", total=len(videos), completed=len(files), note="")
+    broken = sum(bool(file.error) for file in files.values())
+    keep: Callable[[Inspection], None]
+    with journal(checks, files.values()) if checks else nullcontext(lambda _: None) as keep:
+        for event in pool.run(inspect, [str(video.path) for video in todo], workers, limit=limit):
+            video = todo[event.task]
+            if not event.done:
+                file = dataclasses.replace(event.part, path=video.key)
+            elif event.error and video.key not in files:
+                file = _unreadable(video, event.error)
+            else:
+                continue
+            files[video.key] = file
+            keep(file)
+            broken += bool(file.error)
+            bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
+    return files
+
+
+def _unreadable(video: ListedVideo, error: str) -> Inspection:
+    try:
+        return Inspection(video.key, *file_state(video.path), error=error)
+    except OSError:
+        return Inspection(video.key, error=error)
+
+
+class _Measured:
     """What is kept of the frames: numbers, and a few small pictures."""
 
     def __init__(self, video: Video) -> None:
@@ -147,7 +199,7 @@ class _Seen:
             self._frozen += 1
         self._before = grey
 
-    def found(self, stream: Stream) -> dict[str, object]:
+    def values(self, stream: Stream) -> dict[str, object]:
         seconds = self._end - self._times[0]
         likeness = self._sketch.likeness(seconds)
         header = stream.stream

@@ -44,8 +44,8 @@ class Listing(list[ListedVideo]):
     """Different videos, each once, by folder in the order of their names, otherwise as they were
     given."""
 
-    def __init__(self, root: Path, found: Sequence[ListedVideo] = (), ignored: int = 0) -> None:
-        super().__init__(found)
+    def __init__(self, root: Path, videos: Sequence[ListedVideo] = (), ignored: int = 0) -> None:
+        super().__init__(videos)
         self.root, self.ignored = root, ignored
         "`ignored`: files in folders that are hidden or no videos"
         self.passed_over: Counter[str] = Counter()
@@ -63,18 +63,17 @@ class Listing(list[ListedVideo]):
         """
         if not self.missing:
             return ""
-        said = not_there([video.path for video in self.missing], self.by_name)
+        message = not_there([video.path for video in self.missing], self.by_name)
         if len(self.missing) == len(self):
-            raise UsageError(said)
+            raise UsageError(message)
         others = len(self) - len(self.missing)
-        return f"{said}; the other {others} {'is' if others == 1 else 'are'} there"
+        return f"{message}; the other {others} {'is' if others == 1 else 'are'} there"
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
     """That these files do not exist, and why that may be."""
-    names = ", ".join(str(path) for path in paths[:_SHOWN]) + (
-        f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    )
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    names = ", ".join(str(path) for path in paths[:_SHOWN]) + more
     hint = ""
     if any(set(str(path)) & set("*?[") for path in paths):
         hint = " (nothing fits this pattern)"
@@ -128,9 +127,8 @@ def list_videos(
     seen = set()
     for number, source in enumerate(sources):
         named = not source.is_dir()
-        for path, columns in _videos(
-            source, root, listing, is_list=number == len(sources) - 1 and files_from is not None
-        ):
+        is_list = number == len(sources) - 1 and files_from is not None
+        for path, columns in _videos(source, root, listing, is_list):
             key = _key(path, base)
             if key not in seen:
                 seen.add(key)
@@ -160,8 +158,7 @@ def _videos(
                 if not path.name.startswith("."):
                     listing.passed_over[path.suffix.lower()] += 1
     elif source.suffix.lower() in MANIFESTS:
-        for path, columns in read_rows(source, root):
-            yield path, columns
+        yield from read_rows(source, root)
     else:
         yield source, {}
 
@@ -203,15 +200,11 @@ def _key(path: Path, base: Path) -> str:
     """As the file is called, to the byte, for it is compared with what is written to files and is a
     path again there."""
     whole = Path(os.path.abspath(path))
-    real = (
-        Path(os.path.realpath(whole.parent), whole.name)
-        if not whole.is_relative_to(base)
-        else whole
-    )
-    for place, root in (
-        (whole, base),
-        (real, Path(os.path.realpath(base))),
-    ):  # the same folder may be reached by links
+    real = whole
+    if not whole.is_relative_to(base):
+        real = Path(os.path.realpath(whole.parent), whole.name)
+    # The same folder may be reached by links.
+    for place, root in ((whole, base), (real, Path(os.path.realpath(base)))):
         if place.is_relative_to(root):
             whole = place.relative_to(root)
             break

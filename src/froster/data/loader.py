@@ -66,8 +66,8 @@ def batches(
         work = _Read(dataset.__getitem__)
     window = workers + AHEAD * max(map(len, parts), default=1)
     ends = pool.ends(pool.in_order(pool.run(work, tasks, workers, limit=limit, window=window)))
-    found = _batches(parts, ends, names, dataset, pin)
-    with closing(pool.ahead(found, AHEAD) if workers else found) as ready:
+    read = _batches(parts, ends, names, dataset, pin)
+    with closing(pool.ahead(read, AHEAD) if workers else read) as ready:
         yield from ready
 
 

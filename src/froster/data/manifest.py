@@ -116,9 +116,8 @@ def read_items(
             label = names[label]
         path = _locate(base, row.fields["path"])
         if not os.path.isfile(path):
-            _check_text(
-                source, row.line, row.fields["path"]
-            )  # rather the manifest's encoding than the file's name
+            # Rather the manifest's encoding than the file's name.
+            _check_text(source, row.line, row.fields["path"])
             missing.append(f"{row.fields['path']} (line {row.line})")
         items.append(Item(path, label, row.fields.get("split") or None, row.fields))
     if missing:
@@ -265,12 +264,12 @@ def _list_rows(source: Path, text: str) -> Iterator[_Row]:
         # A number is what follows the last separator; a text may have separators of its own and
         # follows the first.
         content = content.strip()
-        found = re.fullmatch(r"(.+?)(?:, *| +)(\d+)", content) or re.fullmatch(
+        match = re.fullmatch(r"(.+?)(?:, *| +)(\d+)", content) or re.fullmatch(
             r"([^,]+),(.+)|(\S+) (.+)", content
         )
-        if not found:
+        if not match:
             raise DataError(f"{source}, line {line}: expected 'path,label', found '{content[:80]}'")
-        path, label = (group for group in found.groups() if group is not None)
+        path, label = (group for group in match.groups() if group is not None)
         yield _checked(source, line, {"path": path, "label": label})
 
 
@@ -291,14 +290,14 @@ def _chosen(source: Path, rows: list[_Row], where: Mapping[str, str]) -> list[_R
     if not rows:
         raise DataError(f"{source}: no videos, only a header")
     for column, value in where.items():
-        found = sorted({row.fields[column] for row in rows if column in row.fields})
-        if not found:
+        values = sorted({row.fields[column] for row in rows if column in row.fields})
+        if not values:
             columns = ", ".join(sorted({name for row in rows for name in row.fields}))
             raise DataError(f"{source}: no column '{column}' to choose by (columns: {columns})")
         rows = [row for row in rows if row.fields.get(column) == value]
         if not rows:
             raise DataError(
-                f"{source}: no rows with {column}={value} (found: {', '.join(found[:20])})"
+                f"{source}: no rows with {column}={value} (found: {', '.join(values[:20])})"
             )
     return rows
 

@@ -1,4 +1,5 @@
-"""One part of the work for each of several processes or jobs, without a word between them."""
+"""Shards: one part of the videos for each of several processes or jobs, which need not talk to each
+other."""
 
 from __future__ import annotations
 
@@ -62,22 +63,22 @@ def parse_shard(text: str | None, environment: Mapping[str, str] = os.environ) -
     if text is None:
         return Shard()
     if text == "auto":
-        return _from(environment)
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or int(found[1]) >= int(found[2]):
+        return _of_environment(environment)
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
         raise UsageError(
             f"--shard is I/N with I from 0 to N - 1, such as 0/4, or auto; not {text!r}"
         )
-    return Shard(int(found[1]), int(found[2]))
+    return Shard(int(match[1]), int(match[2]))
 
 
-def _from(environment: Mapping[str, str]) -> Shard:
+def _of_environment(environment: Mapping[str, str]) -> Shard:
     """The process of the job of the array."""
-    whole, said = Shard(), False
+    whole, known = Shard(), False
     for names in _ARRAYS.values():
         if all(environment.get(name, "").isdecimal() for name in names):
             task, first, last, step = (int(environment[name]) for name in names)
-            whole, said = Shard((task - first) // step, (last - first) // step + 1), True
+            whole, known = Shard((task - first) // step, (last - first) // step + 1), True
             if environment.get("SLURM_ARRAY_TASK_COUNT", str(whole.count)) != str(whole.count):
                 raise UsageError(
                     "--shard auto: the job array has gaps, and their videos would be left out; pass"
@@ -87,9 +88,9 @@ def _from(environment: Mapping[str, str]) -> Shard:
     for number, count in _PLACES.values():
         if environment.get(number, "").isdecimal() and environment.get(count, "").isdecimal():
             index, of = int(environment[number]), int(environment[count])
-            whole, said = Shard(whole.index * of + index, whole.count * of), True
+            whole, known = Shard(whole.index * of + index, whole.count * of), True
             break
-    if not said:
+    if not known:
         raise UsageError(
             f"--shard auto: no sign of {', '.join([*_PLACES, *_ARRAYS])} here; pass --shard I/N"
         )

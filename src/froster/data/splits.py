@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from froster.data.manifest import Item
@@ -54,8 +54,8 @@ def train_and_test(
             test,
             [f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"],
         )
-    said = {(item.split or "").lower() for item in items}
-    testing = TEST_WORDS if said & TEST_WORDS else VALIDATION_WORDS
+    words = {(item.split or "").lower() for item in items}
+    testing = TEST_WORDS if words & TEST_WORDS else VALIDATION_WORDS
     train, test, unnamed, unused = [], [], 0, 0
     for item in items:
         word = (item.split or "").lower()
@@ -77,15 +77,27 @@ def train_and_test(
 
 def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
     """At least one video of every class that has two or more goes to the test."""
-    kept: list[Item] = []
-    held: list[Item] = []
+    train: list[Item] = []
+    test: list[Item] = []
+    for members in _shuffled_classes(items, "holdout", seed):
+        n = len(members)
+        count = min(n - 1, max(1, round(share * n))) if share > 0 else 0
+        test += [items[i] for i in members[:count]]
+        train += [items[i] for i in members[count:]]
+    return train, test
+
+
+def _shuffled_classes(items: Sequence[Item], purpose: str, seed: int) -> Iterator[list[int]]:
+    """The positions of the videos of each class, classes by name, videos in the order of the
+    seed."""
     for label in sorted({item.label for item in items}):
-        own = [item for item in items if item.label == label]
-        random.Random(f"holdout/{seed}/{label}").shuffle(own)
-        count = min(len(own) - 1, max(1, round(share * len(own)))) if share > 0 else 0
-        held += own[:count]
-        kept += own[count:]
-    return kept, held
+        members = [i for i, item in enumerate(items) if item.label == label]
+        random.Random(f"{purpose}/{seed}/{label}").shuffle(members)
+        yield members
+
+
+def _at(items: Sequence[Item], positions: set[int]) -> list[Item]:
+    return [item for i, item in enumerate(items) if i in positions]
 
 
 def draw_novel(
@@ -101,31 +113,27 @@ def draw_novel(
     return sorted(novel + rest[: max(0, wanted - len(novel))])
 
 
-def told_novel(novel: Sequence[str], classes: int, fraction: float, lone: int) -> str:
-    """What is held out, and why so much, where `fraction` of the classes is less. `lone` of them
-    have no training video."""
+def _novel_note(novel: Sequence[str], classes: int, fraction: float, untrained: int) -> str:
+    """What is held out, and why it is more than `fraction` of the classes. `untrained` of them have
+    no training video."""
     more = f" and {len(novel) - NAMED} more" if len(novel) > NAMED else ""
-    said = f"{len(novel)} of {classes} classes held out as novel: {', '.join(novel[:NAMED])}{more}"
+    note = f"{len(novel)} of {classes} classes held out as novel: {', '.join(novel[:NAMED])}{more}"
     if not fraction or len(novel) <= fraction * classes + 0.5:
-        return said
+        return note
     if len(novel) == FEWEST_NOVEL:
         return (
-            f"{said}; {FEWEST_NOVEL} because one alone cannot be mistaken ({fraction:.0%} would be"
+            f"{note}; {FEWEST_NOVEL} because one alone cannot be mistaken ({fraction:.0%} would be"
             f" {fraction * classes:.2g})"
         )
-    return f"{said}; {lone} of them have no training video"
+    return f"{note}; {untrained} of them have no training video"
 
 
 def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> list[Item]:
     """At most `shots` videos of every class, drawn by the seed, in the given order."""
     if shots is None:
         return list(items)
-    chosen: set[int] = set()
-    for label in {item.label for item in items}:
-        own = [i for i, item in enumerate(items) if item.label == label]
-        random.Random(f"shots/{seed}/{label}").shuffle(own)
-        chosen.update(own[:shots])
-    return [item for i, item in enumerate(items) if i in chosen]
+    classes = _shuffled_classes(items, "shots", seed)
+    return _at(items, {i for members in classes for i in members[:shots]})
 
 
 def split(
@@ -168,7 +176,7 @@ def split(
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
     if novel:
         notes.append(
-            told_novel(novel, len(classes), fraction, sum(not trainable[name] for name in novel))
+            _novel_note(novel, len(classes), fraction, sum(not trainable[name] for name in novel))
         )
     if len(novel) == 1:
         notes.append(
@@ -188,7 +196,7 @@ def split(
     watched = [] if watch == 0 else validation_videos(items, base) or left_over(pool, drawn)
     watched = evenly(watched, SPARE_MOST, split_seed)
     if not watched and watch:
-        watched = watched_share(drawn, watch, split_seed)
+        watched = validation_share(drawn, watch, split_seed)
         drawn = left_over(drawn, watched)
     return Split(
         base,
@@ -210,10 +218,10 @@ def novel_videos(
 ) -> tuple[list[Item], list[str]]:
     """The test videos of novel classes: those of the test split, or where there is none (for these
     classes) all of them, at most `MOST_NOVEL`; and what is to be said of the others."""
-    own = set(novel)
+    classes = set(novel)
     if any(item.split for item in items):
-        tested = [item for item in test if item.label in own]
-        spare = [item for item in train if item.label in own]
+        tested = [item for item in test if item.label in classes]
+        spare = [item for item in train if item.label in classes]
         if tested and spare:
             return tested, [
                 f"of novel classes, {len(spare)} training videos neither train nor test: there is a"
@@ -221,7 +229,7 @@ def novel_videos(
             ]
         every = tested or spare
     else:
-        every = [item for item in items if item.label in own]
+        every = [item for item in items if item.label in classes]
     chosen = evenly(every, MOST_NOVEL, seed)
     left = len(chosen) < len(every)
     return chosen, (
@@ -247,9 +255,9 @@ def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
     ]
 
 
-def left_over(items: Sequence[Item], taken: Sequence[Item]) -> list[Item]:
-    there = {id(item) for item in taken}
-    return [item for item in items if id(item) not in there]
+def left_over(items: Sequence[Item], used: Sequence[Item]) -> list[Item]:
+    ids = {id(item) for item in used}
+    return [item for item in items if id(item) not in ids]
 
 
 def evenly(items: Sequence[Item], most: int, seed: int) -> list[Item]:
@@ -258,19 +266,12 @@ def evenly(items: Sequence[Item], most: int, seed: int) -> list[Item]:
     if len(items) <= most:
         return list(items)
     turns: list[tuple[int, str, int]] = []
-    for label in sorted({item.label for item in items}):
-        own = [i for i, item in enumerate(items) if item.label == label]
-        random.Random(f"evenly/{seed}/{label}").shuffle(own)
-        turns += [(turn, label, i) for turn, i in enumerate(own)]
-    kept = {i for _, _, i in sorted(turns)[:most]}
-    return [item for i, item in enumerate(items) if i in kept]
+    for members in _shuffled_classes(items, "evenly", seed):
+        turns += [(turn, items[i].label, i) for turn, i in enumerate(members)]
+    return _at(items, {i for _, _, i in sorted(turns)[:most]})
 
 
-def watched_share(train: Sequence[Item], share: float, seed: int) -> list[Item]:
+def validation_share(train: Sequence[Item], share: float, seed: int) -> list[Item]:
     """That share of every class with five training videos or more, one at least."""
-    taken: set[int] = set()
-    for label in sorted({item.label for item in train}):
-        own = [item for item in train if item.label == label]
-        random.Random(f"watch/{seed}/{label}").shuffle(own)
-        taken.update(id(item) for item in own[: max(1, round(share * len(own)))] if len(own) >= 5)
-    return [item for item in train if id(item) in taken]
+    classes = [c for c in _shuffled_classes(train, "watch", seed) if len(c) >= 5]
+    return _at(train, {i for c in classes for i in c[: max(1, round(share * len(c)))]})

@@ -6,16 +6,13 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from froster.data.names import classes, key
+from froster.data.public import classes, key
 from froster.errors import DataError
 from froster.video.container import VIDEO_SUFFIXES
-
-if TYPE_CHECKING:  # that module reads file names with this one
-    from froster.data.public import Clip
 
 _ARCHIVES = re.compile(
     r"\.(rar|zip|tar|tgz|gz|bz2|xz|zst|7z|[rz]\d\d)(\.\d+|\.part\w*)?$|^20bn-something-something-v2-\d\d$"
@@ -33,21 +30,36 @@ _WHOLE = {"training": "train", "testing": "test"}
 """Only as a whole name: there is a class "training dog"."""
 
 
+@dataclass(frozen=True)
+class ListedClip:
+    """One clip as the annotations list it."""
+
+    name: str
+    """Its path or id in the annotations."""
+    label: str
+    """The class, in the official spelling."""
+    splits: tuple[str, ...]
+    """One of train, val, test and "" (not used) for each official split; one for Kinetics and SSv2,
+    three for the others."""
+    files: tuple[str, ...]
+    """File names without suffix under which it may be stored, the most precise first."""
+
+
 def exact(name: str) -> str:
     return name
 
 
-def same_signs(name: str) -> str:
-    """One _ for each sign that is no letter or digit, and no capitals."""
+def same_characters(name: str) -> str:
+    """One _ for each character that is no letter or digit, and no capitals."""
     return re.sub(r"[\W_]", "_", name.casefold())
 
 
 def same_words(name: str) -> str:
-    """One _ for each run of such signs."""
+    """One _ for each run of such characters."""
     return re.sub(r"[\W_]+", "_", name.casefold())
 
 
-LIKENESSES = (exact, same_signs, same_words)
+SPELLINGS = (exact, same_characters, same_words)
 """What names must have in common, the strictest first."""
 
 
@@ -98,37 +110,27 @@ class Tree:
         self.files.sort()
         self.archives.sort()
 
-    def place(self, clips: Sequence[Clip]) -> list[str | None]:
+    def place(self, clips: Sequence[ListedClip]) -> list[str | None]:
         """The file of each clip: the one of exactly its name; for clips without one the most alike
         that no other clip has.
 
         Of several alike it is the one in the clip's class's folder, then the one in its split's.
         """
         places: list[str | None] = [None] * len(clips)
-        for likeness in LIKENESSES[: 1 if self._strict else None]:
-            taken = set(places)
+        for spelling in SPELLINGS[: 1 if self._strict else None]:
+            placed = set(places)
             by_name: defaultdict[str, list[str]] = defaultdict(list)
             for path in self.files:
-                if path not in taken:
-                    by_name[likeness(stem(path))].append(path)
+                if path not in placed:
+                    by_name[spelling(stem(path))].append(path)
             for i, clip in enumerate(clips):
                 if places[i] is None:
-                    found = self._fittest(clip, [by_name[likeness(name)] for name in clip.files])
-                    if found is not None and likeness is not exact:
-                        by_name[likeness(stem(found))].remove(found)
-                    places[i] = found
+                    alike = [by_name[spelling(name)] for name in clip.files]
+                    match = max(next(filter(None, alike), []), key=fitness(clip), default=None)
+                    if match is not None and spelling is not exact:
+                        by_name[spelling(stem(match))].remove(match)
+                    places[i] = match
         return places
-
-    def _fittest(self, clip: Clip, found: Sequence[list[str]]) -> str | None:
-        """From what was found under each of its names, the most precise first."""
-
-        def fit(path: str) -> tuple[bool, bool]:
-            return (
-                key(PurePosixPath(path).parent.name) == key(clip.label),
-                split_of(path) == clip.splits[0],
-            )
-
-        return next((max(paths, key=fit) for paths in found if paths), None)
 
     def folder_label(self, path: str) -> str | None:
         """What the folder of a file says that its class is; None where the folders are not the
@@ -137,6 +139,14 @@ class Tree:
         if folder and key(folder) in self._classes:
             return self._classes[key(folder)]
         return folder if folder and self.has_class_folders and split_word(folder) is None else None
+
+
+def fitness(clip: ListedClip) -> Callable[[str], tuple[bool, bool]]:
+    """Of a path: whether it lies in the folder of the clip's class, and of its split."""
+    return lambda path: (
+        key(PurePosixPath(path).parent.name) == key(clip.label),
+        split_of(path) == clip.splits[0],
+    )
 
 
 def split_of(path: str) -> str | None:

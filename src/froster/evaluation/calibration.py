@@ -106,9 +106,7 @@ class Calibration:
     as they are."""
 
     def __post_init__(self) -> None:
-        if (
-            self.none is not None and not self.none.slope > 0
-        ):  # as older fits wrote it where nothing can be told
+        if self.none is not None and not self.none.slope > 0:  # an older fit that tells nothing
             object.__setattr__(self, "none", None)
 
     @property
@@ -122,10 +120,10 @@ class Calibration:
     def judge(self, views: Tensor, scale: float | None, fusion: Fusion = "logits") -> Judgement:
         """Logits of the views of n videos (n, V, K), and the scale of cosines that they hold, or
         None. NaN where NaN."""
-        return self.judge_joined(joined(views, fusion), views.mean(dim=-2), scale)
+        return self.judge_fused(fuse(views, fusion), views.mean(dim=-2), scale)
 
-    def judge_joined(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
-        """The same from the views' joined logits, which make the scores, and the mean of their
+    def judge_fused(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
+        """The same from the views' fused logits, which make the scores, and the mean of their
         logits (both (n, K))."""
         none = None if self.none is None else self.none(energy(mean, scale), mean.shape[-1])
         cosine = None if scale is None else mean.amax(dim=-1) / scale
@@ -146,13 +144,9 @@ def read_calibration(folder: Path) -> Calibration:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         none, temperature = values["none"], float(values["temperature"])
-        rule = (
-            None
-            if none is None
-            else NoneRule(**{name: float(value) for name, value in none.items()})
-        )
-        numbers = (temperature, *(() if rule is None else dataclasses.astuple(rule)))
-        if not (temperature > 0 and all(map(math.isfinite, numbers))):
+        numbers = {name: float(value) for name, value in (none or {}).items()}
+        rule = None if none is None else NoneRule(**numbers)
+        if not (temperature > 0 and all(map(math.isfinite, (temperature, *numbers.values())))):
             raise ValueError("its numbers make no sense")
         if not isinstance(values["fitted"], dict | None):
             raise ValueError("it does not say what it was fitted to")
@@ -161,11 +155,6 @@ def read_calibration(folder: Path) -> Calibration:
         raise CheckpointError(
             f"{path}: not a calibration that froster calibrate wrote ({error})"
         ) from error
-
-
-def joined(views: Tensor, fusion: Fusion) -> Tensor:
-    """Logits of the views (n, V, K) -> (n, K), as `fuse`, but on the scale of one view."""
-    return views.mean(dim=-2) if fusion == "logits" else fuse(views, fusion)
 
 
 def energy(logits: Tensor, scale: float | None) -> Tensor:
@@ -204,7 +193,7 @@ def fit(
             f" takes {fewest} of {FEWEST_CLASSES}"
         )
     none = None if normalised(views) else fit_none(views.mean(dim=1), labels, scale)
-    return Calibration(fit_temperature(joined(views, fusion), labels), none)
+    return Calibration(fit_temperature(fuse(views, fusion), labels), none)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -253,15 +242,15 @@ def leave_out(logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tenso
     """
     if not len(logits):
         raise DataError("there is no readable video to leave labels out for")
-    with_own, without = [], []
+    included, left_out = [], []
     rounds = max(1, min(4, MOST_VIDEOS // len(logits)))
-    for i, own in enumerate(labels.tolist()):
-        others = [c for c in range(logits.shape[-1]) if c != own]
+    for i, right in enumerate(labels.tolist()):
+        others = [c for c in range(logits.shape[-1]) if c != right]
         for turn in range(rounds):
             drawn = random.Random(f"none/{count}/{i}/{turn}").sample(others, count)
-            with_own.append(logits[i, [own, *drawn[1:]]])
-            without.append(logits[i, drawn])
-    return torch.stack(with_own), torch.stack(without)
+            included.append(logits[i, [right, *drawn[1:]]])
+            left_out.append(logits[i, drawn])
+    return torch.stack(included), torch.stack(left_out)
 
 
 def logistic(x: Tensor, y: Tensor, steps: int = 50) -> list[float]:
@@ -270,9 +259,8 @@ def logistic(x: Tensor, y: Tensor, steps: int = 50) -> list[float]:
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-12)
     z = torch.cat([torch.ones_like(x[:, :1]), (x - mean) / spread], dim=1)
     w = torch.zeros(z.shape[1], dtype=x.dtype)
-    ridge = (
-        1e-3 * len(x) * torch.eye(len(w), dtype=x.dtype)
-    )  # keeps a few videos that can be told apart from certainty
+    # The ridge keeps a few videos that can be told apart from certainty.
+    ridge = 1e-3 * len(x) * torch.eye(len(w), dtype=x.dtype)
     ridge[0, 0] = 0.0
     for _ in range(steps):
         p = (z @ w).sigmoid()

@@ -4,6 +4,7 @@ splits and label sets."""
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,13 +51,14 @@ class Predictions:
     def rows(self, kept: Sequence[int]) -> Predictions:
         """Some of the videos, among the same labels."""
         place = {row: i for i, row in enumerate(kept)}
+        kept = list(kept)
         return Predictions(
             self.classes,
-            self.labels[list(kept)],
-            self.logits[list(kept)],
+            self.labels[kept],
+            self.logits[kept],
             [(place[i], message) for i, message in self.errors if i in place],
             None if self.names is None else [self.names[i] for i in kept],
-            None if self.views is None else self.views[list(kept)],
+            None if self.views is None else self.views[kept],
         )
 
     def places(self, classes: Sequence[str]) -> list[int]:
@@ -68,13 +70,13 @@ class Predictions:
         """The videos of `classes`, among these labels alone; with the logits (N, V, len(classes))
         of all videos."""
         kept = self.places(classes)
-        found, own = self.rows(kept), views[kept]
-        labels = torch.tensor(
-            [classes.index(self.classes[label]) for label in found.labels.tolist()],
-            dtype=torch.long,
-        )
+        names = [self.classes[label] for label in self.labels[kept].tolist()]
         return dataclasses.replace(
-            found, classes=list(classes), labels=labels, logits=fuse(own, fusion), views=own
+            self.rows(kept),
+            classes=list(classes),
+            labels=torch.tensor([classes.index(name) for name in names], dtype=torch.long),
+            logits=fuse(views[kept], fusion),
+            views=views[kept],
         )
 
     @property
@@ -123,35 +125,28 @@ class Predictions:
             "per_class": self.per_class(),
         }
 
-    def joined(self, tuned: Predictions, space: Space) -> Predictions:
+    def ensemble(self, tuned: Predictions, space: Space) -> Predictions:
         """The mean of two models' outputs for the same views and classes, of their logits or of
-        their soft-maxes; then the sum over the views, however each model fuses its own."""
+        their soft-maxes; then the mean over the views, however each model fuses its own."""
         if self.views is None or tuned.views is None:
             raise ValueError("outputs are joined view by view, which were not kept")
-        each = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
-        also = {name: found.joined(tuned.also[name], space) for name, found in self.also.items()}
-        return Predictions(
-            self.classes, self.labels, each.sum(dim=1), self.errors, self.names, each, also
-        )
+        views = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
+        fused = fuse(views, "logits")
+        also = {name: each.ensemble(tuned.also[name], space) for name, each in self.also.items()}
+        return Predictions(self.classes, self.labels, fused, self.errors, self.names, views, also)
 
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
         rows: list[list[object]] = [["video", "label", "prediction", "rank", *self.classes]]
-        ranks = self.ranks().tolist()
-        for i, row in enumerate(self.logits.tolist()):
-            readable = row[0] == row[0]
-            best = self.classes[max(range(len(row)), key=row.__getitem__)] if readable else ""
-            scores = [f"{x:.4f}" for x in row] if readable else [""] * len(row)
-            name = self.names[i] if self.names else str(i)
-            rows.append(
-                [
-                    name,
-                    self.classes[int(self.labels[i])],
-                    best,
-                    ranks[i] if readable else "",
-                    *scores,
-                ]
-            )
+        names = self.names or [str(i) for i in range(len(self.labels))]
+        labels = [self.classes[label] for label in self.labels.tolist()]
+        ranks, logits = self.ranks().tolist(), self.logits.tolist()
+        for name, label, rank, scores in zip(names, labels, ranks, logits, strict=True):
+            if math.isnan(scores[0]):
+                rows.append([name, label, "", "", *("" for _ in scores)])
+            else:
+                best = self.classes[scores.index(max(scores))]
+                rows.append([name, label, best, rank, *(f"{score:.4f}" for score in scores)])
         write_csv(path, rows)
 
 
@@ -196,10 +191,10 @@ def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
 
 
 def fuse(logits: Tensor, fusion: Fusion) -> Tensor:
-    """Logits of the views (…, V, K) -> (…, K): their sum (as released), or the log of the mean of
-    their soft-maxes."""
+    """Logits of views (…, V, K) -> (…, K): the mean of the logits, or the log of the mean of their
+    soft-maxes. The released code sums the logits, which ranks labels in the same way."""
     if fusion == "logits":
-        return logits.sum(dim=-2)
+        return logits.mean(dim=-2)
     return logits.softmax(dim=-1).mean(dim=-2).log()
 
 
@@ -251,10 +246,14 @@ def evaluate(
     """
     count = len(dataset)  # type: ignore[arg-type]
     batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
-    logits: list[Tensor] = []
     errors: list[tuple[int, str]] = []
-    sets = {"": classes, **(also or {})}
-    widths = [len(labels) for labels in sets.values()]
+    also = also or {}
+    widths = [len(labels) for labels in (classes, *also.values())]
+    logits: list[Tensor] = []
+
+    def unread(views: int) -> list[Tensor]:
+        return [torch.full((count, views, sum(widths)), float("nan")) for _ in scorers]
+
     for scorer in scorers:
         scorer.model.eval()
     order = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
@@ -262,23 +261,21 @@ def evaluate(
         check()
         errors += batch.errors
         if len(batch.labels):
-            V = batch.frames.shape[1]
-            logits = logits or [torch.full((count, V, sum(widths)), float("nan")) for _ in scorers]
-            for scorer, own in zip(scorers, logits, strict=True):
-                own[batch.indices] = scorer(batch.frames)
+            logits = logits or unread(batch.frames.shape[1])
+            for scorer, of_scorer in zip(scorers, logits, strict=True):
+                of_scorer[batch.indices] = scorer(batch.frames)
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
-    logits = logits or [torch.full((count, 1, sum(widths)), float("nan")) for _ in scorers]
     results = []
-    for scorer, every in zip(scorers, logits, strict=True):
-        own, *others = every.split(widths, dim=-1)
-        found = Predictions(classes, labels, fuse(own, scorer.fusion), errors, names, own)
-        found.also = {
-            name: found.asked(sets[name], views, scorer.fusion)
-            for name, views in zip(also or {}, others, strict=True)
+    for scorer, of_scorer in zip(scorers, logits or unread(1), strict=True):
+        views, *others = of_scorer.split(widths, dim=-1)
+        result = Predictions(classes, labels, fuse(views, scorer.fusion), errors, names, views)
+        result.also = {
+            name: result.asked(also[name], of_set, scorer.fusion)
+            for name, of_set in zip(also, others, strict=True)
         }
-        results.append(found)
+        results.append(result)
     return results
 
 

@@ -3,17 +3,61 @@ answer, in order."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from froster.data.dataset import ReadViews, Views
-from froster.data.listing import ListedVideo
-from froster.inference.recognizer import Classification, Recognizer
-from froster.inference.results import Row
+from froster.data.dataset import Views
+from froster.data.listing import ListedVideo, Listing, list_videos
+from froster.data.shards import Shard
+from froster.inference.fingerprint import model_fingerprint
+from froster.inference.recognizer import Classification, Recognizer, as_recognizer
+from froster.inference.results import (
+    BatchProgress,
+    Failures,
+    OnProgress,
+    ResultFile,
+    ResultRow,
+    check_made_alike,
+    check_suffix,
+    ignore_progress,
+)
 from froster.utils import pool
+from froster.utils.files import sole_maker
+
+FEW = 8
+"""Videos for which it does not pay to start processes."""
+FORM = 2
+"""Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
+were not calibrated."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How many videos are read and answered, which changes no answer but for what `top` leaves out
+    and `truncate` lets pass."""
+
+    workers: int | None = None
+    """Processes that read; by default none for a few videos, else as many as there are cores to
+    spare, up to four."""
+    batch_size: int | None = None
+    """By default what suits the device."""
+    time_limit: float = pool.SECONDS_OF_SILENCE
+    """Seconds after which a process that gives no sign of life is replaced."""
+    top: int = 5
+    """Labels of a row."""
+    truncate: bool = False
+    """Cut labels that are too long, in place of refusing them."""
+
+    def processes(self, videos: int) -> int:
+        if self.workers is not None:
+            return self.workers
+        return 0 if videos <= FEW else pool.spare_cores()
 
 
 @dataclass(frozen=True)
@@ -21,7 +65,7 @@ class Answer:
     """`row` is None exactly where `error` says why."""
 
     video: ListedVideo
-    row: Row | None
+    row: ResultRow | None
     error: str = ""
 
 
@@ -29,74 +73,143 @@ def answers(
     model: Recognizer,
     labels: Sequence[str],
     videos: Sequence[ListedVideo],
-    *,
-    workers: int = 0,
-    batch_size: int = 1,
-    top: int = 5,
-    truncate: bool = False,
-    limit: float = pool.SECONDS_OF_SILENCE,
+    options: ReadOptions = ReadOptions(),
 ) -> Iterator[list[Answer]]:
     """The answers in the order of the videos, a batch at a time.
 
-    With `workers` a file that a decoder crashes on, or hangs on for `limit` seconds, is an error
-    like others.
+    With processes a file that a decoder crashes or hangs on is an error like others.
     """
-    classes = model.class_embeddings(labels, truncate)
-    work = ReadViews(
-        model.config.sampling, model.config.views, model.image_size, model.preprocessing
-    )
+    classes = model.class_embeddings(labels, options.truncate)
+    workers = options.processes(len(videos))
+    # One on a CPU, where more are no faster and rows are the same to the bit.
+    batch_size = options.batch_size or (8 if model.device.type == "cuda" else 1)
     window = workers + 2 * batch_size
     paths = [str(video.path) for video in videos]
-    ends = pool.ends(pool.in_order(pool.run(work, paths, workers, limit=limit, window=window)))
-    batch: list[tuple[ListedVideo, Views | str]] = []
+    events = pool.run(model.view_reader(), paths, workers, limit=options.time_limit, window=window)
+    ends = pool.ends(pool.in_order(events))
+    batch: list[tuple[ListedVideo, Views | None, str]] = []
+
+    def answered() -> list[Answer]:
+        clips = [torch.from_numpy(views.clips) for _, views, _ in batch if views is not None]
+        best: Iterator[Classification] = iter(())
+        if clips:
+            best = iter(model.classify_clips(torch.stack(clips), labels, classes, options.top))
+        return [
+            Answer(video, None if views is None else _row(video.key, next(best), views), error)
+            for video, views, error in batch
+        ]
+
     with closing(pool.ahead(ends, window) if workers else ends) as following:
         for task, views, error in following:
-            batch.append((videos[task], error if views is None else views))
-            if sum(isinstance(found, Views) for _, found in batch) == batch_size:
-                yield _answered(model, labels, classes, batch, top)
+            batch.append((videos[task], views, error))
+            if sum(views is not None for _, views, _ in batch) == batch_size:
+                yield answered()
                 batch = []
     if batch:
-        yield _answered(model, labels, classes, batch, top)
+        yield answered()
 
 
-def _answered(
-    model: Recognizer,
+def _row(key: str, answer: Classification, views: Views) -> ResultRow:
+    return {
+        "path": key,
+        "label": answer.label,
+        "score": answer.scores[0],
+        "labels": answer.labels,
+        "scores": answer.scores,
+        "answer": answer.answer,
+        "none": answer.none,
+        "cosine": answer.cosine,
+        "seconds": round(views.seconds, 3),
+        "frames": views.frames,
+        "damaged": views.damaged,
+    }
+
+
+def row_classification(row: ResultRow) -> Classification:
+    """The answer that a row of results holds."""
+    return Classification(row["labels"], row["scores"], row["none"], row["cosine"])
+
+
+def as_listing(
+    videos: Listing | Sequence[str | Path] | str | Path, base: Path | None = None
+) -> Listing:
+    """The videos themselves, or those of files, folders and manifests, named from `base`."""
+    if isinstance(videos, Listing):
+        return videos
+    sources = [videos] if isinstance(videos, (str, Path)) else videos
+    return list_videos([Path(source) for source in sources], base=base)
+
+
+def classify(
+    model: Recognizer | str | Path,
+    videos: Listing | Sequence[str | Path] | str | Path,
     labels: Sequence[str],
-    classes: torch.Tensor,
-    batch: list[tuple[ListedVideo, Views | str]],
-    top: int,
-) -> list[Answer]:
-    seen = [found for _, found in batch if isinstance(found, Views)]
-    best: Iterator[tuple[list[float], list[int], float | None, float | None]] = iter(())
-    if seen:
-        judged = model.judge_clips(
-            torch.stack([torch.from_numpy(found.clips) for found in seen]), classes
-        )
-        values, places = judged.scores.sort(dim=-1, descending=True)
-        none, cosine = (
-            [None] * len(seen) if each is None else each.tolist()
-            for each in (judged.none, judged.cosine)
-        )
-        best = zip(values[:, :top].tolist(), places[:, :top].tolist(), none, cosine, strict=True)
-    found = []
-    for video, views in batch:
-        if isinstance(views, str):
-            found.append(Answer(video, None, views))
-            continue
-        values_, places_, none_, cosine_ = next(best)
-        said = Classification([labels[place] for place in places_], values_, none_, cosine_)
-        row = {
-            "path": video.key,
-            "label": said.label,
-            "score": values_[0],
-            "labels": said.labels,
-            "scores": values_,
-        }
-        row |= {"answer": said.answer, "none": none_, "cosine": cosine_}
-        row |= {
-            "seconds": round(views.seconds, 3),
-            "frames": views.frames,
-            "damaged": views.damaged,
-        }
-        found.append(Answer(video, row))
-    return found
+    out: str | Path,
+    *,
+    options: ReadOptions = ReadOptions(),
+    shard: Shard = Shard(),  # noqa: B008
+    retry_failed: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> dict[str, Any]:
+    """Which of `labels` fits each video, a row a video in a .csv, .jsonl or .parquet file.
+
+    A stopped run goes on with the rows that `out` lacks; videos that failed before are tried again
+    only with `retry_failed`. Of a shard the file has a name of its own (`Shard.file`). Returns
+    where the rows and the failures are and how many. Raises UsageError where `out` was made with
+    another model, other labels or options.
+    """
+    model, listing, out = as_recognizer(model), as_listing(videos), shard.file(Path(out))
+    check_suffix(out)
+    mine = shard.of(listing)
+    with sole_maker(out):
+        check_made_alike(out, _made_with(model, labels, listing, options, shard))
+        results = ResultFile(out, min(options.top, len(labels)))
+        failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
+        passed = results.done if retry_failed else results.done | failures.causes.keys()
+        todo = [video for video in mine if video.key not in passed]
+        done = len(mine) - len(todo)
+        try:
+            on_progress(BatchProgress(done, len(mine), len(failures.causes)))
+            for batch in answers(model, labels, todo, options):
+                results.add([answer.row for answer in batch if answer.row is not None])
+                for answer in batch:
+                    if answer.row is None:
+                        failures.add(answer.video.key, answer.error)
+                done += len(batch)
+                on_progress(BatchProgress(done, len(mine), len(failures.causes)))
+        finally:
+            results.close()
+            failures.close(results.done)
+        results.finish()
+    failed = sum(video.key in failures.causes for video in mine)
+    return {
+        "out": str(out),
+        "videos": len(mine),
+        "rows": sum(video.key in results.done for video in mine),
+        "new": sum(video.key in results.done for video in todo),
+        "failed": failed,
+        "failures": str(failures.path) if failed else None,
+        "shard": f"{shard.index}/{shard.count}",
+        "passed_over": dict(listing.passed_over),
+        "calibrated": model.calibration.fitted is not None,
+    }
+
+
+def _made_with(
+    model: Recognizer, labels: Sequence[str], listing: Listing, options: ReadOptions, shard: Shard
+) -> dict[str, Any]:
+    """What decides the rows of a file."""
+    config = model.config.to_dict()
+    return {
+        "made_by": "froster classify",
+        "rows": FORM,
+        "model": model_fingerprint(model),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "labels": list(labels),
+        **{name: config[name] for name in ("sampling", "views", "fusion")},
+        "top": options.top,
+        "truncate": options.truncate,
+        "calibration": model.calibration.rule,
+        "root": os.path.realpath(listing.root),
+        "shard": f"{shard.index}/{shard.count}",
+    }

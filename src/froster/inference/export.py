@@ -8,9 +8,14 @@ shows how it is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +25,21 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from froster.encoders.model import normalise
-from froster.errors import FrosterError, UsageError
-from froster.inference.recognizer import Recognizer
-from froster.inference.runtimes import FILES, hushed, open_file, require, versions, write
+from froster.errors import FrosterError, UsageError, install, one_of
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import VideoCLIP, method_dict
 from froster.utils import interrupt
 from froster.utils import strict_json as json
-from froster.utils.files import atomic_folder, refuse_current
+from froster.utils.files import atomic_folder, refuse_current, sole_maker
 from froster.utils.tensors import finite, save_tensors
 
+Runtime = Callable[[np.ndarray], list[np.ndarray]]
+"""uint8 frames (B, T, 3, S, S) -> the outputs, in their order."""
+FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
+
+# A protobuf message, which an .onnx file is, ends at 2 GiB: larger weights go to a file beside it.
+LARGEST_ONNX = 2**31 - 2**24
 TOLERANCE = 1e-4
 """Largest difference to PyTorch in float32, as a share of the largest absolute value of the same
 output."""
@@ -71,7 +82,7 @@ def check_target(target: str, folder: Path) -> None:
 
 @torch.no_grad()
 def export(
-    recognizer: Recognizer,
+    recognizer: Recognizer | str | Path,
     folder: str | Path,
     target: str = "onnx",
     labels: Sequence[str] | None = None,
@@ -80,12 +91,14 @@ def export(
 ) -> dict[str, Any]:
     """Write the network for `target`, "onnx" or "openvino", and return what `export.json` says.
 
-    The file is run by its own runtime on random frames; `folder` appears only if it agrees with
-    PyTorch in float32. Raises UsageError on a wrong request, FrosterError where the network cannot
-    be exported or differs.
+    `recognizer` is a model on the CPU in float32, or what `load` takes. The file is run by its own
+    runtime on random frames; `folder` appears only if it agrees with PyTorch in float32. Raises
+    UsageError on a wrong request, FrosterError where the network cannot be exported or differs.
     """
     folder = Path(folder)
     check_target(target, folder)
+    if not isinstance(recognizer, Recognizer):
+        recognizer = load(recognizer, device="cpu", precision="float32")
     if recognizer.device.type != "cpu":
         raise UsageError(
             'the export is made and checked on the CPU: load the model with device="cpu"'
@@ -102,18 +115,14 @@ def export(
             " export them with it"
         )
     expected = [tuple(finite(x, "outputs") for x in net(frames)) for frames in batches]
-    with atomic_folder(folder) as part:
+    with sole_maker(folder), atomic_folder(folder) as part:
         with explained(f"{config.method.name} cannot be exported to {target}"):
-            write(
-                target,
-                graph(Deployed(plain(model), classes).eval(), batches[-1]),
-                part,
-                net.outputs,
-            )
+            program = graph(Deployed(plain(model), classes).eval(), batches[-1])
+            write(target, program, part, net.outputs)
         with explained(f"the exported {FILES[target]} does not run"):
             run = open_file(target, part / FILES[target])
-            found = [run(frames.numpy()) for frames in batches]
-        parity = differences(net.outputs, expected, found)
+            outputs = [run(frames.numpy()) for frames in batches]
+        parity = differences(net.outputs, expected, outputs)
         about = {
             "format": "froster-export",
             "version": 1,
@@ -176,7 +185,7 @@ def graph(net: Deployed, frames: Tensor) -> ExportedProgram:
 def differences(
     names: Sequence[str],
     expected: Sequence[Sequence[Tensor]],
-    found: Sequence[Sequence[np.ndarray]],
+    outputs: Sequence[Sequence[np.ndarray]],
 ) -> dict[str, dict[str, float]]:
     """For every output over all batches: the largest absolute difference, and the largest absolute
     value expected.
@@ -185,7 +194,9 @@ def differences(
     """
     parity = {}
     for i, name in enumerate(names):
-        pairs = [(ours[i].numpy(), theirs[i]) for ours, theirs in zip(expected, found, strict=True)]
+        pairs = [
+            (ours[i].numpy(), theirs[i]) for ours, theirs in zip(expected, outputs, strict=True)
+        ]
         difference = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
         largest = max(float(np.abs(ours).max()) for ours, _ in pairs)
         # The floor is for the log-probabilities of a single label, which are 0 but for rounding.
@@ -217,3 +228,80 @@ def explained(what: str) -> Iterator[None]:
         interrupt.check()
         lines = str(error).strip().splitlines()
         raise FrosterError(f"{what}: {lines[0] if lines else type(error).__name__}") from error
+
+
+def require(target: str) -> None:
+    """Raises UsageError on a target that does not exist, or whose packages are not installed."""
+    one_of("--to", target, *FILES)
+    # OpenVINO's converter reports its use over the network if it finds this package, and works
+    # without it.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    for name in PACKAGES[target]:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(f"--to {target} needs {name} ({error}): {install(target)}") from error
+
+
+def versions(target: str) -> dict[str, str]:
+    return {name: version(name) for name in ("torch", *PACKAGES[target])}
+
+
+def write(target: str, program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> None:
+    """Put FILES[target], and what belongs to it, into `folder`. The program's input is `frames`,
+    its batch dynamic."""
+    (_write_onnx if target == "onnx" else _write_openvino)(program, folder, outputs)
+
+
+def _write_onnx(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> None:
+    onnx = torch.onnx.export(
+        program,
+        input_names=["frames"],
+        output_names=list(outputs),
+        dynamic_shapes={"frames": {0: "batch"}},
+        dynamo=True,
+        verbose=False,
+    )
+    assert onnx is not None
+    weights = [weight.const_value for weight in onnx.model.graph.initializers.values()]
+    size = sum(weight.nbytes for weight in weights if weight is not None)
+    onnx.save(folder / FILES["onnx"], external_data=size > LARGEST_ONNX)
+
+
+def _write_openvino(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> None:
+    import openvino
+
+    (frames,) = (node.meta["val"] for node in program.graph.nodes if node.name == "frames")
+    model = openvino.convert_model(program, input=[openvino.PartialShape([-1, *frames.shape[1:]])])
+    for output, name in zip(model.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
+    openvino.save_model(model, folder / FILES["openvino"], compress_to_fp16=False)
+
+
+def open_file(target: str, file: Path, precision: str = "f32") -> Runtime:
+    """uint8 frames (B, T, 3, S, S) -> the outputs, in their order, on the CPU. `precision` is
+    OpenVINO's hint, f32 or bf16."""
+    if target == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return lambda frames: session.run(None, {"frames": frames})
+    import openvino
+
+    # Left to itself OpenVINO computes in bfloat16 where the chip has it.
+    compiled: Any = openvino.Core().compile_model(
+        file, "CPU", {"INFERENCE_PRECISION_HINT": precision}
+    )
+    return lambda frames: list(compiled(frames).values())
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """The exporters warn of what concerns their authors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

@@ -1,4 +1,4 @@
-"""What a model folder says beside its weights, and reading one."""
+"""A model folder: what it says beside the weights, where it lies, how it is read and written."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from froster.encoders.layouts import (
-    is_model_folder,
-    locate,
-    read_object,
-    refuse_settings,
-    unknown_settings,
-)
+from froster.encoders.checkpoints import locate, strict_load
+from froster.encoders.layouts import is_model_folder, read_object, refuse_settings, unknown_settings
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
 from froster.encoders.preprocessing import Preprocessing
-from froster.encoders.reading import read_safetensors
+from froster.encoders.reading import State, read_safetensors
 from froster.encoders.tokenizer import Tokenizer
-from froster.errors import CheckpointError, FrosterError, one_of
+from froster.errors import CheckpointError, FrosterError, UsageError, one_of
+from froster.evaluation.calibration import Calibration, read_calibration
 from froster.evaluation.metrics import Fusion
-from froster.inference.released import load_saved
-from froster.methods import Frozen, Method, VideoCLIP, method_dict, method_from_dict
+from froster.methods import Frozen, Method, VideoCLIP, method_dict, method_from_dict, saved_names
 from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
+from froster.utils import strict_json as json
+from froster.utils.address import refuse_address
+from froster.utils.files import atomic_folder
+from froster.utils.tensors import cpu_state, save_tensors
 from froster.video.sampling import Sampling
 
 VERSION = 1
 """Of `config.json`."""
 MOST_VIEWS = 1000
 
-__all__ = ["VERSION", "ModelConfig", "folder_of", "is_model_folder", "load_folder", "resolve"]
+__all__ = [
+    "LoadedModel",
+    "ModelConfig",
+    "folder_of",
+    "is_model_folder",
+    "load_folder",
+    "resolve",
+    "save_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class ModelConfig:
     views: int = 3
     prompting: Prompting = FROSTER_PROMPTS
     fusion: Fusion = "logits"
-    """How the views are joined: the sum of their logits, or the mean of their soft-maxes."""
+    """How views are fused: the mean of their logits, or of their soft-maxes."""
 
     def __post_init__(self) -> None:
         one_of("fusion", self.fusion, "logits", "probs")
@@ -72,6 +79,19 @@ class ModelConfig:
             ),
             values.get("fusion", "logits"),
         )
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What is read of a model, on the CPU."""
+
+    network: VideoCLIP
+    tokenizer: Tokenizer | FrosterError
+    """Or why there is none."""
+    config: ModelConfig
+    origin: str = "froster"
+    """What the weights were taken for."""
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 def resolve(source: str | Path) -> Path:
@@ -121,7 +141,7 @@ def check_config(values: dict[str, Any]) -> None:
             f"it is of version {version!r:.40}, and this froster reads {VERSION}: a newer froster"
             " wrote it"
         )
-    found = unknown_settings(
+    unknown = unknown_settings(
         values,
         "",
         {},
@@ -140,8 +160,8 @@ def check_config(values: dict[str, Any]) -> None:
             known = {each.name for each in fields(kind)} - {
                 "preprocessing"
             }  # which has a place of its own
-            found += unknown_settings(part, f"{where}.", {}, known)
-    refuse_settings(found, "froster does not know")
+            unknown += unknown_settings(part, f"{where}.", {}, known)
+    refuse_settings(unknown, "froster does not know")
 
 
 _BROKEN = (
@@ -156,13 +176,13 @@ _BROKEN = (
 )
 
 
-def broken_config(folder: Path, error: Exception) -> CheckpointError:
+def _broken_config(folder: Path, error: Exception) -> CheckpointError:
     cause = str(error) if isinstance(error, (FrosterError, ValueError)) else repr(error)
     return CheckpointError(f"{folder / 'config.json'}: not a froster model's config ({cause})")
 
 
-def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
-    """Read what `Recognizer.save` wrote. Raises CheckpointError naming the file and the cause."""
+def load_folder(folder: Path) -> LoadedModel:
+    """Read what `save_folder` wrote. Raises CheckpointError naming the file and the cause."""
     try:
         values = read_object(folder / "config.json", "config")
         check_config(values)
@@ -172,16 +192,56 @@ def load_folder(folder: Path) -> tuple[VideoCLIP, Tokenizer, ModelConfig]:
             CLIPConfig.from_dict(values["architecture"]), preprocessing=preprocessing
         )
     except _BROKEN as error:
-        raise broken_config(folder, error) from error
+        raise _broken_config(folder, error) from error
     weights = folder / "model.safetensors"
     state = {name: tensor.float() for name, tensor in read_safetensors(weights).items()}
     try:
         with blank(len(state)):
-            model = config.method.build(CLIP(architecture))
+            network = config.method.build(CLIP(architecture))
     except _BROKEN as error:
-        raise broken_config(folder, error) from error
+        raise _broken_config(folder, error) from error
     try:
-        load_saved(model, state)
+        load_saved(network, state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
-    return model, Tokenizer.from_file(folder / "tokenizer.json"), config
+    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    return LoadedModel(network, tokenizer, config, calibration=read_calibration(folder))
+
+
+def load_saved(model: VideoCLIP, state: State) -> None:
+    """Load weights under their saved names, all of them. Raises CheckpointError naming what does
+    not fit."""
+    names = saved_names(model)
+    try:
+        strict_load(model, {names.get(name, name): tensor for name, tensor in state.items()})
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace("clip.", "")) from None
+
+
+def save_folder(folder: Path, model: LoadedModel, report: dict[str, Any]) -> None:
+    """Write weights, config, tokenizer, calibration and report; the folder appears whole or not at
+    all. Raises UsageError where the folder holds something else."""
+    refuse_address(folder)
+    if folder.is_file() or (
+        folder.is_dir() and not is_model_folder(folder) and any(folder.iterdir())
+    ):
+        raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
+    if isinstance(model.tokenizer, FrosterError):
+        raise model.tokenizer
+    clip = model.network.clip
+    config = {
+        "format": "froster",
+        "version": VERSION,
+        "architecture": clip.architecture(),
+        "preprocessing": clip.config.preprocessing.to_dict(),
+        **model.config.to_dict(),
+    }
+    with atomic_folder(folder) as part:
+        state, names = cpu_state(model.network), saved_names(model.network)
+        weights = {saved: state[name] for saved, name in names.items()}
+        save_tensors(weights, part / "model.safetensors")
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        model.tokenizer.save(part / "tokenizer.json")
+        if model.calibration.fitted is not None:
+            model.calibration.save(part)
+        (part / "report.json").write_text(json.dumps(report, indent=2) + "\n")

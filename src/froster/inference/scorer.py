@@ -18,7 +18,7 @@ from froster.utils.tensors import finite
 from froster.video.windows import HeldFrame, Squares, Window
 
 Item = TypeVar("Item")
-Scores = Callable[[Tensor], Tensor]
+ScoreFunction = Callable[[Tensor], Tensor]
 """Logits (n, K) -> probabilities (n, K), or (n, K + 1) where the last one says that none of the
 labels fits."""
 
@@ -47,42 +47,39 @@ class WindowScorer:
     @torch.no_grad()
     def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:
         """Windows and the result of `Recognizer.class_embeddings` -> (n, K) float32, on the CPU."""
-        seen = self._together(windows) if self.apart else self._whole(windows)
-        return finite(
-            self.recognizer.model.logits(seen.video, classes, seen.context).float().cpu(), "logits"
-        )
+        features = self._from_frames(windows) if self.apart else self._whole(windows)
+        logits = self.recognizer.model.logits(features.video, classes, features.context)
+        return finite(logits.float().cpu(), "logits")
 
     def _whole(self, windows: Sequence[Window]) -> Features:
-        recognizer = self.recognizer
         frames = torch.stack([_pixels(window.samples) for window in windows])  # (n, T, 3, S, S)
-        with autocast(recognizer.device, recognizer.dtype):
-            return recognizer.inference.encode(
-                normalise(frames.to(recognizer.device), recognizer.preprocessing)
-            )
+        return self.recognizer.encode_clips(frames)
 
-    def _together(self, windows: Sequence[Window]) -> Features:
+    def _from_frames(self, windows: Sequence[Window]) -> Features:
         recognizer = self.recognizer
         new = {id(s): s for window in windows for s in window.samples if s.embedding is None}
         room = self.batch * len(windows[0].samples)
         with autocast(recognizer.device, recognizer.dtype):
-            for part in batches(list(new.values()), room):
+            for part in chunked(list(new.values()), room):
                 frames = normalise(_pixels(part).to(recognizer.device), recognizer.preprocessing)
                 embeddings = recognizer.inference.encode_frames(frames[:, None]).float()[:, 0]
                 for sample, embedding in zip(part, embeddings, strict=True):
                     sample.embedding, sample.pixels = embedding.clone(), None
-            z = [
-                torch.stack([s.embedding for s in window.samples if s.embedding is not None])
-                for window in windows
-            ]
-            return recognizer.inference.pool_frames(torch.stack(z))
+            z = torch.stack([_embeddings(window.samples) for window in windows])
+            return recognizer.inference.pool_frames(z)
 
 
-def _pixels(samples: Sequence[HeldFrame]) -> Tensor:
+def _pixels(frames: Sequence[HeldFrame]) -> Tensor:
     """(n, 3, S, S)"""
-    return torch.stack([sample.pixels for sample in samples if sample.pixels is not None])
+    return torch.stack([frame.pixels for frame in frames if frame.pixels is not None])
 
 
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def _embeddings(frames: Sequence[HeldFrame]) -> Tensor:
+    """(n, E)"""
+    return torch.stack([frame.embedding for frame in frames if frame.embedding is not None])
+
+
+def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` of the items; the last one may be shorter."""
     items = iter(items)
     while part := list(itertools.islice(items, size)):

@@ -1,16 +1,23 @@
-"""The segments of an index that are nearest to a text or a video: all are compared, none is
-estimated."""
+"""Where in the videos of an index something can be seen: every segment is compared with a text or a
+video, none is estimated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from froster.inference.store import Entry, Place, Store
+from froster.encoders.model import unit
+from froster.errors import DataError, UsageError
+from froster.inference.index import check_comparable, check_model, segment_reader
+from froster.inference.recognizer import Recognizer, as_recognizer
+from froster.inference.store import EntryPlace, IndexEntry, Store
+from froster.text.labels import check_labels
+from froster.video.windows import VideoSegment
 
 _ROWS = 65_536
 """Compared at a time."""
@@ -23,7 +30,7 @@ below the best."""
 class Hit:
     """A stretch of a video."""
 
-    entry: Entry
+    entry: IndexEntry
     score: float
     """Cosine similarity of its best segment."""
     start: float
@@ -35,7 +42,93 @@ class Hit:
         return root / self.entry.path
 
 
+@dataclass(frozen=True)
+class SearchResult:
+    """The best hits first."""
+
+    query: str
+    store: Store
+    hits: list[Hit]
+    left_out: list[str]
+    """Paths under which the index has the very video that was asked with."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written to JSON."""
+        hits = [
+            {
+                "video": str(hit.path(self.store.root)),
+                "score": hit.score,
+                "start": hit.start,
+                "end": hit.end,
+                "best": list(hit.best),
+            }
+            for hit in self.hits
+        ]
+        size = {"videos": len(self.store.places), "segments": self.store.segments}
+        return {"query": self.query, **size, "hits": hits}
+
+
 def search(
+    index: Store | str | Path,
+    text: str | None = None,
+    *,
+    video: str | Path | None = None,
+    model: Recognizer | str | Path | None = None,
+    top: int = 10,
+    join: bool = True,
+    by_video: bool = False,
+    truncate: bool = False,
+) -> SearchResult:
+    """The `top` stretches of the indexed videos that fit a text, or are like a video.
+
+    `model` is the one that made the index, by default loaded by the name that the index has.
+    `join`: neighbouring segments that fit nearly as well are one hit. `by_video`: the best hit of
+    each video alone. Raises UsageError without a query or with another model, DataError where the
+    index is empty or cannot be read.
+    """
+    if (text is None) == (video is None):
+        raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
+    if text is not None:
+        check_labels([text])
+    store = index if isinstance(index, Store) else Store(Path(index))
+    check_not_empty(store)
+    model = as_recognizer(model or store.source)
+    check_comparable(model)
+    check_model(store, model)
+    copies: list[str] = []
+    if video is None:
+        assert text is not None
+        query = model.embed_text([text], truncate)[0]
+    else:
+        query = _embed_segments(model, Path(video), store.seconds)
+        copies = _copies_of(Path(video), store)
+    hits = nearest(store, query, top, join=join, by_video=by_video, without=copies)
+    return SearchResult(text or str(video), store, hits, copies)
+
+
+def check_not_empty(store: Store) -> None:
+    """Raises DataError where an index has no video."""
+    if not store.places:
+        raise DataError(f"{store.folder}: there is no video in this index yet")
+
+
+def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
+    """The mean of its segments (E,), as a video of the index has it."""
+    read = segment_reader(model, seconds)
+    clips = [part.clip for part in read(str(video)) if isinstance(part, VideoSegment)]
+    embeddings = [model.embed_clips(torch.from_numpy(clip)[None]) for clip in clips]
+    return unit(torch.cat(embeddings).mean(0))
+
+
+def _copies_of(video: Path, store: Store) -> list[str]:
+    """The paths under which the index has this very file: that it is like itself is no answer."""
+    size = video.stat().st_size
+    entries = [place.entry for place in store.places.values() if place.entry.size == size]
+    paths = [(entry.path, store.root / entry.path) for entry in entries]
+    return [name for name, path in paths if path.exists() and path.samefile(video)]
+
+
+def nearest(
     store: Store,
     query: Tensor,
     top: int,
@@ -55,27 +148,30 @@ def search(
     if not places:
         return []
     scores = torch.cat(
-        [_scores(store.tensors(part)["segments"], of, query) for part, of in parts.items()]
+        [
+            _scores(store.tensors(part)["segments"], entries, query)
+            for part, entries in parts.items()
+        ]
     )
     counts = torch.tensor([len(place.entry.starts) for place in places])
     owner = torch.arange(len(places)).repeat_interleave(counts)
     first = counts.cumsum(0) - counts
     margin = JOIN_DEVIATIONS * float(scores.std(unbiased=False)) if join else -1.0
-    taken, hits, seen = torch.zeros(len(scores), dtype=torch.bool), [], set()
+    used, hits, seen = torch.zeros(len(scores), dtype=torch.bool), [], set()
     for row in scores.argsort(descending=True, stable=True).tolist():
         video = int(owner[row])
-        if taken[row] or (by_video and video in seen) or places[video].entry.path in without:
+        if used[row] or (by_video and video in seen) or places[video].entry.path in without:
             continue
         low = high = row
-        while low > first[video] and not taken[low - 1] and scores[low - 1] >= scores[row] - margin:
+        while low > first[video] and not used[low - 1] and scores[low - 1] >= scores[row] - margin:
             low -= 1
         while (
             high + 1 < first[video] + counts[video]
-            and not taken[high + 1]
+            and not used[high + 1]
             and scores[high + 1] >= scores[row] - margin
         ):
             high += 1
-        taken[low : high + 1] = True
+        used[low : high + 1] = True
         seen.add(video)
         entry, at = places[video].entry, int(first[video])
         best = entry.starts[row - at], entry.ends[row - at]
@@ -87,7 +183,7 @@ def search(
     return hits
 
 
-def _scores(segments: Tensor, places: Sequence[Place], query: Tensor) -> Tensor:
+def _scores(segments: Tensor, places: Sequence[EntryPlace], query: Tensor) -> Tensor:
     """Of a part's valid segments, in the order of its videos."""
-    every = torch.cat([rows.float() @ query for rows in segments.split(_ROWS)])
-    return torch.cat([every[place.first :][: len(place.entry.starts)] for place in places])
+    scores = torch.cat([rows.float() @ query for rows in segments.split(_ROWS)])
+    return torch.cat([scores[place.first :][: len(place.entry.starts)] for place in places])

@@ -1,31 +1,20 @@
-"""Which videos a model has learnt from: its report knows them by their content, whatever they are
-called by now.
-
-A path would not do: the same file is reached by links, from another folder or manifest, and after a
-move.
-"""
+"""What the report beside a model says: above all which videos the model has learnt from."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from froster.data.fingerprint import file_fingerprints
 from froster.data.manifest import Item
 from froster.inference.model_folder import is_model_folder, resolve
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
 
 Part = Literal["test", "trained", "watched"]
-ENDS = 2**16
-"""Bytes at either end of a file that are read."""
-DIGITS = 12
-AT_ONCE = 8
 INHERITED = (
     "source",
     "base_classes",
@@ -42,7 +31,7 @@ INHERITED = (
 
 @dataclass(frozen=True)
 class Seen:
-    """The videos of a model's training, as `fingerprint` knows them."""
+    """The videos of a model's training, by `file_fingerprint`."""
 
     trained: frozenset[str]
     watched: frozenset[str]
@@ -57,37 +46,7 @@ class Seen:
         """Of each video; what the model has never seen may test it."""
         if not self.trained and not self.watched:
             return ["test"] * len(items)
-        return [self.part(mark) for mark in fingerprints(items, on_videos)]
-
-
-def fingerprint(path: Path) -> str | None:
-    """Of the length of a file, its beginning and its end. None of what is empty or cannot be read."""
-    if not os.path.isfile(path):  # opening a pipe would wait for its other end
-        return None
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest = hashlib.sha256(f"{size}\n".encode())
-            digest.update(file.read(ENDS))
-            file.seek(max(ENDS, size - ENDS))
-            digest.update(file.read(ENDS))
-    except OSError:
-        return None
-    if not size:
-        return None
-    return digest.hexdigest()[:DIGITS]
-
-
-def fingerprints(
-    items: Sequence[Item], on_videos: Callable[[int], None] = lambda n: None
-) -> list[str | None]:
-    def one(item: Item) -> str | None:
-        found = fingerprint(item.path)
-        on_videos(1)
-        return found
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # it waits for the disk
-        return list(pool.map(one, items))
+        return [self.part(mark) for mark in file_fingerprints(items, on_videos)]
 
 
 def written(marks: Sequence[str | None] | frozenset[str]) -> str:

@@ -31,11 +31,11 @@ from froster.utils.files import atomic_file, atomic_folder, json_line, read_line
 from froster.utils.tensors import save_tensors
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-ABOUT = "index.json"
+ABOUT, FAILURES = "index.json", "failures.jsonl"
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One indexed video."""
 
     path: str
@@ -53,21 +53,19 @@ class Entry:
 
     def is_current(self, root: Path) -> bool:
         status = self.status(root)
-        return status is not None and (status.st_size, status.st_mtime_ns) == (
-            self.size,
-            self.mtime,
-        )
+        now = None if status is None else (status.st_size, status.st_mtime_ns)
+        return now == (self.size, self.mtime)
 
-    def named_as_file(self, root: Path) -> Entry:
+    def named_as_file(self, root: Path) -> IndexEntry:
         """Earlier versions wrote signs that cannot be printed as escapes (`\\u202f`): here as the
         file is called, if it is there and has that size."""
         if "\\" not in self.path or not self.is_gone(root):
             return self
         for as_character in (True, False):
-            found = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
-            status = found.status(root)
+            entry = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
+            status = entry.status(root)
             if status is not None and status.st_size == self.size:
-                return found
+                return entry
         return self
 
     def is_gone(self, root: Path) -> bool:
@@ -75,12 +73,8 @@ class Entry:
         answer, does not say so."""
         try:
             (root / self.path).stat()
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ValueError,
-        ):  # the last: a name that no file can have
-            return True
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return True  # ValueError: no file can have such a name
         except OSError as error:
             return error.errno == errno.ENAMETOOLONG
         return False
@@ -110,19 +104,19 @@ def _without_escapes(path: str, as_character: bool) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class EntryPlace:
     """Where a video's embeddings lie."""
 
     part: str
     video: int
     first: int
     """Of its segments."""
-    entry: Entry
+    entry: IndexEntry
 
 
 class Store:
-    """An index that is there. Raises DataError where it cannot be read. `root`: where its videos
-    lie now, if elsewhere."""
+    """An index that exists. Raises DataError where it cannot be read. `root`: where its videos lie
+    now, if elsewhere."""
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder = folder
@@ -134,7 +128,7 @@ class Store:
             raise DataError(
                 f"{folder}: not an index of froster index ({ABOUT}: {error!r})"
             ) from None
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, EntryPlace] = {}
         for name in self._parts():
             self._read(folder / f"{name}.jsonl")
 
@@ -147,12 +141,22 @@ class Store:
         return cls(folder)
 
     @property
+    def source(self) -> str:
+        """The name of the model, as `froster.load` takes it."""
+        return str(self.about["source"])
+
+    @property
+    def seconds(self) -> float:
+        """Of a segment."""
+        return float(self.about["segment"])
+
+    @property
     def segments(self) -> int:
         return sum(len(place.entry.starts) for place in self.places.values())
 
-    def add(self, videos: Sequence[tuple[Entry, Tensor, Tensor]]) -> None:
-        """Entries with their segments' embeddings (n, E) and their own (E,), as a part of their
-        own."""
+    def add(self, videos: Sequence[tuple[IndexEntry, Tensor, Tensor]]) -> None:
+        """Entries with the embeddings of their segments (n, E) and of the video (E,), as a new
+        part."""
         if not videos:
             return
         name = f"{max(map(int, self._parts()), default=0) + 1:04d}"
@@ -176,9 +180,9 @@ class Store:
         except CheckpointError as error:
             raise DataError(str(error)) from None
 
-    def by_part(self) -> dict[str, list[Place]]:
+    def by_part(self) -> dict[str, list[EntryPlace]]:
         """What is valid in each part."""
-        parts: dict[str, list[Place]] = {}
+        parts: dict[str, list[EntryPlace]] = {}
         for place in self.places.values():
             parts.setdefault(place.part, []).append(place)
         return dict(sorted(parts.items(), key=lambda part: int(part[0])))
@@ -187,10 +191,10 @@ class Store:
         """Written anew without these videos, and without what later entries have replaced."""
         gone = set(keys)
         with atomic_folder(self.folder) as part:
-            write_text(part / ABOUT, json.dumps(self.about, indent=1) + "\n")
-            new = Store(part)
+            new = Store.create(part, self.about)
             for name, places in self.by_part().items():
                 tensors = self.tensors(name)
+                kept = [place for place in places if place.entry.path not in gone]
                 new.add(
                     [
                         (
@@ -198,35 +202,30 @@ class Store:
                             tensors["segments"][place.first :][: len(place.entry.starts)],
                             tensors["videos"][place.video],
                         )
-                        for place in places
-                        if place.entry.path not in gone
+                        for place in kept
                     ]
                 )
-            failures = self.folder / "failures.jsonl"
+            failures = self.folder / FAILURES
             if failures.exists():
-                write_text(part / failures.name, failures.read_text(encoding="utf-8"))
+                write_text(part / FAILURES, failures.read_text(encoding="utf-8"))
         return Store(self.folder)
 
     def _parts(self) -> list[str]:
         """Their names in the order in which they were written: 9999 comes before 10000."""
-        return sorted(
-            (
-                path.stem
-                for path in self.folder.glob("*.jsonl")
-                if re.fullmatch(r"[0-9]+", path.stem)
-            ),
-            key=int,
-        )
+        names = [path.stem for path in self.folder.glob("*.jsonl")]
+        return sorted((name for name in names if re.fullmatch(r"[0-9]+", name)), key=int)
 
     def _read(self, path: Path) -> None:
         lines, _ = read_lines(path)
         try:
-            self._place(path.stem, [Entry(**entry).named_as_file(self.root) for entry in lines])
+            self._place(
+                path.stem, [IndexEntry(**entry).named_as_file(self.root) for entry in lines]
+            )
         except TypeError as error:
             raise DataError(f"{path}: not of this version of froster ({error})") from None
 
-    def _place(self, part: str, entries: Sequence[Entry]) -> None:
+    def _place(self, part: str, entries: Sequence[IndexEntry]) -> None:
         first = 0
         for number, entry in enumerate(entries):
-            self.places[entry.path] = Place(part, number, first, entry)
+            self.places[entry.path] = EntryPlace(part, number, first, entry)
             first += len(entry.starts)

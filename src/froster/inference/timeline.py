@@ -3,23 +3,36 @@ frames."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from froster.errors import UsageError
-from froster.evaluation.calibration import NONE
-from froster.inference.label_segments import Segment, merged, smoothed
-from froster.inference.recognizer import Recognizer, load
-from froster.inference.scorer import Scores, WindowScorer, batches, columns
+from froster.evaluation.calibration import NONE, answers
+from froster.evaluation.metrics import Fusion, fuse
+from froster.inference.recognizer import Recognizer, as_recognizer
+from froster.inference.scorer import ScoreFunction, WindowScorer, chunked, columns
 from froster.text.labels import check_texts
 from froster.utils.interrupt import check
 from froster.video.stream import Stream
 from froster.video.windows import SlidingWindows, WindowPlan
+
+
+@dataclass(frozen=True)
+class Segment:
+    """From `start` to `end`, in seconds from the start of the video, `label` is the answer."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+    """The mean of the label's score over the segment."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,7 @@ class Scan:
         shortest: float = 0.0,
         batch_size: int = 8,
         truncate: bool = False,
-        scores: Scores | None = None,
+        scores: ScoreFunction | None = None,
     ):
         check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
@@ -125,7 +138,7 @@ class Scan:
 
     def run(self, path: str | Path) -> Iterator[float]:
         """Yields how many seconds have been seen, again and again. Raises VideoError where no frame
-        can be had."""
+        can be read."""
         yield from self._run(path)
         assert self.windows is not None
         length = self.windows.end - self.windows.start
@@ -141,7 +154,7 @@ class Scan:
         self.scorer.squares.broken = 0
         with Stream.of_file(path) as self.stream:
             self.windows = SlidingWindows(self.stream, self.plan, self.scorer.keep)
-            for part in batches(self.windows, self.scorer.batch):
+            for part in chunked(self.windows, self.scorer.batch):
                 check()
                 self.logits.append(self.scorer(part, self.classes))
                 yield self.windows.end
@@ -151,13 +164,13 @@ class Scan:
         if not self.logits or self.windows is None or self.stream is None:
             raise UsageError("stopped before the first window had been seen: nothing was found yet")
         start, end, stride = self.windows.start, self.windows.end, self.plan.stride
-        each = torch.cat(self.logits)
+        windows = torch.cat(self.logits)
         if not self.complete:
-            end = min(end, start + (len(each) - 1) * stride + self.plan.window)
+            end = min(end, start + (len(windows) - 1) * stride + self.plan.window)
         model, fusion = self.recognizer, self.recognizer.config.fusion
-        logits = smoothed(each, self.plan, end - start, fusion)
-        mean = logits if fusion == "logits" else smoothed(each, self.plan, end - start, "logits")
-        judged = model.calibration.judge_joined(logits, mean, model.logit_scale)
+        logits = smoothed(windows, self.plan, end - start, fusion)
+        mean = logits if fusion == "logits" else smoothed(windows, self.plan, end - start, "logits")
+        judged = model.calibration.judge_fused(logits, mean, model.logit_scale)
         scores = self.scores(logits) if self.scores else columns(judged)
         calibrated = self.scores is None and model.calibration.fitted is not None
         labels = [*self.labels, NONE][: scores.shape[1]]
@@ -188,19 +201,19 @@ def timeline(
     min_segment: float = 0.0,
     batch_size: int = 8,
     truncate: bool = False,
-    scores: Scores | None = None,
+    scores: ScoreFunction | None = None,
 ) -> Timeline:
     """Which of `labels` fits when: a video file of any length -> segments with start, end, label
     and score.
 
-    Windows of `window` seconds slide by `stride` seconds; the model's sampling says how long they
+    SlidingWindows of `window` seconds slide by `stride` seconds; the model's sampling says how long they
     are by default. The logits of all windows that cover a moment are joined as `classify` joins
     views, `scores` makes probabilities of them (by default those of `classify`: of a calibrated
     model the probabilities of the labels and of none of them), and moments with the same answer
-    become one segment. Raises VideoError where no frame can be had, UsageError on labels, window or
+    become one segment. Raises VideoError where no frame can be read, UsageError on labels, window or
     stride that cannot be.
     """
-    recognizer = model if isinstance(model, Recognizer) else load(model)
+    recognizer = as_recognizer(model)
     scan = Scan(
         recognizer,
         labels,
@@ -214,3 +227,78 @@ def timeline(
     for _ in scan.run(path):
         pass
     return scan.result()
+
+
+def smoothed(logits: Tensor, plan: WindowPlan, duration: float, fusion: Fusion) -> Tensor:
+    """Logits of windows (n, K) -> of moments (m, K), each a stride long: the windows that cover the
+    middle of a moment are its views, fused as `classify` fuses views."""
+    moments = []
+    for moment in range(max(1, -int(-(duration - 1e-6) // plan.stride))):
+        middle = min((moment + 0.5) * plan.stride, duration)
+        last = min(int(middle / plan.stride), len(logits) - 1)
+        first = min(max(0, int((middle - plan.window) // plan.stride) + 1), last)
+        moments.append(fuse(logits[first : last + 1], fusion))
+    return torch.stack(moments)
+
+
+def merged(
+    scores: Tensor, edges: Sequence[float], labels: Sequence[str], shortest: float = 0.0
+) -> list[Segment]:
+    """Scores of moments (m, K) and their edges (m + 1) -> segments without gaps: neighbours of the
+    same answer are one.
+
+    While a segment is shorter than `shortest` seconds, the shortest one gets the label of the
+    neighbour whose label has the higher score in it, and becomes part of that.
+    """
+    stretches = _stretches(answers(scores, labels).tolist())
+    starts = {stretch.first: stretch for stretch in stretches}
+    ends = {stretch.end: stretch for stretch in stretches}
+    heap = [(edges[stretch.end] - edges[stretch.first], stretch) for stretch in stretches]
+    heapq.heapify(heap)
+    while heap and len(starts) > 1:
+        length, stretch = heapq.heappop(heap)
+        if starts.get(stretch.first) != stretch:
+            continue  # it has become part of another one
+        if length >= shortest - 1e-6:
+            break
+        beside = [
+            other
+            for other in (ends.get(stretch.first), starts.get(stretch.end))
+            if other is not None
+        ]
+        label = max(
+            (other.label for other in beside),
+            key=lambda label: float(scores[stretch.first : stretch.end, label].mean()),
+        )
+        parts = [stretch, *(other for other in beside if other.label == label)]
+        for part in parts:
+            del starts[part.first], ends[part.end]
+        whole = _Stretch(min(part.first for part in parts), max(part.end for part in parts), label)
+        starts[whole.first] = ends[whole.end] = whole
+        heapq.heappush(heap, (edges[whole.end] - edges[whole.first], whole))
+    return [
+        Segment(
+            edges[stretch.first],
+            edges[stretch.end],
+            labels[stretch.label],
+            float(scores[stretch.first : stretch.end, stretch.label].mean()),
+        )
+        for _, stretch in sorted(starts.items())
+    ]
+
+
+class _Stretch(NamedTuple):
+    """Moments from `first` to before `end`, all of one label."""
+
+    first: int
+    end: int
+    label: int
+
+
+def _stretches(best: Sequence[int]) -> list[_Stretch]:
+    stretches, first = [], 0
+    for label, same in itertools.groupby(best):
+        end = first + len(list(same))
+        stretches.append(_Stretch(first, end, label))
+        first = end
+    return stretches

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,17 +17,20 @@ from torch import Tensor
 from froster.errors import VideoError
 from froster.evaluation.calibration import NONE, answers
 from froster.inference.recognizer import Recognizer
-from froster.inference.scorer import Scores, WindowScorer, columns
+from froster.inference.scorer import ScoreFunction, WindowScorer, columns
+from froster.text.labels import file_and_column, read_label_set
 from froster.utils.interrupt import check
+from froster.utils.progress import reason
 from froster.video.live import Arrival, Live, Policy, StreamSource
 from froster.video.windows import HeldFrame, Window, WindowPlan, spread
 
 _POLL = 0.1  # seconds between looks at what else happened
+_LOOK_EVERY = 0.25  # seconds between looks at a file of labels
 _MARGIN = 2.0  # seconds that a first try may take beyond `Policy.stall` until it is given up
 
 
 @dataclass(frozen=True)
-class Sighting:
+class WatchResult:
     """What a source shows at a moment."""
 
     time: float
@@ -39,7 +46,6 @@ class Sighting:
     """Frames dropped so far."""
     skipped: int
     """Strides so far that passed without a result, because the one before took longer."""
-
     calibrated: bool = False
     cosine: float | None = None
     """Of the best label; None where the network's logits are no cosines."""
@@ -62,13 +68,32 @@ class Sighting:
         """How likely it is that none of the labels fits; None of a model without a rule for it."""
         return self.scores[-1] if self.labels[-1] == NONE else None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written to JSON."""
+        return {
+            "time": round(self.time, 3),
+            "label": self.label,
+            "answer": self.answer,
+            "score": round(self.score, 4),
+            "calibrated": self.calibrated,
+            "none": None if self.none is None else round(self.none, 4),
+            "cosine": None if self.cosine is None else round(self.cosine, 4),
+            "lag": round(self.lag, 3),
+            "dropped": self.dropped,
+            "skipped": self.skipped,
+            "scores": {
+                label: round(score, 4)
+                for label, score in zip(self.labels, self.scores, strict=True)
+            },
+        }
+
     @property
     def _place(self) -> int:
         return int(answers(torch.tensor(self.scores), self.labels))
 
 
 class Watch:
-    """Iterate to get a `Sighting` a stride; a context manager, or to be closed with `close`.
+    """Iterate to get a `WatchResult` a stride; a context manager, or to be closed with `close`.
 
     `on_note` is told, while iterating, what happens to the source. Iteration ends when a file ends,
     or after `seconds`; it raises VideoError where a source cannot be opened, or not any more.
@@ -84,7 +109,7 @@ class Watch:
         window: float | None = None,
         stride: float | None = None,
         truncate: bool = False,
-        scores: Scores | None = None,
+        scores: ScoreFunction | None = None,
         seconds: float | None = None,
         policy: Policy | None = None,
         on_note: Callable[[str], None] = lambda note: None,
@@ -128,7 +153,7 @@ class Watch:
         the old ones stay."""
         self._current = list(labels), self.recognizer.class_embeddings(labels, self.truncate)
 
-    def __iter__(self) -> Iterator[Sighting]:
+    def __iter__(self) -> Iterator[WatchResult]:
         while not self.live.ended and time.monotonic() < self._until:
             if self.live.connections == 0 and time.monotonic() > self._opened_by:
                 raise VideoError(
@@ -159,7 +184,7 @@ class Watch:
             self._next = now
         self._window.append(arrival.sample)
 
-    def _look(self, newest: Arrival) -> Sighting:
+    def _look(self, newest: Arrival) -> WatchResult:
         window = list(self._window)
         strides = int((window[-1].time - self._next) / self.plan.stride + 0.5)
         self.skipped += strides
@@ -172,7 +197,7 @@ class Watch:
         scores = (self.scores(logits) if self.scores else columns(judged))[0]
         named = [*labels, NONE][: len(scores)]
         cosine = None if judged.cosine is None else float(judged.cosine[0])
-        return Sighting(
+        return WatchResult(
             window[-1].time,
             named,
             scores.tolist(),
@@ -182,3 +207,52 @@ class Watch:
             self.scores is None and self.recognizer.calibration.fitted is not None,
             cosine,
         )
+
+
+class LabelFile:
+    """A file of labels that may change while a source is watched: a thread calls `apply` with its
+    labels whenever they have changed, and `note` with what was done. Where the new content is no good, or `apply` refuses it, the
+    note says so and nothing else happens."""
+
+    def __init__(
+        self,
+        path: Path,
+        labels: list[str],
+        apply: Callable[[list[str]], None],
+        note: Callable[[str], None],
+    ):
+        self.path, self.labels, self.apply, self.note = path, labels, apply, note
+        self._stop = threading.Event()
+        self._read = self._state()
+        threading.Thread(target=self._run, name=f"labels of {path}", daemon=True).start()
+
+    def close(self) -> None:
+        self._stop.set()
+
+    def _state(self) -> tuple[int, ...] | None:
+        try:
+            status = os.stat(file_and_column(self.path)[0])
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _run(self) -> None:
+        previous = self._read
+        while not self._stop.wait(_LOOK_EVERY):
+            state = self._state()
+            if state == previous and state != self._read:  # nobody is still writing
+                self._read = state
+                self._apply()
+            previous = state
+
+    def _apply(self) -> None:
+        try:
+            labels = read_label_set(self.path)
+            if labels == self.labels:
+                return
+            self.apply(labels)
+        except Exception as error:  # also out of memory: the labels and this thread stay
+            self.note(f"labels not changed: {reason(error)}")
+            return
+        self.labels = labels
+        self.note(f"{len(labels)} labels from now on: {', '.join(labels)}")

@@ -23,6 +23,7 @@ class Recipe:
     """How a run is optimised. The defaults are FROSTER's base-to-novel setting for CLIP B/16."""
 
     epochs: int = 12
+    """Passes over the training videos."""
     batch_size: int = 32
     """Clips a step, over all ranks together."""
     lr: float = 3.33e-6
@@ -58,6 +59,7 @@ class Recipe:
     """What is trained: what the method's paper trains; or with the text tower as well (both),
     without it (image), or the text tower alone."""
     seed: int = 0
+    """Draws the order of the videos, templates, crops and projectors."""
     precision: Precision = "auto"
     workers: int = 0
     compile: bool = False

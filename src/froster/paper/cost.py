@@ -8,10 +8,20 @@ pass. A frozen image tower below a trained head is counted as if it were trained
 
 from __future__ import annotations
 
-from froster.encoders.model import CLIPConfig
-from froster.methods import Method
+from typing import Any
+
+import torch
+
+from froster.data.public import classes, partition, published_clips
+from froster.encoders.model import ARCHITECTURES, CLIP, CLIPConfig, blank
+from froster.errors import CheckpointError
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
+from froster.methods import Frozen, Method
 from froster.methods.recipe import Preset
-from froster.paper.cells import Cell
+from froster.paper.programme import PaperRun, runs_of_tables
+from froster.paper.real import RealProgramme, setting
+from froster.paper.tables import TABLES, Cell
 
 GPUS = {"v100": 125.0, "a100": 312.0, "h100": 989.0, "h200": 989.0, "l40s": 362.0, "rtx4090": 165.0}
 """Peak TFLOP/s of dense matrix products in 16 bits, as the vendor states it."""
@@ -20,6 +30,8 @@ UTILISATION = 0.3
 
 PLAIN_TOKENS, DESCRIBED_TOKENS = 12, 37
 """Of a prompt, its end included, on average over the published labels with CLIP's vocabulary."""
+K400_CLIPS = 240_000
+"""About as many of its training videos can be had."""
 
 
 def layers_flops(layers: int, width: int, tokens: int) -> float:
@@ -39,9 +51,9 @@ def prompt_flops(config: CLIPConfig, tokens: int) -> float:
 
 
 def training_flops(
-    config: CLIPConfig, cell: Cell, method: Method, preset: Preset, clips: int, classes: int
+    config: CLIPConfig, cell: Cell, method: Method, preset: Preset, clips: int, num_classes: int
 ) -> float:
-    """One training run on `clips` videos of `classes` classes."""
+    """One training run on `clips` videos of `num_classes` classes."""
     recipe = preset.recipe
     tunes_text = recipe.tune in ("both", "text") or (
         recipe.tune == "method" and method.trains("clip.text.text_projection")
@@ -52,7 +64,7 @@ def training_flops(
     prompts = {"one": 2, "all": len(preset.prompting.templates) or 1, "one a clip": 1}[recipe.draw]
     tokens = DESCRIBED_TOKENS if cell.described else PLAIN_TOKENS
     steps = max(1, clips // recipe.batch_size)
-    text = steps * prompts * classes * prompt_flops(config, tokens) * (3 if tunes_text else 0)
+    text = steps * prompts * num_classes * prompt_flops(config, tokens) * (3 if tunes_text else 0)
     return recipe.epochs * (vision + text)
 
 
@@ -61,5 +73,58 @@ def test_flops(config: CLIPConfig, preset: Preset, videos: int) -> float:
     return videos * preset.views * preset.sampling.frames * frame_flops(config)
 
 
+def run_flops(run: PaperRun, source: RealProgramme) -> float:
+    """Operations of a run, by the published numbers of videos."""
+    counts, config = published_clips(), source.base.clip.config
+    if run.protocol == "base-to-novel":
+        published = counts["base_to_novel"][run.dataset]
+        clips = published["train"][min(run.number, len(published["train"])) - 1]
+        num_classes = len(partition(run.dataset).base)
+        videos = published["base"] + published["novel"]
+    else:
+        clips, num_classes = K400_CLIPS, len(classes("k400"))
+        videos = sum(sum(splits) for splits in counts["cross_dataset"].values())
+    if run.cell is None:
+        return test_flops(config, Preset(), videos)
+    method, preset = setting(run, source.base, source.data.options)
+    tests = test_flops(config, preset, videos) * 2  # the tuned network and frozen CLIP
+    return training_flops(config, run.cell, method, preset, clips, num_classes) + tests
+
+
 def hours(flops: float, gpu: str) -> float:
     return flops / (GPUS[gpu] * 1e12 * UTILISATION) / 3600
+
+
+def plan(source: RealProgramme, names: list[str], gpu: str) -> dict[str, Any]:
+    """What is missing and what the runs cost: of each table by itself, and of all that are still to
+    do."""
+    wanted = {name: source.all_runs(TABLES[name]) for name in names}
+    cost = {run: run_flops(run, source) for runs in wanted.values() for run in runs}
+    possible = runs_of_tables(source, names)
+    todo = [run for run in possible if not source.is_done(run)]
+
+    def totals(runs: list[PaperRun]) -> dict[str, Any]:
+        flops = sum(cost[run] for run in runs)
+        return {"runs": len(runs), "flops": flops, "hours": hours(flops, gpu)}
+
+    return {
+        "missing": source.data.missing(names),
+        "tables": {name: totals(runs) for name, runs in wanted.items()},
+        **totals(todo),
+        "runs": {"all": len(cost), "possible": len(possible), "to do": len(todo)},
+        "gpu": gpu,
+        "utilisation": UTILISATION,
+    }
+
+
+def weightless() -> Recognizer:
+    """The default CLIP without its weights: enough to plan with, and there is nothing to download."""
+    with blank():
+        model = Frozen().build(CLIP(ARCHITECTURES["ViT-B/16"]))
+    return Recognizer(
+        model,
+        CheckpointError("a sketch has no vocabulary"),
+        ModelConfig(),
+        device=torch.device("meta"),
+        precision="float32",
+    )

@@ -1,22 +1,18 @@
-"""The paper's figures from the miniature's records: outputs summed with CLIP's (1), attention (4),
-gain by distance (5)."""
+"""The paper's figures from stored runs: outputs summed with CLIP's (1), attention (4), gain by
+distance (5). A figure whose runs are not there is not drawn."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
 from froster.encoders.model import normalise
-from froster.inference.recognizer import Recognizer
-from froster.paper.claims import verdict
-from froster.paper.miniature import TEST_SETS, World, train_cell
-from froster.paper.report import Records
-from froster.paper.tables import OFFICIAL, PICTURED
+from froster.paper.programme import RunSource, measured
+from froster.paper.tables import FROSTER, PICTURED, TABLES
 from froster.report.attention import Row, attention_strip, cls_attention
 from froster.report.distance import (
     ClassGain,
@@ -27,98 +23,109 @@ from froster.report.distance import (
     text_features,
 )
 from froster.report.plots import Bars, accuracy_bars
-from froster.world.sets import SETS
+from froster.utils.progress import attempt
 
 
-def figure_1(records: Records, path: Path) -> Path | None:
-    """Frozen CLIP, tuned networks, and both summed, on the cross-dataset sets; whiskers: standard
-    deviation over seeds."""
-    sets = ("near", "mid", "far")
-    start = records.frozen.get("frozen, plain")
-    if start is None:
-        return None
-    bars = [Bars("frozen CLIP", [start[name] for name in sets], [None] * len(sets))]
-    for name in ("ActionCLIP", "AIM", "ST-Adapter"):
-        for words, kind in ((name, "final, plain"), (f"{name} + frozen", "ensemble, plain")):
-            found = list(records.scores(OFFICIAL[name], kind).values())
-            if not found:
-                return None
-            values = [[scores[s] for scores in found] for s in sets]
-            spreads = [statistics.stdev(v) if len(v) > 1 else None for v in values]
-            bars.append(Bars(words, [statistics.fmean(v) for v in values], spreads))
-    return accuracy_bars(sets, bars, path)
+def draw(source: RunSource, names: Sequence[str], bars: Progress, train: bool) -> dict[str, Any]:
+    """The pictures of those figures among `names` for which there are runs, beside the runs.
+    Returns the rank correlations of Figure 5."""
+    if "fig1" in names:
+        attempt("fig1", lambda: figure_1(source))
+    if "fig4" in names:
+        attempt("fig4", lambda: figure_4(source, bars, train))
+    return (attempt("fig5", lambda: figure_5(source)) if "fig5" in names else None) or {}
 
 
-def figure_5(records: Records, base: Recognizer, folder: Path) -> dict[str, Any]:
-    """Per-class gain over frozen CLIP against the similarity of the class's name to the nearest
+def figure_1(source: RunSource) -> None:
+    """Frozen CLIP, tuned networks, and both summed; whiskers: standard deviation over runs."""
+    bars = []
+    for row in TABLES["fig1"].rows:
+        if row.cell == FROSTER:  # is not summed; there are colours for seven bars
+            continue
+        values_of = measured(source, row, TABLES["fig1"])
+        columns = [values_of.get(column, []) for column in source.columns]
+        if any(columns):
+            means = [statistics.fmean(values) if values else None for values in columns]
+            spreads = [statistics.stdev(values) if len(values) > 1 else None for values in columns]
+            bars.append(Bars(row.name, means, spreads))
+    if bars:
+        accuracy_bars(source.columns, bars, source.out / "fig1.png")
+
+
+def figure_4(source: RunSource, bars: Progress, train: bool) -> None:
+    """What [CLS] looks at in the last block: one test video of each set, frozen CLIP above the
+    tuned networks."""
+    networks = source.networks(train, bars)
+    if not networks:
+        return
+    for name, caption, frames in source.samples():
+        strips = [Row("", frames)]
+        for words, model in {"frozen": source.base, **networks}.items():
+            pixels = normalise(frames.to(model.device), model.preprocessing)
+            strips.append(Row(words, frames, cls_attention(model.model, pixels).patches))
+        title = f"{caption}; attention of [CLS], last block, mean over heads"
+        columns = [f"frame {t + 1}" for t in range(len(frames))]
+        attention_strip(strips, columns, title, source.out / f"fig4_{name}.png")
+
+
+def figure_5(source: RunSource) -> dict[str, Any]:
+    """Gain of each test class over frozen CLIP against the similarity of its name to the nearest
     training class.
 
-    One picture a network, `fig5_<network>.png`, of the classes of all test sets; of each network
-    the rank correlation by seed, with and without the classes that were trained on, and the verdict
-    on the claim that it is positive.
+    One picture a network, of the means over its runs; of each network the rank correlation by run,
+    with and without the classes that were trained on.
     """
-    names = [name for s in TEST_SETS for name in SETS[s].classes]
-    training = SETS["base"].classes
-    similar = nearest(names, text_features(base, names), training, text_features(base, training))
-    assert similar is not None
-    found: dict[str, Any] = {}
+    (frozen_run,) = source.runs_of(None, "cross-dataset")
+    training = source.training_classes
+    features = text_features(source.base, training)
+    correlations: dict[str, Any] = {}
     for network, cell in PICTURED.items():
-        labels = "described" if cell.described else "plain"
-        seeds = records.by_class(cell, f"final, {labels}")
-        before = records.by_class(None, f"frozen, {labels}")
-        if not seeds or not before:
-            continue
-        points = [
-            class_gains(next(iter(before.values())), after, similar) for after in seeds.values()
+        before = source.class_scores(frozen_run, f"frozen, {cell.labels}")
+        runs = [
+            source.class_scores(run, f"final, {cell.labels}")
+            for run in source.runs_of(cell, "cross-dataset")
         ]
-        unseen = [[point for point in seed if point.name not in training] for seed in points]
-        picture = folder / f"fig5_{network.replace(' ', '_')}.png"
-        gain_scatter(mean_gains(points), picture, f"{network}, mean of {len(points)} seeds")
-        found[network] = {"all": correlations(points), "unseen": correlations(unseen)}
-    return found
+        similar = {
+            test: nearest(list(names), text_features(source.base, list(names)), training, features)
+            for test, names in before.items()
+        }
+        gains = [
+            [
+                gain
+                for test, near in similar.items()
+                if near is not None and test in run
+                for gain in class_gains(before[test], run[test], near)
+            ]
+            for run in runs
+            if run and before
+        ]
+        if not any(gains):
+            continue
+        title = network if len(gains) == 1 else f"{network}, mean of {len(gains)} seeds"
+        picture = source.out / f"fig5_{network.replace(' ', '_')}.png"
+        gain_scatter(mean_gains(gains), picture, title)
+        unseen = [[gain for gain in run if gain.name not in training] for run in gains]
+        correlations[network] = {
+            name: {"rank_correlation": [rank_of_gain(run) for run in chosen]}
+            for name, chosen in (("all", gains), ("unseen", unseen))
+        }
+    return correlations
 
 
-def correlations(seeds: Sequence[Sequence[ClassGain]]) -> dict[str, Any]:
-    """None for a seed whose classes all gain the same: nothing can be ranked."""
-    each = [
-        rank_correlation([p.similarity for p in seed], [p.gain for p in seed]) for seed in seeds
-    ]
-    return {
-        "rank_correlation": [None if math.isnan(rho) else rho for rho in each],
-        "verdict": verdict(each),
-    }
+def rank_of_gain(gains: Sequence[ClassGain]) -> float | None:
+    """The rank correlation of gain and similarity; None where all classes gain the same, so that
+    nothing can be ranked."""
+    rho = rank_correlation([gain.similarity for gain in gains], [gain.gain for gain in gains])
+    return None if math.isnan(rho) else rho
 
 
-def mean_gains(seeds: Sequence[Sequence[ClassGain]]) -> list[ClassGain]:
-    mean = statistics.fmean
+def mean_gains(runs: Sequence[Sequence[ClassGain]]) -> list[ClassGain]:
     return [
         ClassGain(
-            same[0].name, same[0].similarity, same[0].before, mean(point.after for point in same)
+            same[0].name,
+            same[0].similarity,
+            same[0].before,
+            statistics.fmean(gain.after for gain in same),
         )
-        for same in zip(*seeds, strict=True)
+        for same in zip(*runs, strict=True)
     ]
-
-
-def figure_4(world: World, folder: Path, bars: Progress) -> list[Path]:
-    """What [CLS] looks at in the last block: one test video of each set, frozen CLIP above two
-    tuned networks."""
-    networks = {
-        "frozen": world.base,
-        **{name: train_cell(cell, 0, world, bars) for name, cell in PICTURED.items()},
-    }
-    paths = []
-    for name, clips in world.tests.items():
-        sample = clips[0]
-        assert sample.frames is not None
-        frames = sample.frames[0]  # (T, 3, S, S)
-        rows = [Row("", frames)]
-        for words, model in networks.items():
-            heat = cls_attention(model.model, normalise(frames, model.preprocessing)).patches
-            rows.append(Row(words, frames, heat))
-        title = (
-            f"{name}: {SETS[name].classes[int(clips.videos.labels[0])]}; attention of [CLS], last"
-            " block, mean over heads"
-        )
-        columns = [f"frame {t + 1}" for t in range(len(frames))]
-        paths.append(attention_strip(rows, columns, title, folder / f"fig4_{name}.png"))
-    return paths

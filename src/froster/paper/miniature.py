@@ -1,4 +1,4 @@
-"""The programme on the world: every run of the tables with the nano CLIP, seed by seed, resumable.
+"""The programme on the rendered world: every run of the tables with the nano CLIP, seed by seed.
 
 Base classes of the world stand for the training data, its novel classes for the novel ones; near,
 mid and far, ever less like base, for the three cross-dataset tests. A run trains on its seed's own
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +23,179 @@ from froster.encoders.model import normalise
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
-from froster.paper.cells import Cell
+from froster.paper import tables
+from froster.paper.programme import PaperRun
+from froster.paper.tables import PICTURED, Cell, PaperTable
 from froster.text.sentences import with_descriptions
-from froster.training.fine_tune import fine_tune, halfway, with_weights
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.reporter import Drawn
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 from froster.utils.interrupt import check
 from froster.world.clips import WorldClips
-from froster.world.sentences import sentences
-from froster.world.sets import SETS, render_set
+from froster.world.sets import SETS, render_set, sentences
 
 TEST_SETS = ("base", "novel", "near", "mid", "far")
-COLUMNS = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
+STANDS_FOR = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 """A column of the paper -> the set of the world that stands for it."""
+BATCH = 32
 
-Scores = dict[str, float]
-"""Set -> accuracy, per cent."""
+Logits = dict[str, Tensor]
+"""Test set -> logits (N, K)."""
 
 
-@dataclass
-class World:
-    """Rendered test videos, the model to start from, and what frozen CLIP says of them."""
+class Miniature:
+    """A `RunSource`. One network of a seed serves both protocols. Frozen CLIP is measured once, in
+    `cells/frozen.json`, as soon as any run is made."""
 
-    base: Recognizer
-    shots: int
-    """Training videos a base class."""
-    tests: dict[str, WorldClips]
-    frozen: dict[str, dict[str, Tensor]]
-    """labels -> set -> logits (N, K)"""
+    published = False
+    columns: Sequence[str] = tuple(STANDS_FOR.values())
+    training_classes = SETS["base"].classes
+
+    def __init__(self, base: Recognizer, out: Path, seeds: int, shots: int, videos: int) -> None:
+        """`shots`: training videos a base class; `videos`: of each test set, or a few more."""
+        self.base, self.out, self.seeds = base, out, seeds
+        self.sizes = {"shots": shots, "videos": videos}
+        self.tests: dict[str, WorldClips] = {}
+        self.frozen: dict[str, Logits] = {}
+
+    def check(self) -> None:
+        stored = self._record(self.frozen_run) or self.sizes
+        if other := {name: stored[name] for name in self.sizes if stored[name] != self.sizes[name]}:
+            raise UsageError(
+                f"the runs in {self.out} have {other}: go on with these, or choose another --out"
+            )
+
+    frozen_run = PaperRun(None, "cross-dataset", "world", 0)
+
+    def runs_of(self, cell: Cell | None, protocol: tables.Protocol) -> list[PaperRun]:
+        if cell is None:
+            return [self.frozen_run]
+        return [PaperRun(cell, "cross-dataset", "world", seed) for seed in range(self.seeds)]
+
+    def runs(self, table: PaperTable) -> list[PaperRun]:
+        cells = dict.fromkeys(row.cell for row in table.rows if row.cell is not None)
+        return [run for cell in cells for run in self.runs_of(cell, table.protocol)]
+
+    def path(self, run: PaperRun) -> Path:
+        name = f"{run.cell.key}_seed-{run.number}" if run.cell else "frozen"
+        return self.out / "cells" / f"{name}.json"
+
+    def is_done(self, run: PaperRun) -> bool:
+        return self.path(run).exists()
+
+    def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
+        assert run.cell is not None
+        self.open(bars)
+        tuned = logits_of(self.train(run.cell, run.number, bars), self.tests)
+        logits = {}
+        for labels, of_sets in tuned.items():
+            logits[f"final, {labels}"] = of_sets
+            logits[f"ensemble, {labels}"] = {
+                name: ensemble(self.frozen[labels][name], x) for name, x in of_sets.items()
+            }
+        cell = dataclasses.asdict(run.cell)
+        return {"cell": cell, "seed": run.number, **self.sizes, **self.measured(logits)}
+
+    def open(self, bars: Progress) -> None:
+        """Render the test videos and score them with frozen CLIP, once."""
+        if self.tests:
+            return
+        bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
+        tests = {}
+        for name in TEST_SETS:
+            videos = render_set(name, videos_of_class(name, self.sizes["videos"]), split="test")
+            tests[name] = WorldClips(videos, self.base.config.sampling, train=False)
+            bars.update(bar, advance=1, note=name)
+        self.frozen = logits_of(self.base, tests)
+        self.tests = tests
+        if not self.is_done(self.frozen_run):
+            logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
+            record = {**self.sizes, **self.measured(logits)}
+            write_text(self.path(self.frozen_run), json.dumps(record) + "\n")
+
+    def train(self, cell: Cell, seed: int, bars: Progress) -> Recognizer:
+        """The network that a run ends with."""
+        base = self.base
+        method, preset = cell.setting(base, seed=seed)
+        videos = render_set("base", self.sizes["shots"], seed, "train")
+        train_set = WorldClips(videos, base.config.sampling, train=True, seed=seed)
+        with tempfile.TemporaryDirectory() as folder:
+            student, trained = fine_tune(
+                base,
+                FineTuning(
+                    method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"
+                ),
+                train_set,
+                texts(self.training_classes, cell.described),
+                Path(folder),
+                Hooks(Drawn(bars)),
+            )
+        weights = trained.average
+        if method.patch:
+            weights = halfway(base, student, weights, method.patch)
+        return with_weights(student, weights)
+
+    def measured(self, logits: Mapping[str, Logits]) -> dict[str, dict[str, Any]]:
+        """What is stored of the logits by kind of weights and labels: the accuracies, with the
+        harmonic mean of base and novel, and the right answers of every class."""
+        results, correct = {}, {}
+        for kind, of_sets in logits.items():
+            scores, right = {}, {}
+            for name, x in of_sets.items():
+                labels = self.tests[name].videos.labels
+                hits = labels[x.argmax(1) == labels]
+                right[name] = torch.bincount(hits, minlength=x.shape[1]).tolist()
+                scores[name] = 100 * (x.argmax(1) == labels).float().mean().item()
+            results[kind] = {**scores, "hm": harmonic_mean(scores["base"], scores["novel"])}
+            correct[kind] = right
+        return {"results": results, "correct": correct}
+
+    def _record(self, run: PaperRun) -> dict[str, Any] | None:
+        path = self.path(run)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
+        record = self._record(run)
+        return record["results"][kind] if record else {}
+
+    def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
+        record = self._record(run)
+        if record is None:
+            return {}
+        return {
+            name: {
+                label: 100 * right / videos_of_class(name, record["videos"])
+                for label, right in zip(SETS[name].classes, counts, strict=True)
+            }
+            for name, counts in record["correct"][kind].items()
+        }
+
+    def networks(self, train: bool, bars: Progress) -> dict[str, Recognizer]:
+        """Trained again, for records hold no weights, unless the pictures exist."""
+        if not train or (self.out / f"fig4_{TEST_SETS[0]}.png").exists():
+            return {}
+        self.open(bars)
+        return {name: self.train(cell, 0, bars) for name, cell in PICTURED.items()}
+
+    def samples(self) -> Iterator[tuple[str, str, Tensor]]:
+        for name, clips in self.tests.items():
+            frames = clips[0].frames
+            assert frames is not None
+            label = SETS[name].classes[int(clips.videos.labels[0])]
+            yield name, f"{name}: {label}", frames[0]
+
+    def notes(self, names: Sequence[str]) -> list[str]:
+        return []
+
+    def effort(self) -> str:
+        paths = (self.out / "cells").glob("*_seed-*.json")
+        seconds = [json.loads(path.read_text())["seconds"] for path in paths]
+        return (
+            f"{len(seconds)} runs, {sum(seconds) / 3600:.1f} hours of wall time in all, one thread"
+            " each, on shared cores."
+        )
 
 
 def texts(classes: list[str], described: bool) -> list[str]:
@@ -64,158 +207,25 @@ def videos_of_class(name: str, videos: int) -> int:
     return -(-videos // len(SETS[name].classes))
 
 
-def open_world(base: Recognizer, shots: int, videos: int, bars: Progress) -> World:
-    """Render `videos` or a few more test videos a set, and score them with frozen CLIP."""
-    bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
-    tests = {}
-    for name in TEST_SETS:
-        tests[name] = WorldClips(
-            render_set(name, videos_of_class(name, videos), split="test"),
-            base.config.sampling,
-            train=False,
-        )
-        bars.update(bar, advance=1, note=name)
-    world = World(base, shots, tests, {})
-    world.frozen = logits_of(base, world)
-    return world
-
-
 @torch.no_grad()
-def logits_of(model: Recognizer, world: World) -> dict[str, dict[str, Tensor]]:
-    """Logits of every test video for plain and for described labels, from one pass over the videos."""
-    found: dict[str, dict[str, Tensor]] = {"plain": {}, "described": {}}
-    for name, clips in world.tests.items():
+def logits_of(model: Recognizer, tests: Mapping[str, WorldClips]) -> dict[str, Logits]:
+    """Logits of every test video for plain and for described labels, from one pass over the
+    videos."""
+    logits: dict[str, Logits] = {"plain": {}, "described": {}}
+    for name, clips in tests.items():
         classes = {
-            kind: model.class_embeddings(texts(SETS[name].classes, kind == "described"))
-            for kind in found
+            labels: model.class_embeddings(texts(SETS[name].classes, labels == "described"))
+            for labels in logits
         }
-        parts: dict[str, list[Tensor]] = {kind: [] for kind in found}
-        for batch in batches(
-            clips, [range(first, min(first + 32, len(clips))) for first in range(0, len(clips), 32)]
-        ):
+        parts: dict[str, list[Tensor]] = {labels: [] for labels in logits}
+        starts = range(0, len(clips), BATCH)
+        for batch in batches(clips, [range(i, min(i + BATCH, len(clips))) for i in starts]):
             check()
-            features = model.model.encode(
-                normalise(batch.frames[:, 0].to(model.device), model.preprocessing)
-            )
-            for kind in found:
-                parts[kind].append(
-                    model.model.logits(features.video, classes[kind], features.context).cpu()
-                )
-        for kind in found:
-            found[kind][name] = torch.cat(parts[kind])
-    return found
-
-
-def accuracies(world: World, logits: dict[str, Tensor]) -> Scores:
-    """Top-1 on every set, and the harmonic mean of base and novel."""
-    top1 = {
-        name: 100 * (logits[name].argmax(1) == clips.videos.labels).float().mean().item()
-        for name, clips in world.tests.items()
-    }
-    return {**top1, "hm": harmonic_mean(top1["base"], top1["novel"])}
-
-
-def measured(world: World, logits: Mapping[str, dict[str, Tensor]]) -> dict[str, dict[str, Any]]:
-    """What is kept of the logits by kind of weights and labels: accuracies, and the right answers
-    of every class."""
-    results, correct = {}, {}
-    for kind, found in logits.items():
-        results[kind] = accuracies(world, found)
-        correct[kind] = {
-            name: right_by_class(clips.videos.labels, found[name])
-            for name, clips in world.tests.items()
-        }
-    return {"results": results, "correct": correct}
-
-
-def right_by_class(labels: Tensor, logits: Tensor) -> list[int]:
-    right = labels[logits.argmax(1) == labels]
-    return torch.bincount(right, minlength=logits.shape[1]).tolist()
-
-
-def train_cell(cell: Cell, seed: int, world: World, bars: Progress) -> Recognizer:
-    """The network that a run ends with."""
-    base = world.base
-    method, preset = cell.setting(base, seed=seed)
-    classes = SETS["base"].classes
-    train_set = WorldClips(
-        render_set("base", world.shots, seed, "train"), base.config.sampling, train=True, seed=seed
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        student, trained = fine_tune(
-            base,
-            method,
-            cell.loss(method),
-            preset.recipe,
-            train_set,
-            texts(classes, cell.described),
-            Path(folder),
-            bars,
-            f"{cell.key} {seed}",
-            preset=preset,
-        )
-    final = (
-        halfway(base, student, trained.average, method.patch) if method.patch else trained.average
-    )
-    return with_weights(student, final)
-
-
-def run_cell(cell: Cell, seed: int, world: World, bars: Progress) -> dict[str, dict[str, Tensor]]:
-    """Train once: logits of the final weights and of their sum with frozen CLIP, for plain and for
-    described labels."""
-    logits = {}
-    for kind, found in logits_of(train_cell(cell, seed, world, bars), world).items():
-        logits[f"final, {kind}"] = found
-        logits[f"ensemble, {kind}"] = {
-            name: ensemble(world.frozen[kind][name], x) for name, x in found.items()
-        }
+            frames = normalise(batch.frames[:, 0].to(model.device), model.preprocessing)
+            features = model.model.encode(frames)
+            for labels, embeddings in classes.items():
+                scores = model.model.logits(features.video, embeddings, features.context)
+                parts[labels].append(scores.cpu())
+        for labels in logits:
+            logits[labels][name] = torch.cat(parts[labels])
     return logits
-
-
-def path_of(cell: Cell, seed: int, out: Path) -> Path:
-    return out / "cells" / f"{cell.key}_seed-{seed}.json"
-
-
-def run_all(
-    cells: list[Cell],
-    seeds: int,
-    shots: int,
-    videos: int,
-    base: Recognizer,
-    out: Path,
-    bars: Progress,
-    shard: tuple[int, int] = (0, 1),
-) -> None:
-    """Every missing run, all cells of one seed before the next seed; what exists is not run again.
-
-    Raises UsageError where `out` holds runs of other sizes.
-    """
-    jobs = [(cell, seed) for seed in range(seeds) for cell in cells][shard[0] :: shard[1]]
-    missing = [(cell, seed) for cell, seed in jobs if not path_of(cell, seed, out).exists()]
-    frozen = out / "cells" / "frozen.json"
-    sizes = {"shots": shots, "videos": videos}
-    if frozen.exists():
-        there = json.loads(frozen.read_text())
-        if known := {name: there[name] for name in sizes if there[name] != sizes[name]}:
-            raise UsageError(
-                f"the runs in {out} have {known}: go on with these, or choose another --out"
-            )
-        if not missing:
-            return
-    world = open_world(base, shots, videos, bars)
-    known = measured(world, {f"frozen, {kind}": logits for kind, logits in world.frozen.items()})
-    write_text(frozen, json.dumps({**sizes, **known}) + "\n")
-    bar = bars.add_task("runs", total=len(missing), note="")
-    for cell, seed in missing:
-        began = time.monotonic()
-        record = {
-            "cell": dataclasses.asdict(cell),
-            "seed": seed,
-            **sizes,
-            **measured(world, run_cell(cell, seed, world, bars)),
-        }
-        write_text(
-            path_of(cell, seed, out),
-            json.dumps({**record, "seconds": round(time.monotonic() - began, 1)}) + "\n",
-        )
-        bars.update(bar, advance=1, note=f"{cell.key} {seed}")

@@ -8,15 +8,15 @@ the defect and "released" is its default; `Options.words` says what was used.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from froster.data.annotations import list_rows
 from froster.data.manifest import Item
-from froster.data.names import (
+from froster.data.public import (
     TEST_SPLIT,
     classes,
     official,
@@ -25,11 +25,9 @@ from froster.data.names import (
     readable,
     unseen_k600,
 )
-from froster.data.public import list_rows
 from froster.data.splits import Split, few_shots
 from froster.data.tree import stem
 from froster.errors import DataError, UsageError, one_of
-from froster.evaluation.metrics import harmonic_mean, over_splits
 from froster.video.augment import FROSTER_AUGMENT, Augment
 from froster.video.sampling import Sampling
 
@@ -80,20 +78,22 @@ class Options:
 
     def words(self, dataset: str, protocol: Literal["base-to-novel", "cross-dataset"]) -> list[str]:
         """A sentence on each choice that matters to a result on this data set, for its report."""
-        said = []
+        sentences = []
         if self.sampling == "uniform":
-            said.append("sampling uniform: the whole video in equal segments (as the paper says)")
+            sentences.append(
+                "sampling uniform: the whole video in equal segments (as the paper says)"
+            )
         else:
             clamp = {
                 "released": "last index clamped as released",
                 "even": "even steps, not as released",
             }[self.clamp]
-            said.append(
+            sentences.append(
                 "sampling dense: a stretch at stride 16 of 30 frames a second (as released);"
                 f" {clamp}"
             )
         if protocol == "base-to-novel":
-            said.append(
+            sentences.append(
                 f"{self.shots} shots, {self.base_sets} training sets; HM is that of the mean base"
                 " and mean novel"
             )
@@ -103,9 +103,9 @@ class Options:
                     "released": "swapped as in the released files",
                     "fixed": "right, unlike the released files",
                 }
-                said.append(f"HMDB51 names of {pairs}: {fixed[self.hmdb_labels]}")
+                sentences.append(f"HMDB51 names of {pairs}: {fixed[self.hmdb_labels]}")
             if dataset == "ssv2":
-                said.append(
+                sentences.append(
                     "SSv2 training clips are"
                     f" {'mirrored at random (as released)' if self.ssv2_flip else 'not mirrored'}"
                 )
@@ -114,8 +114,8 @@ class Options:
                 "released": "training and test videos of split 1 (as released)",
                 "all": "all videos of the data set",
             }
-            said.append(f"HMDB*: {full[self.hmdb_full]}")
-        return said
+            sentences.append(f"HMDB*: {full[self.hmdb_full]}")
+        return sentences
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ def base_to_novel(
             if dataset == "k400"
             else {name.casefold(): by_name[name] for name in sorted(by_name.keys() - set(given))}
         )
-        found = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
-        train = [item for item in found.values() if item is not None]
-        if absent := [name for name, item in found.items() if item is None]:
+        listed = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
+        train = [item for item in listed.values() if item is not None]
+        if absent := [name for name, item in listed.items() if item is None]:
             notes.append(
-                f"{len(absent)} of {len(found)} given training videos are not in the manifest, such"
+                f"{len(absent)} of {len(listed)} given training videos are not in the manifest, such"
                 f" as {absent[0]}"
             )
     split = Split(
@@ -235,13 +235,6 @@ def read_list(path: Path) -> list[str]:
     return [stem(video) for video, _ in list_rows(path)]
 
 
-def over_sets(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """(base, novel) of each set -> their means, and the harmonic mean of these, as the paper's rows
-    have it."""
-    base, novel = (statistics.fmean(values) for values in zip(*scores, strict=True))
-    return {"base": base, "novel": novel, "hm": harmonic_mean(base, novel)}
-
-
 def cross_training(items: Sequence[Item]) -> tuple[list[Item], list[str]]:
     """The videos and the 400 classes that cross-dataset models are trained on."""
     train = [item for item, _ in _named("k400", items) if item.split == "train"]
@@ -283,7 +276,7 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
                 for word in splits
             ]
         counts, seen = published_clips()["cross_dataset"], Counter[str]()
-        for title, own, items in chosen:
+        for title, names_of_set, items in chosen:
             seen[title] += 1
             number = seen[title]
             if not items:
@@ -291,21 +284,9 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
                     f"{dataset}: the manifest has no videos for {title} {number}; was it prepared"
                     " with all splits?"
                 )
-            texts = [readable(name) for name in own]
+            texts = [readable(name) for name in names_of_set]
             sets.append(CrossSet(title, number, dataset, texts, items, counts[title][number - 1]))
     return sets
-
-
-def over_columns(
-    top1: Mapping[str, float], sets: Sequence[CrossSet]
-) -> dict[str, dict[str, float]]:
-    """Accuracy of each test set by its name -> mean, (sample) standard deviation and number of
-    splits of each column."""
-    columns = dict.fromkeys(one.column for one in sets)
-    return {
-        column: over_splits([top1[one.name] for one in sets if one.column == column])
-        for column in columns
-    }
 
 
 def _named(dataset: str, items: Sequence[Item]) -> list[tuple[Item, str]]:

@@ -1,34 +1,115 @@
 """The paper's tables as lists of runs, each with what the paper prints for it.
 
-Table 3 and 4 are laid out on the fair grid (text frozen or tuned, plain or described labels, with
+Tables 3 and 4 are laid out on the fair grid (text frozen or tuned, plain or described labels, with
 or without distillation), because the paper's rows with and without FROSTER differ in all three at
 once.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
-from froster.paper.cells import Cell, froster_cell
+from froster.errors import one_of
+from froster.inference.recognizer import Recognizer
+from froster.methods import METHODS, Method
+from froster.methods.recipe import Preset, Tune
 from froster.paper.published import (
     ALPHA,
     BETA,
     TABLE_1,
     TABLE_2,
-    TABLE_3,
+    TABLE_3_ALONE,
+    TABLE_3_FROSTER,
     TABLE_4,
     ZERO_INIT,
     Values,
 )
+from froster.training.distill import Distill, distill_preset
+from froster.training.plan import fitted
 
 Protocol = Literal["base-to-novel", "cross-dataset"]
 Weights = Literal["frozen", "final", "ensemble"]
 
 
 @dataclass(frozen=True)
-class Row:
+class Cell:
+    """How one network is trained, whatever tables it serves."""
+
+    method: str
+    variant: str | None = None
+    preset: str = "froster"
+    """`official`: as the method's own paper trains it; `froster`: inside FROSTER's training."""
+    tune: Tune = "method"
+    described: bool = False
+    """Labels with a sentence each, in training."""
+    distill: str = "none"
+    changes: tuple[tuple[str, Any], ...] = ()
+    """Single settings of the distillation, as ("alpha", 0.5)."""
+
+    @property
+    def key(self) -> str:
+        """A file name that tells cells apart."""
+        parts = [
+            self.method,
+            self.variant,
+            self.preset,
+            f"tune-{self.tune}",
+            self.labels,
+            self.distill,
+            *(f"{name}-{value}" for name, value in self.changes),
+        ]
+        return "_".join(str(part) for part in parts if part is not None)
+
+    @property
+    def labels(self) -> str:
+        return "described" if self.described else "plain"
+
+    def setting(self, base: Recognizer, **recipe: Any) -> tuple[Method, Preset]:
+        """The method and the preset of a run, fitted to the model it starts from; `recipe` changes
+        single settings."""
+        method = METHODS[self.method].make(self.variant)
+        preset = fitted(
+            method.froster_preset() if self.preset == "froster" else method.preset(), base, method
+        )
+        changes: dict[str, Any] = {}
+        if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
+            changes["frames"] = preset.sampling.frames
+        if self.preset == "froster":
+            recipe = {"tune": self.tune, **recipe}
+            if hasattr(method, "pooling"):
+                changes["pooling"] = "frame_unit"
+        preset = dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, **recipe))
+        return dataclasses.replace(method, **changes), preset
+
+    def loss(self, method: Method) -> Distill:
+        kind = distill_preset(self.distill)
+        level = kind.level if kind.level == "video" else method.level
+        return dataclasses.replace(kind, level=level, **dict(self.changes))
+
+
+def vclip(tune: Tune, distill: str, described: bool = False) -> Cell:
+    return Cell("vclip", "step1", "froster", tune, described, distill)
+
+
+def froster_cell(**changes: Any) -> Cell:
+    """The paper's own configuration: VCLIP, both towers, described labels, residual distillation.
+    `changes` are settings of the distillation."""
+    return dataclasses.replace(
+        vclip("both", "residual", described=True), changes=tuple(changes.items())
+    )
+
+
+FROSTER = froster_cell()
+ALONE = vclip("image", "none")
+"""VCLIP tuned by itself: text frozen, plain labels, no distillation."""
+
+
+@dataclass(frozen=True)
+class TableRow:
     name: str
     cell: Cell | None
     """None: frozen CLIP, or a row that is only quoted."""
@@ -40,13 +121,17 @@ class Row:
     def quoted(self) -> bool:
         return self.cell is None and self.weights != "frozen"
 
+    @property
+    def kind(self) -> str:
+        """Weights and labels, such as "final, plain": labels at test are as in training."""
+        return f"{self.weights}, {self.cell.labels if self.cell else 'plain'}"
+
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     title: str
     protocol: Protocol
-    rows: tuple[Row, ...]
-    note: str = ""
+    rows: tuple[TableRow, ...]
 
 
 OFFICIAL = {
@@ -59,7 +144,7 @@ OFFICIAL = {
     "Text4Vis": Cell("text4vis", preset="official"),
     "Vita-CLIP": Cell("vita-clip", preset="official"),
     "Open-VCLIP": Cell("openvclip", preset="official"),
-    "FROSTER": froster_cell(variant="step1"),
+    "FROSTER": FROSTER,
 }
 """A row's name -> its run. AIM and ST-Adapter are FROSTER's own runs (its versions, its trainer,
 frozen text)."""
@@ -72,144 +157,130 @@ NETWORKS = {
     "AIM": ("aim", "froster"),
     "ST-Adapter": ("st-adapter", "froster"),
 }
+"""Networks of Table 3 -> method and variant."""
+PICTURED = {"VCLIP alone": ALONE, "FROSTER": FROSTER}
+"""The networks of Figures 4 and 5, beside frozen CLIP."""
+FROZEN_ROW = TableRow("Frozen CLIP", None, TABLE_2["Frozen CLIP"], "frozen")
 
 
-def row_of(name: str, published: Values) -> Row:
-    plain = name.removesuffix(" (*)")
-    if plain == "Frozen CLIP":
-        return Row(name, None, published, "frozen")
-    return Row(name, OFFICIAL.get(plain), published)
+def comparison(published: dict[str, Values]) -> tuple[TableRow, ...]:
+    """Tables 1 and 2: methods as their own papers train them."""
+    rows = []
+    for name, values in published.items():
+        method = name.removesuffix(" (*)")
+        weights: Weights = "frozen" if method == "Frozen CLIP" else "final"
+        rows.append(TableRow(name, OFFICIAL.get(method), values, weights))
+    return tuple(rows)
 
 
-def fair_grid() -> tuple[Row, ...]:
+def fair_grid() -> tuple[TableRow, ...]:
     """Table 3: every network x {text frozen, tuned} x {plain, described} x {no distillation,
     residual}."""
+    tunes: tuple[Tune, ...] = ("image", "both")
     rows = []
     for name, (method, variant) in NETWORKS.items():
-        alone, with_froster = TABLE_3[name]
-        for tune, described, distill in product(
-            ("image", "both"), (False, True), ("none", "residual")
-        ):
-            text, labels = (
-                "tuned" if tune == "both" else "frozen",
-                "described" if described else "plain",
-            )
-            words = f"{name}, text {text}, {labels}, {distill}"
-            printed = {("image", False, "none"): alone, ("both", True, "residual"): with_froster}
-            published = printed.get((tune, described, distill), {})
-            cell = Cell(method, variant, "froster", tune, described, distill)  # type: ignore[arg-type]
-            rows.append(Row(words, cell, published))
+        printed = {
+            ("image", False, "none"): TABLE_3_ALONE[name],
+            ("both", True, "residual"): TABLE_3_FROSTER[name],
+        }
+        for tune, described, distill in product(tunes, (False, True), ("none", "residual")):
+            cell = Cell(method, variant, "froster", tune, described, distill)
+            text = "tuned" if tune == "both" else "frozen"
+            words = f"{name}, text {text}, {cell.labels}, {distill}"
+            rows.append(TableRow(words, cell, printed.get((tune, described, distill), {})))
     return tuple(rows)
 
 
-def ablation() -> tuple[Row, ...]:
+def ablation() -> tuple[TableRow, ...]:
     """Table 4, with the rows that it lacks: both towers tuned without distillation, and described
     labels without the rest."""
+    tunes: tuple[Tune, ...] = ("image", "text")
+    cells = [vclip(*one) for one in product(tunes, ("none", "plain", "mlp", "residual"))]
+    cells += [vclip("both", "residual"), FROSTER]
+    rows = [
+        TableRow(name, cell, values)
+        for (name, values), cell in zip(TABLE_4.items(), cells, strict=True)
+    ]
+    others = {
+        "both, none": vclip("both", "none"),
+        "vision, none, described": vclip("image", "none", described=True),
+        "vision, residual, described": vclip("image", "residual", described=True),
+        "both, none, described": vclip("both", "none", described=True),
+    }
+    extra = [TableRow(f"– {name} (not in the paper)", cell) for name, cell in others.items()]
+    return (*rows[:8], extra[0], *rows[8:], *extra[1:])
+
+
+def sweep(name: str, published: dict[str, Values], *settings: str) -> tuple[TableRow, ...]:
+    """Values of one or more settings of the distillation; the default is FROSTER's own run."""
+    default = getattr(Distill(), settings[0])
     rows = []
-    for letter, (tune, distill) in zip(
-        "ABCDEFGH", product(("image", "text"), ("none", "plain", "mlp", "residual")), strict=True
-    ):
-        name = f"{letter} {'vision' if tune == 'image' else 'text'}, {distill}"
-        cell = Cell("vclip", "step1", "froster", tune, False, distill)  # type: ignore[arg-type]
-        rows.append(Row(name, cell, TABLE_4[name]))
-    both = Cell("vclip", "step1", "froster", "both")
-    rows.append(Row("– both, none (not in the paper)", both))
-    for name, described in (("I both, residual", False), ("J both, residual, described", True)):
-        rows.append(
-            Row(
-                name,
-                Cell("vclip", "step1", "froster", "both", described, "residual"),
-                TABLE_4[name],
-            )
-        )
-    for tune, distill in (("image", "none"), ("image", "residual"), ("both", "none")):
-        name = (
-            f"– {'vision' if tune == 'image' else 'both'}, {distill}, described (not in the paper)"
-        )
-        rows.append(Row(name, Cell("vclip", "step1", "froster", tune, True, distill)))  # type: ignore[arg-type]
+    for value, values in published.items():
+        changes = {} if float(value) == default else dict.fromkeys(settings, float(value))
+        rows.append(TableRow(f"{name} = {value}", froster_cell(**changes), values))
     return tuple(rows)
 
 
-def sweep(name: str, published: dict[str, Values], default: str) -> tuple[Row, ...]:
-    rows = []
-    for value, row in published.items():
-        changes = () if value == default else ((name, float(value)),)
-        rows.append(Row(f"{name} = {value}", froster_cell(variant="step1", changes=changes), row))
-    return tuple(rows)
-
-
-def betas() -> tuple[Row, ...]:
-    rows = []
-    for value, published in BETA.items():
-        changes = () if value == "2" else (("beta_v", float(value)), ("beta_t", float(value)))
-        rows.append(
-            Row(f"beta = {value}", froster_cell(variant="step1", changes=changes), published)
-        )
-    return tuple(rows)
-
-
-def zero_init() -> tuple[Row, ...]:
-    cells = (
-        froster_cell(variant="step1"),
-        froster_cell(variant="step1", changes=(("zero_init", False),)),
-    )
-    return tuple(
-        Row(name, cell, row) for (name, row), cell in zip(ZERO_INIT.items(), cells, strict=True)
-    )
-
-
-def ensembles() -> tuple[Row, ...]:
+def ensembles() -> tuple[TableRow, ...]:
     """Figure 1: tuned networks alone, and summed with frozen CLIP."""
-    rows = [Row("Frozen CLIP", None, TABLE_2["Frozen CLIP"], "frozen")]
+    rows = [FROZEN_ROW]
     for name in ("ActionCLIP", "AIM", "ST-Adapter"):
         cell = OFFICIAL[name]
         rows += [
-            Row(name, cell, TABLE_3[name][0]),
-            Row(f"{name} + frozen CLIP", cell, weights="ensemble"),
+            TableRow(name, cell, TABLE_3_ALONE[name]),
+            TableRow(f"{name} + frozen CLIP", cell, weights="ensemble"),
         ]
-    return (*rows, Row("FROSTER", froster_cell(variant="step1"), TABLE_2["FROSTER"]))
+    return (*rows, TableRow("FROSTER", FROSTER, TABLE_2["FROSTER"]))
 
 
-ALONE = Cell("vclip", "step1", "froster", "image")
-"""VCLIP tuned by itself: text frozen, plain labels, no distillation."""
-PICTURED = {"VCLIP alone": ALONE, "FROSTER": froster_cell(variant="step1")}
-"""The networks of Figures 4 and 5, beside frozen CLIP."""
+def pictured() -> tuple[TableRow, ...]:
+    return (
+        FROZEN_ROW,
+        TableRow("VCLIP alone", ALONE, TABLE_3_ALONE["VCLIP"]),
+        TableRow("FROSTER", FROSTER, TABLE_2["FROSTER"]),
+    )
 
 
-def pictured() -> tuple[Row, ...]:
-    published = {"VCLIP alone": TABLE_3["VCLIP"][0], "FROSTER": TABLE_2["FROSTER"]}
-    frozen = Row("Frozen CLIP", None, TABLE_2["Frozen CLIP"], "frozen")
-    return (frozen, *(Row(name, cell, published[name]) for name, cell in PICTURED.items()))
+def zero_init() -> tuple[TableRow, ...]:
+    cells = (FROSTER, froster_cell(zero_init=False))
+    return tuple(
+        TableRow(name, cell, row)
+        for (name, row), cell in zip(ZERO_INIT.items(), cells, strict=True)
+    )
 
 
-TABLES: dict[str, Table] = {
-    "table1": Table(
-        "Base-to-novel", "base-to-novel", tuple(row_of(name, row) for name, row in TABLE_1.items())
+def cross_table(title: str, rows: tuple[TableRow, ...]) -> PaperTable:
+    return PaperTable(title, "cross-dataset", rows)
+
+
+TABLES: dict[str, PaperTable] = {
+    "table1": PaperTable("Base-to-novel", "base-to-novel", comparison(TABLE_1)),
+    "table2": cross_table("Cross-dataset", comparison(TABLE_2)),
+    "table3": cross_table("Networks with and without FROSTER, on the fair grid", fair_grid()),
+    "table4": cross_table("Ablation of the distillation", ablation()),
+    "table5": cross_table(
+        "Weight alpha of the projector's MLP path", sweep("alpha", ALPHA, "alpha")
     ),
-    "table2": Table(
-        "Cross-dataset", "cross-dataset", tuple(row_of(name, row) for name, row in TABLE_2.items())
+    "table6": cross_table("Initialisation of W2", zero_init()),
+    "table7": cross_table(
+        "Weight beta of the distillation", sweep("beta", BETA, "beta_v", "beta_t")
     ),
-    "table3": Table(
-        "Networks with and without FROSTER, on the fair grid", "cross-dataset", fair_grid()
-    ),
-    "table4": Table("Ablation of the distillation", "cross-dataset", ablation()),
-    "table5": Table(
-        "Weight alpha of the projector's MLP path", "cross-dataset", sweep("alpha", ALPHA, "0.1")
-    ),
-    "table6": Table("Initialisation of W2", "cross-dataset", zero_init()),
-    "table7": Table("Weight beta of the distillation", "cross-dataset", betas()),
-    "fig1": Table("Outputs summed with frozen CLIP's", "cross-dataset", ensembles()),
-    "fig4": Table("The networks whose attention is drawn", "cross-dataset", pictured()),
-    "fig5": Table("The networks whose gain by class is drawn", "cross-dataset", pictured()),
+    "fig1": cross_table("Outputs summed with frozen CLIP's", ensembles()),
+    "fig4": cross_table("The networks whose attention is drawn", pictured()),
+    "fig5": cross_table("The networks whose gain by class is drawn", pictured()),
 }
 
 
-def cells_of(names: list[str]) -> list[Cell]:
-    """The runs that these tables need, each once, in the order of the tables."""
-    found = {
-        row.cell.key: row.cell
-        for name in names
-        for row in TABLES[name].rows
-        if row.cell is not None
-    }
-    return list(found.values())
+def table_names(asked: Sequence[str]) -> list[str]:
+    """Names of tables and figures, each once, "all" of them spelt out. Raises UsageError for an
+    unknown one."""
+    names = list(TABLES) if "all" in asked else list(dict.fromkeys(asked))
+    for name in names:
+        one_of("a table or figure", name, "all", *TABLES)
+    return names
+
+
+def cells_of(names: Sequence[str]) -> list[Cell]:
+    """The networks that these tables need, each once, in the order of the tables."""
+    rows = [row for name in names for row in TABLES[name].rows]
+    return list(dict.fromkeys(row.cell for row in rows if row.cell is not None))

@@ -2,99 +2,59 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from froster import __version__
-from froster.errors import UsageError, VideoError
-from froster.serve.documentation import documentation
-from froster.serve.jobs import Gone, Jobs
-from froster.serve.limits import Limits, nameless
-from froster.serve.models import Models
+from froster.inference.recognizer import Recognizer
+from froster.serve import STATIC
+from froster.serve.jobs import Gone
+from froster.serve.preview import jpeg, preview_format
 from froster.serve.refusal import Refusal
 from froster.serve.schemas import (
-    AskedForTimeline,
-    AskedToClassify,
-    AskedToEmbed,
-    Classified,
-    Embedded,
+    AttentionAnswer,
+    AttentionRequest,
+    ClassifyAnswer,
+    ClassifyRequest,
+    EmbedAnswer,
+    EmbedRequest,
     Health,
+    KeptVideo,
     Problem,
     Score,
     ServedModel,
-    TimelineFound,
+    TimelineAnswer,
+    TimelineRequest,
     VideoFacts,
     form_schema,
-    parsed,
 )
-from froster.serve.upload import receive
-
-Answer = TypeVar("Answer")
+from froster.serve.service import Service
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "Not a well-formed form"},
-    401: {"model": Problem, "description": "The token is missing or wrong"},
-    408: {"model": Problem, "description": "The upload stopped or came too slowly"},
-    413: {"model": Problem, "description": "The upload is too big"},
-    415: {"model": Problem, "description": "Not a video, or not a form"},
-    422: {"model": Problem, "description": "A field, a label or the video is not as it must be"},
-    429: {"model": Problem, "description": "No room: try again after Retry-After seconds"},
-    503: {"model": Problem, "description": "The server is shutting down"},
-    504: {"model": Problem, "description": "It took too long"},
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        400: "Not a well-formed form",
+        401: "The token is missing or wrong",
+        404: "No video is kept under this id, or no longer",
+        408: "The upload stopped or came too slowly",
+        413: "The upload is too big",
+        415: "Not a video, or not a form",
+        422: "A field, a label or the video is not as it must be",
+        429: "No room: try again after Retry-After seconds",
+        503: "The server is shutting down",
+        504: "It took too long",
+    }.items()
 }
-
-
-class Service:
-    """What all requests share: the models, the queue, and a folder that ends with the server."""
-
-    def __init__(self, models: Models, limits: Limits):
-        self.models, self.limits = models, limits
-        self.folder = Path(tempfile.mkdtemp(prefix="froster-serve-")).resolve()
-        self.jobs = Jobs(limits.waiting, limits.timeout)
-
-    def close(self) -> None:
-        self.jobs.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    async def answer(
-        self,
-        request: Request,
-        kind: type[Any],
-        work: Callable[[Any, Any], Answer],
-        video: bool = True,
-    ) -> Answer:
-        """Takes a place, the upload and the fields, and has `work` done on them. Nothing of it is
-        left afterwards."""
-        with self.jobs.place() as place:
-            folder = Path(tempfile.mkdtemp(dir=self.folder))
-            try:
-                form = await receive(request, folder / "video", self.limits)
-                if video and form.file is None:
-                    raise Refusal(422, "video: send a video file in this field")
-                asked = parsed(kind, form.fields)
-                return await self.jobs.do(
-                    lambda: work(asked, form.file), place, lambda: hung_up(request)
-                )
-            except (UsageError, VideoError) as error:
-                raise Refusal(422, nameless(error, folder / "video")) from None
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-async def hung_up(request: Request) -> None:
-    """Waits until the client, whose request has been read, is gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def create_app(service: Service) -> FastAPI:
@@ -102,19 +62,27 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(service.keep_swept())
         try:
             yield
         finally:
+            sweeping.cancel()
             service.close()
 
-    # The usual pages of documentation load their scripts from elsewhere.
+    # FastAPI's own pages of documentation load their scripts from elsewhere.
     app = FastAPI(
         title="froster", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None
     )
-    app.state.service = service
     app.add_middleware(Head)
-    add_routes(app, service)
+    add_questions(app, service)
+    add_videos(app, service)
     add_errors(app)
+    app.mount("/static", StaticFiles(directory=STATIC))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(STATIC / "docs.html")
+
     return app
 
 
@@ -137,75 +105,71 @@ class Head:
         await self.app({**scope, "method": "GET"}, receive, headers_alone)
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
+def add_questions(app: FastAPI, service: Service) -> None:
+    """What is asked of the models."""
     models = service.models
 
-    @app.post(
-        "/v1/classify", responses=REFUSALS, openapi_extra=form_schema(AskedToClassify, "needed")
-    )
-    async def classify(request: Request) -> Classified:
+    @app.post("/v1/classify", responses=REFUSALS, openapi_extra=form_schema(ClassifyRequest))
+    async def classify(request: Request) -> ClassifyAnswer:
         """Which of the labels fits the video."""
 
-        def work(asked: AskedToClassify, path: Path) -> Classified:
+        def work(asked: ClassifyRequest, path: Path) -> ClassifyAnswer:
             name, recognizer = models.get(asked.model)
-            found, video = models.classify(
-                recognizer, path, asked.labels, asked.views, asked.truncate
-            )
-            rows = zip(found.labels, found.scores, found.probabilities, strict=True)
-            scores = [
-                Score(label=label, score=score, probability=share) for label, score, share in rows
-            ]
-            facts = VideoFacts(
-                seconds=round(video.seconds, 2), width=video.width, height=video.height
-            )
-            return Classified(
+            answer, video = models.classify(recognizer, path, asked)
+            rows = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
+            scores = [Score(label=label, score=score, probability=p) for label, score, p in rows]
+            return ClassifyAnswer(
                 model=name,
-                label=found.label,
-                answer=found.answer,
-                none=found.none,
-                cosine=found.cosine,
+                label=answer.label,
+                answer=answer.answer,
+                none=answer.none,
+                cosine=answer.cosine,
                 calibrated=recognizer.calibration.fitted is not None,
                 scores=scores[: asked.top],
-                video=facts,
+                video=VideoFacts.of(video),
             )
 
-        return await service.answer(request, AskedToClassify, work)
+        return await service.answer(request, ClassifyRequest, work)
 
-    @app.post(
-        "/v1/timeline", responses=REFUSALS, openapi_extra=form_schema(AskedForTimeline, "needed")
-    )
-    async def timeline(request: Request) -> TimelineFound:
+    @app.post("/v1/timeline", responses=REFUSALS, openapi_extra=form_schema(TimelineRequest))
+    async def timeline(request: Request) -> TimelineAnswer:
         """Which of the labels fits when."""
 
-        def work(asked: AskedForTimeline, path: Path) -> TimelineFound:
+        def work(asked: TimelineRequest, path: Path) -> TimelineAnswer:
             name, recognizer = models.get(asked.model)
-            found = models.timeline(
-                recognizer,
-                path,
-                asked.labels,
-                asked.window,
-                asked.stride,
-                asked.min_segment,
-                asked.truncate,
+            answer = models.timeline(recognizer, path, asked)
+            return TimelineAnswer.model_validate({"model": name, **answer.to_dict()})
+
+        return await service.answer(request, TimelineRequest, work)
+
+    @app.post("/v1/attention", responses=REFUSALS, openapi_extra=form_schema(AttentionRequest))
+    async def attention(request: Request) -> AttentionAnswer:
+        """The frames around a moment, and where the model looks in them."""
+
+        def work(asked: AttentionRequest, path: Path) -> AttentionAnswer:
+            name, recognizer = models.get(asked.model)
+            look = models.look(recognizer, path, asked.at)
+            return AttentionAnswer(
+                model=name,
+                seconds=[round(second, 3) for second in look.seconds],
+                frames=[jpeg(frame) for frame in look.frames],
+                attention=None if look.attention is None else look.attention.tolist(),
             )
-            return TimelineFound.model_validate({"model": name, **found.to_dict()})
 
-        return await service.answer(request, AskedForTimeline, work)
+        return await service.answer(request, AttentionRequest, work)
 
-    @app.post("/v1/embed", responses=REFUSALS, openapi_extra=form_schema(AskedToEmbed, "optional"))
-    async def embed(request: Request) -> Embedded:
+    @app.post("/v1/embed", responses=REFUSALS, openapi_extra=form_schema(EmbedRequest))
+    async def embed(request: Request) -> EmbedAnswer:
         """Unit embeddings of a video, of labels, or of both: their products rank the labels."""
 
-        def work(asked: AskedToEmbed, path: Path | None) -> Embedded:
+        def work(asked: EmbedRequest, path: Path | None) -> EmbedAnswer:
             name, recognizer = models.get(asked.model)
             if path is None and asked.labels is None:
                 raise Refusal(422, "send a video, labels, or both")
-            video, labels = models.embed(
-                recognizer, path, asked.labels, asked.views, asked.truncate
-            )
-            return Embedded(model=name, video=video, labels=labels)
+            video, labels = models.embed(recognizer, path, asked)
+            return EmbedAnswer(model=name, video=video, labels=labels)
 
-        return await service.answer(request, AskedToEmbed, work, video=False)
+        return await service.answer(request, EmbedRequest, work, needs_video=False)
 
     @app.get("/healthz")
     async def health() -> Health:
@@ -220,12 +184,28 @@ def add_routes(app: FastAPI, service: Service) -> None:
             busy=round(jobs.busy, 3),
         )
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> HTMLResponse:
-        return HTMLResponse(documentation(app.openapi(), str(request.base_url).rstrip("/")))
+
+def add_videos(app: FastAPI, service: Service) -> None:
+    """Videos that are sent once and asked about many times."""
+
+    @app.post("/v1/videos", status_code=201, responses=REFUSALS, openapi_extra=form_schema(None))
+    async def keep(request: Request) -> KeptVideo:
+        """Keeps a video for ten minutes after its last use; other requests name it by its id."""
+        return await service.keep(request)
+
+    @app.get("/v1/videos/{name}/preview", responses=REFUSALS, response_class=FileResponse)
+    async def preview(request: Request, name: str) -> FileResponse:
+        """The video, small and without sound, as every browser plays it."""
+        path = await service.preview(request, name)
+        return FileResponse(path, media_type=preview_format().media_type)
+
+    @app.delete("/v1/videos/{name}", status_code=204, responses={401: REFUSALS[401]})
+    async def forget(name: str) -> None:
+        """Deletes a kept video now."""
+        service.videos.delete(name)
 
 
-def describe(name: str, recognizer: Any) -> ServedModel:
+def describe(name: str, recognizer: Recognizer) -> ServedModel:
     sampling = recognizer.config.sampling
     return ServedModel(
         name=name,

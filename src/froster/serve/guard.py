@@ -1,33 +1,43 @@
-"""Who may come in: the token, and pages of other sites that a browser would let in. Around
-everything that is served."""
+"""Who may come in, and what browsers may do with the answers. Around everything that is served."""
 
 from __future__ import annotations
 
 import hmac
-import html
 import re
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from froster.report.page import style
+from froster.serve import STATIC
 from froster.serve.refusal import Refusal
 from froster.serve.upload import read_body
 
 _COOKIE = "froster"
 _HOST = re.compile(r"(([\w.-]+|\[[0-9a-f:.]+\])(:\d{1,5})?)?", re.ASCII | re.IGNORECASE)
 _LONGEST_LOGIN = 10_000
+_OPEN = ("/healthz", "/static/page.css")
+"""What needs no token: the page that asks for it looks like the others."""
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; media-src blob:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",  # with none, a form would not say that it is ours
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 
 
 class Guard:
     """With a token: it comes as `Authorization: Bearer …`, or, from a browser, once through a form
-    that gives a cookie. Without one only requests for this machine itself are taken, lest a name of
-    somebody else's lead here."""
+    that gives a cookie. Without one only requests for this machine itself are taken: another's host
+    name could be made to lead here. Answers may load nothing from elsewhere, and run no script that
+    is not one of our files."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self.app, self.token = app, token
@@ -38,7 +48,13 @@ class Guard:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             answer = await self._refuse(Request(scope, receive))
-            await (answer or self.app)(scope, receive, send)
+
+            async def send_guarded(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    MutableHeaders(scope=message).update(_HEADERS)
+                await send(message)
+
+            await (answer or self.app)(scope, receive, send_guarded)
 
     async def _refuse(self, request: Request) -> Response | None:
         """The answer, where the request goes no further."""
@@ -58,7 +74,7 @@ class Guard:
         path = request.scope[
             "path"
         ]  # the one that is routed: that of `request.url` is put together from the Host header
-        if self.token is not None and path != "/healthz":
+        if self.token is not None and path not in _OPEN:
             if path == "/login" and request.method == "POST":
                 return await self._login(request)
             if not self._knows(headers):
@@ -118,12 +134,5 @@ def refused(status: int, message: str, headers: dict[str, str] | None = None) ->
 
 
 def login_page(complaint: str) -> Response:
-    return HTMLResponse(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>froster</title><meta'
-        ' name="viewport"'
-        f' content="width=device-width"><style>{style()}</style></head><body><h1>froster</h1><p>This'
-        ' server asks for its token.</p><form method="post" action="/login"><input name="token"'
-        ' type="password" autofocus required aria-label="Token"> <button>Open</button></form><p'
-        f' class="note">{html.escape(complaint)}</p></body></html>',
-        401,
-    )
+    page = (STATIC / "login.html").read_text(encoding="utf-8")
+    return HTMLResponse(page.replace("{{ complaint }}", complaint), 401)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from froster.errors import UsageError
+from froster.serve.limits import Measured
 from froster.serve.refusal import Refusal
 from froster.text.labels import split_labels
 
@@ -18,30 +19,36 @@ def read_labels(text: object) -> object:
         raise ValueError(str(error)) from None
 
 
+Asked = TypeVar("Asked", bound=BaseModel)
+
 Labels = Annotated[
     list[str],
     BeforeValidator(read_labels, json_schema_input_type=str),
     Field(
-        description=(
-            'Names between commas or semicolons or one a line, or a JSON list, `["surfing",'
-            ' "skiing"]`.'
-        )
+        examples=["surfing, skiing, cooking"],
+        description="Names between commas or semicolons or one a line, or a JSON list of them.",
     ),
 ]
 
 
-class Asked(BaseModel):
+class VideoRequest(BaseModel):
     """Fields of every request beside the file."""
 
     model_config = ConfigDict(extra="forbid")
 
+    id: str | None = Field(
+        None, description="In place of the file: the id of a video that /v1/videos keeps."
+    )
     model: str | None = Field(
         None, description="One of the models that /healthz names; default: the first."
     )
+
+
+class LabelsRequest(VideoRequest):
     truncate: bool = Field(False, description="Cut labels that are too long for the text tower.")
 
 
-class AskedToClassify(Asked):
+class ClassifyRequest(LabelsRequest):
     labels: Labels
     views: int | None = Field(
         None, ge=1, description="Clips taken from the video; the model says how many."
@@ -49,7 +56,7 @@ class AskedToClassify(Asked):
     top: int | None = Field(None, ge=1, description="Labels in the answer; default: all.")
 
 
-class AskedForTimeline(Asked):
+class TimelineRequest(LabelsRequest):
     labels: Labels
     window: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Seconds seen at once."
@@ -62,11 +69,15 @@ class AskedForTimeline(Asked):
     )
 
 
-class AskedToEmbed(Asked):
+class EmbedRequest(LabelsRequest):
     labels: Labels | None = None
     views: int | None = Field(
         None, ge=1, description="Clips taken from the video; the model says how many."
     )
+
+
+class AttentionRequest(VideoRequest):
+    at: float = Field(0, ge=0, allow_inf_nan=False, description="Second of the video.")
 
 
 class Problem(BaseModel):
@@ -77,9 +88,7 @@ class Score(BaseModel):
     label: str
     score: float = Field(description="How likely the label is if one of them fits.")
     probability: float = Field(
-        description=(
-            "How likely it is, with the possibility that none fits; without that, the score."
-        )
+        description="How likely it is, with the possibility that none fits, or else the score."
     )
 
 
@@ -88,8 +97,16 @@ class VideoFacts(BaseModel):
     width: int
     height: int
 
+    @classmethod
+    def of(cls, video: Measured) -> VideoFacts:
+        return cls(seconds=round(video.seconds, 2), width=video.width, height=video.height)
 
-class Classified(BaseModel):
+
+class KeptVideo(VideoFacts):
+    id: str = Field(description="For the field `id` of other requests, and for /v1/videos/{id}.")
+
+
+class ClassifyAnswer(BaseModel):
     model: str
     label: str = Field(description="The best one.")
     answer: str | None = Field(
@@ -115,7 +132,7 @@ class Span(BaseModel):
     score: float
 
 
-class TimelineFound(BaseModel):
+class TimelineAnswer(BaseModel):
     model: str
     labels: list[str]
     start: float
@@ -140,13 +157,25 @@ class TimelineFound(BaseModel):
     scores: list[list[float]] = Field(description="For each moment, the score of each label.")
 
 
-class Embedded(BaseModel):
+class EmbedAnswer(BaseModel):
     model: str
     video: list[float] | None = Field(
         description="The unit embedding of the video, if one was sent."
     )
     labels: list[list[float]] | None = Field(
         description="The unit embedding of each label, if any were sent."
+    )
+
+
+class AttentionAnswer(BaseModel):
+    model: str
+    seconds: list[float] = Field(description="When each frame is shown.")
+    frames: list[str] = Field(
+        description="Each frame as the model sees it, larger: a JPEG as a data: address."
+    )
+    attention: list[list[list[float]]] | None = Field(
+        description="For each frame, rows of what each patch gets of the class tokens' attention; "
+        "null where it cannot be told."
     )
 
 
@@ -173,36 +202,41 @@ class Health(BaseModel):
     )
 
 
-def parsed(kind: type[Any], fields: dict[str, str]) -> Any:
-    """The fields of a form as they should be. Raises Refusal, which names the fields that are not."""
+def parsed(kind: type[Asked], fields: dict[str, str]) -> Asked:
+    """The fields of a form as they should be. Raises Refusal, which names the wrong ones."""
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        found = [
+        wrong = [
             f"{'.'.join(map(str, each['loc'])) or 'form'}: {each['msg']}"
             for each in error.errors()[:5]
         ]
-        raise Refusal(422, "; ".join(found).replace("Value error, ", "")) from None
+        raise Refusal(422, "; ".join(wrong).replace("Value error, ", "")) from None
 
 
-def form_schema(kind: type[BaseModel], video: str) -> dict[str, Any]:
-    """OpenAPI's description of such a form; `video`: "needed", "optional"."""
-    schema = kind.model_json_schema(mode="validation")
-    properties = {name: _plain(value) for name, value in schema["properties"].items()}
+def form_schema(kind: type[BaseModel] | None) -> dict[str, Any]:
+    """OpenAPI's description of such a form; None: the file alone."""
+    schema: dict[str, Any] = (
+        kind.model_json_schema(mode="validation")
+        if kind
+        else {"properties": {}, "required": ["video"]}
+    )
     file = {
         "type": "string",
         "contentMediaType": "application/octet-stream",
         "format": "binary",
         "description": "A video file.",
     }
-    required = [*(["video"] if video == "needed" else []), *schema.get("required", [])]
-    form = {
+    form: dict[str, Any] = {
         "type": "object",
-        "properties": {"video": file, **properties},
+        "properties": {
+            "video": file,
+            **{name: _plain(value) for name, value in schema["properties"].items()},
+        },
         "additionalProperties": False,
     }
-    if required:
-        form["required"] = required
+    if schema.get("required"):
+        form["required"] = schema["required"]
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 

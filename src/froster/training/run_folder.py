@@ -3,13 +3,13 @@ apart once more."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from froster.data.fingerprint import list_fingerprint
 from froster.data.manifest import Item, Items, read_items
 from froster.data.splits import Split, split
 from froster.errors import CheckpointError, DataError, UsageError
@@ -23,13 +23,13 @@ from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass(frozen=True)
-class Source:
+class RunSource:
     """Where a run's CLIP and videos came from. `report.json` holds it, so that later commands need
     not be told again."""
 
     model: str
     weights: str
-    """`weights_digest` of the CLIP."""
+    """`weights_fingerprint` of the CLIP."""
     data: str
     root: str | None
     labels_json: str | None
@@ -40,7 +40,7 @@ class Source:
     shots: int | None
     split_seed: int
     training: str
-    """`digest` of the training videos."""
+    """`list_fingerprint` of the training videos."""
     watch: float | None = 0.0
     """Share of the training videos that was held out to watch the training; None: only what neither
     trains nor tests."""
@@ -48,7 +48,7 @@ class Source:
     """All novel videos test where the data has no split; false in a run of an older version, which
     held out a share."""
     trained_on: str | None = None
-    """The training videos by `seen.fingerprint`, with those of a tuned model that it started from.
+    """The training videos by `file_fingerprint`, with those of a tuned model that it started from.
     """
     watched_by: str | None = None
     preprocessing: dict[str, Any] | None = None
@@ -90,7 +90,7 @@ class Source:
             split_seed=self.split_seed,
             watch=self.watch,
         )
-        if digest(parts.train) != self.training:
+        if list_fingerprint(parts.train) != self.training:
             raise DataError(
                 f"this is not the data of the run: its split gives {len(parts.train)} training"
                 " videos that differ from the run's in name, label or order"
@@ -103,19 +103,13 @@ class Source:
         return parts
 
 
-def digest(items: Sequence[Item]) -> str:
-    """Identifies training data by names and labels, wherever it lies."""
-    text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
-
-
 @dataclass(frozen=True)
 class Run:
     """The output folder of `froster train`."""
 
     folder: Path
     report: dict[str, Any]
-    source: Source
+    source: RunSource
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -189,9 +183,11 @@ def read_run(folder: Path) -> Run:
         values = json.loads(report.read_text(encoding="utf-8"))
         said = values["source"]
         asked = [
-            field.name for field in fields(Source) if field.name in said or field.default is MISSING
+            field.name
+            for field in fields(RunSource)
+            if field.name in said or field.default is MISSING
         ]
-        source = Source(**{name: said[name] for name in asked})
+        source = RunSource(**{name: said[name] for name in asked})
     except KeyError as error:
         raise UsageError(
             f"{report} does not say how the data was split (no {error}), being of an older froster:"

@@ -26,7 +26,8 @@ from froster.utils import interrupt
 
 
 class Channel:
-    """One end of a pair of sockets."""
+    """One end of a pair of sockets between processes of which either may die or stop in the middle
+    of a message. Arrays are copied into the socket and out of it, and nowhere else."""
 
     def __init__(self, end: socket.socket, blocking: bool = True):
         self.socket = end
@@ -49,10 +50,7 @@ class Channel:
 
     def poll(self) -> tuple[Any] | None:
         """The next message, in a tuple; None where it, or the rest of it, is not here yet. For an
-        end that does not block.
-
-        Raises EOFError where the other end is gone.
-        """
+        end that does not block. Raises EOFError where the other end is gone."""
         return next(self._incoming)
 
     def close(self) -> None:
@@ -72,35 +70,37 @@ class Channel:
         rest = memoryview(whole)
         while rest:
             try:
-                taken = self.socket.recv_into(rest)
+                received = self.socket.recv_into(rest)
             except BlockingIOError:
                 yield None
                 continue
-            if not taken:
+            if not received:
                 raise EOFError
-            rest = rest[taken:]
+            rest = rest[received:]
         return whole
 
 
 SECONDS_OF_SILENCE = 300.0
 """After this, without a part or a sign of life, a decoder hangs."""
 PAUSES = (0.1, 0.5, 2.0)
-"""Seconds between the tries to start a process: a system short of them, or of memory, may have some
-again."""
+"""Seconds between the tries to start a process: a system may be short of them, or of memory."""
 STILLBORN = 3
-"""So many processes in a row that end before they read anything: the next ones will not do better.
-"""
+"""Processes in a row that end before they read anything, after which no more are started."""
 
 Work = Callable[[Any], Iterable[Any]]
-"""From a path, or whatever else says what to read, to the parts of what is found there; a None
-among them is a sign of life and goes no further. It is sent to processes, so it is a function of a
-module, a `partial` of one, or a small dataclass."""
+"""From a path, or whatever else says what to read, to its parts; a None among them is a sign of
+life. It is sent to processes: a function of a module, a `partial` of one, or a small dataclass."""
 T = TypeVar("T")
 
 
 def cores() -> int:
     """Of the machine, as far as this process may use them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spare_cores() -> int:
+    """Processes that decode while the network computes: it keeps a core, and four are enough."""
+    return max(0, min(4, cores() - 1))
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,9 @@ def run(
     try:
         pool += (_start(context, work) for _ in range(min(workers, len(paths))))
         while oldest < len(paths):
+            last = len(paths) if window is None else min(len(paths), oldest + window)
             for worker in pool:
-                if (
-                    worker.task is None
-                    and begun < len(paths)
-                    and (window is None or begun < oldest + window)
-                ):
+                if worker.task is None and begun < last:
                     worker.give(begun, paths[begun])
                     begun += 1
             interrupt.check()
@@ -176,10 +173,8 @@ def run(
                 if stillborn == STILLBORN:
                     raise no_process("they end before they read anything")
                 pool[pool.index(worker)] = heir = _start(context, work)
-                if worker.task is not None:
-                    heir.give(
-                        worker.task, paths[worker.task], skip=worker.parts, deaths=worker.deaths
-                    )
+                if (rest := worker.task) is not None:
+                    heir.give(rest, paths[rest], skip=worker.parts, deaths=worker.deaths)
     finally:
         for worker in pool:
             worker.close()
@@ -250,7 +245,7 @@ def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None
 
 
 class _Worker:
-    """A process that has one file at a time. It ends by itself when this process does."""
+    """A process that has one file at a time, and ends when this process does."""
 
     def __init__(self, context: BaseContext, work: Work) -> None:
         self.task: int | None = None
@@ -274,8 +269,8 @@ class _Worker:
             self.channel.send(path)
 
     def events(self, ready: bool, waited: float, limit: float) -> Iterator[Event]:
-        """What it has sent, or what became of it. It is dead afterwards where it has ended or been
-        given up; then a task that it still has is to be done by another."""
+        """What it has sent, or what became of it. Where it is dead afterwards, another process is
+        to do the task that it still has."""
         assert self.task is not None
         task = self.task
         if not ready:
@@ -305,9 +300,8 @@ class _Worker:
             if self.deaths > 1:
                 self.task = None
                 self.close()
-                yield Event(
-                    task, None, True, f"the decoder crashed (exit code {self.process.exitcode})"
-                )
+                crash = f"the decoder crashed (exit code {self.process.exitcode})"
+                yield Event(task, None, True, crash)
 
     def is_to_be_replaced(self) -> bool:
         return self.dead or (self.task is None and not self.process.is_alive())
@@ -319,8 +313,7 @@ class _Worker:
 
 
 def _start(context: BaseContext, work: Work) -> _Worker:
-    """Tries again where the system has no process to give, or the server that forks them has just
-    been killed."""
+    """Tries again where the system has no process to give, or their server has been killed."""
     for pause in (*PAUSES, None):
         try:
             return _Worker(context, work)
@@ -340,7 +333,7 @@ def no_process(cause: str) -> FrosterError:
 
 
 def silence(limit: float) -> str:
-    """What is said of a file over which a process was silent for longer than `limit` seconds."""
+    """The error of a file over which a process was silent for longer than `limit` seconds."""
     return f"not done after {limit:.0f} s without a sign of life"
 
 

@@ -134,9 +134,7 @@ def open_apart(name: str, options: dict[str, str], timeout: float) -> None:
 
 _LONGEST_WAIT = 30.0  # between two tries
 _LONGEST_SKIP = 10.0  # without a key frame
-_WAITED = (
-    0.002  # a packet that took longer to come had not been waiting for us: there is no backlog
-)
+_WAITED = 0.002  # a packet that takes longer to come was not waiting for us: there is no backlog
 
 
 @dataclass(frozen=True)
@@ -182,13 +180,8 @@ class Live:
         patience: float,
     ):
         """`patience`: seconds that reading may be late before packets are passed over."""
-        self.source, self.step, self.keep, self.policy, self.patience = (
-            source,
-            step,
-            keep,
-            policy,
-            patience,
-        )
+        self.source, self.step, self.keep = source, step, keep
+        self.policy, self.patience = policy, patience
         self.notes: SimpleQueue[str] = SimpleQueue()
         """What happened to the source, for people to read."""
         self.dropped = 0
@@ -200,8 +193,8 @@ class Live:
         self._changed = threading.Condition()
         self._ended = False
         self._stop = threading.Event()
-        self._time = 0.0  # the newest sample's, and when it came
-        self._came: float | None = None
+        self._time = 0.0  # the newest sample's
+        self._came: float | None = None  # when it came
         self._thread = threading.Thread(
             target=self._run, name=f"froster watch {source.name}", daemon=True
         )
@@ -213,9 +206,9 @@ class Live:
         with self._changed:
             if not self._waiting and not self._ended:
                 self._changed.wait(timeout)
-            taken = list(self._waiting)
+            arrivals = list(self._waiting)
             self._waiting.clear()
-        return taken
+        return arrivals
 
     @property
     def ended(self) -> bool:
@@ -237,18 +230,16 @@ class Live:
 
     def _run(self) -> None:
         try:
-            self._connect_again_and_again()
+            self._keep_connected()
         except Exception as error:  # it must not die in silence
-            self.error = (
-                error
-                if isinstance(error, FrosterError)
-                else VideoError(f"{self.source.name}: {error!r}")
-            )
+            if not isinstance(error, FrosterError):
+                error = VideoError(f"{self.source.name}: {error!r}")
+            self.error = error
         with self._changed:
             self._ended = True
             self._changed.notify()
 
-    def _connect_again_and_again(self) -> None:
+    def _keep_connected(self) -> None:
         failures = 0
         while not self._stop.is_set():
             before = self._came
@@ -297,17 +288,16 @@ class Live:
                 self._drop()
             for frame in frames or []:
                 last = arrived
-                self._take(frame, reading, arrived)
+                self._sample(frame, reading, arrived)
             if arrived - last > self.policy.stall + reading.skipped_for(arrived):
                 raise TimeoutError
             asked = time.monotonic()
-        if (
-            self.source.is_file
-        ):  # its packets end without the empty one that makes the decoder give the last frames
+        # A file's packets end without the empty one that makes the decoder give the last frames.
+        if self.source.is_file:
             for frame in stream.decode(None):
-                self._take(frame, reading, asked)
+                self._sample(frame, reading, asked)
 
-    def _take(self, frame: Frame, reading: _Reading, arrived: float) -> None:
+    def _sample(self, frame: Frame, reading: _Reading, arrived: float) -> None:
         due = reading.due(frame, arrived)
         if reading.paced and due > time.monotonic():
             self._stop.wait(due - time.monotonic())
@@ -341,9 +331,8 @@ class _Reading:
         self.wanted = 0.0  # the time of the next sample
         self.fresh = True
         self.late = 0.0
-        self._offset: float | None = (
-            None  # from the packets' clock to ours, where reading is not late
-        )
+        # From the packets' clock to ours, where reading is not late.
+        self._offset: float | None = None
         self._shown: float | None = None  # the same for frames
         self._skipping: float | None = None  # since when
 

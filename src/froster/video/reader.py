@@ -1,6 +1,8 @@
 """Exact frames of a video by index, through PyAV, from files as they are: damaged, cut, rotated, of
 variable rate."""
 
+from __future__ import annotations
+
 import contextlib
 import heapq
 import itertools
@@ -8,7 +10,6 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import av
@@ -19,18 +20,17 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.utils.address import refuse_address
-from froster.utils.interrupt import check
 from froster.video.container import (
     Orientation,
     Orientations,
-    Turning,
+    TurnMessages,
     open_file,
     prefix_bytes,
     unreferenced,
     upright,
 )
 from froster.video.sampling import Timing
-from froster.video.stream import Clock
+from froster.video.stream import Clock, packets_past_errors
 
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading
 # from the start.
@@ -38,9 +38,7 @@ _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # A seek costs less than one frame, for the decoder is emptied before it and nothing that it held
 # back is lost.
 _SEEK_GAIN = 2
-# A damaged file may fail in many places, but not for ever.
-_READ_ERRORS = 32
-_NO_STAMP = -(1 << 63)
+_NO_STAMP, _LAST = -(1 << 63), 1 << 63
 # Seconds: times are sums of floats.
 _LATE = 1e-6
 
@@ -68,29 +66,24 @@ class Video:
         refuse_address(path)
         self.path = Path(path)
         self.damaged = 0
-        self._container: av.container.InputContainer | None = None
         self._errors = 0
         self._sound = False
         self._converter = VideoReformatter()
+        self._container, self._stream = open_file(self.path)
         try:
-            self._open()
             self._index()
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> "Video":
+    def __enter__(self) -> Video:
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._container.close()
 
     @property
     def num_frames(self) -> int:
@@ -104,11 +97,10 @@ class Video:
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size,
-        upright.
+        upright, all of the size of the first frame of the video.
 
-        Each needed frame is decoded once, in one pass that seeks over what is not needed. Where
-        size or orientation change on the way, frames are fitted to the size of the first. Where a
-        damaged frame cannot be decoded the nearest one stands in and `damaged` counts it. Where
+        Each needed frame is decoded once, in one pass that seeks over what is not needed. The
+        nearest frame stands in for one that cannot be decoded, and `damaged` counts it. Where
         decoding shows that the packets misled, the frames are counted, `num_frames` changes, and an
         index that is now beyond the end means the last frame. Raises IndexError for an index
         outside [0, num_frames), VideoError where no frame can be decoded.
@@ -123,28 +115,28 @@ class Video:
                 return torch.from_numpy(pictures)
             except _Misled:
                 self._sound = False
-                self._open()  # for what a decoder makes of damage depends on what it has seen
+                self._reopen()  # for what a decoder makes of damage depends on what it has seen
         try:
             self._fill(pictures, list(indices), self._shown)
         except _Misled:
             self._count()
-            self._fill(
-                pictures, [min(index, self.num_frames - 1) for index in indices], self._shown
-            )
+            self._fill(pictures, [min(i, self.num_frames - 1) for i in indices], self._shown)
         return torch.from_numpy(pictures)
 
     @property
     def seconds(self) -> float:
         """From the first frame to the end of the last one, by their times and not by the rate."""
         times = self.times()
-        return self._clock().end(times[-1], self._last_duration) - times[0]
+        return (
+            Clock.of(self._container, self._stream).end(times[-1], self._last_duration) - times[0]
+        )
 
     def times(self) -> list[float]:
         """When each frame is shown, in seconds after the first one; they go forward whatever the
         time stamps do."""
         if self._times is not None:
             return self._times
-        clock = self._clock()
+        clock = Clock.of(self._container, self._stream)
         times = [clock.time(stamp) for stamp in self._pts]
         return [time - times[0] for time in times]
 
@@ -152,21 +144,18 @@ class Video:
         """The frame that is shown that long after the first."""
         return max(0, bisect_right(self.times(), seconds + _LATE) - 1)
 
-    def _clock(self) -> Clock:
-        assert self._container is not None
-        return Clock.of(self._container, self._stream)
-
-    def _fill(self, pictures: np.ndarray, indices: list[int], decode: "_Decode") -> None:
+    def _fill(self, pictures: np.ndarray, indices: list[int], decode: _Decode) -> None:
         places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
             places.setdefault(index, []).append(place)
         filled: dict[int, int] = {}  # index -> position of the frame shown for it
 
         def put(index: int, shown: _Shown) -> None:
-            with contextlib.suppress(
-                av.FFmpegError, ValueError, MemoryError
-            ):  # a broken frame may not convert
-                pictures[places[index]] = self._picture(shown)
+            # A broken frame may not convert.
+            with contextlib.suppress(av.FFmpegError, ValueError, MemoryError):
+                pictures[places[index]] = upright(
+                    shown.frame, (self.width, self.height), shown.orientation, self._converter
+                )
                 filled[index] = shown.position
 
         for key, run in self._runs(sorted(places)):
@@ -175,10 +164,10 @@ class Video:
             for shown in decode(key, run):
                 while pending and pending[0] <= shown.position:
                     index = pending.popleft()
-                    before = (
-                        previous is not None and index - previous.position < shown.position - index
-                    )
-                    put(index, previous if previous is not None and before else shown)
+                    nearer = previous
+                    if nearer is None or index - nearer.position >= shown.position - index:
+                        nearer = shown
+                    put(index, nearer)
                 if not pending:
                     break
                 previous = shown
@@ -186,7 +175,7 @@ class Video:
                 for index in pending:
                     put(index, previous)
         if places and not filled:
-            raise self._error("no frame can be decoded")
+            raise VideoError(f"{self.path}: no frame can be decoded")
         for index in places.keys() - filled.keys():
             nearest = min(filled, key=lambda other: abs(other - index))
             pictures[places[index]] = pictures[places[nearest][0]]
@@ -206,7 +195,7 @@ class Video:
                 runs.append((key, [index]))
         return runs
 
-    def _needed(self, key: int | None, wanted: list[int]) -> Iterator["_Shown"]:
+    def _needed(self, key: int | None, wanted: list[int]) -> Iterator[_Shown]:
         """The wanted frames and those that they are predicted from, and no more than that is
         decoded.
 
@@ -216,7 +205,8 @@ class Video:
         errors = self._errors
         first = expected = 0 if key is None else bisect_left(self._pts, key)
         stamps = {self._pts[index] for index in wanted}
-        prefix = prefix_bytes(self._stream.codec_context)
+        context = self._stream.codec_context
+        prefix = prefix_bytes(context) if context.name == "h264" else 0
         due: list[int] = []  # a heap
         orientations = Orientations()
 
@@ -231,7 +221,7 @@ class Video:
                 yield packet
                 stamps.discard(stamp)
                 if not stamps:
-                    return  # what the decoder still holds back need not be pushed out by further packets
+                    return  # the decoder gives what it holds back without further packets
 
         for frame in self._frames(sent()):
             index, orientation = self._place.get(_stamp(frame), -1), orientations.of(frame)
@@ -245,17 +235,15 @@ class Video:
             expected = index + 1
         raise _Misled
 
-    def _shown(self, key: int | None, wanted: list[int]) -> Iterator["_Shown"]:
+    def _shown(self, key: int | None, wanted: list[int]) -> Iterator[_Shown]:
         """Decoded frames with their index from a key frame on. Raises _Misled where they are not
         those of the index."""
         errors = self._errors
         first = expected = 0 if key is None else bisect_left(self._pts, key)
         orientations = Orientations()
         for frame in self._frames(self._packets_from(key)):
-            index, orientation = (
-                self._place.get(_stamp(frame), -1) if self._trusted else expected,
-                orientations.of(frame),
-            )
+            index = self._place.get(_stamp(frame), -1) if self._trusted else expected
+            orientation = orientations.of(frame)
             if 0 <= index < first:
                 continue  # shown before the key frame, which alone is not enough to decode it
             if index != expected and self._errors == errors:
@@ -267,7 +255,6 @@ class Video:
             raise _Misled
 
     def _packets_from(self, key: int | None) -> Iterator[av.Packet]:
-        assert self._container is not None
         if key is not None and self._container.format.name in _SEEKABLE:
             with contextlib.suppress(av.FFmpegError):
                 self._container.seek(key, stream=self._stream)
@@ -275,26 +262,17 @@ class Video:
                 landed = next(packets, None)
                 if (
                     landed is not None
-                    and self._order.get(_stamp(landed), len(self._order)) <= self._order[key]
+                    and self._order.get(_stamp(landed), _LAST) <= self._order[key]
                 ):
                     return itertools.chain([landed], packets)
-        self._open()
+        self._reopen()
         return self._packets()
 
     def _packets(self) -> Iterator[av.Packet]:
-        assert self._container is not None
-        for _ in range(_READ_ERRORS):
-            try:
-                for packet in self._container.demux(self._stream):
-                    check()
-                    if packet.size:  # an empty one would end the decoding
-                        yield packet
-                return
-            except (
-                av.FFmpegError,
-                IndexError,
-            ):  # PyAV's IndexError: a stream that the header did not announce
-                self._errors += 1
+        def count() -> None:
+            self._errors += 1
+
+        return packets_past_errors(self._container, self._stream, count)
 
     def _frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
         for packet in packets:
@@ -307,18 +285,14 @@ class Video:
         with contextlib.suppress(av.FFmpegError):
             yield from self._stream.decode(None)
 
-    def _picture(self, shown: "_Shown") -> np.ndarray:
-        return upright(shown.frame, self.width, self.height, shown.orientation, self._converter)
-
-    def _open(self) -> None:
-        """(Re)opens the file at its start."""
+    def _reopen(self) -> None:
+        """For a reading from the start."""
         self.close()
         self._container, self._stream = open_file(self.path)
 
     def _index(self) -> None:
         """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be
         the index."""
-        assert self._container is not None
         stream = self._stream
         self._header_frames = stream.frames
         self._duration = stream.duration
@@ -332,40 +306,17 @@ class Video:
 
         frame = next(self._frames(kept()), None)
         if frame is None:
-            raise self._error("no frame can be decoded" if first else "no frames")
-        turning = Turning(stream.codec_context)
+            raise VideoError(f"{self.path}: {'no frame can be decoded' if first else 'no frames'}")
+        turns = TurnMessages(stream.codec_context)
         scan = [
-            _Packet(
-                packet.pts,
-                packet.dts,
-                packet.duration,
-                packet.is_keyframe,
-                packet.is_discard,
-                turning(packet),
-            )
-            for packet in itertools.chain(first, packets)
+            _Packet(p.pts, p.dts, p.duration, p.is_keyframe, p.is_discard, turns(p))
+            for p in itertools.chain(first, packets)
         ]
         self.width, self.height = Orientations().of(frame).stored(frame.width, frame.height)
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
 
         stamps = [packet.pts for packet in scan if not packet.discard and packet.pts is not None]
-        decoded = [packet.dts for packet in scan if packet.dts is not None]
-        in_order = all(a < b for a, b in itertools.pairwise(stamps))
-        self._trusted = (
-            scan[0].key
-            and all(packet.pts is not None for packet in scan)
-            and all(
-                a <= b for a, b in itertools.pairwise(decoded)
-            )  # else the clock was set anew on the way
-            and len(set(stamps)) == len(stamps)
-            and stream.codec_context.name != "vp8"  # has packets that show nothing
-            # Avi has the times of decoding only, other containers where there is no sign of another
-            # order.
-            and not (
-                stream.codec_context.has_b_frames
-                and (in_order or self._container.format.name == "avi")
-            )
-        )
+        self._trusted = self._is_trusted(scan, stamps)
         # Where pictures are turned by messages in the stream only a decoding from its start has
         # seen them all.
         turned = any(packet.turns for packet in scan)
@@ -375,42 +326,48 @@ class Video:
         self._order = {
             packet.pts: number for number, packet in enumerate(scan) if packet.pts is not None
         }
-        self._keys = (
-            []
-            if turned
-            else sorted(packet.pts for packet in scan if packet.key and packet.pts is not None)
-        )
+        keys = (packet.pts for packet in scan if packet.key and packet.pts is not None)
+        self._keys = [] if turned else sorted(keys)
         self._times: list[float] | None = None
-        self._last_duration = max(
-            (p for p in scan if not p.discard), key=_stamp, default=scan[-1]
-        ).duration
+        shown = (packet for packet in scan if not packet.discard)
+        self._last_duration = max(shown, key=_stamp, default=scan[-1]).duration
         if not self._trusted or not self._pts:
             self._count()
 
+    def _is_trusted(self, scan: list[_Packet], stamps: list[int]) -> bool:
+        """Whether the packets' time stamps can be the index: `stamps` are those of what is shown."""
+        context = self._stream.codec_context
+        decoded = [packet.dts for packet in scan if packet.dts is not None]
+        clock_runs_on = all(a <= b for a, b in itertools.pairwise(decoded))
+        in_order = all(a < b for a, b in itertools.pairwise(stamps))
+        # Avi has the times of decoding only, other containers where there is no sign of another
+        # order.
+        of_decoding = context.has_b_frames and (in_order or self._container.format.name == "avi")
+        return (
+            scan[0].key
+            and all(packet.pts is not None for packet in scan)
+            and clock_runs_on
+            and len(set(stamps)) == len(stamps)
+            and context.name != "vp8"  # has packets that show nothing
+            and not of_decoding
+        )
+
     def _count(self) -> None:
         """The other index: every frame that decodes, in the order in which they come."""
-        self._open()
-        clock = self._clock()
+        self._reopen()
+        clock = Clock.of(self._container, self._stream)
         stamps, times, duration = [], [], None
         for frame in self._frames(self._packets()):
             stamps.append(frame.pts)
             times.append(clock.time(frame.pts, frame.key_frame))
             duration = frame.duration
         if not stamps:
-            raise self._error("no frame can be decoded")
+            raise VideoError(f"{self.path}: no frame can be decoded")
         tick = 1 / (self.fps * float(self._stream.time_base or 1))
-        self._pts = [
-            round(number * tick) if pts is None else pts for number, pts in enumerate(stamps)
-        ]
+        self._pts = [round(i * tick) if pts is None else pts for i, pts in enumerate(stamps)]
         self._times, self._last_duration = [time - times[0] for time in times], duration
         self._trusted = False
         self._keys = []
-
-    def _error(self, cause: str) -> VideoError:
-        return VideoError(f"{self.path}: {cause}")
-
-
-_Decode = Callable[[int | None, list[int]], Iterator["_Shown"]]
 
 
 class _Misled(Exception):
@@ -421,6 +378,9 @@ class _Shown(NamedTuple):
     position: int
     frame: av.VideoFrame
     orientation: Orientation
+
+
+_Decode = Callable[[int | None, list[int]], Iterator[_Shown]]
 
 
 class _Packet(NamedTuple):
@@ -435,6 +395,6 @@ class _Packet(NamedTuple):
     "whether it says how pictures are to be turned from there on"
 
 
-def _stamp(timed: "av.Packet | av.VideoFrame | _Packet") -> int:
+def _stamp(timed: av.Packet | av.VideoFrame | _Packet) -> int:
     """Its time stamp, or one that no frame has."""
     return _NO_STAMP if timed.pts is None else timed.pts

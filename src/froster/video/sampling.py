@@ -82,10 +82,10 @@ class Sampling:
             and 1 <= self.rate <= 10**6
             and 0 < self.target_fps <= 10**6
         ):
-            found = f"{self.frames!r:.50}, {self.rate!r:.50}, {self.target_fps!r:.50}"
+            numbers = f"{self.frames!r:.50}, {self.rate!r:.50}, {self.target_fps!r:.50}"
             raise UsageError(
                 f"sampling needs frames (at most {MOST_FRAMES}), rate and target_fps above zero (at"
-                f" most a million), not {found}"
+                f" most a million), not {numbers}"
             )
         one_of("clamp", self.clamp, "released", "even")
 

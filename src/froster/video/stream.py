@@ -1,12 +1,17 @@
-"""A video as a stream: decoded once and in order, whatever its length."""
+"""A video as a stream: decoded once and in order, whatever its length, holding nothing but the
+frame that is shown.
+
+`reader.Video` knows every frame of a file by its index, for which it reads the whole file first; a
+stream knows none of them.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import av
 import torch
@@ -20,20 +25,38 @@ from froster.utils.interrupt import check
 from froster.video.container import UPRIGHT, Orientation, Orientations, open_file, upright
 from froster.video.transforms import inference_transform
 
-# Steps back by less than this may be disorder; by more, the clock was set anew.
+# A damaged file may fail in many places, but not for ever.
+_READ_ERRORS = 32
+# Steps back by less than this many seconds may be disorder; by more, the clock was set anew.
 _DISORDER = 1.0
 _LEAST_STEP = 0.001
-# A longer pause between two frames is a fault of the clock: in formats that are broadcast, and in
-# files.
+# Seconds. A longer pause between two frames is a fault of the clock: in formats that are broadcast,
+# and in files.
 _BROADCAST_PAUSE, _PAUSE = 10.0, 3600.0
 _TS_DISCONT = 0x0200  # FFmpeg's AVFMT_TS_DISCONT
 # Of a period: a stamp that is farther than this from all others fills a place that was left free.
 _FREE = 0.75
 
 
+def packets_past_errors(
+    container: av.container.InputContainer, stream: av.VideoStream, on_error: Callable[[], None]
+) -> Iterator[av.Packet]:
+    """The packets of a file to its end; `on_error` is called for each error of reading."""
+    for _ in range(_READ_ERRORS):
+        try:
+            for packet in container.demux(stream):
+                check()
+                if packet.size:  # an empty one would end the decoding
+                    yield packet
+            return
+        except (av.FFmpegError, IndexError):
+            # PyAV's IndexError: a stream that the header did not announce
+            on_error()
+
+
 class Clock:
-    """Seconds since the start of a video, from the stamps of its frames in the order in which they
-    are shown.
+    """Seconds since the start of a video, which only go forward, from the time stamps of its frames
+    as files have them (missing, jumping, repeated), in the order in which the frames are shown.
 
     A frame without a stamp comes `period` after the one before. Where the stamps begin anew, or
     jump ahead by more than `pause`, the source's clock was set anew: the video goes on `period`
@@ -53,8 +76,9 @@ class Clock:
         start: float | None = None,
         stamped: bool = True,
     ):
-        """`tick`: seconds a unit of the stamps; `start`: the time in seconds that counts as zero,
-        if it is known; `stamped`: whether stamps are those of showing."""
+        """`tick`: seconds a unit of the stamps; `period`, `pause`: seconds; `start`: the time in
+        seconds that counts as zero, if it is known; `stamped`: whether stamps are those of showing.
+        """
         self.tick, self.period, self.pause = tick, period, pause
         self._start = start
         self._stamped = stamped
@@ -75,7 +99,7 @@ class Clock:
         stamped = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         tick = float(stream.time_base or 1 / 90_000)
         return cls(
-            tick, 1 / min(max(rate, 1.0), 240.0), pause, seconds(container.start_time), stamped
+            tick, 1 / min(max(rate, 1.0), 240.0), pause, _seconds(container.start_time), stamped
         )
 
     def time(self, stamp: int | None, key: bool = False) -> float:
@@ -135,13 +159,9 @@ class Clock:
             self._recent.popleft()
 
 
-def seconds(stamp: int | None) -> float | None:
+def _seconds(stamp: int | None) -> float | None:
     """FFmpeg's microseconds, where it knows them."""
     return None if stamp is None or abs(stamp) >= 1 << 62 else stamp / 1_000_000
-
-
-# A damaged file may fail in many places, but not for ever.
-_READ_ERRORS = 32
 
 
 @dataclass
@@ -154,12 +174,12 @@ class Frame:
     converter: VideoReformatter
     orientation: Orientation = UPRIGHT
 
-    def square(self, size: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
-        """The network's square, (3, size, size) uint8, upright. Raises ValueError or av.FFmpegError
+    def square(self, side: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
+        """The network's square, (3, side, side) uint8, upright. Raises ValueError or av.FFmpegError
         on a broken frame."""
-        shown = self.orientation.stored(self.picture.width, self.picture.height)
-        pixels = upright(self.picture, *shown, self.orientation, self.converter)
-        return inference_transform(torch.from_numpy(pixels.copy())[None], size, how)[0]
+        size = self.orientation.stored(self.picture.width, self.picture.height)
+        pixels = upright(self.picture, size, self.orientation, self.converter)
+        return inference_transform(torch.from_numpy(pixels.copy())[None], side, how)[0]
 
 
 class Stream:
@@ -178,7 +198,7 @@ class Stream:
         self._converter = VideoReformatter()
         self._orientations = Orientations()
         self.clock = Clock.of(container, stream)
-        stated = seconds(container.duration) or (stream.duration or 0) * self.clock.tick
+        stated = _seconds(container.duration) or (stream.duration or 0) * self.clock.tick
         self.duration = stated if stated > 0 else None
 
     @classmethod
@@ -190,9 +210,7 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -201,34 +219,25 @@ class Stream:
     def __iter__(self) -> Iterator[Frame]:
         """All frames. Damage is counted and passed over; raises VideoError where not one frame can
         be decoded."""
-        found = False
-        for packet in self.packets():
+        empty = True
+        for packet in itertools.chain(self.packets(), [None]):
             for frame in self.decode(packet):
-                found = True
+                empty = False
                 yield frame
-        for frame in self.decode(None):
-            found = True
-            yield frame
-        if not found:
+        if empty:
             raise VideoError(f"{self.container.name}: no frame can be decoded")
 
     def packets(self) -> Iterator[av.Packet]:
-        """Those of a file to its end, past errors of reading."""
+        """Those of a file to its end, past errors of reading, which count as damage."""
         size = self.container.size
-        for _ in range(_READ_ERRORS):
-            try:
-                for packet in self.container.demux(self.stream):
-                    check()
-                    if packet.size:  # an empty one would end the decoding
-                        if size > 0 and packet.pos is not None and packet.pos >= 0:
-                            self.share = min(1.0, packet.pos / size)
-                        yield packet
-                return
-            except (
-                av.FFmpegError,
-                IndexError,
-            ):  # PyAV's IndexError: a stream that the header did not announce
-                self.damaged += 1
+
+        def count() -> None:
+            self.damaged += 1
+
+        for packet in packets_past_errors(self.container, self.stream, count):
+            if size > 0 and packet.pos is not None and packet.pos >= 0:
+                self.share = min(1.0, packet.pos / size)
+            yield packet
 
     def decode(self, packet: av.Packet | None) -> list[Frame]:
         """The frames that a packet completes; None: what the decoder still holds back."""

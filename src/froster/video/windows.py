@@ -69,9 +69,8 @@ class WindowPlan:
         see the same frames."""
         T = sampling.frames
         if window is None:
-            length = (
-                sampling.rate * T - 1
-            ) / sampling.target_fps  # of a dense clip, first to last frame
+            # Of a dense clip, first to last frame.
+            length = (sampling.rate * T - 1) / sampling.target_fps
             window = T * length / max(1, T - 1) if sampling.kind == "dense" else UNIFORM_WINDOW
         steps = max(m for m in range(1, max(1, T // 4) + 1) if T % m == 0)
         return cls(window, stride if stride is not None else window * steps / T, T)
@@ -223,7 +222,7 @@ class VideoSummary:
 
 @dataclass(frozen=True)
 class ReadSegments:
-    """From a path to its segments and then its `Whole`; None between them is a sign of life.
+    """From a path to its segments and then its `VideoSummary`; None between them is a sign of life.
 
     A video has segments of equal length, as near to `seconds` as that allows, by the length that it
     states. Where nothing new is shown for more than a segment (slides, a gap in the recording) the
@@ -248,8 +247,8 @@ class ReadSegments:
             yield from joined.take(windows.finish())
             yield from joined.finish(windows.end)
             damaged = stream.damaged + squares.broken
-            whole = VideoSummary(windows.end - windows.start, frames, damaged, file)
-        yield whole
+            summary = VideoSummary(windows.end - windows.start, frames, damaged, file)
+        yield summary
 
     def _plan(self, stated: float | None) -> WindowPlan:
         length = max(stated or self.seconds, _SHORTEST * self.seconds)

@@ -15,25 +15,19 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.report import page
+from froster.report.accuracy import Column, accuracy_chart, accuracy_table
 from froster.report.clips import Clip, Verdict, classified_clips
-from froster.report.plots import Bars, accuracy_bars, training_curves
-from froster.training.change import told
+from froster.report.plots import training_curves
 from froster.training.distill import distill_preset
-from froster.training.fine_tune import (
-    EvalSet,
-    Row,
-    asked_together,
-    default_recipe,
-    fine_tune,
-    halfway,
-    measure,
-    with_weights,
-)
-from froster.training.loop import Trained
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.measure import EvalSet, Measuring, Row, asked_together, change_lines, measure
+from froster.training.plan import default_recipe
+from froster.training.reporter import Drawn
+from froster.training.trainer import Trained
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
 from froster.utils.progress import attempt, console, output, progress
@@ -45,9 +39,9 @@ from froster.world.sets import SETS, Videos, render_set
 SHOTS = 16
 TESTS_PER_CLASS = 10
 TEST_SETS = ("base", "novel", "near", "mid", "far")
-COLUMNS = ("base", "novel", "hm", "near", "mid", "far")
+COLUMNS = [Column(name) for name in ("base", "novel", "hm", "near", "mid", "far")]
+TOGETHER = [Column(name, together=True) for name in ("base", "novel", "hm")]
 ARMS = {"finetuned": "none", "froster": "residual"}
-TOGETHER = ("base", "novel", "hm")
 WORDS = (
     "base: the classes tuned on. novel: others, most of them doing what base things do. hm: the"
     " harmonic mean of both. near, mid and far: labels ever less like base ones (near: base things"
@@ -75,7 +69,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
             out / "report.json",
             json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n",
         )
-        attempt("report.html", lambda: write_report(out, rows, clips, result))
+        attempt("report.html", lambda: write_report(out, rows, clips, seed))
     if as_json:
         print(json.dumps(result))
     else:
@@ -98,7 +92,13 @@ def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Cl
             for name in TEST_SETS
         ]
         sets = asked_together(sets)
-        rows = [Row("frozen", "as shipped", measure(base, sets, bars, "frozen CLIP"))]
+        rows = [
+            Row(
+                "frozen",
+                "as shipped",
+                measure(base, sets, Measuring(reporter=Drawn(bars)), "frozen CLIP"),
+            )
+        ]
         students: dict[str, Recognizer] = {"frozen": base}
         for arm in ARMS:
             student, trained = tune(base, arm, train_set, seed, out, bars)
@@ -130,14 +130,11 @@ def tune(
     distill = distill_preset(ARMS[arm])
     return fine_tune(
         base,
-        VCLIP(),
-        distill,
-        recipe,
+        FineTuning(VCLIP(), distill, recipe, name=NAMES[arm]),
         train_set,
         train_set.videos.classes,
         out / "runs" / arm,
-        bars,
-        NAMES[arm],
+        Hooks(Drawn(bars)),
     )
 
 
@@ -158,7 +155,11 @@ def arm_rows(
         (f"{arm}_blend", "half the mean, half frozen", half),
     ]
     return [
-        Row(name, weights, measure(with_weights(student, state), sets, bars, name))
+        Row(
+            name,
+            weights,
+            measure(with_weights(student, state), sets, Measuring(reporter=Drawn(bars)), name),
+        )
         for name, weights, state in variants
     ]
 
@@ -176,8 +177,8 @@ def classify_novel(
         path = write_video(video_of(folder, label), novel.frames[index])
         verdicts = []
         for name, model in models.items():
-            found = model.classify(path, novel.classes)
-            verdicts.append(Verdict(NAMES[name], found.labels[:5], found.scores[:5]))
+            answer = model.classify(path, novel.classes)
+            verdicts.append(Verdict(NAMES[name], answer.labels[:5], answer.scores[:5]))
         frames = models["frozen"].read_views(path, 1)[0]
         clips.append(Clip(f"{path.name}  (right: {label})", frames, label, verdicts))
         bars.update(bar, advance=1)
@@ -215,22 +216,12 @@ def settings(base: Recognizer, seed: int) -> dict[str, Any]:
     }
 
 
-def value(row: Row, column: str) -> float | None:
-    return row.hm if column == "hm" else row.top1(column)
-
-
-def together(row: Row) -> Row:
-    assert row.together is not None
-    return row.together
-
-
 def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
-    table = Table("method", "weights", *COLUMNS, box=None, pad_edge=False)
+    table = Table("method", "weights", *(c.name for c in COLUMNS), box=None, pad_edge=False)
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
-        table.add_row(
-            row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style
-        )
+        values = (f"{column.value(row):.1f}" for column in COLUMNS)
+        table.add_row(row.method, row.weights, *values, style=style)
     output.print(table)
     console.print()
     console.print(
@@ -242,7 +233,7 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
     for row in rows:
         if row.method in ARMS:
             console.print(f"{NAMES[row.method]}:")
-            for line in told(rows[0], row):
+            for line in change_lines(rows[0], row):
                 console.print(f"  {line}")
     console.print()
     console.tell(f"{seconds:.0f} s. Report: {out / 'report.html'}")
@@ -251,79 +242,41 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
         console.tell(pasted)
 
 
-def chances(row: Row) -> list[float]:
-    """What guessing gets in each column; of the harmonic mean, the mean of both."""
-    single = {name: p.chance for name, p in row.predictions.items()}
-    single["hm"] = harmonic_mean(single["base"], single["novel"])
-    return [single[c] for c in COLUMNS] + [together(row).predictions["base"].chance] * len(TOGETHER)
-
-
-def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str, Any]) -> None:
-    main = [row for row in rows if row.method in NAMES]
-    bars = [
-        Bars(
-            NAMES[r.method],
-            [*(value(r, c) for c in COLUMNS), *together(r).columns().values()],
-            [*(r.error(c) for c in COLUMNS), *(together(r).error(c) for c in TOGETHER)],
-        )
-        for r in main
-    ]
+def write_report(out: Path, rows: list[Row], clips: list[Clip], seed: int) -> None:
+    main = {NAMES[row.method]: row for row in rows if row.method in NAMES}
+    columns = [*COLUMNS, *TOGETHER]
     figures = out / "figures"
-    shown = [*COLUMNS, *(f"{c}*" for c in TOGETHER)]
-    guessed = chances(rows[0])
-    accuracy = accuracy_bars(shown, bars, figures / "accuracy.png", guessed)
-    curves = training_curves(
-        {NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}, figures / "training.png"
-    )
-    cells = [
-        [
-            r.method,
-            r.weights,
-            *(f"{v:.1f}" for v in (*(value(r, c) for c in COLUMNS), *r.generalised.values())),
-        ]
-        for r in rows
-    ]
-    cells.append(["", "chance", *(f"{g:.1f}" for g in guessed)])
+    chart = accuracy_chart(main, columns, figures / "accuracy.png")
+    metrics = {NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}
+    curves = training_curves(metrics, figures / "training.png")
     report = out / "report.html"
     tests = ", ".join(f"{name} {len(rows[0].predictions[name].labels)}" for name in TEST_SETS)
     caption = (
         "Top-1 accuracy with one standard error of test sampling; dashed what guessing gets. Test"
         f" videos: {tests}. {ASKED}"
     )
-    page.write_page(
-        report,
-        "froster demo",
-        [
-            (
-                "",
-                [
-                    page.paragraph(
-                        "A nano CLIP, pretrained on still images of a rendered world, was tuned on"
-                        f" {SHOTS} videos of each of {len(SETS['base'].classes)} base classes (seed"
-                        f" {result['seed']}), once without distillation and once with FROSTER's"
-                        " residual feature distillation. Every set is scored against its own class"
-                        " names; novel, near, mid and far were never seen in training nor used to"
-                        " choose anything."
-                    ),
-                    page.figure(accuracy, report, caption),
-                    page.paragraph(WORDS, "note"),
-                    page.table(
-                        ["method", "weights", *shown],
-                        cells,
-                        [i for i, r in enumerate(rows) if r.method in NAMES],
-                    ),
-                    page.paragraph(
-                        "One run of one seed shows how the parts work together, not which method is"
-                        " better: differences of a few points change sign from seed to seed."
-                        " docs/lab.md holds the study over many seeds.",
-                        "note",
-                    ),
-                ],
-            ),
-            ("Training", [page.figure(curves, report, "Running means over the steps.")]),
-            *novel_sections(clips, out, report),
-        ],
+    about = (
+        f"A nano CLIP, pretrained on still images of a rendered world, was tuned on {SHOTS} videos"
+        f" of each of {len(SETS['base'].classes)} base classes (seed {seed}), once without"
+        " distillation and once with FROSTER's residual feature distillation. Every set is scored"
+        " against its own class names; novel, near, mid and far were never seen in training nor"
+        " used to choose anything."
     )
+    caution = (
+        "One run of one seed shows how the parts work together, not which method is better:"
+        " differences of a few points change sign from seed to seed. docs/lab.md holds the study"
+        " over many seeds."
+    )
+    in_short = [
+        page.paragraph(about),
+        page.figure(chart, report, caption),
+        page.paragraph(WORDS, "note"),
+        accuracy_table(rows, columns, [i for i, row in enumerate(rows) if row.method in NAMES]),
+        page.paragraph(caution, "note"),
+    ]
+    training = [page.figure(curves, report, "Running means over the steps.")]
+    sections = [("", in_short), ("Training", training), *novel_sections(clips, out, report)]
+    page.write_page(report, "froster demo", sections)
 
 
 def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[page.Section]:

@@ -68,6 +68,18 @@ def pose_tensor(poses: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(poses).astype(np.float32, copy=False))
 
 
+def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Resting poses (8,) of the first thing and of the second, on opposite sides unless the first
+    is alone."""
+    direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(12.5, 17)
+    sizes, angles = rng.uniform(10.5, 14.5, 2), rng.uniform(-0.25, 0.25, 2)
+    slack = rng.uniform(-9, 9, 2) if alone else np.zeros(2)
+    dx, dy = slack if alone else (distance * np.cos(direction), distance * np.sin(direction))
+    centre = FRAME_SIZE / 2
+    first = motion.at_rest(centre + dx, centre + dy, sizes[0], angles[0])
+    return first, motion.at_rest(centre - dx, centre - dy, sizes[1], angles[1])
+
+
 def camera_walk(rng: np.random.Generator, room: int) -> np.ndarray:
     """Offsets of the camera in whole pixels, (FRAMES, 2), within 0..room: a hand-held drift."""
     start = rng.integers(room // 4, room - room // 4 + 1, (1, 2))

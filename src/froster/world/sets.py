@@ -11,7 +11,7 @@ much data.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +21,15 @@ from torch import Tensor
 
 from froster.world import motion, render
 from froster.world.scenes import STILL_TEXTURES, TEXTURE_SIZE, TEXTURES, textures
-from froster.world.stills import place
-from froster.world.vocabulary import BASE_VERBS, COLOURS, NOUNS, ORDERED_VERBS, SCENES, UNSEEN_VERBS
+from froster.world.vocabulary import (
+    BASE_VERBS,
+    COLOURS,
+    MOTIONS,
+    NOUNS,
+    ORDERED_VERBS,
+    SCENES,
+    UNSEEN_VERBS,
+)
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -123,7 +130,7 @@ def record(members: ClassSet, label: int, rng: np.random.Generator) -> Tensor:
     scene, texture = rng.integers(0, len(SCENES)), rng.integers(STILL_TEXTURES, TEXTURES)
     light = np.full(motion.FRAMES, rng.uniform(*members.brightness), np.float32)
     walk = render.camera_walk(rng, TEXTURE_SIZE - render.FRAME_SIZE)
-    rest, other_rest = place(rng, alone=False)
+    rest, other_rest = render.place(rng, alone=False)
     poses = motion.moved(rest, action.verb, np.arange(-1.0, motion.FRAMES + 1), rng)
 
     # The middle of the walk is where the things were placed; the scene and the bystander stand
@@ -179,3 +186,12 @@ def render_set(
             progress(index + 1)
     labels = torch.arange(len(members.actions)).repeat_interleave(per_class)
     return Videos(frames, labels, members.classes)
+
+
+def sentences(sets: Iterable[str] = tuple(SETS)) -> dict[str, str]:
+    """Class name -> a sentence on what it looks like, for every class of these sets."""
+    return {
+        action.name: f"the {action.noun} {MOTIONS[action.verb]}"
+        for name in sets
+        for action in SETS[name].actions
+    }

@@ -107,3 +107,31 @@ them apart."""
 
 ORDERED_VERBS: tuple[str, ...] = tuple(verb for pair in REVERSALS for verb in pair)
 ALL_VERBS: tuple[str, ...] = VERBS + ORDERED_VERBS
+
+MOTIONS = {
+    "spinning": "turns round and round on one spot",
+    "bouncing": "goes up and down as a ball does",
+    "swinging": "hangs from above and goes to and fro",
+    "pulsing": "gets larger and smaller again and again",
+    "blinking": "is there and not there by turns",
+    "pacing": "walks to one side and back again",
+    "circling": "moves along a ring around a place",
+    "stretching": "gets long and thin and short again",
+    "shaking": "trembles fast from side to side",
+    "flipping": "is mirrored again and again",
+    "rocking": "leans to one side and then to the other",
+    "zigzagging": "runs along a line with sharp corners",
+    "hopping": "leaves the ground in small jumps",
+    "glowing": "becomes bright and dark by turns",
+    "wobbling": "is pressed out of shape and back",
+    "tumbling": "rolls over while it moves along",
+    "moving left": "goes to the left side",
+    "moving right": "goes to the right side",
+    "rising": "goes up",
+    "falling": "goes down",
+    "growing": "becomes larger",
+    "shrinking": "becomes smaller",
+    "appearing": "comes into sight",
+    "vanishing": "goes out of sight",
+}
+"""Verb -> what the motion looks like, as people write sentences for real classes."""

@@ -1,0 +1,128 @@
+"""What browsers show: a video again, small and without sound, as all of them play it; a frame as a
+JPEG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import av
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from froster.errors import VideoError
+from froster.serve.refusal import Refusal
+from froster.video.container import UPRIGHT, upright
+from froster.video.stream import Frame, Stream
+
+MOST_PIXELS = 854 * 480
+MOST_FPS = 30
+_TICKS = 1000
+"""Ticks of a second: frames keep their own times, which are those of a timeline."""
+
+
+class Format(NamedTuple):
+    codec: str
+    container: str
+    media_type: str
+    options: dict[str, str]
+
+
+# A million bits a second at most: 75 MB for ten minutes.
+FORMATS = (
+    Format(
+        "libx264",
+        "mp4",
+        "video/mp4",
+        {"preset": "veryfast", "crf": "28", "maxrate": "1M", "bufsize": "2M"},
+    ),
+    Format(
+        "libvpx-vp9",
+        "webm",
+        "video/webm",
+        {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "1M"},
+    ),
+)
+
+
+def preview_format() -> Format:
+    """The first that the installed FFmpeg can write. Raises Refusal where it can write none."""
+    for each in FORMATS:
+        if each.codec in av.codecs_available:
+            return each
+    raise Refusal(501, "this server cannot make previews: its FFmpeg writes neither H.264 nor VP9")
+
+
+def write_preview(source: Path, target: Path) -> None:
+    """Raises VideoError where no frame can be shown, and what `check` raises between packets."""
+    form = preview_format()
+    part = target.with_suffix(".part")
+    try:
+        with (
+            Stream.of_file(source) as stream,
+            av.open(str(part), "w", format=form.container) as out,
+        ):
+            _write(pictures(stream), out, form)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def pictures(stream: Stream) -> Iterator[av.VideoFrame]:
+    """The frames of a stream as they are shown, all of one size, with their own times."""
+    size: tuple[int, int] | None = None
+    earliest = 0.0
+    for frame in stream:
+        if frame.time < earliest:
+            continue
+        stored = (frame.picture.width, frame.picture.height)
+        size = size or preview_size(*frame.orientation.stored(*stored))
+        try:
+            picture = shown(frame, *size)
+        except (ValueError, av.FFmpegError):  # a broken frame: the one before it stays
+            continue
+        picture.pts, picture.time_base = round(frame.time * _TICKS), Fraction(1, _TICKS)
+        picture.duration = max(1, round((frame.end - frame.time) * _TICKS))
+        yield picture
+        earliest = frame.time + 0.999 / MOST_FPS
+
+
+def shown(frame: Frame, width: int, height: int) -> av.VideoFrame:
+    """Fitted to that size, mirrored and turned as the file asks."""
+    if frame.orientation == UPRIGHT:  # without a detour by RGB
+        return frame.converter.reformat(frame.picture, width, height, format="yuv420p")
+    pixels = upright(frame.picture, (width, height), frame.orientation, frame.converter)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+
+
+def preview_size(width: int, height: int) -> tuple[int, int]:
+    """Even, as codecs want them, and not larger than it was."""
+    scale = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
+    return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)
+
+
+def _write(
+    frames: Iterator[av.VideoFrame], out: av.container.OutputContainer, form: Format
+) -> None:
+    first = next(frames, None)
+    if first is None:
+        raise VideoError("video: no frame can be shown")
+    encoder = cast(av.VideoStream, out.add_stream(form.codec, MOST_FPS, options=form.options))
+    encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, "yuv420p"
+    encoder.codec_context.time_base = encoder.time_base = Fraction(1, _TICKS)
+    for frame in chain([first], frames):
+        out.mux(encoder.encode(frame))
+    out.mux(encoder.encode(None))
+
+
+def jpeg(frame: Tensor) -> str:
+    """(3, H, W) uint8 as a data: address."""
+    data = io.BytesIO()
+    Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(data, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

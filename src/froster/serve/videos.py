@@ -1,0 +1,81 @@
+"""Uploads that are kept for a while, so that a page asks about one video many times and sends it
+once."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from froster.serve.refusal import Refusal
+
+KEPT_SECONDS, MOST_KEPT = 600, 16
+"""A video is deleted so long after its last use, and gives way to so many newer ones."""
+
+
+@dataclass
+class Video:
+    folder: Path
+    used: float = field(default_factory=time.monotonic)
+    """Seconds of the monotonic clock."""
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "video"
+
+    @property
+    def preview(self) -> Path:
+        return self.folder / "preview"
+
+
+class Videos:
+    """Kept videos by their ids. An id is looked up, never made a path, and nobody can guess
+    another's."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._kept: dict[str, Video] = {}
+        self._changing = threading.Lock()
+
+    def new(self) -> Video:
+        """A folder for one upload; it is the caller's until `keep`."""
+        return Video(Path(tempfile.mkdtemp(dir=self.folder)))
+
+    def keep(self, video: Video) -> str:
+        """The id under which the video is found from now on."""
+        name = secrets.token_urlsafe(16)
+        with self._changing:
+            self._kept[name] = video
+        self.sweep()
+        return name
+
+    def get(self, name: str) -> Video:
+        """Raises Refusal where there is no such video, or no longer."""
+        with self._changing:
+            if (video := self._kept.get(name)) is None:
+                raise Refusal(404, "the video is not kept here any longer: send it again")
+            video.used = time.monotonic()
+            return video
+
+    def delete(self, name: str) -> None:
+        with self._changing:
+            video = self._kept.pop(name, None)
+        if video is not None:
+            shutil.rmtree(video.folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Deletes what was not used for long, and the oldest of what is too many."""
+        with self._changing:
+            newest = sorted(self._kept, key=lambda name: -self._kept[name].used)
+            late = time.monotonic() - KEPT_SECONDS
+            old = [
+                name
+                for place, name in enumerate(newest)
+                if place >= MOST_KEPT or self._kept[name].used < late
+            ]
+        for name in old:
+            self.delete(name)

@@ -1,0 +1,173 @@
+"""What the command line does with its arguments before a command begins: help, files of options,
+mistakes, completion."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from froster.cli import COMMANDS
+from froster.cli.teach import DistillOptions, RecipeOptions, SamplingOptions
+from froster.data.public import DATASETS
+from froster.methods.recipe import Recipe
+from froster.paper.cost import GPUS
+from froster.training.distill import PRESETS, Distill
+from froster.video.sampling import Sampling
+from typed import arguments, one_line, parsed
+
+NAMES = [name for names in COMMANDS.values() for name in names]
+
+
+def choices(command: str, name: str) -> set[str]:
+    (argument,) = (each for each in arguments(command) if name in each.names)
+    return set(argument.get_choices(force=True) or ())
+
+
+def test_no_help_needs_pytorch() -> None:
+    script = "import sys\n" + "\n".join(f"import froster.cli.{name}" for name in sorted(LIGHT))
+    subprocess.run(
+        [sys.executable, "-c", f"{script}\nassert 'torch' not in sys.modules"], check=True
+    )
+
+
+LIGHT = {*NAMES, "teach"} - {"train", "evaluate", "calibrate", "blend"}
+
+
+def test_commands_stand_in_groups(run) -> None:
+    page = run("--help").out
+    places = [page.index(f" {title} ") for title in COMMANDS]
+    assert places == sorted(places)
+    for name in NAMES:
+        assert f"│ {name} " in page
+    assert run().out == run("-h").out == page
+    assert "Which of these labels fits each video?" in page
+
+
+def test_the_options_of_train_that_matter_stand_first(run) -> None:
+    first, *rest = run("train", "--help").out.split("╭─ ")[1:]
+    wanted = [
+        "data",
+        "out",
+        "model",
+        "method",
+        "preset",
+        "distill",
+        "novel-fraction",
+        "epochs",
+        "batch-size",
+        "lr",
+    ]
+    assert [word.strip("*│ ").split()[0] for word in first.splitlines() if " --" in word] == [
+        f"--{name}" for name in wanted
+    ]
+    titles = [panel.partition(" ─")[0] for panel in rest]
+    assert titles[-2:] == ["Machine", "Output"] and "Distillation" in titles
+
+
+def test_fields_are_options_and_choices_are_those_of_the_library() -> None:
+    for options, fields in (
+        (RecipeOptions, Recipe),
+        (DistillOptions, Distill),
+        (SamplingOptions, Sampling),
+    ):
+        names = {field.name for field in dataclasses.fields(options)}
+        assert names <= {field.name for field in dataclasses.fields(fields)}
+    assert choices("train", "--distill") == PRESETS.keys()
+    hints = {**get_type_hints(Recipe), **get_type_hints(Distill), **get_type_hints(Sampling)}
+    for name, field in (("distance",) * 2, ("level",) * 2, ("tune",) * 2, ("sampling", "kind")):
+        assert choices("train", f"--{name}") == set(get_args(hints[field]))
+    assert choices("prepare", "NAME") == set(DATASETS)
+    assert choices("reproduce", "--gpu") == GPUS.keys()
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "toml"])
+def test_a_file_of_options(run, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"options.{suffix}"
+    equals = ":" if suffix == "yaml" else " ="
+    file.write_text(f'show-prompt{equals} true\ntimeout{equals} 3\nmodel{equals} "x"\n')
+    assert "one English sentence" in run("describe", "--config", file).out
+    assert "one English sentence" in run("--config", file, "describe").out
+    file.write_text(f"timeout{equals} 0\n")
+    one_line(run("describe", "--config", file), 2, "timeout", ">= 0.1")
+    file.write_text(f"timeoutt{equals} 3\n")
+    one_line(run("describe", "--config", file), 2, "timeoutt", str(file))
+    file.write_text(f'out{equals} "s3://bucket/x.json"\n')
+    one_line(run("describe", "labels.txt", "--config", file), 2, "s3://bucket", "local files")
+    file.write_text("{")
+    one_line(run("describe", "--config", file), 2, str(file))
+    file.write_text("- 1\n" if suffix == "yaml" else "= 1")
+    one_line(run("describe", "--config", file), 2, str(file))
+    one_line(run("describe", "--config", tmp_path / "gone.yaml"), 2, "gone.yaml", "No such file")
+    one_line(run("describe", "--config", "s3://x/y.yaml"), 2, "s3://x/y.yaml is an address")
+
+
+def test_what_is_typed_goes_before_the_file(run, tmp_path: Path) -> None:
+    (tmp_path / "o.yaml").write_text("out: a.txt\n")
+    (tmp_path / "l.txt").write_text("surfing\n")
+    ask = ("describe", tmp_path / "l.txt", "--config", tmp_path / "o.yaml")
+    one_line(run(*ask), 2, "a.txt")
+    one_line(run(*ask, "--out", "b.txt"), 2, "b.txt")
+
+
+MISTAKES = [
+    (("clasify",), "classify"),
+    (("classify", "--lables", "a"), "--labels"),
+    (("classify", "a.mp4", "--labels"), "--labels"),
+    (("classify", "--top", "x"), "--top takes a whole number, not 'x'"),
+    (("classify", "--top", "0"), ">= 1"),
+    (("classify", "--sampling", "sparse"), "--sampling must be dense or uniform, not 'sparse'"),
+    (("train", "--data", "d", "--oout", "x"), "--out"),
+    (("train", "--out", "x"), "froster train needs --data"),
+    (("train", "--data", "d", "--out", "o", "--no-json"), "--no-json"),
+    (("search",), "froster search needs INDEX"),
+    (("search", "index", "cat", "dog"), "unexpected argument 'dog'"),
+    (("classify", "s3://bucket/a.mp4"), "local files"),
+    (("index", "a", "--out", "hf://x/y"), "USER/NAME"),
+    (("distance", "https://x/labels.txt", "b"), "download it"),
+    (("prepare", "k500", "--videos", "a", "--out", "b.csv"), "ssv2, not 'k500'"),
+]
+
+
+@pytest.mark.parametrize(("words", "answer"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_line(run, words: tuple[str, ...], answer: str) -> None:
+    result = run(*words)
+    one_line(result, 2, answer)
+    assert len(result.err.splitlines()) == 1 and not result.out
+
+
+def test_a_command_leaves_nothing_to_the_next(run, tmp_path: Path) -> None:
+    (tmp_path / "o.yaml").write_text("show-prompt: true\n")
+    ask = ("describe", "--endpoint", "http://127.0.0.1:1/v1")
+    assert run(*ask, "--config", tmp_path / "o.yaml").code == 0
+    one_line(run(*ask), 2, "--out FILE.json")
+
+
+def test_words_that_look_like_something_else() -> None:
+    """Names in brackets are no JSON, none is no nothing, and numbers below zero are no options."""
+    words = ("classify", "[a].mp4", "{b}.mp4", "./-", "--labels=-x", "--files-from=./-")
+    found = parsed(*words)
+    assert found["videos"] == [Path("[a].mp4"), Path("{b}.mp4"), Path("-")]
+    assert (found["labels"], found["files_from"]) == ("-x", Path("-"))
+    found = parsed("train", "--data=d", "--out", "o", "-mnone", "-O", "a=1", "-Ob=2", "--where=a=b")
+    assert (found["model"], found["option"]) == ("none", ["a=1", "b=2"])
+    assert found["labelled"].where == ["a=b"]
+    assert parsed("attend", "v", "--models", "m", "--out", "o", "--layer", "-2")["layer"] == -2
+    name = os.fsdecode(b"caf\xe9.mp4")
+    assert parsed("classify", name)["videos"] == [Path(name)]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete(tmp_path: Path, shell: str) -> None:
+    command = [sys.executable, "-m", "froster", "--install-completion", "--shell", shell]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("ZSH", "ZSH_CUSTOM", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        environment.pop(name, None)
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    scripts = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("novel-fraction" in path.read_text() for path in scripts)
