@@ -141,6 +141,13 @@ def test_a_mistake_is_one_line(run, words: tuple[str, ...], answer: str) -> None
     assert len(result.err.splitlines()) == 1 and not result.out
 
 
+def test_a_command_leaves_nothing_to_the_next(run, tmp_path: Path) -> None:
+    (tmp_path / "o.yaml").write_text("show-prompt: true\n")
+    ask = ("describe", "--endpoint", "http://127.0.0.1:1/v1")
+    assert run(*ask, "--config", tmp_path / "o.yaml").code == 0
+    one_line(run(*ask), 2, "--out FILE.json")
+
+
 def test_words_that_look_like_something_else() -> None:
     """Names in brackets are no JSON, none is no nothing, and numbers below zero are no options."""
     words = ("classify", "[a].mp4", "{b}.mp4", "./-", "--labels=-x", "--files-from=./-")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import froster
-from tools.nano.nano_folder import NANO
+from tools.nano.pretrain import NANO
 from tools.nano.zero_shot import Exam, examine
 
 FRESH_SEED = 77_000_001

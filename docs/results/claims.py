@@ -62,7 +62,7 @@ def vclip(tune: str, distill: str) -> Run:
 
 def claims() -> list[Claim]:
     """What the paper's tables and figures are said to show."""
-    found = []
+    claims_made = []
     for where, rows, measure in (
         ("in base-to-novel (Table 1)", TABLE_1, ("hm",)),
         ("across data sets (Table 2)", TABLE_2, CROSS),
@@ -70,19 +70,21 @@ def claims() -> list[Claim]:
         for name in (row.removesuffix(" (*)") for row in rows):
             if name != "FROSTER" and name in (*OFFICIAL, "Frozen CLIP"):
                 other = FROZEN_DESCRIBED if name == "Frozen CLIP" else (OFFICIAL[name], PLAIN)
-                found.append(Claim(f"FROSTER beats {name} {where}", AS_PRINTED, other, measure))
+                claims_made.append(
+                    Claim(f"FROSTER beats {name} {where}", AS_PRINTED, other, measure)
+                )
     words = "tuning VCLIP alone falls below frozen CLIP on the farthest set (Table 3, K600)"
-    found.append(Claim(words, FROZEN, (ALONE, PLAIN), ("far",)))
+    claims_made.append(Claim(words, FROZEN, (ALONE, PLAIN), ("far",)))
     for name in NETWORKS:
         words = f"{name} gains with FROSTER, as printed: text tuned and described too (Table 3)"
         alone = grid(name, "image", False, "none")
-        found.append(Claim(words, grid(name, "both", True, "residual"), alone))
+        claims_made.append(Claim(words, grid(name, "both", True, "residual"), alone))
         words = f"{name} gains by the distillation alone (fair grid, both towers, plain labels)"
         undistilled = grid(name, "both", False, "none")
-        found.append(Claim(words, grid(name, "both", False, "residual"), undistilled))
+        claims_made.append(Claim(words, grid(name, "both", False, "residual"), undistilled))
     vision, both = vclip("image", "residual"), vclip("both", "residual")
     described = grid("VCLIP", "both", True, "residual")
-    found += [
+    claims_made += [
         Claim(
             "residual beats plain distillation (Table 4, D over B)", vision, vclip("image", "plain")
         ),
@@ -97,15 +99,15 @@ def claims() -> list[Claim]:
     }
     for words, settings in changes.items():
         changed = (froster_cell(**settings), DESCRIBED)
-        found.append(Claim(words, AS_PRINTED, changed, ("far",)))
+        claims_made.append(Claim(words, AS_PRINTED, changed, ("far",)))
     for name in ("ActionCLIP", "AIM", "ST-Adapter"):
         alone, summed = (OFFICIAL[name], PLAIN), (OFFICIAL[name], "ensemble, plain")
-        found.append(
+        claims_made.append(
             Claim(f"{name} summed with frozen CLIP beats it alone (Figure 1)", summed, alone)
         )
         words = f"{name} alone falls below frozen CLIP on the farthest set (Figure 1, K600)"
-        found.append(Claim(words, FROZEN, alone, ("far",)))
-    return found
+        claims_made.append(Claim(words, FROZEN, alone, ("far",)))
+    return claims_made
 
 
 def afterthoughts() -> list[Claim]:
@@ -144,8 +146,8 @@ def verdict(differences: Sequence[float | None]) -> str:
 def scores(source: Miniature, run: Run, measure: Sequence[str]) -> list[float]:
     """Of each seed; frozen CLIP has no seed and stands for all of them."""
     cell, kind = run
-    found = [source.scores(one, kind) for one in source.runs_of(cell, "cross-dataset")]
-    means = [statistics.fmean(each[name] for name in measure) for each in found if each]
+    of_runs = [source.scores(one, kind) for one in source.runs_of(cell, "cross-dataset")]
+    means = [statistics.fmean(each[name] for name in measure) for each in of_runs if each]
     return means * SEEDS if cell is None else means
 
 
@@ -169,9 +171,9 @@ def run_name(run: Run) -> str:
     return f"`{cell.key if cell else 'frozen CLIP'}` ({kind})"
 
 
-def correlation_line(network: str, found: Mapping[str, Any], which: str) -> str:
+def correlation_line(network: str, figure: Mapping[str, Any], which: str) -> str:
     """Figure 5 of one network, over all test classes or over those that were not trained on."""
-    correlations = found[which]["rank_correlation"]
+    correlations = figure[which]["rank_correlation"]
     known = [rho for rho in correlations if rho is not None]
     words = f"{network}: of {which} classes, those near the training labels gain more (Figure 5)"
     measured = "–"
@@ -190,8 +192,8 @@ def page(source: Miniature, figure_5: Mapping[str, Any]) -> str:
     stated = ("VCLIP alone", "all")  # the one network that the paper speaks of
     others = [
         (network, which)
-        for network, found in figure_5.items()
-        for which in found
+        for network, figure in figure_5.items()
+        for which in figure
         if (network, which) != stated
     ]
     lines = [

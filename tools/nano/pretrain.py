@@ -26,6 +26,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,14 +34,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise, unit
+from froster.encoders.tokenizer import Tokenizer
 from froster.training.optim import parameter_groups
 from froster.utils import strict_json as json
+from froster.utils.files import atomic_folder
 from froster.utils.progress import console, progress
+from froster.utils.tensors import save_tensors
 from tools.nano.bpe import build_tokenizer
 from tools.nano.captions import CONTENT, caption, content
-from tools.nano.nano_folder import save_nano
 from tools.nano.stills import Still, draw_stills, render_stills
 from tools.nano.zero_shot import Exam, examine
+
+NANO = Path(__file__).parents[2] / "src" / "froster" / "world" / "nano"
+"""The model folder that ships."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,27 @@ class Pretraining:
         )
         self.optimizer.step()
         return loss.item()
+
+
+def save_nano(clip: CLIP, tokenizer: Tokenizer, folder: Path, report: dict[str, Any]) -> None:
+    """Write weights (float16), config, tokenizer and report. The folder appears whole or not at
+    all."""
+    config = {
+        "format": "froster",
+        "version": 1,
+        "architecture": clip.architecture(),
+        "method": {"name": "frozen"},
+        "sampling": {"kind": "uniform"},
+        "views": 1,
+    }
+    with atomic_folder(folder) as part:
+        save_tensors(
+            {name: tensor.half() for name, tensor in clip.state_dict().items()},
+            part / "model.safetensors",
+        )
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        tokenizer.save(part / "tokenizer.json")
+        (part / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 def pretrain(recipe: Recipe, out: Path, quiet: bool = False) -> dict[str, float]:

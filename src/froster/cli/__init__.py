@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import warnings
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Group, Parameter
@@ -56,11 +55,15 @@ app.register_install_completion_command(help="Let the shell complete commands an
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Annotated[
-        Path | None, option("YAML or TOML file of options, by their names.", group=OUTPUT)
+        str | None,
+        option("YAML or TOML file of options, by their names.", metavar="FILE", group=OUTPUT),
     ] = None,
 ) -> None:
     app.config = (*([read_config(config)] if config else []), refuse_addresses)
-    app(["./-" if token == "-" else token for token in tokens])  # "-" alone would be an option
+    try:
+        app(["./-" if token == "-" else token for token in tokens])  # "-" alone would be an option
+    finally:
+        app.config = ()
 
 
 def main() -> None:

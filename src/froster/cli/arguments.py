@@ -26,10 +26,11 @@ FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
 
 
-def read_config(path: Path) -> Dict:
+def read_config(name: str) -> Dict:
     """The options that a YAML or TOML file (by its suffix) holds by their names, such as
     `batch-size: 8`. Raises UsageError where it is not such a file."""
-    refuse_address(path)
+    refuse_address(name)
+    path = Path(name)
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else read_yaml(text)

@@ -150,8 +150,8 @@ def run_world(
     command = shlex.join(["froster", "reproduce", *tables, "--world", *sizes])
     title = f"# The programme in miniature\n\n    {command}"
     with progress() as bars:
-        found = results.reproduce(source, names, title, bars, shard=part, report=report)
-    finish(out, found, as_json)
+        result = results.reproduce(source, names, title, bars, shard=part, report=report)
+    finish(out, result, as_json)
 
 
 def run_real(
@@ -200,8 +200,10 @@ def run_real(
     if not report:
         announce(base, model)
     with progress() as bars:
-        found = results.reproduce(source, names, "# The programme", bars, shard=part, report=report)
-    finish(out, found, as_json)
+        result = results.reproduce(
+            source, names, "# The programme", bars, shard=part, report=report
+        )
+    finish(out, result, as_json)
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
@@ -224,14 +226,14 @@ def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
     )
 
 
-def finish(out: Path, found: dict[str, Any], as_json: bool) -> None:
+def finish(out: Path, result: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
         console.print(f"tables: {out / 'tables.md'}")
-    for line in found["failed"]:
+    for line in result["failed"]:
         console.print(f"not done: {line}")
-    if found["failed"]:
+    if result["failed"]:
         raise FrosterError(
-            f"{len(found['failed'])} runs could not be done; the others are in the tables"
+            f"{len(result['failed'])} runs could not be done; the others are in the tables"
         )

@@ -220,10 +220,10 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
         rows = list(list_rows(path))
         # No published protocol trains on all of HMDB51's classes, and the lists of the released
         # hmdb_split folders hold the 1,666 clips that the split leaves out, not what it trains on.
-        found, base = len({label for _, label in rows}), len(partition("hmdb51").base)
-        if dataset == "hmdb51" and kind == "train" and found > base:
+        count, base = len({label for _, label in rows}), len(partition("hmdb51").base)
+        if dataset == "hmdb51" and kind == "train" and count > base:
             raise DataError(
-                f"{path}: {found} classes, though training lists of hmdb51 have its {base} base"
+                f"{path}: {count} classes, though training lists of hmdb51 have its {base} base"
                 " classes (in the released hmdb_split folders they list what the split leaves"
                 " out); pass the official testTrainMulti_7030_splits, or B2N_hmdb"
             )

@@ -105,8 +105,8 @@ class ReadViews:
 
 @dataclass(frozen=True)
 class ReadClip:
-    """From a `ClipRequest` to its `Sample`: how all items of a dataset are read, and small enough to send
-    to a process."""
+    """From a `ClipRequest` to its `Sample`: how all items of a dataset are read, and small enough
+    to send to a process."""
 
     sampling: Sampling
     size: int

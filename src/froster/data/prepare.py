@@ -76,8 +76,8 @@ def prepare(
             )
         tree, listed, placed = place(dataset, videos, annotations)
         paths = dict.fromkeys(item.path for item in placed if item.path)
-        found = [ListedVideo(videos / path, path) for path in paths]
-        files = inspect_all(found, checks, workers, bars)
+        listed_videos = [ListedVideo(videos / path, path) for path in paths]
+        files = inspect_all(listed_videos, checks, workers, bars)
         usable = [item for item in placed if item.path and not files[item.path].error]
         if not usable:
             error = next(iter(files.values())).error

@@ -126,10 +126,10 @@ class Tree:
             for i, clip in enumerate(clips):
                 if places[i] is None:
                     alike = [by_name[spelling(name)] for name in clip.files]
-                    found = max(next(filter(None, alike), []), key=fitness(clip), default=None)
-                    if found is not None and spelling is not exact:
-                        by_name[spelling(stem(found))].remove(found)
-                    places[i] = found
+                    match = max(next(filter(None, alike), []), key=fitness(clip), default=None)
+                    if match is not None and spelling is not exact:
+                        by_name[spelling(stem(match))].remove(match)
+                    places[i] = match
         return places
 
     def folder_label(self, path: str) -> str | None:

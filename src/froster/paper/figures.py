@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from froster.encoders.model import normalise
 from froster.paper.programme import RunSource, measured
-from froster.paper.tables import FROSTER, PICTURED, TABLES, labels_of
+from froster.paper.tables import FROSTER, PICTURED, TABLES
 from froster.report.attention import Row, attention_strip, cls_attention
 from froster.report.distance import (
     ClassGain,
@@ -42,8 +42,8 @@ def figure_1(source: RunSource) -> None:
     for row in TABLES["fig1"].rows:
         if row.cell == FROSTER:  # is not summed; there are colours for seven bars
             continue
-        found = measured(source, row, TABLES["fig1"])
-        columns = [found.get(column, []) for column in source.columns]
+        values_of = measured(source, row, TABLES["fig1"])
+        columns = [values_of.get(column, []) for column in source.columns]
         if any(columns):
             means = [statistics.fmean(values) if values else None for values in columns]
             spreads = [statistics.stdev(values) if len(values) > 1 else None for values in columns]
@@ -61,8 +61,8 @@ def figure_4(source: RunSource, bars: Progress, train: bool) -> None:
     for name, caption, frames in source.samples():
         strips = [Row("", frames)]
         for words, model in {"frozen": source.base, **networks}.items():
-            seen = normalise(frames.to(model.device), model.preprocessing)
-            strips.append(Row(words, frames, cls_attention(model.model, seen).patches))
+            pixels = normalise(frames.to(model.device), model.preprocessing)
+            strips.append(Row(words, frames, cls_attention(model.model, pixels).patches))
         title = f"{caption}; attention of [CLS], last block, mean over heads"
         columns = [f"frame {t + 1}" for t in range(len(frames))]
         attention_strip(strips, columns, title, source.out / f"fig4_{name}.png")
@@ -80,9 +80,9 @@ def figure_5(source: RunSource) -> dict[str, Any]:
     features = text_features(source.base, training)
     correlations: dict[str, Any] = {}
     for network, cell in PICTURED.items():
-        before = source.class_scores(frozen_run, f"frozen, {labels_of(cell)}")
+        before = source.class_scores(frozen_run, f"frozen, {cell.labels}")
         runs = [
-            source.class_scores(run, f"final, {labels_of(cell)}")
+            source.class_scores(run, f"final, {cell.labels}")
             for run in source.runs_of(cell, "cross-dataset")
         ]
         similar = {

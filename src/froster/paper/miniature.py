@@ -90,10 +90,10 @@ class Miniature:
         self.open(bars)
         tuned = logits_of(self.train(run.cell, run.number, bars), self.tests)
         logits = {}
-        for labels, found in tuned.items():
-            logits[f"final, {labels}"] = found
+        for labels, of_sets in tuned.items():
+            logits[f"final, {labels}"] = of_sets
             logits[f"ensemble, {labels}"] = {
-                name: ensemble(self.frozen[labels][name], x) for name, x in found.items()
+                name: ensemble(self.frozen[labels][name], x) for name, x in of_sets.items()
             }
         cell = dataclasses.asdict(run.cell)
         return {"cell": cell, "seed": run.number, **self.sizes, **self.measured(logits)}
@@ -111,7 +111,7 @@ class Miniature:
         self.frozen = logits_of(self.base, tests)
         self.tests = tests
         if not self.is_done(self.frozen_run):
-            logits = {f"frozen, {labels}": found for labels, found in self.frozen.items()}
+            logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
             record = {**self.sizes, **self.measured(logits)}
             write_text(self.path(self.frozen_run), json.dumps(record) + "\n")
 
@@ -224,8 +224,8 @@ def logits_of(model: Recognizer, tests: Mapping[str, WorldClips]) -> dict[str, L
             frames = normalise(batch.frames[:, 0].to(model.device), model.preprocessing)
             features = model.model.encode(frames)
             for labels, embeddings in classes.items():
-                found = model.model.logits(features.video, embeddings, features.context)
-                parts[labels].append(found.cpu())
+                scores = model.model.logits(features.video, embeddings, features.context)
+                parts[labels].append(scores.cpu())
         for labels in logits:
             logits[labels][name] = torch.cat(parts[labels])
     return logits

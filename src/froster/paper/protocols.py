@@ -78,20 +78,22 @@ class Options:
 
     def words(self, dataset: str, protocol: Literal["base-to-novel", "cross-dataset"]) -> list[str]:
         """A sentence on each choice that matters to a result on this data set, for its report."""
-        said = []
+        sentences = []
         if self.sampling == "uniform":
-            said.append("sampling uniform: the whole video in equal segments (as the paper says)")
+            sentences.append(
+                "sampling uniform: the whole video in equal segments (as the paper says)"
+            )
         else:
             clamp = {
                 "released": "last index clamped as released",
                 "even": "even steps, not as released",
             }[self.clamp]
-            said.append(
+            sentences.append(
                 "sampling dense: a stretch at stride 16 of 30 frames a second (as released);"
                 f" {clamp}"
             )
         if protocol == "base-to-novel":
-            said.append(
+            sentences.append(
                 f"{self.shots} shots, {self.base_sets} training sets; HM is that of the mean base"
                 " and mean novel"
             )
@@ -101,9 +103,9 @@ class Options:
                     "released": "swapped as in the released files",
                     "fixed": "right, unlike the released files",
                 }
-                said.append(f"HMDB51 names of {pairs}: {fixed[self.hmdb_labels]}")
+                sentences.append(f"HMDB51 names of {pairs}: {fixed[self.hmdb_labels]}")
             if dataset == "ssv2":
-                said.append(
+                sentences.append(
                     "SSv2 training clips are"
                     f" {'mirrored at random (as released)' if self.ssv2_flip else 'not mirrored'}"
                 )
@@ -112,8 +114,8 @@ class Options:
                 "released": "training and test videos of split 1 (as released)",
                 "all": "all videos of the data set",
             }
-            said.append(f"HMDB*: {full[self.hmdb_full]}")
-        return said
+            sentences.append(f"HMDB*: {full[self.hmdb_full]}")
+        return sentences
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,11 @@ def base_to_novel(
             if dataset == "k400"
             else {name.casefold(): by_name[name] for name in sorted(by_name.keys() - set(given))}
         )
-        found = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
-        train = [item for item in found.values() if item is not None]
-        if absent := [name for name, item in found.items() if item is None]:
+        listed = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
+        train = [item for item in listed.values() if item is not None]
+        if absent := [name for name, item in listed.items() if item is None]:
             notes.append(
-                f"{len(absent)} of {len(found)} given training videos are not in the manifest, such"
+                f"{len(absent)} of {len(listed)} given training videos are not in the manifest, such"
                 f" as {absent[0]}"
             )
     split = Split(
@@ -274,7 +276,7 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
                 for word in splits
             ]
         counts, seen = published_clips()["cross_dataset"], Counter[str]()
-        for title, own, items in chosen:
+        for title, names_of_set, items in chosen:
             seen[title] += 1
             number = seen[title]
             if not items:
@@ -282,7 +284,7 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
                     f"{dataset}: the manifest has no videos for {title} {number}; was it prepared"
                     " with all splits?"
                 )
-            texts = [readable(name) for name in own]
+            texts = [readable(name) for name in names_of_set]
             sets.append(CrossSet(title, number, dataset, texts, items, counts[title][number - 1]))
     return sets
 

@@ -155,18 +155,18 @@ class RealProgramme:
             if not self._model(run).is_dir():
                 unreadable = self.train(run, notes, bars)
             models["final"] = self._load(run)
-        found: dict[str, dict[str, Any]] = {}
+        summaries: dict[str, dict[str, Any]] = {}
         bar = bars.add_task(f"evaluate {run.key}", total=sum(len(t.items) for t in tests), note="")
         for test in tests:
             measured = self.measure(run, test, models, lambda n: bars.update(bar, advance=n))
             for kind, summary in measured.items():
-                found.setdefault(kind, {})[test.name] = summary
+                summaries.setdefault(kind, {})[test.name] = summary
         shutil.rmtree(self.out / "work" / run.key, ignore_errors=True)
         return {
             "job": dataclasses.asdict(run),
             "notes": notes,
             "unreadable_in_training": unreadable,
-            "tests": found,
+            "tests": summaries,
         }
 
     def _load(self, run: PaperRun) -> Recognizer:
@@ -244,16 +244,16 @@ class RealProgramme:
                 f"{test.name}: none of its {len(errors)} videos can be read; the first:"
                 f" {errors[0][1]}"
             )
-        found = {
+        predictions = {
             f"{weights}, {labels}": p for (weights, labels), p in zip(kinds, results, strict=True)
         }
         if "final" in models:
             for labels in asked:
-                frozen, final = found[f"frozen, {labels}"], found[f"final, {labels}"]
-                found[f"ensemble, {labels}"] = frozen.ensemble(final, "logit")
+                frozen, final = predictions[f"frozen, {labels}"], predictions[f"final, {labels}"]
+                predictions[f"ensemble, {labels}"] = frozen.ensemble(final, "logit")
         return {
             kind: {**p.summary(), "errors": [message for _, message in p.errors]}
-            for kind, p in found.items()
+            for kind, p in predictions.items()
         }
 
     def test_videos(self, test: TestSet | CrossSet, sampling: Sampling, views: int) -> VideoDataset:

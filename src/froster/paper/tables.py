@@ -58,11 +58,15 @@ class Cell:
             self.variant,
             self.preset,
             f"tune-{self.tune}",
-            "described" if self.described else "plain",
+            self.labels,
             self.distill,
             *(f"{name}-{value}" for name, value in self.changes),
         ]
         return "_".join(str(part) for part in parts if part is not None)
+
+    @property
+    def labels(self) -> str:
+        return "described" if self.described else "plain"
 
     def setting(self, base: Recognizer, **recipe: Any) -> tuple[Method, Preset]:
         """The method and the preset of a run, fitted to the model it starts from; `recipe` changes
@@ -120,7 +124,7 @@ class TableRow:
     @property
     def kind(self) -> str:
         """Weights and labels, such as "final, plain": labels at test are as in training."""
-        return f"{self.weights}, {labels_of(self.cell)}"
+        return f"{self.weights}, {self.cell.labels if self.cell else 'plain'}"
 
 
 @dataclass(frozen=True)
@@ -128,10 +132,6 @@ class PaperTable:
     title: str
     protocol: Protocol
     rows: tuple[TableRow, ...]
-
-
-def labels_of(cell: Cell | None) -> str:
-    return "described" if cell is not None and cell.described else "plain"
 
 
 OFFICIAL = {
@@ -186,7 +186,7 @@ def fair_grid() -> tuple[TableRow, ...]:
         for tune, described, distill in product(tunes, (False, True), ("none", "residual")):
             cell = Cell(method, variant, "froster", tune, described, distill)
             text = "tuned" if tune == "both" else "frozen"
-            words = f"{name}, text {text}, {labels_of(cell)}, {distill}"
+            words = f"{name}, text {text}, {cell.labels}, {distill}"
             rows.append(TableRow(words, cell, printed.get((tune, described, distill), {})))
     return tuple(rows)
 

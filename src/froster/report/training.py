@@ -9,22 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from froster.data.splits import Split
-from froster.evaluation.metrics import Predictions, harmonic_mean
+from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
 from froster.report import page
+from froster.report.accuracy import Column, accuracy_chart, accuracy_table
 from froster.report.distance import confusion_matrix, confusion_picture
 from froster.report.mistakes import common_mistakes, worst_mistakes
-from froster.report.plots import (
-    Bars,
-    accuracy_bars,
-    coverage_figure,
-    draw_blend,
-    training_curves,
-    validation_curves,
-)
+from froster.report.plots import coverage_figure, draw_blend, training_curves, validation_curves
 from froster.text.labels import as_option, some_labels
 from froster.training.measure import Row, changes
-from froster.training.validation import TITLES
 from froster.utils.files import absolute
 from froster.utils.progress import attempt
 from froster.utils.text import shell_command
@@ -140,27 +133,10 @@ def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
     if not sets:
         return []
     names = [*sets, "hm"] if len(sets) == 2 else sets
-    columns = [(name, False) for name in names] + [
-        (name, True) for name in names if rows[0].together
-    ]
-    shown = [TITLES[name] + "*" * together for name, together in columns]
-    bars = [
-        Bars(
-            name,
-            [of(r, t).columns()[c] for c, t in columns],
-            [of(r, t).error(c) for c, t in columns],
-        )
-        for name, r in zip(("before", "after"), rows, strict=False)
-    ]
-    figure = accuracy_bars(
-        shown, bars, out / "figures" / "accuracy.png", [chance(rows[0], c, t) for c, t in columns]
-    )
-    cells = [[r.method, r.weights, *(cell(of(r, t), c) for c, t in columns)] for r in rows]
-    guessed = [
-        "",
-        "chance",
-        *("–" if (g := chance(rows[0], c, t)) is None else f"{g:.1f}" for c, t in columns),
-    ]
+    columns = [Column(name) for name in names]
+    columns += [Column(name, together=True) for name in names if rows[0].together]
+    named = dict(zip(("before", "after"), rows, strict=False))
+    figure = accuracy_chart(named, columns, out / "figures" / "accuracy.png")
     tests = ", ".join(f"{len(rows[0].predictions[name].labels)} {name}" for name in sets)
     caption = (
         f"Share of the test videos named right, with whiskers of one standard error ({tests})."
@@ -172,29 +148,8 @@ def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
             else ""
         )
     )
-    return [
-        page.embedded(figure.read_bytes(), caption),
-        page.table(["method", "weights", *shown], [*cells, guessed], [1]),
-    ]
-
-
-def of(row: Row, together: bool) -> Row:
-    return row.together or row if together else row
-
-
-def chance(row: Row, column: str, together: bool) -> float | None:
-    """What guessing gets among the labels of a column; of the harmonic mean, the mean of both."""
-    found = of(row, together).predictions
-    return (
-        found[column].chance
-        if column in found
-        else harmonic_mean(found["base"].chance, found["novel"].chance)
-    )
-
-
-def cell(row: Row, column: str) -> str:
-    found = row.columns()[column]
-    return "–" if found is None else f"{found:.1f} ± {row.error(column):.1f}"
+    table = accuracy_table(rows, columns, [1], errors=True)
+    return [page.embedded(figure.read_bytes(), caption), table]
 
 
 def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[page.Part]:

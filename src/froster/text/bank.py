@@ -1,7 +1,7 @@
 """The prompts of a class set, tokenised once, and their embeddings, a template or a few at a time.
 
 The text tower computes what the prompts of one template begin with once, and nothing behind a
-prompt's end (`clip/packed.py`).
+prompt's end (`encoders/packed.py`).
 """
 
 from __future__ import annotations

@@ -27,23 +27,18 @@ _SHOWN = 5
 def check_texts(labels: Any) -> None:
     """Raises UsageError unless it is a list of texts, each of one line, that can be written as
     UTF-8."""
-    listed = hasattr(labels, "__getitem__") and isinstance(
-        labels, Sized
-    )  # an array of names will do
+    # An array of names will do.
+    listed = hasattr(labels, "__getitem__") and isinstance(labels, Sized)
     if not listed or isinstance(labels, (str, bytes, Mapping)):
         raise UsageError(f"labels must be a list of names, not {labels!r:.200}")
     for position, label in enumerate(labels, start=1):
+        place = f"label {position} of {len(labels)}"
         if not isinstance(label, str):
-            raise UsageError(f"label {position} of {len(labels)} is no text: {label!r:.200}")
+            raise UsageError(f"{place} is no text: {label!r:.200}")
         if not is_text(label):
-            raise UsageError(
-                f"label {position} of {len(labels)} holds half a character: {label!r:.200}"
-            )
+            raise UsageError(f"{place} holds half a character: {label!r:.200}")
         if len(f"{label}.".splitlines()) > 1:
-            raise UsageError(
-                f"label {position} of {len(labels)} holds a line end: {label!r:.200}; give labels"
-                " one by one"
-            )
+            raise UsageError(f"{place} holds a line end: {label!r:.200}; give labels one by one")
 
 
 def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
@@ -67,12 +62,9 @@ def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
         first = seen.setdefault(key, i)
         if first != i:
             where = f" ({places[first]}, {place})" if places else ""
-            repeated.append(
-                (f"{labels[first]!r} and {label!r}" if labels[first] != label else repr(label))
-                + where
-            )
-    if repeated:
-        several = list(dict.fromkeys(repeated))
+            both = repr(label) if labels[first] == label else f"{labels[first]!r} and {label!r}"
+            repeated.append(both + where)
+    if several := list(dict.fromkeys(repeated)):
         more = f"; and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
         raise UsageError(f"labels given more than once: {'; '.join(several[:_SHOWN])}{more}")
 
@@ -119,20 +111,23 @@ def _whole_line(line: str) -> str:
 
 def _split_line(line: str) -> list[str]:
     line = line.strip().strip(_BETWEEN).strip()
-    found: list[str] = []
+    labels: list[str] = []
     place = 0
     while place < len(line):
-        if quoted := _QUOTED.match(line, place):
-            found.append(quoted[1].replace('""', '"').strip())
-        elif plain := _PLAIN.match(line, place):
-            found.append(plain[1].strip())
-            if found[-1].startswith('"') and found[-1].count('"') == 1:
+        if match := _QUOTED.match(line, place):
+            label = match[1].replace('""', '"').strip()
+        else:
+            match = _PLAIN.match(line, place)
+            assert match is not None  # it fits every text
+            label = match[1].strip()
+            if label.startswith('"') and label.count('"') == 1:
                 raise UsageError(
-                    f"the quote before {found[-1][1:]!r:.100} is not closed before a comma or the"
-                    " end of the line"
+                    f"the quote before {label[1:]!r:.100} is not closed before a comma or the end"
+                    " of the line"
                 )
-        place = (quoted or plain).end()  # type: ignore[union-attr]
-    return found
+        labels.append(label)
+        place = match.end()
+    return labels
 
 
 def _json_list(text: str) -> list[Any]:
@@ -146,19 +141,8 @@ def _json_list(text: str) -> list[Any]:
 
 
 LABEL_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
-LABEL_COLUMNS = (
-    "label",
-    "labels",
-    "name",
-    "names",
-    "class",
-    "classes",
-    "class_name",
-    "label_name",
-    "category",
-    "action",
-    "activity",
-)
+_COLUMNS = "label labels name names class classes class_name label_name category action activity"
+LABEL_COLUMNS = tuple(_COLUMNS.split())
 """What the column of the labels is called in tables, the likelier names first."""
 
 
@@ -230,30 +214,30 @@ def label_entries(path: Path) -> list[tuple[str, str]]:
     return [(f"line {number}", _whole_line(line)) for number, line in lines]
 
 
-def _json_labels(found: Any, path: Path) -> list[str]:
-    if isinstance(found, dict):
-        if all(key.isdecimal() for key in found):
-            if set(found) != {str(index) for index in range(len(found))}:
+def _json_labels(data: Any, path: Path) -> list[str]:
+    if isinstance(data, dict):
+        if all(key.isdecimal() for key in data):
+            numbers = [str(index) for index in range(len(data))]
+            if set(data) != set(numbers):
                 raise UsageError(
-                    f'{path}: an object of labels by number needs the keys "0" to'
-                    f' "{len(found) - 1}"'
+                    f'{path}: an object of labels by number needs the keys "0" to "{len(data) - 1}"'
                 )
-            found = [found[str(index)] for index in range(len(found))]
-        elif all(type(value) is int for value in found.values()):
-            found = sorted(found, key=found.__getitem__)
-        elif all(isinstance(value, str) for value in found.values()):
-            found = [
+            data = [data[number] for number in numbers]
+        elif all(type(value) is int for value in data.values()):
+            data = sorted(data, key=data.__getitem__)
+        elif all(isinstance(value, str) for value in data.values()):
+            data = [
                 f"{name}: {' '.join(text.split())}" if text.strip() else name
-                for name, text in found.items()
+                for name, text in data.items()
             ]
-    if isinstance(found, list):
-        found = [_named(entry) if isinstance(entry, dict) else entry for entry in found]
-    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+    if isinstance(data, list):
+        data = [_named(entry) if isinstance(entry, dict) else entry for entry in data]
+    if not isinstance(data, list) or not all(isinstance(label, str) for label in data):
         raise UsageError(
             f'{path}: expected a JSON list of labels, or an object {{"0": label, …}}, {{label:'
             " number, …} or {label: description, …}"
         )
-    return found
+    return data
 
 
 def _named(entry: dict[str, Any]) -> Any:

@@ -1,9 +1,9 @@
-"""A sentence about each class, which tells a text tower more than its name does: those that come with
-the package, those of a file, and new ones from a language model.
+"""A sentence about each class, which tells a text tower more than its name does: those that come
+with the package, those of a file, and new ones from a language model.
 
-A language model answers at any endpoint that speaks OpenAI's chat protocol. The `openai` package waits
-for a server that is busy or breaks off and asks again; an answer that is no usable sentence is asked for
-again with the complaint, and what still does not fit is refused, never repaired.
+A language model answers at any endpoint that speaks OpenAI's chat protocol. The `openai` package
+waits for a server that is busy or breaks off and asks again; an answer that is no usable sentence
+is asked for again with the complaint, and what still does not fit is refused, never repaired.
 """
 
 from __future__ import annotations

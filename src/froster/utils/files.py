@@ -1,5 +1,5 @@
-"""Files that are whole or not there, whatever ends the process that writes them: files and folders that
-appear at once, lines appended one by one, CSV, and locks."""
+"""Files that are whole or not there, whatever ends the process that writes them: files and folders
+that appear at once, lines appended one by one, CSV, and locks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a video file is before its frames are read: how it is opened, whether it keeps still, how its
-pictures are turned, and which of its packets may be left out."""
+"""What a video file is before its frames are read: how it is opened, whether it keeps still, how
+its pictures are turned, and which of its packets may be left out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A video as a stream: decoded once and in order, whatever its length, holding nothing but the frame
-that is shown.
+"""A video as a stream: decoded once and in order, whatever its length, holding nothing but the
+frame that is shown.
 
 `reader.Video` knows every frame of a file by its index, for which it reads the whole file first; a
 stream knows none of them.
@@ -77,7 +77,8 @@ class Clock:
         stamped: bool = True,
     ):
         """`tick`: seconds a unit of the stamps; `period`, `pause`: seconds; `start`: the time in
-        seconds that counts as zero, if it is known; `stamped`: whether stamps are those of showing."""
+        seconds that counts as zero, if it is known; `stamped`: whether stamps are those of showing.
+        """
         self.tick, self.period, self.pause = tick, period, pause
         self._start = start
         self._stamped = stamped

@@ -15,12 +15,12 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.report import page
+from froster.report.accuracy import Column, accuracy_chart, accuracy_table
 from froster.report.clips import Clip, Verdict, classified_clips
-from froster.report.plots import Bars, accuracy_bars, training_curves
+from froster.report.plots import training_curves
 from froster.training.distill import distill_preset
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.measure import EvalSet, Measuring, Row, asked_together, change_lines, measure
@@ -39,9 +39,9 @@ from froster.world.sets import SETS, Videos, render_set
 SHOTS = 16
 TESTS_PER_CLASS = 10
 TEST_SETS = ("base", "novel", "near", "mid", "far")
-COLUMNS = ("base", "novel", "hm", "near", "mid", "far")
+COLUMNS = [Column(name) for name in ("base", "novel", "hm", "near", "mid", "far")]
+TOGETHER = [Column(name, together=True) for name in ("base", "novel", "hm")]
 ARMS = {"finetuned": "none", "froster": "residual"}
-TOGETHER = ("base", "novel", "hm")
 WORDS = (
     "base: the classes tuned on. novel: others, most of them doing what base things do. hm: the"
     " harmonic mean of both. near, mid and far: labels ever less like base ones (near: base things"
@@ -69,7 +69,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
             out / "report.json",
             json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n",
         )
-        attempt("report.html", lambda: write_report(out, rows, clips, result))
+        attempt("report.html", lambda: write_report(out, rows, clips, seed))
     if as_json:
         print(json.dumps(result))
     else:
@@ -177,8 +177,8 @@ def classify_novel(
         path = write_video(video_of(folder, label), novel.frames[index])
         verdicts = []
         for name, model in models.items():
-            found = model.classify(path, novel.classes)
-            verdicts.append(Verdict(NAMES[name], found.labels[:5], found.scores[:5]))
+            answer = model.classify(path, novel.classes)
+            verdicts.append(Verdict(NAMES[name], answer.labels[:5], answer.scores[:5]))
         frames = models["frozen"].read_views(path, 1)[0]
         clips.append(Clip(f"{path.name}  (right: {label})", frames, label, verdicts))
         bars.update(bar, advance=1)
@@ -216,22 +216,12 @@ def settings(base: Recognizer, seed: int) -> dict[str, Any]:
     }
 
 
-def value(row: Row, column: str) -> float | None:
-    return row.hm if column == "hm" else row.top1(column)
-
-
-def together(row: Row) -> Row:
-    assert row.together is not None
-    return row.together
-
-
 def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
-    table = Table("method", "weights", *COLUMNS, box=None, pad_edge=False)
+    table = Table("method", "weights", *(c.name for c in COLUMNS), box=None, pad_edge=False)
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
-        table.add_row(
-            row.method, row.weights, *(f"{value(row, c):.1f}" for c in COLUMNS), style=style
-        )
+        values = (f"{column.value(row):.1f}" for column in COLUMNS)
+        table.add_row(row.method, row.weights, *values, style=style)
     output.print(table)
     console.print()
     console.print(
@@ -252,79 +242,41 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
         console.tell(pasted)
 
 
-def chances(row: Row) -> list[float]:
-    """What guessing gets in each column; of the harmonic mean, the mean of both."""
-    single = {name: p.chance for name, p in row.predictions.items()}
-    single["hm"] = harmonic_mean(single["base"], single["novel"])
-    return [single[c] for c in COLUMNS] + [together(row).predictions["base"].chance] * len(TOGETHER)
-
-
-def write_report(out: Path, rows: list[Row], clips: list[Clip], result: dict[str, Any]) -> None:
-    main = [row for row in rows if row.method in NAMES]
-    bars = [
-        Bars(
-            NAMES[r.method],
-            [*(value(r, c) for c in COLUMNS), *together(r).columns().values()],
-            [*(r.error(c) for c in COLUMNS), *(together(r).error(c) for c in TOGETHER)],
-        )
-        for r in main
-    ]
+def write_report(out: Path, rows: list[Row], clips: list[Clip], seed: int) -> None:
+    main = {NAMES[row.method]: row for row in rows if row.method in NAMES}
+    columns = [*COLUMNS, *TOGETHER]
     figures = out / "figures"
-    shown = [*COLUMNS, *(f"{c}*" for c in TOGETHER)]
-    guessed = chances(rows[0])
-    accuracy = accuracy_bars(shown, bars, figures / "accuracy.png", guessed)
-    curves = training_curves(
-        {NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}, figures / "training.png"
-    )
-    cells = [
-        [
-            r.method,
-            r.weights,
-            *(f"{v:.1f}" for v in (*(value(r, c) for c in COLUMNS), *r.generalised.values())),
-        ]
-        for r in rows
-    ]
-    cells.append(["", "chance", *(f"{g:.1f}" for g in guessed)])
+    chart = accuracy_chart(main, columns, figures / "accuracy.png")
+    metrics = {NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}
+    curves = training_curves(metrics, figures / "training.png")
     report = out / "report.html"
     tests = ", ".join(f"{name} {len(rows[0].predictions[name].labels)}" for name in TEST_SETS)
     caption = (
         "Top-1 accuracy with one standard error of test sampling; dashed what guessing gets. Test"
         f" videos: {tests}. {ASKED}"
     )
-    page.write_page(
-        report,
-        "froster demo",
-        [
-            (
-                "",
-                [
-                    page.paragraph(
-                        "A nano CLIP, pretrained on still images of a rendered world, was tuned on"
-                        f" {SHOTS} videos of each of {len(SETS['base'].classes)} base classes (seed"
-                        f" {result['seed']}), once without distillation and once with FROSTER's"
-                        " residual feature distillation. Every set is scored against its own class"
-                        " names; novel, near, mid and far were never seen in training nor used to"
-                        " choose anything."
-                    ),
-                    page.figure(accuracy, report, caption),
-                    page.paragraph(WORDS, "note"),
-                    page.table(
-                        ["method", "weights", *shown],
-                        cells,
-                        [i for i, r in enumerate(rows) if r.method in NAMES],
-                    ),
-                    page.paragraph(
-                        "One run of one seed shows how the parts work together, not which method is"
-                        " better: differences of a few points change sign from seed to seed."
-                        " docs/lab.md holds the study over many seeds.",
-                        "note",
-                    ),
-                ],
-            ),
-            ("Training", [page.figure(curves, report, "Running means over the steps.")]),
-            *novel_sections(clips, out, report),
-        ],
+    about = (
+        f"A nano CLIP, pretrained on still images of a rendered world, was tuned on {SHOTS} videos"
+        f" of each of {len(SETS['base'].classes)} base classes (seed {seed}), once without"
+        " distillation and once with FROSTER's residual feature distillation. Every set is scored"
+        " against its own class names; novel, near, mid and far were never seen in training nor"
+        " used to choose anything."
     )
+    caution = (
+        "One run of one seed shows how the parts work together, not which method is better:"
+        " differences of a few points change sign from seed to seed. docs/lab.md holds the study"
+        " over many seeds."
+    )
+    in_short = [
+        page.paragraph(about),
+        page.figure(chart, report, caption),
+        page.paragraph(WORDS, "note"),
+        accuracy_table(rows, columns, [i for i, row in enumerate(rows) if row.method in NAMES]),
+        page.paragraph(caution, "note"),
+    ]
+    training = [page.figure(curves, report, "Running means over the steps.")]
+    sections = [("", in_short), ("Training", training), *novel_sections(clips, out, report)]
+    page.write_page(report, "froster demo", sections)
 
 
 def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[page.Section]:
