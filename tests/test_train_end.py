@@ -214,7 +214,8 @@ def test_a_step_that_fails_is_said_and_left_out(
 
 
 def text_of(parts: list[page.Part]) -> str:
-    return " ".join(part.text for part in parts)
+    words = [word for part in parts for card in part.cards for word in card]
+    return " ".join([*words, *(part.text for part in parts)])
 
 
 @pytest.mark.parametrize("novel", [["c", "d"], []])
