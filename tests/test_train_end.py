@@ -4,11 +4,9 @@ is missing."""
 from __future__ import annotations
 
 import ast
-import html
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import stat
@@ -28,6 +26,7 @@ from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.errors import UsageError, WriteError
 from froster.evaluation import calibration
+from froster.report import page
 from froster.report import training as train_report
 from froster.text.labels import split_labels
 from froster.training import finish as train_end
@@ -214,8 +213,9 @@ def test_a_step_that_fails_is_said_and_left_out(
     )
 
 
-def text_of(parts: list[str]) -> str:
-    return html.unescape(re.sub("<[^>]+>", " ", " ".join(parts)))
+def text_of(parts: list[page.Part]) -> str:
+    words = [word for part in parts for card in part.cards for word in card]
+    return " ".join([*words, *(part.text for part in parts)])
 
 
 @pytest.mark.parametrize("novel", [["c", "d"], []])
