@@ -45,6 +45,7 @@ def doctor(
         float,
         seconds(
             "Shorter videos are too short; default: 4.27, as 8 frames 16 apart are.",
+            0,
             show_default=False,
         ),
     ] = 8 * 16 / 30,

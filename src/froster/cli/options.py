@@ -27,7 +27,7 @@ def option(help: str, **more: Any) -> Parameter:
     return Parameter(help=help, **more)
 
 
-def number(help: str, least: float, most: float | None = None, **more: Any) -> Parameter:
+def number(help: str, least: float | None, most: float | None = None, **more: Any) -> Parameter:
     """An option with a smallest and perhaps a largest value."""
     return Parameter(help=help, validator=Number(gte=least, lte=most), **more)
 
@@ -41,7 +41,7 @@ def between(least: float, most: float) -> Parameter:
     return Parameter(validator=Number(gte=least, lte=most))
 
 
-def seconds(help: str, least: float = 0.0, **more: Any) -> Parameter:
+def seconds(help: str, least: float | None = None, **more: Any) -> Parameter:
     """An option in seconds."""
     return number(help, least, metavar="SECONDS", **more)
 
