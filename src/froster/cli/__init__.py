@@ -3,10 +3,12 @@ file of this folder, imported on use; each imports what is slow (PyTorch) when i
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Group, Parameter
@@ -47,10 +49,23 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for _title, _names in COMMANDS.items():
-    _group = Group.create_ordered(_title)
+
+
+def doc_of(command: str) -> str:
+    """The doc string of a command, a line a paragraph, read from its file: to import all of them
+    takes as long as the rest of `froster --help`."""
+    text = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")
+    found = re.search(rf'^def {command}\(.*?^    """(.*?)"""', text, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(found[1]))
+
+
+for _panel, (_title, _names) in enumerate(COMMANDS.items()):
+    _group = Group(_title, sort_key=_panel)
     for _place, _name in enumerate(_names):
-        app.command(f"froster.cli.{_name}:{_name}", group=_group, sort_key=_place)
+        app.command(
+            f"froster.cli.{_name}:{_name}", help=doc_of(_name), group=_group, sort_key=_place
+        )
 app.register_install_completion_command(help="Let the shell complete commands and options.")
 
 
@@ -82,9 +97,6 @@ def main() -> None:
     use_any_encoding()
     try:
         interrupt.install()
-        if sys.argv[1:2] in ([], ["-h"], ["--help"]):  # their first lines are shown
-            for name in app:
-                app[name]
         app.meta(sys.argv[1:])
     except CycloptsError as error:
         fail(sentence(error), 2)
