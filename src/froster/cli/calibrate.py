@@ -61,8 +61,7 @@ def run(
     else:
         items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
         mention(items)
-        with progress() as bars:
-            held = untrained(of_data(items, split), report_of(model), Drawn(bars))
+        held = untrained(of_data(items, split), report_of(model), Drawn())
     sentences = read_descriptions(descriptions) if descriptions else {}
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)

@@ -14,7 +14,7 @@ from froster.training.evaluate import Evaluation, evaluate
 from froster.training.reporter import Drawn
 from froster.utils import strict_json as json
 from froster.utils.files import sole_writer
-from froster.utils.progress import attempt, console, output, progress
+from froster.utils.progress import attempt, console, output
 
 
 def run(*, data: Path, model: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
@@ -22,8 +22,8 @@ def run(*, data: Path, model: str | None, out: Path | None, as_json: bool, **opt
     options["where"] = parse_where(options["where"])
     if options["workers"] is None:
         options["workers"] = spare_cores()
-    with progress() as bars:
-        evaluation = evaluate(data, model, out, reporter=Drawn(bars), **options)
+    with Drawn() as reporter:
+        evaluation = evaluate(data, model, out, reporter=reporter, **options)
     if out is not None:
         with sole_writer(out):
             attempt("the pictures", lambda: draw(evaluation, out))

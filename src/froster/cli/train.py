@@ -16,7 +16,7 @@ from froster.training.reporter import Drawn
 from froster.training.teach import TrainingResult, train
 from froster.utils import strict_json as json
 from froster.utils.files import sole_writer
-from froster.utils.progress import console, leave_out, output, progress
+from froster.utils.progress import console, leave_out, output
 
 
 def run(*, data: Path, out: Path, model: str | None, as_json: bool, **options: Any) -> None:
@@ -26,8 +26,11 @@ def run(*, data: Path, out: Path, model: str | None, as_json: bool, **options: A
     options["compile"] = options.pop("compile_towers")
     if options["workers"] is None:
         options["workers"] = spare_cores()
-    with progress(quiet=os.environ.get("RANK", "0") != "0") as bars:
-        result = train(data, out, model, reporter=Drawn(bars), **options)
+    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun the first speaks for all
+        result = train(data, out, model, **options)
+    else:
+        with Drawn() as reporter:
+            result = train(data, out, model, reporter=reporter, **options)
     if result is None:
         return
     with sole_writer(out):
