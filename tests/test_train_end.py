@@ -269,7 +269,9 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("place", "fault", "code"),
     [
-        ("froster.training.teach:finish", "kill", -signal.SIGKILL),
+        pytest.param(
+            "froster.training.teach:finish", "kill", -signal.SIGKILL, marks=pytest.mark.slow
+        ),
         ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
         ("froster.training.finish:calibrate", "interrupt", 130),
         ("froster.cli.train:write_report", "kill", -signal.SIGKILL),
@@ -555,10 +557,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     ("place", "file"),
     [
         ("froster.training.metrics_log:MetricsLog.write:1", "metrics.jsonl"),
-        ("froster.training.checkpoint:Checkpoints.save:1", "epoch-0001"),
+        pytest.param(
+            "froster.training.checkpoint:Checkpoints.save:1", "epoch-0001", marks=pytest.mark.slow
+        ),
         ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
-        ("froster.training.teach:finish", "model"),
-        ("froster.training.finish:eval_sets", "json"),
+        pytest.param("froster.training.teach:finish", "model", marks=pytest.mark.slow),
+        pytest.param("froster.training.finish:eval_sets", "json", marks=pytest.mark.slow),
         ("froster.cli.train:write_report", "png"),
     ],
 )
