@@ -178,7 +178,7 @@ def arranged(options: type, panels: Mapping[Group | None, str], changes: Mapping
                 hint, default = Annotated[hint, change], defaults[name]
             else:
                 hint, default = change, None
-            place = Parameter(help=helps[name], **({"group": panel} if panel else {}))
+            place = Parameter(help=helps[name], group=panel) if panel else option(helps[name])
             fields.append((name, Annotated[hint, place], default))
     made = dataclasses.make_dataclass(options.__name__, fields, frozen=True)
     made.__module__ = options.__module__  # else cyclopts takes it for a type of Python's own
