@@ -17,7 +17,8 @@ from torch import Tensor
 from froster.evaluation.calibration import leave_out, sizes
 from froster.evaluation.reliability import auroc
 from froster.inference.recognizer import load
-from froster.training.fine_tune import EvalSet, measure
+from froster.training.measure import EvalSet, Measuring, measure
+from froster.training.reporter import Drawn
 from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
@@ -42,7 +43,7 @@ def main() -> None:
         test = EvalSet(
             args.set, WorldClips(videos, model.config.sampling, train=False), videos.classes
         )
-        found = measure(model, [test], bars, args.set)[args.set]
+        found = measure(model, [test], Measuring(reporter=Drawn(bars)), args.set)[args.set]
     counts = sizes(len(videos.classes))
     print("| statistic | " + " | ".join(f"{count} labels" for count in counts) + " |")
     print("|---" * (len(counts) + 1) + "|")

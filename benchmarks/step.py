@@ -18,10 +18,10 @@ from froster.encoders.checkpoints import load_clip
 from froster.methods import VCLIP
 from froster.methods.recipe import FROSTER
 from froster.text.bank import PromptBank
+from froster.training.batches import rows_of_step
 from froster.training.distill import Distill
-from froster.training.loop import Started, rows_of_step, start_step
-from froster.training.optim import adamw
-from froster.training.task import Task, freeze
+from froster.training.task import Task, Teacher, freeze
+from froster.training.trainer import StartedStep, Trainer
 
 TEMPLATE = 5
 CLIPS = 2
@@ -43,40 +43,36 @@ class OurStep:
         network = VCLIP().build(student)
         freeze(network, VCLIP(), "both")
         bank = PromptBank(scene.tokenizer, labels, scene.config.text.context)
-        self.frames = frames
-        recipe = dataclasses.replace(FROSTER.recipe, compile=compile)
-        self.task = Task(
-            network.to(device), bank, Distill(), teacher.to(device), dtype, recipe=recipe
-        ).to(device)
-        self.optimizer = adamw(self.task, 1e-8, 0.01)
+        recipe = dataclasses.replace(FROSTER.recipe, lr=1e-8, compile=compile)
+        self.teacher = Teacher(teacher.to(device), Distill())
+        self.task = Task(network.to(device), bank, recipe, dtype, teacher=self.teacher).to(device)
+        self.trainer = Trainer(self.task, recipe, frames)
         self.task.train()
 
     def twin(self, dtype: torch.dtype) -> OurStep:
         """The same weights and the same optimiser in another type, so that two need no more memory
         than one."""
         other = copy.copy(self)
-        teacher = self.task.teacher
-        other.task = Task(
-            self.task.student, self.task.bank, Distill(), teacher, dtype, recipe=self.task.recipe
-        )
+        task = self.task
+        other.task = Task(task.student, task.bank, task.recipe, dtype, teacher=self.teacher)
         other.task.train()
+        other.trainer = copy.copy(self.trainer)
+        other.trainer.task = other.trainer.network = other.task
         return other
 
     def __call__(self, clips: Tensor, targets: Tensor, template: int) -> float:
         loss = self.start(clips, targets, template).metrics()["loss"]
-        self.optimizer.zero_grad()  # so that contenders which wait for their turn hold less
+        self.trainer.optimizer.zero_grad()  # so that contenders which wait for their turn hold less
         return loss
 
-    def start(self, clips: Tensor, targets: Tensor, template: int) -> Started:
+    def start(self, clips: Tensor, targets: Tensor, template: int) -> StartedStep:
         """The step as `froster train` starts it: its numbers are read when the next one has been
         started."""
         batch = Batch(clips, targets, torch.arange(len(clips)), [])
         rows = rows_of_step("one", template, self.task.bank)
-        found = start_step(
-            self.task, self.task, self.optimizer, batch, rows, random.Random(0), 1.0, self.frames
-        )
-        assert found is not None
-        return Started(0, 0.0, template, *found)
+        values = self.trainer.step(batch, rows, random.Random(0))
+        assert values is not None
+        return StartedStep(0, 0.0, template, values)
 
 
 GOALS = {

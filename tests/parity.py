@@ -10,6 +10,7 @@ can compute.
 from __future__ import annotations
 
 import json
+import random
 import re
 import struct
 import sys
@@ -39,7 +40,7 @@ from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
 from froster.training.distill import Distill
 from froster.training.optim import adamw
-from froster.training.task import Task
+from froster.training.task import Task, Teacher
 from froster.training.weights import interpolate
 
 State = dict[str, Tensor]
@@ -403,12 +404,20 @@ class TokenBank:
 def step_task(g: Golden, distill: Distill) -> Task:
     bank = TokenBank(g.inputs["train_tokens_template"], g.inputs["train_tokens_bare"])
     student = VCLIP().build(clip_of(g.part("model.")))
-    task = Task(student, bank, distill, teacher=clip_of(g.part("raw_model.")))  # type: ignore[arg-type]
+    teacher = Teacher(clip_of(g.part("raw_model.")), distill)
+    task = Task(student, bank, teacher=teacher)  # type: ignore[arg-type]
     for name in ("projector_v", "projector_t"):
         projector = getattr(task.distill, name)
         projector.w1.weight.data.copy_(g.weights[f"{name}.0.weight"])
         projector.w2.weight.data.copy_(g.weights[f"{name}.2.weight"])
     return task
+
+
+def step_losses(task: Task, frames: Tensor, labels: Tensor) -> tuple[Any, Any, Any]:
+    """Of normalised frames, with the two prompts of a step."""
+    rng = random.Random(0)
+    outputs = task.outputs(frames, labels, [0, 1], rng)
+    return outputs, *task.losses(frames, outputs, rng)
 
 
 def official_names(task: Task) -> dict[str, torch.nn.Parameter]:
@@ -425,13 +434,14 @@ def froster_step(g: Golden) -> Outputs:
     for form, distance in (("cos", "cosine"), ("l2", "l2")):
         task = step_task(g, Distill(distance=distance))  # type: ignore[arg-type]
         prompts = task.text_prompts([0, 1])
-        losses = task.losses(g.inputs["frames"], g.inputs["labels"], prompts, [0, 1])
-        losses.total.backward()
+        outputs, losses, report = step_losses(task, g.inputs["frames"], g.inputs["labels"])
+        total = sum(losses.values())
+        total.backward()
         parameters = official_names(task)
         out |= {
-            f"loss_v_{form}": losses.vision,
-            f"loss_t_{form}": losses.text,
-            f"total_{form}": losses.total,
+            f"loss_v_{form}": report["distill_v"],
+            f"loss_t_{form}": report["distill_t"],
+            f"total_{form}": total,
         }
         for name, parameter in parameters.items():
             assert parameter.grad is not None
@@ -449,8 +459,8 @@ def froster_step(g: Golden) -> Outputs:
             assert task.distill is not None and task.teacher is not None
             out |= {
                 "clip_total_norm": norm,
-                "ce": losses.ce,
-                "logits": losses.logits,
+                "ce": report["ce"],
+                "logits": outputs.logits,
                 "frame_emb": z,
                 "class_emb": w,
                 "teacher_class_emb": class_embeddings(task.teacher_prompts),
@@ -497,13 +507,13 @@ def openvclip(g: Golden) -> Outputs:
         regulariser = method.regulariser(clip_of(start), student, None)  # type: ignore[arg-type]
         if regulariser is not None:
             regulariser.draw = lambda rng: alpha  # type: ignore[method-assign]
-        task = Task(student, TokenBank(*tokens), Distill(kind="none"), regulariser=regulariser)  # type: ignore[arg-type]
-        losses = task.losses(frames, labels, task.text_prompts([0, 1]), [0, 1])
-        losses.total.backward()
+        task = Task(student, TokenBank(*tokens), regulariser=regulariser)  # type: ignore[arg-type]
+        outputs, losses, report = step_losses(task, frames, labels)
+        sum(losses.values()).backward()
         gradients = {
             to_official(n): p.grad for n, p in student.clip.named_parameters() if p.grad is not None
         }
-        return losses, gradients
+        return {**report, "logits": outputs.logits}, gradients
 
     none, plain_ = run(OpenVCLIP(iwr_weight=0.0))
     losses, total = run(OpenVCLIP(iwr_weight=weight))
@@ -517,9 +527,9 @@ def openvclip(g: Golden) -> Outputs:
         }
     out["grad_norm_total"] = torch.stack([x.norm() for x in total.values()]).norm()
     out |= {
-        "loss_plain": none.ce,
-        "loss_interp_weighted": losses.regulariser,
-        "logits_plain": losses.logits,
+        "loss_plain": none["ce"],
+        "loss_interp_weighted": losses["regulariser"],
+        "logits_plain": losses["logits"],
     }
     with torch.no_grad():
         model = VCLIP().build(clip_of(tuned)).eval()

@@ -13,7 +13,7 @@ from froster.data.manifest import Item
 from froster.data.splits import SPARE_MOST, split
 from froster.inference.recognizer import load
 from froster.methods.recipe import FROSTER, Recipe
-from froster.training import advice, defaults
+from froster.training import checks, plan
 from froster.video.reader import Video
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -45,22 +45,22 @@ def again(source: Path, target: Path, scale: float, crf: int) -> Path:
 
 
 def test_classes_with_few_clips() -> None:
-    assert advice.few_clips(items({"a": 4, "b": 9})) == []
-    (line,) = advice.few_clips(items({"a": 1, "b": 9, "c": 3}))
+    assert checks.few_clips(items({"a": 4, "b": 9})) == []
+    (line,) = checks.few_clips(items({"a": 1, "b": 9, "c": 3}))
     assert line.startswith("2 of 3 classes have fewer than 4 training videos") and line.endswith(
         "a (1), c (3)"
     )
 
 
 def test_classes_of_unequal_size() -> None:
-    assert advice.imbalance(items({"a": 4, "b": 20})) == []
-    (line,) = advice.imbalance(items({"a": 4, "b": 21}))
+    assert checks.imbalance(items({"a": 4, "b": 20})) == []
+    (line,) = checks.imbalance(items({"a": 4, "b": 21}))
     assert "b has 21 training videos, a 4" in line and "--shots 4" in line
 
 
 def test_classes_without_a_test_video() -> None:
     parts = split([*items({"a": 3, "b": 3}, "train"), *items({"a": 1}, "test")])
-    assert advice.missing_tests(parts) == [
+    assert checks.missing_tests(parts) == [
         "1 of 2 classes have no test video, so nothing is known of b"
     ]
 
@@ -70,10 +70,10 @@ def test_labels_that_clip_reads_as_the_same() -> None:
     coincide."""
     nano = load("nano", device="cpu")
     assert (
-        advice.same_labels(nano, ["cat spinning", "cat pulsing", "car swinging", "car pacing"])
+        checks.same_labels(nano, ["cat spinning", "cat pulsing", "car swinging", "car pacing"])
         == []
     )
-    (line,) = advice.same_labels(nano, ["cat moving left", "fish bouncing", "cat moving right"])
+    (line,) = checks.same_labels(nano, ["cat moving left", "fish bouncing", "cat moving right"])
     assert "a pair of labels" in line and "'cat moving left' and 'cat moving right' (1.000)" in line
 
 
@@ -83,10 +83,10 @@ def test_the_same_video_in_training_and_test(tmp_path: Path) -> None:
     known = [Item(path, "x") for path in paths]
     copy = Item(again(paths[3], tmp_path / "copy.mp4", 1.5, 28), "x")
     (tmp_path / "broken.mp4").write_bytes(b"x")
-    assert advice.near_duplicates(known[:3], known[3:]) == []
-    (line,) = advice.near_duplicates([*known, Item(tmp_path / "broken.mp4", "x")], [copy])
+    assert checks.near_duplicates(known[:3], known[3:]) == []
+    (line,) = checks.near_duplicates([*known, Item(tmp_path / "broken.mp4", "x")], [copy])
     assert "1 of 1 test videos" in line and line.endswith("copy.mp4 = 3.mp4")
-    assert advice.near_duplicates([], [copy]) == []
+    assert checks.near_duplicates([], [copy]) == []
 
 
 def test_real_clips_that_are_there_twice_are_found_and_no_others(tmp_path: Path) -> None:
@@ -100,37 +100,37 @@ def test_real_clips_that_are_there_twice_are_found_and_no_others(tmp_path: Path)
         Item(again(item.path, tmp_path / f"copy-{i}.mp4", 1, 28), "x")
         for i, item in enumerate(clips[:9:4])
     ]
-    assert advice.near_duplicates(clips[:15], clips[15:]) == []
-    (line,) = advice.near_duplicates(clips, copies)
+    assert checks.near_duplicates(clips[:15], clips[15:]) == []
+    (line,) = checks.near_duplicates(clips, copies)
     assert line.startswith("3 of 3 test videos")
     assert all(f"copy-{i}.mp4 = {clips[4 * i].path.name}" in line for i in range(3))
 
 
 def test_defaults_follow_the_number_of_videos() -> None:
     few = split(items(dict.fromkeys("abcd", 10)), holdout=0.2, watch=0.0)
-    found = defaults.choose(FROSTER.recipe, few, set(), plain=True)
+    found = plan.choose(FROSTER.recipe, few, set(), plain=True)
     assert (found.recipe.batch_size, found.recipe.epochs, found.recipe.patience) == (4, 19, None)
     assert [line.split()[0] for line in found.why] == ["batch", "up", "fewer", "all"]
     many = split(items({f"{i}": 200 for i in range(10)}), watch=0.1)
-    found = defaults.choose(FROSTER.recipe, many, set(), plain=True)
+    found = plan.choose(FROSTER.recipe, many, set(), plain=True)
     assert (found.recipe.batch_size, found.recipe.epochs, found.recipe.patience) == (32, 12, 6)
 
 
 def test_what_was_asked_for_is_obeyed() -> None:
     parts = split(items({f"{i}": 20 for i in range(10)}), watch=0.1)
     own = Recipe(epochs=2, batch_size=64, patience=1)
-    asked = defaults.choose(own, parts, {"epochs", "batch_size", "patience", "shots"}, plain=True)
-    assert asked == defaults.Chosen(own, [])
-    asked = defaults.choose(Recipe(epochs=50), parts, {"epochs"}, plain=True)
+    asked = plan.choose(own, parts, {"epochs", "batch_size", "patience", "shots"}, plain=True)
+    assert asked == plan.ChosenRecipe(own, [])
+    asked = plan.choose(Recipe(epochs=50), parts, {"epochs"}, plain=True)
     assert (asked.recipe.epochs, asked.recipe.patience) == (50, None), "--epochs 50 is fifty epochs"
 
 
 def test_published_recipes_are_left_alone() -> None:
     named = items({"a": 3, "b": 3}, "train")
-    assert not defaults.is_plain(named, None)
-    assert not defaults.is_plain(items({"a": 3}), "froster")
+    assert not plan.is_plain(named, None)
+    assert not plan.is_plain(items({"a": 3}), "froster")
     parts = split(named, watch=0.0)
-    assert defaults.choose(FROSTER.recipe, parts, set(), plain=False) == defaults.Chosen(
+    assert plan.choose(FROSTER.recipe, parts, set(), plain=False) == plan.ChosenRecipe(
         FROSTER.recipe, []
     )
 
@@ -139,17 +139,17 @@ def test_published_recipes_are_left_alone() -> None:
 def test_a_batch_that_was_not_asked_for_can_be_shared_out(world: int) -> None:
     parts = split(items({f"{i}": 200 for i in range(10)}), watch=0.1)
     for plain in (True, False):
-        found = defaults.choose(FROSTER.recipe, parts, set(), plain, world)
+        found = plan.choose(FROSTER.recipe, parts, set(), plain, world)
         assert found.recipe.batch_size == {2: 32, 3: 33, 6: 30, 7: 35, 8: 32}[world]
         assert any(f"{world} processes" in line for line in found.why) == (world not in (2, 8))
         assert found.recipe.lr == FROSTER.recipe.lr
     few = split(items({"a": 20, "b": 20}), watch=0.0)
     assert (
-        defaults.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size
+        plan.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size
         == {2: 4, 3: 3, 6: 6, 7: 7, 8: 8}[world]
     )
     own = Recipe(batch_size=32)
-    assert defaults.choose(own, parts, {"batch_size"}, True, world).recipe.batch_size == 32, (
+    assert plan.choose(own, parts, {"batch_size"}, True, world).recipe.batch_size == 32, (
         "refused later, as ever"
     )
 
@@ -170,6 +170,6 @@ def test_what_is_watched_is_taken_from_training_only_if_nothing_is_left_over() -
 
 
 def test_how_many_are_watched_follows_their_number() -> None:
-    assert defaults.watched_share(99) is None
-    watched = [n * (defaults.watched_share(n) or 0) for n in (100, 125, 200, 1000, 10_000)]
+    assert plan.validation_share(99) is None
+    watched = [n * (plan.validation_share(n) or 0) for n in (100, 125, 200, 1000, 10_000)]
     assert watched == pytest.approx([20, 25, 25, 100, 200])

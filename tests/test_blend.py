@@ -21,10 +21,10 @@ from froster.data.splits import validation_videos
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
 from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import load
-from froster.training.blend import choose, choosing_half
-from froster.training.fine_tune import halfway
+from froster.training.blend import choose
+from froster.training.held_out import choosing_half
 from froster.training.run_folder import read_run
-from froster.training.weights import average
+from froster.training.weights import average, halfway
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from golden import close

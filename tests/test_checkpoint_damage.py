@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from froster.errors import CheckpointError, UsageError
-from froster.training.checkpoint import Checkpoints, RunningMean
+from froster.training.checkpoint import Checkpoints, RunState
+from froster.training.weights import RunningMean
 from froster.utils.tensors import StateDict
 
 FILES = ("student.safetensors", "average.safetensors", "optimizer.pt", "state.json")
@@ -40,18 +41,16 @@ class Training:
         )
         self.history.append({"epoch": epoch, "base": 50.0 + epoch / 3})
 
-    def save(self, folder: Checkpoints, epoch: int) -> None:
+    def state(self, run: dict[str, Any]) -> RunState:
         modules = {"student": self.student}
-        folder.save(
-            epoch, modules, self.optimizer, self.average, self.unreadable, RUN, self.history
-        )
+        return RunState(modules, self.optimizer, run, self.average, self.unreadable, self.history)
+
+    def save(self, folder: Checkpoints, epoch: int) -> None:
+        folder.save(epoch, self.state(RUN))
 
     def resume(self, folder: Checkpoints, run: dict[str, Any] = RUN) -> int:
         self.unreadable, self.history = {}, []
-        modules = {"student": self.student}
-        return folder.resume(
-            modules, self.optimizer, self.average, self.unreadable, run, self.history
-        )
+        return folder.resume(self.state(run))
 
     def content(self) -> dict[str, Any]:
         moments = self.optimizer.state_dict()["state"]

@@ -19,7 +19,7 @@ import torch
 from froster.errors import FrosterError, UsageError
 from froster.report import clips, page, plots
 from froster.text.labels import as_option, some_labels, split_labels
-from froster.training import fine_tune as experiment
+from froster.training import plan as experiment
 from froster.utils import text
 from froster.utils.files import sole_writer
 from froster.utils.text import printable

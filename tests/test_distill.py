@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from froster.errors import UsageError
+from froster.methods.base import Features
 from froster.training.distill import (
     PRESETS,
     Distill,
@@ -57,9 +58,12 @@ def test_paper_preset_is_equation_7() -> None:
     )
     z, f, w, u = torch.randn(3, 8), torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
     both = Distillation(8, paper)
-    vision, text = both.vision(z, f), both.text(w, u)
-    close(vision, sum((z[i] - f[i]).norm() for i in range(3)))
-    close(text, sum((w[k] - u[k]).norm() for k in range(5)))
+    student, teacher = (Features(x[:, None], x, x) for x in (z, f))
+    losses, distances = both(student, w[None], teacher, u[None])
+    close(distances["distill_v"], sum((z[i] - f[i]).norm() for i in range(3)))
+    close(distances["distill_t"], sum((w[k] - u[k]).norm() for k in range(5)))
+    for name, distance_before_beta in distances.items():
+        close(losses[name], 2.0 * distance_before_beta)
 
 
 def test_l2_has_no_nan_gradient_where_student_and_teacher_agree() -> None:

@@ -28,9 +28,9 @@ from froster.methods.recipe import Recipe
 from froster.methods.weight_names import start_of
 from froster.report.methods import fill
 from froster.training.distill import Distill
-from froster.training.fine_tune import EvalSet, fine_tune, measure, with_weights
-from froster.training.weights import towards
-from froster.utils.progress import progress
+from froster.training.fine_tune import FineTuning, fine_tune
+from froster.training.measure import EvalSet, measure
+from froster.training.weights import towards, with_weights
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -259,25 +259,16 @@ def test_the_page_on_adding_a_method_adds_one(
     close(model.encode_frames(frames), plain, atol=1e-6)
 
     videos = render_set("order", 2, 0, "train")
-    sampling = nano.config.sampling
-    with progress(quiet=True) as bars:
-        student, trained = fine_tune(
-            nano,
-            module.Motion(),
-            Distill(),
-            Recipe(epochs=1, batch_size=16, lr=3e-4),
-            WorldClips(videos, sampling, train=True),
-            videos.classes,
-            tmp_path / "run",
-            bars,
-            "motion",
-        )
-        moved = [name for name, x in trained.last.items() if ".motion." in name and x.any()]
-        # The first block sees equal class tokens.
-        assert len(moved) == nano.clip.config.vision.layers - 1
-        test = EvalSet("order", WorldClips(videos, sampling, train=False), videos.classes)
-        tuned = with_weights(student, trained.last)
-        assert measure(tuned, [test], bars, "motion")["order"].logits.isfinite().all()
+    sampling, how = nano.config.sampling, Recipe(epochs=1, batch_size=16, lr=3e-4)
+    clips = WorldClips(videos, sampling, train=True)
+    settings = FineTuning(module.Motion(), Distill(), how)
+    student, trained = fine_tune(nano, settings, clips, videos.classes, tmp_path / "run")
+    moved = [name for name, x in trained.last.items() if ".motion." in name and x.any()]
+    # The first block sees equal class tokens.
+    assert len(moved) == nano.clip.config.vision.layers - 1
+    test = EvalSet("order", WorldClips(videos, sampling, train=False), videos.classes)
+    tuned = with_weights(student, trained.last)
+    assert measure(tuned, [test])["order"].logits.isfinite().all()
     again = froster.load(tuned.save(tmp_path / "model"), device="cpu")
     assert again.config.method == module.Motion()
 

@@ -21,10 +21,9 @@ from froster.evaluation.metrics import (
     standard_error,
 )
 from froster.methods import METHODS
-from froster.training.change import change
-from froster.training.fine_tune import EvalSet, Row, asked_together, measure, student_of
+from froster.training.fine_tune import student_of
+from froster.training.measure import EvalSet, Row, asked_together, change, measure
 from froster.training.weights import average, interpolate
-from froster.utils.progress import progress
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
 
@@ -122,9 +121,8 @@ def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> Non
         )
         sets.append(EvalSet(which, WorldClips(some, sampling, train=False), some.classes))
     both = sets[0].classes + sets[1].classes
-    with progress(quiet=True) as bars:
-        together = measure(model, asked_together(sets), bars, "both")
-        alone = measure(model, sets, bars, "alone")
+    together = measure(model, asked_together(sets))
+    alone = measure(model, sets)
     classes = model.class_embeddings(both)
     for s in sets:
         assert torch.allclose(together[s.name].logits, alone[s.name].logits, atol=1e-3)

@@ -22,7 +22,7 @@ from froster.methods.vclip import VCLIP, VCLIPBlock, neighbours
 from froster.text.bank import PromptBank
 from froster.training.distill import Distill
 from froster.training.optim import adamw
-from froster.training.task import Task
+from froster.training.task import Task, Teacher
 
 SHAPES = [(5, 3, 7, 19, 8), (1, 2, 33, 33, 16), (40, 2, 6, 6, 8), (3, 2, 1, 11, 8)]
 
@@ -255,7 +255,11 @@ def small_task(iwr: bool = False, **recipe: bool) -> Task:
         InterpolatedWeights(teacher, weight=0.5, reach=0.6, exact_factor=True) if iwr else None
     )
     return Task(
-        network, bank, Distill(), teacher, recipe=Recipe(tune="both", **recipe), regulariser=towards
+        network,
+        bank,
+        Recipe(tune="both", **recipe),
+        teacher=Teacher(teacher, Distill()),
+        regulariser=towards,
     )
 
 
@@ -263,9 +267,10 @@ def gradients(task: Task) -> list[Tensor]:
     frames = torch.randint(
         0, 256, (2, 4, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
     )
-    losses = task(frames, torch.tensor([0, 2]), [3, 28], random.Random(0))
+    losses, _ = task(frames, torch.tensor([0, 2]), [3, 28], random.Random(0))
+    total = sum(losses.values())
     weights = [p for p in task.parameters() if p.requires_grad]
-    return [losses.total.detach(), *torch.autograd.grad(losses.total, weights, allow_unused=True)]
+    return [total.detach(), *torch.autograd.grad(total, weights, allow_unused=True)]
 
 
 @pytest.mark.parametrize("iwr", [False, True], ids=["", "interpolated weights"])

@@ -20,11 +20,11 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
 from froster.training.distill import Distill
-from froster.training.fine_tune import EvalSet, fine_tune
-from froster.training.loop import Trained, gains_no_more
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.measure import EvalSet
 from froster.training.run_folder import read_run
-from froster.training.validation import Watcher, foreign_labels
-from froster.utils.progress import progress
+from froster.training.trainer import Trained, stops_early
+from froster.training.validation import Validator, foreign_labels
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -183,31 +183,31 @@ def test_patience_needs_videos_to_watch(folder: Path, tmp_path: Path, capfd) -> 
     assert not (tmp_path / "run").exists()
 
 
-def test_when_a_run_gains_no_more() -> None:
+def test_when_a_run_stops_early() -> None:
     history = lambda *values: [{"base": value} for value in values]  # noqa: E731
-    assert not gains_no_more(history(50, 40, 40), 3)
-    assert gains_no_more(history(50, 40, 40, 40), 3)
-    assert not gains_no_more(history(50, 40, 40, 50, 40, 40), 3), (
+    assert not stops_early(history(50, 40, 40), 3)
+    assert stops_early(history(50, 40, 40, 40), 3)
+    assert not stops_early(history(50, 40, 40, 50, 40, 40), 3), (
         "an epoch that equals the best is as good"
     )
-    assert not gains_no_more(history(50, 40, 40, 40), None) and not gains_no_more(
+    assert not stops_early(history(50, 40, 40, 40), None) and not stops_early(
         history(50, 40, 40, 40), 0
     )
-    assert not gains_no_more([], 1)
+    assert not stops_early([], 1)
 
 
 class Killed(Exception):
     pass
 
 
-Watch = Callable[[Recognizer, int], dict[str, float]]
+Validate = Callable[[Recognizer, int], dict[str, float]]
 
 
-def tuned(out: Path, watch: Watch | None, epochs: int = 5) -> Trained:
-    """A run that stops after two epochs without a gain, if it is watched."""
+def tuned(out: Path, validate: Validate | None, epochs: int = 5) -> Trained:
+    """A run that stops after two epochs without a gain, if it is validated."""
     base = load("nano", device="cpu")
     clips = small_world(base)
-    patience = None if watch is None else 2
+    patience = None if validate is None else 2
     recipe = Recipe(
         epochs=epochs,
         batch_size=24,
@@ -216,30 +216,19 @@ def tuned(out: Path, watch: Watch | None, epochs: int = 5) -> Trained:
         precision="float32",
         patience=patience,
     )
-    with progress(quiet=True) as bars:
-        return fine_tune(
-            base,
-            VCLIP(),
-            Distill(),
-            recipe,
-            clips,
-            clips.videos.classes,
-            out,
-            bars,
-            "test",
-            watch=watch,
-        )[1]
+    how, hooks = FineTuning(VCLIP(), Distill(), recipe), Hooks(validate=validate)
+    return fine_tune(base, how, clips, clips.videos.classes, out, hooks)[1]
 
 
-def told(accuracies: Sequence[float], kill_after: int | None = None) -> Watch:
+def as_measured(accuracies: Sequence[float], kill_after: int | None = None) -> Validate:
     """As if these had been measured; the run dies while epoch `kill_after` is."""
 
-    def watch(student: Recognizer, epoch: int) -> dict[str, float]:
+    def validate(student: Recognizer, epoch: int) -> dict[str, float]:
         if epoch == kill_after:
             raise Killed
         return {"epoch": epoch, "base": accuracies[epoch - 1]}
 
-    return watch
+    return validate
 
 
 def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -248,20 +237,20 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 def test_a_run_stops_early_and_so_does_a_resumed_one(tmp_path: Path) -> None:
     accuracies = [40.0, 60.0, 50.0, 50.0, 90.0]
-    whole = tuned(tmp_path / "whole", told(accuracies))
+    whole = tuned(tmp_path / "whole", as_measured(accuracies))
     assert (whole.epochs, whole.averaged) == (4, 3)
     assert [values["base"] for values in whole.history] == accuracies[:4]
     with pytest.raises(Killed):
-        tuned(tmp_path / "killed", told(accuracies, kill_after=4))
-    resumed = tuned(tmp_path / "killed", told(accuracies))
+        tuned(tmp_path / "killed", as_measured(accuracies, kill_after=4))
+    resumed = tuned(tmp_path / "killed", as_measured(accuracies))
     assert (resumed.epochs, resumed.history) == (4, whole.history)
     assert equal(whole.last, resumed.last) and equal(whole.average, resumed.average)
-    again = tuned(tmp_path / "whole", told(accuracies))
+    again = tuned(tmp_path / "whole", as_measured(accuracies))
     assert (again.epochs, again.history) == (4, whole.history), "a stopped run does not go on"
     assert equal(whole.average, again.average)
 
 
-def test_watching_changes_no_weight(tmp_path: Path) -> None:
+def test_validation_changes_no_weight(tmp_path: Path) -> None:
     base = load("nano", device="cpu")
     videos = render_set("base", 1, split="val")
     test = EvalSet(
@@ -271,14 +260,13 @@ def test_watching_changes_no_weight(tmp_path: Path) -> None:
         videos=videos.classes,
     )
     foreign = dataclasses.replace(test, name="foreign")
-    with progress(quiet=True) as bars:
-        measure = Watcher(base, [test, foreign], bars, 0, False)
+    measure = Validator(base, [test, foreign])
 
-        def watch(student: Recognizer, epoch: int) -> dict[str, float]:
-            torch.rand(7)  # nor does a measurement that draws random numbers
-            return measure(student, epoch)
+    def validate(student: Recognizer, epoch: int) -> dict[str, float]:
+        torch.rand(7)  # nor does a measurement that draws random numbers
+        return measure(student, epoch)
 
-        watched = tuned(tmp_path / "a", watch, epochs=2)
+    watched = tuned(tmp_path / "a", validate, epochs=2)
     alone = tuned(tmp_path / "b", None, epochs=2)
     assert watched.epochs == alone.epochs == 2
     assert equal(watched.last, alone.last) and equal(watched.average, alone.average)

@@ -25,8 +25,7 @@ from froster.methods.recipe import Recipe
 from froster.report.attention import cls_attention
 from froster.text.prompts import Prompting
 from froster.text.sentences import read_descriptions
-from froster.training.fine_tune import EvalSet, measure
-from froster.utils.progress import progress
+from froster.training.measure import EvalSet, measure
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from typed import one_line
@@ -349,8 +348,7 @@ def test_no_numbers_of_damaged_weights(clip: Path, damaged: Path, tmp_path: Path
 
 
 def measured(model: Recognizer, data: EvalSet) -> Any:
-    with progress(quiet=True) as bars:
-        return measure(model, [data], bars, "x")
+    return measure(model, [data])
 
 
 def have_onnx() -> bool:

@@ -116,9 +116,9 @@ def predict(run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Predictions]:
     evaluate = froster.cli.evaluate.evaluate
 
     def keep(*arguments, **options):
-        found = evaluate(*arguments, **options)
-        kept.extend(found)
-        return found
+        evaluation = evaluate(*arguments, **options)
+        kept.extend(evaluation.predictions.values())
+        return evaluation
 
     monkeypatch.setattr("froster.cli.evaluate.evaluate", keep)
 

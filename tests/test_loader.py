@@ -20,10 +20,9 @@ from froster.inference.recognizer import load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
 from froster.training.distill import Distill
-from froster.training.fine_tune import fine_tune
-from froster.training.loop import Trained
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.trainer import Trained
 from froster.utils import pool
-from froster.utils.progress import progress
 from froster.video.sampling import Sampling
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
@@ -167,20 +166,9 @@ def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> T
         if stop and step == 5:
             raise InterruptedError
 
-    with progress(quiet=True) as bars:
-        base = load("nano", device="cpu")
-        return fine_tune(
-            base,
-            VCLIP(),
-            Distill(),
-            recipe,
-            clips,
-            clips.videos.classes,
-            out,
-            bars,
-            "test",
-            log=log,
-        )[1]
+    base = load("nano", device="cpu")
+    how = FineTuning(VCLIP(), Distill(), recipe)
+    return fine_tune(base, how, clips, clips.videos.classes, out, Hooks(on_step=log))[1]
 
 
 def test_a_killed_process_changes_no_weight_and_a_deadly_file_is_counted(tmp_path: Path) -> None:

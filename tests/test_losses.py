@@ -23,9 +23,8 @@ import torch
 
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
-from froster.training.fine_tune import fine_tune
-from froster.training.plan import make_plan
-from froster.utils.progress import progress
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.plan import Changes, make_plan
 from froster.world.clips import WorldClips
 from froster.world.sets import Videos
 
@@ -93,34 +92,21 @@ def noise() -> Videos:
 def train(base: Recognizer, case: Case, out: Path) -> list[dict[str, float]]:
     """What the training reports of each step: the one place here that calls the training."""
     same = {"epochs": 1, "batch_size": BATCH, "lr_ends": 0.1, "precision": "float32"}
-    plan = make_plan(
-        base,
-        METHODS[case.method].make(**case.options),
+    changes = Changes(
         case.preset,
         case.distill,
-        LABELS,
-        loss=case.loss,
-        recipe={**same, **case.recipe},
-        sampling={"frames": FRAMES},
+        case.loss,
+        {**same, **case.recipe},
+        {"frames": FRAMES},
         views=1,
         flip=False,
     )
+    plan = make_plan(base, METHODS[case.method].make(**case.options), LABELS, changes)
     clips = WorldClips(noise(), plan.preset.sampling, train=True)
     steps: list[dict[str, float]] = []
-    with progress(quiet=True) as bars:
-        fine_tune(
-            base,
-            plan.method,
-            plan.loss,
-            plan.preset.recipe,
-            clips,
-            LABELS,
-            out,
-            bars,
-            case.method,
-            preset=plan.preset,
-            log=lambda step, metrics: steps.append(metrics),
-        )
+    how = FineTuning(plan.method, plan.distill, plan.preset.recipe, plan.preset)
+    hooks = Hooks(on_step=lambda step, metrics: steps.append(metrics))
+    fine_tune(base, how, clips, LABELS, out, hooks)
     return steps
 
 

@@ -30,10 +30,12 @@ from froster.methods.xclip import XCLIPNet
 from froster.report.methods import facts
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
+from froster.training.batches import rows_of_step
 from froster.training.distill import Distill
 from froster.training.fine_tune import student_of, training_clips
-from froster.training.loop import optimizer_of, rows_of_step
-from froster.training.task import Task, attach, freeze
+from froster.training.optim import optimizer_of
+from froster.training.reporter import Drawn
+from froster.training.task import Task, Teacher, attach, freeze, task_class
 from froster.training.weights import average, towards
 from froster.utils.progress import progress
 from golden import close
@@ -212,22 +214,18 @@ def step(
     recipe = Recipe(tune=tune, label_smoothing=0.1, mixup=0.8, draw="all")
     bank = PromptBank(Names(), LABELS, 77, PROMPTING)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    task = Task(
-        student,
-        bank,
-        Distill(kind=distill, level=method.level, zero_init=False),  # type: ignore[arg-type]
-        tiny_clip() if distill != "none" else None,
-        recipe=recipe,
-        objective=method.objective,
-        teacher_bank=bank if method.learns_prompts and distill != "none" else None,
-        **options,
-    )
+    config = Distill(kind=distill, level=method.level, zero_init=False)  # type: ignore[arg-type]
+    own = bank if method.learns_prompts else None
+    teacher = Teacher(tiny_clip(), config, own) if distill != "none" else None
+    task = task_class(method)(student, bank, recipe, teacher=teacher, **options)
     frames = torch.randint(
         0, 256, (3, T, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
     )
-    losses = task(frames, torch.tensor([0, 2, 1]), rows_of_step("all", 0, bank), random.Random(0))
-    losses.total.backward()
-    return task, losses.total
+    rows = rows_of_step("all", 0, bank)
+    losses, _ = task(frames, torch.tensor([0, 2, 1]), rows, random.Random(0))
+    total = sum(losses.values())
+    total.backward()
+    return task, total
 
 
 @pytest.mark.parametrize("distill", ["none", "residual"])
@@ -477,7 +475,8 @@ def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
     with progress(quiet=True) as bars:
         student = student_of(base, METHODS["ewc"]())
         freeze(student.model, METHODS["ewc"](), "method")
-        seen = training_clips(student, clips, clips.videos.classes, recipe, bars)
+        bank = student.bank(clips.videos.classes)
+        seen = training_clips(student, bank, clips, recipe, Drawn(bars))
         METHODS["ewc"]().regulariser(base.clip, student.model, seen)
         (bar,) = bars.tasks
     assert (bar.completed, bar.total) == (2, 2)
@@ -540,12 +539,14 @@ def test_a_student_equal_to_its_teacher_is_not_pulled() -> None:
     frames = clips()
     for name, equal in (("finetuned", True), ("vclip", False)):
         student = network(name, next(iter(METHODS[name].variants)))
-        task = Task(student, bank, Distill(), tiny_clip())
-        losses = task.losses(frames, torch.tensor([0, 1]), task.text_prompts([0, 1]), [0, 1])
-        assert (float(losses.vision) < 1e-6) == equal
-        assert float(losses.text) < 1e-6
+        task = Task(student, bank, teacher=Teacher(tiny_clip(), Distill()))
+        rng = random.Random(0)
+        outputs = task.outputs(frames, torch.tensor([0, 1]), [0, 1], rng)
+        losses, report = task.losses(frames, outputs, rng)
+        assert (float(report["distill_v"]) < 1e-6) == equal
+        assert float(report["distill_t"]) < 1e-6
         assert task.distill is not None
-        (losses.total - losses.total.detach() + 0 * losses.total).backward()
+        sum(losses.values()).backward()
         w1 = task.distill.projector_v.w1.weight.grad  # type: ignore[union-attr]
         assert w1 is not None and not w1.any()  # W1 waits until W2 has moved
 

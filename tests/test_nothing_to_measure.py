@@ -123,7 +123,7 @@ def test_a_calibration_that_cannot_be_measured_is_written(
 ) -> None:
     """The half that measures is the unreadable one."""
     readable = lambda items: torch.tensor(["broken" not in item.path.name for item in items])  # noqa: E731
-    monkeypatch.setattr("froster.cli.calibrate.choosing_half", readable)
+    monkeypatch.setattr("froster.training.calibrate.choosing_half", readable)
     out = tmp_path / "calibrated"
     calibrate(
         model="nano",

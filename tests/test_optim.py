@@ -14,13 +14,12 @@ from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
 from froster.inference.recognizer import load
 from froster.methods import METHODS
-from froster.methods.recipe import Preset, as_now, learning_rate
+from froster.methods.recipe import Preset, Recipe, as_now, learning_rate
 from froster.methods.weight_names import new_weights
+from froster.training.batches import draw_template, epoch_order
 from froster.training.checkpoint import check_same_run
-from froster.training.fine_tune import fitted
-from froster.training.loop import Recipe, optimizer_of
-from froster.training.optim import draw_template, epoch_order, parameter_groups
-from froster.training.plan import Plan, make_plan
+from froster.training.optim import optimizer_of, parameter_groups
+from froster.training.plan import Changes, TrainPlan, fitted, make_plan
 from froster.training.task import freeze
 from golden import shared
 
@@ -175,18 +174,12 @@ def test_an_old_run_took_frames_as_clip_does_and_did_not_say_what_its_network_wa
         check_same_run({}, {**new, "preprocessing": squashed}, Path("run/checkpoints/epoch-0001"))
 
 
-def plan(name: str, preset: str | None, **recipe: float) -> Plan:
+def plan(name: str, preset: str | None, **recipe: float) -> TrainPlan:
     return make_plan(
         load("nano", device="cpu"),
         METHODS[name].make(),
-        preset,
-        None,
         ["a", "b"],
-        loss={},
-        recipe=recipe,
-        sampling={},
-        views=None,
-        flip=True,
+        Changes(preset=preset, recipe=recipe),
     )
 
 

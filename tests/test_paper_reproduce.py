@@ -16,7 +16,7 @@ from froster.paper.published import TABLE_1, TABLE_3_ALONE, TABLE_4
 from froster.paper.results import write_report
 from froster.paper.tables import TABLES, Cell, cells_of
 from froster.text.sentences import with_descriptions
-from froster.training import fine_tune as experiment
+from froster.training import plan as experiment
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
 from results.claims import claims, verdict

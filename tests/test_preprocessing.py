@@ -453,7 +453,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     from froster.data.manifest import Item
     from froster.evaluation.metrics import Scorer
     from froster.training.distill import Distill
-    from froster.training.task import Task, freeze
+    from froster.training.task import Task, Teacher, freeze
 
     model = froster.load(saved, device="cpu")
     expected = by_hand(model, seen(model, video))
@@ -479,7 +479,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     teacher = froster.load(saved, device="cpu").clip
     bank = model.bank(["cat", "dog"])
     freeze(model.model, VCLIP(), "both")
-    task = Task(model.model, bank, Distill(), teacher)
+    task = Task(model.model, bank, teacher=Teacher(teacher, Distill()))
     met: list[Tensor] = []
     teacher_met: list[Tensor] = []
     model.clip.visual.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].detach()))
@@ -492,7 +492,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     assert torch.equal(met[0], wanted) and torch.equal(teacher_met[0], wanted)
     other = CLIP(dataclasses.replace(teacher.config, preprocessing=CLIP_PREPROCESSING))
     with pytest.raises(UsageError, match="prepared in different ways"):
-        Task(model.model, bank, Distill(), other)
+        Task(model.model, bank, teacher=Teacher(other, Distill()))
 
 
 @pytest.mark.usefixtures("unchecked_shapes")

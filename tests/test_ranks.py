@@ -19,10 +19,10 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
 from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
+from froster.training.batches import global_batch
 from froster.training.distill import Distill
 from froster.training.fine_tune import student_of
-from froster.training.loop import global_batch
-from froster.training.task import Task, freeze
+from froster.training.task import Task, Teacher, freeze, task_class
 
 LABELS = ["cat spinning", "boat pacing", "bird hopping", "key glowing"]
 SHARES = [(2, 2), (3, 1), (4, 0)]
@@ -55,13 +55,11 @@ def task_of(base: Recognizer, case: str) -> Task:
             if parameter.requires_grad:
                 parameter.add_(0.02 * torch.randn_like(parameter))
     torch.manual_seed(0)
-    return Task(
+    return task_class(method)(
         student.model,
         student.bank(LABELS),
-        distill,
-        teacher=base.clip if distill.kind != "none" else None,
-        recipe=Recipe(tune="both", label_smoothing=smoothing or 0.0),
-        objective=method.objective,
+        Recipe(tune="both", label_smoothing=smoothing or 0.0),
+        teacher=Teacher(base.clip, distill) if distill.kind != "none" else None,
         regulariser=Penalty(base.clip, 0.1) if held else None,
     )
 
@@ -78,7 +76,8 @@ def gradient(
 ) -> Tensor:
     task.zero_grad()
     rows = task.bank.rows[:2]
-    net(frames, labels, rows, First(0), weight=weight).total.backward()
+    losses, _ = net(frames, labels, rows, First(0), weight=weight)
+    sum(losses.values()).backward()
     return torch.cat([p.grad.flatten() for p in task.student.parameters() if p.grad is not None])
 
 
@@ -108,7 +107,7 @@ def rank(number: int, folder: str) -> None:
     for share in SHARES:
         first, mine = sum(share[:number]), share[number]
         x, y = frames[first : first + mine], labels[first : first + mine]
-        if not mine:  # as `start_step` does
+        if not mine:  # as `Trainer.step` does
             x, y = torch.zeros_like(frames[:1]), torch.zeros_like(labels[:1])
         for case in CASES:
             task = task_of(base, case)
@@ -151,7 +150,7 @@ def test_a_teacher_stays_as_it_is_used() -> None:
     teacher.visual.dropout = nn.Dropout(0.5)  # as a foreign CLIP may have
     student = student_of(base, METHODS["vclip"].make())
     freeze(student.model, student.config.method, "both")
-    task = Task(student.model, student.bank(LABELS), Distill(), teacher=teacher)
+    task = Task(student.model, student.bank(LABELS), teacher=Teacher(teacher, Distill()))
     for mode in (True, False, True):
         assert task.train(mode) is task
         assert task.training == mode and all(

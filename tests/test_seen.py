@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 import froster.inference.model_folder
-from froster.cli import calibrate
 from froster.data.fingerprint import file_fingerprint
 from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import folder_of
 from froster.inference.seen import Seen, report_of, seen_by
-from froster.training import held_out as train_data
+from froster.training.held_out import of_data, untrained
+from froster.training.reporter import Reporter
+from froster.training.teach import trained_before
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from test_fine_tune import command
@@ -84,26 +85,25 @@ def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_there_is_a_bar_while_videos_are_looked_for(
-    videos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_there_is_a_bar_while_videos_are_looked_for(videos: Path) -> None:
     shown: list[list[object]] = []
 
-    @contextmanager
-    def working(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        steps: list[int] = []
-        yield steps.append
-        shown.append([what, total, sum(steps)])
+    class Watching(Reporter):
+        @contextmanager
+        def bar(
+            self, what: str, total: int | None = None, keep: bool = True
+        ) -> Iterator[Callable[..., None]]:
+            steps: list[int] = []
+            yield lambda count=1, note=None: steps.append(count)
+            shown.append([what, total, sum(steps)])
 
-    monkeypatch.setattr(calibrate, "working", working)
-    monkeypatch.setattr(train_data, "working", working)
     items = list(read_items(videos))
     mark = file_fingerprint(items[0].path) or ""
-    held = calibrate.HeldOut(items, sorted({item.label for item in items}), None, "all videos")
-    kept = calibrate.untrained(held, {"source": {"trained_on": mark, "watched_by": ""}}).items
+    report = {"source": {"trained_on": mark, "watched_by": ""}}
+    kept = untrained(of_data(items, None), report, Watching()).parts.base_test
     assert kept == items[1:]
     parts = Split([], [], [], items[:5], items[5:9])
-    (told,) = train_data.trained_before(Seen(frozenset([mark]), frozenset()), parts)
+    (told,) = trained_before(Seen(frozenset([mark]), frozenset()), parts, Watching())
     assert told.startswith("1 of 9 test videos trained the model")
     assert shown == [
         ["looking for training videos", len(items), len(items)],

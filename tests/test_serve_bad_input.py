@@ -17,7 +17,7 @@ from server import post, refused, serving  # isort: skip  # skips this file wher
 from froster.errors import UsageError, VideoError
 from froster.inference.recognizer import Recognizer
 from froster.inference.timeline import timeline
-from froster.utils.interrupt import check, watched
+from froster.utils.interrupt import check, limited
 from froster.world.files import write_video
 from froster.world.sets import render_set
 from video_files import make_video
@@ -268,7 +268,7 @@ def test_work_under_watch_stops_within_its_loops(nano: Recognizer, tmp_path: Pat
             if calls == 20:
                 raise TimeoutError
 
-        with pytest.raises(TimeoutError), watched(watch):
+        with pytest.raises(TimeoutError), limited(watch):
             work()
         assert calls == 20
     check()  # no longer watched

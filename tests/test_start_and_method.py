@@ -25,7 +25,8 @@ from froster.inference.released import recognise
 from froster.methods import METHODS, Frozen, Method
 from froster.methods.weight_names import new_weights
 from froster.text.prompts import Prompting
-from froster.training.fine_tune import halfway, student_of, with_weights
+from froster.training.fine_tune import student_of
+from froster.training.weights import halfway, with_weights
 from golden import golden, part
 from parity import stand_in
 

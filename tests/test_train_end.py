@@ -31,7 +31,7 @@ from froster.evaluation import calibration
 from froster.report import training as train_report
 from froster.text.labels import split_labels
 from froster.training import finish as train_end
-from froster.training.fine_tune import Row
+from froster.training.measure import Row
 from froster.utils.files import atomic_file, atomic_folder, exclusive
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -269,7 +269,7 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("place", "fault", "code"),
     [
-        ("froster.cli.train:finish", "kill", -signal.SIGKILL),
+        ("froster.training.teach:finish", "kill", -signal.SIGKILL),
         ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
         ("froster.training.finish:calibrate", "interrupt", 130),
         ("froster.cli.train:write_report", "kill", -signal.SIGKILL),
@@ -554,10 +554,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("place", "file"),
     [
-        ("froster.training.loop:MetricsLog.write:1", "metrics.jsonl"),
+        ("froster.training.metrics_log:MetricsLog.write:1", "metrics.jsonl"),
         ("froster.training.checkpoint:Checkpoints.save:1", "epoch-0001"),
         ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
-        ("froster.cli.train:finish", "model"),
+        ("froster.training.teach:finish", "model"),
         ("froster.training.finish:eval_sets", "json"),
         ("froster.cli.train:write_report", "png"),
     ],

@@ -23,8 +23,7 @@ from froster.text.prompts import Prompting
 from froster.training.checkpoint import Checkpoints
 from froster.training.distill import Distill
 from froster.training.distributed import process_group
-from froster.training.fine_tune import fine_tune
-from froster.utils.progress import progress
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Videos
 
@@ -61,13 +60,13 @@ def main() -> None:
     if args.kill_in_save:
         real = Checkpoints.save
 
-        def save(self, epoch, modules, *rest):
+        def save(self, epoch, run):
             if epoch == args.kill_in_save:
                 part = self.path(epoch).with_name(f".{self.path(epoch).name}.part")
                 part.mkdir(parents=True)
                 (part / "student.safetensors").write_bytes(b"half a file")
                 die()
-            real(self, epoch, modules, *rest)
+            real(self, epoch, run)
 
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
@@ -91,20 +90,15 @@ def main() -> None:
         if step == args.kill_at:
             die()
 
-    with process_group("cpu") as (rank, _), progress(quiet=True) as bars:
+    with process_group("cpu") as (rank, _):
         clips = small_world(base)
         _, trained = fine_tune(
             base,
-            method,
-            Distill(),
-            recipe,
+            FineTuning(method, Distill(), recipe, preset),
             clips,
             clips.videos.classes,
             args.out,
-            bars,
-            "test",
-            log=log,
-            preset=preset,
+            Hooks(on_step=log),
         )
         if rank == 0:
             torch.save({"last": trained.last, "average": trained.average}, args.out / "weights.pt")

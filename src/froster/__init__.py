@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from froster.inference.search import search
     from froster.inference.timeline import Segment, Timeline, timeline
     from froster.inference.watch import Watch
+    from froster.training.evaluate import evaluate
+    from froster.training.teach import train
 
 __version__ = "0.1.0"
 
@@ -31,6 +33,8 @@ _HOMES = {
     "index": "froster.inference.index",
     "search": "froster.inference.search",
     "export": "froster.inference.export",
+    "train": "froster.training.teach",
+    "evaluate": "froster.training.evaluate",
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
     "Watch": "froster.inference.watch",
@@ -57,11 +61,13 @@ __all__ = [
     "Watch",
     "__version__",
     "classify",
+    "evaluate",
     "export",
     "index",
     "load",
     "search",
     "timeline",
+    "train",
 ]
 
 

@@ -9,17 +9,17 @@ from typing import Any
 from rich.table import Table
 
 from froster.cli.common import announce, load_model, spare_cores
-from froster.data.splits import validation_videos
 from froster.errors import CheckpointError, UsageError, one_of
 from froster.evaluation.calibration import Calibration
 from froster.inference.fingerprint import weights_fingerprint
-from froster.inference.recognizer import Recognizer
 from froster.inference.seen import inherited
 from froster.report.plots import draw_blend
 from froster.text.sentences import read_descriptions
-from froster.training.blend import HeldOut, Line, Rule, curve, held_out
+from froster.training.blend import Line, Rule, curve
 from froster.training.fine_tune import use_of_weights
-from froster.training.held_out import eval_sets
+from froster.training.held_out import HeldOut, of_run
+from froster.training.measure import Measuring, eval_sets
+from froster.training.reporter import Drawn
 from froster.training.run_folder import Run, read_run
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
@@ -78,7 +78,7 @@ def run(
         if held is not None:
             announce(base, model or own.source.model)
             workers = spare_cores() if workers is None else workers
-            report |= measured(own, base, line, held, points, rule, workers)  # type: ignore[arg-type]
+            report |= measured(own, line, held, points, rule, workers)  # type: ignore[arg-type]
         line.move_to(report["ratio"]).save(out / "model", {**inherited(own.report), **report})
         write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
         (out / "blend.png").unlink(missing_ok=True)
@@ -108,22 +108,16 @@ def parse_epochs(text: str | None) -> tuple[int, int] | None:
     return first, last
 
 
-def of_run(own: Run, data: Path | None, root: Path | None) -> HeldOut:
-    """Raises DataError when the data is not the run's, or holds too little to choose with."""
-    items = own.source.items(data, root)
-    parts = own.source.split(items, own.report["base_classes"], own.report["novel_classes"])
-    return held_out(parts, validation_videos(items, parts.base))
-
-
 def measured(
-    own: Run, base: Recognizer, line: Line, held: HeldOut, points: int, rule: Rule, workers: int
+    own: Run, line: Line, held: HeldOut, points: int, rule: Rule, workers: int
 ) -> dict[str, Any]:
     """All points of the line and the choice between them, for `blend.json`."""
     source = own.source
     sentences = read_descriptions(source.descriptions) if source.descriptions else {}
     sets = eval_sets(line.student, line.student.config, held.parts, sentences)
     with progress() as bars:
-        return curve(base, line, held, sets, points, rule, bars, workers, source.truncate)
+        how = Measuring(workers, source.truncate, Drawn(bars))
+        return curve(line, held, sets, how, points, rule)
 
 
 def show(report: dict[str, Any]) -> None:

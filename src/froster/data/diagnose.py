@@ -71,6 +71,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Finding:
+    """What is wrong with one file."""
+
     path: str
     kind: str
     why: str
@@ -93,14 +95,12 @@ def diagnose(
     twice = duplicates(files, columns)
     different = [file for file in files if not file.error and file.path not in twice]
     twice |= _near_duplicates(different, columns)
-    return [
-        problem
-        for file in files
-        for problem in [
-            *problems_of(file, needs),
-            *([twice[file.path]] if file.path in twice else []),
-        ]
-    ]
+    findings = []
+    for file in files:
+        findings += problems_of(file, needs)
+        if file.path in twice:
+            findings.append(twice[file.path])
+    return findings
 
 
 def duplicates(
@@ -131,7 +131,7 @@ def _near_duplicates(
 
 
 def problems_of(file: Inspection, needs: Needs) -> list[Finding]:
-    """What can be said of a file by itself."""
+    """The problems of a file by itself."""
     if file.error:
         return [Finding(file.path, "broken", file.error)]
     reasons = {}
@@ -224,22 +224,16 @@ def write_manifest(
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.path, []).append(problem.kind)
-    given = list(
-        dict.fromkeys(
-            name
-            for row in columns.values()
-            for name in row
-            if name not in ("path", "problems", *MEASURED)
-        )
-    )
+    names = dict.fromkeys(name for row in columns.values() for name in row)
+    given = [name for name in names if name not in ("path", "problems", *MEASURED)]
     rows: list[list[object]] = []
     for video in listing:
-        found, own = files[video.key], kinds.get(video.key, [])
-        if found.error or set(own) & set(drop):
+        file, problems_here = files[video.key], kinds.get(video.key, [])
+        if file.error or set(problems_here) & set(drop):
             continue
-        measured = [getattr(found, name) for name in MEASURED]
+        measured = [getattr(file, name) for name in MEASURED]
         row = [columns[video.key].get(name, "") for name in given]
-        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(own)])
+        rows.append([os.path.abspath(video.path), *row, *measured, " ".join(problems_here)])
     write_csv(out, [["path", *given, *MEASURED, "problems"], *rows])
     return len(rows)
 

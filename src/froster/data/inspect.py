@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from froster.data.listing import ListedVideo
 from froster.errors import VideoError
 from froster.utils import pool
 from froster.utils.files import journal, read_entries
-from froster.video.container import UPRIGHT, unchanged
+from froster.video.container import UPRIGHT, file_state, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
 
@@ -83,10 +84,9 @@ class Inspection:
     def is_current(self, path: Path) -> bool:
         """Whether the file has not changed since."""
         try:
-            status = path.stat()
+            return file_state(path) == (self.size, self.mtime)
         except OSError:
             return False
-        return (status.st_size, status.st_mtime_ns) == (self.size, self.mtime)
 
 
 def inspect(path: str) -> Iterator[Inspection | None]:
@@ -102,17 +102,17 @@ def inspect(path: str) -> Iterator[Inspection | None]:
             while block := data.read(1 << 24):
                 digest.update(block)
                 yield None
-        with Video(
-            Path(path)
-        ) as video:  # counts the frames, so that it is known beforehand which ones are compared
-            seen = _Seen(video)
-        with Stream.of_file(Path(path)) as stream:
+        # Counts the frames, so that it is known beforehand which ones are compared.
+        with Video(path) as video:
+            measured = _Measured(video)
+        with Stream.of_file(path) as stream:
             for number, frame in enumerate(stream):
-                seen.take(number, frame)
+                measured.take(number, frame)
                 if number % _SIGN_OF_LIFE == 0:
                     yield None
-            found = Inspection(path, *file, digest.hexdigest(), **seen.found(stream))  # type: ignore[arg-type]
-    yield found
+            values: dict[str, Any] = measured.values(stream)
+            inspection = Inspection(path, *file, digest.hexdigest(), **values)
+    yield inspection
 
 
 def inspect_all(
@@ -156,13 +156,12 @@ def inspect_all(
 
 def _unreadable(video: ListedVideo, error: str) -> Inspection:
     try:
-        status = video.path.stat()
+        return Inspection(video.key, *file_state(video.path), error=error)
     except OSError:
         return Inspection(video.key, error=error)
-    return Inspection(video.key, status.st_size, status.st_mtime_ns, error=error)
 
 
-class _Seen:
+class _Measured:
     """What is kept of the frames: numbers, and a few small pictures."""
 
     def __init__(self, video: Video) -> None:
@@ -200,7 +199,7 @@ class _Seen:
             self._frozen += 1
         self._before = grey
 
-    def found(self, stream: Stream) -> dict[str, object]:
+    def values(self, stream: Stream) -> dict[str, object]:
         seconds = self._end - self._times[0]
         likeness = self._sketch.likeness(seconds)
         header = stream.stream

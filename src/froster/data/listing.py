@@ -72,9 +72,8 @@ class Listing(list[ListedVideo]):
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
     """That these files do not exist, and why that may be."""
-    names = ", ".join(str(path) for path in paths[:_SHOWN]) + (
-        f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    )
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    names = ", ".join(str(path) for path in paths[:_SHOWN]) + more
     hint = ""
     if any(set(str(path)) & set("*?[") for path in paths):
         hint = " (nothing fits this pattern)"
@@ -128,9 +127,8 @@ def list_videos(
     seen = set()
     for number, source in enumerate(sources):
         named = not source.is_dir()
-        for path, columns in _videos(
-            source, root, listing, is_list=number == len(sources) - 1 and files_from is not None
-        ):
+        is_list = number == len(sources) - 1 and files_from is not None
+        for path, columns in _videos(source, root, listing, is_list):
             key = _key(path, base)
             if key not in seen:
                 seen.add(key)
@@ -160,8 +158,7 @@ def _videos(
                 if not path.name.startswith("."):
                     listing.passed_over[path.suffix.lower()] += 1
     elif source.suffix.lower() in MANIFESTS:
-        for path, columns in read_rows(source, root):
-            yield path, columns
+        yield from read_rows(source, root)
     else:
         yield source, {}
 
@@ -203,15 +200,11 @@ def _key(path: Path, base: Path) -> str:
     """As the file is called, to the byte, for it is compared with what is written to files and is a
     path again there."""
     whole = Path(os.path.abspath(path))
-    real = (
-        Path(os.path.realpath(whole.parent), whole.name)
-        if not whole.is_relative_to(base)
-        else whole
-    )
-    for place, root in (
-        (whole, base),
-        (real, Path(os.path.realpath(base))),
-    ):  # the same folder may be reached by links
+    real = whole
+    if not whole.is_relative_to(base):
+        real = Path(os.path.realpath(whole.parent), whole.name)
+    # The same folder may be reached by links.
+    for place, root in ((whole, base), (real, Path(os.path.realpath(base)))):
         if place.is_relative_to(root):
             whole = place.relative_to(root)
             break

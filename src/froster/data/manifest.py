@@ -116,9 +116,8 @@ def read_items(
             label = names[label]
         path = _locate(base, row.fields["path"])
         if not os.path.isfile(path):
-            _check_text(
-                source, row.line, row.fields["path"]
-            )  # rather the manifest's encoding than the file's name
+            # Rather the manifest's encoding than the file's name.
+            _check_text(source, row.line, row.fields["path"])
             missing.append(f"{row.fields['path']} (line {row.line})")
         items.append(Item(path, label, row.fields.get("split") or None, row.fields))
     if missing:

@@ -27,7 +27,9 @@ from froster.paper import tables
 from froster.paper.programme import PaperRun
 from froster.paper.tables import PICTURED, Cell, PaperTable
 from froster.text.sentences import with_descriptions
-from froster.training.fine_tune import fine_tune, halfway, with_weights
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.reporter import Drawn
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 from froster.utils.interrupt import check
@@ -122,15 +124,13 @@ class Miniature:
         with tempfile.TemporaryDirectory() as folder:
             student, trained = fine_tune(
                 base,
-                method,
-                cell.loss(method),
-                preset.recipe,
+                FineTuning(
+                    method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"
+                ),
                 train_set,
                 texts(self.training_classes, cell.described),
                 Path(folder),
-                bars,
-                f"{cell.key} {seed}",
-                preset=preset,
+                Hooks(Drawn(bars)),
             )
         weights = trained.average
         if method.patch:

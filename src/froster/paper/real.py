@@ -29,7 +29,9 @@ from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
 from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable
 from froster.text.sentences import read_descriptions, with_descriptions
-from froster.training.fine_tune import fine_tune, halfway, use_of_weights, with_weights
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
+from froster.training.reporter import Drawn
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 from froster.video.sampling import Sampling
@@ -191,15 +193,11 @@ class RealProgramme:
         recipe = dataclasses.replace(preset.recipe, workers=self.workers, precision=base.precision)
         student, trained = fine_tune(
             base,
-            method,
-            run.cell.loss(method),
-            recipe,
+            FineTuning(method, run.cell.loss(method), recipe, preset, name=run.key),
             train_set,
             texts(run.dataset, names, run.cell.described),
             self.out / "work" / run.key,
-            bars,
-            run.key,
-            preset=preset,
+            Hooks(Drawn(bars)),
         )
         weights = trained.average
         if method.patch:

@@ -29,7 +29,7 @@ from froster.paper.published import (
     Values,
 )
 from froster.training.distill import Distill, distill_preset
-from froster.training.fine_tune import fitted
+from froster.training.plan import fitted
 
 Protocol = Literal["base-to-novel", "cross-dataset"]
 Weights = Literal["frozen", "final", "ensemble"]

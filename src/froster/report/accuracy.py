@@ -9,7 +9,7 @@ from pathlib import Path
 from froster.evaluation.metrics import harmonic_mean
 from froster.report import page
 from froster.report.plots import Bars, accuracy_bars
-from froster.training.fine_tune import Row
+from froster.training.measure import Row
 from froster.training.validation import TITLES
 
 

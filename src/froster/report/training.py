@@ -17,8 +17,7 @@ from froster.report.distance import confusion_matrix, confusion_picture
 from froster.report.mistakes import common_mistakes, worst_mistakes
 from froster.report.plots import coverage_figure, draw_blend, training_curves, validation_curves
 from froster.text.labels import as_option, some_labels
-from froster.training.change import changes
-from froster.training.fine_tune import Row
+from froster.training.measure import Row, changes
 from froster.utils.files import absolute
 from froster.utils.progress import attempt
 from froster.utils.text import shell_command

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from froster.errors import out_of_memory
 from froster.serve.refusal import Refusal
-from froster.utils.interrupt import watched
+from froster.utils.interrupt import limited
 
 Result = TypeVar("Result")
 
@@ -52,7 +52,7 @@ class Job(Generic[Result]):
 
     def run(self) -> None:
         try:
-            with watched(self.check):
+            with limited(self.check):
                 self.check()
                 result = self.work()
         except (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,26 @@ from torch import nn
 from froster.encoders.reading import read_pickle
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.methods.recipe import as_now
+from froster.training.weights import RunningMean
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder, cannot_write, write_text
 from froster.utils.progress import reason
 from froster.utils.tensors import StateDict, cpu_state, file_digest, save_tensors
 
 
-class RunningMean:
-    """The uniform mean of the weights it was shown, without keeping them all."""
+@dataclass
+class RunState:
+    """All that a run needs to go on exactly."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: StateDict = {}
-
-    def add(self, state: StateDict) -> None:
-        self.count += 1
-        for name, tensor in state.items():
-            old = self.mean.get(name)
-            new = tensor.float()
-            self.mean[name] = new if old is None else old + (new - old) / self.count
-
-    def weights(self, like: StateDict) -> StateDict:
-        return {name: tensor.to(like[name].dtype) for name, tensor in self.mean.items()}
+    modules: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    run: dict[str, Any]
+    """Its settings and data: a checkpoint of another run is refused."""
+    average: RunningMean = field(default_factory=RunningMean)
+    unreadable: dict[str, int] = field(default_factory=dict)
+    """What could not be read: message -> how often."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """What was measured after each epoch."""
 
 
 @dataclass
@@ -69,34 +67,25 @@ class Checkpoints:
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}"
 
-    def save(
-        self,
-        epoch: int,
-        modules: dict[str, nn.Module],
-        optimizer: Any,
-        average: RunningMean,
-        unreadable: dict[str, int],
-        run: dict,
-        history: Sequence[dict] = (),
-    ) -> None:
+    def save(self, epoch: int, run: RunState) -> None:
         """Raises FrosterError when the disk is full; what was there before stays."""
         with atomic_folder(self.path(epoch)) as part:
-            for name, module in modules.items():
+            for name, module in run.modules.items():
                 save_tensors(cpu_state(module), part / f"{name}.safetensors")
-            if average.count:
-                save_tensors(average.mean, part / "average.safetensors")
+            if run.average.count:
+                save_tensors(run.average.mean, part / "average.safetensors")
             try:
-                torch.save(optimizer.state_dict(), part / "optimizer.pt")
+                torch.save(run.optimizer.state_dict(), part / "optimizer.pt")
             except (
                 RuntimeError
             ) as error:  # what a full disk looks like from inside torch's archive writer
                 raise cannot_write(part / "optimizer.pt", error) from error
             state = {
                 "epoch": epoch,
-                "averaged": average.count,
-                "unreadable": unreadable,
-                "run": run,
-                "history": list(history),
+                "averaged": run.average.count,
+                "unreadable": run.unreadable,
+                "run": run.run,
+                "history": run.history,
                 "files": {path.name: file_digest(path) for path in sorted(part.iterdir())},
             }
             write_text(
@@ -108,18 +97,9 @@ class Checkpoints:
         for old in done[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old), ignore_errors=True)
 
-    def resume(
-        self,
-        modules: dict[str, nn.Module],
-        optimizer: Any,
-        average: RunningMean,
-        unreadable: dict[str, int],
-        run: dict,
-        history: list[dict],
-    ) -> int:
-        """Load the newest whole checkpoint; returns the number of epochs done, 0 where there is
-        none. `history` is filled with what was measured after those epochs, `passed_over` with what
-        is wrong with newer checkpoints.
+    def resume(self, run: RunState) -> int:
+        """Load the newest whole checkpoint into `run`; returns the number of epochs done, 0 where
+        there is none. `passed_over` is filled with what is wrong with newer checkpoints.
 
         Raises UsageError when the checkpoint belongs to a run with other settings or other data,
         CheckpointError when there are checkpoints and none is whole.
@@ -128,17 +108,17 @@ class Checkpoints:
         for epoch in reversed(self.epochs()):
             try:
                 state = self.state(epoch)
-                check_same_run(state["run"], run, self.path(epoch))
-                weights = {name: self.tensors(epoch, name, state) for name in modules}
+                check_same_run(state["run"], run.run, self.path(epoch))
+                weights = {name: self.tensors(epoch, name, state) for name in run.modules}
                 moments = self._read(epoch, "optimizer.pt", read_pickle, state)
                 mean = self.tensors(epoch, "average", state) if state["averaged"] else {}
-                load_into(modules, weights, optimizer, moments, self.path(epoch))
+                load_into(run, weights, moments, self.path(epoch))
             except CheckpointError as error:
                 self.passed_over.append(str(error))
                 continue
-            unreadable.update(state["unreadable"])
-            history.extend(state["history"])
-            average.count, average.mean = state["averaged"], mean
+            run.unreadable.update(state["unreadable"])
+            run.history.extend(state["history"])
+            run.average.count, run.average.mean = state["averaged"], mean
             return epoch
         if self.passed_over:
             raise CheckpointError(
@@ -219,17 +199,13 @@ def checked_state(state: Any, epoch: int) -> dict[str, Any]:
 
 
 def load_into(
-    modules: dict[str, nn.Module],
-    weights: dict[str, StateDict],
-    optimizer: Any,
-    moments: dict[str, Any],
-    folder: Path,
+    run: RunState, weights: dict[str, StateDict], moments: dict[str, Any], folder: Path
 ) -> None:
     """Raises CheckpointError where what a checkpoint holds does not fit."""
     try:
-        for name, module in modules.items():
+        for name, module in run.modules.items():
             module.load_state_dict(weights[name])
-        optimizer.load_state_dict(moments)
+        run.optimizer.load_state_dict(moments)
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise damaged(folder, error) from error
 

@@ -17,7 +17,13 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from froster.encoders.model import unit
 from froster.errors import UsageError, one_of
+from froster.methods.base import Features, class_embeddings
+from froster.training.distributed import ranks
+
+Losses = dict[str, Tensor]
+"""Name -> number, as `metrics.jsonl` has it."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def distance(student: Tensor, teacher: Tensor, config: Distill) -> Tensor:
 
 class Distillation(nn.Module):
     """A projector and a distance for each side that is distilled; a side without gradient has no
-    projector."""
+    projector, and its distance is reported as zero."""
 
     def __init__(self, width: int, config: Distill, *, vision: bool = True, text: bool = True):
         super().__init__()
@@ -117,14 +123,39 @@ class Distillation(nn.Module):
         self.projector_v = projector(vision)
         self.projector_t = projector(text)
 
-    def vision(self, z: Tensor, f: Tensor) -> Tensor:
-        """Features of the student and of the teacher, (B, T, E) or (B, E) -> their distance, not
-        yet times beta."""
-        assert self.projector_v is not None
-        return distance(self.projector_v(z), f, self.config)
+    def forward(
+        self,
+        features: Features,
+        prompts: Tensor,
+        teacher_features: Features | None,
+        teacher_prompts: Tensor,
+        weight: float = 1.0,
+        clip_prompts: bool = False,
+    ) -> tuple[Losses, Losses]:
+        """Features of B clips and raw prompts (P, K, E) of the student and of the teacher -> what
+        is minimised, beta times the distances, and the distances, which are reported.
 
-    def text(self, w: Tensor, u: Tensor) -> Tensor:
-        """Class features (K, E) of the student and of the teacher -> their distance, not yet times
-        beta."""
-        assert self.projector_t is not None
-        return distance(self.projector_t(w), u, self.config)
+        `weight` is that of this rank's clips (`Task.forward`). `clip_prompts`: each clip has brought
+        a prompt of its own; else the prompts are those of all classes, the same on every rank.
+        """
+        config = self.config
+        of_clips = weight if config.reduction == "mean" else ranks() * (weight > 0)
+        vision = text = prompts.new_zeros(())
+        if self.projector_v is not None and teacher_features is not None:
+            z, f = self.vision_feature(features), self.vision_feature(teacher_features)
+            vision = distance(self.projector_v(z), f, config) * of_clips
+        if self.projector_t is not None:
+            w, u = self.text_feature(prompts), self.text_feature(teacher_prompts)
+            text = distance(self.projector_t(w), u, config) * (of_clips if clip_prompts else 1.0)
+        losses = {"distill_v": config.beta_v * vision, "distill_t": config.beta_t * text}
+        return losses, {"distill_v": vision.detach(), "distill_t": text.detach()}
+
+    def vision_feature(self, features: Features) -> Tensor:
+        """What is distilled: (B, T, E) at frame level, (B, E) at video level."""
+        if self.config.level == "frame":
+            return unit(features.frames) if self.config.unit else features.frames
+        return unit(features.video) if self.config.unit else features.pooled
+
+    def text_feature(self, prompts: Tensor) -> Tensor:
+        """Raw prompts (P, K, E) -> (K, E)."""
+        return class_embeddings(prompts) if self.config.unit else prompts.mean(dim=0)

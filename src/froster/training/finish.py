@@ -4,115 +4,120 @@ reported."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.progress import Progress
-from rich.table import Table
 
 from froster.data.splits import Split, evenly
 from froster.evaluation.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RULE, Calibration, fit
 from froster.evaluation.metrics import Predictions, Space
 from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
-from froster.methods.recipe import Recipe
-from froster.training.blend import Line, curve, held_out
-from froster.training.change import changes_of, told
-from froster.training.fine_tune import EvalSet, Row, halfway, measure, measure_many, with_weights
-from froster.training.held_out import eval_sets
-from froster.training.loop import Trained
-from froster.training.plan import Plan
-from froster.training.run_folder import Source
+from froster.training.blend import Line, curve
+from froster.training.held_out import held_out
+from froster.training.measure import (
+    EvalSet,
+    Measuring,
+    Row,
+    changes_of,
+    eval_sets,
+    measure,
+    measure_many,
+)
+from froster.training.plan import TrainPlan
+from froster.training.run_folder import RunSource
+from froster.training.trainer import Trained
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
-from froster.utils.progress import attempt, console, leave_out, output
+from froster.utils.progress import attempt
 from froster.utils.tensors import StateDict
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
 
 
-ReportWriter = Callable[
-    [Path, Recognizer, Split, list[Row], dict[str, Any], Callable[[str], None]], None
-]
-
-
 @dataclass(frozen=True)
-class Finished:
-    """All that a run has to report."""
+class TrainingRun:
+    """What is known of a run before its first step."""
 
     out: Path
     base: Recognizer
-    student: Recognizer
-    trained: Trained
+    plan: TrainPlan
     parts: Split
-    plan: Plan
-    recipe: Recipe
-    source: Source
     sentences: dict[str, str]
-    said: dict[str, list[str]]
-    """`chosen`: the defaults that were chosen and why; `warnings`."""
-    blend_points: int
-    workers: int
+    how: Measuring
+    chosen: list[str] = field(default_factory=list)
+    """The defaults that were chosen, and why."""
+    warnings: list[str] = field(default_factory=list)
 
 
-def finish(run: Finished, bars: Progress, write_report: ReportWriter, as_json: bool) -> None:
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves. All of it but `predictions_*.csv` is in `folder/report.json` and
+    `folder/model` too."""
+
+    folder: Path
+    model: Recognizer
+    rows: list[Row]
+    """Frozen CLIP, the model, and other weights of the run."""
+    report: dict[str, Any]
+    parts: Split
+    trained: Trained
+
+
+def finish(
+    run: TrainingRun, student: Recognizer, trained: Trained, source: RunSource, blend_points: int
+) -> TrainingResult:
     """The weights are saved before all else. What of the rest cannot be done is said and left out,
     and the reports are written again with what there is."""
-    out, trained, truncate = run.out, run.trained, run.source.truncate
+    out = run.out
     left_out: list[str] = []
 
-    def say(line: str) -> None:
+    def leave_out(line: str) -> None:
         left_out.append(line)
-        leave_out(line)
+        run.how.reporter.warn(f"left out: {line}")
 
-    states = final_weights(run.base, run.student, trained)
-    best = with_weights(run.student, next(iter(states.values())))
-    rows = table_of(run.student, states, [{} for _ in range(1 + len(states))])
-    report = {**facts(run, rows), "blend": None, "left_out": left_out}
+    states = final_weights(run.base, student, trained)
+    best = with_weights(student, next(iter(states.values())))
+    rows = table_of(student, states, [{} for _ in range(1 + len(states))])
+    about = {**about_run(run, trained, source), "blend": None, "left_out": left_out}
+    report = {**about, **about_rows(rows)}
     best.save(out / "model", report)
-    with_weights(run.student, trained.last).save(out / "last", report)
+    with_weights(student, trained.last).save(out / "last", report)
     write_json(out / "report.json", report)
 
     sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
-
-    def measured_rows():
-        return measure_all(run.base, run.student, states, sets, bars, run.workers, truncate)
-
-    rows = attempt("the accuracy on the test videos", measured_rows, say) or rows
-    calibration = attempt("calibration", lambda: calibrate(run, best, bars), say)
+    measured_rows = attempt(
+        "the accuracy on the test videos",
+        lambda: measure_all(run.base, student, states, sets, run.how),
+        leave_out,
+    )
+    rows = measured_rows or rows
+    calibration = attempt("calibration", lambda: calibrate(run, best), leave_out)
     if calibration is not None:
         best.calibration = calibration
         calibration.save(out / "model")
     for name, predictions in rows[1].predictions.items():
         predictions.save(out / f"predictions_{name}.csv")
-    report |= facts(run, rows)
+    report = {**about, **about_rows(rows)}
     report["reliability"] = attempt(
-        "how far a score can be trusted", lambda: reliability_of(best, rows), say
+        "how far a score can be trusted", lambda: reliability_of(best, rows), leave_out
     )
     report["blend"] = attempt(
-        "the curve between CLIP and the model", lambda: blend_curve(run, bars), say
+        "the curve between CLIP and the model",
+        lambda: blend_curve(run, student, trained, source.split_seed, blend_points),
+        leave_out,
     )
     for folder in (out / "model", out / "last", out):
         write_json(folder / "report.json", report)
-    known = len(left_out)
-    write_report(out, best, run.parts, rows, report, say)
-    if len(left_out) > known:
-        write_json(out / "report.json", report)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show(out, rows, trained)
+    return TrainingResult(out, best, rows, report, run.parts, trained)
 
 
-def facts(run: Finished, rows: list[Row]) -> dict[str, Any]:
-    """What the report says of the run, and of the test as far as it has been done."""
-    parts, trained, tested = run.parts, run.trained, rows[1].predictions
+def about_run(run: TrainingRun, trained: Trained, source: RunSource) -> dict[str, Any]:
+    """What the report says of the training."""
+    parts, preset = run.parts, run.plan.preset
     return {
-        "rows": [row.to_dict() for row in rows],
-        "changes": changes_of(rows[0], rows[1]),
         "base_classes": parts.base,
         "novel_classes": parts.novel,
         "training_videos": len(parts.train),
@@ -120,16 +125,26 @@ def facts(run: Finished, rows: list[Row]) -> dict[str, Any]:
         "epochs": trained.epochs,
         "history": trained.history,
         "unreadable_in_training": trained.unreadable,
+        "notes": parts.notes,
+        "chosen": run.chosen,
+        "warnings": run.warnings,
+        "recipe": dataclasses.asdict(preset.recipe),
+        "distill": dataclasses.asdict(run.plan.distill),
+        "augment": dataclasses.asdict(preset.augment),
+        "trained_weights": run.plan.trained,
+        "source": dataclasses.asdict(source),
+    }
+
+
+def about_rows(rows: list[Row]) -> dict[str, Any]:
+    """What it says of the test, as far as that has been done."""
+    tested = rows[1].predictions
+    return {
+        "rows": [row.to_dict() for row in rows],
+        "changes": changes_of(rows[0], rows[1]),
         "test": {name: p.summary() for name, p in tested.items()},
         "unreadable_in_test": [message for p in tested.values() for _, message in p.errors],
         "reliability": None,
-        "notes": parts.notes,
-        **run.said,
-        "recipe": dataclasses.asdict(run.recipe),
-        "distill": dataclasses.asdict(run.plan.loss),
-        "augment": dataclasses.asdict(run.plan.preset.augment),
-        "trained_weights": run.plan.trained,
-        "source": dataclasses.asdict(run.source),
     }
 
 
@@ -155,16 +170,12 @@ def measure_all(
     student: Recognizer,
     states: dict[str, StateDict],
     sets: list[EvalSet],
-    bars: Progress,
-    workers: int,
-    truncate: bool,
+    how: Measuring,
 ) -> list[Row]:
     """Frozen CLIP, each of the final weights, and the first of them together with frozen CLIP."""
     name = student.config.method.name
     models = [base, *(with_weights(student, state) for state in states.values())]
-    rows = table_of(
-        student, states, measure_many(models, sets, bars, "before and after", workers, truncate)
-    )
+    rows = table_of(student, states, measure_many(models, sets, how, "before and after"))
     spaces: tuple[Space, ...] = ("logit", "prob")
     frozen, tuned = rows[0].predictions, rows[1].predictions
     return rows + [
@@ -178,55 +189,57 @@ def measure_all(
 
 
 def table_of(
-    student: Recognizer, states: dict[str, StateDict], found: list[dict[str, Predictions]]
+    student: Recognizer, states: dict[str, StateDict], measured: list[dict[str, Predictions]]
 ) -> list[Row]:
-    """A row for frozen CLIP and one for each of the weights, with what was found for them in this
+    """A row for frozen CLIP and one for each of the weights, with their predictions, in this
     order."""
-    rows = [Row("frozen", "start", found[0])]
+    rows = [Row("frozen", "start", measured[0])]
     return rows + [
         Row(student.config.method.name, weights, p)
-        for weights, p in zip(states, found[1:], strict=True)
+        for weights, p in zip(states, measured[1:], strict=True)
     ]
 
 
-def calibrate(run: Finished, model: Recognizer, bars: Progress) -> Calibration | None:
-    """Fitted to the watched videos, never to the test; None where the run has too few.
+def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
+    """Fitted to the validation videos, never to the test; None where the run has too few.
 
     Raises DataError where too few of them can be read.
     """
-    watched = run.parts.watch
-    if len(watched) < FEWEST_VIDEOS or len({item.label for item in watched}) < FEWEST_CLASSES:
+    validation = run.parts.watch
+    if len(validation) < FEWEST_VIDEOS or len({i.label for i in validation}) < FEWEST_CLASSES:
         return None
-    parts = dataclasses.replace(run.parts, base_test=watched, novel_test=[])
+    parts = dataclasses.replace(run.parts, base_test=validation, novel_test=[])
     sets = eval_sets(model, run.plan.preset, parts, run.sentences)
-    found = measure(model, sets, bars, "watched", run.workers, run.source.truncate)["base"]
-    assert found.views is not None
-    calibration = fit(found.views, found.labels, model.logit_scale, model.config.fusion)
+    predictions = measure(model, sets, run.how, "watched")["base"]
+    assert predictions.views is not None
+    calibration = fit(predictions.views, predictions.labels, model.logit_scale, model.config.fusion)
     if calibration.none is None:
-        console.print(NO_RULE)
+        run.how.reporter.say(NO_RULE)
     fitted = {
         "to": "the watched videos",
-        "videos": len(watched) - len(found.errors),
-        "classes": len(parts.base),
+        "videos": len(validation) - len(predictions.errors),
+        "classes": len(run.parts.base),
     }
     return dataclasses.replace(calibration, fitted=fitted)
 
 
 def reliability_of(model: Recognizer, rows: list[Row]) -> dict[str, Any] | None:
     """Of the scores on the base test videos, at temperature 1 and calibrated."""
-    found = rows[1].predictions.get("base")
-    if found is None or found.views is None or len(found.errors) == len(found.labels):
+    base = rows[1].predictions.get("base")
+    if base is None or base.views is None or len(base.errors) == len(base.labels):
         return None
     return measured(
-        model.calibration, found.views, found.labels, model.logit_scale, model.config.fusion
+        model.calibration, base.views, base.labels, model.logit_scale, model.config.fusion
     )
 
 
-def blend_curve(run: Finished, bars: Progress) -> dict[str, Any] | None:
+def blend_curve(
+    run: TrainingRun, student: Recognizer, trained: Trained, seed: int, points: int
+) -> dict[str, Any] | None:
     """The line to CLIP at a few ratios, on some test videos; None where there is nothing to choose
     or report with."""
-    parts, seed = run.parts, run.source.split_seed
-    if run.blend_points < 2 or len(parts.base_test) < 2 or len(parts.base) < 2:
+    parts = run.parts
+    if points < 2 or len(parts.base_test) < 2 or len(parts.base) < 2:
         return None
     few = dataclasses.replace(
         parts,
@@ -234,39 +247,6 @@ def blend_curve(run: Finished, bars: Progress) -> dict[str, Any] | None:
         novel_test=evenly(parts.novel_test, CURVE_VIDEOS, seed),
     )
     held = held_out(few, [])
-    line = Line(run.base, with_weights(run.student, run.trained.average), run.trained.average)
+    line = Line(run.base, with_weights(student, trained.average), trained.average)
     sets = eval_sets(run.base, run.plan.preset, held.parts, run.sentences)
-    return curve(
-        run.base,
-        line,
-        held,
-        sets,
-        run.blend_points,
-        "one-se",
-        bars,
-        run.workers,
-        run.source.truncate,
-    )
-
-
-def show(out: Path, rows: list[Row], trained: Trained) -> None:
-    together = [f"{name}*" for name in ("base", "novel", "HM") if rows[0].together]
-    table = Table("method", "weights", "base", "novel", "HM", *together, box=None, pad_edge=False)
-    cell = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: E731
-    for i, row in enumerate(rows):
-        values = [*row.columns().values(), *row.generalised.values()]
-        table.add_row(row.method, row.weights, *map(cell, values), style="bold" if i == 1 else "")
-    output.print(table)
-    if together:
-        console.print(
-            "* among base and novel labels together, as a user asks who does not know of which kind"
-            " a video is"
-        )
-    for line in told(rows[0], rows[1]):
-        console.print(line)
-    for message, count in trained.unreadable.items():
-        console.print(f"skipped in training, {count} times: {message}")
-    for predictions in rows[1].predictions.values():
-        for _, message in predictions.errors:
-            console.print(f"unreadable, scored wrong: {message}")
-    console.print(f"model: {out / 'model'}   report: {out / 'report.html'}")
+    return curve(line, held, sets, run.how, points)

@@ -1,31 +1,148 @@
-"""The videos of a training run as the network reads them, and what is said of them before it
-begins."""
+"""Which labelled videos a model has not learnt from: what `froster evaluate` scores, and which of
+them choose (a ratio, a temperature) and which are reported in `froster blend`, `calibrate` and
+`train`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from rich.progress import Progress
+import torch
+from torch import Tensor
 
-from froster.data.dataset import VideoDataset
-from froster.data.fingerprint import file_fingerprints
 from froster.data.manifest import Item
-from froster.data.splits import Split, evenly
-from froster.errors import UsageError
-from froster.inference.model_folder import ModelConfig
-from froster.inference.recognizer import Recognizer
-from froster.inference.seen import Seen, counted, written
-from froster.methods.recipe import Preset
-from froster.text.sentences import with_descriptions
-from froster.training import advice
-from froster.training.fine_tune import EvalSet, asked_together
-from froster.training.validation import foreign_labels
-from froster.utils.progress import working
-from froster.video.augment import Augment
-from froster.video.sampling import Sampling
+from froster.data.splits import TEST_WORDS, VALIDATION_WORDS, Split, validation_videos
+from froster.errors import DataError, UsageError, one_of
+from froster.inference.seen import Part, counted, seen_by
+from froster.training.reporter import Reporter
+from froster.training.run_folder import Run
 
-WATCHED_NOVEL = 100
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out videos of base classes: some choose, the others are reported."""
+
+    parts: Split
+    """Its `base_test` holds both."""
+    chooses: Tensor | None
+    """(N,) bools, for `parts.base_test`; None: all choose."""
+    source: str
+    """What the choosing videos are, in words."""
+
+
+def held_out(parts: Split, validation: Sequence[Item]) -> HeldOut:
+    """Videos of a validation split choose, else the validation videos of the training, or half of
+    the test. Raises DataError where there is too little."""
+    for videos, source in (
+        (validation, "the validation split"),
+        (parts.watch, "the watched videos"),
+    ):
+        if videos:
+            both = dataclasses.replace(parts, base_test=[*videos, *parts.base_test])
+            return HeldOut(both, torch.arange(len(both.base_test)) < len(videos), source)
+    if len(parts.base_test) < 2:
+        raise DataError(
+            f"{len(parts.base_test)} held-out videos of base classes are too few: give froster"
+            " calibrate others with --data, froster blend a ratio with --ratio"
+        )
+    return HeldOut(parts, choosing_half(parts.base_test), "half of the base test videos")
+
+
+def of_run(run: Run, data: Path | None = None, root: Path | None = None) -> HeldOut:
+    """What a run held out. Raises DataError when the data is not the run's, or holds too little to
+    choose with."""
+    items = run.source.items(data, root)
+    parts = run.source.split(items, run.report["base_classes"], run.report["novel_classes"])
+    return held_out(parts, validation_videos(items, parts.base))
+
+
+def of_data(items: Sequence[Item], split: str | None) -> HeldOut:
+    """The named split, else the validation videos, or all of a data set without splits. Never the
+    test by default."""
+    splits = sorted({item.split for item in items if item.split})
+    if split is not None:
+        chosen = [item for item in items if item.split == split]
+    elif splits:
+        chosen = [item for item in items if (item.split or "").lower() in VALIDATION_WORDS]
+    else:
+        chosen = list(items)
+    if not chosen:
+        raise DataError(
+            f"no video has the split {split or 'validation'!r}; there is"
+            f" {', '.join(splits) or 'none'}. Name one with --split: on videos that were trained on a"
+            " model is too sure, and what is fitted to the test cannot be tested there"
+        )
+    source = f"split {split}" if split else "the validation split" if splits else "all videos"
+    return HeldOut(test_of(chosen), None, source)
+
+
+def test_of(items: list[Item]) -> Split:
+    return Split(sorted({item.label for item in items}), [], [], items, [])
+
+
+def untrained(held: HeldOut, report: dict[str, Any], reporter: Reporter) -> HeldOut:
+    """Without the videos that the model of `report` was trained on, on which it is too sure; says
+    how many these are.
+
+    Raises DataError where all of them were.
+    """
+    items = held.parts.base_test
+    seen = seen_by(report)
+    if seen is None:
+        for line in maybe_trained(items, report):
+            reporter.warn(line)
+        return held
+    with reporter.bar("looking for training videos", len(items), keep=False) as bar:
+        parts = seen.parts(items, bar)
+    kept = [item for item, part in zip(items, parts, strict=True) if part != "trained"]
+    if not kept:
+        raise DataError(
+            f"the model was trained on all {len(items)} videos ({held.source}), on which it is too"
+            " sure"
+        )
+    if len(kept) < len(items):
+        reporter.say(
+            f"{len(items) - len(kept)} of {len(items)} videos were trained on and are left out"
+        )
+    return dataclasses.replace(held, parts=test_of(kept))
+
+
+def maybe_trained(items: Sequence[Item], report: dict[str, Any]) -> list[str]:
+    """A warning where some of the videos may have been trained on, of a model whose report does not
+    say which these were."""
+    base = set(report.get("base_classes") or [])
+    shared = {item.label for item in items} & base
+    if not shared:
+        return []
+    return [
+        f"warning: this model was trained on {report.get('training_videos')} videos of {len(base)}"
+        f" classes, {len(shared)} of them in this data, and its report does not say which videos:"
+        " of those the accuracy would be too high"
+    ]
+
+
+def choosing_half(items: Sequence[Item]) -> Tensor:
+    """(N,) bools: which half of the held-out base videos chooses; the other half is reported.
+
+    Class by class, every second video in the order of a hash of its name; so no seed, machine or
+    novel video matters.
+    """
+    order = sorted(
+        range(len(items)), key=lambda i: (items[i].label, hashed(items[i]), str(items[i].path))
+    )
+    chooses = torch.zeros(len(items), dtype=torch.bool)
+    chooses[torch.tensor(order[::2], dtype=torch.long)] = True
+    return chooses
+
+
+def hashed(item: Item) -> str:
+    return hashlib.sha256(
+        f"{item.label}/{item.path.name}".encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
@@ -34,140 +151,112 @@ def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
     columns = sorted({name for item in items for name in item.columns})
     if column.lower() not in columns:
         raise UsageError(f"there is no column {column!r}; there is {', '.join(columns) or 'none'}")
-    said: dict[str, set[str]] = {}
+    by_label: dict[str, set[str]] = {}
     for item in items:
-        said.setdefault(item.label, set()).add(item.columns.get(column.lower(), "").lower())
-    for label, words in said.items():
+        by_label.setdefault(item.label, set()).add(item.columns.get(column.lower(), "").lower())
+    for label, words in by_label.items():
         if words not in ({"base"}, {"novel"}):
             raise UsageError(
                 f"column {column!r} must say base or novel for class {label!r}, it says"
                 f" {sorted(words)}"
             )
-    return [label for label, words in said.items() if words == {"novel"}]
+    return [label for label, words in by_label.items() if words == {"novel"}]
 
 
-def dataset(
-    model: Recognizer,
-    sampling: Sampling,
+@dataclass(frozen=True)
+class VideosToScore:
+    """By their split, and what the model has to do with the data."""
+
+    sets: dict[str, list[Item]]
+    part: str
+    """test (the model has not seen them), trained, watched, or all."""
+    trained: int | None
+    """Videos of the data that the model was trained on; None where its report does not say which
+    these were."""
+    watched: int | None
+    scored_trained: dict[str, int]
+    """Of each set."""
+    notes: list[str]
+
+
+def videos_to_score(
     items: Sequence[Item],
-    classes: list[str],
-    *,
-    views: int = 1,
-    augment: Augment | None = None,
-    seed: int = 0,
-) -> VideoDataset:
-    """Videos as the network reads them: random clips where an augmentation is given, else the views
-    of a test."""
-    size = model.clip.config.vision.image_size
-    train = augment is not None
-    return VideoDataset(
-        items,
-        classes,
-        sampling,
-        size,
-        views=views,
-        train=train,
-        seed=seed,
-        augment=augment or Augment(),
-        how=model.preprocessing,
-    )
+    split: Sequence[str] | None,
+    part: str | None,
+    report: dict[str, Any],
+    on_videos: Callable[[int], None] = lambda n: None,
+) -> VideosToScore:
+    """`part` is what was asked for; left out, it is the test part where the model has seen some of
+    the data, else all.
+
+    Raises UsageError where the part cannot be known, DataError where nothing is left.
+    """
+    if part is not None:
+        one_of("--part", part, "test", "all", "trained", "watched")
+    seen = seen_by(report)
+    if seen is None:
+        if part not in (None, "all"):
+            raise UsageError(
+                f"--part {part}: this model's report does not say which videos it was trained on"
+            )
+        sets = chosen_splits(items, split, part)
+        notes = maybe_trained(items, report)
+        return VideosToScore(sets, "all", None, None, dict.fromkeys(sets, 0), notes)
+    kinds: dict[int, Part] = dict(zip(map(id, items), seen.parts(items, on_videos), strict=True))
+    trained, watched = counted(list(kinds.values()))
+    known = trained + watched > 0
+    scored_part = part or ("test" if known else "all")
+    sets = chosen_splits(items, split, scored_part if known or part else None)
+    if scored_part != "all":
+        sets = {
+            name: [item for item in some if kinds[id(item)] == scored_part]
+            for name, some in sets.items()
+        }
+    for name, some in sets.items():
+        if not some:
+            raise DataError(
+                f"no {scored_part} video to score in {name if split else 'this data'}: of its {len(items)}"
+                f" videos {trained} were trained on and {watched} watched the training; --part all"
+                " scores them"
+            )
+    scored = {name: counted([kinds[id(item)] for item in some])[0] for name, some in sets.items()}
+    notes = [scored_line(trained, watched, scored_part, sets, part)] if known else []
+    return VideosToScore(sets, scored_part, trained, watched, scored, notes)
 
 
-def eval_sets(
-    model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
-) -> list[EvalSet]:
-    """Base and novel test videos, each against its own classes, and against the classes of both
-    where there are both."""
-    sets = [
-        EvalSet(
-            name,
-            dataset(model, setting.sampling, items, classes, views=setting.views),
-            classes,
-            with_descriptions(classes, sentences),
-            [str(item.path) for item in items],
-        )
-        for name, items, classes in (
-            ("base", parts.base_test, parts.base),
-            ("novel", parts.novel_test, parts.novel),
-        )
-        if items and len(classes) > 1
-    ]
-    return asked_together(sets)
+def scored_line(
+    trained: int, watched: int, scored_part: str, sets: dict[str, list[Item]], part: str | None
+) -> str:
+    """Which videos are scored, and why these. `part` is what was asked for."""
+    count = sum(map(len, sets.values()))
+    also = f", {watched} watched the training" if watched else ""
+    begin = f"{trained} videos of this data were trained on{also}; scored: "
+    if scored_part == "test":
+        hint = "" if part else " (--part all: every video, --part trained: those)"
+        return f"{begin}the {count} test videos{hint}"
+    if scored_part == "watched":
+        return f"{begin}the {count} that watched it, by which it was stopped and calibrated"
+    whose = f"the {count} trained on" if scored_part == "trained" else f"all {count}"
+    return f"{begin}{whose}, so this says little of new videos"
 
 
-def watch_sets(
-    model: Recognizer, setting: Preset, parts: Split, sentences: dict[str, str], seed: int
-) -> list[EvalSet]:
-    """What is measured after every epoch, one clip a video; empty where no video is held out for
-    it."""
-    if not parts.watch:
-        return []
-    once = dataclasses.replace(setting, views=1)
-    some = dataclasses.replace(
-        parts, base_test=parts.watch, novel_test=evenly(parts.novel_test, WATCHED_NOVEL, seed)
-    )
-    sets = eval_sets(model, once, some, sentences)
-    if len(sets) == 1:
-        names = foreign_labels(parts.base)
-        unlabelled = [
-            dataclasses.replace(item, label=names[0]) for item in parts.watch
-        ]  # their answers are compared alone
-        sets.append(EvalSet("foreign", dataset(model, setting.sampling, unlabelled, names), names))
-    return sets
-
-
-def warnings(
-    model: Recognizer,
-    parts: Split,
-    sentences: dict[str, str],
-    truncate: bool,
-    look: bool,
-    bars: Progress,
-    workers: int,
-) -> list[str]:
-    """Everything that `advice` has to say; with `look` it also opens every video."""
-    found = [
-        *advice.few_clips(parts.train),
-        *advice.imbalance(parts.train),
-        *advice.missing_tests(parts),
-    ]
-    found += advice.same_labels(
-        model, with_descriptions(parts.base + parts.novel, sentences), truncate
-    )
-    if look:
-        test = [*parts.base_test, *parts.novel_test, *parts.watch]
-        bar = bars.add_task("compare videos", total=len(parts.train) + len(test), note="")
-        found += advice.near_duplicates(
-            parts.train, test, workers, lambda n: bars.update(bar, advance=n)
-        )
-        bars.remove_task(bar)
-    return found
-
-
-def trained_before(start: Seen | None, parts: Split) -> list[str]:
-    """Test videos that the model which is started from has learnt from already."""
-    if start is None:
-        return []
-    test = [*parts.base_test, *parts.novel_test]
-    with working("looking for training videos", len(test)) as advance:
-        trained, _ = counted(start.parts(test, advance))
-    if not trained:
-        return []
-    return [
-        f"{trained} of {len(test)} test videos trained the model that this run starts from, so the"
-        " test is too easy"
-    ]
-
-
-def marks(parts: Split, start: Seen | None, bars: Progress) -> dict[str, str]:
-    """What a run's report says of the videos that its model has seen, those of its start among
-    them."""
-    bar = bars.add_task(
-        "note the training videos", total=len(parts.train) + len(parts.watch), note=""
-    )
-    before = start or Seen(frozenset(), frozenset())
-    trained, watched = (
-        written([*file_fingerprints(items, lambda n: bars.update(bar, advance=n)), *known])
-        for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
-    )
-    return {"trained_on": trained, "watched_by": watched}
+def chosen_splits(
+    items: Sequence[Item], names: Sequence[str] | None, part: str | None = None
+) -> dict[str, list[Item]]:
+    """The named splits one by one; by default the test videos, or all where there is no split or
+    another part is meant."""
+    if names:
+        sets = {name: [item for item in items if item.split == name] for name in names}
+        for name, some in sets.items():
+            if not some:
+                existing = sorted({item.split for item in items if item.split})
+                raise DataError(
+                    f"no video has the split {name!r}; there is {', '.join(existing) or 'none'}"
+                )
+        return sets
+    splits = {(item.split or "").lower() for item in items}
+    words = TEST_WORDS if splits & TEST_WORDS else VALIDATION_WORDS
+    test = [item for item in items if (item.split or "").lower() in words]
+    if part in ("all", "trained", "watched") or not test:
+        return {part or "all": list(items)}
+    return {"test": test}

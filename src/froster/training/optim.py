@@ -1,14 +1,16 @@
-"""AdamW's parameter groups, the learning rate and the template of each step: everything a step
-takes from the recipe."""
+"""The optimiser of a recipe: which weights are decayed, and at which rate each is trained."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Container, Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+from froster.methods.recipe import Recipe
+from froster.methods.weight_names import new_weights
+from froster.training.task import Task
 
 
 def parameter_groups(
@@ -53,26 +55,27 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW, eps 1e-8, in one fused kernel (on a CPU a tenth of the default's time). `groups`: see
     `parameter_groups`."""
-    found = parameter_groups(module.named_parameters(), weight_decay, **groups)
-    for group in found:
-        group["lr"] = lr * group["scale"]
-    return torch.optim.AdamW(found, lr=lr, betas=betas, fused=True)
+    scaled = with_rates(parameter_groups(module.named_parameters(), weight_decay, **groups), lr)
+    return torch.optim.AdamW(scaled, lr=lr, betas=betas, fused=True)
 
 
 def sgd(module: nn.Module, lr: float, weight_decay: float, **groups: Any) -> torch.optim.SGD:
     """SGD with momentum 0.9, as AdaptFormer's release trains."""
-    found = parameter_groups(module.named_parameters(), weight_decay, **groups)
-    for group in found:
-        group["lr"] = lr * group["scale"]
-    return torch.optim.SGD(found, lr=lr, momentum=0.9)
+    scaled = with_rates(parameter_groups(module.named_parameters(), weight_decay, **groups), lr)
+    return torch.optim.SGD(scaled, lr=lr, momentum=0.9)
 
 
-def draw_template(seed: int, epoch: int, step: int, templates: int) -> int:
-    """The template of one step, uniform, the same on every rank and after a resume."""
-    return random.Random(f"template/{seed}/{epoch}/{step}").randrange(templates) if templates else 0
+def with_rates(groups: list[dict], lr: float) -> list[dict]:
+    return [{**group, "lr": lr * group["scale"]} for group in groups]
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """A shuffle of the dataset's indices that depends on seed and epoch alone."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()
+def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
+    groups = {
+        "decay": recipe.decay,
+        "new": {f"student.{name}" for name in new_weights(task.student)},
+        "new_scale": recipe.new_scale,
+        "clip_scale": recipe.clip_scale,
+    }
+    if recipe.optimizer == "sgd":
+        return sgd(task, recipe.lr, recipe.weight_decay, **groups)
+    return adamw(task, recipe.lr, recipe.weight_decay, recipe.betas, **groups)

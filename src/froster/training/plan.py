@@ -1,29 +1,49 @@
-"""From what was asked of `froster train` to what it will do: method, loss, recipe, clips, and what
-that trains."""
+"""From what was asked of `froster train`, and the number of videos, to what it will do: method, loss,
+recipe, clips, and what that trains.
+
+What is not asked for comes from the method's preset, fitted to the model (`fitted`), and for a folder
+of videos from their number (`choose`), which says why in a line. Published protocols (data with a
+split of its own, or a preset that was asked for) are left exactly as they are.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from froster.data.manifest import Item
+from froster.data.splits import Split
 from froster.encoders.model import CLIP, blank
 from froster.errors import UsageError, one_of
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method
-from froster.methods.recipe import Preset
+from froster.methods.recipe import FROSTER, Preset, Recipe
 from froster.methods.weight_names import new_weights
 from froster.training.distill import Distill, distill_preset
-from froster.training.fine_tune import fitted
 from froster.training.task import attach, freeze
+from froster.video.augment import FROSTER_AUGMENT
+
+FEWEST_STEPS = 150
+MOST_EPOCHS = 40
+VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
+"""Fewer say too little to stop a training by, or to calibrate with; more take too long after every
+epoch."""
+SMALL_WIDTH = 256
+SMALL_LR = 3e-4
+SMALL_RECIPE = Recipe(
+    epochs=6, batch_size=16, lr=SMALL_LR, warmup_epochs=1.0, weight_decay=0.05, tune="both"
+)
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     method: Method
     preset: Preset
-    loss: Distill
+    distill: Distill
     trained: int
     """Weights that get a gradient, projectors aside."""
     weights: int
@@ -34,48 +54,34 @@ class Plan:
     notes: list[str]
 
 
-def make_plan(
-    base: Recognizer,
-    method: Method,
-    preset: str | None,
-    distill: str | None,
-    classes: Sequence[str],
-    *,
-    loss: dict[str, Any],
-    recipe: dict[str, Any],
-    sampling: dict[str, Any],
-    views: int | None,
-    flip: bool,
-) -> Plan:
-    """`loss`, `recipe` and `sampling` hold what was asked for one by one; the rest comes from the
-    preset.
+@dataclass(frozen=True)
+class Changes:
+    """What is asked for in place of what a method's own paper says."""
 
-    Raises UsageError where nothing would be trained, or where distillation would run without
-    effect.
-    """
-    one_of("preset", preset or "official", "official", "froster")
-    setting = method.froster_preset() if preset == "froster" else method.preset()
-    setting = fitted(setting, base, method)
-    rates = dataclasses.replace(setting.recipe, **recipe)
-    if "new_scale" in recipe and not method.trains_clip:
-        rates = dataclasses.replace(rates, new_scale=1.0, clip_lr=rates.lr / rates.new_scale)
-    setting = dataclasses.replace(
-        setting,
-        recipe=rates,
-        sampling=setting.sampling.changed(**sampling),
-        views=views or setting.views,
-        augment=setting.augment if flip else dataclasses.replace(setting.augment, flip=False),
-    )
-    changes: dict[str, Any] = {}
-    if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
-        changes["frames"] = setting.sampling.frames
-    if preset == "froster" and hasattr(method, "pooling"):
-        changes["pooling"] = "frame_unit"
-    method = dataclasses.replace(method, **changes)
-    kind = distill_preset(distill or setting.distill)
-    config = dataclasses.replace(
-        kind, **{"level": kind.level if kind.level == "video" else method.level, **loss}
-    )
+    preset: str | None = None
+    """official (the method's own paper, the default) or froster."""
+    distill: str | None = None
+    """A name of `distill.PRESETS`; None: the preset's."""
+    loss: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Distill`."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Recipe`."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """Fields of `Sampling`."""
+    views: int | None = None
+    flip: bool = True
+
+
+def make_plan(
+    base: Recognizer, method: Method, classes: Sequence[str], changes: Changes
+) -> TrainPlan:
+    """Raises UsageError where nothing would be trained, or where distillation would run without
+    effect."""
+    setting = preset_of(base, method, changes)
+    method = adapted(method, setting, changes.preset)
+    kind = distill_preset(changes.distill or setting.distill)
+    level = kind.level if kind.level == "video" else method.level
+    distill = dataclasses.replace(kind, **{"level": level, **changes.loss})
     try:
         with blank():
             probe = method.for_classes(classes).build(CLIP(base.clip.config))
@@ -88,17 +94,174 @@ def make_plan(
             f"the method {method.name} trains nothing; choose another, for example --method vclip"
         )
     notes = [setting.note] if setting.note else []
-    if config.kind != "none":
-        notes += attach(probe, config, method.name)[2]
-    weights = sum(p.numel() for p in probe.parameters())
-    has_new, has_clip = (
-        bool(new_weights(probe) & trained.keys()),
-        bool(trained.keys() - new_weights(probe)),
-    )
-    if "new_scale" in recipe and not (has_new and has_clip):
+    if distill.kind != "none":
+        notes += attach(probe, distill, method.name)[2]
+    new = new_weights(probe)
+    has_new, has_clip = bool(new & trained.keys()), bool(trained.keys() - new)
+    if "new_scale" in changes.recipe and not (has_new and has_clip):
         which = "only new weights" if has_new else "no new weights"
         raise UsageError(
             f"--new-scale compares new weights with CLIP's, and {method.name} trains {which}: use"
             " --lr"
         )
-    return Plan(method, setting, config, sum(trained.values()), weights, has_new, has_clip, notes)
+    weights = sum(p.numel() for p in probe.parameters())
+    return TrainPlan(
+        method, setting, distill, sum(trained.values()), weights, has_new, has_clip, notes
+    )
+
+
+def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:
+    """The paper's setting, fitted to the model and changed as asked."""
+    one_of("preset", changes.preset or "official", "official", "froster")
+    preset = method.froster_preset() if changes.preset == "froster" else method.preset()
+    preset = fitted(preset, base, method)
+    recipe = dataclasses.replace(preset.recipe, **changes.recipe)
+    if "new_scale" in changes.recipe and not method.trains_clip:
+        recipe = dataclasses.replace(recipe, new_scale=1.0, clip_lr=recipe.lr / recipe.new_scale)
+    augment = preset.augment
+    return dataclasses.replace(
+        preset,
+        recipe=recipe,
+        sampling=preset.sampling.changed(**changes.sampling),
+        views=changes.views or preset.views,
+        augment=augment if changes.flip else dataclasses.replace(augment, flip=False),
+    )
+
+
+def adapted(method: Method, setting: Preset, preset: str | None) -> Method:
+    """The method for clips of so many frames, and pooled as FROSTER does inside its training."""
+    changes: dict[str, Any] = {}
+    if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
+        changes["frames"] = setting.sampling.frames
+    if preset == "froster" and hasattr(method, "pooling"):
+        changes["pooling"] = "frame_unit"
+    return dataclasses.replace(method, **changes)
+
+
+def is_small(model: Recognizer) -> bool:
+    return model.clip.config.vision.width <= SMALL_WIDTH
+
+
+def default_recipe(model: Recognizer) -> Recipe:
+    """FROSTER's recipe; a small network such as the nano CLIP needs larger steps (`docs/lab.md`)."""
+    return SMALL_RECIPE if is_small(model) else FROSTER.recipe
+
+
+def fitted(preset: Preset, model: Recognizer, method: Method) -> Preset:
+    """A paper's setting for this model. Published rates and lengths are for CLIP B/16 on large
+    data: a small network is trained with few, large steps in their place, without the mixing,
+    smoothing and colour changes that only pay in long training, and takes its clips as it was made
+    to. What remains is the method's own: prompts, objective, what it trains."""
+    if not is_small(model):
+        return preset
+    rates: dict[str, Any] = {"lr": SMALL_LR, "new_scale": method.small_scale, "clip_lr": None}
+    if not method.trains_clip:
+        rates = {"lr": SMALL_LR * method.small_scale, "new_scale": 1.0, "clip_lr": SMALL_LR}
+    recipe = dataclasses.replace(
+        preset.recipe,
+        **rates,
+        epochs=SMALL_RECIPE.epochs,
+        batch_size=SMALL_RECIPE.batch_size,
+        warmup_epochs=1.0,
+        lr_ends=0.01,
+        schedule="cosine",
+        optimizer="adamw",
+        clip_norm=1.0,
+        average_from=2,
+        weight_decay=SMALL_RECIPE.weight_decay,
+        label_smoothing=0.0,
+        mixup=0.0,
+        cutmix=0.0,
+    )
+    note = "a small network: few, large steps and FROSTER's augmentation in place of the paper's"
+    return dataclasses.replace(
+        preset,
+        recipe=recipe,
+        sampling=model.config.sampling,
+        views=model.config.views,
+        augment=FROSTER_AUGMENT,
+        note=note,
+    )
+
+
+@dataclass(frozen=True)
+class ChosenRecipe:
+    recipe: Recipe
+    why: list[str]
+
+
+def is_plain(items: Sequence[Item], preset: str | None) -> bool:
+    """May the defaults be chosen? Not for data that has a split, nor for a preset that was named."""
+    return preset is None and not any(item.split for item in items)
+
+
+def holdout_share(items: Sequence[Item]) -> float:
+    """Of all videos: a fifth; more of very few, as a test of ten says little; at most 2,000 of very
+    many."""
+    n = len(items)
+    return 0.3 if n < 100 else 0.2 if n <= 10_000 else 2000 / n
+
+
+def validation_share(training: float) -> float | None:
+    """Of about this many training videos: a tenth, or up to a fifth if that gives enough; None
+    where it does not."""
+    if 0.2 * training < VALIDATION_FEWEST:
+        return None
+    return min(0.2, max(0.1, 1.25 * VALIDATION_FEWEST / training), VALIDATION_MOST / training)
+
+
+def choose(
+    recipe: Recipe, parts: Split, given: set[str], plain: bool, world: int = 1
+) -> ChosenRecipe:
+    """Batch, epochs and patience for these training videos. What is in `given` was asked for and
+    stays.
+
+    A batch that was not asked for is one that `world` processes can share out, the nearest: rates
+    are left as they are.
+    """
+    n, why = len(parts.train), []
+    changes: dict[str, int | None] = {}
+    batch = recipe.batch_size
+    if plain and "batch_size" not in given:
+        batch = min(batch, max(4, 2 ** int(math.log2(max(1, n / 8)))))
+        if batch != recipe.batch_size:
+            changes["batch_size"] = batch
+            steps = max(1, n // batch)
+            why.append(
+                f"batch {batch} in place of {recipe.batch_size}: {n} training videos give {steps}"
+                " steps an epoch"
+            )
+    if "batch_size" not in given and batch % world:
+        shared = max(1, round(batch / world)) * world
+        why.append(f"batch {shared} in place of {batch}: {world} processes share it out evenly")
+        batch = changes["batch_size"] = shared
+    if plain and "epochs" not in given:
+        steps = max(1, n // batch)
+        epochs = min(MOST_EPOCHS, max(recipe.epochs, math.ceil(FEWEST_STEPS / steps)))
+        if epochs != recipe.epochs:
+            changes["epochs"] = epochs
+            why.append(
+                f"up to {epochs} epochs in place of {recipe.epochs}: fewer than {FEWEST_STEPS}"
+                " steps teach little"
+            )
+    if (
+        plain
+        and "patience" not in given
+        and "epochs" not in given
+        and len(parts.watch) >= VALIDATION_FEWEST
+    ):
+        patience = max(3, changes.get("epochs", recipe.epochs) // 2)  # type: ignore[operator]
+        changes["patience"] = patience
+        why.append(
+            f"stops early: after {patience} epochs without a gain on the {len(parts.watch)} watched"
+            " videos"
+        )
+    if plain and "patience" not in given and len(parts.watch) < VALIDATION_FEWEST:
+        why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
+    sizes = Counter(item.label for item in parts.train).values()
+    if plain and "shots" not in given:
+        why.append(
+            f"all training videos are used, {min(sizes)} to {max(sizes)} a class (--shots N: at"
+            " most N)"
+        )
+    return ChosenRecipe(dataclasses.replace(recipe, **changes), why)  # type: ignore[arg-type]

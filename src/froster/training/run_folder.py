@@ -23,7 +23,7 @@ from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass(frozen=True)
-class Source:
+class RunSource:
     """Where a run's CLIP and videos came from. `report.json` holds it, so that later commands need
     not be told again."""
 
@@ -109,7 +109,7 @@ class Run:
 
     folder: Path
     report: dict[str, Any]
-    source: Source
+    source: RunSource
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -183,9 +183,11 @@ def read_run(folder: Path) -> Run:
         values = json.loads(report.read_text(encoding="utf-8"))
         said = values["source"]
         asked = [
-            field.name for field in fields(Source) if field.name in said or field.default is MISSING
+            field.name
+            for field in fields(RunSource)
+            if field.name in said or field.default is MISSING
         ]
-        source = Source(**{name: said[name] for name in asked})
+        source = RunSource(**{name: said[name] for name in asked})
     except KeyError as error:
         raise UsageError(
             f"{report} does not say how the data was split (no {error}), being of an older froster:"

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -17,58 +16,41 @@ from froster.encoders.model import CLIP, normalise, unit
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.errors import UsageError
 from froster.methods.actionclip import in_batch_kl, same_class
-from froster.methods.base import (
-    Features,
-    LossAt,
-    Method,
-    Regulariser,
-    VideoCLIP,
-    class_embeddings,
-    pool,
-)
+from froster.methods.base import Features, LossAt, Method, Regulariser, VideoCLIP, pool
 from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
-from froster.training.distill import Distill, Distillation
+from froster.training.distill import Distill, Distillation, Losses
+from froster.training.distributed import GatherClasses, gather_clips, ranks, this_rank
 from froster.training.mixing import mix, soft_targets
 
 
-@dataclass
-class Losses:
-    """What one step returns. `total` is what is minimised; the rest is only reported."""
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen CLIP that holds the student's features near its own."""
 
-    total: Tensor
-    ce: Tensor
-    """Cross-entropy over the classes, or the contrast within the batch."""
-    vision: Tensor
-    """The vision distance, before beta."""
-    text: Tensor
-    regulariser: Tensor
-    """What holds the weights near CLIP's, with its weight."""
+    clip: CLIP
+    distill: Distill
+    bank: PromptBank | None = None
+    """Prompts of its own, all of which count, where the student learns its prompts; None: those of
+    the student's step."""
+
+
+@dataclass
+class Outputs:
+    """What the student makes of the clips of a step, and the loss of its objective."""
+
+    loss: Tensor
+    """With this rank's weight."""
     logits: Tensor
-    """(B, K), or (B, B) within the batch."""
+    """(B, K), or over all ranks' clips (B, B) within the batch."""
     predicted: Tensor
     """(B,) class numbers"""
-
-
-class GatherClasses(torch.autograd.Function):
-    """Concatenate every rank's class features. Backward: sum over the ranks' losses, then each
-    rank's own slice."""
-
-    @staticmethod
-    def forward(ctx, local: Tensor) -> Tensor:  # (P, k, E) -> (P, k * ranks, E)
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts, dim=1)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
-
-
-def ranks() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    features: Features
+    prompts: Tensor
+    """(P, K, E), raw: what is distilled on the text side."""
+    teacher_prompts: Tensor | None
+    """The teacher's, of the same rows."""
+    loss_at: LossAt
 
 
 def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
@@ -88,7 +70,9 @@ def trained(student: VideoCLIP, *parts: str) -> bool:
     return any(p.requires_grad for name, p in student.named_parameters() if name.startswith(parts))
 
 
-def attach(student: VideoCLIP, distill: Distill, network: str) -> tuple[bool, bool, list[str]]:
+def attach(
+    student: VideoCLIP, distill: Distill, network: str = "this network"
+) -> tuple[bool, bool, list[str]]:
     """Where distillation has a gradient: on the vision side, on the text side, and what to tell the
     user.
 
@@ -120,68 +104,70 @@ def attach(student: VideoCLIP, distill: Distill, network: str) -> tuple[bool, bo
 
 
 class Task(nn.Module):
-    """Cross-entropy over the classes plus, with a teacher, feature distillation, and what holds the
-    weights near CLIP's.
+    """Cross-entropy over the classes plus, with a teacher, feature distillation, and what the method
+    adds to hold the weights near CLIP's.
 
     Text of one step: the rows of the bank that the caller names, the same on all ranks (FROSTER:
-    one template and the bare label). The teacher's text never changes: it is encoded once. With
-    learned prompts the teacher has a bank of its own, `teacher_bank`, and all of it counts.
+    one template and the bare label). The teacher's text never changes: it is encoded once.
     """
 
     # Constants on the student's device, not buffers: DDP would send them round at every step.
     teacher_prompts: Tensor
     student_prompts: Tensor
+    clip_prompts = False
+    """Does each clip bring a prompt of its own?"""
 
     def __init__(
         self,
         student: VideoCLIP,
         bank: PromptBank,
-        distill: Distill,
-        teacher: CLIP | None = None,
+        recipe: Recipe | None = None,
         dtype: torch.dtype = torch.float32,
         *,
-        recipe: Recipe | None = None,
-        network: str = "this network",
-        objective: str = "classes",
-        teacher_bank: PromptBank | None = None,
+        teacher: Teacher | None = None,
         regulariser: Regulariser | None = None,
     ):
         super().__init__()
-        if (teacher is None) != (distill.kind == "none"):
-            raise ValueError("a teacher is needed for distillation, and only for it")
-        self.student = student
-        self.bank = bank
-        self.teacher = teacher
-        self.dtype = dtype
-        self.recipe = recipe or Recipe()
-        self.objective = objective
+        self.student, self.bank = student, bank
+        self.recipe, self.dtype = recipe or Recipe(), dtype
         self.regulariser = regulariser
-        self.own_teacher_text = teacher_bank is not None
         self.text_is_frozen = not trained(student, "clip.text.", "text_prompt")
+        self.teacher: CLIP | None = None
         self.distill: Distillation | None = None
         if teacher is not None:
-            vision, text, _ = attach(student, distill, network)
-            self.distill = Distillation(
-                student.clip.config.embed_dim, distill, vision=vision, text=text
-            )
-            if teacher.config.preprocessing != student.clip.config.preprocessing:
-                raise UsageError(
-                    "teacher and student want their frames prepared in different ways: they cannot"
-                    " share them"
-                )
-            teacher.eval().requires_grad_(False)
-            self.teacher = teacher = with_cast_weights(teacher, dtype)
-            self.teacher_prompts = self.prompt_table(VideoCLIP(teacher), teacher_bank or bank)
+            self.add_teacher(teacher)
         if self.text_is_frozen:
             self.student_prompts = self.prompt_table(student, bank)
+        self.save_memory_and_time()
+
+    def add_teacher(self, teacher: Teacher) -> None:
+        """Raises UsageError where it wants its frames in another way than the student."""
+        clip, student = teacher.clip, self.student
+        vision, text, _ = attach(student, teacher.distill)
+        width = student.clip.config.embed_dim
+        distill = Distillation(width, teacher.distill, vision=vision, text=text)
+        if clip.config.preprocessing != student.clip.config.preprocessing:
+            raise UsageError(
+                "teacher and student want their frames prepared in different ways: they cannot"
+                " share them"
+            )
+        clip.eval().requires_grad_(False)
+        self.teacher = with_cast_weights(clip, self.dtype)
+        self.distill = distill
+        self.teacher_has_own_prompts = teacher.bank is not None
+        self.teacher_prompts = self.prompt_table(VideoCLIP(self.teacher), teacher.bank or self.bank)
+
+    def save_memory_and_time(self) -> None:
+        """Checkpointing and compiling, as the recipe says."""
+        student = self.student.clip
         if self.recipe.checkpointing:
-            for tower in (student.clip.visual, student.clip.text):
+            for tower in (student.visual, student.text):
                 tower.transformer.checkpointing = True
         if self.recipe.compile:
-            for clip in filter(None, (student.clip, self.teacher)):
+            for clip in filter(None, (student, self.teacher)):
                 clip.visual.compile()
             if not self.text_is_frozen:
-                for block in student.clip.text.transformer.blocks():
+                for block in student.text.transformer.blocks():
                     block.compile()
 
     def train(self, mode: bool = True) -> Task:
@@ -191,18 +177,112 @@ class Task(nn.Module):
             self.teacher.eval()
         return self
 
+    def checkpoint_modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint must hold: never the teacher."""
+        if self.distill is None:
+            return {"student": self.student}
+        return {"student": self.student, "distill": self.distill}
+
+    def forward(
+        self,
+        frames: Tensor,
+        labels: Tensor,
+        rows: list[int],
+        rng: random.Random,
+        weight: float = 1.0,
+    ) -> tuple[Losses, Losses]:
+        """frames (B, T, 3, H, W), uint8; labels (B,) ints; rows of the bank; rng: this rank's, for
+        this step. Returns what is minimised, and what is only reported.
+
+        `weight` scales what comes from this rank's clips, for ranks that hold unequal numbers of
+        readable ones: the mean over the ranks is then the mean over all clips.
+        """
+        frames = normalise(frames, self.student.clip.config.preprocessing)
+        outputs = self.outputs(frames, labels, rows, rng, weight)
+        losses, report = self.losses(frames, outputs, rng, weight)
+        right = (outputs.predicted == labels).float().mean()
+        return losses, {**report, "accuracy": 100 * right * weight}
+
+    def outputs(
+        self,
+        frames: Tensor,
+        labels: Tensor,
+        rows: list[int],
+        rng: random.Random,
+        weight: float = 1.0,
+    ) -> Outputs:
+        """Of normalised frames."""
+        recipe, targets = self.recipe, labels
+        if recipe.label_smoothing or recipe.mixup or recipe.cutmix:
+            soft = soft_targets(labels, len(self.bank.labels), recipe.label_smoothing)
+            frames, targets = mix(frames, soft, rng, recipe.mixup, recipe.cutmix)
+        prompts = self.text_prompts(rows)
+        features = self.encode(frames)
+        classes = self.student.classes(prompts)
+        logits = self.student.logits(features.video, classes, features.context)
+
+        def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
+            with autocast(frames.device, self.dtype):
+                mixed = functional_call(self.student, dict(weights), (frames, classes))
+            return F.cross_entropy(mixed.float(), targets) * weight
+
+        return Outputs(
+            F.cross_entropy(logits, targets) * weight,
+            logits,
+            logits.argmax(-1),
+            features,
+            prompts,
+            self.teacher_rows(rows),
+            loss_at,
+        )
+
+    def losses(
+        self, frames: Tensor, outputs: Outputs, rng: random.Random, weight: float = 1.0
+    ) -> tuple[Losses, Losses]:
+        """The objective, what the method adds to it and distillation: what is minimised, and what
+        is reported of these."""
+        losses, report = {"ce": outputs.loss}, {"ce": outputs.loss.detach()}
+        if self.regulariser is not None:
+            losses["regulariser"], report["regulariser"] = self.regulariser(
+                self.student, outputs.loss_at, rng
+            )
+        if self.distill is not None:
+            assert outputs.teacher_prompts is not None
+            distilled, distances = self.distill(
+                outputs.features,
+                outputs.prompts,
+                self.teacher_features(frames),
+                outputs.teacher_prompts,
+                weight,
+                self.clip_prompts,
+            )
+            losses |= distilled
+            report |= distances
+        return losses, report
+
+    def encode(self, frames: Tensor) -> Features:
+        with autocast(frames.device, self.dtype):
+            return self.student.encode(frames)
+
+    def teacher_features(self, frames: Tensor) -> Features | None:
+        """None where the vision side is not distilled."""
+        if self.teacher is None or self.distill is None or self.distill.projector_v is None:
+            return None
+        with torch.no_grad(), autocast(frames.device, self.dtype):
+            f = self.teacher.encode_image(frames).float()
+        return Features(f, f.mean(dim=1), pool(f, "frame_unit"))
+
+    def teacher_rows(self, rows: list[int]) -> Tensor | None:
+        """The teacher's raw prompts for these rows of the bank, (P, K, E)."""
+        if self.teacher is None:
+            return None
+        return self.teacher_prompts if self.teacher_has_own_prompts else self.teacher_prompts[rows]
+
     @torch.no_grad()
     def prompt_table(self, model: VideoCLIP, bank: PromptBank) -> Tensor:
         """Every prompt of every class, encoded once: (P, K, E), raw."""
         with autocast(model.clip.logit_scale.device, self.dtype):
             return model.prompts(bank, bank.rows).float()
-
-    def trained(self) -> dict[str, nn.Module]:
-        """What a checkpoint must hold: never the teacher."""
-        return {
-            "student": self.student,
-            **({"distill": self.distill} if self.distill is not None else {}),
-        }
 
     def text_prompts(self, rows: list[int]) -> Tensor:
         """The student's raw embeddings of these rows of prompts, (P, K, E); the ranks share the
@@ -210,15 +290,14 @@ class Task(nn.Module):
         if self.text_is_frozen:
             return self.student_prompts[rows]
         world = ranks()
-        if (
-            world == 1 or self.student.reserved_tokens
-        ):  # learned prompts may belong to a class: not shared out
+        # Learned prompts may belong to a class: these are not shared out.
+        if world == 1 or self.student.reserved_tokens:
             with autocast(self.student.clip.logit_scale.device, self.dtype):
                 return self.student.prompts(self.bank, rows).float()
         tokens = self.bank.tokens(*rows)  # (P, K, L)
         K = tokens.shape[1]
         each = -(-K // world)
-        mine = (torch.arange(each) + each * dist.get_rank()).clamp(max=K - 1)
+        mine = (torch.arange(each) + each * this_rank()).clamp(max=K - 1)
         return GatherClasses.apply(self.encode_tokens(tokens[:, mine]))[:, :K]
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
@@ -228,187 +307,49 @@ class Task(nn.Module):
                 [self.bank.encode(self.student.encode_text, row) for row in tokens]
             ).float()
 
-    def forward(
+
+class InBatchTask(Task):
+    """ActionCLIP's contrast in place of the cross-entropy: every clip with its own class by a
+    template of its own, over all ranks' clips together."""
+
+    clip_prompts = True
+
+    def outputs(
         self,
         frames: Tensor,
         labels: Tensor,
         rows: list[int],
         rng: random.Random,
         weight: float = 1.0,
-    ) -> Losses:
-        """frames (B, T, 3, H, W), uint8; labels (B,) ints; rows of the bank; rng: this rank's, for
-        this step.
-
-        `weight` scales what comes from this rank's clips, for ranks that hold unequal numbers of
-        readable ones.
-        """
-        frames = normalise(frames, self.student.clip.config.preprocessing)
-        if self.objective == "in-batch":
-            return self.batch_losses(frames, labels, rows, rng, weight)
-        recipe, targets = self.recipe, labels
-        if recipe.label_smoothing or recipe.mixup or recipe.cutmix:
-            soft = soft_targets(labels, len(self.bank.labels), recipe.label_smoothing)
-            frames, targets = mix(frames, soft, rng, recipe.mixup, recipe.cutmix)
-        return self.losses(frames, targets, self.text_prompts(rows), rows, weight, rng=rng)
-
-    def losses(
-        self,
-        frames: Tensor,
-        targets: Tensor,
-        prompts: Tensor,
-        rows: list[int],
-        weight: float = 1.0,
-        *,
-        rng: random.Random | None = None,
-    ) -> Losses:
-        """The same, from normalised frames, labels (B,) or soft targets (B, K), and the student's
-        raw prompts (P, K, E)."""
-        features = self.encode(frames)
-        classes = self.student.classes(prompts)
-        logits = self.student.logits(features.video, classes, features.context)
-        ce = F.cross_entropy(logits, targets) * weight
-
-        def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
-            with autocast(frames.device, self.dtype):
-                mixed = functional_call(self.student, dict(weights), (frames, classes))
-            return F.cross_entropy(mixed.float(), targets) * weight
-
-        total, extra = self.regularised(ce, loss_at, rng or random.Random(0))
-        vision, text = self.distances(frames, features, prompts, rows)
-        return self.sum_up(total, ce, vision, text, extra, logits, logits.argmax(-1), weight)
-
-    def regularised(
-        self, loss: Tensor, loss_at: LossAt, rng: random.Random
-    ) -> tuple[Tensor, Tensor]:
-        """The loss with what the method adds to it, and what is reported of that."""
-        if self.regulariser is None:
-            return loss, loss.new_zeros(())
-        extra, reported = self.regulariser(self.student, loss_at, rng)
-        return loss + extra, reported
-
-    def batch_losses(
-        self, frames: Tensor, labels: Tensor, rows: list[int], rng: random.Random, weight: float
-    ) -> Losses:
-        """ActionCLIP's contrast: every clip with its own class by a template of its own, over all
-        ranks' clips together."""
+    ) -> Outputs:
         features = self.encode(frames)
         templates = torch.tensor([rng.choice(rows) for _ in labels])
-        prompts = self.clip_prompts(templates, labels)[None]  # (1, B, E)
+        prompts = self.prompts_of_clips(templates, labels)
         v, t, known = gather_clips(
-            unit(features.video), unit(prompts[0]), labels if weight > 0 else labels - labels - 1
+            unit(features.video), unit(prompts), labels if weight > 0 else labels - labels - 1
         )
         logits = self.student.clip.logit_scale.exp() * v @ t.T
         video, text = in_batch_kl(logits, same_class(known))
-        ce = (video + text) / 2
+        mine = unit(features.video) @ t.T
 
         def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
             raise NotImplementedError("the contrast within the batch at other weights")
 
-        total, extra = self.regularised(ce, loss_at, rng)
-        vision_distance = text_distance = ce.new_zeros(())
-        if self.distill is not None:
-            own = self.teacher_prompts[templates, labels.cpu()][None]
-            vision_distance, text_distance = self.distances(frames, features, prompts, None, own)
-        mine = unit(features.video) @ t.T
-        return self.sum_up(
-            total, ce, vision_distance, text_distance, extra, logits, known[mine.argmax(-1)], weight
-        )
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher_prompts[templates, labels.cpu()][None]
+        predicted = known[mine.argmax(-1)]
+        loss = (video + text) / 2
+        return Outputs(loss, logits, predicted, features, prompts[None], teacher, loss_at)
 
-    def clip_prompts(self, templates: Tensor, labels: Tensor) -> Tensor:
+    def prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor:
         """The prompt of each clip, (B, E), raw."""
         if self.text_is_frozen:
             return self.student_prompts[templates.to(labels.device), labels]
-        return self.encode_tokens(self.bank.tokens(*self.bank.rows)[templates, labels.cpu()][None])[
-            0
-        ]
-
-    def encode(self, frames: Tensor) -> Features:
-        with autocast(frames.device, self.dtype):
-            return self.student.encode(frames)
-
-    def distances(
-        self,
-        frames: Tensor,
-        features: Features,
-        prompts: Tensor,
-        rows: list[int] | None,
-        teacher: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Vision and text distance to the teacher; zero where nothing is attached."""
-        zero = prompts.new_zeros(())
-        if self.distill is None:
-            return zero, zero
-        config, vision, text = self.distill.config, zero, zero
-        assert self.teacher is not None
-        if self.distill.projector_v is not None:
-            with torch.no_grad(), autocast(frames.device, self.dtype):
-                f = self.teacher.encode_image(frames).float()
-            target = Features(f, f.mean(dim=1), pool(f, "frame_unit"))
-            vision = self.distill.vision(
-                vision_feature(features, config), vision_feature(target, config)
-            )
-        if self.distill.projector_t is not None:
-            if teacher is None:
-                teacher = (
-                    self.teacher_prompts if self.own_teacher_text else self.teacher_prompts[rows]
-                )
-            text = self.distill.text(text_feature(prompts, config), text_feature(teacher, config))
-        return vision, text
-
-    def sum_up(
-        self,
-        total: Tensor,
-        ce: Tensor,
-        vision: Tensor,
-        text: Tensor,
-        extra: Tensor,
-        logits: Tensor,
-        predicted: Tensor,
-        weight: float,
-    ) -> Losses:
-        if self.distill is not None:
-            config = self.distill.config
-            of_clips = weight if config.reduction == "mean" else ranks() * (weight > 0)
-            vision = vision * of_clips
-            if (
-                self.objective == "in-batch"
-            ):  # one prompt a clip; else the prompts of all classes, the same on every rank
-                text = text * of_clips
-            total = total + config.beta_v * vision + config.beta_t * text
-        return Losses(
-            total,
-            ce.detach(),
-            vision.detach(),
-            text.detach(),
-            extra.detach(),
-            logits.detach(),
-            predicted,
-        )
+        tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
+        return self.encode_tokens(tokens[None])[0]
 
 
-def gather_clips(v: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All ranks' video and text embeddings (B, E) and labels; ranks may hold different numbers, and
-    -1 marks no clip."""
-    if ranks() == 1:
-        return v, t, labels
-    most = torch.tensor(len(labels), device=labels.device)
-    dist.all_reduce(most, dist.ReduceOp.MAX)
-    short = int(most) - len(labels)
-    both = GatherClasses.apply(F.pad(torch.stack([v, t]), (0, 0, 0, short)))
-    padded = F.pad(labels, (0, short), value=-1)
-    parts = [torch.empty_like(padded) for _ in range(ranks())]
-    dist.all_gather(parts, padded)
-    known = torch.cat(parts)
-    return both[0][known >= 0], both[1][known >= 0], known[known >= 0]
-
-
-def vision_feature(features: Features, config: Distill) -> Tensor:
-    """What is distilled: (B, T, E) at frame level, (B, E) at video level."""
-    if config.level == "frame":
-        return unit(features.frames) if config.unit else features.frames
-    return unit(features.video) if config.unit else features.pooled
-
-
-def text_feature(prompts: Tensor, config: Distill) -> Tensor:
-    """Raw prompts (P, K, E) -> (K, E)."""
-    return class_embeddings(prompts) if config.unit else prompts.mean(dim=0)
+def task_class(method: Method) -> type[Task]:
+    """By the method's objective."""
+    return {"classes": Task, "in-batch": InBatchTask}[method.objective]

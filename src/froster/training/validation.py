@@ -1,6 +1,6 @@
 """What a training run gains and loses, epoch by epoch, on a few videos that neither train nor test.
 
-`base`, the accuracy on watched videos of the training classes, may stop the run. What is kept of
+`base`, the accuracy on validation videos of the training classes, may stop the run. What is kept of
 CLIP is shown beside it and chooses nothing: the accuracy on some videos of novel classes and how
 often the model answers there as frozen CLIP does; without novel classes, how often it does so among
 labels that have nothing to do with the training.
@@ -8,26 +8,38 @@ labels that have nothing to do with the training.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
-from rich.progress import Progress
 
 from froster.data.public import classes, readable
+from froster.data.splits import Split, evenly
 from froster.evaluation.metrics import Predictions, percent
 from froster.inference.recognizer import Recognizer
-from froster.training.change import Change, changes
-from froster.training.fine_tune import EvalSet, Row, measure
+from froster.methods.recipe import Preset
+from froster.training.measure import (
+    Change,
+    EvalSet,
+    Measuring,
+    Row,
+    changes,
+    eval_sets,
+    measure,
+    video_dataset,
+)
 
 FOREIGN = 40
 """Labels that were not trained on, where there are no novel classes."""
+MOST_NOVEL = 100
+"""Novel videos that are measured after every epoch."""
 TITLES = {"base": "base", "novel": "novel", "hm": "HM"}
 
 
-def foreign_labels(own: Sequence[str], count: int = FOREIGN) -> list[str]:
-    """Names of Kinetics-400 classes, spread over the alphabet, of which none is among `own`."""
-    taken = {name.casefold() for name in own}
-    names = [name for name in map(readable, classes("k400")) if name.casefold() not in taken]
+def foreign_labels(labels: Sequence[str], count: int = FOREIGN) -> list[str]:
+    """Names of Kinetics-400 classes, spread over the alphabet, of which none is among `labels`."""
+    known = {name.casefold() for name in labels}
+    names = [name for name in map(readable, classes("k400")) if name.casefold() not in known]
     return names[:: len(names) // count][:count]
 
 
@@ -38,84 +50,88 @@ def agreement(first: Predictions, second: Predictions) -> float:
     return percent(same) if len(same) else 0.0
 
 
-class Watcher:
-    """Measures a student after an epoch, and tells it in a line. Frozen CLIP is measured once,
-    before the first.
+def validation_sets(
+    model: Recognizer, setting: Preset, parts: Split, sentences: dict[str, str], seed: int
+) -> list[EvalSet]:
+    """What is measured after every epoch, one clip a video; empty where no video is held out for
+    it."""
+    if not parts.watch:
+        return []
+    once = dataclasses.replace(setting, views=1)
+    some = dataclasses.replace(
+        parts, base_test=parts.watch, novel_test=evenly(parts.novel_test, MOST_NOVEL, seed)
+    )
+    sets = eval_sets(model, once, some, sentences)
+    if len(sets) == 1:
+        names = foreign_labels(parts.base)
+        unlabelled = [
+            dataclasses.replace(item, label=names[0]) for item in parts.watch
+        ]  # their answers are compared alone
+        sets.append(EvalSet("foreign", video_dataset(model, once, unlabelled, names), names))
+    return sets
 
-    `sets` holds "base", the watched videos, and "novel" or, of the watched videos among foreign
-    labels, "foreign".
+
+class Validator:
+    """Measures a student after an epoch, and says it in a line. Frozen CLIP is measured once, before
+    the first.
+
+    `sets` holds "base", the validation videos, and "novel" or, of the validation videos among
+    foreign labels, "foreign".
     """
 
-    def __init__(
-        self,
-        base: Recognizer,
-        sets: Sequence[EvalSet],
-        bars: Progress,
-        workers: int,
-        truncate: bool,
-    ):
-        self.base, self.sets, self.bars, self.workers, self.truncate = (
-            base,
-            sets,
-            bars,
-            workers,
-            truncate,
-        )
+    def __init__(self, base: Recognizer, sets: Sequence[EvalSet], how: Measuring | None = None):
+        self.base, self.sets, self.how = base, sets, how or Measuring()
         self.frozen: dict[str, Predictions] | None = None
 
     def __call__(self, student: Recognizer, epoch: int) -> dict[str, float]:
+        """What `metrics.jsonl` and checkpoints hold of an epoch: accuracies in per cent."""
         if self.frozen is None:
             self.frozen = self.measure(self.base)
         student.model.eval()  # the next epoch sets it to training again
         with torch.no_grad():
-            found = self.measure(student)
-        found_changes = changes(self.frozen, found)
-        other = "novel" if "novel" in found else "foreign"
+            tuned = self.measure(student)
+        other = "novel" if "novel" in tuned else "foreign"
+        by_set = changes(self.frozen, tuned)
         values: dict[str, float] = {"epoch": epoch}
-        for name, value in found_changes.items():
+        for name, change in by_set.items():
             values |= {
-                name: value.after,
-                f"{name}_frozen": value.before,
-                f"{name}_error": value.error,
+                name: change.after,
+                f"{name}_frozen": change.before,
+                f"{name}_error": change.error,
             }
-        together_before, together_after = (Row("", "", p).generalised for p in (self.frozen, found))
-        together = {name: (value, together_after[name]) for name, value in together_before.items()}
-        for name, (frozen, own) in together.items():
-            values |= {f"{name}_together": own, f"{name}_together_frozen": frozen}
-        values["agreement"] = agreement(self.frozen[other], found[other])
+        before, after = (Row("", "", p).generalised for p in (self.frozen, tuned))
+        together = {name: (before[name], after[name]) for name in before}
+        for name, (frozen, now) in together.items():
+            values |= {f"{name}_together": now, f"{name}_together_frozen": frozen}
+        values["agreement"] = agreement(self.frozen[other], tuned[other])
         if other == "foreign":
-            values["foreign"] = len(found[other].classes)
-        self.bars.console.print(
-            line(epoch, found_changes, together, values["agreement"], values.get("foreign"))
-        )
+            values["foreign"] = len(tuned[other].classes)
+        self.how.reporter.say(epoch_line(values, by_set, together))
         return values
 
     def measure(self, model: Recognizer) -> dict[str, Predictions]:
-        found = measure(model, self.sets, self.bars, "watch", self.workers, self.truncate)
-        self.bars.remove_task(self.bars.task_ids[-1])
-        return found
+        return measure(model, self.sets, self.how, "watch", keep=False)
 
 
-def line(
-    epoch: int,
-    found: Mapping[str, Change],
+def epoch_line(
+    values: Mapping[str, float],
+    by_set: Mapping[str, Change],
     together: Mapping[str, tuple[float, float]],
-    agreement: float,
-    foreign: float | None,
 ) -> str:
     """`epoch 2: gained 31.0 -> 50.0 (+19.0 ± 7.5, a gain beyond two standard errors) on 40 base
     videos (chance 8.3); kept …`"""
-    told = {
-        name: f"{value} on {value.videos} {name} videos (chance {value.chance:.1f})"
-        for name, value in found.items()
+    words = {
+        name: f"{change} on {change.videos} {name} videos (chance {change.chance:.1f})"
+        for name, change in by_set.items()
     }
+    foreign = values.get("foreign")
     where = "" if foreign is None else f" among {foreign:.0f} other labels"
-    kept = [
-        *([told["novel"]] if "novel" in told else []),
-        f"{agreement:.0f} % as CLIP answers{where}",
-    ]
+    kept = [words["novel"]] if "novel" in words else []
+    kept.append(f"{values['agreement']:.0f} % as CLIP answers{where}")
     asked = [
         f"{TITLES[name]} {before:.1f} -> {after:.1f}" for name, (before, after) in together.items()
     ]
     together_words = f"; asked together: {', '.join(asked)}" if asked else ""
-    return f"epoch {epoch}: gained {told['base']}; kept {', '.join(kept)}{together_words}"
+    return (
+        f"epoch {values['epoch']}: gained {words['base']}; kept {', '.join(kept)}{together_words}"
+    )

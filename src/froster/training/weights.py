@@ -1,18 +1,18 @@
-"""What can be done with weights after training: averaging, and interpolation with CLIP."""
+"""What can be done with weights after training: their mean, and interpolation with CLIP (WiSE-FT)."""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from froster.errors import CheckpointError
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer
+from froster.utils.tensors import StateDict, cpu_state
 
-State = dict[str, Tensor]
 
-
-def check_same_keys(first: State, other: State) -> None:
+def check_same_keys(first: StateDict, other: StateDict) -> None:
     difference = sorted(first.keys() ^ other.keys())
     if difference:
         raise CheckpointError(
@@ -20,7 +20,7 @@ def check_same_keys(first: State, other: State) -> None:
         )
 
 
-def average(states: Sequence[State]) -> State:
+def average(states: Sequence[StateDict]) -> StateDict:
     """The uniform mean of several states with equal keys (FROSTER averages its epochs 2 to the
     last)."""
     for state in states[1:]:
@@ -31,14 +31,14 @@ def average(states: Sequence[State]) -> State:
     }
 
 
-def interpolate(clip: State, tuned: State, ratio: float) -> State:
+def interpolate(clip: StateDict, tuned: StateDict, ratio: float) -> StateDict:
     """ratio * CLIP + (1 - ratio) * tuned, Open-VCLIP's patching (0.5 there). PAINT counts the other
     way round."""
     check_same_keys(clip, tuned)
     return {name: ratio * clip[name] + (1 - ratio) * tuned[name] for name in tuned}
 
 
-def towards(clip: State, tuned: State, ratio: float, output_layers: str = "") -> State:
+def towards(clip: StateDict, tuned: StateDict, ratio: float, output_layers: str = "") -> StateDict:
     """`interpolate` for a network with weights that CLIP does not have.
 
     Of new parts that end in a linear layer (`output_layers`, a regular expression on the names)
@@ -56,3 +56,45 @@ def towards(clip: State, tuned: State, ratio: float, output_layers: str = "") ->
         scaled = output_layers and re.search(output_layers, name)
         mixed[name] = (1 - ratio) * tuned[name] if scaled else tuned[name]
     return {name: mixed[name] for name in tuned}
+
+
+def halfway(
+    base: Recognizer, student: Recognizer, tuned: StateDict, ratio: float = 0.5
+) -> StateDict:
+    """ratio * the starting weights + (1 - ratio) * the tuned ones, new parts scaled
+    (`towards`)."""
+    start = {f"clip.{name}": tensor for name, tensor in cpu_state(base.clip).items()}
+    return towards(start, tuned, ratio, student.config.method.output_layers)
+
+
+def with_weights(
+    student: Recognizer, state: StateDict, config: ModelConfig | None = None
+) -> Recognizer:
+    """The same network with other weights of it."""
+    model = copy.deepcopy(student.model)
+    model.load_state_dict(state)
+    return Recognizer(
+        model,
+        student.tokenizer,
+        config or student.config,
+        device=student.device,
+        precision=student.precision,
+    )
+
+
+class RunningMean:
+    """The uniform mean of the weights it was shown, without keeping them all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: StateDict = {}
+
+    def add(self, state: StateDict) -> None:
+        self.count += 1
+        for name, tensor in state.items():
+            old = self.mean.get(name)
+            new = tensor.float()
+            self.mean[name] = new if old is None else old + (new - old) / self.count
+
+    def weights(self, like: StateDict) -> StateDict:
+        return {name: tensor.to(like[name].dtype) for name, tensor in self.mean.items()}

@@ -1,5 +1,5 @@
-"""Ctrl-C: one clear line, and never swallowed by whatever happened to run when it came. Time
-limits, by the same door."""
+"""Ctrl-C, and the time limits of requests: one clear line, never swallowed by whatever runs when it
+comes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from froster.errors import FrosterError
 
 _requested = False
-_watch: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
+_limit: ContextVar[Callable[[], None] | None] = ContextVar("limit", default=None)
 
 
 class Interrupted(FrosterError):
@@ -45,19 +45,19 @@ def check() -> None:
     not."""
     if _requested:
         raise _message()
-    if (watch := _watch.get()) is not None:
-        watch()
+    if (limit := _limit.get()) is not None:
+        limit()
 
 
 @contextmanager
-def watched(watch: Callable[[], None]) -> Iterator[None]:
-    """In this thread, every `check` calls `watch` too, which raises where the work is no longer
+def limited(limit: Callable[[], None]) -> Iterator[None]:
+    """In this thread, every `check` calls `limit` too, which raises where the work is no longer
     wanted."""
-    token = _watch.set(watch)
+    token = _limit.set(limit)
     try:
         yield
     finally:
-        _watch.reset(token)
+        _limit.reset(token)
 
 
 def ignore(worker: int = 0) -> None:

@@ -121,9 +121,7 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
             yield lambda steps: display.update(task, advance=steps)
         finally:
             display.remove_task(task)
-    elif (
-        os.environ.get("RANK", "0") != "0"
-    ):  # of the processes of torchrun the first speaks for all
+    elif os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first speaks for all
         yield lambda steps: None
     else:
         with _after_a_second(what, total) as advance:
@@ -190,13 +188,10 @@ def attempt(
 def reason(error: Exception) -> str:
     """An error in one line; one that is not ours with its type, as its message alone may say
     little."""
-    lines = str(error).strip().splitlines()
-    line = lines[0] if lines else ""
-    return (
-        line
-        if isinstance(error, FrosterError)
-        else f"{type(error).__name__}{f': {line}' if line else ''}"
-    )
+    line = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, FrosterError):
+        return line
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 Log = Callable[[int, dict[str, float]], None]

@@ -18,18 +18,8 @@ _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Control and format characters (with those that turn the direction of what follows), halves of
 characters, line ends."""
-_SIGNS = {
-    "█": "#",
-    "━": "-",
-    "–": "-",
-    "—": "-",
-    "…": "...",
-    "→": "->",
-    "±": "+-",
-    "×": "x",
-    "·": ".",
-    "−": "-",
-}
+_SIGNS = {"█": "#", "…": "...", "→": "->", "±": "+-", "×": "x", "·": "."}
+_SIGNS |= dict.fromkeys("━–—−", "-")
 """What stands for our own signs where they have no code."""
 
 
@@ -98,8 +88,8 @@ def program() -> str:
     called = Path(sys.argv[0])
     if called.stem != "froster" or not called.is_file():
         return f"{quoted(sys.executable)} -m froster"
-    found = shutil.which(called.name)
-    if found and os.path.samefile(found, called):
+    on_path = shutil.which(called.name)
+    if on_path and os.path.samefile(on_path, called):
         return called.name
     return quoted(os.path.abspath(called))
 
@@ -113,14 +103,12 @@ def quoted(word: str) -> str:
     bash's `$'\\xe9'`."""
     if printable(word) == word:
         return shlex.quote(word)
-    return (
-        "$'"
-        + "".join(
-            f"\\{c}" if c in "\\'" else c if printable(c) == c else _bytes_of(c) for c in word
-        )
-        + "'"
-    )
+    return f"$'{''.join(map(_ansi_quoted, word))}'"
 
 
-def _bytes_of(character: str) -> str:
+def _ansi_quoted(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if printable(character) == character:
+        return character
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -21,19 +21,13 @@ from froster.report import page
 from froster.report.accuracy import Column, accuracy_chart, accuracy_table
 from froster.report.clips import Clip, Verdict, classified_clips
 from froster.report.plots import training_curves
-from froster.training.change import told
 from froster.training.distill import distill_preset
-from froster.training.fine_tune import (
-    EvalSet,
-    Row,
-    asked_together,
-    default_recipe,
-    fine_tune,
-    halfway,
-    measure,
-    with_weights,
-)
-from froster.training.loop import Trained
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.measure import EvalSet, Measuring, Row, asked_together, change_lines, measure
+from froster.training.plan import default_recipe
+from froster.training.reporter import Drawn
+from froster.training.trainer import Trained
+from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
 from froster.utils.progress import attempt, console, output, progress
@@ -98,7 +92,13 @@ def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Cl
             for name in TEST_SETS
         ]
         sets = asked_together(sets)
-        rows = [Row("frozen", "as shipped", measure(base, sets, bars, "frozen CLIP"))]
+        rows = [
+            Row(
+                "frozen",
+                "as shipped",
+                measure(base, sets, Measuring(reporter=Drawn(bars)), "frozen CLIP"),
+            )
+        ]
         students: dict[str, Recognizer] = {"frozen": base}
         for arm in ARMS:
             student, trained = tune(base, arm, train_set, seed, out, bars)
@@ -130,14 +130,11 @@ def tune(
     distill = distill_preset(ARMS[arm])
     return fine_tune(
         base,
-        VCLIP(),
-        distill,
-        recipe,
+        FineTuning(VCLIP(), distill, recipe, name=NAMES[arm]),
         train_set,
         train_set.videos.classes,
         out / "runs" / arm,
-        bars,
-        NAMES[arm],
+        Hooks(Drawn(bars)),
     )
 
 
@@ -158,7 +155,11 @@ def arm_rows(
         (f"{arm}_blend", "half the mean, half frozen", half),
     ]
     return [
-        Row(name, weights, measure(with_weights(student, state), sets, bars, name))
+        Row(
+            name,
+            weights,
+            measure(with_weights(student, state), sets, Measuring(reporter=Drawn(bars)), name),
+        )
         for name, weights, state in variants
     ]
 
@@ -232,7 +233,7 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
     for row in rows:
         if row.method in ARMS:
             console.print(f"{NAMES[row.method]}:")
-            for line in told(rows[0], row):
+            for line in change_lines(rows[0], row):
                 console.print(f"  {line}")
     console.print()
     console.tell(f"{seconds:.0f} s. Report: {out / 'report.html'}")

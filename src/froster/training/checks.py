@@ -10,6 +10,8 @@ from froster.data.likeness import Likeness, likeness_of, pairs
 from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.inference.recognizer import Recognizer
+from froster.text.sentences import with_descriptions
+from froster.training.measure import Measuring
 from froster.utils import pool
 from froster.utils.text import short_names
 
@@ -22,6 +24,25 @@ SAME_LABELS = 0.99
 such pairs right, of those between 0.98 and 0.99 it tells 73 % (`docs/fine-tune.md`)."""
 MOST_COMPARED = 4000
 """Videos that are compared by their looks; more take too long to do unasked."""
+
+
+def warnings(
+    model: Recognizer, parts: Split, sentences: dict[str, str], look: bool, how: Measuring
+) -> list[str]:
+    """Of all the functions below; with `look` it also opens every video."""
+    labels = with_descriptions(parts.base + parts.novel, sentences)
+    lines = [
+        *few_clips(parts.train),
+        *imbalance(parts.train),
+        *missing_tests(parts),
+        *same_labels(model, labels, how.truncate),
+    ]
+    if look:
+        test = [*parts.base_test, *parts.novel_test, *parts.watch]
+        total = len(parts.train) + len(test)
+        with how.reporter.bar("compare videos", total, keep=False) as bar:
+            lines += near_duplicates(parts.train, test, how.workers, bar)
+    return lines
 
 
 def few_clips(train: Sequence[Item], few: int = FEW) -> list[str]:
@@ -106,8 +127,8 @@ def near_duplicates(
             twins.setdefault(pair.second, pair.first)
     if not twins:
         return []
-    found = sorted(twins.items())
-    short = short_names([both[video].path for pair in found for video in pair])
+    pairs_of_twins = sorted(twins.items())
+    short = short_names([both[video].path for pair in pairs_of_twins for video in pair])
     names = some(
         [f"{test_video} = {twin}" for test_video, twin in zip(short[::2], short[1::2], strict=True)]
     )
@@ -121,13 +142,13 @@ def likenesses(
     items: Sequence[Item], workers: int, on_videos: Callable[[int], None]
 ) -> list[Likeness | None]:
     """Of each video; None for what cannot be read or shows nothing."""
-    found: list[Likeness | None] = [None] * len(items)
+    looks: list[Likeness | None] = [None] * len(items)
     for event in pool.run(_likeness, [str(item.path) for item in items], workers):
         if event.done:
             on_videos(1)
         else:
-            found[event.task] = event.part
-    return found
+            looks[event.task] = event.part
+    return looks
 
 
 def _likeness(path: str) -> Iterator[Likeness | None]:

@@ -1,0 +1,75 @@
+"""What each step of an epoch gets: which clips, and which prompts. All of it depends on the seed, the
+epoch and the step alone, so that a resumed run gets the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container, Iterator
+
+import torch
+from torch.utils.data import Dataset
+
+from froster.data.dataset import Batch
+from froster.data.loader import batches
+from froster.errors import UsageError
+from froster.methods.recipe import Recipe
+from froster.text.bank import PromptBank
+from froster.training.distributed import ranks, this_rank
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """A shuffle of the dataset's indices."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def global_batch(recipe: Recipe, clips: int) -> int:
+    """Clips a step, over all ranks: as the recipe says, or of fewer videos as many as the ranks can
+    share out evenly.
+
+    Raises UsageError where that is none, or where the recipe's cannot be shared out.
+    """
+    world = ranks()
+    batch = recipe.batch_size if clips >= recipe.batch_size else clips // world * world
+    if batch % world or not batch:
+        raise UsageError(
+            f"a batch of {min(recipe.batch_size, clips)} clips cannot be shared out evenly over"
+            f" {world} processes"
+        )
+    return batch
+
+
+def steps_of_epoch(recipe: Recipe, clips: int) -> int:
+    """Clips beyond the last whole batch wait for another epoch."""
+    return max(1, clips // recipe.batch_size)
+
+
+def epoch_batches(
+    dataset: Dataset, recipe: Recipe, epoch: int, known: Container[str] = ()
+) -> Iterator[Batch]:
+    """This rank's clips of every step of one epoch: clip i of a global batch goes to rank i modulo
+    the ranks.
+
+    `known` is what could not be read in earlier epochs (`batches`).
+    """
+    clips = len(dataset)  # type: ignore[arg-type]
+    order, size = epoch_order(clips, recipe.seed, epoch), global_batch(recipe, clips)
+    shares = [
+        order[step * size : (step + 1) * size][this_rank() :: ranks()]
+        for step in range(steps_of_epoch(recipe, clips))
+    ]
+    dataset.set_epoch(epoch)  # type: ignore[attr-defined]
+    return batches(dataset, shares, recipe.workers, known=known, pin=torch.cuda.is_available())
+
+
+def draw_template(seed: int, epoch: int, step: int, templates: int) -> int:
+    """The template of one step, uniform, the same on every rank."""
+    return random.Random(f"template/{seed}/{epoch}/{step}").randrange(templates) if templates else 0
+
+
+def rows_of_step(draw: str, template: int, bank: PromptBank) -> list[int]:
+    """The rows of prompts that a step uses: one template (in FROSTER's form with the bare label,
+    the last row), or all."""
+    if draw != "one":
+        return bank.rows
+    return [template, bank.rows[-1]] if len(bank.rows) > bank.num_templates > 0 else [template]

@@ -1,0 +1,384 @@
+"""Models measured on sets of videos: the rows of a results table, and what a training changed, in
+numbers and in words that claim no more than these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from froster.data.dataset import VideoDataset
+from froster.data.listing import passed_over
+from froster.data.manifest import Item, Items
+from froster.data.splits import Split
+from froster.evaluation.metrics import (
+    Predictions,
+    Scorer,
+    evaluate,
+    harmonic_mean,
+    harmonic_mean_error,
+    paired_gain,
+)
+from froster.inference.model_folder import ModelConfig
+from froster.inference.recognizer import Recognizer, load
+from froster.methods.recipe import Preset
+from froster.text.sentences import with_descriptions
+from froster.training.reporter import Reporter
+
+TOGETHER = "together"
+"""`Predictions.also` has the labels of base and novel classes under this name."""
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """Videos that are scored against their own classes only, as the base-to-novel protocol does."""
+
+    name: str
+    dataset: Dataset
+    classes: list[str]
+    texts: list[str] | None = None
+    """What the model is asked for, one text a class, where it is more than the class's name."""
+    videos: list[str] | None = None
+    """Names for the predictions file."""
+    together: list[str] | None = None
+    """The labels of base and novel classes: what a user asks for, who does not know of which kind a
+    video is."""
+
+
+def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
+    """The same sets, of which "base" and "novel", where both are there, are scored among the labels
+    of both too."""
+    both = [
+        label for name in ("base", "novel") for s in sets if s.name == name for label in s.classes
+    ]
+    if not {"base", "novel"} <= {s.name for s in sets}:
+        return list(sets)
+    return [
+        dataclasses.replace(s, together=both) if s.name in ("base", "novel") else s for s in sets
+    ]
+
+
+def video_dataset(
+    model: Recognizer, setting: Preset | ModelConfig, items: Sequence[Item], classes: list[str]
+) -> VideoDataset:
+    """Videos as the network reads them for a test."""
+    return VideoDataset(
+        items,
+        classes,
+        setting.sampling,
+        model.image_size,
+        views=setting.views,
+        train=False,
+        how=model.preprocessing,
+    )
+
+
+def eval_sets(
+    model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
+) -> list[EvalSet]:
+    """Base and novel test videos, each against its own classes, and against the classes of both
+    where there are both."""
+    sets = [
+        EvalSet(
+            name,
+            video_dataset(model, setting, items, classes),
+            classes,
+            with_descriptions(classes, sentences),
+            [str(item.path) for item in items],
+        )
+        for name, items, classes in (
+            ("base", parts.base_test, parts.base),
+            ("novel", parts.novel_test, parts.novel),
+        )
+        if items and len(classes) > 1
+    ]
+    return asked_together(sets)
+
+
+@dataclass
+class Row:
+    """One line of a results table: a set of weights, measured on every evaluation set."""
+
+    method: str
+    weights: str
+    predictions: dict[str, Predictions] = field(repr=False)
+
+    def top1(self, name: str) -> float | None:
+        return self.predictions[name].top(1) if name in self.predictions else None
+
+    @property
+    def hm(self) -> float | None:
+        base, novel = self.top1("base"), self.top1("novel")
+        return harmonic_mean(base, novel) if base is not None and novel is not None else None
+
+    @property
+    def together(self) -> Row | None:
+        """The same videos among the labels of base and novel together, or None where these were not
+        asked for."""
+        asked = {
+            name: p.also[TOGETHER] for name, p in self.predictions.items() if TOGETHER in p.also
+        }
+        return Row(self.method, self.weights, asked) if asked else None
+
+    @property
+    def generalised(self) -> dict[str, float]:
+        """base, novel and hm where the labels of both are asked together; empty where they were
+        not."""
+        columns = self.together.columns() if self.together else {}
+        return {name: value for name, value in columns.items() if value is not None}
+
+    def error(self, name: str) -> float | None:
+        """One standard error of test sampling of "base", "novel" or another set; for "hm"
+        propagated from both."""
+        if name != "hm":
+            return self.predictions[name].error if name in self.predictions else None
+        base, novel = (self.predictions.get(part) for part in ("base", "novel"))
+        return (
+            None
+            if base is None or novel is None
+            else harmonic_mean_error(base.top(1), novel.top(1), base.error, novel.error)
+        )
+
+    def columns(self) -> dict[str, float | None]:
+        return {"base": self.top1("base"), "novel": self.top1("novel"), "hm": self.hm}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Per cent; `generalised` is measured among base and novel labels together, `cross` holds
+        every set beside them."""
+        cross = {
+            name: p.top(1) for name, p in self.predictions.items() if name not in ("base", "novel")
+        }
+        return {
+            "method": self.method,
+            "weights": self.weights,
+            **self.columns(),
+            "standard_error": {name: self.error(name) for name in self.columns()},
+            **({"generalised": self.generalised} if self.together else {}),
+            **({"cross": cross} if cross else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How videos are measured."""
+
+    workers: int = 0
+    truncate: bool = False
+    """Cut labels that are too long for the text tower, in place of refusing them."""
+    reporter: Reporter = field(default_factory=Reporter)
+
+
+def measure(
+    model: Recognizer,
+    sets: Sequence[EvalSet],
+    how: Measuring | None = None,
+    what: str = "videos",
+    keep: bool = True,
+) -> dict[str, Predictions]:
+    """Predictions of one model on every set; classes are encoded once. `what` stands beside the bar,
+    which stays if it is to `keep`."""
+    return measure_many([model], sets, how, what, keep)[0]
+
+
+def measure_many(
+    models: Sequence[Recognizer],
+    sets: Sequence[EvalSet],
+    how: Measuring | None = None,
+    what: str = "videos",
+    keep: bool = True,
+) -> list[dict[str, Predictions]]:
+    """The same for several models, which all see a video from one decode."""
+    how = how or Measuring()
+    results: list[dict[str, Predictions]] = [{} for _ in models]
+    both = [s for s in sets if s.together]
+    shared = [class_source(m, texts_of(both), how.truncate) for m in models] if both else []
+    with how.reporter.bar(f"evaluate {what}", videos_of(sets), keep) as bar:
+        for s in sets:
+            bar(0, s.name)
+            sources = shared
+            if not s.together:
+                sources = [class_source(m, texts_of([s]), how.truncate) for m in models]
+            label_sets = [s.classes, *([s.together] if s.together else [])]
+            predictions = evaluate(
+                [scorer_of(m, of, label_sets) for m, of in zip(models, sources, strict=True)],
+                s.dataset,
+                s.classes,
+                names=s.videos,
+                workers=how.workers,
+                on_videos=bar,
+                also={TOGETHER: s.together} if s.together else {},
+            )
+            for result, one in zip(results, predictions, strict=True):
+                result[s.name] = one
+        bar(0, "")
+    return results
+
+
+def videos_of(sets: Sequence[EvalSet]) -> int:
+    return sum(len(s.dataset) for s in sets)  # type: ignore[arg-type, misc]
+
+
+def texts_of(sets: Sequence[EvalSet]) -> dict[str, str]:
+    """Label -> what the model is asked for."""
+    return {
+        label: text
+        for s in sets
+        for label, text in zip(s.classes, s.texts or s.classes, strict=True)
+    }
+
+
+def class_source(
+    model: Recognizer, texts: Mapping[str, str], truncate: bool
+) -> Callable[[Sequence[str]], Tensor]:
+    """Gives the class embeddings of a set of labels. Texts are encoded once for all sets, but where a
+    class has a context of its own only among those that are asked for with it."""
+    if not model.model.shared_prompts:
+        return lambda labels: model.class_embeddings([texts[name] for name in labels], truncate)
+    place = {label: i for i, label in enumerate(texts)}
+    every = model.class_embeddings(list(texts.values()), truncate)
+    return lambda labels: every[..., [place[name] for name in labels], :]
+
+
+def scorer_of(
+    model: Recognizer,
+    classes: Callable[[Sequence[str]], Tensor],
+    label_sets: Sequence[Sequence[str]],
+) -> Scorer:
+    """Scores videos among the first of the sets of labels; the others are compared with the same
+    features."""
+    first, *others = map(classes, label_sets)
+    return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
+
+
+CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """Top-1 accuracy before and after, in per cent."""
+
+    before: float
+    after: float
+    error: float
+    """One standard error of the difference, in points."""
+    videos: int
+    classes: int
+
+    @property
+    def gain(self) -> float:
+        return self.after - self.before
+
+    @property
+    def chance(self) -> float:
+        return 100 / self.classes
+
+    @property
+    def kind(self) -> str:
+        """good or bad where the difference is beyond two standard errors, else ""."""
+        return "" if abs(self.gain) <= 2 * self.error else "good" if self.gain > 0 else "bad"
+
+    @property
+    def words(self) -> str:
+        if not self.error:
+            return "the same videos right"
+        return {
+            "": "within the error",
+            "good": "a gain beyond two standard errors",
+            "bad": "a loss beyond two standard errors",
+        }[self.kind]
+
+    @property
+    def points(self) -> str:
+        return f"{self.gain:+.1f} ± {self.error:.1f}"
+
+    def __str__(self) -> str:
+        return f"{self.before:.1f} -> {self.after:.1f} ({self.points}, {self.words})"
+
+    @property
+    def among(self) -> str:
+        return f"{self.videos} videos among {self.classes} labels, chance {self.chance:.1f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "gain": self.gain, "chance": self.chance, "words": self.words}
+
+
+def change(before: Predictions, after: Predictions) -> Change:
+    """Of two models on the same videos among the same classes."""
+    return Change(
+        before.top(1),
+        after.top(1),
+        paired_gain(before, after)[1],
+        len(after.labels),
+        len(after.classes),
+    )
+
+
+def changes(
+    before: Mapping[str, Predictions], after: Mapping[str, Predictions]
+) -> dict[str, Change]:
+    """Of the base and the novel classes, as far as they were measured."""
+    return {
+        name: change(before[name], after[name])
+        for name in ("base", "novel")
+        if name in before and name in after
+    }
+
+
+def changes_of(before: Row, after: Row) -> dict[str, Any]:
+    """For a report: of base and of novel classes, and, under "together", of both among the labels
+    of both."""
+    report: dict[str, Any] = {
+        name: c.to_dict() for name, c in changes(before.predictions, after.predictions).items()
+    }
+    if before.together and after.together:
+        asked = changes(before.together.predictions, after.together.predictions)
+        report["together"] = {name: c.to_dict() for name, c in asked.items()}
+    return report
+
+
+def change_lines(before: Row, after: Row) -> list[str]:
+    """The same in lines."""
+    lines = [
+        f"{CHANGE_WORDS[name]}: {c} on {c.among}"
+        for name, c in changes(before.predictions, after.predictions).items()
+    ]
+    if before.together and after.together:
+        asked = changes(before.together.predictions, after.together.predictions)
+        labels = asked["base"]
+        lines.append(
+            f"asked for all {labels.classes} labels together (chance {labels.chance:.1f}): "
+            + "; ".join(f"{name} {c}" for name, c in asked.items())
+            + f"; harmonic mean {before.together.hm:.1f} -> {after.together.hm:.1f}"
+        )
+    return lines
+
+
+def load_reported(name: str, device: str | None, precision: str, reporter: Reporter) -> Recognizer:
+    """The model of that name, whose own long jobs are reported too."""
+    with reporter.bar(f"loading {name}", None, keep=False):
+        model = load(name, device=device, precision=precision)
+    model.working = partial(reporter.bar, keep=False)
+    return model
+
+
+def summary_line(model: Recognizer, name: str) -> str:
+    """What runs where."""
+    vision, config = model.clip.config.vision, model.config
+    dtype = str(model.dtype).removeprefix("torch.")
+    return (
+        f"model {name} ({model.origin}; {config.method.name}, {vision.image_size} px,"
+        f" {config.sampling.frames} frames {config.sampling.kind}) on {model.device} in {dtype}"
+    )
+
+
+def passed_over_lines(items: Items) -> list[str]:
+    """What of the data was not taken, before a model is loaded."""
+    loose = (
+        f"passed over, as they lie in no class folder: {items.loose} videos" if items.loose else ""
+    )
+    return [line for line in (passed_over(items.passed_over), loose) if line]

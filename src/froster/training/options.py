@@ -1,0 +1,131 @@
+"""What `froster.train` can be asked for. The fields are the options of `froster train`; the string
+under a field is its help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from froster.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """None: by the method's preset, or by the number of videos."""
+
+    method: str = "vclip"
+    """Video network; froster methods lists them."""
+    variant: str | None = None
+    """Variant of the method; froster methods lists them."""
+    option: Mapping[str, Any] = field(default_factory=dict)
+    """NAME=VALUE of the method; may be repeated."""
+    preset: str | None = None
+    """official (the method's own paper) or froster."""
+
+    distill: str | None = None
+    """residual, mlp, plain, none, froster, froster-paper."""
+    alpha: float | None = None
+    """Weight of the projector's MLP path."""
+    beta_v: float | None = None
+    """Weight of the vision distillation."""
+    beta_t: float | None = None
+    """Weight of the text distillation."""
+    distance: str | None = None
+    """cosine, l2 or mse."""
+    level: str | None = None
+    """Distil each frame, or the pooled video."""
+
+    novel_column: str | None = None
+    """Manifest column that says base or novel."""
+    novel_file: Path | None = None
+    """File of the class names to hold out, one a line."""
+    novel_fraction: float = 0.0
+    """Share of the classes to hold out, two at least."""
+    split_seed: int = 0
+    """Draws the held-out classes and videos."""
+    shots: int | None = None
+    """Training videos a class; default: all."""
+    holdout: float | None = None
+    """Share of videos kept for the test if there is no split; default: by their number."""
+    watch: float | None = None
+    """Share of training videos to watch it by; 0: none; default: 0.1 without a split."""
+
+    patience: int | None = None
+    """Epochs without gain on watched videos that stop it; 0: never."""
+    epochs: int | None = None
+    """Passes over the training videos."""
+    average_from: int | None = None
+    """First epoch of the final mean of the weights."""
+    batch_size: int | None = None
+    """Clips a step, over all processes."""
+    lr: float | None = None
+    """Peak learning rate of what the method trains."""
+    new_scale: float | None = None
+    """Rate of new weights, as a multiple of CLIP's."""
+    tune: str | None = None
+    """method (what it trains itself), both, image or text tower."""
+    seed: int = 0
+    """Order, templates, crops and projectors."""
+
+    frames: int | None = None
+    """Frames a clip."""
+    sampling: str | None = None
+    """dense or uniform."""
+    clamp: str | None = None
+    """Of dense sampling: released or even; default: as the model does."""
+    views: int | None = None
+    """Clips a test video."""
+    flip: bool = True
+    """Mirror half of the training clips (not for left/right classes)."""
+
+    root: Path | None = None
+    """Folder that the manifest's paths start from; default: its own."""
+    labels_json: Path | None = None
+    """Label JSON for lists with integer labels."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
+    descriptions: Path | None = None
+    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
+    truncate: bool = False
+    """Cut labels that are too long for the text tower."""
+    look: bool = True
+    """Look for test videos that are training videos too."""
+
+    resume: bool = False
+    """Go on with the run that --out holds."""
+    keep: int = 1
+    """Checkpoints kept; 0: every epoch's (for blend --epochs)."""
+    blend_points: int = 5
+    """Ratios of the report's blend curve; 0: none."""
+    logger: str | None = None
+    """Also log to tensorboard or wandb (extras)."""
+    workers: int = 0
+    """Processes that decode videos."""
+    compile: bool = False
+    """Kernels made by torch.compile: faster on a GPU."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, slower."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
+    precision: str = "auto"
+    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
+
+    def __post_init__(self) -> None:
+        if "frames" in self.option:
+            raise UsageError(
+                "a network is made for clips of as many frames as --frames says: use that"
+            )
+        if (self.novel_column is not None) + (self.novel_file is not None) + (
+            self.novel_fraction > 0
+        ) > 1:
+            raise UsageError(
+                "hold classes out by one of --novel-column, --novel-file and --novel-fraction"
+            )
+
+    def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
+        """Of these fields those that were asked for; `renamed` are called otherwise there."""
+        fields = {**{name: name for name in names}, **renamed}
+        values = {there: getattr(self, name) for there, name in fields.items()}
+        return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,310 @@
+"""`froster.train`: everything from a folder of labelled videos to a model that has been measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from froster.data.dataset import VideoDataset
+from froster.data.fingerprint import file_fingerprints, list_fingerprint
+from froster.data.manifest import read_items
+from froster.data.splits import Split, split
+from froster.errors import UsageError
+from froster.inference.fingerprint import weights_fingerprint
+from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
+from froster.inference.seen import Seen, counted, report_of, seen_by, written
+from froster.methods import Method, method_from_dict
+from froster.text.labels import read_label_set
+from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.checkpoint import Checkpoints
+from froster.training.checks import warnings
+from froster.training.distributed import process_group, ranks
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
+from froster.training.finish import TrainingResult, TrainingRun, finish
+from froster.training.held_out import novel_by_column
+from froster.training.measure import Measuring, load_reported, passed_over_lines, summary_line
+from froster.training.options import TrainOptions
+from froster.training.plan import (
+    Changes,
+    TrainPlan,
+    choose,
+    holdout_share,
+    is_plain,
+    make_plan,
+    validation_share,
+)
+from froster.training.reporter import Reporter
+from froster.training.run_folder import RunSource
+from froster.training.trainer import Trained
+from froster.training.validation import Validator, validation_sets
+from froster.utils.files import absolute, claim_folder, sole_writer
+from froster.utils.progress import Log, open_logger
+
+
+@dataclass(frozen=True)
+class TrainingVideos:
+    """The videos of a run, and how they were taken apart."""
+
+    parts: Split
+    plain: bool
+    """They have no split of their own, and no preset was asked for: defaults may be chosen."""
+    holdout: float
+    share: float | None
+    """Of the training videos, for validation."""
+    sentences: dict[str, str]
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    model: str | None = None,
+    *,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> TrainingResult | None:
+    """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
+    `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
+
+    `options` are the fields of `TrainOptions`, which `froster train` has too. `reporter` is told
+    what happens. Returns the model and what was measured; None on all processes of torchrun but the
+    first. Raises FrosterError.
+    """
+    asked, out, name = TrainOptions(**options), Path(out), model or DEFAULT_MODEL
+    reporter = reporter or Reporter()
+    method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
+    videos = read_videos(Path(data), asked, reporter)
+    start = seen_by(report_of(name))
+    with process_group(asked.device) as (rank, own_device), ExitStack() as held:
+        if rank > 0:
+            reporter = Reporter()
+        device = str(own_device) if own_device else asked.device
+        base = load_reported(name, device, asked.precision, reporter)
+        plan, why = plan_of(base, method, videos, asked)
+        for names in filter(None, (videos.parts.base, videos.parts.novel)):
+            # A label that is too long is found before the training.
+            base.bank(with_descriptions(names, videos.sentences), asked.truncate)
+        how = Measuring(asked.workers, asked.truncate, reporter)
+        run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how)
+        if rank == 0:
+            prepare_folder(out, asked.resume, held, reporter)
+            run.chosen.extend(why)
+            for line in (summary_line(base, name), *plan_lines(run)):
+                reporter.say(line)
+        if dist.is_initialized():
+            dist.barrier()
+        if rank == 0:
+            run.warnings.extend(warnings(base, run.parts, run.sentences, asked.look, how))
+            run.warnings.extend(trained_before(start, run.parts, reporter))
+            for line in run.warnings:
+                reporter.warn(f"warning: {line}")
+        log = open_logger(asked.logger, out) if rank == 0 else None
+        student, trained = fine_tune_run(run, log, asked.split_seed)
+        if rank > 0:
+            return None
+        source = source_of(Path(data), name, base, videos, asked)
+        trained_on, watched_by = marks(run.parts, start, reporter)
+        source = dataclasses.replace(source, trained_on=trained_on, watched_by=watched_by)
+        return finish(run, student, trained, source, asked.blend_points)
+
+
+def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:
+    items = read_items(
+        data, labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
+    )
+    for line in passed_over_lines(items):
+        reporter.say(line)
+    novel = None
+    if asked.novel_file is not None:
+        novel = read_label_set(asked.novel_file)
+    elif asked.novel_column is not None:
+        novel = novel_by_column(items, asked.novel_column)
+    plain = is_plain(items, asked.preset)
+    holdout = holdout_share(items) if asked.holdout is None else asked.holdout
+    share = asked.watch
+    if plain and share is None:
+        trainable = [item for item in items if item.label not in set(novel or [])]
+        share = validation_share(len(trainable) * (1 - asked.novel_fraction) * (1 - holdout))
+    parts = split(
+        items,
+        novel=novel,
+        novel_fraction=asked.novel_fraction,
+        holdout=holdout,
+        shots=asked.shots,
+        split_seed=asked.split_seed,
+        watch=share,
+    )
+    if asked.patience and not parts.watch:
+        raise UsageError(
+            "--patience needs videos to watch the training by, and there are too few: --watch 0.2,"
+            " or more videos"
+        )
+    sentences = read_descriptions(asked.descriptions) if asked.descriptions else {}
+    return TrainingVideos(parts, plain, holdout, share, sentences)
+
+
+def plan_of(
+    base: Recognizer, method: Method, videos: TrainingVideos, asked: TrainOptions
+) -> tuple[TrainPlan, list[str]]:
+    """What will be done, and why what was not asked for."""
+    schedule = ("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience")
+    changes = Changes(
+        preset=asked.preset,
+        distill=asked.distill,
+        loss=asked.asked("alpha", "beta_v", "beta_t", "distance", "level"),
+        recipe=asked.asked(*schedule),
+        sampling=asked.asked("clamp", "frames", kind="sampling"),
+        views=asked.views,
+        flip=asked.flip,
+    )
+    plan = make_plan(base, method, videos.parts.base, changes)
+    given = set(asked.asked("epochs", "batch_size", "patience", "shots"))
+    choice = choose(plan.preset.recipe, videos.parts, given, videos.plain, ranks())
+    if asked.average_from is not None and asked.average_from > choice.recipe.epochs:
+        raise UsageError(
+            f"--average-from {asked.average_from} comes after the last epoch,"
+            f" {choice.recipe.epochs}"
+        )
+    recipe = dataclasses.replace(
+        choice.recipe,
+        seed=asked.seed,
+        workers=asked.workers,
+        keep=asked.keep,
+        precision=base.precision,
+        compile=asked.compile,
+        checkpointing=asked.checkpointing,
+    )
+    preset = dataclasses.replace(plan.preset, recipe=recipe)
+    return dataclasses.replace(plan, preset=preset), choice.why
+
+
+def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter) -> None:
+    """Take `out` over and lock it until `held` ends. Raises UsageError where it holds a run, or
+    what one has made, and `resume` is not given, and while another process writes it."""
+    begun = bool(Checkpoints(out / "checkpoints").epochs())
+    if (begun or (out / "model").exists() or (out / "report.json").exists()) and not resume:
+        raise UsageError(
+            f"{out} holds a run: pass --resume to go on with it, or choose another --out"
+        )
+    claim_folder(out, "checkpoints" if begun else "metrics.jsonl", "choose another --out")
+    held.enter_context(sole_writer(out))
+    if resume and not begun:
+        reporter.say(f"{out} holds no checkpoint yet: starting from the beginning")
+
+
+def plan_lines(run: TrainingRun) -> list[str]:
+    """What will be done, for the user."""
+    parts, plan, distill, recipe = run.parts, run.plan, run.plan.distill, run.plan.preset.recipe
+    teacher = (
+        f"distil {distill.kind} ({distill.distance}, {distill.level})"
+        if distill.kind != "none"
+        else "no distillation"
+    )
+    rates = f"learning rate {recipe.lr:g}"
+    if plan.method.trains_clip and plan.has_new:
+        rates += f", new weights {recipe.lr * recipe.new_scale:g}"
+    elif not plan.method.trains_clip and plan.has_clip:
+        rates += f", CLIP's weights {recipe.lr * recipe.clip_scale:g}"
+    return [
+        f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
+        f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
+        f" classes); watched: {len(parts.watch)}",
+        *parts.notes,
+        f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size},"
+        f" {rates}, seed {recipe.seed}",
+        f"trained: {plan.trained:,} of {plan.weights:,} weights",
+        *plan.notes,
+        *run.chosen,
+    ]
+
+
+def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
+    base, plan, parts, how = run.base, run.plan, run.parts, run.how
+    preset, recipe = plan.preset, plan.preset.recipe
+    train_set = VideoDataset(
+        parts.train,
+        parts.base,
+        preset.sampling,
+        base.image_size,
+        train=True,
+        seed=recipe.seed,
+        augment=preset.augment,
+        how=base.preprocessing,
+    )
+    identity = {
+        "data": list_fingerprint(parts.train),
+        "augment": dataclasses.asdict(preset.augment),
+    }
+    settings = FineTuning(
+        plan.method, plan.distill, recipe, preset, truncate=how.truncate, run=identity
+    )
+    sets = validation_sets(base, preset, parts, run.sentences, split_seed)
+    validate = Validator(base, sets, how) if sets else None
+    classes = with_descriptions(parts.base, run.sentences)
+    hooks = Hooks(how.reporter, log, validate)
+    student, trained = fine_tune(base, settings, train_set, classes, run.out, hooks)
+    if trained.epochs < recipe.epochs:
+        how.reporter.say(
+            f"stopped after epoch {trained.epochs}: no gain on the watched videos for"
+            f" {recipe.patience}"
+        )
+    return student, trained
+
+
+def source_of(
+    data: Path, model: str, base: Recognizer, videos: TrainingVideos, asked: TrainOptions
+) -> RunSource:
+    return RunSource(
+        model=whereabouts(model),
+        weights=weights_fingerprint(base),
+        data=str(absolute(data)),
+        root=absolute(asked.root),
+        labels_json=absolute(asked.labels_json),
+        where=dict(asked.where),
+        descriptions=whereabouts(asked.descriptions) if asked.descriptions else None,
+        truncate=asked.truncate,
+        holdout=videos.holdout,
+        shots=asked.shots,
+        split_seed=asked.split_seed,
+        training=list_fingerprint(videos.parts.train),
+        watch=videos.share,
+        every_novel=True,
+        **use_of_weights(base),
+    )
+
+
+def whereabouts(name: str | Path) -> str:
+    """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
+    return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
+
+
+def trained_before(start: Seen | None, parts: Split, reporter: Reporter) -> list[str]:
+    """Test videos that the model which is started from has learnt from already."""
+    if start is None:
+        return []
+    test = [*parts.base_test, *parts.novel_test]
+    with reporter.bar("looking for training videos", len(test), keep=False) as bar:
+        trained, _ = counted(start.parts(test, bar))
+    if not trained:
+        return []
+    return [
+        f"{trained} of {len(test)} test videos trained the model that this run starts from, so the"
+        " test is too easy"
+    ]
+
+
+def marks(parts: Split, start: Seen | None, reporter: Reporter) -> tuple[str, str]:
+    """The fingerprints of the videos that the model has been trained on and watched by, those of its
+    start among them."""
+    before = start or Seen(frozenset(), frozenset())
+    total = len(parts.train) + len(parts.watch)
+    with reporter.bar("note the training videos", total) as bar:
+        trained, watched = (
+            written([*file_fingerprints(items, bar), *known])
+            for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
+        )
+    return trained, watched

@@ -1,0 +1,246 @@
+"""The training loop: steps, epochs, checkpoints, exact resume, early stopping, the mean of the
+epochs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from froster.data.dataset import Batch
+from froster.errors import FrosterError
+from froster.methods.recipe import Recipe
+from froster.training.batches import (
+    draw_template,
+    epoch_batches,
+    global_batch,
+    rows_of_step,
+    steps_of_epoch,
+)
+from froster.training.checkpoint import Checkpoints, RunState
+from froster.training.distributed import from_all_ranks, from_rank_0, ranks, this_rank
+from froster.training.metrics_log import MetricsLog
+from froster.training.optim import optimizer_of
+from froster.training.task import Task
+from froster.utils.interrupt import check
+from froster.utils.tensors import StateDict, cpu_state
+
+MAY_CHANGE = ("workers", "keep", "compile", "checkpointing")
+"""Fields of the recipe that change speed and memory alone: a resumed run may have others."""
+
+OnStep = Callable[[int, dict[str, float]], None]
+"""`on_step(step, metrics)`, on rank 0; steps count from 1."""
+Validate = Callable[[int], dict[str, float]]
+"""`validate(epoch)`, on rank 0: what is measured after an epoch, of which "base" may stop the run."""
+
+
+@dataclass
+class Trained:
+    """The weights a run ends with, and what it could not read."""
+
+    last: StateDict
+    average: StateDict
+    averaged: int
+    unreadable: dict[str, int]
+    """Message -> how often."""
+    epochs: int
+    """Epochs done: fewer than the recipe's where the run was stopped early."""
+    history: list[dict[str, float]]
+    """What was measured after each epoch."""
+
+
+@dataclass
+class StartedStep:
+    """A step that has been started. A GPU may still be at it: whoever reads its metrics waits."""
+
+    number: int
+    """In its epoch."""
+    lr: float
+    template: int
+    values: dict[str, Tensor]
+
+    def metrics(self) -> dict[str, float]:
+        """The means over all clips of the losses and the accuracy (per cent), and the norm of the
+        gradient."""
+        numbers = torch.stack(list(self.values.values())).tolist()
+        return dict(zip(self.values, numbers, strict=True))
+
+
+class Trainer:
+    """Trains a task by a recipe: its steps (`step`), or a whole run (`fit`)."""
+
+    def __init__(self, task: Task, recipe: Recipe, num_frames: int):
+        self.task, self.recipe, self.num_frames = task, recipe, num_frames
+        self.world, self.rank = ranks(), this_rank()
+        self.optimizer = optimizer_of(task, recipe)
+        self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.device = task.student.clip.logit_scale.device
+        self.network: torch.nn.Module = task
+
+    def fit(
+        self,
+        dataset: Dataset,
+        out: Path,
+        run: dict[str, Any],
+        *,
+        on_step: OnStep | None = None,
+        validate: Validate | None = None,
+        warn: Callable[[str], None] = lambda line: None,
+    ) -> Trained:
+        """Train on `dataset`, continuing what `out/checkpoints` holds.
+
+        `run` is what, beside the recipe, another run would differ in: its checkpoint is refused.
+        What `validate` measures goes into the checkpoint, so that a resumed run stops where the
+        other would. `warn` is told of damaged checkpoints that were passed over. Raises
+        FrosterError where a loss is not finite or no video can be read.
+        """
+        recipe, clips = self.recipe, len(dataset)  # type: ignore[arg-type]
+        global_batch(recipe, clips)
+        settings = {k: v for k, v in asdict(recipe).items() if k not in MAY_CHANGE}
+        settings |= {**run, "clips": clips, "world": self.world}
+        state = RunState(self.task.checkpoint_modules(), self.optimizer, settings)
+        checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
+        first = done = checkpoints.resume(state)
+        log = MetricsLog(out / "metrics.jsonl", first, active=self.rank == 0)
+        if self.rank == 0:
+            for damage in log.damage(checkpoints.passed_over):
+                warn(damage)
+        if self.world > 1:
+            self.network = DistributedDataParallel(self.task)
+        for epoch in range(first, recipe.epochs):
+            if stops_early(state.history, recipe.patience):
+                break
+            mean = self.epoch(epoch, dataset, state, log, on_step if self.rank == 0 else None)
+            if epoch + 1 >= recipe.first_averaged:
+                state.average.add(cpu_state(self.task.student))
+            line: dict[str, Any] = {"mean": mean, "averaged": state.average.count}
+            if validate is not None:
+                measured = from_rank_0(validate(epoch + 1) if self.rank == 0 else None)
+                state.history.append(measured)
+                line["watched"] = measured
+            log.write(epoch=epoch + 1, **line)
+            if self.rank == 0:
+                checkpoints.save(epoch + 1, state)
+            if self.world > 1:
+                dist.barrier()
+            done = epoch + 1
+        last, average = cpu_state(self.task.student), state.average
+        mean_state = average.weights(like=last) if average.count else last
+        return Trained(last, mean_state, average.count, state.unreadable, done, state.history)
+
+    def epoch(
+        self, epoch: int, dataset: Dataset, state: RunState, log: MetricsLog, on_step: OnStep | None
+    ) -> dict[str, float]:
+        """The steps of one epoch; returns the means of their metrics."""
+        self.task.train()
+        steps = steps_of_epoch(self.recipe, len(dataset))  # type: ignore[arg-type]
+        batches = epoch_batches(dataset, self.recipe, epoch, known=state.unreadable)
+        errors: list[str] = []
+        sums: dict[str, float] = {}
+        count = 0
+        for started in prefetch_metrics(self.steps(epoch, steps, batches, errors)):
+            metrics = started.metrics()
+            if not all(map(math.isfinite, metrics.values())):
+                raise FrosterError(
+                    f"the loss is not finite in epoch {epoch + 1}, step {started.number + 1}: lower"
+                    " --lr; the checkpoints of earlier epochs are kept"
+                )
+            step = epoch * steps + started.number + 1
+            log.write(
+                epoch=epoch + 1, step=step, lr=started.lr, template=started.template, **metrics
+            )
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            if on_step is not None:
+                on_step(step, metrics)
+        for message in from_all_ranks(errors):
+            state.unreadable[message] = state.unreadable.get(message, 0) + 1
+        if not count:
+            raise FrosterError(
+                f"no training video could be read; the first: {next(iter(state.unreadable), '?')}"
+            )
+        return {name: value / count for name, value in sums.items()}
+
+    def steps(
+        self, epoch: int, count: int, batches: Iterator[Batch], errors: list[str]
+    ) -> Iterator[StartedStep]:
+        """The optimiser steps of one epoch, as they are started. `errors` receives what cannot be
+        read."""
+        recipe, bank = self.recipe, self.task.bank
+        for number, batch in enumerate(batches):
+            lr = recipe.rate(epoch + number / count)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * group["scale"]
+            check()
+            errors += [message for _, message in batch.errors]
+            template = draw_template(recipe.seed, epoch, number, bank.num_templates)
+            rng = random.Random(f"step/{recipe.seed}/{epoch}/{number}/{self.rank}")
+            torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
+            values = self.step(batch, rows_of_step(recipe.draw, template, bank), rng)
+            if values is not None:
+                yield StartedStep(number, lr, template, values)
+
+    def step(self, batch: Batch, rows: list[int], rng: random.Random) -> dict[str, Tensor] | None:
+        """One optimiser step; returns its metrics, 0-D tensors, or None when no rank could read a
+        clip.
+
+        Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its share,
+        so that the gradient is that of the mean over all clips; a rank with none computes on a blank
+        clip of weight zero, as DDP needs it to.
+        """
+        mine = total = float(len(batch.labels))
+        if self.world > 1:
+            count = torch.tensor([mine], device=self.device)
+            dist.all_reduce(count)
+            total = float(count)
+        if not total:
+            return None
+        frames, labels = batch.frames, batch.labels
+        if not mine:
+            size = self.task.student.clip.config.vision.image_size
+            frames = torch.zeros(1, self.num_frames, 3, size, size, dtype=torch.uint8)
+            labels = torch.zeros(1, dtype=torch.long)
+        frames, labels = (x.to(self.device, non_blocking=True) for x in (frames, labels))
+        losses, report = self.network(frames, labels, rows, rng, weight=mine * self.world / total)
+        loss = sum(losses.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, limit)
+        self.optimizer.step()
+        means = {"loss": loss.detach(), **report}
+        if self.world > 1:
+            reduced = torch.stack(list(means.values()))
+            dist.all_reduce(reduced)
+            means = dict(zip(means, reduced / self.world, strict=True))
+        return {**means, "grad_norm": norm}
+
+
+def prefetch_metrics(steps: Iterator[StartedStep]) -> Iterator[StartedStep]:
+    """Each step once the next one has been started: its metrics are read while a GPU has work."""
+    waiting = None
+    for step in steps:
+        if waiting is not None:
+            yield waiting
+        waiting = step
+    if waiting is not None:
+        yield waiting
+
+
+def stops_early(history: Sequence[dict[str, float]], patience: int | None) -> bool:
+    """Is the best accuracy on the base validation videos `patience` epochs old? An epoch that equals
+    it is as good."""
+    if not patience or not history:
+        return False
+    accuracies = [values["base"] for values in history]
+    return accuracies[::-1].index(max(accuracies)) >= patience
