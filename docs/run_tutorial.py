@@ -67,11 +67,11 @@ def run(page: str, folder: Path, python: Sequence[str] = (sys.executable,)) -> l
 
 
 def tidy(printed: str) -> str:
-    """Without progress bars, blanks at the ends of lines, and empty lines at either end."""
+    """Without progress (bars, and the line of what takes longer than a second), blanks at the ends of
+    lines, and empty lines at either end."""
     lines = [line.split("\r")[-1].rstrip() for line in printed.splitlines()]
-    return (
-        "\n".join(line for line in lines if "━" not in line and "╸" not in line).strip("\n") + "\n"
-    )
+    progress = re.compile("[━╸]| …$")
+    return "\n".join(line for line in lines if not progress.search(line)).strip("\n") + "\n"
 
 
 def words(text: str) -> list[str]:

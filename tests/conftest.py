@@ -18,7 +18,10 @@ install_import_hook(["froster.encoders", "froster.methods"], "shapes.check_shape
 @pytest.fixture
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which a compiler traces the network: it cannot trace the checks."""
+    from froster.methods import Features
+
     monkeypatch.setattr(config, "jaxtyping_disable", True)
+    monkeypatch.setattr(Features, "__init__", Features.__init__.__wrapped__)
 
 
 settings.register_profile("quick", max_examples=30, deadline=None)

@@ -31,7 +31,7 @@ from froster.serve.page import add_page
 from froster.serve.preview import preview_size, write_preview
 from froster.serve.samples import from_folder, of_world
 from froster.serve.service import Service
-from froster.utils.interrupt import watched
+from froster.utils.interrupt import limited
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
 from froster.world.files import write_video
@@ -194,7 +194,7 @@ def test_a_preview_of_what_cannot_be_shown_leaves_nothing(tmp_path: Path) -> Non
         if (tmp_path / "preview.part").exists():
             raise TimeoutError
 
-    with pytest.raises(TimeoutError), watched(stop):
+    with pytest.raises(TimeoutError), limited(stop):
         write_preview(long, tmp_path / "preview")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.avi", "long.avi"]
 

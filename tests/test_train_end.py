@@ -4,11 +4,9 @@ is missing."""
 from __future__ import annotations
 
 import ast
-import html
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import stat
@@ -28,6 +26,7 @@ from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.errors import UsageError, WriteError
 from froster.evaluation import calibration
+from froster.report import page
 from froster.report import training as train_report
 from froster.text.labels import split_labels
 from froster.training import finish as train_end
@@ -214,8 +213,9 @@ def test_a_step_that_fails_is_said_and_left_out(
     )
 
 
-def text_of(parts: list[str]) -> str:
-    return html.unescape(re.sub("<[^>]+>", " ", " ".join(parts)))
+def text_of(parts: list[page.Part]) -> str:
+    words = [word for part in parts for card in part.cards for word in card]
+    return " ".join([*words, *(part.text for part in parts)])
 
 
 @pytest.mark.parametrize("novel", [["c", "d"], []])
@@ -269,7 +269,9 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("place", "fault", "code"),
     [
-        ("froster.training.teach:finish", "kill", -signal.SIGKILL),
+        pytest.param(
+            "froster.training.teach:finish", "kill", -signal.SIGKILL, marks=pytest.mark.slow
+        ),
         ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
         ("froster.training.finish:calibrate", "interrupt", 130),
         ("froster.cli.train:write_report", "kill", -signal.SIGKILL),
@@ -555,10 +557,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     ("place", "file"),
     [
         ("froster.training.metrics_log:MetricsLog.write:1", "metrics.jsonl"),
-        ("froster.training.checkpoint:Checkpoints.save:1", "epoch-0001"),
+        pytest.param(
+            "froster.training.checkpoint:Checkpoints.save:1", "epoch-0001", marks=pytest.mark.slow
+        ),
         ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
-        ("froster.training.teach:finish", "model"),
-        ("froster.training.finish:eval_sets", "json"),
+        pytest.param("froster.training.teach:finish", "model", marks=pytest.mark.slow),
+        pytest.param("froster.training.finish:eval_sets", "json", marks=pytest.mark.slow),
         ("froster.cli.train:write_report", "png"),
     ],
 )

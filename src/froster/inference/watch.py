@@ -162,13 +162,13 @@ class Watch:
                 )
             arrivals = self.live.take(_POLL)
             check()
-            for note in self.live.told():
+            for note in self.live.new_notes():
                 self.on_note(note)
             for arrival in arrivals:
                 self._add(arrival)
             if arrivals and self._window[-1].time > self._next - self.plan.step / 2:
                 yield self._look(arrivals[-1])
-        for note in self.live.told():
+        for note in self.live.new_notes():
             self.on_note(note)
         if self.live.error is not None:
             raise self.live.error

@@ -215,7 +215,7 @@ class Live:
         with self._changed:
             return self._ended and not self._waiting
 
-    def told(self) -> list[str]:
+    def new_notes(self) -> list[str]:
         """The notes since the last call."""
         notes = []
         with contextlib.suppress(Empty):

@@ -1,0 +1,28 @@
+"""Shapes as types: the checks are on in the tests, and off elsewhere."""
+
+import subprocess
+import sys
+
+import jaxtyping
+import pytest
+import torch
+
+from froster.methods import Features, pool
+
+
+def test_a_tensor_of_another_shape_is_refused_in_the_tests() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError, match="batch time embed"):
+        pool(torch.zeros(2, 3), "frame_unit")
+    with pytest.raises(jaxtyping.TypeCheckError, match="batch embed"):
+        Features(torch.zeros(2, 4, 3), torch.zeros(2, 3), torch.zeros(2, 5))
+
+
+def test_help_needs_no_shapes_and_use_no_checks() -> None:
+    code = """
+import sys
+import froster, froster.cli
+assert "jaxtyping" not in sys.modules and "torch" not in sys.modules
+import froster.methods
+assert "beartype" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,64 @@
+"""`froster.train` and `froster.evaluate` as functions: silent, with what the commands write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import froster
+from froster.training.reporter import Reporter
+from froster.world.files import write_video
+from froster.world.sets import render_set
+
+
+class Kept(Reporter):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos of each of two classes."""
+    root = tmp_path_factory.mktemp("videos")
+    rendered = render_set("base", 4, split="val")
+    for i, label in enumerate(rendered.labels.tolist()):
+        if label < 2:
+            folder = root / rendered.classes[label]
+            folder.mkdir(exist_ok=True)
+            write_video(folder / f"{i}.mp4", rendered.frames[i])
+    return root
+
+
+def test_train_and_evaluate(videos: Path, tmp_path: Path, capfd) -> None:
+    out = tmp_path / "run"
+    options = {"epochs": 1, "blend_points": 0, "look": False, "device": "cpu"}
+    result = froster.train(videos, out, "nano", **options)
+    assert result is not None and result.folder == out
+    assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(result.report))
+    assert result.report["left_out"] == []
+    assert not (out / "report.html").exists(), "the page is the command's"
+    again = froster.evaluate(videos, str(out), tmp_path / "test", device="cpu")
+    assert capfd.readouterr() == ("", "")
+    assert again.report["part"] == "test"
+    assert again.report["splits"]["test"]["top1"] == pytest.approx(
+        result.report["test"]["base"]["top1"]
+    )
+    assert (tmp_path / "test" / "evaluation.json").is_file()
+
+    kept = Kept()
+    froster.evaluate(videos, "nano", reporter=kept, device="cpu")
+    assert kept.lines[0].startswith("model nano (")
+
+
+def test_options_are_checked_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(froster.UsageError, match="by one of"):
+        froster.train("nowhere", tmp_path, novel_fraction=0.5, novel_column="part")
+    with pytest.raises(froster.UsageError, match="--frames"):
+        froster.train("nowhere", tmp_path, option={"frames": 4})
+    with pytest.raises(TypeError, match="epoch"):
+        froster.train("nowhere", tmp_path, epoch=1)
