@@ -12,12 +12,12 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from froster.cli import COMMANDS
-from froster.cli.teach import DistillOptions, RecipeOptions, SamplingOptions
+from froster.cli import COMMANDS, evaluate, train
 from froster.data.public import DATASETS
 from froster.methods.recipe import Recipe
 from froster.paper.cost import GPUS
 from froster.training.distill import PRESETS, Distill
+from froster.training.options import EvaluateOptions, TrainOptions
 from froster.video.sampling import Sampling
 from typed import arguments, one_line, parsed
 
@@ -30,13 +30,10 @@ def choices(command: str, name: str) -> set[str]:
 
 
 def test_no_help_needs_pytorch() -> None:
-    script = "import sys\n" + "\n".join(f"import froster.cli.{name}" for name in sorted(LIGHT))
+    script = "import sys\n" + "\n".join(f"import froster.cli.{name}" for name in NAMES)
     subprocess.run(
         [sys.executable, "-c", f"{script}\nassert 'torch' not in sys.modules"], check=True
     )
-
-
-LIGHT = {*NAMES, "teach"} - {"train", "evaluate", "calibrate", "blend"}
 
 
 def test_commands_stand_in_groups(run) -> None:
@@ -71,13 +68,9 @@ def test_the_options_of_train_that_matter_stand_first(run) -> None:
 
 
 def test_fields_are_options_and_choices_are_those_of_the_library() -> None:
-    for options, fields in (
-        (RecipeOptions, Recipe),
-        (DistillOptions, Distill),
-        (SamplingOptions, Sampling),
-    ):
-        names = {field.name for field in dataclasses.fields(options)}
-        assert names <= {field.name for field in dataclasses.fields(fields)}
+    for command, fields in ((train, TrainOptions), (evaluate, EvaluateOptions)):
+        names = {field.name for field in dataclasses.fields(command.Arranged)}
+        assert names == {field.name for field in dataclasses.fields(fields)}
     assert choices("train", "--distill") == PRESETS.keys()
     hints = {**get_type_hints(Recipe), **get_type_hints(Distill), **get_type_hints(Sampling)}
     for name, field in (("distance",) * 2, ("level",) * 2, ("tune",) * 2, ("sampling", "kind")):
@@ -155,8 +148,8 @@ def test_words_that_look_like_something_else() -> None:
     assert found["videos"] == [Path("[a].mp4"), Path("{b}.mp4"), Path("-")]
     assert (found["labels"], found["files_from"]) == ("-x", Path("-"))
     found = parsed("train", "--data=d", "--out", "o", "-mnone", "-O", "a=1", "-Ob=2", "--where=a=b")
-    assert (found["model"], found["option"]) == ("none", ["a=1", "b=2"])
-    assert found["labelled"].where == ["a=b"]
+    assert (found["model"], found["asked"].option) == ("none", ["a=1", "b=2"])
+    assert found["asked"].where == ["a=b"]
     assert parsed("attend", "v", "--models", "m", "--out", "o", "--layer", "-2")["layer"] == -2
     name = os.fsdecode(b"caf\xe9.mp4")
     assert parsed("classify", name)["videos"] == [Path(name)]

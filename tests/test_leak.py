@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import froster.cli.evaluate
+import froster.training.evaluate
 from froster.evaluation.metrics import Predictions
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -113,14 +113,14 @@ def predict(run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Predictions]:
     """`froster evaluate` with the nano CLIP; its predictions as they are before they are rounded
     for a file."""
     kept: list[Predictions] = []
-    evaluate = froster.cli.evaluate.evaluate
+    evaluate = froster.training.evaluate.evaluate
 
     def keep(*arguments, **options):
         evaluation = evaluate(*arguments, **options)
         kept.extend(evaluation.predictions.values())
         return evaluation
 
-    monkeypatch.setattr("froster.cli.evaluate.evaluate", keep)
+    monkeypatch.setattr("froster.training.evaluate.evaluate", keep)
 
     def call(data: Path, *options: object) -> Predictions:
         result = run(

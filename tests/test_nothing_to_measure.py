@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster.cli.calibrate import run as calibrate
+from froster.cli.calibrate import calibrate
 from froster.errors import DataError, WriteError
 from froster.evaluation.calibration import Calibration, leave_out
 from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
@@ -126,20 +126,7 @@ def test_a_calibration_that_cannot_be_measured_is_written(
     monkeypatch.setattr("froster.training.calibrate.choosing_half", readable)
     out = tmp_path / "calibrated"
     calibrate(
-        model="nano",
-        data=manifest,
-        split=None,
-        out=out,
-        views=None,
-        workers=0,
-        where=None,
-        root=None,
-        labels_json=None,
-        descriptions=None,
-        truncate=False,
-        device="cpu",
-        precision="float32",
-        as_json=False,
+        "nano", data=manifest, out=out, workers=0, device="cpu", precision="float32", as_json=False
     )
     fitted = json.loads((out / "calibration.json").read_text())["fitted"]
     assert (fitted["videos"], fitted["measured"]) == (24, None), "readable videos are counted"

@@ -274,7 +274,7 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
         ),
         ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
         ("froster.training.finish:calibrate", "interrupt", 130),
-        ("froster.cli.train:write_report", "kill", -signal.SIGKILL),
+        ("froster.report.training:write_report", "kill", -signal.SIGKILL),
     ],
 )
 def test_resume_mends_an_end_that_was_cut_off(
@@ -563,7 +563,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
         pytest.param("froster.training.teach:finish", "model", marks=pytest.mark.slow),
         pytest.param("froster.training.finish:eval_sets", "json", marks=pytest.mark.slow),
-        ("froster.cli.train:write_report", "png"),
+        ("froster.report.training:write_report", "png"),
     ],
 )
 def test_a_full_disk_is_one_line_and_the_run_goes_on(

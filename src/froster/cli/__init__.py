@@ -46,8 +46,7 @@ app = App(
 for _title, _names in COMMANDS.items():
     _group = Group.create_ordered(_title)
     for _place, _name in enumerate(_names):
-        _file = "teach" if _name in ("train", "evaluate", "calibrate", "blend") else _name
-        app.command(f"froster.cli.{_file}:{_name}", group=_group, sort_key=_place)
+        app.command(f"froster.cli.{_name}:{_name}", group=_group, sort_key=_place)
 app.register_install_completion_command(help="Let the shell complete commands and options.")
 
 

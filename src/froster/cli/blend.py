@@ -4,46 +4,69 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rich.table import Table
-
+from froster.cli import options
 from froster.cli.common import announce, load_model, spare_cores
-from froster.errors import CheckpointError, UsageError, one_of
-from froster.evaluation.calibration import Calibration
-from froster.inference.fingerprint import weights_fingerprint
-from froster.inference.seen import inherited
-from froster.report.plots import draw_blend
-from froster.text.sentences import read_descriptions
-from froster.training.blend import Line, Rule, curve
-from froster.training.fine_tune import use_of_weights
-from froster.training.held_out import HeldOut, of_run
-from froster.training.measure import Measuring, eval_sets
-from froster.training.reporter import Drawn
-from froster.training.run_folder import Run, read_run
+from froster.cli.options import option
+from froster.cli.output import print_table
+from froster.errors import CheckpointError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import attempt, console, output, progress
+from froster.utils.progress import attempt, console, progress
+
+if TYPE_CHECKING:
+    from froster.training.blend import Line, Rule
+    from froster.training.held_out import HeldOut
+    from froster.training.run_folder import Run
 
 
-def run(
+def blend(
+    folder: Annotated[Path, option("Output folder of froster train.", metavar="RUN")],
+    /,
     *,
-    folder: Path,
-    data: Path | None,
-    root: Path | None,
-    out: Path | None,
-    epochs: str | None,
-    points: int,
-    rule: str,
-    ratio: float | None,
-    model: str | None,
-    workers: int | None,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    data: Annotated[Path | None, option("The run's data, if it lies elsewhere now.")] = None,
+    root: options.Root = None,
+    out: Annotated[
+        Path | None, option("Folder of model, numbers and picture; default: RUN/blend.")
+    ] = None,
+    epochs: Annotated[
+        str | None,
+        option("A-B: tuned is the mean of these epochs' checkpoints; default: the run's own mean."),
+    ] = None,
+    points: Annotated[int, option("Ratios measured, evenly from 0 (tuned) to 1 (CLIP).")] = 11,
+    rule: Annotated[
+        Literal["one-se", "best"],
+        option(
+            "On held-out base videos, never on novel ones: the largest ratio within one standard"
+            " error of the best accuracy, or the best."
+        ),
+    ] = "one-se",
+    ratio: Annotated[
+        float | None, option("Take this share of CLIP; measure and choose nothing.")
+    ] = None,
+    model: Annotated[
+        options.Model, option("The CLIP of the run, if it lies elsewhere now.")
+    ] = None,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster blend` does; the options are described there."""
-    one_of("--rule", rule, "one-se", "best")
+    """Mix a run's weights with CLIP's: base, novel and HM over the ratio; a ratio chosen on
+    held-out base videos.
+
+    Example: froster blend runs/first --epochs 2-6
+    """
+    from froster.evaluation.calibration import Calibration
+    from froster.inference.fingerprint import weights_fingerprint
+    from froster.inference.seen import inherited
+    from froster.report.plots import draw_blend
+    from froster.training.blend import Line
+    from froster.training.fine_tune import use_of_weights
+    from froster.training.held_out import of_run
+    from froster.training.run_folder import read_run
+
     if ratio is not None and not 0 <= ratio <= 1:
         raise UsageError(
             f"--ratio lies between 0 (the tuned weights) and 1 (CLIP's), not {ratio:g}"
@@ -78,7 +101,7 @@ def run(
         if held is not None:
             announce(base, model or own.source.model)
             workers = spare_cores() if workers is None else workers
-            report |= measured(own, line, held, points, rule, workers)  # type: ignore[arg-type]
+            report |= measured(own, line, held, points, rule, workers)
         line.move_to(report["ratio"]).save(out / "model", {**inherited(own.report), **report})
         write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
         (out / "blend.png").unlink(missing_ok=True)
@@ -112,6 +135,11 @@ def measured(
     own: Run, line: Line, held: HeldOut, points: int, rule: Rule, workers: int
 ) -> dict[str, Any]:
     """All points of the line and the choice between them, for `blend.json`."""
+    from froster.text.sentences import read_descriptions
+    from froster.training.blend import curve
+    from froster.training.measure import Measuring, eval_sets
+    from froster.training.reporter import Drawn
+
     source = own.source
     sentences = read_descriptions(source.descriptions) if source.descriptions else {}
     sets = eval_sets(line.student, line.student.config, held.parts, sentences)
@@ -121,17 +149,17 @@ def measured(
 
 
 def show(report: dict[str, Any]) -> None:
-    table = Table("ratio", "choosing", "base", "novel", "HM", box=None, pad_edge=False)
-    cell = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: E731
-    rows = [
+    rows, styles = [], []
+    for name, values in (
         ("frozen CLIP", report["frozen"]),
-        *((f"{p['ratio']:.3g}", p) for p in report["points"]),
-    ]
-    for name, values in rows:
+        *((f"{point['ratio']:.3g}", point) for point in report["points"]),
+    ):
         chosen = values.get("ratio") == report["ratio"]
-        cells = [cell(values[key]) for key in ("choosing", "base", "novel", "hm")]
-        table.add_row(f"{name} <" if chosen else name, *cells, style="bold" if chosen else "")
-    output.print(table)
+        cells = (values[key] for key in ("choosing", "base", "novel", "hm"))
+        numbers = ("–" if value is None else f"{value:.1f}" for value in cells)
+        rows.append((f"{name} <" if chosen else name, *numbers))
+        styles.append("bold" if chosen else None)
+    print_table(("ratio", "choosing", "base", "novel", "HM"), rows, styles)
     choosing = report["choosing"]
     rule = (
         "the largest ratio within one standard error of it"

@@ -4,80 +4,91 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
-
-from froster.cli.common import announce, load_model, mention, parse_where, spare_cores
-from froster.data.manifest import read_items
+from froster.cli import options
+from froster.cli.common import announce, load_model, spare_cores
+from froster.cli.options import SPREAD, DataOptions, option
+from froster.cli.output import print_table
 from froster.errors import DataError, UsageError
-from froster.evaluation.calibration import NO_RULE, Calibration
-from froster.inference.model_folder import folder_of, is_model_folder
-from froster.inference.seen import inherited, report_of
-from froster.report.plots import coverage_figure
-from froster.text.sentences import read_descriptions
-from froster.training.calibrate import calibrate, predictions_for
-from froster.training.held_out import of_data, of_run, untrained
-from froster.training.measure import Measuring
-from froster.training.reporter import Drawn
-from froster.training.run_folder import Run, read_run
 from froster.utils import strict_json as json
 from froster.utils.files import CALIBRATION, refuse_current, sole_maker, sole_writer
 from froster.utils.progress import attempt, console, leave_out, output, progress
 
+if TYPE_CHECKING:
+    from froster.evaluation.calibration import Calibration
+    from froster.training.run_folder import Run
+
 PICTURE = "calibration.png"
 
 
-def run(
+def calibrate(
+    model: Annotated[
+        str,
+        option(
+            "Output folder of froster train, or any model (then with --data).",
+            name=("--model", "-m"),
+        ),
+    ],
     *,
-    model: str,
-    data: Path | None,
-    split: str | None,
-    out: Path | None,
-    views: int | None,
-    workers: int | None,
-    where: Sequence[str] | None,
-    root: Path | None,
-    labels_json: Path | None,
-    descriptions: str | Path | None,
-    truncate: bool,
-    device: str | None,
-    precision: str,
-    as_json: bool,
+    data: Annotated[
+        Path | None, option("Held-out labelled videos; default: those that the run held out.")
+    ] = None,
+    split: Annotated[
+        str | None, option("Split to fit to; default: validation, or all if there is no split.")
+    ] = None,
+    out: Annotated[
+        Path | None, option("Write a calibrated copy of the model here; default: into its folder.")
+    ] = None,
+    views: options.Views = None,
+    labelled: Annotated[DataOptions, SPREAD] = DataOptions(),  # noqa: B008
+    workers: options.Workers = None,
+    device: options.Device = None,
+    precision: options.Precision = "auto",
+    as_json: options.Json = False,
 ) -> None:
-    """Everything `froster calibrate` does; the options are described there."""
+    """Make scores mean what they say, and fit how likely "none of these" is, to held-out videos.
+
+    Example: froster calibrate runs/first
+    """
+    from froster.inference.model_folder import folder_of
+    from froster.inference.seen import inherited, report_of
+    from froster.text.sentences import read_descriptions
+    from froster.training import calibrate as calibrating
+    from froster.training.held_out import of_data, of_run, untrained
+    from froster.training.measure import Measuring
+    from froster.training.reporter import Drawn
+
     if out is not None:
         refuse_current(out)
     target = out or folder_of(model)
     if target is None:
         raise nowhere_to_write(model)
+    truncate, sentences = labelled.truncate, labelled.sentences()
     if data is None:
-        source = run_of(model)
-        held = of_run(source, root=root)
-        descriptions, truncate = source.source.descriptions, source.source.truncate
+        run = run_of(model)
+        held, truncate = of_run(run, root=labelled.root), run.source.truncate
+        words = run.source.descriptions
+        sentences = read_descriptions(words) if words else {}
     else:
-        items = read_items(data, labels_json=labels_json, root=root, where=parse_where(where))
-        mention(items)
+        items = labelled.read(data)
         with progress() as bars:
             held = untrained(of_data(items, split), report_of(model), Drawn(bars))
-    sentences = read_descriptions(descriptions) if descriptions else {}
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)
     with lock_of(target, whole=out is not None):
         with progress() as bars:
             how = Measuring(spare_cores() if workers is None else workers, truncate, Drawn(bars))
-            base, novel = predictions_for(recognizer, held, sentences, how)
+            base, novel = calibrating.predictions_for(recognizer, held, sentences, how)
         try:
-            calibration, report = calibrate(recognizer, held, base, novel, leave_out)
+            calibration, report = calibrating.calibrate(recognizer, held, base, novel, leave_out)
         except DataError as error:
-            raise (
-                error
-                if data
-                else DataError(f"{error} (froster calibrate --data FILE takes other videos)")
-            ) from None
+            if data:
+                raise
+            message = f"{error} (froster calibrate --data FILE takes other videos)"
+            raise DataError(message) from None
         recognizer.calibration = calibration
         if out is None:
             calibration.save(target)
@@ -123,11 +134,16 @@ def draw(report: dict[str, Any] | None, path: Path) -> Path | None:
     if report is None:
         path.unlink(missing_ok=True)
         return None
+    from froster.report.plots import coverage_figure
+
     return coverage_figure({name: report[name]["coverage"] for name in ("before", "after")}, path)
 
 
 def run_of(model: str) -> Run:
     """Raises UsageError where `model` is no run, which knows its own videos."""
+    from froster.inference.model_folder import is_model_folder
+    from froster.training.run_folder import read_run
+
     folder = Path(os.path.expanduser(model))
     if model == "nano" or not (folder / "report.json").is_file() or is_model_folder(folder):
         raise UsageError(
@@ -137,6 +153,8 @@ def run_of(model: str) -> Run:
 
 
 def show(calibration: Calibration, report: dict[str, Any] | None) -> None:
+    from froster.evaluation.calibration import NO_RULE
+
     fitted = calibration.fitted or {}
     if report is not None:
         show_measured(calibration, report)
@@ -153,20 +171,11 @@ def show_measured(calibration: Calibration, report: dict[str, Any]) -> None:
         f"temperature {calibration.temperature:.3f}: calibration error {before['ece']:.1f} ->"
         f" {after['ece']:.1f} points on {report['videos']} videos that were not fitted to"
     )
-    table = Table(
-        "labels asked for",
-        "none: AUROC",
-        "told right",
-        "error of P(none)",
-        box=None,
-        pad_edge=False,
-    )
-    for row in report["none"]:
-        table.add_row(
-            str(row["labels"]), *(f"{row[key]:.1f}" for key in ("auroc", "right", "error"))
-        )
-    if report["none"]:
-        output.print(table)
+    rows = [
+        (row["labels"], *(f"{row[key]:.1f}" for key in ("auroc", "right", "error")))
+        for row in report["none"]
+    ]
+    print_table(("labels asked for", "none: AUROC", "told right", "error of P(none)"), rows)
     if (novel := report.get("strangers")) is not None:
         output.print(
             f"{novel['videos']} videos of classes that were held out: {novel['called_none']:.0f} %"

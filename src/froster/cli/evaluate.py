@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
-
-from froster.cli.common import parse_where, spare_cores
-from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.plots import coverage_figure
-from froster.training.evaluate import Evaluation, evaluate
-from froster.training.reporter import Drawn
+from froster.cli import options
+from froster.cli.options import CHANGES, DATA, LABELLED, MACHINE, SPREAD, arranged, option, typed
+from froster.cli.output import print_table
+from froster.training.options import EvaluateOptions
 from froster.utils import strict_json as json
 from froster.utils.files import sole_writer
-from froster.utils.progress import attempt, console, output, progress
+from froster.utils.progress import attempt, console, progress
+
+if TYPE_CHECKING:
+    from froster.training.evaluate import Evaluation
+
+Arranged = arranged(
+    EvaluateOptions,
+    {
+        None: "labels_file split part views sampling clamp",
+        DATA: LABELLED,
+        MACHINE: "batch_size workers device precision",
+    },
+    CHANGES,
+)
 
 
-def run(*, data: Path, model: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
-    """`options` are the fields of `EvaluateOptions`, as they are typed."""
-    options["where"] = parse_where(options["where"])
-    if options["workers"] is None:
-        options["workers"] = spare_cores()
+def evaluate(
+    *,
+    data: options.Data,
+    model: options.Model = None,
+    asked: Annotated[Arranged, SPREAD] = Arranged(),  # type: ignore[valid-type]  # noqa: B008
+    out: Annotated[
+        Path | None, option("Folder for predictions, report and confusion picture.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Accuracy of a model on labelled videos: top-1, top-5, per class. Videos that it was trained
+    on are not scored unasked.
+
+    Example: froster evaluate --data videos/ --model runs/first
+    """
+    from froster.training import evaluate as evaluating
+    from froster.training.reporter import Drawn
+
     with progress() as bars:
-        evaluation = evaluate(data, model, out, reporter=Drawn(bars), **options)
+        evaluation = evaluating.evaluate(data, model, out, reporter=Drawn(bars), **typed(asked))
     if out is not None:
         with sole_writer(out):
             attempt("the pictures", lambda: draw(evaluation, out))
@@ -34,6 +57,9 @@ def run(*, data: Path, model: str | None, out: Path | None, as_json: bool, **opt
 
 
 def draw(evaluation: Evaluation, out: Path) -> None:
+    from froster.report.distance import confusion_matrix, confusion_picture
+    from froster.report.plots import coverage_figure
+
     curves = {
         name: result["reliability"]["coverage"]
         for name, result in evaluation.report["splits"].items()
@@ -46,47 +72,20 @@ def draw(evaluation: Evaluation, out: Path) -> None:
 
 
 def show(report: dict[str, Any]) -> None:
-    top5 = [result["top5"] is not None for result in report["splits"].values()]
-    columns = [
-        "videos",
-        "labels",
-        "chance",
-        "top-1",
-        *(["top-5"] if any(top5) else []),
-        "calibration error",
-        "unreadable",
-    ]
-    table = Table("split", *columns, box=None, pad_edge=False)
+    with_top5 = any(result["top5"] is not None for result in report["splits"].values())
+    rows: list[tuple[object, ...]] = []
     for name, result in report["splits"].items():
-        best = [f"{result['top5']:.2f}" if result["top5"] is not None else "–"] if any(top5) else []
-        table.add_row(
-            name,
-            str(result["videos"]),
-            str(result["classes"]),
-            f"{result['chance']:.1f}",
-            with_error(result),
-            *best,
-            "–" if (ece := result["reliability"]["ece"]) is None else f"{ece:.1f}",
-            str(result["unreadable"]),
-        )
+        top5 = (number(result["top5"], 2),) if with_top5 else ()
+        ece = number(result["reliability"]["ece"], 1)
+        rows.append((*row(name, result, result), *top5, ece, result["unreadable"]))
         for group in ("base", "novel") if "generalised" in result else ():
             own = result[group]
             if own["top1"] is not None:
-                table.add_row(
-                    f"{name}, {group}",
-                    str(own["videos"]),
-                    str(own["classes"]),
-                    f"{own['chance']:.1f}",
-                    with_error(own),
-                )
-            table.add_row(
-                f"{name}, {group}",
-                str(own["videos"]),
-                str(result["classes"]),
-                f"{result['chance']:.1f}",
-                with_error(own["together"]),
-            )
-    output.print(table)
+                rows.append(row(f"{name}, {group}", own, own))
+            all_labels = {**own["together"], "videos": own["videos"]}
+            rows.append(row(f"{name}, {group}", all_labels, result))
+    columns = ["split", "videos", "labels", "chance", "top-1", *(["top-5"] if with_top5 else [])]
+    print_table([*columns, "calibration error", "unreadable"], rows)
     for name, result in report["splits"].items():
         if "generalised" in result:
             own = "" if result["hm"] is None else f"{result['hm']:.1f} among their own labels, "
@@ -98,14 +97,18 @@ def show(report: dict[str, Any]) -> None:
     if "over_splits" in report:
         top1 = report["over_splits"]["top1"]
         console.print(f"top-1 over {top1['splits']} splits: {top1['mean']:.2f} ± {top1['std']:.2f}")
-    classes = Table("class", "top-1", box=None, pad_edge=False)
-    for name, accuracy in next(iter(report["splits"].values()))["per_class"].items():
-        classes.add_row(name, f"{accuracy:.1f}")
-    output.print(classes)
+    accuracies = next(iter(report["splits"].values()))["per_class"]
+    print_table(("class", "top-1"), [(name, f"{value:.1f}") for name, value in accuracies.items()])
     for result in report["splits"].values():
         for message in result["errors"]:
             console.print(f"unreadable, scored wrong: {message}")
 
 
-def with_error(result: dict[str, Any]) -> str:
-    return f"{result['top1']:.2f} ± {result['standard_error']:.2f}"
+def row(name: str, result: dict[str, Any], labels: dict[str, Any]) -> tuple[object, ...]:
+    """Accuracy among the `labels`' classes."""
+    top1 = f"{result['top1']:.2f} ± {result['standard_error']:.2f}"
+    return name, result["videos"], labels["classes"], f"{labels['chance']:.1f}", top1
+
+
+def number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import dataclasses
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
@@ -15,8 +17,6 @@ from cyclopts.validators import Number
 if TYPE_CHECKING:
     from froster.data.manifest import Items
 
-T = TypeVar("T")
-PACKAGE = Path(__file__).parents[1]
 
 DATA = Group("Videos and labels", sort_key=1)
 MACHINE = Group("Machine", sort_key=8)
@@ -32,14 +32,18 @@ def number(help: str, least: float, most: float | None = None, **more: Any) -> P
     return Parameter(help=help, validator=Number(gte=least, lte=most), **more)
 
 
-def at_least(least: float, **more: Any) -> Parameter:
+def at_least(least: float) -> Parameter:
     """For a field that is documented where it is defined."""
-    return Parameter(validator=Number(gte=least), **more)
+    return Parameter(validator=Number(gte=least))
 
 
-def seconds(help: str, least: float = 0.0, **more: Any) -> Parameter:
-    """An option in seconds."""
-    return number(help, least, metavar="SECONDS", **more)
+def between(least: float, most: float) -> Parameter:
+    return Parameter(validator=Number(gte=least, lte=most))
+
+
+def seconds(help: str, least: float | None = None, **more: Any) -> Parameter:
+    """An option in seconds; without `least` the function that takes them says what they may be."""
+    return Parameter(help=help, validator=Number(gte=least), metavar="SECONDS", **more)
 
 
 def switch(help: str, name: str, **more: Any) -> Parameter:
@@ -111,6 +115,15 @@ Root = Annotated[
     Path | None, option("Folder that the manifest's paths start from; default: its own.")
 ]
 
+LABELLED = "where root labels_json descriptions truncate"
+"""Fields that tell how labelled videos are read."""
+CHANGES: dict[str, Any] = {
+    "where": list[str] | None,
+    "workers": Annotated[int | None, at_least(0)],
+    "views": at_least(1),
+    "batch_size": at_least(1),
+}
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -149,32 +162,46 @@ class DataOptions:
         return read_descriptions(self.descriptions) if self.descriptions else {}
 
 
-def given(options: Any) -> dict[str, Any]:
-    """The fields of a dataclass of options that were given: what is None was not."""
-    return {name: value for name, value in vars(options).items() if value is not None}
+def arranged(options: type, panels: Mapping[Group | None, str], changes: Mapping[str, Any]) -> Any:
+    """A dataclass of options from the one that a function of the library has: the fields, their
+    defaults and the strings under them as help, in `panels` of the help page (None: the first).
+
+    `changes` are bounds of a field, or the type of one that is typed in another form; that is None
+    where it is not given.
+    """
+    hints, helps, fields = get_type_hints(options), helps_of(options), []
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for panel, names in panels.items():
+        for name in names.split():
+            hint, change = hints[name], changes.get(name, Parameter())
+            if isinstance(change, Parameter):
+                hint, default = Annotated[hint, change], defaults[name]
+            else:
+                hint, default = change, None
+            place = Parameter(help=helps[name], **({"group": panel} if panel else {}))
+            fields.append((name, Annotated[hint, place], default))
+    made = dataclasses.make_dataclass(options.__name__, fields, frozen=True)
+    made.__module__ = options.__module__  # else cyclopts takes it for a type of Python's own
+    return made
 
 
-def documented_by(path: str, name: str) -> Callable[[type[T]], type[T]]:
-    """Give each field of a dataclass of options the help that stands under the field of that name
-    of class `name` in the module at `path`, which is parsed and not imported: it needs PyTorch."""
-    tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
-    (body,) = (
-        node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name
-    )
-    helps = {
+def helps_of(options: type) -> dict[str, str]:
+    """The string under each field of a dataclass."""
+    (definition,) = ast.parse(inspect.getsource(options)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
         field.target.id: " ".join(str(text.value.value).split())
-        for field, text in pairwise(body)
+        for field, text in pairwise(definition.body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)
         and isinstance(text.value, ast.Constant)
     }
 
-    def documented(options: type[T]) -> type[T]:
-        hints = get_type_hints(options, include_extras=True)
-        options.__annotations__ = {
-            field: Annotated[hint, Parameter(help=helps[field])] for field, hint in hints.items()
-        }
-        return options
 
-    return documented
+def typed(options: Any) -> dict[str, Any]:
+    """What `arranged` options hold, as the library takes it."""
+    from froster.cli.common import parse_where, spare_cores
+
+    values = {**vars(options), "where": parse_where(options.where)}
+    return {**values, "workers": spare_cores() if options.workers is None else options.workers}

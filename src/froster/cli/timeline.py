@@ -39,7 +39,7 @@ def timeline(
     stride: Annotated[
         float | None, seconds("From window to window; default: about a quarter of one.")
     ] = None,
-    min_segment: Annotated[float, seconds("Shorter segments become part of a neighbour.")] = 0.0,
+    min_segment: Annotated[float, seconds("Shorter segments become part of a neighbour.", 0)] = 0.0,
     model: options.Model = None,
     batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
     truncate: options.Truncate = False,

@@ -4,30 +4,76 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
+from cyclopts import Group, Parameter
 
-from froster.cli.common import parse_options, parse_where, spare_cores
-from froster.report.training import write_report
-from froster.training.finish import write_json
-from froster.training.measure import change_lines
-from froster.training.reporter import Drawn
-from froster.training.teach import TrainingResult, train
+from froster.cli import options
+from froster.cli.common import parse_options
+from froster.cli.options import (
+    CHANGES,
+    DATA,
+    LABELLED,
+    MACHINE,
+    SPREAD,
+    arranged,
+    at_least,
+    between,
+    option,
+    typed,
+)
+from froster.cli.output import print_table
+from froster.training.options import TrainOptions
 from froster.utils import strict_json as json
 from froster.utils.files import sole_writer
-from froster.utils.progress import console, leave_out, output, progress
+from froster.utils.progress import console, leave_out, progress
+
+if TYPE_CHECKING:
+    from froster.training.finish import TrainingResult
+
+Arranged = arranged(
+    TrainOptions,
+    {
+        None: "method preset distill novel_fraction epochs batch_size lr",
+        DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED}",
+        Group("Method", sort_key=2): "variant option tune",
+        Group("Distillation", sort_key=3): "alpha beta_v beta_t distance level",
+        Group("Clips", sort_key=4): "frames sampling clamp views flip",
+        Group("Optimisation", sort_key=5): "new_scale average_from patience seed",
+        Group("Run", sort_key=6): "resume keep blend_points logger",
+        MACHINE: "workers device precision compile checkpointing",
+    },
+    {
+        **CHANGES,
+        **dict.fromkeys(("epochs", "average_from", "shots", "frames"), at_least(1)),
+        **dict.fromkeys(("patience", "keep", "blend_points"), at_least(0)),
+        **dict.fromkeys(("novel_fraction", "holdout", "watch"), between(0, 0.9)),
+        "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],
+        "look": Parameter(negative="--no-look"),
+        "flip": Parameter(negative="--no-flip"),
+    },
+)
 
 
-def run(*, data: Path, out: Path, model: str | None, as_json: bool, **options: Any) -> None:
-    """`options` are the fields of `TrainOptions`, as they are typed."""
-    options["option"] = parse_options(options["option"])
-    options["where"] = parse_where(options["where"])
-    options["compile"] = options.pop("compile_towers")
-    if options["workers"] is None:
-        options["workers"] = spare_cores()
+def train(
+    *,
+    data: options.Data,
+    out: Annotated[Path, option("Folder of the run: models, checkpoints, metrics, report.")],
+    model: options.Model = None,
+    asked: Annotated[Arranged, SPREAD] = Arranged(),  # type: ignore[valid-type]  # noqa: B008
+    as_json: options.Json = False,
+) -> None:
+    """Fine-tune on labelled videos and report what was gained on base classes and kept on held-out
+    ones.
+
+    Example: froster train --data videos/ --model nano --novel-fraction 0.3 --out runs/first
+    """
+    from froster.training import teach
+    from froster.training.reporter import Drawn
+
+    values = {**typed(asked), "option": parse_options(asked.option)}
     with progress(quiet=os.environ.get("RANK", "0") != "0") as bars:
-        result = train(data, out, model, reporter=Drawn(bars), **options)
+        result = teach.train(data, out, model, reporter=Drawn(bars), **values)
     if result is None:
         return
     with sole_writer(out):
@@ -40,6 +86,9 @@ def run(*, data: Path, out: Path, model: str | None, as_json: bool, **options: A
 
 def write_page(result: TrainingResult) -> None:
     """The report page, last of all: what of it cannot be made is left out and said."""
+    from froster.report.training import write_report
+    from froster.training.finish import write_json
+
     out, left_out = result.folder, result.report["left_out"]
     known = len(left_out)
 
@@ -53,14 +102,16 @@ def write_page(result: TrainingResult) -> None:
 
 
 def show(result: TrainingResult) -> None:
+    from froster.training.measure import change_lines
+
     out, rows, trained = result.folder, result.rows, result.trained
     together = [f"{name}*" for name in ("base", "novel", "HM") if rows[0].together]
-    table = Table("method", "weights", "base", "novel", "HM", *together, box=None, pad_edge=False)
-    cell = lambda value: "–" if value is None else f"{value:.1f}"  # noqa: E731
-    for i, row in enumerate(rows):
+    cells = []
+    for row in rows:
         values = [*row.columns().values(), *row.generalised.values()]
-        table.add_row(row.method, row.weights, *map(cell, values), style="bold" if i == 1 else "")
-    output.print(table)
+        numbers = ("–" if value is None else f"{value:.1f}" for value in values)
+        cells.append((row.method, row.weights, *numbers))
+    print_table(("method", "weights", "base", "novel", "HM", *together), cells, (None, "bold"))
     if together:
         console.print(
             "* among base and novel labels together, as a user asks who does not know of which kind"

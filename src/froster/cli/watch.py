@@ -31,9 +31,9 @@ def watch(
         float | None, seconds("From line to line; default: about a quarter of a window.")
     ] = None,
     stall: Annotated[float, seconds("Without a frame, after which to reconnect.", 0.1)] = 10.0,
-    reconnect: Annotated[float, seconds("To the first new try; then twice as many each.")] = 1.0,
+    reconnect: Annotated[float, seconds("To the first new try; then twice as many each.", 0)] = 1.0,
     tries: Annotated[int, number("Tries in a row before giving up; 0: never give up.", 0)] = 0,
-    seconds: Annotated[float | None, seconds("Stop after this time.")] = None,
+    seconds: Annotated[float | None, seconds("Stop after this time.", 0)] = None,
     limit: Annotated[int | None, number("Stop after this many lines.", 1)] = None,
     model: options.Model = None,
     truncate: options.Truncate = False,

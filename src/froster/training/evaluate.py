@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,46 +26,10 @@ from froster.training.measure import (
     summary_line,
     video_dataset,
 )
+from froster.training.options import EvaluateOptions
 from froster.training.reporter import Reporter
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """The options of `froster evaluate`; the string under a field is its help."""
-
-    labels_file: Path | None = None
-    """Classes to choose from; default: those of the data."""
-    split: Sequence[str] | None = None
-    """Splits to score, one result each; default: test, or all."""
-    part: str | None = None
-    """test, trained, watched or all; default: test where the model has seen some of the data, else
-    all."""
-    views: int | None = None
-    """Clips a video."""
-    sampling: str | None = None
-    """dense or uniform."""
-    clamp: str | None = None
-    """Of dense sampling: released or even; default: as the model does."""
-    batch_size: int = 8
-    """Videos a batch."""
-    workers: int = 0
-    """Processes that decode videos."""
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
-    root: Path | None = None
-    """Folder that the manifest's paths start from; default: its own."""
-    labels_json: Path | None = None
-    """Label JSON for lists with integer labels."""
-    descriptions: Path | None = None
-    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
-    truncate: bool = False
-    """Cut labels that are too long for the text tower."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
-    precision: str = "auto"
-    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
 
 
 @dataclass(frozen=True)

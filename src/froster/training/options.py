@@ -1,12 +1,12 @@
-"""What `froster.train` can be asked for. The fields are the options of `froster train`; the string
-under a field is its help."""
+"""What `froster.train` and `froster.evaluate` can be asked for. The fields are the options of the
+commands; the string under a field is its help. PyTorch is not needed to read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from froster.errors import UsageError
 
@@ -21,20 +21,23 @@ class TrainOptions:
     """Variant of the method; froster methods lists them."""
     option: Mapping[str, Any] = field(default_factory=dict)
     """NAME=VALUE of the method; may be repeated."""
-    preset: str | None = None
-    """official (the method's own paper) or froster."""
+    preset: Literal["official", "froster"] | None = None
+    """Setting of the method's own paper, or of FROSTER; default: official."""
 
-    distill: str | None = None
-    """residual, mlp, plain, none, froster, froster-paper."""
+    distill: (
+        Literal["residual", "mlp", "plain", "none", "froster", "froster-paper", "froster-2024-01"]
+        | None
+    ) = None
+    """How features are distilled from frozen CLIP; default: as the preset says."""
     alpha: float | None = None
     """Weight of the projector's MLP path."""
     beta_v: float | None = None
     """Weight of the vision distillation."""
     beta_t: float | None = None
     """Weight of the text distillation."""
-    distance: str | None = None
-    """cosine, l2 or mse."""
-    level: str | None = None
+    distance: Literal["cosine", "l2", "mse"] | None = None
+    """Between the features that are distilled."""
+    level: Literal["frame", "video"] | None = None
     """Distil each frame, or the pooled video."""
 
     novel_column: str | None = None
@@ -64,17 +67,17 @@ class TrainOptions:
     """Peak learning rate of what the method trains."""
     new_scale: float | None = None
     """Rate of new weights, as a multiple of CLIP's."""
-    tune: str | None = None
-    """method (what it trains itself), both, image or text tower."""
+    tune: Literal["method", "both", "image", "text"] | None = None
+    """What the method trains itself, both towers, or one."""
     seed: int = 0
     """Order, templates, crops and projectors."""
 
     frames: int | None = None
     """Frames a clip."""
-    sampling: str | None = None
-    """dense or uniform."""
-    clamp: str | None = None
-    """Of dense sampling: released or even; default: as the model does."""
+    sampling: Literal["dense", "uniform"] | None = None
+    """A few seconds at a fixed rate, or the whole video; default: as the preset says."""
+    clamp: Literal["released", "even"] | None = None
+    """Of dense sampling; default: as the model does."""
     views: int | None = None
     """Clips a test video."""
     flip: bool = True
@@ -99,10 +102,10 @@ class TrainOptions:
     """Checkpoints kept; 0: every epoch's (for blend --epochs)."""
     blend_points: int = 5
     """Ratios of the report's blend curve; 0: none."""
-    logger: str | None = None
-    """Also log to tensorboard or wandb (extras)."""
+    logger: Literal["tensorboard", "wandb"] | None = None
+    """Also log there (extras)."""
     workers: int = 0
-    """Processes that decode videos."""
+    """Processes that decode videos; default on the command line: by the cores."""
     compile: bool = False
     """Kernels made by torch.compile: faster on a GPU."""
     checkpointing: bool = False
@@ -129,3 +132,39 @@ class TrainOptions:
         fields = {**{name: name for name in names}, **renamed}
         values = {there: getattr(self, name) for there, name in fields.items()}
         return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of `froster evaluate`; the string under a field is its help."""
+
+    labels_file: Path | None = None
+    """Classes to choose from; default: those of the data."""
+    split: Sequence[str] | None = None
+    """Splits to score, one result each; default: test, or all."""
+    part: Literal["test", "trained", "watched", "all"] | None = None
+    """Default: test where the model has seen some of the data, else all."""
+    views: int | None = None
+    """Clips a video."""
+    sampling: Literal["dense", "uniform"] | None = None
+    """A few seconds at a fixed rate, or the whole video; default: as the model does."""
+    clamp: Literal["released", "even"] | None = None
+    """Of dense sampling; default: as the model does."""
+    batch_size: int = 8
+    """Videos a batch."""
+    workers: int = 0
+    """Processes that decode videos."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
+    root: Path | None = None
+    """Folder that the manifest's paths start from; default: its own."""
+    labels_json: Path | None = None
+    """Label JSON for lists with integer labels."""
+    descriptions: Path | None = None
+    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
+    truncate: bool = False
+    """Cut labels that are too long for the text tower."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
+    precision: str = "auto"
+    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
