@@ -171,7 +171,7 @@ def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.M
         assert text.program() == expected
     monkeypatch.setattr(sys, "argv", [str(Path(text.__file__).with_name("__main__.py"))])
     assert (
-        text.command("classify", "a b.mp4")
+        text.shell_command("classify", "a b.mp4")
         == f"{shlex.quote(sys.executable)} -m froster classify 'a b.mp4'"
     )
 

@@ -470,8 +470,8 @@ def test_fisher(kind: str) -> None:
 def test_the_bar_over_the_fisher_information_ends_at_its_total() -> None:
     """Whatever is left of the clips after the last whole batch."""
     base = load("nano", device="cpu")
-    clips = small_world(base)  # 24
-    recipe = Recipe(epochs=1, batch_size=10, workers=0)
+    clips = small_world(base)  # 12
+    recipe = Recipe(epochs=1, batch_size=5, workers=0)
     with progress(quiet=True) as bars:
         student = student_of(base, METHODS["ewc"]())
         freeze(student.model, METHODS["ewc"](), "method")

@@ -73,9 +73,7 @@ def calibrate(
         words = run.source.descriptions
         sentences = read_descriptions(words) if words else {}
     else:
-        items = labelled.read(data)
-        with progress() as bars:
-            held = untrained(of_data(items, split), report_of(model), Drawn(bars))
+        held = untrained(of_data(labelled.read(data), split), report_of(model), Drawn())
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)
     with lock_of(target, whole=out is not None):

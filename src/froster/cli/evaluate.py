@@ -11,7 +11,7 @@ from froster.cli.output import print_table
 from froster.training.options import EvaluateOptions
 from froster.utils import strict_json as json
 from froster.utils.files import sole_writer
-from froster.utils.progress import attempt, console, progress
+from froster.utils.progress import attempt, console
 
 if TYPE_CHECKING:
     from froster.training.evaluate import Evaluation
@@ -45,8 +45,8 @@ def evaluate(
     from froster.training import evaluate as evaluating
     from froster.training.reporter import Drawn
 
-    with progress() as bars:
-        evaluation = evaluating.evaluate(data, model, out, reporter=Drawn(bars), **typed(asked))
+    with Drawn() as reporter:
+        evaluation = evaluating.evaluate(data, model, out, reporter=reporter, **typed(asked))
     if out is not None:
         with sole_writer(out):
             attempt("the pictures", lambda: draw(evaluation, out))

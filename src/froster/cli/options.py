@@ -42,7 +42,7 @@ def between(least: float, most: float) -> Parameter:
 
 
 def seconds(help: str, least: float | None = None, **more: Any) -> Parameter:
-    """An option in seconds."""
+    """An option in seconds; without `least` the function that takes them says what they may be."""
     return number(help, least, metavar="SECONDS", **more)
 
 

@@ -26,7 +26,7 @@ from froster.cli.output import print_table
 from froster.training.options import TrainOptions
 from froster.utils import strict_json as json
 from froster.utils.files import sole_writer
-from froster.utils.progress import console, leave_out, progress
+from froster.utils.progress import console, leave_out
 
 if TYPE_CHECKING:
     from froster.training.finish import TrainingResult
@@ -73,8 +73,11 @@ def train(
 
     values = typed(asked)
     values["option"] = parse_options(values["option"])
-    with progress(quiet=os.environ.get("RANK", "0") != "0") as bars:
-        result = teach.train(data, out, model, reporter=Drawn(bars), **values)
+    if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun the first speaks for all
+        result = teach.train(data, out, model, **values)
+    else:
+        with Drawn() as reporter:
+            result = teach.train(data, out, model, reporter=reporter, **values)
     if result is None:
         return
     with sole_writer(out):

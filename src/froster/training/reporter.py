@@ -4,8 +4,10 @@ draws bars and prints lines."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
+
+from froster.utils.progress import console, progress, working
 
 
 class Bar(Protocol):
@@ -34,27 +36,41 @@ class Reporter:
 
 
 class Drawn(Reporter):
-    """Bars and lines on a live display of rich (`utils.progress.progress`)."""
+    """Bars and lines on standard error, as a command shows them.
 
-    def __init__(self, display: Any):
+    Without a live `display` one is started by the first bar that is to stay, so that an error before
+    it is the only line; as a context manager it is stopped at the end.
+    """
+
+    def __init__(self, display: Any = None):
         self.display = display
+        self.started = ExitStack()
+
+    def __enter__(self) -> Drawn:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.started.close()
 
     @contextmanager
     def bar(self, what: str, total: int | None = None, keep: bool = True) -> Iterator[Bar]:
-        task = self.display.add_task(what, total=total, note="")
+        if not keep:
+            with working(what, total) as advance_by:
+                yield lambda steps=1, note=None: advance_by(steps)
+            return
+        if self.display is None:
+            self.display = self.started.enter_context(progress())
+        display = self.display
+        task = display.add_task(what, total=total, note="")
 
         def advance(steps: int = 1, note: str | None = None) -> None:
             shown = {} if note is None else {"note": note}
-            self.display.update(task, advance=steps, **shown)
+            display.update(task, advance=steps, **shown)
 
-        try:
-            yield advance
-        finally:
-            if not keep:
-                self.display.remove_task(task)
+        yield advance
 
     def say(self, line: str) -> None:
-        self.display.console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
     def warn(self, line: str) -> None:
-        self.display.console.print(line, style="yellow", soft_wrap=True)
+        console.print(line, style="yellow", soft_wrap=True)
