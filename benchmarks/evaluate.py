@@ -58,7 +58,7 @@ def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]
                     for file, view in views[start : start + BATCH]
                 ]
                 logits.append(released(torch.stack(clips)))
-            return torch.cat(logits).unflatten(0, (len(files), VIEWS)).sum(1)
+            return torch.cat(logits).unflatten(0, (len(files), VIEWS)).mean(1)
 
         models = {
             dtype: Recognizer(

@@ -258,6 +258,9 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"])
     tempfile.tempdir = None  # TMPDIR may be another
+    if "COLUMNS" in os.environ:  # read by consoles when they are made, which was before the fork
+        progress = importlib.import_module("froster.utils.progress")
+        progress.console.width = progress.output.width = int(os.environ["COLUMNS"])
     os.chdir(request["folder"])
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8").partition(":")
     sys.stdin = TextIOWrapper(os.fdopen(0, "rb", closefd=False), encoding, errors or "strict")

@@ -56,7 +56,7 @@ def test_help_and_import_are_instant() -> None:
     )
     times = [(processor_seconds(help_page), processor_seconds(least)) for _ in range(5)]
     ours, least = (min(some) for some in zip(*times, strict=True))
-    assert ours < max(0.3, 2 * least), (
+    assert ours < max(0.3, 2.5 * least), (
         times
     )  # a machine that is slow at the moment is slow for both
 

@@ -159,7 +159,7 @@ class Killed(WorldClips):
 
 def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> Trained:
     recipe = Recipe(
-        epochs=2, batch_size=8, lr=1e-3, warmup_epochs=1, precision="float32", workers=workers
+        epochs=2, batch_size=4, lr=1e-3, warmup_epochs=1, precision="float32", workers=workers
     )
 
     def log(step: int, metrics: dict[str, float]) -> None:

@@ -24,6 +24,7 @@ from froster.training.checkpoint import Checkpoints
 from froster.training.distill import Distill
 from froster.training.distributed import process_group
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.reporter import Reporter
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Videos
 
@@ -37,6 +38,11 @@ def small_world(base) -> WorldClips:
     return WorldClips(
         Videos(frames, torch.arange(12) % 5, classes), base.config.sampling, train=True
     )
+
+
+class Warnings(Reporter):
+    def warn(self, line: str) -> None:
+        print(line, file=sys.stderr)
 
 
 def die() -> None:
@@ -98,7 +104,7 @@ def main() -> None:
             clips,
             clips.videos.classes,
             args.out,
-            Hooks(on_step=log),
+            Hooks(Warnings(), on_step=log),
         )
         if rank == 0:
             torch.save({"last": trained.last, "average": trained.average}, args.out / "weights.pt")
