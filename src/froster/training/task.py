@@ -333,7 +333,10 @@ class InBatchTask(Task):
         mine = unit(features.video) @ t.T
 
         def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
-            raise NotImplementedError("the contrast within the batch at other weights")
+            raise UsageError(
+                "this method's regulariser takes the loss at other weights, which the contrast"
+                " within the batch does not have: train it with the objective of classes"
+            )
 
         teacher = None
         if self.teacher is not None:
