@@ -339,7 +339,7 @@ def test_through_files_of_hugging_face_and_back(tmp_path: Path) -> None:
     model = model_that_wants(SQUASHED)
     save_hf_folder(model.clip, model.tokenizer, tmp_path / "hf")
     again = froster.load(tmp_path / "hf", device="cpu")
-    assert again.preprocessing == SQUASHED and again.origin == "huggingface"
+    assert again.preprocessing == SQUASHED and again.provenance == "huggingface"
     values = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
     assert "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").origin
@@ -546,7 +546,7 @@ def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:
     found = froster.load(tmp_path / "hf", device="cpu")
     assert (
         found.preprocessing.mean == imagenet[0]
-        and "its authors' own preprocessing assumed" in found.origin
+        and "its authors' own preprocessing assumed" in found.provenance
     )
     size = found.image_size
     said = {
@@ -561,4 +561,4 @@ def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:
     assert found.preprocessing == Preprocessing(
         (0.4, 0.5, 0.6), (0.5, 0.5, 0.5), "shortest", "bilinear"
     )
-    assert "assumed" not in found.origin
+    assert "assumed" not in found.provenance

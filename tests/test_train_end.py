@@ -30,7 +30,7 @@ from froster.report import page
 from froster.report import training as train_report
 from froster.text.labels import split_labels
 from froster.training import finish as train_end
-from froster.training.measure import Row
+from froster.training.measure import EvalRow
 from froster.utils.files import atomic_file, atomic_folder, exclusive
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -225,7 +225,7 @@ def test_a_test_that_was_not_measured_is_said_to_be(novel: list[str], tmp_path: 
     other = {} if novel else {"foreign": 40}
     history = [{"epoch": 1, "base": 50.0, "base_frozen": 40.0, "agreement": 93.0, **other}]
     report = {"history": history, "novel_classes": novel, "warnings": [], "watched_videos": 20}
-    rows = [Row("frozen", "start", {}), Row("VCLIP", "last epoch", {})]
+    rows = [EvalRow("frozen", "start", {}), EvalRow("VCLIP", "last epoch", {})]
     short, kept = (
         text_of(train_report.in_short(rows, parts, report)),
         text_of(train_report.kept(tmp_path, rows, report)),

@@ -54,7 +54,7 @@ def calibrate(
     Example: froster calibrate runs/first
     """
     from froster.inference.model_folder import folder_of
-    from froster.inference.seen import inherited, report_of
+    from froster.inference.model_report import inherited, report_of
     from froster.text.sentences import read_descriptions
     from froster.training import calibrate as calibrating
     from froster.training.held_out import of_data, of_run, untrained

@@ -78,7 +78,7 @@ class NoneRule:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class LabelScores:
     """What a model says of n videos and K labels."""
 
     scores: Tensor
@@ -117,17 +117,17 @@ class Calibration:
             "none": None if self.none is None else dataclasses.asdict(self.none),
         }
 
-    def judge(self, views: Tensor, scale: float | None, fusion: Fusion = "logits") -> Judgement:
+    def score(self, views: Tensor, scale: float | None, fusion: Fusion = "logits") -> LabelScores:
         """Logits of the views of n videos (n, V, K), and the scale of cosines that they hold, or
         None. NaN where NaN."""
-        return self.judge_fused(fuse(views, fusion), views.mean(dim=-2), scale)
+        return self.score_fused(fuse(views, fusion), views.mean(dim=-2), scale)
 
-    def judge_fused(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
+    def score_fused(self, logits: Tensor, mean: Tensor, scale: float | None) -> LabelScores:
         """The same from the views' fused logits, which make the scores, and the mean of their
         logits (both (n, K))."""
         none = None if self.none is None else self.none(energy(mean, scale), mean.shape[-1])
         cosine = None if scale is None else mean.amax(dim=-1) / scale
-        return Judgement((logits / self.temperature).softmax(-1), none, cosine)
+        return LabelScores((logits / self.temperature).softmax(-1), none, cosine)
 
     def save(self, folder: Path) -> Path:
         path = folder / CALIBRATION

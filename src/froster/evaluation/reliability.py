@@ -11,7 +11,7 @@ from torch import Tensor
 from froster.errors import DataError
 from froster.evaluation.calibration import (
     Calibration,
-    Judgement,
+    LabelScores,
     NoneRule,
     energy,
     fits_none,
@@ -62,7 +62,7 @@ def auroc(positive: Tensor, negative: Tensor) -> float:
     return 100 * (float(rank[:n].sum()) - n * (n + 1) / 2) / (n * m)
 
 
-def reliability(judged: Judgement, labels: Tensor) -> dict[str, Any]:
+def reliability(judged: LabelScores, labels: Tensor) -> dict[str, Any]:
     """Calibration error and coverage of n videos whose label is one of the K; unreadable ones (NaN)
     are left out."""
     kept = ~judged.scores.isnan().any(1)
@@ -128,8 +128,8 @@ def measured(
     views, labels = views[kept].double(), labels[kept]
     return {
         "videos": len(labels),
-        "before": reliability(Calibration().judge(views, scale, fusion), labels),
-        "after": reliability(calibration.judge(views, scale, fusion), labels),
+        "before": reliability(Calibration().score(views, scale, fusion), labels),
+        "after": reliability(calibration.score(views, scale, fusion), labels),
         "none": (
             []
             if calibration.none is None

@@ -89,7 +89,7 @@ class LoadedModel:
     tokenizer: Tokenizer | FrosterError
     """Or why there is none."""
     config: ModelConfig
-    origin: str = "froster"
+    provenance: str = "froster"
     """What the weights were taken for."""
     calibration: Calibration = field(default_factory=Calibration)
 

@@ -25,7 +25,7 @@ from froster.encoders.precision import (
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
-from froster.evaluation.calibration import Calibration, Judgement, fits_none
+from froster.evaluation.calibration import Calibration, LabelScores, fits_none
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
@@ -86,11 +86,11 @@ class Recognizer:
         *,
         device: torch.device | None = None,
         precision: str | torch.dtype = "auto",
-        origin: str = "froster",
+        provenance: str = "froster",
         calibration: Calibration | None = None,
     ):
-        self.origin, self.precision = origin, parse_precision(precision)
-        "`origin`: what the weights were taken for"
+        self.provenance, self.precision = provenance, parse_precision(precision)
+        "`provenance`: what the weights were taken for"
         self.source: str | None = None
         "what `load` was given, a path made absolute"
         self.device = device or pick_device()
@@ -226,7 +226,7 @@ class Recognizer:
 
         `classes` is the result of `class_embeddings` for `labels`.
         """
-        judged = self.judge_clips(clips, classes)
+        judged = self.score_clips(clips, classes)
         scores, places = judged.scores.sort(dim=-1, descending=True)
         none, cosine = (
             [None] * len(scores) if values is None else values.tolist()
@@ -236,18 +236,18 @@ class Recognizer:
         return [Classification([labels[i] for i in best], *values) for best, *values in rows]
 
     @torch.no_grad()
-    def judge_clips(self, clips: Tensor, classes: Tensor) -> Judgement:
+    def score_clips(self, clips: Tensor, classes: Tensor) -> LabelScores:
         """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` ->
         scores, on the CPU."""
         clips = given_clips(clips, self.image_size, "B, V, T")
         features = self.encode_clips(clips.flatten(0, 1))
         logits = self.model.logits(features.video, classes, features.context).float()
-        return self.judge(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
+        return self.score(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
 
-    def judge(self, views: Tensor) -> Judgement:
+    def score(self, views: Tensor) -> LabelScores:
         """Logits of the views of n videos (n, V, K) -> scores and, where there is a rule, how
         likely it is that no label fits."""
-        return self.calibration.judge(views, self.logit_scale, self.config.fusion)
+        return self.calibration.score(views, self.logit_scale, self.config.fusion)
 
     def view_reader(self, views: int | None = None) -> ReadViews:
         """What reads a video file as this model wants it, `views` clips or the model's number."""
@@ -279,7 +279,7 @@ class Recognizer:
         all."""
         self.check_network()
         loaded = LoadedModel(
-            self.model, self._tokenizer, self.config, self.origin, self.calibration
+            self.model, self._tokenizer, self.config, self.provenance, self.calibration
         )
         save_folder(Path(folder), loaded, report or {})
         return Path(folder)
@@ -305,7 +305,7 @@ def load(
     """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or
     `"nano"`.
 
-    Released checkpoints of the methods are recognised by the names of their weights; `origin` of
+    Released checkpoints of the methods are recognised by the names of their weights; `provenance` of
     the result says what a file was taken for. Some hold an image tower or a head alone: `clip`, of
     the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
     FrosterError when the hub cannot be reached.
@@ -318,7 +318,7 @@ def load(
         loaded.config,
         device=place,
         precision=precision,
-        origin=loaded.origin,
+        provenance=loaded.provenance,
         calibration=loaded.calibration,
     )
     path = os.path.abspath(os.path.expanduser(source))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
-from froster.evaluation.calibration import Judgement
+from froster.evaluation.calibration import LabelScores
 from froster.inference.recognizer import Recognizer
 from froster.methods import Features
 from froster.utils.tensors import finite
@@ -23,7 +23,7 @@ ScoreFunction = Callable[[Tensor], Tensor]
 labels fits."""
 
 
-def columns(judged: Judgement) -> Tensor:
+def columns(judged: LabelScores) -> Tensor:
     """The probabilities of the labels and, where there is a rule for it, of none of them: (n, K) or
     (n, K + 1)."""
     if judged.none is None:

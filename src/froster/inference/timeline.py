@@ -170,7 +170,7 @@ class Scan:
         model, fusion = self.recognizer, self.recognizer.config.fusion
         logits = smoothed(windows, self.plan, end - start, fusion)
         mean = logits if fusion == "logits" else smoothed(windows, self.plan, end - start, "logits")
-        judged = model.calibration.judge_fused(logits, mean, model.logit_scale)
+        judged = model.calibration.score_fused(logits, mean, model.logit_scale)
         scores = self.scores(logits) if self.scores else columns(judged)
         calibrated = self.scores is None and model.calibration.fitted is not None
         labels = [*self.labels, NONE][: scores.shape[1]]

@@ -193,7 +193,7 @@ class Watch:
         )
         labels, classes = self._current
         logits = self.scorer([Window(window[0].time, spread(window, self.plan.frames))], classes)
-        judged = self.recognizer.judge(logits[:, None])
+        judged = self.recognizer.score(logits[:, None])
         scores = (self.scores(logits) if self.scores else columns(judged))[0]
         named = [*labels, NONE][: len(scores)]
         cosine = None if judged.cosine is None else float(judged.cosine[0])

@@ -43,7 +43,7 @@ def worst_mistakes(
     wrong: list[tuple[float, Predictions, int, Tensor]] = []
     for predictions in found.values():
         assert predictions.views is not None
-        judged = model.judge(predictions.views)
+        judged = model.score(predictions.views)
         for i in (
             ((predictions.ranks() >= 1) & ~judged.scores.isnan().any(1)).nonzero()[:, 0].tolist()
         ):

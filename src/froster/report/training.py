@@ -17,7 +17,7 @@ from froster.report.distance import confusion_matrix, confusion_picture
 from froster.report.mistakes import common_mistakes, worst_mistakes
 from froster.report.plots import coverage_figure, draw_blend, training_curves, validation_curves
 from froster.text.labels import as_option, some_labels
-from froster.training.measure import Row, changes
+from froster.training.measure import EvalRow, changes
 from froster.utils.files import absolute
 from froster.utils.progress import attempt
 from froster.utils.text import shell_command
@@ -29,7 +29,7 @@ def write_report(
     out: Path,
     tuned: Recognizer,
     parts: Split,
-    rows: list[Row],
+    rows: list[EvalRow],
     report: dict[str, Any],
     say: Callable[[str], None],
 ) -> None:
@@ -59,7 +59,7 @@ def write_report(
     page.write_page(out / "report.html", f"Training report: {out.resolve().name}", shown)
 
 
-def in_short(rows: list[Row], parts: Split, report: dict[str, Any]) -> list[page.Part]:
+def in_short(rows: list[EvalRow], parts: Split, report: dict[str, Any]) -> list[page.Part]:
     """Large numbers and a sentence for each. A change counts as one beyond two standard errors."""
     values, sentences = [], []
     for name, c in changes(rows[0].predictions, rows[1].predictions).items():
@@ -128,7 +128,7 @@ def asked_foreign(report: dict[str, Any]) -> bool:
     return bool(report["history"]) and "foreign" in report["history"][-1]
 
 
-def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
+def accuracy(out: Path, rows: list[EvalRow]) -> list[page.Part]:
     sets = [name for name in WHAT if name in rows[0].predictions]
     if not sets:
         return []
@@ -152,7 +152,7 @@ def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
     return [page.embedded(figure.read_bytes(), caption), table]
 
 
-def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[page.Part]:
+def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Part]:
     """Zero-shot ability on labels that were not trained on, at the end and epoch by epoch."""
     parts, history = [], report["history"]
     if "novel" in rows[0].predictions:
@@ -270,7 +270,7 @@ def blend(out: Path, report: dict[str, Any]) -> list[page.Part]:
     ]
 
 
-def data(out: Path, rows: list[Row], parts: Split, report: dict[str, Any]) -> list[page.Part]:
+def data(out: Path, rows: list[EvalRow], parts: Split, report: dict[str, Any]) -> list[page.Part]:
     curves = training_curves(
         {rows[1].method: out / "metrics.jsonl"}, out / "figures" / "training.png"
     )

@@ -65,7 +65,7 @@ def calibrate(
         report = measured(probe, views[~half], labels[~half], scale, fusion)
         if novel is not None and novel.views is not None:
             known, others = (
-                probe.judge(each, scale, fusion).none for each in (views[~half], novel.views)
+                probe.score(each, scale, fusion).none for each in (views[~half], novel.views)
             )
             if known is not None and others is not None:
                 apart = attempt(

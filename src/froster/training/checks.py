@@ -38,7 +38,7 @@ def warnings(
         *same_labels(model, labels, how.truncate),
     ]
     if look:
-        test = [*parts.base_test, *parts.novel_test, *parts.watch]
+        test = [*parts.base_test, *parts.novel_test, *parts.validation]
         total = len(parts.train) + len(test)
         with how.reporter.bar("compare videos", total, keep=False) as bar:
             lines += near_duplicates(parts.train, test, how.workers, bar)

@@ -13,8 +13,8 @@ from froster.data.manifest import read_items
 from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
 from froster.evaluation.metrics import evaluate as score
 from froster.evaluation.reliability import reliability
+from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.seen import report_of, seen_by
 from froster.text.labels import check_labels, read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.held_out import VideosToScore, videos_to_score
@@ -70,7 +70,7 @@ def evaluate(
     if asked.descriptions is not None:
         texts = with_descriptions(classes, read_descriptions(asked.descriptions))
     known = report_of(name)  # may download the model
-    looked_for = len(items) if seen_by(known) is not None else 0
+    looked_for = len(items) if reported_videos(known) is not None else 0
     with reporter.bar("look for training videos", looked_for, keep=False) as bar:
         chosen = videos_to_score(items, asked.split, asked.part, known, bar)
     recognizer = load_reported(name, asked.device, asked.precision, reporter)
@@ -129,7 +129,7 @@ def make_report(
     for name, predictions in results.items():
         assert predictions.views is not None
         splits[name]["reliability"] = reliability(
-            recognizer.judge(predictions.views), predictions.labels
+            recognizer.score(predictions.views), predictions.labels
         )
         splits[name]["errors"] = [message for _, message in predictions.errors]
         splits[name]["trained_on"] = None if chosen.trained is None else chosen.scored_trained[name]

@@ -16,16 +16,16 @@ from froster.inference.recognizer import Recognizer
 from froster.training.blend import Line, curve
 from froster.training.held_out import held_out
 from froster.training.measure import (
+    EvalRow,
     EvalSet,
     Measuring,
-    Row,
     changes_of,
     eval_sets,
     measure,
     measure_many,
 )
 from froster.training.plan import TrainPlan
-from froster.training.run_folder import RunSource
+from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
@@ -59,7 +59,7 @@ class TrainingResult:
 
     folder: Path
     model: Recognizer
-    rows: list[Row]
+    rows: list[EvalRow]
     """Frozen CLIP, the model, and other weights of the run."""
     report: dict[str, Any]
     parts: Split
@@ -67,7 +67,7 @@ class TrainingResult:
 
 
 def finish(
-    run: TrainingRun, student: Recognizer, trained: Trained, source: RunSource, blend_points: int
+    run: TrainingRun, student: Recognizer, trained: Trained, source: RunInputs, blend_points: int
 ) -> TrainingResult:
     """The weights are saved before all else. What of the rest cannot be done is said and left out,
     and the reports are written again with what there is."""
@@ -114,14 +114,14 @@ def finish(
     return TrainingResult(out, best, rows, report, run.parts, trained)
 
 
-def about_run(run: TrainingRun, trained: Trained, source: RunSource) -> dict[str, Any]:
+def about_run(run: TrainingRun, trained: Trained, source: RunInputs) -> dict[str, Any]:
     """What the report says of the training."""
     parts, preset = run.parts, run.plan.preset
     return {
         "base_classes": parts.base,
         "novel_classes": parts.novel,
         "training_videos": len(parts.train),
-        "watched_videos": len(parts.watch),
+        "watched_videos": len(parts.validation),
         "epochs": trained.epochs,
         "history": trained.history,
         "unreadable_in_training": trained.unreadable,
@@ -136,7 +136,7 @@ def about_run(run: TrainingRun, trained: Trained, source: RunSource) -> dict[str
     }
 
 
-def about_rows(rows: list[Row]) -> dict[str, Any]:
+def about_rows(rows: list[EvalRow]) -> dict[str, Any]:
     """What it says of the test, as far as that has been done."""
     tested = rows[1].predictions
     return {
@@ -171,7 +171,7 @@ def measure_all(
     states: dict[str, StateDict],
     sets: list[EvalSet],
     how: Measuring,
-) -> list[Row]:
+) -> list[EvalRow]:
     """Frozen CLIP, each of the final weights, and the first of them together with frozen CLIP."""
     name = student.config.method.name
     models = [base, *(with_weights(student, state) for state in states.values())]
@@ -179,7 +179,7 @@ def measure_all(
     spaces: tuple[Space, ...] = ("logit", "prob")
     frozen, tuned = rows[0].predictions, rows[1].predictions
     return rows + [
-        Row(
+        EvalRow(
             f"{name} + frozen",
             f"mean of {space}s",
             {key: frozen[key].ensemble(tuned[key], space) for key in frozen},
@@ -190,12 +190,12 @@ def measure_all(
 
 def table_of(
     student: Recognizer, states: dict[str, StateDict], measured: list[dict[str, Predictions]]
-) -> list[Row]:
+) -> list[EvalRow]:
     """A row for frozen CLIP and one for each of the weights, with their predictions, in this
     order."""
-    rows = [Row("frozen", "start", measured[0])]
+    rows = [EvalRow("frozen", "start", measured[0])]
     return rows + [
-        Row(student.config.method.name, weights, p)
+        EvalRow(student.config.method.name, weights, p)
         for weights, p in zip(states, measured[1:], strict=True)
     ]
 
@@ -205,7 +205,7 @@ def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
 
     Raises DataError where too few of them can be read.
     """
-    validation = run.parts.watch
+    validation = run.parts.validation
     if len(validation) < FEWEST_VIDEOS or len({i.label for i in validation}) < FEWEST_CLASSES:
         return None
     parts = dataclasses.replace(run.parts, base_test=validation, novel_test=[])
@@ -223,7 +223,7 @@ def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
     return dataclasses.replace(calibration, fitted=fitted)
 
 
-def reliability_of(model: Recognizer, rows: list[Row]) -> dict[str, Any] | None:
+def reliability_of(model: Recognizer, rows: list[EvalRow]) -> dict[str, Any] | None:
     """Of the scores on the base test videos, at temperature 1 and calibrated."""
     base = rows[1].predictions.get("base")
     if base is None or base.views is None or len(base.errors) == len(base.labels):

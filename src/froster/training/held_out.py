@@ -17,7 +17,7 @@ from torch import Tensor
 from froster.data.manifest import Item
 from froster.data.splits import TEST_WORDS, VALIDATION_WORDS, Split, validation_videos
 from froster.errors import DataError, UsageError, one_of
-from froster.inference.seen import Part, counted, seen_by
+from froster.inference.model_report import Part, counted, reported_videos
 from froster.training.reporter import Reporter
 from froster.training.run_folder import Run
 
@@ -39,7 +39,7 @@ def held_out(parts: Split, validation: Sequence[Item]) -> HeldOut:
     the test. Raises DataError where there is too little."""
     for videos, source in (
         (validation, "the validation split"),
-        (parts.watch, "the watched videos"),
+        (parts.validation, "the watched videos"),
     ):
         if videos:
             both = dataclasses.replace(parts, base_test=[*videos, *parts.base_test])
@@ -91,7 +91,7 @@ def untrained(held: HeldOut, report: dict[str, Any], reporter: Reporter) -> Held
     Raises DataError where all of them were.
     """
     items = held.parts.base_test
-    seen = seen_by(report)
+    seen = reported_videos(report)
     if seen is None:
         for line in maybe_trained(items, report):
             reporter.warn(line)
@@ -193,7 +193,7 @@ def videos_to_score(
     """
     if part is not None:
         one_of("--part", part, "test", "all", "trained", "watched")
-    seen = seen_by(report)
+    seen = reported_videos(report)
     if seen is None:
         if part not in (None, "all"):
             raise UsageError(

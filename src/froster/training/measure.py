@@ -101,7 +101,7 @@ def eval_sets(
 
 
 @dataclass
-class Row:
+class EvalRow:
     """One line of a results table: a set of weights, measured on every evaluation set."""
 
     method: str
@@ -117,13 +117,13 @@ class Row:
         return harmonic_mean(base, novel) if base is not None and novel is not None else None
 
     @property
-    def together(self) -> Row | None:
+    def together(self) -> EvalRow | None:
         """The same videos among the labels of base and novel together, or None where these were not
         asked for."""
         asked = {
             name: p.also[TOGETHER] for name, p in self.predictions.items() if TOGETHER in p.also
         }
-        return Row(self.method, self.weights, asked) if asked else None
+        return EvalRow(self.method, self.weights, asked) if asked else None
 
     @property
     def generalised(self) -> dict[str, float]:
@@ -329,7 +329,7 @@ def changes(
     }
 
 
-def changes_of(before: Row, after: Row) -> dict[str, Any]:
+def changes_of(before: EvalRow, after: EvalRow) -> dict[str, Any]:
     """For a report: of base and of novel classes, and, under "together", of both among the labels
     of both."""
     report: dict[str, Any] = {
@@ -341,7 +341,7 @@ def changes_of(before: Row, after: Row) -> dict[str, Any]:
     return report
 
 
-def change_lines(before: Row, after: Row) -> list[str]:
+def change_lines(before: EvalRow, after: EvalRow) -> list[str]:
     """The same in lines."""
     lines = [
         f"{CHANGE_WORDS[name]}: {c} on {c.among}"
@@ -371,7 +371,7 @@ def summary_line(model: Recognizer, name: str) -> str:
     vision, config = model.clip.config.vision, model.config
     dtype = str(model.dtype).removeprefix("torch.")
     return (
-        f"model {name} ({model.origin}; {config.method.name}, {vision.image_size} px,"
+        f"model {name} ({model.provenance}; {config.method.name}, {vision.image_size} px,"
         f" {config.sampling.frames} frames {config.sampling.kind}) on {model.device} in {dtype}"
     )
 

@@ -248,15 +248,15 @@ def choose(
         plain
         and "patience" not in given
         and "epochs" not in given
-        and len(parts.watch) >= VALIDATION_FEWEST
+        and len(parts.validation) >= VALIDATION_FEWEST
     ):
         patience = max(3, changes.get("epochs", recipe.epochs) // 2)  # type: ignore[operator]
         changes["patience"] = patience
         why.append(
-            f"stops early: after {patience} epochs without a gain on the {len(parts.watch)} watched"
+            f"stops early: after {patience} epochs without a gain on the {len(parts.validation)} watched"
             " videos"
         )
-    if plain and "patience" not in given and len(parts.watch) < VALIDATION_FEWEST:
+    if plain and "patience" not in given and len(parts.validation) < VALIDATION_FEWEST:
         why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
     sizes = Counter(item.label for item in parts.train).values()
     if plain and "shots" not in given:

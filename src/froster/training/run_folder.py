@@ -23,7 +23,7 @@ from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass(frozen=True)
-class RunSource:
+class RunInputs:
     """Where a run's CLIP and videos came from. `report.json` holds it, so that later commands need
     not be told again."""
 
@@ -88,7 +88,7 @@ class RunSource:
             holdout=self.holdout,
             shots=self.shots,
             split_seed=self.split_seed,
-            watch=self.watch,
+            validation=self.watch,
         )
         if list_fingerprint(parts.train) != self.training:
             raise DataError(
@@ -109,7 +109,7 @@ class Run:
 
     folder: Path
     report: dict[str, Any]
-    source: RunSource
+    source: RunInputs
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -184,10 +184,10 @@ def read_run(folder: Path) -> Run:
         said = values["source"]
         asked = [
             field.name
-            for field in fields(RunSource)
+            for field in fields(RunInputs)
             if field.name in said or field.default is MISSING
         ]
-        source = RunSource(**{name: said[name] for name in asked})
+        source = RunInputs(**{name: said[name] for name in asked})
     except KeyError as error:
         raise UsageError(
             f"{report} does not say how the data was split (no {error}), being of an older froster:"

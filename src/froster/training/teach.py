@@ -16,8 +16,14 @@ from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
 from froster.inference.fingerprint import weights_fingerprint
+from froster.inference.model_report import (
+    ReportedVideos,
+    counted,
+    report_of,
+    reported_videos,
+    written,
+)
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.seen import Seen, counted, report_of, seen_by, written
 from froster.methods import Method, method_from_dict
 from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
@@ -39,7 +45,7 @@ from froster.training.plan import (
     validation_share,
 )
 from froster.training.reporter import Reporter
-from froster.training.run_folder import RunSource
+from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
@@ -78,7 +84,7 @@ def train(
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
     videos = read_videos(Path(data), asked, reporter)
-    start = seen_by(report_of(name))
+    start = reported_videos(report_of(name))
     with process_group(asked.device) as (rank, own_device), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
@@ -136,9 +142,9 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
         holdout=holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,
-        watch=share,
+        validation=share,
     )
-    if asked.patience and not parts.watch:
+    if asked.patience and not parts.validation:
         raise UsageError(
             "--patience needs videos to watch the training by, and there are too few: --watch 0.2,"
             " or more videos"
@@ -212,7 +218,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
     return [
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
         f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
-        f" classes); watched: {len(parts.watch)}",
+        f" classes); watched: {len(parts.validation)}",
         *parts.notes,
         f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size},"
         f" {rates}, seed {recipe.seed}",
@@ -257,8 +263,8 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
 
 def source_of(
     data: Path, model: str, base: Recognizer, videos: TrainingVideos, asked: TrainOptions
-) -> RunSource:
-    return RunSource(
+) -> RunInputs:
+    return RunInputs(
         model=whereabouts(model),
         weights=weights_fingerprint(base),
         data=str(absolute(data)),
@@ -282,7 +288,7 @@ def whereabouts(name: str | Path) -> str:
     return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
-def trained_before(start: Seen | None, parts: Split, reporter: Reporter) -> list[str]:
+def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporter) -> list[str]:
     """Test videos that the model which is started from has learnt from already."""
     if start is None:
         return []
@@ -297,14 +303,14 @@ def trained_before(start: Seen | None, parts: Split, reporter: Reporter) -> list
     ]
 
 
-def marks(parts: Split, start: Seen | None, reporter: Reporter) -> tuple[str, str]:
+def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tuple[str, str]:
     """The fingerprints of the videos that the model has been trained on and watched by, those of its
     start among them."""
-    before = start or Seen(frozenset(), frozenset())
-    total = len(parts.train) + len(parts.watch)
+    before = start or ReportedVideos(frozenset(), frozenset())
+    total = len(parts.train) + len(parts.validation)
     with reporter.bar("note the training videos", total) as bar:
         trained, watched = (
             written([*file_fingerprints(items, bar), *known])
-            for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
+            for items, known in ((parts.train, before.trained), (parts.validation, before.watched))
         )
     return trained, watched

@@ -20,9 +20,9 @@ from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Preset
 from froster.training.measure import (
     Change,
+    EvalRow,
     EvalSet,
     Measuring,
-    Row,
     changes,
     eval_sets,
     measure,
@@ -55,17 +55,17 @@ def validation_sets(
 ) -> list[EvalSet]:
     """What is measured after every epoch, one clip a video; empty where no video is held out for
     it."""
-    if not parts.watch:
+    if not parts.validation:
         return []
     once = dataclasses.replace(setting, views=1)
     some = dataclasses.replace(
-        parts, base_test=parts.watch, novel_test=evenly(parts.novel_test, MOST_NOVEL, seed)
+        parts, base_test=parts.validation, novel_test=evenly(parts.novel_test, MOST_NOVEL, seed)
     )
     sets = eval_sets(model, once, some, sentences)
     if len(sets) == 1:
         names = foreign_labels(parts.base)
         unlabelled = [
-            dataclasses.replace(item, label=names[0]) for item in parts.watch
+            dataclasses.replace(item, label=names[0]) for item in parts.validation
         ]  # their answers are compared alone
         sets.append(EvalSet("foreign", video_dataset(model, once, unlabelled, names), names))
     return sets
@@ -99,7 +99,7 @@ class Validator:
                 f"{name}_frozen": change.before,
                 f"{name}_error": change.error,
             }
-        before, after = (Row("", "", p).generalised for p in (self.frozen, tuned))
+        before, after = (EvalRow("", "", p).generalised for p in (self.frozen, tuned))
         together = {name: (before[name], after[name]) for name in before}
         for name, (frozen, now) in together.items():
             values |= {f"{name}_together": now, f"{name}_together_frozen": frozen}

@@ -23,7 +23,14 @@ from froster.report.clips import Clip, Verdict, classified_clips
 from froster.report.plots import training_curves
 from froster.training.distill import distill_preset
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
-from froster.training.measure import EvalSet, Measuring, Row, asked_together, change_lines, measure
+from froster.training.measure import (
+    EvalRow,
+    EvalSet,
+    Measuring,
+    asked_together,
+    change_lines,
+    measure,
+)
 from froster.training.plan import default_recipe
 from froster.training.reporter import Drawn
 from froster.training.trainer import Trained
@@ -77,7 +84,7 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
     return result
 
 
-def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Clip]]:
+def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[EvalRow], list[Clip]]:
     """The rows of frozen CLIP and of each arm, which is tuned for them, and the videos of novel
     classes, if these worked."""
     with progress() as bars:
@@ -93,7 +100,7 @@ def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Cl
         ]
         sets = asked_together(sets)
         rows = [
-            Row(
+            EvalRow(
                 "frozen",
                 "as shipped",
                 measure(base, sets, Measuring(reporter=Drawn(bars)), "frozen CLIP"),
@@ -145,7 +152,7 @@ def arm_rows(
     trained: Trained,
     sets: list[EvalSet],
     bars: Progress,
-) -> list[Row]:
+) -> list[EvalRow]:
     """The epoch average (the row that counts), the last epoch, and half the average with half of
     CLIP."""
     half = halfway(base, student, trained.average)
@@ -155,7 +162,7 @@ def arm_rows(
         (f"{arm}_blend", "half the mean, half frozen", half),
     ]
     return [
-        Row(
+        EvalRow(
             name,
             weights,
             measure(with_weights(student, state), sets, Measuring(reporter=Drawn(bars)), name),
@@ -216,7 +223,7 @@ def settings(base: Recognizer, seed: int) -> dict[str, Any]:
     }
 
 
-def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
+def show(rows: list[EvalRow], clips: list[Clip], out: Path, seconds: float) -> None:
     table = Table("method", "weights", *(c.name for c in COLUMNS), box=None, pad_edge=False)
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
@@ -242,7 +249,7 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
         console.tell(pasted)
 
 
-def write_report(out: Path, rows: list[Row], clips: list[Clip], seed: int) -> None:
+def write_report(out: Path, rows: list[EvalRow], clips: list[Clip], seed: int) -> None:
     main = {NAMES[row.method]: row for row in rows if row.method in NAMES}
     columns = [*COLUMNS, *TOGETHER]
     figures = out / "figures"

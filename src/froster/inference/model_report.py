@@ -30,7 +30,7 @@ INHERITED = (
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReportedVideos:
     """The videos of a model's training, by `file_fingerprint`."""
 
     trained: frozenset[str]
@@ -54,7 +54,7 @@ def written(marks: Sequence[str | None] | frozenset[str]) -> str:
     return " ".join(sorted({mark for mark in marks if mark}))
 
 
-def seen_by(report: dict[str, Any]) -> Seen | None:
+def reported_videos(report: dict[str, Any]) -> ReportedVideos | None:
     """What a model's report says of the videos that it has seen; None where it does not say which
     these were."""
     source = report.get("source")
@@ -64,7 +64,7 @@ def seen_by(report: dict[str, Any]) -> Seen | None:
     )
     if not isinstance(trained, str) or not isinstance(watched, str):
         return None
-    return Seen(frozenset(trained.split()), frozenset(watched.split()))
+    return ReportedVideos(frozenset(trained.split()), frozenset(watched.split()))
 
 
 def report_of(model: str | Path) -> dict[str, Any]:
