@@ -358,7 +358,7 @@ def test_our_own_config(tmp_path: Path) -> None:
 def lone(path: Path, content: Any) -> tuple[CLIP, list[str]]:
     torch.save(content, path)
     found, report = load_clip(path)
-    assert froster.load(path, device="cpu").origin.count("assumed") == len(report.notes)
+    assert froster.load(path, device="cpu").provenance.count("assumed") == len(report.notes)
     return found, report.notes
 
 

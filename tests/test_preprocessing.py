@@ -342,7 +342,9 @@ def test_through_files_of_hugging_face_and_back(tmp_path: Path) -> None:
     assert again.preprocessing == SQUASHED and again.provenance == "huggingface"
     values = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
-    assert "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").origin
+    assert (
+        "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").provenance
+    )
     (tmp_path / "hf" / "processor_config.json").write_text(
         json.dumps({"image_processor": values, "processor_class": "CLIPProcessor"})
     )

@@ -279,7 +279,7 @@ def test_actionclip_with_the_plain_mean(tmp_path: Path) -> None:
         {"epoch": 1, "model_state_dict": full_clip(), "fusion_model_state_dict": {}},
         tmp_path / "m.pt",
     )
-    assert froster.load(tmp_path / "m.pt", device="cpu").origin.startswith("ActionCLIP (meanp)")
+    assert froster.load(tmp_path / "m.pt", device="cpu").provenance.startswith("ActionCLIP (meanp)")
     torch.save({"epoch": 1, "model_state_dict": full_clip()}, tmp_path / "c.pt")
     assert froster.load(tmp_path / "c.pt", device="cpu").config.method.name == "frozen"
 

@@ -14,7 +14,7 @@ from froster.cli.options import SPREAD, DataOptions, option
 from froster.cli.output import print_table
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.files import CALIBRATION, refuse_current, sole_maker, sole_writer
+from froster.utils.files import refuse_current, sole_maker, sole_writer
 from froster.utils.progress import attempt, console, leave_out, output, progress
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def calibrate(
 
     Example: froster calibrate runs/first
     """
+    from froster.evaluation.calibration import CALIBRATION
     from froster.inference.model_folder import folder_of
     from froster.inference.model_report import inherited, report_of
     from froster.text.sentences import read_descriptions

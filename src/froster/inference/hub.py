@@ -13,11 +13,10 @@ from typing import Any
 from froster import __version__
 from froster.encoders.layouts import read_object
 from froster.errors import FrosterError, UsageError
-from froster.evaluation.calibration import Calibration, read_calibration
+from froster.evaluation.calibration import CALIBRATION, Calibration, read_calibration
 from froster.inference.model_folder import folder_of
 from froster.inference.model_report import read_report
 from froster.utils import strict_json as json
-from froster.utils.files import CALIBRATION
 from froster.utils.text import printable
 
 WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")

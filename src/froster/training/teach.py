@@ -1,4 +1,4 @@
-"""`froster.train`: everything from a folder of labelled videos to a model that has been measured."""
+"""`froster.train`: from a folder of labelled videos to a model that has been measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch.distributed as dist
 
 from froster.data.dataset import VideoDataset
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
-from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
 from froster.inference.fingerprint import weights_fingerprint
@@ -33,7 +32,8 @@ from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
-from froster.training.measure import Measuring, load_reported, passed_over_lines, summary_line
+from froster.training.measure import Measuring, labelled_videos, load_reported, summary_line
+from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
     Changes,
@@ -49,7 +49,6 @@ from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
-from froster.utils.progress import Log, open_logger
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,10 @@ def train(
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
     videos = read_videos(Path(data), asked, reporter)
     start = reported_videos(report_of(name))
-    with process_group(asked.device) as (rank, own_device), ExitStack() as held:
+    with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
-        device = str(own_device) if own_device else asked.device
+        device = str(of_rank) if of_rank else asked.device
         base = load_reported(name, device, asked.precision, reporter)
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
@@ -113,17 +112,12 @@ def train(
         if rank > 0:
             return None
         source = source_of(Path(data), name, base, videos, asked)
-        trained_on, watched_by = marks(run.parts, start, reporter)
-        source = dataclasses.replace(source, trained_on=trained_on, watched_by=watched_by)
+        source = dataclasses.replace(source, **marks(run.parts, start, reporter))
         return finish(run, student, trained, source, asked.blend_points)
 
 
 def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:
-    items = read_items(
-        data, labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
-    )
-    for line in passed_over_lines(items):
-        reporter.say(line)
+    items = labelled_videos(data, asked, reporter)
     novel = None
     if asked.novel_file is not None:
         novel = read_label_set(asked.novel_file)
@@ -171,10 +165,8 @@ def plan_of(
     given = set(asked.asked("epochs", "batch_size", "patience", "shots"))
     choice = choose(plan.preset.recipe, videos.parts, given, videos.plain, ranks())
     if asked.average_from is not None and asked.average_from > choice.recipe.epochs:
-        raise UsageError(
-            f"--average-from {asked.average_from} comes after the last epoch,"
-            f" {choice.recipe.epochs}"
-        )
+        last = choice.recipe.epochs
+        raise UsageError(f"--average-from {asked.average_from} comes after the last epoch, {last}")
     recipe = dataclasses.replace(
         choice.recipe,
         seed=asked.seed,
@@ -241,12 +233,13 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
         augment=preset.augment,
         how=base.preprocessing,
     )
-    identity = {
-        "data": list_fingerprint(parts.train),
-        "augment": dataclasses.asdict(preset.augment),
-    }
     settings = FineTuning(
-        plan.method, plan.distill, recipe, preset, truncate=how.truncate, run=identity
+        plan.method,
+        plan.distill,
+        recipe,
+        preset,
+        truncate=how.truncate,
+        run={"data": list_fingerprint(parts.train), "augment": dataclasses.asdict(preset.augment)},
     )
     sets = validation_sets(base, preset, parts, run.sentences, split_seed)
     validate = Validator(base, sets, how) if sets else None
@@ -295,22 +288,19 @@ def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporte
     test = [*parts.base_test, *parts.novel_test]
     with reporter.bar("looking for training videos", len(test), keep=False) as bar:
         trained, _ = counted(start.parts(test, bar))
-    if not trained:
-        return []
-    return [
+    line = (
         f"{trained} of {len(test)} test videos trained the model that this run starts from, so the"
         " test is too easy"
-    ]
+    )
+    return [line] if trained else []
 
 
-def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tuple[str, str]:
-    """The fingerprints of the videos that the model has been trained on and watched by, those of its
+def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> dict[str, str]:
+    """The fingerprints of the videos that the model was trained on and validated by, those of its
     start among them."""
     before = start or ReportedVideos(frozenset(), frozenset())
     total = len(parts.train) + len(parts.validation)
     with reporter.bar("note the training videos", total) as bar:
-        trained, watched = (
-            written([*file_fingerprints(items, bar), *known])
-            for items, known in ((parts.train, before.trained), (parts.validation, before.watched))
-        )
-    return trained, watched
+        trained = written([*file_fingerprints(parts.train, bar), *before.trained])
+        watched = written([*file_fingerprints(parts.validation, bar), *before.watched])
+    return {"trained_on": trained, "watched_by": watched}
