@@ -101,7 +101,7 @@ def resolve(source: str | Path) -> Path:
     its whole folder. Raises CheckpointError, or FrosterError when the hub cannot be reached.
     """
     path = locate(source)
-    folder = _whole(path)
+    folder = _folder_with(path)
     if path.is_file() and folder != path and path.name not in ("model.safetensors", "config.json"):
         raise CheckpointError(
             f"{path} lies in the folder of a froster model, whose weights are model.safetensors:"
@@ -118,11 +118,11 @@ def folder_of(model: str | Path) -> Path | None:
     """
     if str(model) == "nano":
         return None
-    folder = _whole(Path(os.path.expanduser(model)))
+    folder = _folder_with(Path(os.path.expanduser(model)))
     return folder if is_model_folder(folder) else None
 
 
-def _whole(path: Path) -> Path:
+def _folder_with(path: Path) -> Path:
     """The model in the output folder of a run, and the folder of a froster model's file; any other
     path as it is."""
     if path.is_file():
@@ -157,9 +157,7 @@ def check_config(values: dict[str, Any]) -> None:
         for name in where.split("."):
             part = part.get(name) if isinstance(part, dict) else None
         if isinstance(part, dict):
-            known = {each.name for each in fields(kind)} - {
-                "preprocessing"
-            }  # which has a place of its own
+            known = {field.name for field in fields(kind)} - {"preprocessing"}  # stands by itself
             unknown += unknown_settings(part, f"{where}.", {}, known)
     refuse_settings(unknown, "froster does not know")
 

@@ -226,11 +226,11 @@ class Recognizer:
 
         `classes` is the result of `class_embeddings` for `labels`.
         """
-        judged = self.score_clips(clips, classes)
-        scores, places = judged.scores.sort(dim=-1, descending=True)
+        outputs = self.score_clips(clips, classes)
+        scores, places = outputs.scores.sort(dim=-1, descending=True)
         none, cosine = (
             [None] * len(scores) if values is None else values.tolist()
-            for values in (judged.none, judged.cosine)
+            for values in (outputs.none, outputs.cosine)
         )
         rows = zip(places[:, :top].tolist(), scores[:, :top].tolist(), none, cosine, strict=True)
         return [Classification([labels[i] for i in best], *values) for best, *values in rows]
@@ -257,8 +257,8 @@ class Recognizer:
     def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
         """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
         refuse_address(video)
-        (read,) = self.view_reader(views)(str(video))
-        return torch.from_numpy(read.clips)
+        (result,) = self.view_reader(views)(str(video))
+        return torch.from_numpy(result.clips)
 
     def _clips(self, video: str | Path | Tensor | np.ndarray, views: int | None) -> Tensor:
         """A video file or its sampled frames -> uint8 (V, T, 3, S, S)."""

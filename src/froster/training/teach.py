@@ -112,7 +112,8 @@ def train(
         if rank > 0:
             return None
         source = source_of(Path(data), name, base, videos, asked)
-        source = dataclasses.replace(source, **marks(run.parts, start, reporter))
+        trained_on, watched_by = marks(run.parts, start, reporter)
+        source = dataclasses.replace(source, trained_on=trained_on, watched_by=watched_by)
         return finish(run, student, trained, source, asked.blend_points)
 
 
@@ -295,7 +296,7 @@ def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporte
     return [line] if trained else []
 
 
-def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> dict[str, str]:
+def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tuple[str, str]:
     """The fingerprints of the videos that the model was trained on and validated by, those of its
     start among them."""
     before = start or ReportedVideos(frozenset(), frozenset())
@@ -303,4 +304,4 @@ def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> dic
     with reporter.bar("note the training videos", total) as bar:
         trained = written([*file_fingerprints(parts.train, bar), *before.trained])
         watched = written([*file_fingerprints(parts.validation, bar), *before.watched])
-    return {"trained_on": trained, "watched_by": watched}
+    return trained, watched
