@@ -66,7 +66,7 @@ class Deployed(nn.Module):
 
 
 def check_target(target: str, folder: Path) -> None:
-    """Raises UsageError where the runtime is unknown or not installed, or the folder cannot be had."""
+    """Raises UsageError where the runtime is unknown or not installed, or the folder is taken."""
     require(target)
     refuse_current(folder)
     if folder.is_file():

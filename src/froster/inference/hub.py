@@ -187,8 +187,8 @@ def _trained_on(report: dict[str, Any]) -> str:
 
 
 def escaped(text: str) -> str:
-    """As Markdown and HTML that show the text and nothing else, also in cells of a table: every sign
-    that may mean something is a number."""
+    """As Markdown and HTML that show the text and nothing else, also in cells of a table: every
+    sign that may mean something is a number."""
     signs = r"[^\w\s,.:'/-]|_|(?<=:)/|(?<=www)\."
     return re.sub(signs, lambda sign: f"&#{ord(sign[0])};", " ".join(printable(text).split()))
 

@@ -305,11 +305,10 @@ def load(
     """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or
     `"nano"`.
 
-    Released checkpoints of the methods are recognised by the names of their weights; `provenance` of
-    the result says what a file was taken for. Some hold an image tower or a head alone: `clip`, of
-    the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
-    FrosterError when the hub cannot be reached.
-    """
+    Released checkpoints of the methods are recognised by the names of their weights; `provenance`
+    of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
+    of the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
+    FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
     recognizer = Recognizer(

@@ -138,8 +138,8 @@ def nearest(
     by_video: bool = False,
     without: Sequence[str] = (),
 ) -> list[Hit]:
-    """The `top` best hits for a unit embedding, joined and by video as in `search`. `without`: paths,
-    as the index has them, of videos that are no answer."""
+    """The `top` best hits for a unit embedding, joined and by video as in `search`. `without`:
+    paths, as the index has them, of videos that are no answer."""
     parts = store.by_part()
     places = [place for part in parts.values() for place in part]
     if not places:

@@ -183,8 +183,8 @@ def base_to_novel(
         train = [item for item in listed.values() if item is not None]
         if absent := [name for name, item in listed.items() if item is None]:
             notes.append(
-                f"{len(absent)} of {len(listed)} given training videos are not in the manifest, such"
-                f" as {absent[0]}"
+                f"{len(absent)} of {len(listed)} given training videos are not in the manifest,"
+                f" such as {absent[0]}"
             )
     split = Split(
         base,

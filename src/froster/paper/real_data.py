@@ -1,5 +1,5 @@
-"""The prepared manifests of the real data sets, and what the paper's protocols make of them for each
-run."""
+"""The prepared manifests of the real data sets, and what the paper's protocols make of them for
+each run."""
 
 from __future__ import annotations
 

@@ -89,9 +89,9 @@ def measure_line(
 
 
 def choose(ratios: Sequence[float], accuracies: Sequence[float], videos: int, rule: Rule) -> float:
-    """The ratio that `accuracies` (per cent of `videos` held-out base videos) speak for: the largest
-    (nearest to CLIP) of the highest accuracy (`best`), or of one that is at most one standard error
-    below it (`one-se`)."""
+    """The ratio that `accuracies` (per cent of `videos` held-out base videos) speak for: the
+    largest (nearest to CLIP) of the highest accuracy (`best`), or of one that is at most one
+    standard error below it (`one-se`)."""
     best = max(accuracies)
     floor = best - (standard_error(best, videos) if rule == "one-se" else 0.0)
     return max(r for r, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= floor)
@@ -136,7 +136,7 @@ def curve(
 def accuracies(
     predictions: dict[str, Predictions], chooses: Bool[Tensor, " videos"]
 ) -> dict[str, Any]:
-    """On the choosing base videos, the other base videos and the novel ones, as far as there are."""
+    """On the choosing base videos, on the others, and on the novel ones, if there are some."""
     hit = predictions["base"].ranks() < 1
     base = percent(hit[~chooses]) if (~chooses).any() else None
     novel = predictions["novel"].top(1) if "novel" in predictions else None

@@ -46,8 +46,8 @@ def calibrate(
     leave_out: Callable[[str], None],
 ) -> tuple[Calibration, dict[str, Any] | None]:
     """The fit, and what videos that it was not fitted to say of it; None where too few of these can
-    be read (`leave_out` hears of it). Where all videos choose, what is measured is a fit to one half
-    of them on the other. Raises DataError where too few can be fitted to."""
+    be read (`leave_out` hears of it). Where all videos choose, what is measured is a fit to one
+    half of them on the other. Raises DataError where too few can be fitted to."""
     scale, fusion = model.logit_scale, model.config.fusion
     views, labels = base.views, base.labels
     assert views is not None

@@ -68,7 +68,7 @@ class TrainingResult:
 def finish(
     run: TrainingRun, student: Recognizer, trained: Trained, source: RunInputs, blend_points: int
 ) -> TrainingResult:
-    """The weights are saved before all else; what of the rest cannot be done is said and left out."""
+    """The weights are saved before all else; what cannot be done after that is left out and said."""
     out = run.out
     left_out: list[str] = []
 

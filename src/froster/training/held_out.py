@@ -72,8 +72,8 @@ def of_data(items: Sequence[Item], split: str | None) -> HeldOut:
     if not chosen:
         raise DataError(
             f"no video has the split {split or 'validation'!r}; there is"
-            f" {', '.join(splits) or 'none'}. Name one with --split: on videos that were trained on a"
-            " model is too sure, and what is fitted to the test cannot be tested there"
+            f" {', '.join(splits) or 'none'}. Name one with --split: on videos that were trained on"
+            " a model is too sure, and what is fitted to the test cannot be tested there"
         )
     source = f"split {split}" if split else "the validation split" if splits else "all videos"
     return HeldOut(test_of(chosen), None, source)

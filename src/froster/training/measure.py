@@ -52,8 +52,8 @@ class EvalSet:
 
 
 def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
-    """The same sets, of which "base" and "novel", if both exist, are also scored among the labels of
-    both."""
+    """The same sets, of which "base" and "novel", if both exist, are also scored among the labels
+    of both."""
     classes = {s.name: s.classes for s in sets}
     if not {"base", "novel"} <= classes.keys():
         return list(sets)
@@ -168,7 +168,7 @@ def measure(
     what: str = "videos",
     keep: bool = True,
 ) -> dict[str, Predictions]:
-    """Predictions of one model on every set; `what` stands beside the bar, which stays with `keep`."""
+    """Predictions of one model on every set. `what`: beside the bar, which stays with `keep`."""
     return measure_many([model], sets, how, what, keep)[0]
 
 
@@ -305,7 +305,7 @@ def changes(
 
 
 def changes_of(before: EvalRow, after: EvalRow) -> dict[str, Any]:
-    """For a report: of base and of novel classes, and, under "together", among the labels of both."""
+    """For a report: base and novel classes and, under "together", these among the labels of both."""
     by_set = changes(before.predictions, after.predictions)
     report: dict[str, Any] = {name: c.to_dict() for name, c in by_set.items()}
     if before.together and after.together:

@@ -21,8 +21,8 @@ def epoch_of(line: str) -> float | None:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one object a line. Dropped are lines of epochs that a resumed run will repeat
-    and what cannot be read: a last line that a kill has cut off, and others (`lost`)."""
+    """`metrics.jsonl`: one object a line. Dropped are lines of epochs that a resumed run will
+    repeat and what cannot be read: a last line that a kill has cut off, and others (`lost`)."""
 
     def __init__(self, path: Path, epochs_done: int, active: bool):
         self.path, self.epochs_done, self.active = path, epochs_done, active

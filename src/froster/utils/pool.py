@@ -35,7 +35,7 @@ class Channel:
         self._incoming = self._messages()
 
     def send(self, message: Any) -> None:
-        """Waits until the system has taken all of it. Raises OSError where the other end is gone."""
+        """Returns once the system has taken all of it. Raises OSError if the other end is gone."""
         arrays: list[pickle.PickleBuffer] = []
         body = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
         parts: list[bytes | memoryview] = [body, *(array.raw() for array in arrays)]

@@ -65,7 +65,7 @@ _shown: list[Progress] = []
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A live display, for `add_task(description, total=…)` and `update(task, advance=…, note=…)`."""
+    """A live display, for `add_task(what, total=…)` and `update(task, advance=…, note=…)`."""
     with _bars(disable=quiet) as display:
         if quiet:
             yield display

@@ -114,7 +114,7 @@ class StreamSource:
 
 
 def open_apart(name: str, options: dict[str, str], timeout: float) -> None:
-    """Opens an address in a process of its own. Raises VideoError where that fails or takes longer."""
+    """Opens an address in a process of its own. Raises VideoError if that fails or takes longer."""
     command = [sys.executable, "-c", _OPENER]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -335,7 +335,7 @@ class Video:
             self._count()
 
     def _is_trusted(self, scan: list[_Packet], stamps: list[int]) -> bool:
-        """Whether the packets' time stamps can be the index: `stamps` are those of what is shown."""
+        """Can the packets' time stamps be the index? `stamps` are those of what is shown."""
         context = self._stream.codec_context
         decoded = [packet.dts for packet in scan if packet.dts is not None]
         clock_runs_on = all(a <= b for a, b in itertools.pairwise(decoded))

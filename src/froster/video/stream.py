@@ -183,7 +183,7 @@ class Frame:
 
 
 class Stream:
-    """The frames of an open container, in order. A context manager, or to be closed with `close`."""
+    """The frames of an open container, in order. A context manager, or to be `close`d."""
 
     damaged: int
     "packets that could not be read or decoded, and frames that the decoder says are corrupt"

@@ -100,7 +100,8 @@ def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[EvalRow], lis
             students[arm] = with_weights(student, trained.average)
             rows += arm_rows(base, arm, student, trained, sets, how)
             students[arm].save(out / arm, {"demo": True, "seed": seed, **rows[-3].to_dict()})
-        shown = lambda: classify_novel(students, videos["novel"], out / "videos", bars)  # noqa: E731
+        novel = videos["novel"]
+        shown = lambda: classify_novel(students, novel, out / "videos", bars)  # noqa: E731
         return rows, attempt("videos of novel classes", shown) or []
 
 
