@@ -24,16 +24,15 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
 from froster.paper import tables
-from froster.paper.programme import PaperRun
+from froster.paper.programme import PaperRun, tuned
 from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
 from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable
 from froster.text.sentences import read_descriptions, with_descriptions
-from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
-from froster.training.reporter import Drawn
-from froster.training.weights import halfway, with_weights
+from froster.training.fine_tune import FineTuning, use_of_weights
+from froster.training.measure import video_dataset
 from froster.utils import strict_json as json
-from froster.utils.files import write_text
+from froster.utils.files import write_json
 from froster.video.sampling import Sampling
 
 SENTENCES = {"k400": "kinetics400", "k600": "kinetics600"}
@@ -81,7 +80,7 @@ class RealProgramme:
         }
         path = self.out / "runs" / "settings.json"
         if not path.exists():
-            write_text(path, json.dumps(wanted, indent=1) + "\n")
+            write_json(path, wanted, indent=1)
             return
         stored = as_now(json.loads(path.read_text()), wanted)
         if changed := [name for name in wanted if stored.get(name) != wanted[name]]:
@@ -184,26 +183,18 @@ class RealProgramme:
             items,
             names,
             preset.sampling,
-            base.clip.config.vision.image_size,
+            base.image_size,
             train=True,
             seed=run.number,
             augment=preset.augment,
             how=base.preprocessing,
         )
         recipe = dataclasses.replace(preset.recipe, workers=self.workers, precision=base.precision)
-        student, trained = fine_tune(
-            base,
-            FineTuning(method, run.cell.loss(method), recipe, preset, name=run.key),
-            train_set,
-            texts(run.dataset, names, run.cell.described),
-            self.out / "work" / run.key,
-            Hooks(Drawn(bars)),
-        )
-        weights = trained.average
-        if method.patch:
-            weights = halfway(base, student, weights, method.patch)
+        how = FineTuning(method, run.cell.loss(method), recipe, preset, name=run.key)
+        labels = texts(run.dataset, names, run.cell.described)
+        model, trained = tuned(base, how, train_set, labels, self.out / "work" / run.key, bars)
         report = {"job": run.key, "notes": notes, "unreadable_in_training": trained.unreadable}
-        with_weights(student, weights).save(self._model(run), report)
+        model.save(self._model(run), report)
         return trained.unreadable
 
     def measure(
@@ -216,11 +207,7 @@ class RealProgramme:
         """Kind -> summary: "final, plain" and so on for all weights, their sum with frozen CLIP,
         and both kinds of labels, from one decode. Raises DataError where not one video can be
         read."""
-        base = self.base
-        views = base.config.views
-        if run.cell is not None:
-            views = setting(run, base, self.data.options)[1].views
-        videos = self.test_videos(test, sampling_of(run, base, self.data.options), views)
+        videos = self.test_videos(test, *clips_of(run, self.base, self.data.options))
         asked = {
             labels: texts(test.dataset, test.classes, labels == "described")
             for labels in ("plain", "described")
@@ -240,13 +227,11 @@ class RealProgramme:
         )
         errors = results[0].errors
         if len(errors) == len(test.items):
+            count, first = len(errors), errors[0][1]
             raise DataError(
-                f"{test.name}: none of its {len(errors)} videos can be read; the first:"
-                f" {errors[0][1]}"
+                f"{test.name}: none of its {count} videos can be read; the first: {first}"
             )
-        predictions = {
-            f"{weights}, {labels}": p for (weights, labels), p in zip(kinds, results, strict=True)
-        }
+        predictions = dict(zip(map(", ".join, kinds), results, strict=True))
         if "final" in models:
             for labels in asked:
                 frozen, final = predictions[f"frozen, {labels}"], predictions[f"final, {labels}"]
@@ -257,15 +242,8 @@ class RealProgramme:
         }
 
     def test_videos(self, test: TestSet | CrossSet, sampling: Sampling, views: int) -> VideoDataset:
-        return VideoDataset(
-            test.items,
-            test.classes,
-            sampling,
-            self.base.clip.config.vision.image_size,
-            views=views,
-            train=False,
-            how=self.base.preprocessing,
-        )
+        config = dataclasses.replace(self.base.config, sampling=sampling, views=views)
+        return video_dataset(self.base, config, test.items, test.classes)
 
     def networks(self, train: bool, bars: Progress) -> dict[str, Recognizer]:
         runs = {name: self.runs_of(cell, "cross-dataset")[0] for name, cell in PICTURED.items()}
@@ -312,13 +290,10 @@ def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, 
     """FROSTER's runs take clips and mirror images as the options say, other papers' as these do."""
     assert run.cell is not None
     is_froster = run.cell.preset == "froster"
-    changes: dict[str, Any]
-    if not is_froster:
-        changes = OFFICIAL_RECIPE.get((run.cell.method, run.protocol), {})
-    elif run.protocol == "cross-dataset":
-        changes = CROSS_RECIPE
-    else:
-        changes = NOVEL_RECIPE[run.dataset]
+    changes: dict[str, Any] = OFFICIAL_RECIPE.get((run.cell.method, run.protocol), {})
+    if is_froster:
+        crossed = run.protocol == "cross-dataset"
+        changes = CROSS_RECIPE if crossed else NOVEL_RECIPE[run.dataset]
     method, preset = run.cell.setting(base, seed=run.number, **changes)
     if is_froster:
         sampling = options.frames_of(preset.sampling.frames, preset.sampling.rate)
@@ -326,11 +301,13 @@ def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, 
     return method, dataclasses.replace(preset, augment=options.augment(run.dataset, preset.augment))
 
 
-def sampling_of(run: PaperRun, base: Recognizer, options: Options) -> Sampling:
-    """How clips are taken in the test."""
+def clips_of(run: PaperRun, base: Recognizer, options: Options) -> tuple[Sampling, int]:
+    """How clips are taken in the test, and how many of a video."""
     if run.cell is not None:
-        return setting(run, base, options)[1].sampling
-    return options.frames_of(base.config.sampling.frames, base.config.sampling.rate)
+        preset = setting(run, base, options)[1]
+        return preset.sampling, preset.views
+    config = base.config
+    return options.frames_of(config.sampling.frames, config.sampling.rate), config.views
 
 
 def texts(dataset: str, names: list[str], described: bool) -> list[str]:

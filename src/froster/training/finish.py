@@ -68,7 +68,7 @@ class TrainingResult:
 def finish(
     run: TrainingRun, student: Recognizer, trained: Trained, source: RunInputs, blend_points: int
 ) -> TrainingResult:
-    """The weights are saved before all else; what cannot be done after that is left out and said."""
+    """The weights are saved before all else; what cannot be done afterwards is left out."""
     out = run.out
     left_out: list[str] = []
 

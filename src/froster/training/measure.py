@@ -305,7 +305,7 @@ def changes(
 
 
 def changes_of(before: EvalRow, after: EvalRow) -> dict[str, Any]:
-    """For a report: base and novel classes and, under "together", these among the labels of both."""
+    """For a report: base and novel classes, and, under "together", among the labels of both."""
     by_set = changes(before.predictions, after.predictions)
     report: dict[str, Any] = {name: c.to_dict() for name, c in by_set.items()}
     if before.together and after.together:

@@ -126,10 +126,8 @@ class Video:
     @property
     def seconds(self) -> float:
         """From the first frame to the end of the last one, by their times and not by the rate."""
-        times = self.times()
-        return (
-            Clock.of(self._container, self._stream).end(times[-1], self._last_duration) - times[0]
-        )
+        times, clock = self.times(), Clock.of(self._container, self._stream)
+        return clock.end(times[-1], self._last_duration) - times[0]
 
     def times(self) -> list[float]:
         """When each frame is shown, in seconds after the first one; they go forward whatever the
@@ -260,10 +258,8 @@ class Video:
                 self._container.seek(key, stream=self._stream)
                 packets = self._packets()
                 landed = next(packets, None)
-                if (
-                    landed is not None
-                    and self._order.get(_stamp(landed), _LAST) <= self._order[key]
-                ):
+                order = _LAST if landed is None else self._order.get(_stamp(landed), _LAST)
+                if landed is not None and order <= self._order[key]:
                     return itertools.chain([landed], packets)
         self._reopen()
         return self._packets()
