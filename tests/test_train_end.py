@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,7 @@ def test_readable_videos_are_counted(
     data: Path, broken: Path, copy: Path, monkeypatch, capfd
 ) -> None:
     monkeypatch.setattr(train_end, "FEWEST_VIDEOS", WATCHED - 1)
-    monkeypatch.setattr(train_end.fit, "__defaults__", ("logits", WATCHED - 1))
+    monkeypatch.setattr(unwrap(train_end.fit), "__defaults__", ("logits", WATCHED - 1))
     code, _, err = froster(capfd, *train(data, copy, "--resume"))
     assert code == 0, err
     assert (
@@ -405,7 +406,7 @@ with froster.utils.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
 
 
 def test_a_run_without_enough_videos_is_told_of_others(copy: Path, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(calibration.fit, "__defaults__", ("logits", 99))
+    monkeypatch.setattr(unwrap(calibration.fit), "__defaults__", ("logits", 99))
     code, _, err = froster(capfd, "calibrate", copy, "--workers", 0)
     assert code == 1 and err.endswith(
         "it takes 99 of 3 (froster calibrate --data FILE takes other videos)"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from froster.data.dataset import ReadViews
@@ -163,9 +164,11 @@ class Recognizer:
         keep = self.remembered if self._may_keep() else 0
         return self._cache.classes((truncate, *labels), compute, keep)
 
-    def prompts(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
-        """The raw embeddings of all prompts of all labels, (P, K, E). Raises UsageError on empty or
-        repeated labels."""
+    def prompts(
+        self, labels: Sequence[str], truncate: bool = False
+    ) -> Float[Tensor, "prompts labels embed"]:
+        """The raw embeddings of all prompts of all labels. Raises UsageError on empty or repeated
+        labels."""
         bank = self.bank(labels, truncate)
         steps = bank.together(bank.rows)
         with (
@@ -179,15 +182,17 @@ class Recognizer:
             return torch.cat(parts)
 
     @torch.no_grad()
-    def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
-        """Labels -> unit embeddings (K, E), each the mean over the model's prompt templates."""
+    def embed_text(
+        self, texts: Sequence[str], truncate: bool = False
+    ) -> Float[Tensor, "texts embed"]:
+        """Labels -> unit embeddings, each the mean over the model's prompt templates."""
         return finite(class_embeddings(self.prompts(texts, truncate)).cpu(), "text embeddings")
 
     @torch.no_grad()
     def embed_video(
         self, video: str | Path | Tensor | np.ndarray, views: int | None = None
-    ) -> Tensor:
-        """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding (E,).
+    ) -> Float[Tensor, " embed"]:
+        """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding.
 
         Its product with `embed_text` ranks labels as `classify` does, where the network compares
         videos with one embedding a class (not X-CLIP, ActionCLIP). Raises VideoError, or UsageError
@@ -197,8 +202,8 @@ class Recognizer:
         return finite(unit(embeddings.mean(0)).cpu(), "video embeddings")
 
     @torch.no_grad()
-    def embed_clips(self, clips: Tensor) -> Tensor:
-        """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings (B, E)."""
+    def embed_clips(self, clips: Tensor) -> Float[Tensor, "batch embed"]:
+        """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings."""
         embeddings = self.encode_clips(given_clips(clips, self.image_size)).video
         return finite(unit(embeddings).cpu(), "video embeddings")
 
@@ -244,9 +249,9 @@ class Recognizer:
         logits = self.model.logits(features.video, classes, features.context).float()
         return self.score(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
 
-    def score(self, views: Tensor) -> LabelScores:
-        """Logits of the views of n videos (n, V, K) -> scores and, where there is a rule, how
-        likely it is that no label fits."""
+    def score(self, views: Float[Tensor, "n views labels"]) -> LabelScores:
+        """Logits of the views -> scores and, where there is a rule, how likely it is that no label
+        fits."""
         return self.calibration.score(views, self.logit_scale, self.config.fusion)
 
     def view_reader(self, views: int | None = None) -> ReadViews:
@@ -254,8 +259,10 @@ class Recognizer:
         views = views or self.config.views
         return ReadViews(self.config.sampling, views, self.image_size, self.preprocessing)
 
-    def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
-        """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
+    def read_views(
+        self, video: str | Path, views: int | None = None
+    ) -> UInt8[Tensor, "views time 3 size size"]:
+        """The clips of a video file, all from one decode."""
         refuse_address(video)
         (result,) = self.view_reader(views)(str(video))
         return torch.from_numpy(result.clips)

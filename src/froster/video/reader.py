@@ -16,6 +16,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
 from torch import Tensor
 
 from froster.errors import VideoError
@@ -95,9 +96,9 @@ class Video:
         """What `Sampling` needs to know."""
         return Timing(self._pts, self.fps, self._header_frames, self._duration)
 
-    def read(self, indices: Sequence[int]) -> Tensor:
-        """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size,
-        upright, all of the size of the first frame of the video.
+    def read(self, indices: Sequence[int]) -> UInt8[Tensor, "n height width 3"]:
+        """Frames by index, in any order and with repeats: RGB, native size, upright, all of the
+        size of the first frame of the video.
 
         Each needed frame is decoded once, in one pass that seeks over what is not needed. The
         nearest frame stands in for one that cannot be decoded, and `damaged` counts it. Where

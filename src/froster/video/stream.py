@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import torch
 from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
 from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
@@ -166,9 +167,10 @@ class Frame:
     converter: VideoReformatter
     orientation: Orientation = UPRIGHT
 
-    def square(self, side: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
-        """The network's square, (3, side, side) uint8, upright. Raises ValueError or av.FFmpegError
-        on a broken frame."""
+    def square(
+        self, side: int, how: Preprocessing = CLIP_PREPROCESSING
+    ) -> UInt8[Tensor, "3 {side} {side}"]:
+        """The network's square, upright. Raises ValueError or av.FFmpegError on a broken frame."""
         size = self.orientation.stored(self.picture.width, self.picture.height)
         pixels = upright(self.picture, size, self.orientation, self.converter)
         return inference_transform(torch.from_numpy(pixels.copy())[None], side, how)[0]
