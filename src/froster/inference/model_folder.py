@@ -29,16 +29,6 @@ VERSION = 1
 """Of `config.json`."""
 MOST_VIEWS = 1000
 
-__all__ = [
-    "LoadedModel",
-    "ModelConfig",
-    "folder_of",
-    "is_model_folder",
-    "load_folder",
-    "resolve",
-    "save_folder",
-]
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -95,11 +85,9 @@ class LoadedModel:
 
 
 def resolve(source: str | Path) -> Path:
-    """The folder or file on this machine that is meant, looked up, or downloaded, once.
-
-    The output folder of a training run means the model in it, and the weights of a froster model
-    its whole folder. Raises CheckpointError, or FrosterError when the hub cannot be reached.
-    """
+    """The folder or file on this machine that is meant, downloaded if need be. The output folder of
+    a run means the model in it, and the weights of a froster model its folder. Raises
+    CheckpointError, or FrosterError when the hub cannot be reached."""
     path = locate(source)
     folder = _folder_with(path)
     if path.is_file() and folder != path and path.name not in ("model.safetensors", "config.json"):
@@ -111,11 +99,8 @@ def resolve(source: str | Path) -> Path:
 
 
 def folder_of(model: str | Path) -> Path | None:
-    """The folder on this machine of the froster model that `froster.load` would read by this name.
-
-    None where it reads no froster model or none that is here: nano (whatever folder may bear that
-    name), a name on the hub, another kind of weights.
-    """
+    """The folder on this machine of the froster model that `froster.load` would read by this name;
+    None for nano (whatever folder may bear that name), a name on the hub, other weights."""
     if str(model) == "nano":
         return None
     folder = _folder_with(Path(os.path.expanduser(model)))

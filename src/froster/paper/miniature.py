@@ -23,7 +23,7 @@ from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
 from froster.paper import tables
-from froster.paper.programme import PaperRun, tuned
+from froster.paper.programme import PaperRun, RunSource, tuned
 from froster.paper.tables import PICTURED, Cell, PaperTable
 from froster.text.sentences import with_descriptions
 from froster.training.fine_tune import FineTuning
@@ -42,8 +42,8 @@ Logits = dict[str, Tensor]
 """Test set -> logits (N, K)."""
 
 
-class Miniature:
-    """A `RunSource`. One network of a seed serves both protocols. Frozen CLIP is measured once, in
+class Miniature(RunSource):
+    """One network of a seed serves both protocols. Frozen CLIP is measured once, in
     `cells/frozen.json`, as soon as any run is made."""
 
     published = False
@@ -58,7 +58,7 @@ class Miniature:
         self.frozen: dict[str, Logits] = {}
 
     def check(self) -> None:
-        stored = self._record(self.frozen_run) or self.sizes
+        stored = self.record(self.frozen_run) or self.sizes
         if other := {name: stored[name] for name in self.sizes if stored[name] != self.sizes[name]}:
             raise UsageError(
                 f"the runs in {self.out} have {other}: go on with these, or choose another --out"
@@ -78,9 +78,6 @@ class Miniature:
     def path(self, run: PaperRun) -> Path:
         name = f"{run.cell.key}_seed-{run.number}" if run.cell else "frozen"
         return self.out / "cells" / f"{name}.json"
-
-    def is_done(self, run: PaperRun) -> bool:
-        return self.path(run).exists()
 
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         assert run.cell is not None
@@ -139,20 +136,13 @@ class Miniature:
             correct[kind] = right
         return {"results": results, "correct": correct}
 
-    def _record(self, run: PaperRun) -> dict[str, Any] | None:
-        path = self.path(run)
-        return json.loads(path.read_text()) if path.exists() else None
-
     def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
-        record = self._record(run)
+        record = self.record(run)
         return record["results"][kind] if record else {}
 
     def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
-        record = self._record(run)
-        if record is None:
-            return {}
-        scores = {}
-        for name, counts in record["correct"][kind].items():
+        record, scores = self.record(run), {}
+        for name, counts in record["correct"][kind].items() if record else ():
             videos = videos_of_class(name, record["videos"])
             rights = zip(SETS[name].classes, counts, strict=True)
             scores[name] = {label: 100 * right / videos for label, right in rights}
@@ -171,9 +161,6 @@ class Miniature:
             assert frames is not None
             label = SETS[name].classes[int(clips.videos.labels[0])]
             yield name, f"{name}: {label}", frames[0]
-
-    def notes(self, names: Sequence[str]) -> list[str]:
-        return []
 
     def effort(self) -> str:
         paths = (self.out / "cells").glob("*_seed-*.json")

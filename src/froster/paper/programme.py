@@ -1,9 +1,6 @@
 """The paper's experimental programme: the runs of its tables, one by one, on real data or in
-miniature.
-
-A source of data says which runs there are, makes one, and reads what was stored of it. A run that
-is stored is not made again.
-"""
+miniature. A source of data says which runs there are, makes one, and reads what was stored of it; a
+run that is stored is not made again."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.progress import Progress
 from torch import Tensor
@@ -25,6 +22,7 @@ from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.reporter import Drawn
 from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
+from froster.utils import strict_json as json
 from froster.utils.files import exclusive, write_json
 
 
@@ -44,7 +42,7 @@ class PaperRun:
         return f"{cell}_{self.protocol}_{self.dataset}_{self.number}"
 
 
-class RunSource(Protocol):
+class RunSource:
     """Data that the programme is carried out on."""
 
     base: Recognizer
@@ -68,7 +66,12 @@ class RunSource(Protocol):
     def path(self, run: PaperRun) -> Path:
         """Of the record of a run."""
 
-    def is_done(self, run: PaperRun) -> bool: ...
+    def is_done(self, run: PaperRun) -> bool:
+        return self.path(run).exists()
+
+    def record(self, run: PaperRun) -> dict[str, Any]:
+        """What is stored of a run; empty where nothing is."""
+        return json.loads(self.path(run).read_text()) if self.path(run).exists() else {}
 
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         """Train and measure: the record of a run. Raises FrosterError."""
@@ -88,9 +91,11 @@ class RunSource(Protocol):
 
     def notes(self, names: Sequence[str]) -> list[str]:
         """What must be known of the runs of these tables."""
+        return []
 
     def effort(self) -> str:
-        """What the stored runs took; may be empty."""
+        """What the stored runs took."""
+        return ""
 
 
 def tuned(

@@ -24,13 +24,13 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
 from froster.paper import tables
-from froster.paper.programme import PaperRun, tuned
+from froster.paper.programme import PaperRun, RunSource, tuned
 from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
 from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.fine_tune import FineTuning, use_of_weights
-from froster.training.measure import video_dataset
+from froster.training.measure import training_dataset, video_dataset
 from froster.utils import strict_json as json
 from froster.utils.files import write_json
 from froster.video.sampling import Sampling
@@ -54,8 +54,8 @@ OFFICIAL_RECIPE: dict[tuple[str, tables.Protocol], dict[str, Any]] = {
 other of the two."""
 
 
-class RealProgramme:
-    """A `RunSource`. Records are `OUT/runs/<run>.json`, trained models `OUT/models/<run>`."""
+class RealProgramme(RunSource):
+    """Records are `OUT/runs/<run>.json`, trained models `OUT/models/<run>`."""
 
     published = True
     columns: Sequence[str] = ("UCF*", "HMDB*", "K600")
@@ -123,26 +123,23 @@ class RealProgramme:
     def is_done(self, run: PaperRun) -> bool:
         """There is a record, and it has every test that the data allow: a data set may have been
         prepared since."""
-        if not self.path(run).exists():
-            return False
-        if run.protocol == "base-to-novel":
-            return True
-        tests = next(iter(self._tests(run).values()))
+        record = self.record(run)
+        if not record or run.protocol == "base-to-novel":
+            return bool(record)
+        tests = next(iter(record["tests"].values()))
         return all(test.name in tests for test in self.data.cross_tests)
 
-    def _tests(self, run: PaperRun) -> dict[str, dict[str, dict[str, Any]]]:
-        """Kind -> test set -> what was measured; empty where there is no record."""
-        path = self.path(run)
-        return json.loads(path.read_text())["tests"] if path.exists() else {}
+    def _tests(self, run: PaperRun, kind: str) -> dict[str, dict[str, Any]]:
+        """Test set -> what was measured; empty where there is no record."""
+        return self.record(run).get("tests", {}).get(kind, {})
 
     def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
-        return {name: test["top1"] for name, test in self._tests(run).get(kind, {}).items()}
+        return {name: test["top1"] for name, test in self._tests(run, kind).items()}
 
     def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
-        tests = self._tests(run).get(kind, {})
         return {
             name: test["per_class"]
-            for name, test in tests.items()
+            for name, test in self._tests(run, kind).items()
             if name.rstrip("123 ") in self.columns
         }
 
@@ -179,16 +176,7 @@ class RealProgramme:
         base = self.base
         method, preset = setting(run, base, self.data.options)
         items, names = self.data.training_of(run)
-        train_set = VideoDataset(
-            items,
-            names,
-            preset.sampling,
-            base.image_size,
-            train=True,
-            seed=run.number,
-            augment=preset.augment,
-            how=base.preprocessing,
-        )
+        train_set = training_dataset(base, preset, items, names, run.number)
         recipe = dataclasses.replace(preset.recipe, workers=self.workers, precision=base.precision)
         how = FineTuning(method, run.cell.loss(method), recipe, preset, name=run.key)
         labels = texts(run.dataset, names, run.cell.described)
@@ -281,9 +269,6 @@ class RealProgramme:
                 line = f"{unreadable} test videos could not be read and count as wrong"
                 notes[f"{path.stem}: {line}"] = None
         return list(notes)
-
-    def effort(self) -> str:
-        return ""
 
 
 def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, Preset]:

@@ -78,6 +78,21 @@ def video_dataset(
     )
 
 
+def training_dataset(
+    model: Recognizer, setting: Preset, items: Sequence[Item], classes: list[str], seed: int
+) -> VideoDataset:
+    return VideoDataset(
+        items,
+        classes,
+        setting.sampling,
+        model.image_size,
+        train=True,
+        seed=seed,
+        augment=setting.augment,
+        how=model.preprocessing,
+    )
+
+
 def eval_sets(
     model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
 ) -> list[EvalSet]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch.distributed as dist
 
-from froster.data.dataset import VideoDataset
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
 from froster.data.splits import Split, split
 from froster.errors import UsageError
@@ -32,7 +31,13 @@ from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
-from froster.training.measure import Measuring, labelled_videos, load_reported, summary_line
+from froster.training.measure import (
+    Measuring,
+    labelled_videos,
+    load_reported,
+    summary_line,
+    training_dataset,
+)
 from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
@@ -223,16 +228,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
 def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
     base, plan, parts, how = run.base, run.plan, run.parts, run.how
     preset, recipe = plan.preset, plan.preset.recipe
-    train_set = VideoDataset(
-        parts.train,
-        parts.base,
-        preset.sampling,
-        base.image_size,
-        train=True,
-        seed=recipe.seed,
-        augment=preset.augment,
-        how=base.preprocessing,
-    )
+    train_set = training_dataset(base, preset, parts.train, parts.base, recipe.seed)
     settings = FineTuning(
         plan.method,
         plan.distill,
