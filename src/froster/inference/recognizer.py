@@ -15,7 +15,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from froster.data.dataset import ReadViews
-from froster.encoders.model import CLIP, blank, normalise, unit
+from froster.encoders.blank import blank
+from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import (
     autocast,
     parse_precision,
@@ -23,7 +24,7 @@ from froster.encoders.precision import (
     pick_dtype,
     with_cast_weights,
 )
-from froster.encoders.preprocessing import Preprocessing
+from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.evaluation.calibration import Calibration, LabelScores, fits_none

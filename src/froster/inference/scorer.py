@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
+from froster.encoders.preprocessing import normalise
 from froster.evaluation.calibration import LabelScores
 from froster.inference.recognizer import Recognizer
 from froster.methods import Features
