@@ -1,8 +1,6 @@
 """What is done with the arguments of every command before it begins: `--config` is read, addresses
 are refused, and a mistake becomes one sentence."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any
