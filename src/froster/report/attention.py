@@ -30,7 +30,8 @@ from PIL import Image
 from torch import Tensor
 
 from froster.encoders.block import Block
-from froster.encoders.model import VisionTower, normalise
+from froster.encoders.preprocessing import normalise
+from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods.base import VideoCLIP
