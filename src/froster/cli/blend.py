@@ -42,7 +42,7 @@ def blend(
     """
     from froster.evaluation.calibration import Calibration
     from froster.inference.fingerprint import weights_fingerprint
-    from froster.inference.seen import inherited
+    from froster.inference.model_report import inherited
     from froster.report.plots import draw_blend
     from froster.text.sentences import read_descriptions
     from froster.training.blend import Line, curve

@@ -14,7 +14,7 @@ from froster.cli.options import CHANGES, DATA, LABELLED, SPREAD, arranged, optio
 from froster.errors import DataError, UsageError
 from froster.training.options import EvaluateOptions
 from froster.utils import strict_json as json
-from froster.utils.files import CALIBRATION, refuse_current, sole_maker, sole_writer
+from froster.utils.files import refuse_current, sole_maker, sole_writer
 from froster.utils.progress import attempt, console, leave_out, output, progress
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ def calibrate(
     Example: froster calibrate runs/first
     """
     from froster.data.manifest import read_items
+    from froster.evaluation.calibration import CALIBRATION
     from froster.inference.model_folder import folder_of
-    from froster.inference.seen import inherited, report_of
+    from froster.inference.model_report import inherited, report_of
     from froster.text.sentences import read_descriptions
     from froster.training import calibrate as calibrating
     from froster.training.held_out import of_data, of_run, untrained

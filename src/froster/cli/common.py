@@ -56,7 +56,7 @@ def announce(model: Recognizer, source: str | None) -> None:
     vision = model.clip.config.vision
     dtype = str(model.dtype).removeprefix("torch.")
     console.print(
-        f"model {name_of(source)} ({model.origin}; {model.config.method.name},"
+        f"model {name_of(source)} ({model.provenance}; {model.config.method.name},"
         f" {vision.image_size} px, {model.config.sampling.frames} frames"
         f" {model.config.sampling.kind}) on {model.device} in {dtype}"
     )

@@ -42,12 +42,12 @@ def switch(help: str, name: str) -> Parameter:
 
 
 def helps_of(options: type) -> dict[str, str]:
-    """The string under each field of a dataclass."""
-    (definition,) = ast.parse(inspect.getsource(options)).body
-    assert isinstance(definition, ast.ClassDef)
+    """The string under each field of a dataclass and of what it extends."""
+    definitions = (ast.parse(inspect.getsource(kind)).body[0] for kind in options.__mro__[:-1])
     return {
         field.target.id: " ".join(str(text.value.value).split())
-        for field, text in pairwise(definition.body)
+        for definition in definitions
+        for field, text in pairwise(getattr(definition, "body", ()))
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)

@@ -22,7 +22,7 @@ from froster.cli.options import (
     typed,
 )
 from froster.training.options import TrainOptions
-from froster.utils.files import sole_writer
+from froster.utils.files import sole_writer, write_json
 from froster.utils.progress import console, leave_out
 
 if TYPE_CHECKING:
@@ -85,7 +85,6 @@ def train(
 def write_page(result: TrainingResult) -> None:
     """The report page, last of all: what of it cannot be made is left out and said."""
     from froster.report.training import write_report
-    from froster.training.finish import write_json
 
     out, left_out = result.folder, result.report["left_out"]
     known = len(left_out)

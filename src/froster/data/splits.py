@@ -13,7 +13,7 @@ TRAIN_WORDS = {"train", "training"}
 TEST_WORDS = {"test", "testing", "eval"}
 VALIDATION_WORDS = {"val", "valid", "validation"}
 SPARE_MOST = 200
-"""Videos that neither train nor test, of which so many are watched."""
+"""Videos that neither train nor test, of which so many validate."""
 FEWEST_NOVEL = 2
 """One novel class alone would always be right."""
 MOST_NOVEL = 5000
@@ -35,9 +35,9 @@ class Split:
     novel_test: list[Item]
     notes: list[str] = field(default_factory=list)
     """What was left out, for the report."""
-    watch: list[Item] = field(default_factory=list)
-    """Videos of base classes that neither train nor test: the training is watched, stopped and
-    calibrated by them."""
+    validation: list[Item] = field(default_factory=list)
+    """Videos of base classes that neither train nor test: they stop the training and calibrate it.
+    """
 
 
 def train_and_test(
@@ -144,15 +144,15 @@ def split(
     holdout: float = 0.2,
     shots: int | None = None,
     split_seed: int = 0,
-    watch: float | None = None,
+    validation: float | None = None,
 ) -> Split:
     """Take a dataset apart. `novel` names the held-out classes; otherwise a fraction of them is
     drawn.
 
     All videos of novel classes test, at most `MOST_NOVEL`; where the data has a split, those of its
-    test split. What is watched are validation videos beside a test split, else those that `shots`
-    leaves over; only where there are neither, the share `watch` of the training videos is taken for
-    it, if one is given. With 0 nothing is watched.
+    test split. `validation` has the validation videos beside a test split, else those that `shots`
+    leaves over; only where there are neither, the share `validation` of the training videos, if one
+    is given. With 0 there are none.
 
     Raises DataError when fewer than two base classes have training videos, UsageError on a novel
     class that does not exist.
@@ -189,13 +189,13 @@ def split(
     novel_test, more = novel_videos(items, train, test, novel, split_seed)
     pool = [item for item in train if item.label in base]
     drawn = few_shots(pool, shots, split_seed)
-    watched = [] if watch == 0 else validation_videos(items, base) or left_over(pool, drawn)
-    watched = evenly(watched, SPARE_MOST, split_seed)
-    if not watched and watch:
-        watched = validation_share(drawn, watch, split_seed)
-        drawn = left_over(drawn, watched)
+    spare = [] if validation == 0 else validation_videos(items, base) or left_over(pool, drawn)
+    spare = evenly(spare, SPARE_MOST, split_seed)
+    if not spare and validation:
+        spare = validation_share(drawn, validation, split_seed)
+        drawn = left_over(drawn, spare)
     base_test = [item for item in test if item.label in base]
-    return Split(base, novel, drawn, base_test, novel_test, notes + more, watched)
+    return Split(base, novel, drawn, base_test, novel_test, notes + more, spare)
 
 
 def novel_videos(

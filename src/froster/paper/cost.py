@@ -120,7 +120,7 @@ def plan(source: RealProgramme, names: list[str], gpu: str) -> dict[str, Any]:
 
 
 def weightless() -> Recognizer:
-    """The default CLIP without its weights: enough to plan with, and there is nothing to download."""
+    """The default CLIP without its weights: enough to plan with, without a download."""
     with blank():
         model = Frozen().build(CLIP(ARCHITECTURES["ViT-B/16"]))
     return Recognizer(

@@ -41,10 +41,10 @@ def worst_mistakes(
     wrong: list[tuple[float, Predictions, int, Tensor]] = []
     for predictions in measured.values():
         assert predictions.views is not None
-        judged = model.judge(predictions.views)
-        missed = (predictions.ranks() >= 1) & ~judged.scores.isnan().any(1)
+        scored = model.score(predictions.views)
+        missed = (predictions.ranks() >= 1) & ~scored.scores.isnan().any(1)
         for i in missed.nonzero()[:, 0].tolist() if predictions.names else ():
-            probabilities = judged.probabilities[i]
+            probabilities = scored.probabilities[i]
             wrong.append((float(probabilities.max()), predictions, i, probabilities))
     wrong.sort(key=lambda mistake: -mistake[0])
     paths = [name for predictions in measured.values() for name in predictions.names or []]

@@ -15,7 +15,7 @@ from froster.report.distance import confusion_matrix, confusion_picture
 from froster.report.mistakes import common_mistakes, worst_mistakes
 from froster.report.plots import coverage_figure, draw_blend, training_curves, validation_curves
 from froster.text.labels import as_option, some_labels
-from froster.training.measure import Row, changes
+from froster.training.measure import EvalRow, changes
 from froster.utils.files import absolute
 from froster.utils.progress import attempt
 from froster.utils.text import shell_command
@@ -28,7 +28,7 @@ def write_report(
     out: Path,
     tuned: Recognizer,
     parts: Split,
-    rows: list[Row],
+    rows: list[EvalRow],
     report: dict[str, Any],
     say: Callable[[str], None],
 ) -> None:
@@ -58,7 +58,7 @@ def write_report(
     page.write_page(out / "report.html", f"Training report: {out.resolve().name}", shown)
 
 
-def in_short(rows: list[Row], parts: Split, report: dict[str, Any]) -> list[page.Part]:
+def in_short(rows: list[EvalRow], parts: Split, report: dict[str, Any]) -> list[page.Part]:
     """Large numbers and a sentence for each. A change counts as one beyond two standard errors."""
     values: list[page.Card] = []
     sentences = []
@@ -110,7 +110,7 @@ def asked_foreign(report: dict[str, Any]) -> bool:
     return bool(report["history"]) and "foreign" in report["history"][-1]
 
 
-def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
+def accuracy(out: Path, rows: list[EvalRow]) -> list[page.Part]:
     sets = {name: p for name, p in rows[0].predictions.items() if name in WHAT}
     if not sets:
         return []
@@ -132,7 +132,7 @@ def accuracy(out: Path, rows: list[Row]) -> list[page.Part]:
     return [page.embedded(figure, caption), accuracy_table(rows, columns, [1], errors=True)]
 
 
-def kept(out: Path, rows: list[Row], report: dict[str, Any]) -> list[page.Part]:
+def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Part]:
     """Zero-shot ability on labels that were not trained on, at the end and epoch by epoch."""
     history = report["history"]
     if "novel" in rows[0].predictions:
@@ -235,7 +235,7 @@ def blend(out: Path, curve: dict[str, Any] | None) -> list[page.Part]:
     ]
 
 
-def data(out: Path, rows: list[Row], parts: Split, report: dict[str, Any]) -> list[page.Part]:
+def data(out: Path, rows: list[EvalRow], parts: Split, report: dict[str, Any]) -> list[page.Part]:
     runs = {rows[1].method: out / "metrics.jsonl"}
     curves = training_curves(runs, out / "figures" / "training.png")
     skipped = report["unreadable_in_training"].items()
