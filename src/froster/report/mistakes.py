@@ -72,7 +72,7 @@ def worst_mistakes(
         "The answers that the model gave with the highest probability and that were wrong, at most"
         f" {ALIKE} of a kind. Look here for wrong labels too."
     )
-    return [page.paragraph(text), page.strips(figures)] if figures else []
+    return [page.paragraph(text), page.Part("strips", figures=figures)] if figures else []
 
 
 def filmstrip(frames: Tensor) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -38,13 +39,9 @@ Section = tuple[str, Sequence[Part]]
 """A heading and what stands under it; an empty heading continues the top of the page."""
 
 
-def paragraph(text: str, style: str = "") -> Part:
-    """`style`: "note", "warning" or nothing."""
-    return Part("paragraph", text, style)
-
-
-def code(text: str) -> Part:
-    return Part("code", text)
+paragraph = partial(Part, "paragraph")
+"""Of a text and a style: "note", "warning" or nothing."""
+code = partial(Part, "code")
 
 
 def figure(path: Path, page: Path, caption: str) -> Part:
@@ -57,14 +54,6 @@ def embedded(picture: Path | bytes, caption: str) -> Part:
     kind, data = ("jpeg", picture) if isinstance(picture, bytes) else ("png", picture.read_bytes())
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return Part("figure", source=source, caption=caption)
-
-
-def cards(values: Sequence[Card]) -> Part:
-    return Part("cards", cards=values)
-
-
-def strips(figures: Sequence[Part]) -> Part:
-    return Part("strips", figures=figures)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> Part:

@@ -98,7 +98,7 @@ def in_short(rows: list[EvalRow], parts: Split, report: dict[str, Any]) -> list[
         )
         sentences.append(f"{cause}, so nothing is known of the model's accuracy.")
     return [
-        *([page.cards(values)] if values else []),
+        *([page.Part("cards", cards=values)] if values else []),
         *map(page.paragraph, sentences),
         *(page.paragraph(f"Warning: {line}", "warning") for line in report["warnings"]),
     ]
