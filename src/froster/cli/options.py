@@ -57,7 +57,8 @@ SPREAD = Parameter(name="*")
 Model = Annotated[
     str | None,
     option(
-        "Model folder, hub id, checkpoint file, or nano (works offline).", name=("--model", "-m")
+        "Model folder, hub id, short name (froster models), checkpoint file, or nano (works offline).",
+        name=("--model", "-m"),
     ),
 ]
 Device = Annotated[

@@ -8,25 +8,33 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from froster.utils.progress import output, progress
+from froster.utils.progress import Plain, output, progress
 
 if TYPE_CHECKING:
     from froster.inference.results import BatchProgress, OnProgress
 
+_WIDEST = 1000
+"""Characters of a line that a terminal may break."""
+
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Iterable[str | None] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    styles: Iterable[str | None] = (),
+    *,
+    wide: bool = False,
 ) -> None:
     """A row a line, under the names of the columns if one has a name; nothing if there is no row.
 
-    `styles` are rich's, one a row; rows without one are plain.
+    `styles` are rich's, one a row; rows without one are plain. A `wide` table has one line a row
+    also where that is longer than the terminal's.
     """
     table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
     rest = iter(styles)
     for row in rows:
         table.add_row(*map(str, row), style=next(rest, None))
     if table.row_count:
-        output.print(table)
+        (Plain(width=_WIDEST) if wide else output).print(table)
 
 
 @contextmanager
