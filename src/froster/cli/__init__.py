@@ -24,7 +24,7 @@ COMMANDS = {
     "Teach": ("train", "evaluate", "calibrate", "blend", "demo"),
     "Data": ("doctor", "prepare", "describe"),
     "Look and ship": ("attend", "distance", "export", "push"),
-    "Research": ("methods", "reproduce"),
+    "Research": ("models", "methods", "reproduce"),
 }
 
 app = App(

@@ -17,13 +17,16 @@ from froster.errors import UsageError
 from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
-from froster.utils.progress import console, output, progress, working
+from froster.utils.progress import Plain, console, output, progress, working
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing
     from froster.data.manifest import Items
     from froster.inference.recognizer import Recognizer
     from froster.inference.results import BatchProgress, OnProgress
+
+_WIDEST = 1000
+"""Characters of a line that a terminal may break."""
 
 
 def load_model(
@@ -172,18 +175,23 @@ def show_result(result: Any, as_json: bool, show: Callable[[Any], None]) -> None
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], styles: Iterable[str | None] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    styles: Iterable[str | None] = (),
+    *,
+    wide: bool = False,
 ) -> None:
     """A row a line, under the names of the columns if one has a name; nothing if there is no row.
 
-    `styles` are rich's, one a row; rows without one are plain.
+    `styles` are rich's, one a row; rows without one are plain. A `wide` table has one line a row
+    also where that is longer than the terminal's.
     """
     table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
     rest = iter(styles)
     for row in rows:
         table.add_row(*map(str, row), style=next(rest, None))
     if table.row_count:
-        output.print(table)
+        (Plain(width=_WIDEST) if wide else output).print(table)
 
 
 @contextmanager

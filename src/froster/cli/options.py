@@ -59,7 +59,9 @@ HELPS = helps_of(EvaluateOptions)
 SPREAD = Parameter(name="*")
 """For a dataclass of options, each of which stands on the command line by its own name."""
 
-MODEL = "Model folder, hub id, checkpoint file, or nano (works offline)."
+MODEL = (
+    "Model folder, hub id, short name (froster models), checkpoint file, or nano (works offline)."
+)
 Model = Annotated[str | None, option(MODEL, name=("--model", "-m"))]
 Device = Annotated[str | None, option(HELPS["device"], group=MACHINE)]
 Precision = Annotated[str, option(HELPS["precision"], group=MACHINE)]

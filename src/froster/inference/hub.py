@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from froster import __version__
+from froster.encoders.known import known_encoder
 from froster.encoders.layouts import read_object
 from froster.errors import FrosterError, UsageError
 from froster.evaluation.calibration import CALIBRATION, Calibration, read_calibration
@@ -112,6 +113,8 @@ def card(
 
     method = re.sub(r"[^\w-]", "?", str(config.get("method", {}).get("name", "?")))
     base_model = report.get("source", {}).get("model", "")
+    if (known := known_encoder(base_model)) is not None:
+        base_model = known.hub_id
     values: dict[str, Any] = {
         "license": licence,
         "library_name": "froster",
