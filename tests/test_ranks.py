@@ -31,6 +31,15 @@ CASES = {
     "within the batch, sums": ("actionclip", Distill(reduction="sum", unit=False), None, False),
     "classes, text": ("finetuned", Distill(), None, False),
     "held by L2-SP": ("l2sp", Distill(kind="none"), None, True),
+    "relations of clips": (
+        "finetuned",
+        Distill("plain", beta_v=100.0, target="similarities", level="video"),
+        None,
+        False,
+    ),
+    "relations within the batch": ("actionclip", Distill("plain", target="pkt"), None, False),
+    "anchors": ("finetuned", Distill("plain", target="anchors", level="video"), None, False),
+    "logits within the batch": ("actionclip", Distill("plain", target="logits"), None, False),
     "soft targets": ("finetuned", Distill(kind="none"), 0.1, False),
 }
 

@@ -15,6 +15,7 @@ from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
 from froster.training.blend import Line, curve
 from froster.training.held_out import held_out
+from froster.training.importance import FILE
 from froster.training.measure import (
     EvalSet,
     Measuring,
@@ -31,7 +32,7 @@ from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 from froster.utils.progress import attempt
-from froster.utils.tensors import StateDict
+from froster.utils.tensors import StateDict, save_tensors
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
@@ -50,6 +51,8 @@ class TrainingRun:
     chosen: list[str] = field(default_factory=list)
     """The defaults that were chosen, and why."""
     warnings: list[str] = field(default_factory=list)
+    importance: StateDict = field(default_factory=dict)
+    """What the run that it goes on from has recorded of its weights."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def finish(
     report = {**about, **about_rows(rows)}
     best.save(out / "model", report)
     with_weights(student, trained.last).save(out / "last", report)
+    if trained.importance:
+        save_tensors(trained.importance, out / FILE)
     write_json(out / "report.json", report)
 
     sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)

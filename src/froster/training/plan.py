@@ -82,6 +82,12 @@ def make_plan(
     kind = distill_preset(changes.distill or setting.distill)
     level = kind.level if kind.level == "video" else method.level
     distill = dataclasses.replace(kind, **{"level": level, **changes.loss})
+    if distill.kind == "none" and changes.loss.keys() - {"kind"}:
+        names = ", ".join(sorted(changes.loss.keys() - {"kind"})).replace("_", "-")
+        raise UsageError(
+            f"nothing is distilled in this setting, so {names} would change nothing: choose a"
+            " distillation with --distill"
+        )
     try:
         with blank():
             probe = method.for_classes(classes).build(CLIP(base.clip.config))
@@ -97,7 +103,8 @@ def make_plan(
     if distill.kind != "none":
         notes += attach(probe, distill, method.name)[2]
     new = new_weights(probe)
-    has_new, has_clip = bool(new & trained.keys()), bool(trained.keys() - new)
+    has_new = bool(new & trained.keys()) or setting.recipe.specialise
+    has_clip = bool(trained.keys() - new)
     if "new_scale" in changes.recipe and not (has_new and has_clip):
         which = "only new weights" if has_new else "no new weights"
         raise UsageError(
@@ -116,6 +123,8 @@ def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:
     preset = method.froster_preset() if changes.preset == "froster" else method.preset()
     preset = fitted(preset, base, method)
     recipe = dataclasses.replace(preset.recipe, **changes.recipe)
+    if changes.recipe.get("averaging") == "gaussian" and recipe.average_from is None:
+        recipe = dataclasses.replace(recipe, average_from=1)
     if "new_scale" in changes.recipe and not method.trains_clip:
         recipe = dataclasses.replace(recipe, new_scale=1.0, clip_lr=recipe.lr / recipe.new_scale)
     augment = preset.augment

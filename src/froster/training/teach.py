@@ -23,10 +23,12 @@ from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
+from froster.training.distill import Distill
 from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
+from froster.training.importance import read_importance
 from froster.training.measure import Measuring, load_reported, passed_over_lines, summary_line
 from froster.training.options import TrainOptions
 from froster.training.plan import (
@@ -70,11 +72,11 @@ def train(
     """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
     `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
 
-    `options` are the fields of `TrainOptions`, which `froster train` has too. `reporter` is told
+    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too. `reporter` is told
     what happens. Returns the model and what was measured; None on all processes of torchrun but the
     first. Raises FrosterError.
     """
-    asked, out, name = TrainOptions(**options), Path(out), model or DEFAULT_MODEL
+    asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
     videos = read_videos(Path(data), asked, reporter)
@@ -90,6 +92,8 @@ def train(
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter)
         run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how)
+        if asked.hold is not None:
+            run.importance.update(read_importance(name))
         if rank == 0:
             prepare_folder(out, asked.resume, held, reporter)
             run.chosen.extend(why)
@@ -152,11 +156,13 @@ def plan_of(
 ) -> tuple[TrainPlan, list[str]]:
     """What will be done, and why what was not asked for."""
     schedule = ("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience")
+    beyond = ("averaging", "average_mu", "average_sigma", "specialise")
+    beyond += ("meta", "meta_rate", "remember", "hold", "hold_strength")
     changes = Changes(
         preset=asked.preset,
         distill=asked.distill,
-        loss=asked.asked("alpha", "beta_v", "beta_t", "distance", "level"),
-        recipe=asked.asked(*schedule),
+        loss=dict(asked.loss),
+        recipe=asked.asked(*schedule, *beyond),
         sampling=asked.asked("clamp", "frames", kind="sampling"),
         views=asked.views,
         flip=asked.flip,
@@ -199,11 +205,7 @@ def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter)
 def plan_lines(run: TrainingRun) -> list[str]:
     """What will be done, for the user."""
     parts, plan, distill, recipe = run.parts, run.plan, run.plan.distill, run.plan.preset.recipe
-    teacher = (
-        f"distil {distill.kind} ({distill.distance}, {distill.level})"
-        if distill.kind != "none"
-        else "no distillation"
-    )
+    teacher = "no distillation" if distill.kind == "none" else f"distil {words_of(distill)}"
     rates = f"learning rate {recipe.lr:g}"
     if plan.method.trains_clip and plan.has_new:
         rates += f", new weights {recipe.lr * recipe.new_scale:g}"
@@ -220,6 +222,15 @@ def plan_lines(run: TrainingRun) -> list[str]:
         *plan.notes,
         *run.chosen,
     ]
+
+
+def words_of(distill: Distill) -> str:
+    """`residual (cosine, frame)`, and what else is not as FROSTER's."""
+    compared = distill.distance if distill.target == "features" else distill.target
+    more = [f"{distill.side} alone"] if distill.side != "both" else []
+    if distill.teacher == "ema":
+        more.append(f"EMA teacher {distill.ema_beta:g}")
+    return f"{distill.kind} ({', '.join([compared, distill.level, *more])})"
 
 
 def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
@@ -240,7 +251,13 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
         "augment": dataclasses.asdict(preset.augment),
     }
     settings = FineTuning(
-        plan.method, plan.distill, recipe, preset, truncate=how.truncate, run=identity
+        plan.method,
+        plan.distill,
+        recipe,
+        preset,
+        truncate=how.truncate,
+        run=identity,
+        importance=run.importance,
     )
     sets = validation_sets(base, preset, parts, run.sentences, split_seed)
     validate = Validator(base, sets, how) if sets else None
