@@ -19,7 +19,7 @@ from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
-from results.claims import claims, verdict
+from results.claims import claims, family_claims, verdict
 
 
 def test_printed_harmonic_means_follow_from_base_and_novel() -> None:
@@ -48,7 +48,7 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
 
 def test_claims_are_about_runs_of_the_tables() -> None:
     keys = {cell.key for cell in cells_of(list(TABLES))}
-    for claim in claims():
+    for claim in [*claims(), *family_claims()]:
         for cell, _ in (claim.better, claim.worse):
             assert cell is None or cell.key in keys, claim.text
 

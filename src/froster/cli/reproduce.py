@@ -25,7 +25,9 @@ MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 
 
 def reproduce(
-    tables: Annotated[list[str], option("table1 … table7, fig1, fig4, fig5, or all.")],
+    tables: Annotated[
+        list[str], option("table1 … table7, fig1, fig4, fig5, family, after, or all.")
+    ],
     /,
     *,
     world: Annotated[

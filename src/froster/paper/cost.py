@@ -60,13 +60,16 @@ def training_flops(
     tunes_text = recipe.tune in ("both", "text") or (
         recipe.tune == "method" and method.trains("clip.text.text_projection")
     )
-    student = 1 if recipe.tune == "text" else 3
+    passes = 2 if recipe.meta else 1
+    student = passes * (1 if recipe.tune == "text" else 3)
     teacher = 1 if cell.distill != "none" and recipe.tune != "text" else 0
     vision = clips * preset.sampling.frames * frame_flops(config) * (student + teacher)
     prompts = {"one": 2, "all": len(preset.prompting.templates) or 1, "one a clip": 1}[recipe.draw]
     tokens = DESCRIBED_TOKENS if cell.described else PLAIN_TOKENS
     steps = max(1, clips // recipe.batch_size)
-    text = steps * prompts * num_classes * prompt_flops(config, tokens) * (3 if tunes_text else 0)
+    follows = cell.distill != "none" and cell.loss(method).teacher == "ema"  # its text is not kept
+    rounds = passes * 3 + follows if tunes_text else 0
+    text = steps * prompts * num_classes * prompt_flops(config, tokens) * rounds
     return recipe.epochs * (vision + text)
 
 

@@ -27,7 +27,9 @@ from froster.paper import tables
 from froster.paper.programme import PaperRun
 from froster.paper.tables import PICTURED, Cell, PaperTable
 from froster.text.sentences import with_descriptions
+from froster.training.batches import steps_of_epoch
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.plan import ema_beta_of
 from froster.training.reporter import Drawn
 from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
@@ -121,12 +123,14 @@ class Miniature:
         method, preset = cell.setting(base, seed=seed)
         videos = render_set("base", self.sizes["shots"], seed, "train")
         train_set = WorldClips(videos, base.config.sampling, train=True, seed=seed)
+        loss, recipe = cell.loss(method), preset.recipe
+        if loss.teacher == "ema":
+            steps = recipe.epochs * steps_of_epoch(recipe, len(train_set))
+            loss = dataclasses.replace(loss, ema_beta=ema_beta_of(steps))
         with tempfile.TemporaryDirectory() as folder:
             student, trained = fine_tune(
                 base,
-                FineTuning(
-                    method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"
-                ),
+                FineTuning(method, loss, recipe, preset, name=f"{cell.key} {seed}"),
                 train_set,
                 texts(self.training_classes, cell.described),
                 Path(folder),

@@ -313,7 +313,9 @@ def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, 
     assert run.cell is not None
     is_froster = run.cell.preset == "froster"
     changes: dict[str, Any]
-    if not is_froster:
+    if not is_froster and run.cell.preset != "official":
+        changes = {}
+    elif not is_froster:
         changes = OFFICIAL_RECIPE.get((run.cell.method, run.protocol), {})
     elif run.protocol == "cross-dataset":
         changes = CROSS_RECIPE

@@ -107,6 +107,7 @@ def table_data(source: RunSource, table: PaperTable) -> list[dict[str, Any]]:
             "row": row.name,
             "run": row.cell.key if row.cell else row.weights,
             "published": row.published,
+            **({"caveat": row.caveat} if row.caveat else {}),
             **of_row(source, row, table),
         }
         for row in table.rows
@@ -121,7 +122,18 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 def published_table(rows: list[dict[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(c for row in rows for c in (*row["published"], *row["ours"])))
     cells = [[row["row"], *(compared(row, column) for column in columns)] for row in rows]
-    return markdown_table(["row", *columns], cells)
+    return with_caveats(["row", *columns], cells, rows)
+
+
+def with_caveats(
+    head: Sequence[str], cells: Sequence[Sequence[str]], rows: Sequence[dict[str, Any]]
+) -> list[str]:
+    """A table with a last column for what keeps the published numbers from being compared, where
+    there is such a thing."""
+    if not any("caveat" in row for row in rows):
+        return markdown_table(head, cells)
+    longer = [[*line, row.get("caveat", "")] for line, row in zip(cells, rows, strict=True)]
+    return markdown_table([*head, "of the published numbers"], longer)
 
 
 def compared(row: dict[str, Any], column: str) -> str:
@@ -152,7 +164,7 @@ def miniature_table(rows: list[dict[str, Any]], table: PaperTable) -> list[str]:
             ]
         )
     gained = ("seeds", "gain, ours", "gain, paper", "difference", "the paper, on its data")
-    lines = markdown_table(["row", *sets, *gained], cells)
+    lines = with_caveats(["row", *sets, *gained], cells, rows)
     if table.protocol == "cross-dataset":
         pairs = ", ".join(f"{ours} for {column}" for column, ours in STANDS_FOR.items())
         lines += ["", f"Sets of the world stand for the paper's: {pairs}."]

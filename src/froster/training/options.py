@@ -40,8 +40,8 @@ class TrainOptions:
     """Variant of the method; froster methods lists them."""
     option: Mapping[str, Any] = field(default_factory=dict)
     """NAME=VALUE of the method; may be repeated."""
-    preset: Literal["official", "froster"] | None = None
-    """Setting of the method's own paper, or of FROSTER; default: official."""
+    preset: Literal["official", "froster", "taco", "open-mede"] | None = None
+    """Setting of the method's own paper, of FROSTER, or of a later training; default: official."""
 
     distill: Distillations | None = None
     """How it is distilled from a teacher; froster methods lists them; default: as the preset says.

@@ -21,6 +21,7 @@ from froster.inference.seen import Seen, counted, report_of, seen_by, written
 from froster.methods import Method, method_from_dict
 from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
 from froster.training.distill import Distill
@@ -35,6 +36,7 @@ from froster.training.plan import (
     Changes,
     TrainPlan,
     choose,
+    ema_beta_of,
     holdout_share,
     is_plain,
     make_plan,
@@ -184,8 +186,14 @@ def plan_of(
         compile=asked.compile,
         checkpointing=asked.checkpointing,
     )
+    distill, why = plan.distill, choice.why
+    if videos.plain and distill.teacher == "ema" and "ema_beta" not in asked.loss:
+        clips = len(videos.parts.train)
+        beta = round(ema_beta_of(recipe.epochs * steps_of_epoch(recipe, clips)), 4)
+        why = [*why, f"EMA teacher {beta:g} in place of {distill.ema_beta:g}: so few steps"]
+        distill = dataclasses.replace(distill, ema_beta=beta)
     preset = dataclasses.replace(plan.preset, recipe=recipe)
-    return dataclasses.replace(plan, preset=preset), choice.why
+    return dataclasses.replace(plan, preset=preset, distill=distill), why
 
 
 def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter) -> None:
