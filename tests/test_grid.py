@@ -20,13 +20,14 @@ from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, Features
 from froster.methods.recipe import Recipe
+from froster.methods.trainings import TRAININGS
 from froster.training.attach import attach, freeze
 from froster.training.distill import PRESETS, Distill, Distillation, Scored, distill_preset
 from froster.training.ema import follow, follower
 from froster.training.fine_tune import student_of
 from froster.training.optim import optimizer_of
 from froster.training.options import Distillations, TrainOptions
-from froster.training.plan import Changes, make_plan
+from froster.training.plan import Changes, ema_beta_of, make_plan
 from froster.training.relations import RELATIONS, random_anchors, soft_divergence
 from froster.training.task import Task, Teacher, task_class
 from golden import close
@@ -285,3 +286,21 @@ def test_the_projection_is_new_and_has_the_rate_of_new_weights(base: Recognizer)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(task.specialise.linear_a.weight)] == pytest.approx(1e-2)  # type: ignore[union-attr]
     assert rates[id(task.student.clip.visual.proj)] == pytest.approx(1e-3)
+
+
+def test_later_trainings_are_presets_of_any_method(base: Recognizer) -> None:
+    plan = make_plan(base, METHODS["finetuned"].make(), LABELS, Changes("taco"))
+    assert plan.distill == TACO and plan.preset.recipe.specialise and plan.has_new
+    assert "28 templates" in TRAININGS["taco"].note
+    official = TRAININGS["taco"].recipe
+    assert official.lr * official.new_scale == pytest.approx(5e-5)
+    plan = make_plan(base, METHODS["vclip"].make(), LABELS, Changes("open-mede"))
+    recipe = plan.preset.recipe
+    assert (plan.distill.kind, recipe.meta, recipe.averaging) == ("none", 0.5, "gaussian")
+    with pytest.raises(UsageError, match="preset must be"):
+        make_plan(base, METHODS["vclip"].make(), LABELS, Changes("taxo"))
+
+
+def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
+    assert ema_beta_of(18_750) == pytest.approx(0.9998, abs=2e-5)
+    assert ema_beta_of(150) == pytest.approx(1 - 4 / 150) and ema_beta_of(1) == 0.5

@@ -14,7 +14,9 @@ from froster.utils.progress import output
 
 def methods(*, as_json: options.Json = False) -> None:
     """The video networks and the kinds of distillation that train knows."""
-    from froster.report.methods import listing
+    from froster.methods.recipe import FROSTER
+    from froster.methods.trainings import TRAININGS
+    from froster.report.methods import listing, preset_line
     from froster.training.grid import PRESETS
 
     networks = listing()
@@ -34,6 +36,10 @@ def methods(*, as_json: options.Json = False) -> None:
         " (WiSE-FT, PAINT), and the mean of its outputs with frozen CLIP's, as logits or"
         " probabilities; train reports all of them."
     )
+    output.print()
+    output.print("froster train --preset: a method inside another training than its paper's")
+    for name, preset in {"froster": FROSTER, **TRAININGS}.items():
+        output.print(f"    {name:16} {preset_line(preset)}", soft_wrap=True)
     output.print()
     output.print("froster train --distill")
     print_table(

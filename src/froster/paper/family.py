@@ -77,12 +77,12 @@ PRINTED = rows_of(
 """ViT-B/16, trained on K400."""
 DUALPATH: Values = {"K400 closed": 85.4}
 CAVEATS = {
-    "ER-ZASR": "a ResNet of before CLIP, 8 frames; UCF and HMDB were trained on half of the classes"
-    " of that very data set, and the spread over splits comes from another score than the mean",
+    "ER-ZASR": "ResNets and BERT of before CLIP, 8 frames; by our reading UCF and HMDB were trained"
+    " on half of the classes of that very data set, and the spread is of another score than the mean",
     "DUALPATH": "closed set: it has no class embeddings, so nothing open was published",
     "FROSTER": "8 frames, 3 views; labels described by GPT",
-    "EZ-CLIP": "8 frames, 1 view; a language model's text in place of the names; all test sets are"
-    " scored every epoch and the best of each is kept",
+    "EZ-CLIP": "8 frames, 1 view; a language model's text in place of the names; its"
+    " training scores all test sets every epoch and keeps the best of each, so these may be that",
     "OST": "32 frames, 1 view; eight descriptors a class by a language model",
     "MoTE": "8 frames, 3 views; 28 templates; its factor at the test depends on which classes are"
     " tested together",
@@ -93,8 +93,8 @@ CAVEATS = {
     "TC-CLIP, FROSTER's names": "as above, with FROSTER's descriptions",
     "TACO": "8 frames, 3 views over the whole video; FROSTER's names in 28 templates; which of its"
     " checkpoints was measured is not said",
-    "BDC-CLIP": "32 frames, 2 views; blend and scale of its two scores are set for each test set,"
-    " and its prompt files are named by test accuracies",
+    "BDC-CLIP": "32 frames, 2 views; blend and scale of its two scores differ by test set, and its"
+    " prompts look chosen on them: their files are named by accuracies",
     "BDC-CLIP, weights mixed": "as above; the ratio of the mixture is not said",
 }
 NETWORKS = {

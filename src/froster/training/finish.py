@@ -81,7 +81,7 @@ def finish(
         left_out.append(line)
         run.how.reporter.warn(f"left out: {line}")
 
-    states = final_weights(run.base, student, trained)
+    states = final_weights(run, student, trained)
     best = with_weights(student, next(iter(states.values())))
     rows = table_of(student, states, [{} for _ in range(1 + len(states))])
     about = {**about_run(run, trained, source), "blend": None, "left_out": left_out}
@@ -157,11 +157,12 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
+def final_weights(run: TrainingRun, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
     """Words -> weights. The first are the method's own result: the mean of the epochs, in
     Open-VCLIP half CLIP's."""
-    several = trained.averaged > 1
-    mean = f"mean of {trained.averaged} epochs" if several else "last epoch"
+    base, several = run.base, trained.averaged > 1
+    kind = "Gaussian mean" if run.plan.preset.recipe.averaging == "gaussian" else "mean"
+    mean = f"{kind} of {trained.averaged} epochs" if several else "last epoch"
     states = {mean: trained.average, **({"last epoch": trained.last} if several else {})}
     half = {f"{mean}, half start": halfway(base, student, trained.average)}
     patch = student.config.method.patch

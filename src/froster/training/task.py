@@ -1,4 +1,4 @@
-"""One training step as a module: student, frozen teacher, projectors and losses, so that DDP and
+"""One training step as a module: student, teacher, projectors and losses, so that DDP and
 checkpoints see them."""
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Task(nn.Module):
     adds to hold the weights near CLIP's.
 
     Text of one step: the rows of the bank that the caller names, the same on all ranks (FROSTER:
-    one template and the bare label). The teacher's text never changes: it is encoded once.
+    one template and the bare label). A frozen teacher's text never changes: it is encoded once.
     """
 
     # Constants on the student's device, not buffers: DDP would send them round at every step.
@@ -262,10 +262,8 @@ class Task(nn.Module):
     def encode(self, frames: Tensor) -> Features:
         with autocast(frames.device, self.dtype):
             features = self.student.encode(frames)
-        return features if self.specialise is None else self.projected(features)
-
-    def projected(self, features: Features) -> Features:
-        assert self.specialise is not None
+        if self.specialise is None:
+            return features
         return self.specialise.features(self.student, features)
 
     @torch.no_grad()
