@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor
 
 from froster.methods.base import VideoCLIP
 
@@ -27,7 +28,7 @@ def follow(teacher: VideoCLIP, student: VideoCLIP, beta: float) -> None:
         for mean, now in zip(teacher.parameters(), student.parameters(), strict=True)
         if now.requires_grad
     ]
-    means = [mean for mean, _ in pairs]
+    means: list[Tensor] = [mean for mean, _ in pairs]
     torch._foreach_mul_(means, beta)
     torch._foreach_add_(means, [now.detach() for _, now in pairs], alpha=1 - beta)
     for kept, now in zip(teacher.buffers(), student.buffers(), strict=True):

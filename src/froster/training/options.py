@@ -164,7 +164,9 @@ class TrainOptions:
         names = {field.name for field in fields(Distill)} & options.keys()
         values = {name: options.pop(name) for name in names}
         loss = {name: value for name, value in values.items() if value is not None}
-        return cls(**options, **({"loss": loss} if loss else {}))
+        if loss:
+            options["loss"] = loss
+        return cls(**options)
 
     def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
         """Of these fields those that were asked for; `renamed` are called otherwise there."""

@@ -131,8 +131,7 @@ class Task(nn.Module):
             for tower in (student.visual, student.text):
                 tower.transformer.checkpointing = True
         if self.recipe.compile:
-            for network in filter(None, (student, self.teacher)):
-                clip = network.clip if isinstance(network, VideoCLIP) else network
+            for clip in filter(None, (student, self.teacher_clip)):
                 clip.visual.compile()
             if not self.text_is_frozen:
                 for block in student.text.transformer.blocks():
@@ -144,6 +143,10 @@ class Task(nn.Module):
         if self.teacher is not None:
             self.teacher.eval()
         return self
+
+    @property
+    def teacher_clip(self) -> CLIP | None:
+        return self.teacher.clip if isinstance(self.teacher, VideoCLIP) else self.teacher
 
     def update_teacher(self) -> None:
         """Once a step, before the clips are looked at: a teacher that follows the student does."""
@@ -236,8 +239,7 @@ class Task(nn.Module):
         self, frames: Tensor, outputs: Outputs, rng: random.Random, weight: float
     ) -> tuple[Losses, Losses]:
         """What the teacher says of the same frames and prompts, held against the student's."""
-        assert self.distill is not None and self.teacher is not None
-        assert outputs.teacher_prompts is not None
+        assert self.distill is not None and outputs.teacher_prompts is not None
         features = self.teacher_features(frames)
         if not self.distill.config.joint:
             return self.distill(
@@ -248,9 +250,8 @@ class Task(nn.Module):
                 weight,
                 self.clip_prompts,
             )
-        assert features is not None
-        teacher = self.teacher.clip if isinstance(self.teacher, VideoCLIP) else self.teacher
-        scales = self.student.clip.logit_scale.exp(), teacher.logit_scale.exp()
+        assert features is not None and self.teacher_clip is not None
+        scales = self.student.clip.logit_scale.exp(), self.teacher_clip.logit_scale.exp()
         return self.distill.joint(
             Scored(outputs.features, outputs.prompts, scales[0]),
             Scored(features, outputs.teacher_prompts, scales[1]),

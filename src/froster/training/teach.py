@@ -157,14 +157,16 @@ def plan_of(
     base: Recognizer, method: Method, videos: TrainingVideos, asked: TrainOptions
 ) -> tuple[TrainPlan, list[str]]:
     """What will be done, and why what was not asked for."""
-    schedule = ("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience")
-    beyond = ("averaging", "average_mu", "average_sigma", "specialise")
-    beyond += ("meta", "meta_rate", "remember", "hold", "hold_strength")
+    schedule = (
+        *("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience"),
+        *("averaging", "average_mu", "average_sigma", "specialise", "meta", "meta_rate"),
+        *("remember", "hold", "hold_strength"),
+    )
     changes = Changes(
         preset=asked.preset,
         distill=asked.distill,
         loss=dict(asked.loss),
-        recipe=asked.asked(*schedule, *beyond),
+        recipe=asked.asked(*schedule),
         sampling=asked.asked("clamp", "frames", kind="sampling"),
         views=asked.views,
         flip=asked.flip,
