@@ -107,15 +107,25 @@ CHANGES: dict[str, Any] = {
 }
 
 
-def arranged(options: type, panels: Mapping[Group | None, str], changes: Mapping[str, Any]) -> Any:
+def arranged(
+    options: type,
+    panels: Mapping[Group | None, str],
+    changes: Mapping[str, Any],
+    also: type | None = None,
+) -> Any:
     """A dataclass of options from the one that a function of the library has: the fields, their
     defaults and the strings under them as help, in `panels` of the help page (None: the first).
 
     `changes` are bounds of a field, or the type of one that is typed in another form; that is None
-    where it is not given.
+    where it is not given. `also` is a dataclass whose fields are options too, None where they are
+    not given.
     """
     hints, helps, fields = get_type_hints(options), helps_of(options), []
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    if also is not None:
+        hints |= {name: hint | None for name, hint in get_type_hints(also).items()}
+        helps |= helps_of(also)
+        defaults |= {field.name: None for field in dataclasses.fields(also)}
     for panel, names in panels.items():
         for name in names.split():
             hint, change = hints[name], changes.get(name, Parameter())

@@ -23,7 +23,9 @@ MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 
 
 def reproduce(
-    tables: Annotated[list[str], option("table1 … table7, fig1, fig4, fig5, or all.")],
+    tables: Annotated[
+        list[str], option("table1 … table7, fig1, fig4, fig5, family, after, or all.")
+    ],
     /,
     *,
     world: Annotated[bool, option("In miniature, on the rendered world and the nano.")] = False,

@@ -21,6 +21,7 @@ from froster.cli.options import (
     option,
     typed,
 )
+from froster.training.grid import Distill
 from froster.training.options import TrainOptions
 from froster.utils.files import sole_writer, write_json
 from froster.utils.progress import console, leave_out
@@ -34,10 +35,16 @@ Arranged = arranged(
         None: "method preset distill novel_fraction epochs batch_size lr",
         DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED}",
         Group("Method", sort_key=2): "variant option tune",
-        Group("Distillation", sort_key=3): "alpha beta_v beta_t distance level",
+        Group("Distillation", sort_key=3): (
+            "kind target teacher ema_beta side level distance beta_v beta_t alpha zero_init"
+            " temperature anchors reduction unit specialise"
+        ),
         Group("Clips", sort_key=4): "frames sampling clamp views flip",
-        Group("Optimisation", sort_key=5): "new_scale average_from patience seed",
-        Group("Run", sort_key=6): "resume keep blend_points logger",
+        Group("Optimisation", sort_key=5): (
+            "new_scale average_from averaging average_mu average_sigma meta meta_rate patience seed"
+        ),
+        Group("Going on to another task", sort_key=6): "remember hold hold_strength",
+        Group("Run", sort_key=7): "resume keep blend_points logger",
         MACHINE: "workers device precision compile checkpointing",
     },
     {
@@ -48,7 +55,11 @@ Arranged = arranged(
         "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],
         "look": Parameter(negative="--no-look"),
         "flip": Parameter(negative="--no-flip"),
+        "zero_init": Parameter(negative="--no-zero-init"),
+        "unit": Parameter(negative="--no-unit"),
+        "specialise": Parameter(negative="--no-specialise"),
     },
+    also=Distill,
 )
 
 

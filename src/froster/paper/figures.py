@@ -12,8 +12,9 @@ from typing import Any
 from rich.progress import Progress
 
 from froster.encoders.preprocessing import normalise
+from froster.paper.cells import FROSTER
 from froster.paper.programme import RunSource, measured
-from froster.paper.tables import FROSTER, PICTURED, TABLES
+from froster.paper.tables import PICTURED, TABLES
 from froster.report.attention import StripRow, attention_strip, cls_attention
 from froster.report.distance import (
     ClassGain,

@@ -14,7 +14,7 @@ from froster.encoders.model import CLIP
 from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset
 from froster.methods.weight_names import new_weights
-from froster.training.task import freeze, trained
+from froster.training.attach import freeze, trained
 from froster.utils.files import write_text
 
 MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"

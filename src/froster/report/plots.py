@@ -118,6 +118,7 @@ def training_curves(runs: Mapping[str, Path], path: Path) -> Path:
         "ce": "cross-entropy",
         "distill_v": "distance to the teacher: vision",
         "distill_t": "distance to the teacher: text",
+        "distill": "distance to the teacher",
         "accuracy": "accuracy on training clips, %",
     }
     metrics = {
