@@ -456,8 +456,9 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     from froster.data.dataset import VideoDataset
     from froster.data.manifest import Item
     from froster.evaluation.metrics import Scorer
+    from froster.training.attach import freeze
     from froster.training.distill import Distill
-    from froster.training.task import Task, Teacher, freeze
+    from froster.training.task import Task, Teacher
 
     model = froster.load(saved, device="cpu")
     expected = by_hand(model, seen(model, video))

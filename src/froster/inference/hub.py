@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from froster import __version__
+from froster.encoders.known import known_encoder
 from froster.encoders.layouts import read_object
 from froster.errors import FrosterError, UsageError
 from froster.evaluation.calibration import CALIBRATION, Calibration, read_calibration
@@ -112,6 +113,8 @@ def card(
 
     method = re.sub(r"[^\w-]", "?", str(config.get("method", {}).get("name", "?")))
     base_model = report.get("source", {}).get("model", "")
+    if (known := known_encoder(base_model)) is not None:
+        base_model = known.hub_id
     values: dict[str, Any] = {
         "license": licence,
         "library_name": "froster",
@@ -182,8 +185,16 @@ def _trained_on(report: dict[str, Any]) -> str:
         f"## Data\n\n{report.get('training_videos')} videos of {len(classes)} classes:"
         f" {names}.\n\n{report.get('epochs', recipe.get('epochs'))} epochs of batch"
         f" {recipe.get('batch_size')}, learning rate {recipe.get('lr')}, distillation:"
-        f" {escaped(str(distill.get('kind')))}, seed {recipe.get('seed')}."
+        f" {escaped(_distilled(distill))}, seed {recipe.get('seed')}."
     )
+
+
+def _distilled(distill: dict[str, Any]) -> str:
+    """`residual`, or `plain, anchors, EMA teacher`."""
+    target = distill.get("target", "features")
+    more = [target] if target != "features" else []
+    more += ["EMA teacher"] if distill.get("teacher") == "ema" else []
+    return ", ".join([str(distill.get("kind")), *more])
 
 
 def escaped(text: str) -> str:

@@ -205,8 +205,8 @@ class _Pending:
     def entry(self, key: str) -> IndexEntry:
         video = self.summary
         assert video is not None
-        numbers = (round(video.seconds, 3), video.frames, video.damaged)
-        return IndexEntry(key, *video.state, *numbers, self.starts, self.ends)
+        seconds, counts = round(video.seconds, 3), (video.frames, video.damaged)
+        return IndexEntry(key, *video.state, seconds, *counts, self.starts, self.ends)
 
 
 def _embedded(

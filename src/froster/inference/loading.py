@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from froster.encoders.checkpoints import Checkpoint, LoadReport, load_clip
+from froster.encoders.known import DEFAULT_MODEL
 from froster.encoders.model import CLIP
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError
@@ -22,7 +23,6 @@ from froster.methods import VCLIP, Frozen, Method
 from froster.methods.base import Official
 from froster.utils.address import refuse_address
 
-DEFAULT_MODEL = "openai/clip-vit-base-patch16"
 NANO = Path(__file__).parents[1] / "world" / "nano"
 
 

@@ -28,6 +28,7 @@ from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.evaluation.calibration import Calibration, LabelScores, fits_none
+from froster.inference.class_cache import kept_or_computed
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
@@ -154,16 +155,21 @@ class Recognizer:
         prompts; for most networks unit class embeddings (K, E).
 
         The last `remembered` label sets are kept, as long as weights, prompts and tokenizer are the
-        same, so that many videos cost one pass over the text. Nothing is kept of weights in
-        training. Raises UsageError on empty or repeated labels.
+        same, so that many videos cost one pass over the text; on disk, in the user's cache, all
+        that fit are (`class_cache`). Nothing is kept of weights in training. Raises UsageError on
+        empty or repeated labels.
         """
         check_texts(labels)
+        may_keep = self._may_keep()
 
         def compute() -> Tensor:
             return finite(self.model.classes(self.prompts(labels, truncate)), "class embeddings")
 
-        keep = self.remembered if self._may_keep() else 0
-        return self._cache.classes((truncate, *labels), compute, keep)
+        def recall() -> Tensor:
+            return kept_or_computed(self, labels, truncate, compute) if may_keep else compute()
+
+        keep = self.remembered if may_keep else 0
+        return self._cache.classes((truncate, *labels), recall, keep)
 
     def prompts(
         self, labels: Sequence[str], truncate: bool = False

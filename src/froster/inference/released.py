@@ -89,8 +89,7 @@ def _read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     if kind == "safetensors" and checkpoint.is_file:
         refuse_own(checkpoint.file, state)
     head = content.get(_HEAD_NEST)
-    separate = isinstance(head, dict)
-    if separate:
+    if separate := isinstance(head, dict):
         heads = {f"fusion_model.{name.removeprefix('module.')}": t for name, t in head.items()}
         state = {**state, **heads}
     return {name: t for name, t in state.items() if not is_training_extra(name)}, separate

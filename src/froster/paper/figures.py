@@ -12,9 +12,10 @@ from typing import Any
 from rich.progress import Progress
 
 from froster.encoders.preprocessing import normalise
+from froster.paper.cells import FROSTER
 from froster.paper.programme import RunSource, measured
-from froster.paper.tables import FROSTER, PICTURED, TABLES
-from froster.report.attention import Row, attention_strip, cls_attention
+from froster.paper.tables import PICTURED, TABLES
+from froster.report.attention import StripRow, attention_strip, cls_attention
 from froster.report.distance import (
     ClassGain,
     class_gains,
@@ -60,10 +61,10 @@ def figure_4(source: RunSource, bars: Progress, train: bool) -> None:
     if not networks:
         return
     for name, caption, frames in source.samples():
-        strips = [Row("", frames)]
+        strips = [StripRow("", frames)]
         for words, model in {"frozen": source.base, **networks}.items():
             pixels = normalise(frames.to(model.device), model.preprocessing)
-            strips.append(Row(words, frames, cls_attention(model.model, pixels).patches))
+            strips.append(StripRow(words, frames, cls_attention(model.model, pixels).patches))
         title = f"{caption}; attention of [CLS], last block, mean over heads"
         columns = [f"frame {t + 1}" for t in range(len(frames))]
         attention_strip(strips, columns, title, source.out / f"fig4_{name}.png")

@@ -22,11 +22,13 @@ from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
-from froster.paper import tables
+from froster.paper.cells import Cell, PaperTable, Protocol
 from froster.paper.programme import PaperRun, RunSource, tuned
-from froster.paper.tables import PICTURED, Cell, PaperTable
+from froster.paper.tables import PICTURED
 from froster.text.sentences import with_descriptions
+from froster.training.batches import steps_of_epoch
 from froster.training.fine_tune import FineTuning
+from froster.training.plan import ema_beta_of
 from froster.utils import strict_json as json
 from froster.utils.files import write_json
 from froster.utils.interrupt import check
@@ -66,7 +68,7 @@ class Miniature(RunSource):
 
     frozen_run = PaperRun(None, "cross-dataset", "world", 0)
 
-    def runs_of(self, cell: Cell | None, protocol: tables.Protocol) -> list[PaperRun]:
+    def runs_of(self, cell: Cell | None, protocol: Protocol) -> list[PaperRun]:
         if cell is None:
             return [self.frozen_run]
         return [PaperRun(cell, "cross-dataset", "world", seed) for seed in range(self.seeds)]
@@ -117,6 +119,10 @@ class Miniature(RunSource):
         )
         videos = render_set("base", self.sizes["shots"], seed, "train")
         train_set = WorldClips(videos, self.base.config.sampling, train=True, seed=seed)
+        loss, recipe = cell.loss(method), preset.recipe
+        if loss.teacher == "ema":
+            steps = recipe.epochs * steps_of_epoch(recipe, len(train_set))
+            loss = dataclasses.replace(loss, ema_beta=ema_beta_of(steps))
         labels = texts(self.training_classes, cell.described)
         with tempfile.TemporaryDirectory() as folder:
             return tuned(self.base, how, train_set, labels, Path(folder), bars)[0]

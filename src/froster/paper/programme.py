@@ -5,6 +5,7 @@ run that is stored is not made again."""
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.utils.data import Dataset
 from froster.errors import FrosterError, UsageError
 from froster.inference.recognizer import Recognizer
 from froster.paper import tables
-from froster.paper.tables import Cell, PaperTable, TableRow
+from froster.paper.cells import Cell, PaperTable, Protocol, TableRow
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.reporter import Drawn
 from froster.training.trainer import Trained
@@ -31,7 +32,7 @@ class PaperRun:
     """One training run, or one measurement of frozen CLIP."""
 
     cell: Cell | None
-    protocol: tables.Protocol
+    protocol: Protocol
     dataset: str
     number: int
     """The seed, or which of the training sets of base-to-novel."""
@@ -42,7 +43,7 @@ class PaperRun:
         return f"{cell}_{self.protocol}_{self.dataset}_{self.number}"
 
 
-class RunSource:
+class RunSource(ABC):
     """Data that the programme is carried out on."""
 
     base: Recognizer
@@ -57,12 +58,15 @@ class RunSource:
     def check(self) -> None:
         """Raises UsageError where `out` holds runs of other settings."""
 
-    def runs_of(self, cell: Cell | None, protocol: tables.Protocol) -> list[PaperRun]:
+    @abstractmethod
+    def runs_of(self, cell: Cell | None, protocol: Protocol) -> list[PaperRun]:
         """All runs behind a row of a table, made or not."""
 
+    @abstractmethod
     def runs(self, table: PaperTable) -> list[PaperRun]:
         """The runs of a table that the data allow."""
 
+    @abstractmethod
     def path(self, run: PaperRun) -> Path:
         """Of the record of a run."""
 
@@ -73,19 +77,24 @@ class RunSource:
         """What is stored of a run; empty where nothing is."""
         return json.loads(self.path(run).read_text()) if self.path(run).exists() else {}
 
+    @abstractmethod
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         """Train and measure: the record of a run. Raises FrosterError."""
 
+    @abstractmethod
     def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
         """Test set -> top-1 in per cent of a stored run; empty where it is not stored. `kind` is
         the weights and labels, such as "final, plain"."""
 
+    @abstractmethod
     def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
         """Test set -> class -> accuracy of a stored run, of the sets that Figure 5 shows."""
 
+    @abstractmethod
     def networks(self, train: bool, bars: Progress) -> dict[str, Recognizer]:
         """The networks of Figure 4, as far as they are stored, or trained where `train`."""
 
+    @abstractmethod
     def samples(self) -> Iterator[tuple[str, str, Tensor]]:
         """For Figure 4: name, caption and frames (T, 3, S, S) uint8 of one video of each test."""
 

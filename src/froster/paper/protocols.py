@@ -174,8 +174,10 @@ def base_to_novel(
                 f"{len(absent)} of {len(listed)} given training videos are not in the manifest,"
                 f" such as {absent[0]}"
             )
-    tests = ([item for item in test if item.label in set(names)] for names in (base, novel))
-    split = Split(base, novel, train, *tests, notes)
+    base_test, novel_test = (
+        [item for item in test if item.label in set(names)] for names in (base, novel)
+    )
+    split = Split(base, novel, train, base_test, novel_test, notes)
     if dataset == "hmdb51" and options.hmdb_labels == "released":
         # Last, so that the same videos are drawn with either labels.
         parts = split.train, split.base_test, split.novel_test

@@ -23,11 +23,11 @@ from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
-from froster.paper import tables
+from froster.paper.cells import Cell, PaperTable, Protocol
 from froster.paper.programme import PaperRun, RunSource, tuned
 from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
-from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable
+from froster.paper.tables import PICTURED, TABLES
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.fine_tune import FineTuning, use_of_weights
 from froster.training.measure import training_dataset, video_dataset
@@ -46,7 +46,7 @@ NOVEL_RECIPE: dict[str, dict[str, Any]] = {
 }
 """What the released scripts change of FROSTER's setting (12 epochs of batch 32, averaged from the
 second) by data set."""
-OFFICIAL_RECIPE: dict[tuple[str, tables.Protocol], dict[str, Any]] = {
+OFFICIAL_RECIPE: dict[tuple[str, Protocol], dict[str, Any]] = {
     ("xclip", "base-to-novel"): {"epochs": 50, "lr": 2e-6},
     ("finetuned", "cross-dataset"): {"epochs": 10, "lr": 8e-6, "batch_size": 256},
 }
@@ -89,7 +89,7 @@ class RealProgramme(RunSource):
                 " the same, or choose another --out"
             )
 
-    def runs_of(self, cell: Cell | None, protocol: tables.Protocol) -> list[PaperRun]:
+    def runs_of(self, cell: Cell | None, protocol: Protocol) -> list[PaperRun]:
         """Frozen CLIP does not depend on training videos or seeds: it is measured once."""
         counts = {"k400": self.seeds}
         if protocol == "base-to-novel":
@@ -275,10 +275,12 @@ def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, 
     """FROSTER's runs take clips and mirror images as the options say, other papers' as these do."""
     assert run.cell is not None
     is_froster = run.cell.preset == "froster"
-    changes: dict[str, Any] = OFFICIAL_RECIPE.get((run.cell.method, run.protocol), {})
+    changes: dict[str, Any] = {}
     if is_froster:
         crossed = run.protocol == "cross-dataset"
         changes = CROSS_RECIPE if crossed else NOVEL_RECIPE[run.dataset]
+    elif run.cell.preset == "official":
+        changes = OFFICIAL_RECIPE.get((run.cell.method, run.protocol), {})
     method, preset = run.cell.setting(base, seed=run.number, **changes)
     if is_froster:
         sampling = options.frames_of(preset.sampling.frames, preset.sampling.rate)

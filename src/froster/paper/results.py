@@ -17,11 +17,12 @@ from rich.progress import Progress
 
 from froster import __version__
 from froster.evaluation.metrics import harmonic_mean
+from froster.paper.cells import PaperTable, TableRow
 from froster.paper.figures import draw
 from froster.paper.miniature import STANDS_FOR
 from froster.paper.programme import RunSource, carry_out, measured, runs_of_tables
 from froster.paper.published import REPRODUCTION_NOISE, TABLE_1, TABLE_2, Values
-from froster.paper.tables import TABLES, PaperTable, TableRow
+from froster.paper.tables import TABLES
 from froster.utils.files import write_json, write_text
 
 MINIATURE_SETS = {"base-to-novel": ("base", "novel", "hm"), "cross-dataset": ("near", "mid", "far")}
@@ -90,6 +91,7 @@ def table_data(source: RunSource, table: PaperTable) -> list[dict[str, Any]]:
             "row": row.name,
             "run": row.cell.key if row.cell else row.weights,
             "published": row.published,
+            **({"caveat": row.caveat} if row.caveat else {}),
             **of_row(source, row, table),
         }
         for row in table.rows
@@ -104,7 +106,18 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 def published_table(rows: list[dict[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(c for row in rows for c in (*row["published"], *row["ours"])))
     cells = [[row["row"], *(compared(row, column) for column in columns)] for row in rows]
-    return markdown_table(["row", *columns], cells)
+    return with_caveats(["row", *columns], cells, rows)
+
+
+def with_caveats(
+    head: Sequence[str], cells: Sequence[Sequence[str]], rows: Sequence[dict[str, Any]]
+) -> list[str]:
+    """A table with a last column for what keeps the published numbers from being compared, where
+    there is such a thing."""
+    if not any("caveat" in row for row in rows):
+        return markdown_table(head, cells)
+    longer = [[*line, row.get("caveat", "")] for line, row in zip(cells, rows, strict=True)]
+    return markdown_table([*head, "of the published numbers"], longer)
 
 
 def compared(row: dict[str, Any], column: str) -> str:
@@ -135,7 +148,7 @@ def miniature_table(rows: list[dict[str, Any]], table: PaperTable) -> list[str]:
             ]
         )
     gained = ("seeds", "gain, ours", "gain, paper", "difference", "the paper, on its data")
-    lines = markdown_table(["row", *sets, *gained], cells)
+    lines = with_caveats(["row", *sets, *gained], cells, rows)
     if table.protocol == "cross-dataset":
         pairs = ", ".join(f"{ours} for {column}" for column, ours in STANDS_FOR.items())
         lines += ["", f"Sets of the world stand for the paper's: {pairs}."]

@@ -1,7 +1,5 @@
 """Accuracies of sets of weights on a report page: bars and a table, with what guessing gets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

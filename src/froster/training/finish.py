@@ -15,6 +15,7 @@ from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
 from froster.training.blend import Line, curve
 from froster.training.held_out import held_out
+from froster.training.importance import FILE
 from froster.training.measure import (
     EvalRow,
     EvalSet,
@@ -30,7 +31,7 @@ from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
 from froster.utils.files import write_json
 from froster.utils.progress import attempt
-from froster.utils.tensors import StateDict
+from froster.utils.tensors import StateDict, save_tensors
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
@@ -49,6 +50,8 @@ class TrainingRun:
     chosen: list[str] = field(default_factory=list)
     """The defaults that were chosen, and why."""
     warnings: list[str] = field(default_factory=list)
+    importance: StateDict = field(default_factory=dict)
+    """What the run that it goes on from has recorded of its weights."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,15 @@ def finish(
         left_out.append(line)
         run.how.reporter.warn(f"left out: {line}")
 
-    states = final_weights(run.base, student, trained)
+    states = final_weights(run, student, trained)
     best = with_weights(student, next(iter(states.values())))
     rows = table_of(student, states, [{} for _ in range(1 + len(states))])
     about = {**about_run(run, trained, source), "blend": None, "left_out": left_out}
     report = about | about_rows(rows)
     best.save(out / "model", report)
     with_weights(student, trained.last).save(out / "last", report)
+    if trained.importance:
+        save_tensors(trained.importance, out / FILE)
     write_json(out / "report.json", report)
 
     sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
@@ -142,10 +147,12 @@ def about_rows(rows: list[EvalRow]) -> dict[str, Any]:
     }
 
 
-def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
+def final_weights(run: TrainingRun, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
     """Words -> weights. The first are the method's own result: the mean of the epochs, in
     Open-VCLIP half CLIP's."""
-    mean = f"mean of {trained.averaged} epochs" if trained.averaged > 1 else "last epoch"
+    base = run.base
+    kind = "Gaussian mean" if run.plan.preset.recipe.averaging == "gaussian" else "mean"
+    mean = f"{kind} of {trained.averaged} epochs" if trained.averaged > 1 else "last epoch"
     states = {mean: trained.average}
     states.setdefault("last epoch", trained.last)
     patch = student.config.method.patch

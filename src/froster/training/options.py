@@ -4,11 +4,30 @@ commands; the string under a field is its help. PyTorch is not needed to read th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from froster.errors import UsageError
+from froster.training.grid import Distill
+
+Distillations = Literal[
+    "froster",
+    "froster-paper",
+    "froster-2024-01",
+    "residual",
+    "mlp",
+    "plain",
+    "none",
+    "kd",
+    "similarity",
+    "hint",
+    "rkd",
+    "pkt",
+    "anchors",
+    "taco",
+]
+"""The names of `grid.PRESETS`."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +68,17 @@ class TrainOptions(LabelledOptions):
     """Variant of the method; froster methods lists them."""
     option: Mapping[str, Any] = field(default_factory=dict)
     """NAME=VALUE of the method; may be repeated."""
-    preset: Literal["official", "froster"] | None = None
-    """Setting of the method's own paper, or of FROSTER; default: official."""
+    preset: Literal["official", "froster", "taco", "open-mede"] | None = None
+    """Setting of the method's own paper, of FROSTER, or of a later training; default: official."""
 
-    distill: (
-        Literal["residual", "mlp", "plain", "none", "froster", "froster-paper", "froster-2024-01"]
-        | None
-    ) = None
-    """How features are distilled from frozen CLIP; default: as the preset says."""
-    alpha: float | None = None
-    """Weight of the projector's MLP path."""
-    beta_v: float | None = None
-    """Weight of the vision distillation."""
-    beta_t: float | None = None
-    """Weight of the text distillation."""
-    distance: Literal["cosine", "l2", "mse"] | None = None
-    """Between the features that are distilled."""
-    level: Literal["frame", "video"] | None = None
-    """Distil each frame, or the pooled video."""
+    distill: Distillations | None = None
+    """How it is distilled from a teacher; froster methods lists them; default: as the preset says.
+    """
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Distill` that are to be otherwise; of the command and of `froster.train` each is
+    an option of its own."""
+    specialise: bool | None = None
+    """Train through a linear residual on the video's features, dropped afterwards (TACO)."""
 
     novel_column: str | None = None
     """Manifest column that says base or novel."""
@@ -89,6 +101,12 @@ class TrainOptions(LabelledOptions):
     """Passes over the training videos."""
     average_from: int | None = None
     """First epoch of the final mean of the weights."""
+    averaging: Literal["uniform", "gaussian"] | None = None
+    """Epochs of that mean count alike, or by a normal curve."""
+    average_mu: float | None = None
+    """Centre of the normal curve, in epochs from 1; default: the middle."""
+    average_sigma: float | None = None
+    """Its width, in epochs; default: a sixth of the run."""
     batch_size: int | None = None
     """Clips a step, over all processes."""
     lr: float | None = None
@@ -111,6 +129,19 @@ class TrainOptions(LabelledOptions):
 
     look: bool = True
     """Look for test videos that are training videos too."""
+
+    meta: float | None = None
+    """Weight of the gradient on the next batch, after an inner step (Open-MeDe); default: 0, as the
+    preset says."""
+    meta_rate: float | None = None
+    """Rate of that inner step; default: 0.01."""
+    remember: bool = False
+    """Record what every weight has done for the loss, so that a later run can hold it."""
+    hold: Literal["si", "si-total"] | None = None
+    """Hold what --model, a run trained with --remember, has learnt: by synaptic intelligence, or by
+    its form of the total loss."""
+    hold_strength: float | None = None
+    """Weight of that penalty; default: 100."""
 
     resume: bool = False
     """Go on with the run that --out holds."""
@@ -141,6 +172,16 @@ class TrainOptions(LabelledOptions):
             raise UsageError(
                 "hold classes out by one of --novel-column, --novel-file and --novel-fraction"
             )
+
+    @classmethod
+    def of(cls, **options: Any) -> TrainOptions:
+        """From options by name, among them the fields of `Distill`, which may be None."""
+        names = {field.name for field in fields(Distill)} & options.keys()
+        values = {name: options.pop(name) for name in names}
+        loss = {name: value for name, value in values.items() if value is not None}
+        if loss:
+            options["loss"] = loss
+        return cls(**options)
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,15 @@ from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.methods import Method, method_from_dict
 from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
+from froster.training.distill import Distill
 from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
+from froster.training.importance import read_importance
 from froster.training.measure import (
     Measuring,
     labelled_videos,
@@ -44,6 +47,7 @@ from froster.training.plan import (
     Changes,
     TrainPlan,
     choose,
+    ema_beta_of,
     holdout_share,
     is_plain,
     make_plan,
@@ -80,10 +84,10 @@ def train(
     """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos
     of `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
 
-    `options` are the fields of `TrainOptions`, which `froster train` has too. `reporter` is told
+    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too. `reporter` is told
     what happens. Returns the model and what was measured; None on all processes of torchrun but the
     first. Raises FrosterError."""
-    asked, out, name = TrainOptions(**options), Path(out), model or DEFAULT_MODEL
+    asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
     videos = read_videos(Path(data), asked, reporter)
@@ -99,6 +103,8 @@ def train(
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter)
         run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how)
+        if asked.hold is not None:
+            run.importance.update(read_importance(name))
         if rank == 0:
             prepare_folder(out, asked.resume, held, reporter)
             run.chosen.extend(why)
@@ -156,11 +162,15 @@ def plan_of(
     base: Recognizer, method: Method, videos: TrainingVideos, asked: TrainOptions
 ) -> tuple[TrainPlan, list[str]]:
     """What will be done, and why what was not asked for."""
-    schedule = ("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience")
+    schedule = (
+        *("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience"),
+        *("averaging", "average_mu", "average_sigma", "specialise", "meta", "meta_rate"),
+        *("remember", "hold", "hold_strength"),
+    )
     changes = Changes(
         preset=asked.preset,
         distill=asked.distill,
-        loss=asked.asked("alpha", "beta_v", "beta_t", "distance", "level"),
+        loss=dict(asked.loss),
         recipe=asked.asked(*schedule),
         sampling=asked.asked("clamp", "frames", kind="sampling"),
         views=asked.views,
@@ -181,8 +191,14 @@ def plan_of(
         compile=asked.compile,
         checkpointing=asked.checkpointing,
     )
+    distill, why = plan.distill, choice.why
+    if videos.plain and distill.teacher == "ema" and "ema_beta" not in asked.loss:
+        clips = len(videos.parts.train)
+        beta = round(ema_beta_of(recipe.epochs * steps_of_epoch(recipe, clips)), 4)
+        why = [*why, f"EMA teacher {beta:g} in place of {distill.ema_beta:g}: so few steps"]
+        distill = dataclasses.replace(distill, ema_beta=beta)
     preset = dataclasses.replace(plan.preset, recipe=recipe)
-    return dataclasses.replace(plan, preset=preset), choice.why
+    return dataclasses.replace(plan, preset=preset, distill=distill), why
 
 
 def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter) -> None:
@@ -202,11 +218,7 @@ def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter)
 def plan_lines(run: TrainingRun) -> list[str]:
     """What will be done, for the user."""
     parts, plan, distill, recipe = run.parts, run.plan, run.plan.distill, run.plan.preset.recipe
-    teacher = (
-        f"distil {distill.kind} ({distill.distance}, {distill.level})"
-        if distill.kind != "none"
-        else "no distillation"
-    )
+    teacher = "no distillation" if distill.kind == "none" else f"distil {words_of(distill)}"
     rates = f"learning rate {recipe.lr:g}"
     if plan.method.trains_clip and plan.has_new:
         rates += f", new weights {recipe.lr * recipe.new_scale:g}"
@@ -225,6 +237,15 @@ def plan_lines(run: TrainingRun) -> list[str]:
     ]
 
 
+def words_of(distill: Distill) -> str:
+    """`residual (cosine, frame)`, and what else is not as FROSTER's."""
+    compared = distill.distance if distill.target == "features" else distill.target
+    more = [f"{distill.side} alone"] if distill.side != "both" else []
+    if distill.teacher == "ema":
+        more.append(f"EMA teacher {distill.ema_beta:g}")
+    return f"{distill.kind} ({', '.join([compared, distill.level, *more])})"
+
+
 def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
     base, plan, parts, how = run.base, run.plan, run.parts, run.how
     preset, recipe = plan.preset, plan.preset.recipe
@@ -236,6 +257,7 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
         preset,
         truncate=how.truncate,
         run={"data": list_fingerprint(parts.train), "augment": dataclasses.asdict(preset.augment)},
+        importance=run.importance,
     )
     sets = validation_sets(base, preset, parts, run.sentences, split_seed)
     validate = Validator(base, sets, how) if sets else None
