@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
-from froster.evaluation.metrics import evaluate as score
 from froster.evaluation.reliability import reliability
 from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
@@ -18,10 +17,11 @@ from froster.text.labels import check_labels, read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.held_out import VideosToScore, videos_to_score
 from froster.training.measure import (
-    class_source,
+    EvalSet,
+    Measuring,
     labelled_videos,
     load_reported,
-    scorer_of,
+    measure,
     summary_line,
     video_dataset,
 )
@@ -79,21 +79,13 @@ def evaluate(
         for line in chosen.notes:
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
         groups = base_and_novel(classes, known)
-        source = class_source(recognizer, dict(zip(classes, texts, strict=True)), asked.truncate)
-        scorer = scorer_of(recognizer, source, [classes, *groups.values()])
-        predictions: dict[str, Predictions] = {}
-        with reporter.bar("evaluate", sum(map(len, chosen.sets.values()))) as bar:
-            for split, videos in chosen.sets.items():
-                (predictions[split],) = score(
-                    [scorer],
-                    video_dataset(recognizer, recognizer.config, videos, classes),
-                    classes,
-                    names=[str(item.path) for item in videos],
-                    batch_size=asked.batch_size,
-                    workers=asked.workers,
-                    on_videos=bar,
-                    also=groups,
-                )
+        sets = []
+        for split, items_of in chosen.sets.items():
+            dataset = video_dataset(recognizer, recognizer.config, items_of, classes)
+            names = [str(item.path) for item in items_of]
+            sets.append(EvalSet(split, dataset, classes, texts, names, groups))
+        how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
+        predictions = measure(recognizer, sets, how)
         report = make_report(predictions, recognizer, chosen)
         report["passed_over"] = dict(items.passed_over)
         if out is not None:

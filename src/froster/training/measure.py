@@ -47,8 +47,9 @@ class EvalSet:
     """What the model is asked for, one text a class, where it is more than the class's name."""
     videos: list[str] | None = None
     """Names for the predictions file."""
-    together: list[str] | None = None
-    """The labels of base and novel classes: who asks does not know of which kind a video is."""
+    also: Mapping[str, list[str]] = field(default_factory=dict)
+    """Other sets of labels that the same features are scored among (`Predictions.also`), such as
+    `TOGETHER`: who asks does not know of which kind a video is."""
 
 
 def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
@@ -58,9 +59,8 @@ def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
     if not {"base", "novel"} <= classes.keys():
         return list(sets)
     both = [*classes["base"], *classes["novel"]]
-    return [
-        dataclasses.replace(s, together=both) if s.name in ("base", "novel") else s for s in sets
-    ]
+    also = {TOGETHER: both}
+    return [dataclasses.replace(s, also=also) if s.name in ("base", "novel") else s for s in sets]
 
 
 def video_dataset(
@@ -174,6 +174,8 @@ class Measuring:
     truncate: bool = False
     """Cut labels that are too long for the text tower, in place of refusing them."""
     reporter: Reporter = field(default_factory=Reporter)
+    batch_size: int | None = None
+    """Videos at a time; None: as many as have 32 views together."""
 
 
 def measure(
@@ -197,23 +199,26 @@ def measure_many(
     """The same for several models, which all see a video from one decode."""
     how = how or Measuring()
     results: list[dict[str, Predictions]] = [{} for _ in models]
-    both = [s for s in sets if s.together]
-    shared = [class_source(m, texts_of(both), how.truncate) for m in models] if both else []
+
+    def sources(*some: EvalSet) -> list[ClassSource]:
+        return [class_source(model, texts_of(some), how.truncate) for model in models]
+
+    several = [s for s in sets if s.also]
+    shared = sources(*several) if several else []
+    sources_of = [shared if s.also else sources(s) for s in sets]
     with how.reporter.bar(f"evaluate {what}", videos_of(sets), keep) as bar:
-        for s in sets:
+        for s, classes in zip(sets, sources_of, strict=True):
             bar(0, s.name)
-            sources = shared
-            if not s.together:
-                sources = [class_source(m, texts_of([s]), how.truncate) for m in models]
-            label_sets = [s.classes, *([s.together] if s.together else [])]
+            labels = [s.classes, *s.also.values()]
             predictions = evaluate(
-                [scorer_of(m, of, label_sets) for m, of in zip(models, sources, strict=True)],
+                [scorer_of(m, of, labels) for m, of in zip(models, classes, strict=True)],
                 s.dataset,
                 s.classes,
                 names=s.videos,
+                batch_size=how.batch_size,
                 workers=how.workers,
                 on_videos=bar,
-                also={TOGETHER: s.together} if s.together else {},
+                also=s.also,
             )
             for result, of_set in zip(results, predictions, strict=True):
                 result[s.name] = of_set
@@ -234,11 +239,12 @@ def texts_of(sets: Sequence[EvalSet]) -> dict[str, str]:
     }
 
 
-def class_source(
-    model: Recognizer, texts: Mapping[str, str], truncate: bool
-) -> Callable[[Sequence[str]], Tensor]:
-    """From a set of labels to their class embeddings. Texts are encoded once for all sets, except
-    where a class's embedding depends on the others."""
+ClassSource = Callable[[Sequence[str]], Tensor]
+"""From a set of labels to their class embeddings."""
+
+
+def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) -> ClassSource:
+    """Texts are encoded once for all sets, except where a class's embedding depends on the others."""
     if not model.model.shared_prompts:
         return lambda labels: model.class_embeddings([texts[name] for name in labels], truncate)
     place = {label: i for i, label in enumerate(texts)}
@@ -247,9 +253,7 @@ def class_source(
 
 
 def scorer_of(
-    model: Recognizer,
-    classes: Callable[[Sequence[str]], Tensor],
-    label_sets: Sequence[Sequence[str]],
+    model: Recognizer, classes: ClassSource, label_sets: Sequence[Sequence[str]]
 ) -> Scorer:
     """Scores videos among the first set of labels, and among the others by the same features."""
     first, *others = map(classes, label_sets)
