@@ -244,7 +244,7 @@ ClassSource = Callable[[Sequence[str]], Tensor]
 
 
 def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) -> ClassSource:
-    """Texts are encoded once for all sets, except where a class's embedding depends on the others."""
+    """Texts are encoded once for all sets, unless a class's embedding depends on the others."""
     if not model.model.shared_prompts:
         return lambda labels: model.class_embeddings([texts[name] for name in labels], truncate)
     place = {label: i for i, label in enumerate(texts)}
