@@ -106,8 +106,8 @@ class Sampling:
 
     def view_indices(self, timing: Timing, views: int) -> list[list[int]]:
         """The `views` clips of a test, `frames` indices each; the same at every call. Dense views
-        of a video shorter than the stretch are identical. View v of a uniform test takes every segment
-        at (v + 1/2) / views of its length: a single view takes the centres."""
+        of a video shorter than the stretch are identical. View v of a uniform test takes every
+        segment at (v + 1/2) / views of its length: a single view takes the centres."""
         if views < 1:
             raise UsageError(f"a video is seen in one view or more, not in {views}")
         if self.kind == "dense":
