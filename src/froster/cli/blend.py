@@ -53,9 +53,7 @@ def blend(
     from froster.training.run_folder import read_run
 
     if ratio is not None and not 0 <= ratio <= 1:
-        raise UsageError(
-            f"--ratio lies between 0 (the tuned weights) and 1 (CLIP's), not {ratio:g}"
-        )
+        raise UsageError(f"--ratio lies between 0 (tuned) and 1 (CLIP), not {ratio:g}")
     if points < 2:
         raise UsageError(f"--points must be 2 or more (ratio 0 and ratio 1), not {points}")
     wanted = parse_epochs(epochs)

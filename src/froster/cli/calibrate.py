@@ -108,15 +108,10 @@ def lock_of(target: Path, new: bool) -> AbstractContextManager[None]:
 
 
 def nowhere_to_write(model: str) -> UsageError:
+    what = f"{model} is no froster model folder"
     if model != "nano" and not Path(model).expanduser().exists():
-        return UsageError(
-            f"no such file or folder: {model} (a model of the hub is calibrated as a copy: give"
-            " --out FOLDER)"
-        )
-    return UsageError(
-        f"{model} is no froster model folder, so there is nowhere to write: give --out FOLDER for a"
-        " copy of it"
-    )
+        what = f"no such file or folder: {model}"
+    return UsageError(f"{what}, so there is nowhere to write: give --out FOLDER for a copy of it")
 
 
 def draw(report: dict[str, Any] | None, path: Path) -> Path | None:
