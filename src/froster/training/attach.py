@@ -12,11 +12,9 @@ def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     tower more or less."""
     for name, parameter in student.named_parameters():
         text = name.startswith(("clip.text.", "text_prompt"))
-        own = method.trains(name)
-        trained = {"method": own, "both": own or text, "image": own and not text, "text": text}[
-            tune
-        ]
-        parameter.requires_grad_(own if name == "clip.logit_scale" else trained)
+        mine = method.trains(name)
+        chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
+        parameter.requires_grad_(mine if name == "clip.logit_scale" else chosen[tune])
 
 
 def trained(student: VideoCLIP, *parts: str) -> bool:
@@ -58,8 +56,9 @@ def attach(
                 f" use --side {other}"
             )
         return distill.side == "vision", distill.side == "text", []
-    own = trained(student, "text_prompt")
-    why = "prompts that belong to one class have no teacher" if own else "text is frozen"
+    why = "text is frozen"
+    if trained(student, "text_prompt"):
+        why = "prompts that belong to one class have no teacher"
     notes = [] if text else [f"{why}: distillation on the vision side only"]
     if not vision:
         notes.append("the image side is frozen: distillation on the text side only")

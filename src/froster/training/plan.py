@@ -193,8 +193,8 @@ def fitted(preset: Preset, model: Recognizer, method: Method) -> Preset:
 
 
 def ema_beta_of(steps: int) -> float:
-    """For a run of so many steps, the beta of an EMA teacher that looks back over a quarter of them,
-    as TACO's 0.9998 does over its 18,750."""
+    """For a run of so many steps, the beta of an EMA teacher that looks back over a quarter of
+    them, as TACO's 0.9998 does over its 18,750."""
     return 1 - 4 / max(steps, 8)
 
 

@@ -84,9 +84,9 @@ def train(
     """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos
     of `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
 
-    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too. `reporter` is told
-    what happens. Returns the model and what was measured; None on all processes of torchrun but the
-    first. Raises FrosterError."""
+    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too.
+    `reporter` is told what happens. Returns the model and what was measured; None on all processes
+    of torchrun but the first. Raises FrosterError."""
     asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
