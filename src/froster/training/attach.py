@@ -12,10 +12,9 @@ def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     tower more or less."""
     for name, parameter in student.named_parameters():
         text = name.startswith(("clip.text.", "text_prompt"))
-        default = method.trains(name)
-        trained = {"method": default, "both": default or text, "text": text}
-        trained["image"] = default and not text
-        parameter.requires_grad_(default if name == "clip.logit_scale" else trained[tune])
+        mine = method.trains(name)
+        chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
+        parameter.requires_grad_(mine if name == "clip.logit_scale" else chosen[tune])
 
 
 def trained(student: VideoCLIP, *parts: str) -> bool:
@@ -57,8 +56,9 @@ def attach(
                 f" use --side {other}"
             )
         return distill.side == "vision", distill.side == "text", []
-    learnt = trained(student, "text_prompt")
-    why = "prompts that belong to one class have no teacher" if learnt else "text is frozen"
+    why = "text is frozen"
+    if trained(student, "text_prompt"):
+        why = "prompts that belong to one class have no teacher"
     notes = [] if text else [f"{why}: distillation on the vision side only"]
     if not vision:
         notes.append("the image side is frozen: distillation on the text side only")
