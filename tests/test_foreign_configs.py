@@ -355,7 +355,7 @@ def test_our_own_config(tmp_path: Path) -> None:
 def lone(path: Path, content: Any) -> tuple[CLIP, list[str]]:
     torch.save(content, path)
     found, report = load_clip(path)
-    assert froster.load(path, device="cpu").origin.count("assumed") == len(report.notes)
+    assert froster.load(path, device="cpu").provenance.count("assumed") == len(report.notes)
     return found, report.notes
 
 
@@ -534,7 +534,7 @@ def test_a_file_of_a_model_folder_means_the_folder(ours: tuple[Recognizer, Path]
         folder.parent / "last" / "model.safetensors",
     ):
         found = froster.load(source, device="cpu")
-        assert (found.origin, found.config.method.name) == ("froster", "vclip")
+        assert (found.provenance, found.config.method.name) == ("froster", "vclip")
         assert torch.equal(found.embed_clips(frames), expected)
     torch.save(official(model.clip), folder / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt lies in the folder of a froster model"):

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from froster.encoders.known import hub_id_of
+from froster.encoders.licence import tell_licence
 from froster.errors import CheckpointError, FrosterError
 from froster.utils import strict_json as json
 
@@ -85,8 +87,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def locate(source: str | Path) -> Path:
-    """The file or folder, downloaded if `source` is a hub id. Raises CheckpointError, or
-    FrosterError without the hub."""
+    """The file or folder, downloaded if `source` is a hub id or a short name of one. Raises
+    CheckpointError, or FrosterError without the hub."""
     # Which leaves the home of a user who does not exist as it is.
     path = Path(os.path.expanduser(source))
     if path.exists():
@@ -95,12 +97,12 @@ def locate(source: str | Path) -> Path:
     is_hub_id = isinstance(source, str) and re.fullmatch(hub_id, source)
     if not is_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
         raise CheckpointError(f"{source}: there is no such file or folder")
-    return download(str(source))
+    return download(hub_id_of(str(source)))
 
 
 def download(repo: str) -> Path:
     """A folder with the configs, the tokenizer and the weights of a hub repository; what is cached
-    needs no network.
+    needs no network. A line on standard error states the licence of weights that are downloaded.
 
     Of a repository with several sets of weights one is taken: those that its `config.json`
     describes, else open_clip's. Raises FrosterError in one sentence that says how else to get the
@@ -124,8 +126,12 @@ def download(repo: str) -> Path:
             raise CheckpointError(
                 f"{repo}: there is no config.json on the hub, so this is no model"
             )
+        licence_is_told = huggingface_hub.constants.HF_HUB_OFFLINE
         for names in _weights_on_hub(folder):
             if not is_complete(names):
+                if not licence_is_told:
+                    tell_licence(repo, folder)
+                    licence_is_told = True
                 # Of the same commit, which need not be looked up again.
                 fetch((*_SMALL_FILES, *names), folder.name)
             if is_complete(names):
