@@ -23,8 +23,9 @@ from froster.encoders.checkpoints import (
     strict_load,
     to_official,
 )
+from froster.encoders.config import ARCHITECTURES, CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import config_from_hf, config_to_hf, hf_names, save_hf_folder
-from froster.encoders.model import ARCHITECTURES, CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from golden import clip_from, close, golden, part

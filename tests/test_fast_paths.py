@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from froster.encoders.block import MLP, Attention, Block
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.kernels import NeighbourFrames, dot_product_attention
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
+from froster.encoders.model import CLIP
 from froster.encoders.precision import with_cast_weights
+from froster.encoders.vision import VisionTower
 from froster.inference.recognizer import load
 from froster.methods.lora import LoRAAttention
 from froster.methods.openvclip import InterpolatedWeights

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import froster
 from froster.encoders.checkpoints import from_official, load_clip, strict_load, to_official
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import config_from_hf, config_to_hf, save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer

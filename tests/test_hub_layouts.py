@@ -19,8 +19,9 @@ from safetensors.torch import load, save
 
 import froster
 from froster.encoders.checkpoints import to_official
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import VCLIP

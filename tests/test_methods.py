@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from froster.data.dataset import Batch
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble
 from froster.inference.model_folder import ModelConfig
@@ -446,7 +447,7 @@ def test_fisher(kind: str) -> None:
     classes = unit(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)))
     frames = torch.randint(0, 256, (4, T, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        from froster.encoders.model import normalise
+        from froster.encoders.preprocessing import normalise
 
         labels = model(normalise(frames), classes).argmax(-1)
     wrong = labels.clone()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
 from froster.inference.recognizer import load

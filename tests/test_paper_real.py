@@ -17,7 +17,7 @@ from PIL import Image
 
 from froster.cli import main
 from froster.data.public import partition, readable
-from froster.encoders.model import ARCHITECTURES
+from froster.encoders.config import ARCHITECTURES
 from froster.encoders.preprocessing import Preprocessing
 from froster.errors import UsageError
 from froster.inference.recognizer import load

@@ -16,13 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import froster
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise, unit
+from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import (
     CLIP_PREPROCESSING,
     Preprocessing,
     from_hf,
     from_open_clip,
+    normalise,
     to_hf,
 )
 from froster.errors import CheckpointError, UsageError

@@ -17,7 +17,7 @@ from server import half, in_thread, post, refused, serving, wait_for  # isort: s
 
 import httpx
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError, VideoError
 from froster.inference.recognizer import Recognizer
 from froster.inference.timeline import timeline

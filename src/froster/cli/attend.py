@@ -133,7 +133,7 @@ def read_clip(video: Path, sampling: Sampling, views: int) -> Sampled:
 
 
 def attended(recognizer: Recognizer, frames: Tensor, layer: int, rollout: bool) -> CLSAttention:
-    from froster.encoders.model import normalise
+    from froster.encoders.preprocessing import normalise
     from froster.report.attention import cls_attention
     from froster.video.transforms import inference_transform
 

@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from froster.encoders.blank import blank
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import (
     read_hf_config,
     read_hf_preprocessing,
@@ -32,7 +34,7 @@ from froster.encoders.layouts import (
     locate,
     open_clip_weights,
 )
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.encoders.model import CLIP
 from froster.encoders.open_clip import OpenClipConfig
 from froster.encoders.reading import State, flat_weights, read_file
 from froster.errors import CheckpointError, FrosterError

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.layouts import (
     HF_WEIGHTS,
     as_object,
@@ -16,7 +17,7 @@ from froster.encoders.layouts import (
     refuse_settings,
     unknown_settings,
 )
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
 from froster.encoders.reading import State, flat_weights, read_file, read_safetensors
 from froster.encoders.tokenizer import END, START, Tokenizer

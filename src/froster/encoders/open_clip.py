@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from froster.encoders.config import CLIPConfig
 from froster.encoders.layouts import as_object, read_object, refuse_settings, unknown_settings
-from froster.encoders.model import CLIPConfig
 from froster.encoders.preprocessing import from_open_clip
 from froster.errors import CheckpointError
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.data.loader import batches
-from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
+from froster.encoders.preprocessing import normalise
 from froster.methods import VideoCLIP
 from froster.utils.files import write_csv
 from froster.utils.interrupt import check

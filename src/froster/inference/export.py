@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import FrosterError, UsageError, install, one_of
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VideoCLIP, method_dict

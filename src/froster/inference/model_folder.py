@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from froster.encoders.blank import blank
 from froster.encoders.checkpoints import locate, strict_load
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.layouts import is_model_folder, read_object, refuse_settings, unknown_settings
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.encoders.model import CLIP
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import State, read_safetensors
 from froster.encoders.tokenizer import Tokenizer

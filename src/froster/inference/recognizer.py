@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from froster.data.dataset import ReadViews
-from froster.encoders.model import CLIP, blank, normalise, unit
+from froster.encoders.blank import blank
+from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import (
     autocast,
     parse_precision,
@@ -22,7 +23,7 @@ from froster.encoders.precision import (
     pick_dtype,
     with_cast_weights,
 )
-from froster.encoders.preprocessing import Preprocessing
+from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
 from froster.evaluation.calibration import Calibration, Judgement, fits_none

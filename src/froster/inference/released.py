@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from froster.encoders.blank import blank
 from froster.encoders.checkpoints import (
     Checkpoint,
     architecture_from_state_dict,
@@ -16,8 +17,9 @@ from froster.encoders.checkpoints import (
     to_official,
     unwrap,
 )
+from froster.encoders.config import CLIPConfig
 from froster.encoders.huggingface import read_hf_preprocessing
-from froster.encoders.model import CLIP, CLIPConfig, blank
+from froster.encoders.model import CLIP
 from froster.encoders.reading import State
 from froster.errors import CheckpointError, FrosterError
 from froster.inference.model_folder import load_saved

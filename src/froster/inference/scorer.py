@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
+from froster.encoders.preprocessing import normalise
 from froster.evaluation.calibration import Judgement
 from froster.inference.recognizer import Recognizer
 from froster.methods import Features

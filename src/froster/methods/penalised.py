@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from froster.data.dataset import Batch
-from froster.encoders.model import CLIP, normalise
+from froster.encoders.model import CLIP
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError, one_of
 from froster.methods.base import LossAt, TrainingClips, VideoCLIP
 from froster.methods.clip_per_frame import FineTuned

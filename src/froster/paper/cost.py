@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from froster.data.public import classes, partition, published_clips
-from froster.encoders.model import ARCHITECTURES, CLIP, CLIPConfig, blank
+from froster.encoders.blank import blank
+from froster.encoders.config import ARCHITECTURES, CLIPConfig
+from froster.encoders.model import CLIP
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.paper.programme import RunSource, measured
 from froster.paper.tables import FROSTER, PICTURED, TABLES
 from froster.report.attention import Row, attention_strip, cls_attention

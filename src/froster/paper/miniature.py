@@ -19,7 +19,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from froster.data.loader import batches
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer

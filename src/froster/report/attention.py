@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from froster.encoders.block import Block
-from froster.encoders.model import VisionTower
+from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
 from froster.methods.base import VideoCLIP
 from froster.report.plots import save

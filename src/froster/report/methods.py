@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from froster.encoders.model import ARCHITECTURES, CLIP, blank
+from froster.encoders.blank import blank
+from froster.encoders.config import ARCHITECTURES
+from froster.encoders.model import CLIP
 from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset
 from froster.methods.weight_names import new_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.inference.recognizer import Classification, Recognizer
 from froster.inference.timeline import Scan, Timeline

@@ -17,7 +17,8 @@ from typing import Any
 
 from froster.data.manifest import Item
 from froster.data.splits import Split
-from froster.encoders.model import CLIP, blank
+from froster.encoders.blank import blank
+from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method

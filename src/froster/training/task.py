@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from froster.encoders.model import CLIP, normalise, unit
+from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import autocast, with_cast_weights
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.methods.actionclip import in_batch_kl, same_class
 from froster.methods.base import Features, LossAt, Method, Regulariser, VideoCLIP, pool

@@ -1,0 +1,61 @@
+"""The text tower: token ids -> text embeddings."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from froster.encoders.block import Block, Transformer
+from froster.encoders.config import TextConfig
+from froster.encoders.kernels import use_cpu_kernels
+from froster.encoders.packed import Packed
+
+
+class TextTower(nn.Module):
+    def __init__(self, config: TextConfig, embed_dim: int, activation: str):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab, config.width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context, config.width))
+        self.transformer = Transformer(
+            config.width, config.layers, config.heads, activation, causal=True
+        )
+        self.ln_final = nn.LayerNorm(config.width)
+        self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
+
+    def forward(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts embed"]:
+        """Token ids, at most `context` a text -> embeddings, not unit length.
+
+        Pooled at the end token, which has the largest id. The mask is causal, so columns behind the
+        last end token can be cut off; on a CPU nothing behind a row's own is computed, and what all
+        rows begin with is computed once.
+        """
+        end = tokens.argmax(dim=-1)
+        differ = (tokens != tokens[:1]).any(0).nonzero()
+        same = int(differ[0]) if len(differ) else tokens.shape[1]
+        return self.encode(
+            self.token_embedding(tokens.to(self.positional_embedding.device)), end, same
+        )
+
+    def encode(
+        self, words: Float[Tensor, "texts length width"], end: Int[Tensor, " texts"], same: int = 0
+    ) -> Float[Tensor, "texts embed"]:
+        """Token embeddings, of whatever source, and the place of each end token -> embeddings.
+
+        `same`: that many columns are the same in all rows.
+        """
+        x = words + self.positional_embedding[: words.shape[1]]
+        blocks = self.transformer.blocks()
+        plain = blocks and all(type(block) is Block for block in blocks)
+        # An accelerator would rather pad rows than start many small kernels.
+        if not plain or not len(x) or not use_cpu_kernels(x):
+            pooled = self.transformer.forward_at(x, end.to(x.device))
+            return self.ln_final(pooled) @ self.text_projection
+        packed = Packed.of(end + 1, min(same, int(end.min())), self.config.width)
+        x = packed.pack(x)
+        *first, last = blocks
+        for block in first:
+            x = self.transformer.run_block(packed.block, block, x)
+        x = packed.last_block(last, x)
+        return packed.unsort(self.ln_final(x) @ self.text_projection)
