@@ -24,6 +24,24 @@ def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Features, "__init__", Features.__init__.__wrapped__)
 
 
+@pytest.fixture
+def few_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the 28 templates, for tests that would spend their time on texts."""
+    from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
+
+    few = KINETICS_28[::14]
+    monkeypatch.setattr("froster.inference.model_folder.KINETICS_28", few)
+    monkeypatch.setitem(vars(FROSTER_PROMPTS), "templates", few)
+    monkeypatch.setattr(Prompting.__init__, "__defaults__", (few, FROSTER_PROMPTS.form))
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page at the end of `froster train`: half of the time of a small one. For tests that ask
+    nothing of it."""
+    monkeypatch.setattr("froster.cli.train.write_page", lambda result: None)
+
+
 settings.register_profile("quick", max_examples=30, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)
 settings.load_profile("quick")

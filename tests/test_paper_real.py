@@ -116,6 +116,7 @@ def test_the_released_settings_of_each_data_set() -> None:
     )
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_rows_train_test_and_resume(
     ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ def test_frozen_clip_across_data_sets_needs_no_training_data(ucf: Path) -> None:
 FROZEN = PaperRun(None, "cross-dataset", "k400", 1)
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_figures_of_the_runs_that_are_there(ucf: Path) -> None:
     data, base = RealData(ucf, Options()), load("nano", device="cpu")
     source = RealProgramme(base, data, ucf / "out", seeds=1)
@@ -272,6 +274,7 @@ def test_the_plan_needs_no_weights(
     assert plan["tables"]["table2"]["flops"] > 1e18
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_a_lost_mount_is_no_result(ucf: Path) -> None:
     rows = (ucf / "ucf101.csv").read_text().splitlines()
     empty = ucf / "empty.avi"

@@ -4,6 +4,7 @@ of docs/methods.md."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from froster.utils.files import write_text
 MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
 
 
+@functools.cache
 def facts(method: Method) -> dict[str, Any]:
     """What a method has and trains on CLIP B/16, counted without allocating a weight, and its two
     recipes in full."""
