@@ -15,6 +15,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 install_import_hook(["froster.encoders", "froster.methods"], "shapes.check_shapes")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where `shared_files` keeps what is made once: all workers of a session see one folder."""
+    import shared_files
+
+    base = tmp_path_factory.getbasetemp()
+    shared_files.FOLDER = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared_files.FOLDER.mkdir(exist_ok=True)
+
+
 @pytest.fixture
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which a compiler traces the network: it cannot trace the checks."""

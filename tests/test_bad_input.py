@@ -21,8 +21,7 @@ from froster.inference.recognizer import load
 from froster.video.reader import Video
 from froster.video.stream import Stream
 from froster.video.windows import ReadSegments
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from typed import one_line
 from video_files import make_video
 
@@ -31,8 +30,8 @@ NANO = ("--model", "nano", "--workers", 0)
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    videos = render_set("base", 1, split="val")
-    return write_video(tmp_path_factory.mktemp("bad") / "clip.mp4", videos.frames[0])
+    videos = World("base", 1)
+    return videos.write(0, tmp_path_factory.mktemp("bad") / "clip.mp4")
 
 
 @pytest.fixture(scope="module")

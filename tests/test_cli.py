@@ -22,9 +22,8 @@ from froster.encoders.model import CLIP
 from froster.encoders.vision import VisionTower
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import shared
+from shared_files import World
 from typed import arguments, one_line
 
 NAMES = [name for names in COMMANDS.values() for name in names]
@@ -34,10 +33,10 @@ NAMES = [name for names in COMMANDS.values() for name in names]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of world videos: five classes, four videos each, and one file that is no video."""
     root = tmp_path_factory.mktemp("data") / "videos"
-    videos = render_set("base", 4, split="val")
+    videos = World("base", 4)
     for i in range(20):
-        name = videos.classes[int(videos.labels[i])].replace(" ", "_")
-        write_video(root / name / f"{i}.mp4", videos.frames[i])
+        name = videos.label(i).replace(" ", "_")
+        videos.write(i, root / name / f"{i}.mp4")
     return root
 
 

@@ -163,18 +163,13 @@ def test_the_last_line_of_the_demo_works_as_it_is_pasted(demos: Demos) -> None:
     in_page = html.unescape(
         page[page.index("<h2>Use the model</h2>") :].split("<pre>")[1].split("</pre>")[0]
     )
-    first, second = (
-        subprocess.run(["sh", "-c", f"printf '%s\\0' {line.strip()}"], capture_output=True).stdout
-        for line in (last, in_page)
-    )
-    name = os.fsencode(demos.out.name)
-    assert second == first.replace(name, os.fsencode(demos.out.absolute())) != first
-    words = [*map(os.fsdecode, first.split(b"\0")[:-1]), "--json"]
-    done = quick.run(words, cwd=demos.out.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (answer,) = json.loads(done.stdout)["results"]
-    right = Path(answer["video"]).stem.replace("_", " ")
-    assert right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
+    for line, folder in ((last, demos.out.parent), (in_page.strip(), Path("/"))):
+        done = quick.pasted(f"{line} --json", folder)
+        assert done.returncode == 0, done.stderr
+        (answer,) = json.loads(done.stdout)["results"]
+        right = Path(answer["video"]).stem.replace("_", " ")
+        scored = {score["label"] for score in answer["scores"]}
+        assert right in scored and len(answer["scores"]) == 3
 
 
 def test_a_demo_whose_videos_cannot_be_shown_ends_as_well(
