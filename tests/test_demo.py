@@ -25,7 +25,7 @@ from froster.errors import FrosterError, UsageError
 from froster.report import clips, page, plots
 from froster.text.labels import as_option, some_labels, split_labels
 from froster.training import plan as experiment
-from froster.training.measure import Row
+from froster.training.measure import EvalRow
 from froster.utils import text
 from froster.utils.files import sole_writer
 from froster.utils.text import printable
@@ -47,7 +47,7 @@ class Demos:
     errors: list[str]
     pages: list[str]
     printed: list[str]
-    rows: list[Row]
+    rows: list[EvalRow]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
                 pass
         plain(path, text)
 
-    def kept(plain: Callable[..., tuple[list[Row], list]], *arguments: object) -> tuple:
+    def kept(plain: Callable[..., tuple[list[EvalRow], list]], *arguments: object) -> tuple:
         rows, shown = plain(*arguments)
         found.rows.extend(rows)
         return rows, shown

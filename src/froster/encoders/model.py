@@ -7,7 +7,6 @@ between the two).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -15,8 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from froster.encoders.block import Block
+from froster.encoders.block import Attention
 from froster.encoders.config import CLIPConfig
+from froster.encoders.mlp import MLP, GatedMLP
 from froster.encoders.text import TextTower
 from froster.encoders.vision import VisionTower
 
@@ -31,12 +31,16 @@ def unit(x: Float[Tensor, "*rows embed"]) -> Float[Tensor, "*rows embed"]:
 class CLIP(nn.Module):
     """An image tower and a text tower that meet in a joint space of width E."""
 
+    logit_bias: nn.Parameter | None
+
     def __init__(self, config: CLIPConfig):
         super().__init__()
         self.config = config
         self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
         self.text = TextTower(config.text, config.embed_dim, config.activation)
         self.logit_scale = nn.Parameter(torch.tensor(MAX_INITIAL_SCALE))
+        bias = nn.Parameter(torch.tensor(0.0)) if config.logit_bias else None
+        self.register_parameter("logit_bias", bias)
         self.initialise()
 
     @torch.no_grad()
@@ -44,21 +48,16 @@ class CLIP(nn.Module):
         """CLIP's own initialisation: widths and depth decide the spread."""
         for tower in (self.visual, self.text):
             width, layers = tower.config.width, tower.config.layers
-            for block in tower.transformer.resblocks:
-                assert isinstance(block, Block)
-                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-                nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
-                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-                nn.init.normal_(block.mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
-                for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                    nn.init.zeros_(layer.bias)
-        scale = self.visual.config.width**-0.5
-        for parameter in (
-            self.visual.class_embedding,
-            self.visual.positional_embedding,
-            self.visual.proj,
-        ):
-            nn.init.normal_(parameter, std=scale)
+            for block in tower.transformer.blocks():
+                initialise_block(block.attn, block.mlp, width, layers)
+        visual = self.visual
+        scale = visual.config.width**-0.5
+        for parameter in (visual.class_embedding, visual.positional_embedding, visual.proj):
+            if parameter is not None:
+                nn.init.normal_(parameter, std=scale)
+        if visual.attn_pool is not None:
+            nn.init.normal_(visual.attn_pool.probe, std=scale)
+            initialise_block(visual.attn_pool.attn, visual.attn_pool.mlp, visual.config.width, 1)
         nn.init.normal_(self.text.token_embedding.weight, std=0.02)
         nn.init.normal_(self.text.positional_embedding, std=0.01)
         nn.init.normal_(self.text.text_projection, std=self.text.config.width**-0.5)
@@ -76,8 +75,13 @@ class CLIP(nn.Module):
     def architecture(self) -> dict[str, Any]:
         """The sizes as plain values, for `config.json`, where the preprocessing has a place of its
         own."""
-        return {
-            name: value
-            for name, value in dataclasses.asdict(self.config).items()
-            if name != "preprocessing"
-        }
+        return self.config.to_dict()
+
+
+def initialise_block(attn: Attention, mlp: MLP | GatedMLP, width: int, layers: int) -> None:
+    nn.init.normal_(attn.in_proj_weight, std=width**-0.5)
+    nn.init.normal_(attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+    nn.init.normal_(mlp.c_fc.weight, std=(2 * width) ** -0.5)
+    nn.init.normal_(mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+    for layer in (attn.out_proj, mlp.c_fc, mlp.c_proj):
+        nn.init.zeros_(layer.bias)
