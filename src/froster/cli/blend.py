@@ -77,7 +77,8 @@ def blend(
     own = read_run(folder)
     out = out or folder / "blend"
     held = of_run(own, data, root) if ratio is None else None
-    base = load_model(model or own.source.model, device, precision)
+    classes = own.source.class_file
+    base = load_model(model or own.source.model, device, precision, classes=classes)
     if weights_fingerprint(base) != own.source.weights:
         hint = (
             "which the run did not start from"
@@ -91,7 +92,7 @@ def blend(
                 f"{model or own.source.model} has another {name} than the CLIP that the run started"
                 " from"
             )
-    student = load_model(str(folder / "model"), device, precision)
+    student = load_model(str(folder / "model"), device, precision, classes=classes)
     student.calibration = Calibration()  # the run's own is of other weights
     tuned, words = own.tuned(student, wanted)
     line = Line(base, student, tuned)

@@ -66,15 +66,15 @@ def calibrate(
     target = out or folder_of(model)
     if target is None:
         raise nowhere_to_write(model)
-    truncate, sentences = labelled.truncate, labelled.sentences()
+    truncate, sentences, classes = labelled.truncate, labelled.sentences(), None
     if data is None:
         run = run_of(model)
         held, truncate = of_run(run, root=labelled.root), run.source.truncate
-        words = run.source.descriptions
+        words, classes = run.source.descriptions, run.source.class_file
         sentences = read_descriptions(words) if words else {}
     else:
         held = untrained(of_data(labelled.read(data), split), report_of(model), Drawn())
-    recognizer = load_model(model, device, precision, views=views)
+    recognizer = load_model(model, device, precision, classes=classes, views=views)
     announce(recognizer, model)
     with lock_of(target, whole=out is not None):
         with progress() as bars:

@@ -26,6 +26,7 @@ def load_model(
     device: str | None,
     precision: str,
     *,
+    classes: Path | None = None,
     sampling: str | None = None,
     clamp: str | None = None,
     frames: int | None = None,
@@ -35,7 +36,7 @@ def load_model(
     from froster.inference.recognizer import DEFAULT_MODEL, load
 
     with working(f"loading {source or DEFAULT_MODEL}"):
-        model = load(source or DEFAULT_MODEL, device=device, precision=precision)
+        model = load(source or DEFAULT_MODEL, classes=classes, device=device, precision=precision)
     model.working = working
     asked = {"kind": sampling, "clamp": clamp, "frames": frames}
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}

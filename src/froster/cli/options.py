@@ -96,6 +96,9 @@ Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, 
 LabelsFile = Annotated[
     Path | None, option("A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")
 ]
+Classes = Annotated[
+    Path | None, option("Safetensors of class names and embeddings, in place of the text tower.")
+]
 Truncate = Annotated[bool, option("Cut labels that are too long for the text tower.")]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]
@@ -115,7 +118,7 @@ Root = Annotated[
     Path | None, option("Folder that the manifest's paths start from; default: its own.")
 ]
 
-LABELLED = "where root labels_json descriptions truncate"
+LABELLED = "where root labels_json descriptions truncate classes"
 """Fields that tell how labelled videos are read."""
 CHANGES: dict[str, Any] = {
     "where": list[str] | None,

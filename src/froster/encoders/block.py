@@ -10,6 +10,7 @@ Sizes: `frames` are those of all clips, one clip after the other (B*T), or promp
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,12 +30,21 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(kernels.QUICK * x)
 
 
+GELUS: dict[str, Callable[[], nn.Module]] = {
+    "quick_gelu": QuickGELU,
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, "tanh"),
+}
+
+
 class MLP(nn.Module):
-    def __init__(self, width: int, activation: str):
+    def __init__(self, width: int, activation: str, mlp_width: int = 0):
+        """`mlp_width`: of the layer between, 0 for four times the width."""
         super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
-        self.c_proj = nn.Linear(4 * width, width)
+        hidden = mlp_width or 4 * width
+        self.c_fc = nn.Linear(width, hidden)
+        self.gelu = GELUS[activation]()
+        self.c_proj = nn.Linear(hidden, width)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
@@ -92,14 +102,20 @@ class Block(nn.Module):
     """A pre-norm residual block: x + attend(ln_1 x), then x + mlp(ln_2 x)."""
 
     def __init__(
-        self, width: int, heads: int, activation: str, causal: bool = False, eps: float = 1e-5
+        self,
+        width: int,
+        heads: int,
+        activation: str,
+        causal: bool = False,
+        eps: float = 1e-5,
+        mlp_width: int = 0,
     ):
         super().__init__()
         self.causal = causal
         self.ln_1 = nn.LayerNorm(width, eps)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width, eps)
-        self.mlp = MLP(width, activation)
+        self.mlp = MLP(width, activation, mlp_width)
 
     def init_from(self, block: Block) -> None:
         """For subclasses, in place of `super().__init__`: take over the weights of `block`, which
@@ -200,10 +216,11 @@ class Transformer(nn.Module):
         activation: str,
         causal: bool = False,
         eps: float = 1e-5,
+        mlp_width: int = 0,
     ):
         super().__init__()
         self.resblocks = nn.ModuleList(
-            Block(width, heads, activation, causal, eps) for _ in range(layers)
+            Block(width, heads, activation, causal, eps, mlp_width) for _ in range(layers)
         )
         self.checkpointing = False
         """Training keeps what goes into each block and computes the rest again: less memory, a

@@ -6,11 +6,18 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jaxtyping import Int
+from torch import Tensor
+
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 
 LARGEST = 1 << 16
 """Of any size that an architecture has: eight times what the largest CLIPs have."""
 MOST_LAYERS = 1 << 10
+
+# Which every `config.json` has had from the beginning; of what came later only that which is not
+# at its default is written.
+_ALWAYS = ["image_size", "patch_size", "width", "layers", "heads", "stem", "context", "vocab"]
 
 
 def check_sizes(part: str, **sizes: Any) -> None:
@@ -29,6 +36,24 @@ def check_sizes(part: str, **sizes: Any) -> None:
                 f"{name} of the {part} is {size!r:.100}: it takes a whole number from {least} to"
                 f" {most}"
             )
+
+
+ACTIVATION_NAMES = ("quick_gelu", "gelu", "gelu_tanh")
+_SIZES = ("width", "layers", "heads")
+
+
+def check_choice(what: str, value: Any, *choices: Any) -> None:
+    """Raises ValueError on a value that is none of the choices."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(f"{what} is {value!r:.100}: it takes {', '.join(map(repr, choices))}")
+
+
+def check_block(part: str, mlp_width: Any, eps: Any) -> None:
+    """Raises ValueError on a width of the perceptron, or a LayerNorm's epsilon, that no block has."""
+    if mlp_width != 0 or type(mlp_width) is not int:
+        check_sizes(part, mlp_width=mlp_width)
+    if type(eps) is not float or not 0 < eps < 1:
+        raise ValueError(f"eps of the {part} is {eps!r:.100}: it takes a number between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -67,11 +92,56 @@ class TextConfig:
     width: int = 512
     layers: int = 12
     heads: int = 8
+    mlp_width: int = 0
+    """Of the layer within a block's perceptron; 0: four times the width."""
+    eps: float = 1e-5
+    """Of every LayerNorm."""
+    activation: Literal["", "quick_gelu", "gelu", "gelu_tanh"] = ""
+    """Empty: that of `CLIPConfig`."""
+    causal: bool = True
+    """Does a token see only those before it? Else padding takes part in the attention, as no family
+    masks it."""
+    pool: Literal["end", "last"] = "end"
+    """A text is what the tower makes of its end token, or of the last place of the context."""
+    end: int = -1
+    """Id of the end token, which is pooled where it first occurs; -1: the largest id. CLIPA has 0
+    in the place of BERT's [SEP]."""
+    projection_bias: bool = False
+    pad: int = 0
+    """Id behind the end token."""
+    clean: Literal["clip", "canonical", "spaces"] = "clip"
+    """What is done to a prompt before it is tokenised: `froster.encoders.cleaning`."""
 
     def __post_init__(self) -> None:
-        check_sizes("text tower", **dataclasses.asdict(self))
+        sizes = {name: getattr(self, name) for name in ("context", "vocab", *_SIZES)}
+        check_sizes("text tower", **sizes)
+        check_block("text tower", self.mlp_width, self.eps)
+        check_choice("activation of the text tower", self.activation, "", *ACTIVATION_NAMES)
+        check_choice("pool of the text tower", self.pool, "end", "last")
+        check_choice("clean of the text tower", self.clean, "clip", "canonical", "spaces")
+        for name in ("causal", "projection_bias"):
+            check_choice(f"{name} of the text tower", getattr(self, name), True, False)
+        for name, least in (("end", -1), ("pad", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value < self.vocab:
+                raise ValueError(
+                    f"{name} of the text tower is {value!r:.100}: it takes an id from {least} to"
+                    f" {self.vocab - 1}"
+                )
         if self.width % self.heads:
             raise ValueError(f"these sizes do not fit together: {self}")
+
+    @property
+    def full_length(self) -> bool:
+        """Must every row be as long as the context? What stands behind the end token counts where
+        tokens see it, and where the last place is pooled."""
+        return not self.causal or self.pool == "last"
+
+    def ends(self, tokens: Int[Tensor, "*texts length"]) -> Int[Tensor, "*texts"]:
+        """The place of each row's end token."""
+        if self.end < 0:
+            return tokens.argmax(dim=-1)
+        return (tokens == self.end).int().argmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -79,19 +149,41 @@ class CLIPConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     text: TextConfig = field(default_factory=TextConfig)
     embed_dim: int = 512
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    activation: Literal["quick_gelu", "gelu", "gelu_tanh"] = "quick_gelu"
     preprocessing: Preprocessing = CLIP_PREPROCESSING
+    logit_bias: bool = False
+    """Was the network trained with a bias on its logits (SigLIP)? It is kept, and makes no
+    difference to a soft-max over labels."""
 
     def __post_init__(self) -> None:
         check_sizes("joint space", embed_dim=self.embed_dim)
-        if self.activation not in ("quick_gelu", "gelu"):
-            raise ValueError(f"activation is {self.activation!r:.100}: it takes quick_gelu or gelu")
+        check_choice("activation", self.activation, *ACTIVATION_NAMES)
+        check_choice("logit_bias", self.logit_bias, True, False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the preprocessing, which has a place of its own."""
+        return {
+            "vision": _stated(self.vision),
+            "text": _stated(self.text),
+            "embed_dim": self.embed_dim,
+            "activation": self.activation,
+            **({"logit_bias": True} if self.logit_bias else {}),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CLIPConfig:
-        """The inverse of `CLIP.architecture`. Raises TypeError on a field that does not exist."""
+        """The inverse. Raises TypeError on a field that does not exist."""
         vision, text = VisionConfig(**values["vision"]), TextConfig(**values["text"])
         return cls(**{**values, "vision": vision, "text": text})
+
+
+def _stated(tower: VisionConfig | TextConfig) -> dict[str, Any]:
+    defaults = type(tower)()
+    return {
+        name: value
+        for name, value in dataclasses.asdict(tower).items()
+        if name in _ALWAYS or value != getattr(defaults, name)
+    }
 
 
 ARCHITECTURES = {

@@ -18,9 +18,10 @@ from froster.encoders.layouts import (
     unknown_settings,
 )
 from froster.encoders.model import CLIP
+from froster.encoders.pipelines import END, START
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
 from froster.encoders.reading import State, flat_weights, read_file, read_safetensors
-from froster.encoders.tokenizer import END, START, Tokenizer
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder

@@ -7,7 +7,6 @@ between the two).
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -31,12 +30,16 @@ def unit(x: Float[Tensor, "*rows embed"]) -> Float[Tensor, "*rows embed"]:
 class CLIP(nn.Module):
     """An image tower and a text tower that meet in a joint space of width E."""
 
+    logit_bias: nn.Parameter | None
+
     def __init__(self, config: CLIPConfig):
         super().__init__()
         self.config = config
         self.visual = VisionTower(config.vision, config.embed_dim, config.activation)
         self.text = TextTower(config.text, config.embed_dim, config.activation)
         self.logit_scale = nn.Parameter(torch.tensor(MAX_INITIAL_SCALE))
+        bias = nn.Parameter(torch.tensor(0.0)) if config.logit_bias else None
+        self.register_parameter("logit_bias", bias)
         self.initialise()
 
     @torch.no_grad()
@@ -76,8 +79,4 @@ class CLIP(nn.Module):
     def architecture(self) -> dict[str, Any]:
         """The sizes as plain values, for `config.json`, where the preprocessing has a place of its
         own."""
-        return {
-            name: value
-            for name, value in dataclasses.asdict(self.config).items()
-            if name != "preprocessing"
-        }
+        return self.config.to_dict()

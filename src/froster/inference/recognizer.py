@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,15 +25,17 @@ from froster.encoders.precision import (
     with_cast_weights,
 )
 from froster.encoders.preprocessing import Preprocessing, normalise
-from froster.encoders.tokenizer import Tokenizer
-from froster.errors import FrosterError, UsageError
+from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
+from froster.errors import FrosterWarning, UsageError
 from froster.evaluation.calibration import Calibration, Judgement, fits_none
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
 from froster.text.bank import PromptBank
+from froster.text.class_file import ClassFile, GivenBank
 from froster.text.labels import check_texts
+from froster.text.prompts import CLIP_CONTEXT
 from froster.utils.address import refuse_address
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import finite
@@ -82,14 +85,16 @@ class Recognizer:
     def __init__(
         self,
         model: VideoCLIP,
-        tokenizer: Tokenizer | FrosterError,
+        tokenizer: TokenizerSource,
         config: ModelConfig,
         *,
         device: torch.device | None = None,
         precision: str | torch.dtype = "auto",
         origin: str = "froster",
         calibration: Calibration | None = None,
+        class_file: ClassFile | None = None,
     ):
+        """`class_file`: embeddings of the labels, in place of those of the text tower."""
         self.origin, self.precision = origin, parse_precision(precision)
         "`origin`: what the weights were taken for"
         self.source: str | None = None
@@ -97,6 +102,7 @@ class Recognizer:
         self.device = device or pick_device()
         self.model = model.to(self.device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
+        self.class_file = class_file and class_file.to(self.device)
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
@@ -105,6 +111,7 @@ class Recognizer:
         self.remembered = 1
         "label sets whose class embeddings are kept"
         self._cache = WeightCache()
+        self._warned = False
 
     @property
     def clip(self) -> CLIP:
@@ -125,9 +132,7 @@ class Recognizer:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        if isinstance(self._tokenizer, FrosterError):
-            raise self._tokenizer
-        return self._tokenizer
+        return opened(self._tokenizer)
 
     @property
     def inference(self) -> VideoCLIP:
@@ -140,12 +145,40 @@ class Recognizer:
         return self._cache.cast
 
     def _may_keep(self) -> bool:
-        settings = (self.config.prompting, self.dtype, self._tokenizer)
+        settings = (self.config.prompting, self.dtype, self._tokenizer, self.class_file)
         return self._cache.holds(self.model, settings)
 
+    @property
+    def cuts_texts(self) -> bool:
+        """Are texts that are too long cut unasked? So they are for a shorter context than CLIP's."""
+        return self.clip.config.text.context < CLIP_CONTEXT
+
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
+        """All prompts of all labels. Raises UsageError on empty or repeated labels, and on those
+        that are too long for a context of CLIP's length unless `truncate`; a shorter one cuts them,
+        with one warning a model. Of a file of class embeddings: theirs, all of which it must have."""
+        if self.class_file is not None:
+            return GivenBank(self.class_file, labels)
         context = self.clip.config.text.context - self.model.reserved_tokens
-        return PromptBank(self.tokenizer, labels, context, self.config.prompting, truncate=truncate)
+        prompting = self.config.prompting
+        cuts = truncate or self.cuts_texts
+        bank = PromptBank(self.tokenizer, labels, context, prompting, truncate=cuts)
+        if cuts and not truncate and not self._warned:
+            self._warn_of_cuts([text for row in prompting.prompts(labels) for text in row], context)
+        return bank
+
+    def _warn_of_cuts(self, prompts: list[str], context: int) -> None:
+        lengths = [len(row) for row in self.tokenizer.rows(prompts)]
+        if max(lengths) <= context:
+            return
+        self._warned = True
+        share = sum(length > context for length in lengths) / len(lengths)
+        warnings.warn(
+            f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this text"
+            " tower reads, and are cut",
+            FrosterWarning,
+            stacklevel=3,
+        )
 
     @torch.no_grad()
     def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
@@ -285,6 +318,17 @@ class Recognizer:
         save_folder(Path(folder), loaded, report or {})
         return Path(folder)
 
+    def with_network(self, model: VideoCLIP, config: ModelConfig) -> Recognizer:
+        """Another network that reads the same labels, on the same device."""
+        return Recognizer(
+            model,
+            self._tokenizer,
+            config,
+            device=self.device,
+            precision=self.precision,
+            class_file=self.class_file,
+        )
+
     def check_network(self) -> None:
         """Raises UsageError where the config does not describe the network, so that another one
         would be loaded."""
@@ -300,6 +344,7 @@ def load(
     source: str | Path = DEFAULT_MODEL,
     *,
     clip: str | Path | None = None,
+    classes: str | Path | None = None,
     device: str | None = None,
     precision: str | torch.dtype = "auto",
 ) -> Recognizer:
@@ -308,7 +353,8 @@ def load(
 
     Released checkpoints of the methods are recognised by the names of their weights; `origin` of
     the result says what a file was taken for. Some hold an image tower or a head alone: `clip`, of
-    the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
+    the same width, gives what they lack. `classes`: a safetensors of class names and their
+    embeddings (`ClassFile`), made by another text tower. Raises CheckpointError when the weights do not fit,
     FrosterError when the hub cannot be reached.
     """
     place, precision = pick_device(device), parse_precision(precision)
@@ -321,6 +367,7 @@ def load(
         precision=precision,
         origin=loaded.origin,
         calibration=loaded.calibration,
+        class_file=classes and ClassFile.read(classes, loaded.network.clip.config.embed_dim),
     )
     path = os.path.abspath(os.path.expanduser(source))
     is_path = str(source) != "nano" and os.path.exists(path)

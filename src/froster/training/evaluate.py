@@ -73,7 +73,7 @@ def evaluate(
     looked_for = len(items) if seen_by(known) is not None else 0
     with reporter.bar("look for training videos", looked_for, keep=False) as bar:
         chosen = videos_to_score(items, asked.split, asked.part, known, bar)
-    recognizer = load_reported(name, asked.device, asked.precision, reporter)
+    recognizer = load_reported(name, asked, reporter)
     config = recognizer.config
     changes = {"kind": asked.sampling, "clamp": asked.clamp}
     recognizer.config = dataclasses.replace(

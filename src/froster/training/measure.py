@@ -28,6 +28,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
 from froster.text.sentences import with_descriptions
+from froster.training.options import EvaluateOptions, TrainOptions
 from froster.training.reporter import Reporter
 
 TOGETHER = "together"
@@ -358,10 +359,15 @@ def change_lines(before: Row, after: Row) -> list[str]:
     return lines
 
 
-def load_reported(name: str, device: str | None, precision: str, reporter: Reporter) -> Recognizer:
-    """The model of that name, whose own long jobs are reported too."""
+def load_reported(
+    name: str, asked: TrainOptions | EvaluateOptions, reporter: Reporter, device: str | None = None
+) -> Recognizer:
+    """The model of that name, whose own long jobs are reported too. `device`: not the one that was
+    asked for."""
     with reporter.bar(f"loading {name}", None, keep=False):
-        model = load(name, device=device, precision=precision)
+        model = load(
+            name, classes=asked.classes, device=device or asked.device, precision=asked.precision
+        )
     model.working = partial(reporter.bar, keep=False)
     return model
 

@@ -93,6 +93,8 @@ class TrainOptions:
     """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
     truncate: bool = False
     """Cut labels that are too long for the text tower."""
+    classes: Path | None = None
+    """Safetensors of class names and embeddings, in place of the text tower."""
     look: bool = True
     """Look for test videos that are training videos too."""
 
@@ -116,6 +118,7 @@ class TrainOptions:
     """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
 
     def __post_init__(self) -> None:
+        check_classes(self)
         if "frames" in self.option:
             raise UsageError(
                 "a network is made for clips of as many frames as --frames says: use that"
@@ -164,7 +167,20 @@ class EvaluateOptions:
     """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
     truncate: bool = False
     """Cut labels that are too long for the text tower."""
+    classes: Path | None = None
+    """Safetensors of class names and embeddings, in place of the text tower."""
     device: str | None = None
     """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
     precision: str = "auto"
     """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
+
+    def __post_init__(self) -> None:
+        check_classes(self)
+
+
+def check_classes(options: TrainOptions | EvaluateOptions) -> None:
+    """Raises UsageError where sentences are given that no text tower reads."""
+    if options.classes is not None and options.descriptions is not None:
+        raise UsageError(
+            "descriptions are for the text tower, whose place --classes takes: give one of them"
+        )

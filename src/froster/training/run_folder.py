@@ -56,6 +56,12 @@ class RunSource:
     """
     architecture: dict[str, Any] | None = None
     """What the CLIP does with its weights."""
+    classes: str | None = None
+    """The file of class embeddings that stood in the place of the text tower."""
+
+    @property
+    def class_file(self) -> Path | None:
+        return None if self.classes is None else Path(self.classes)
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are

@@ -54,16 +54,23 @@ class Outputs:
     loss_at: LossAt
 
 
+TOKENS = "clip.text.token_embedding.weight"
+CLIP_VOCABULARY = 49408
+
+
 def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
-    tower more or less."""
+    tower more or less. A table of more tokens than CLIP's stays as it is, and so does a bias of the
+    logits, which a soft-max does not see."""
     for name, parameter in student.named_parameters():
         text = name.startswith(("clip.text.", "text_prompt"))
         own = method.trains(name)
         trained = {"method": own, "both": own or text, "image": own and not text, "text": text}[
             tune
         ]
-        parameter.requires_grad_(own if name == "clip.logit_scale" else trained)
+        large = name == TOKENS and len(parameter) > CLIP_VOCABULARY
+        wanted = own if name == "clip.logit_scale" else trained
+        parameter.requires_grad_(wanted and not large and name != "clip.logit_bias")
 
 
 def trained(student: VideoCLIP, *parts: str) -> bool:
