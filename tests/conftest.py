@@ -12,7 +12,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # No test asks the hub; where one is about the hub, it says so.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Shapes as types are checked at run time.
-install_import_hook(["froster.encoders", "froster.methods"], "shapes.check_shapes")
+ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
+install_import_hook([f"froster.{room}" for room in ROOMS], "shapes.check_shapes")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 from froster.encoders.checkpoints import (
     architecture_from_state_dict,
     from_official,
+    load_clip,
     strict_load,
     to_official,
 )
@@ -42,6 +44,7 @@ from froster.training.distill import Distill
 from froster.training.optim import adamw
 from froster.training.task import Task, Teacher
 from froster.training.weights import interpolate
+from golden import write_checkpoint
 
 State = dict[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -545,6 +548,26 @@ def openvclip(g: Golden) -> Outputs:
     return {**out, "classifier": classes}
 
 
+def backbone(g: Golden) -> Outputs:
+    """A whole encoder, loaded from files as its authors publish them."""
+    with TemporaryDirectory() as folder:
+        clip, _ = load_clip(write_checkpoint(g.config, g.weights, Path(folder)))
+    frames, layers = g.inputs["frames"], list[Tensor]()
+    clip.eval()
+    z = clip.encode_image(frames, layers)
+    text = clip.encode_text(g.inputs["tokens"])
+    first = clip.visual.embed(frames.flatten(0, 1))
+    logits = clip.logit_scale.exp() * unit(z.flatten(0, 1)) @ unit(text).T
+    tokens = {"embed": first, "final": layers[-1]}
+    tokens |= {f"block{i}": layer for i, layer in enumerate(layers)}
+    return {
+        "frame_emb": clip.encode_image(frames),
+        "text_emb": text,
+        "logits_image_text": logits if clip.logit_bias is None else logits + clip.logit_bias,
+        **{f"tokens_{n}": x.unflatten(0, frames.shape[:2]) for n, x in tokens.items()},
+    }
+
+
 CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "plain CLIP": plain,
     "VCLIP": vclip,
@@ -561,6 +584,14 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "AIM": blocks,
     "ST-Adapter": blocks,
     "AdaptFormer": blocks,
+    "SigLIP, and": backbone,
+    "SigLIP / SigLIP 2 under": backbone,
+    "PE-Core": backbone,
+    "EVA02-CLIP": backbone,
+    "MetaCLIP 2": backbone,
+    "open_clip ViT": backbone,
+    "CLIPA": backbone,
+    "MobileCLIP": backbone,
 }
 """By the beginning of the header's `method`; the first that fits."""
 

@@ -67,7 +67,8 @@ for name in sys.argv[1:]:
     try:
         model = froster.load(name, device="cpu")
         frames = torch.arange(8 * 32 * 32 * 3).view(8, 32, 32, 3).mul(37).remainder(256).to(torch.uint8)
-        found[name] = {"origin": model.origin, "video": model.embed_video(frames).tolist(), "resize": model.preprocessing.resize,
+        found[name] = {"origin": model.provenance, "video": model.embed_video(frames).tolist(),
+                       "resize": model.preprocessing.resize,
                        "text": model.embed_text(["a cat"])[0].tolist(), "method": model.config.method.name}
     except FrosterError as error:
         found[name] = {"error": str(error)}

@@ -14,12 +14,15 @@ from froster.paper.miniature import Miniature
 from froster.paper.programme import carry_out
 from froster.paper.published import TABLE_1, TABLE_3_ALONE, TABLE_4
 from froster.paper.results import write_report
-from froster.paper.tables import TABLES, Cell, cells_of
+from froster.paper.tables import TABLES, Cell
 from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
 from results.claims import claims, verdict
+
+ROWS = (row for table in TABLES.values() for row in table.rows)
+CELLS = list(dict.fromkeys(row.cell for row in ROWS if row.cell is not None))
 
 
 def test_printed_harmonic_means_follow_from_base_and_novel() -> None:
@@ -39,7 +42,7 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
         assert len({row.name for row in table.rows}) == len(table.rows)
         for row in table.rows:
             assert row.cell is not None or row.weights == "frozen" or row.published
-    keys = [cell.key for cell in cells_of(list(TABLES))]
+    keys = [cell.key for cell in CELLS]
     assert len(set(keys)) == len(keys)
     printed = [row for row in TABLES["table3"].rows if row.published]
     assert len(TABLES["table3"].rows) == 48 and len(printed) == 2 * len(TABLE_3_ALONE)
@@ -47,7 +50,7 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
 
 
 def test_claims_are_about_runs_of_the_tables() -> None:
-    keys = {cell.key for cell in cells_of(list(TABLES))}
+    keys = {cell.key for cell in CELLS}
     for claim in claims():
         for cell, _ in (claim.better, claim.worse):
             assert cell is None or cell.key in keys, claim.text

@@ -341,10 +341,12 @@ def test_through_files_of_hugging_face_and_back(tmp_path: Path) -> None:
     model = model_that_wants(SQUASHED)
     save_hf_folder(model.clip, model.tokenizer, tmp_path / "hf")
     again = froster.load(tmp_path / "hf", device="cpu")
-    assert again.preprocessing == SQUASHED and again.origin == "huggingface"
+    assert again.preprocessing == SQUASHED and again.provenance == "huggingface"
     values = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
-    assert "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").origin
+    assert (
+        "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").provenance
+    )
     (tmp_path / "hf" / "processor_config.json").write_text(
         json.dumps({"image_processor": values, "processor_class": "CLIPProcessor"})
     )
@@ -548,7 +550,7 @@ def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:
     found = froster.load(tmp_path / "hf", device="cpu")
     assert (
         found.preprocessing.mean == imagenet[0]
-        and "its authors' own preprocessing assumed" in found.origin
+        and "its authors' own preprocessing assumed" in found.provenance
     )
     size = found.image_size
     said = {
@@ -563,4 +565,4 @@ def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:
     assert found.preprocessing == Preprocessing(
         (0.4, 0.5, 0.6), (0.5, 0.5, 0.5), "shortest", "bilinear"
     )
-    assert "assumed" not in found.origin
+    assert "assumed" not in found.provenance

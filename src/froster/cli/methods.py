@@ -1,12 +1,10 @@
 """`froster methods`: what `froster train` can build and distil."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
 from froster.cli import options
-from froster.cli.output import print_table
+from froster.cli.common import print_table
 from froster.utils import strict_json as json
 from froster.utils.progress import output
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from froster.cli import options
-from froster.cli.common import parse_options
+from froster.cli.common import parse_options, print_table, show_result
 from froster.cli.options import (
     CHANGES,
     DATA,
@@ -17,15 +17,12 @@ from froster.cli.options import (
     MACHINE,
     SPREAD,
     arranged,
-    at_least,
-    between,
+    bounds,
     option,
     typed,
 )
-from froster.cli.output import print_table
 from froster.training.options import TrainOptions
-from froster.utils import strict_json as json
-from froster.utils.files import sole_writer
+from froster.utils.files import sole_writer, write_json
 from froster.utils.progress import console, leave_out
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ Arranged = arranged(
     TrainOptions,
     {
         None: "method preset distill novel_fraction epochs batch_size lr",
-        DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED}",
+        DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED} classes",
         Group("Method", sort_key=2): "variant option tune",
         Group("Distillation", sort_key=3): "alpha beta_v beta_t distance level",
         Group("Clips", sort_key=4): "frames sampling clamp views flip",
@@ -45,9 +42,9 @@ Arranged = arranged(
     },
     {
         **CHANGES,
-        **dict.fromkeys(("epochs", "average_from", "shots", "frames"), at_least(1)),
-        **dict.fromkeys(("patience", "keep", "blend_points"), at_least(0)),
-        **dict.fromkeys(("novel_fraction", "holdout", "watch"), between(0, 0.9)),
+        **dict.fromkeys(("epochs", "average_from", "shots", "frames"), bounds(1)),
+        **dict.fromkeys(("patience", "keep", "blend_points"), bounds(0)),
+        **dict.fromkeys(("novel_fraction", "holdout", "watch"), bounds(0, 0.9)),
         "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],
         "look": Parameter(negative="--no-look"),
         "flip": Parameter(negative="--no-flip"),
@@ -82,16 +79,12 @@ def train(
         return
     with sole_writer(out):
         write_page(result)
-    if as_json:
-        print(json.dumps(result.report))
-    else:
-        show(result)
+    show_result(result.report, as_json, lambda _: show(result))
 
 
 def write_page(result: TrainingResult) -> None:
     """The report page, last of all: what of it cannot be made is left out and said."""
     from froster.report.training import write_report
-    from froster.training.finish import write_json
 
     out, left_out = result.folder, result.report["left_out"]
     known = len(left_out)

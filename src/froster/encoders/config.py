@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
+from froster.encoders.rope import ROPES, Rope
 
 LARGEST = 1 << 16
 """Of any size that an architecture has: eight times what the largest CLIPs have."""
@@ -38,6 +39,7 @@ def check_sizes(part: str, **sizes: Any) -> None:
             )
 
 
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 ACTIVATION_NAMES = ("quick_gelu", "gelu", "gelu_tanh")
 _SIZES = ("width", "layers", "heads")
 
@@ -58,31 +60,91 @@ def check_block(part: str, mlp_width: Any, eps: Any) -> None:
 
 @dataclass(frozen=True)
 class VisionConfig:
+    """The image tower. The defaults are OpenAI's CLIP's."""
+
     image_size: int = 224
     patch_size: int = 16
     width: int = 768
     layers: int = 12
     heads: int = 12
-    stem: bool = False
-    """A small convolutional stem in place of the one patch convolution (the nano CLIP has it, no
-    released CLIP does)."""
+    stem: bool | Literal["mobileclip"] = False
+    """A small convolutional stem in place of the one patch convolution: that of the nano CLIP
+    (true), or MobileCLIP-B's."""
+    mlp_width: int = 0
+    """Between the two layers of a block's MLP; 0: four times the width."""
+    eps: float = 1e-5
+    """Of every LayerNorm."""
+    activation: Literal["", "quick_gelu", "gelu", "gelu_tanh"] = ""
+    """Of the MLPs; empty: `CLIPConfig`'s."""
+    class_token: bool = True
+    patch_bias: bool = False
+    pre_norm: bool = True
+    """A LayerNorm before the first block."""
+    pool: Literal["class", "map", "mean"] = "class"
+    """What a frame's embedding is made of: the class token, an attention pool over all tokens
+    (SigLIP, PE-Core), or the mean of the patches (CLIPA)."""
+    pool_heads: int = 0
+    """Of the attention pool; 0: as many as the blocks have."""
+    projection: Literal["matrix", "affine", "none"] = "matrix"
+    """From the width to the joint space; with a bias (`affine`), or none."""
+    rope: Rope = ""
+    """Rotary positions beside the learned ones: see `rope.angles`."""
+    gated: bool = False
+    """EVA02's blocks: a gated MLP, and a LayerNorm within it and within the attention, whose keys
+    have no bias."""
 
     def __post_init__(self) -> None:
-        sizes = dataclasses.asdict(self)
-        stem = sizes.pop("stem")
+        sizes = {name: getattr(self, name) for name in ("image_size", "patch_size", *_SIZES)}
         check_sizes("image tower", **sizes)
-        if self.width % self.heads or self.image_size < self.patch_size:
+        check_block("image tower", self.mlp_width, self.eps)
+        if self.pool_heads != 0 or type(self.pool_heads) is not int:
+            check_sizes("image tower", pool_heads=self.pool_heads)
+        for name, choices in (
+            ("stem", (False, True, "mobileclip")),
+            ("activation", ("", *ACTIVATION_NAMES)),
+            ("pool", ("class", "map", "mean")),
+            ("projection", ("matrix", "affine", "none")),
+            ("rope", ROPES),
+            *((name, (True, False)) for name in ("class_token", "patch_bias", "pre_norm", "gated")),
+        ):
+            check_choice(f"{name} of the image tower", getattr(self, name), *choices)
+        pool_heads = self.pool_heads or self.heads
+        if (
+            self.width % self.heads
+            or self.image_size < self.patch_size
+            or (self.pool == "map" and self.width % pool_heads)
+        ):
             raise ValueError(f"these sizes do not fit together: {self}")
-        if not isinstance(stem, bool) or (stem and self.patch_size != 12):
+        stride = {True: 12, "mobileclip": 16}.get(self.stem, self.patch_size)
+        if self.patch_size != stride or (self.stem == "mobileclip" and self.width % 4):
             raise ValueError(
-                f"stem is true or false, and has stride 12: {stem!r:.100}, patch_size"
-                f" {self.patch_size}"
+                f"a stem {self.stem!r} has stride {stride}: patch_size {self.patch_size}, width"
+                f" {self.width}"
             )
+        if self.pool == "class" and not self.class_token:
+            raise ValueError("pool is 'class', and there is no class token")
+        if self.rope and self.width // self.heads % 4:
+            raise ValueError(
+                f"rotary positions need heads whose width is a multiple of 4, not"
+                f" {self.width // self.heads}"
+            )
+        if self.stem and self.patch_bias:
+            raise ValueError("patch_bias is for one patch convolution, not for a stem")
+
+    @property
+    def side(self) -> int:
+        """Patches along one side of a frame."""
+        return self.image_size // self.patch_size
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: the class token, if there is one."""
+        return int(self.class_token)
 
     @property
     def tokens(self) -> int:
-        """Tokens of one frame, the class token included."""
-        return (self.image_size // self.patch_size) ** 2 + 1
+        """Tokens of one frame, the class token included where there is one."""
+        return self.side**2 + self.prefix
 
 
 @dataclass(frozen=True)
@@ -149,7 +211,7 @@ class CLIPConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     text: TextConfig = field(default_factory=TextConfig)
     embed_dim: int = 512
-    activation: Literal["quick_gelu", "gelu", "gelu_tanh"] = "quick_gelu"
+    activation: Activation = "quick_gelu"
     preprocessing: Preprocessing = CLIP_PREPROCESSING
     logit_bias: bool = False
     """Was the network trained with a bias on its logits (SigLIP)? It is kept, and makes no
@@ -159,6 +221,11 @@ class CLIPConfig:
         check_sizes("joint space", embed_dim=self.embed_dim)
         check_choice("activation", self.activation, *ACTIVATION_NAMES)
         check_choice("logit_bias", self.logit_bias, True, False)
+        if self.vision.projection == "none" and self.embed_dim != self.vision.width:
+            raise ValueError(
+                f"the image tower has no projection: embed_dim is {self.embed_dim}, its width"
+                f" {self.vision.width}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the preprocessing, which has a place of its own."""

@@ -136,7 +136,10 @@ ACTIVATIONS = {
     "quick_gelu": Activation(QUICK, F.silu, _aten.silu_, _aten.silu_backward),
     "gelu": Activation(1.0, F.gelu, _aten.gelu_, _aten.gelu_backward),
     "gelu_tanh": Activation(
-        1.0, *(partial(f, approximate="tanh") for f in (F.gelu, _aten.gelu_, _aten.gelu_backward))
+        1.0,
+        partial(F.gelu, approximate="tanh"),
+        partial(_aten.gelu_, approximate="tanh"),
+        partial(_aten.gelu_backward, approximate="tanh"),
     ),
 }
 

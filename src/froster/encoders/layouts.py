@@ -19,6 +19,8 @@ Layout = Literal["froster", "huggingface", "open_clip", "file"]
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
+HF_KINDS = ("clip", "metaclip_2", "siglip", "xclip")
+"""What a Hugging Face `config.json` that we read may be of; X-CLIP's is a method's."""
 HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Or, in shards, those that `<name>.index.json` lists."""
 _OTHER_SUFFIXES = {
@@ -44,7 +46,7 @@ def layout_of(path: Path) -> Layout:
         return "file"
     if is_model_folder(path):
         return "froster"
-    if hf_model_type(path) in ("clip", "xclip") and _has_hf_weights(path):
+    if hf_model_type(path) in HF_KINDS and _has_hf_weights(path):
         return "huggingface"
     if open_clip_weights(path):
         return "open_clip"
@@ -142,7 +144,7 @@ def download(repo: str) -> Path:
 def _weights_on_hub(folder: Path) -> Iterator[list[str]]:
     """Sets of files that hold the weights, best first, by the configs in the folder. None where
     they tell that we cannot read them."""
-    if hf_model_type(folder) in ("clip", "xclip") or is_model_folder(folder):
+    if hf_model_type(folder) in HF_KINDS or is_model_folder(folder):
         for name in HF_WEIGHTS:
             index = folder / f"{name}.index.json"
             shards = read_object(index, "index").get("weight_map") if index.is_file() else None

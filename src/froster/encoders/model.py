@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from froster.encoders.block import Block
+from froster.encoders.block import Attention
 from froster.encoders.config import CLIPConfig
+from froster.encoders.mlp import MLP, GatedMLP
 from froster.encoders.text import TextTower
 from froster.encoders.vision import VisionTower
 
@@ -47,21 +48,16 @@ class CLIP(nn.Module):
         """CLIP's own initialisation: widths and depth decide the spread."""
         for tower in (self.visual, self.text):
             width, layers = tower.config.width, tower.config.layers
-            for block in tower.transformer.resblocks:
-                assert isinstance(block, Block)
-                nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-                nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
-                nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-                nn.init.normal_(block.mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
-                for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                    nn.init.zeros_(layer.bias)
-        scale = self.visual.config.width**-0.5
-        for parameter in (
-            self.visual.class_embedding,
-            self.visual.positional_embedding,
-            self.visual.proj,
-        ):
-            nn.init.normal_(parameter, std=scale)
+            for block in tower.transformer.blocks():
+                initialise_block(block.attn, block.mlp, width, layers)
+        visual = self.visual
+        scale = visual.config.width**-0.5
+        for parameter in (visual.class_embedding, visual.positional_embedding, visual.proj):
+            if parameter is not None:
+                nn.init.normal_(parameter, std=scale)
+        if visual.attn_pool is not None:
+            nn.init.normal_(visual.attn_pool.probe, std=scale)
+            initialise_block(visual.attn_pool.attn, visual.attn_pool.mlp, visual.config.width, 1)
         nn.init.normal_(self.text.token_embedding.weight, std=0.02)
         nn.init.normal_(self.text.positional_embedding, std=0.01)
         nn.init.normal_(self.text.text_projection, std=self.text.config.width**-0.5)
@@ -80,3 +76,12 @@ class CLIP(nn.Module):
         """The sizes as plain values, for `config.json`, where the preprocessing has a place of its
         own."""
         return self.config.to_dict()
+
+
+def initialise_block(attn: Attention, mlp: MLP | GatedMLP, width: int, layers: int) -> None:
+    nn.init.normal_(attn.in_proj_weight, std=width**-0.5)
+    nn.init.normal_(attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+    nn.init.normal_(mlp.c_fc.weight, std=(2 * width) ** -0.5)
+    nn.init.normal_(mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+    for layer in (attn.out_proj, mlp.c_fc, mlp.c_proj):
+        nn.init.zeros_(layer.bias)

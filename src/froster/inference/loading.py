@@ -52,7 +52,9 @@ def load_path(path: Path, clip: str | Path | None) -> LoadedModel:
     method = VCLIP() if report.method == "vclip" else Frozen()
     config = ModelConfig(method, prompting=fitting(FROSTER_PROMPTS, plain.config.text.context))
     tokenizer = tokenizer_of(path, plain.config.text)
-    return LoadedModel(config.method.build(plain), tokenizer, config, _origin(report, tokenizer))
+    return LoadedModel(
+        config.method.build(plain), tokenizer, config, _provenance(report, tokenizer)
+    )
 
 
 def _load_release(release: Official, path: Path, clip: str | Path | None) -> LoadedModel:
@@ -64,8 +66,8 @@ def _load_release(release: Official, path: Path, clip: str | Path | None) -> Loa
     tokenizer = (
         base.tokenizer if base and borrows_text else tokenizer_of(path, network.clip.config.text)
     )
-    origin = _origin(release, tokenizer, ", ".join(missing))
-    return LoadedModel(network, tokenizer, _preset_config(release.method), origin)
+    provenance = _provenance(release, tokenizer, ", ".join(missing))
+    return LoadedModel(network, tokenizer, _preset_config(release.method), provenance)
 
 
 def _load_base(release: Official, path: Path, clip: str | Path | None) -> LoadedModel:
@@ -87,7 +89,9 @@ def _preset_config(method: Method) -> ModelConfig:
     return ModelConfig(method, sampling, preset.views, preset.prompting, preset.fusion)
 
 
-def _origin(report: LoadReport | Official, tokenizer: TokenizerSource, missing: str = "") -> str:
+def _provenance(
+    report: LoadReport | Official, tokenizer: TokenizerSource, missing: str = ""
+) -> str:
     """What the weights were taken for, and what was left out or assumed."""
     parts = [report.format, *(f"ignored {name}" for name in report.ignored), *report.notes]
     if missing:

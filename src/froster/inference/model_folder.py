@@ -31,16 +31,6 @@ VERSION = 1
 """Of `config.json`."""
 MOST_VIEWS = 1000
 
-__all__ = [
-    "LoadedModel",
-    "ModelConfig",
-    "folder_of",
-    "is_model_folder",
-    "load_folder",
-    "resolve",
-    "save_folder",
-]
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -90,19 +80,17 @@ class LoadedModel:
     network: VideoCLIP
     tokenizer: TokenizerSource
     config: ModelConfig
-    origin: str = "froster"
+    provenance: str = "froster"
     """What the weights were taken for."""
     calibration: Calibration = field(default_factory=Calibration)
 
 
 def resolve(source: str | Path) -> Path:
-    """The folder or file on this machine that is meant, looked up, or downloaded, once.
-
-    The output folder of a training run means the model in it, and the weights of a froster model
-    its whole folder. Raises CheckpointError, or FrosterError when the hub cannot be reached.
-    """
+    """The folder or file on this machine that is meant, downloaded if need be. The output folder of
+    a run means the model in it, and the weights of a froster model its folder. Raises
+    CheckpointError, or FrosterError when the hub cannot be reached."""
     path = locate(source)
-    folder = _whole(path)
+    folder = _folder_with(path)
     if path.is_file() and folder != path and path.name not in ("model.safetensors", "config.json"):
         raise CheckpointError(
             f"{path} lies in the folder of a froster model, whose weights are model.safetensors:"
@@ -112,18 +100,15 @@ def resolve(source: str | Path) -> Path:
 
 
 def folder_of(model: str | Path) -> Path | None:
-    """The folder on this machine of the froster model that `froster.load` would read by this name.
-
-    None where it reads no froster model or none that is here: nano (whatever folder may bear that
-    name), a name on the hub, another kind of weights.
-    """
+    """The folder on this machine of the froster model that `froster.load` would read by this name;
+    None for nano (whatever folder may bear that name), a name on the hub, other weights."""
     if str(model) == "nano":
         return None
-    folder = _whole(Path(os.path.expanduser(model)))
+    folder = _folder_with(Path(os.path.expanduser(model)))
     return folder if is_model_folder(folder) else None
 
 
-def _whole(path: Path) -> Path:
+def _folder_with(path: Path) -> Path:
     """The model in the output folder of a run, and the folder of a froster model's file; any other
     path as it is."""
     if path.is_file():
@@ -158,9 +143,7 @@ def check_config(values: dict[str, Any]) -> None:
         for name in where.split("."):
             part = part.get(name) if isinstance(part, dict) else None
         if isinstance(part, dict):
-            known = {each.name for each in fields(kind)} - {
-                "preprocessing"
-            }  # which has a place of its own
+            known = {field.name for field in fields(kind)} - {"preprocessing"}  # stands by itself
             unknown += unknown_settings(part, f"{where}.", {}, known)
     refuse_settings(unknown, "froster does not know")
 

@@ -43,7 +43,7 @@ def layers_flops(layers: int, width: int, tokens: int) -> float:
 def frame_flops(config: CLIPConfig) -> float:
     """The image tower on one frame, forward."""
     vision = config.vision
-    patches = 2 * (vision.tokens - 1) * 3 * vision.patch_size**2 * vision.width
+    patches = 2 * vision.side**2 * 3 * vision.patch_size**2 * vision.width
     return layers_flops(vision.layers, vision.width, vision.tokens) + patches
 
 
@@ -120,7 +120,7 @@ def plan(source: RealProgramme, names: list[str], gpu: str) -> dict[str, Any]:
 
 
 def weightless() -> Recognizer:
-    """The default CLIP without its weights: enough to plan with, and there is nothing to download."""
+    """The default CLIP without its weights: enough to plan with, without a download."""
     with blank():
         model = Frozen().build(CLIP(ARCHITECTURES["ViT-B/16"]))
     return Recognizer(

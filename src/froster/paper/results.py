@@ -22,8 +22,7 @@ from froster.paper.miniature import STANDS_FOR
 from froster.paper.programme import RunSource, carry_out, measured, runs_of_tables
 from froster.paper.published import REPRODUCTION_NOISE, TABLE_1, TABLE_2, Values
 from froster.paper.tables import TABLES, PaperTable, TableRow
-from froster.utils import strict_json as json
-from froster.utils.files import write_text
+from froster.utils.files import write_json, write_text
 
 MINIATURE_SETS = {"base-to-novel": ("base", "novel", "hm"), "cross-dataset": ("near", "mid", "far")}
 """Protocol -> columns of a table in miniature."""
@@ -49,39 +48,22 @@ MINIATURE_LEGEND = (
 def published_row(source: RunSource, row: TableRow, table: PaperTable) -> dict[str, Any]:
     """On the paper's data: means, standard deviations, and differences from what is printed."""
     columns = measured(source, row, table)
-    means = {}
+    means, spreads = {}, {}
     for column, values in columns.items():
         means[column] = statistics.fmean(values)
+        spreads[column] = statistics.stdev(values) if len(values) > 1 else 0.0
         if column.endswith(" novel"):
             name = column.removesuffix(" novel")
             means[f"{name} HM"] = harmonic_mean(means[f"{name} base"], means[column])
     printed = {column: row.published.get(column) for column in means}
-    return {
-        "ours": means,
-        "sd": {
-            column: statistics.stdev(values) if len(values) > 1 else 0.0
-            for column, values in columns.items()
-        },
-        "difference": {c: means[c] - value for c, value in printed.items() if value is not None},
-    }
+    differences = {c: means[c] - value for c, value in printed.items() if value is not None}
+    return {"ours": means, "sd": spreads, "difference": differences}
 
 
 def miniature_row(source: RunSource, row: TableRow, table: PaperTable) -> dict[str, Any]:
-    """In miniature: every seed's accuracies, and the gains."""
-    columns = measured(source, row, table)
-    ours, paper = gains(source, row, table)
-    sets = MINIATURE_SETS[table.protocol]
-    return {
-        "ours": {name: columns.get(name, []) for name in sets},
-        "gain": ours,
-        "published_gain": paper,
-    }
-
-
-def gains(source: RunSource, row: TableRow, table: PaperTable) -> tuple[float | None, float | None]:
-    """Over frozen CLIP with plain labels, in points: ours, the mean over the table's sets, and the
-    paper's, over those of its columns that the row prints. Base-to-novel: of the harmonic mean. The
-    one thing to compare a miniature with a paper by."""
+    """In miniature: every seed's accuracies, and the one thing to compare with a paper by, the gain
+    over frozen CLIP with plain labels, in points: ours, the mean over the table's sets, and the
+    paper's, over those of its columns that the row prints. Base-to-novel: of the harmonic mean."""
     (frozen_run,) = source.runs_of(None, table.protocol)
     frozen = source.scores(frozen_run, "frozen, plain")
     printed: Values = TABLE_2["Frozen CLIP"]
@@ -93,10 +75,11 @@ def gains(source: RunSource, row: TableRow, table: PaperTable) -> tuple[float | 
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     ours = measured(source, row, table)
     points = [value - frozen[name] for name in sets for value in ours.get(name, []) if frozen]
-    return (
-        statistics.fmean(points) if points else None,
-        statistics.fmean(differences) if differences else None,
-    )
+    return {
+        "ours": {name: ours.get(name, []) for name in MINIATURE_SETS[table.protocol]},
+        "gain": statistics.fmean(points) if points else None,
+        "published_gain": statistics.fmean(differences) if differences else None,
+    }
 
 
 def table_data(source: RunSource, table: PaperTable) -> list[dict[str, Any]]:
@@ -127,8 +110,8 @@ def published_table(rows: list[dict[str, Any]]) -> list[str]:
 def compared(row: dict[str, Any], column: str) -> str:
     """ "84.8 ± 0.3 (85.0, -0.2)": ours, and in brackets the paper's and the difference."""
     ours, printed = row["ours"].get(column), row["published"].get(column)
-    spread = row["sd"].get(column, 0.0)
-    text = "–" if ours is None else f"{ours:.1f}" + (f" ± {spread:.1f}" if spread else "")
+    sd = row["sd"].get(column, 0.0)
+    text = "–" if ours is None else f"{ours:.1f}" + (f" ± {sd:.1f}" if sd else "")
     if printed is None:
         return text
     difference = "" if ours is None else f", {row['difference'][column]:+.1f}"
@@ -196,7 +179,8 @@ def write_report(
     tables = {name: table_data(source, TABLES[name]) for name in names}
     notes = source.notes(names)
     pictures = {name: sorted(source.out.glob(f"{name}*.png")) for name in TITLES if name in names}
-    lines = [title, "", f"{versions()} {source.effort()}".strip(), ""]
+    made = f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}."
+    lines = [title, "", f"{made} {source.effort()}".strip(), ""]
     lines += [PUBLISHED_LEGEND if source.published else MINIATURE_LEGEND, ""]
     for name, rows in tables.items():
         lines += [f"## {name}: {TABLES[name].title}", ""]
@@ -217,9 +201,5 @@ def write_report(
     }
     if source.published:
         result["noise"] = REPRODUCTION_NOISE
-    write_text(source.out / "tables.json", json.dumps(result, indent=1) + "\n")
+    write_json(source.out / "tables.json", result, indent=1)
     return result
-
-
-def versions() -> str:
-    return f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}."

@@ -29,7 +29,7 @@ from froster.paper.published import (
     Values,
 )
 from froster.training.distill import Distill, distill_preset
-from froster.training.plan import fitted
+from froster.training.plan import adapted, fitted
 
 Protocol = Literal["base-to-novel", "cross-dataset"]
 Weights = Literal["frozen", "final", "ensemble"]
@@ -53,15 +53,9 @@ class Cell:
     @property
     def key(self) -> str:
         """A file name that tells cells apart."""
-        parts = [
-            self.method,
-            self.variant,
-            self.preset,
-            f"tune-{self.tune}",
-            self.labels,
-            self.distill,
-            *(f"{name}-{value}" for name, value in self.changes),
-        ]
+        changes = [f"{name}-{value}" for name, value in self.changes]
+        parts = [self.method, self.variant, self.preset, f"tune-{self.tune}", self.labels]
+        parts += [self.distill, *changes]
         return "_".join(str(part) for part in parts if part is not None)
 
     @property
@@ -72,18 +66,12 @@ class Cell:
         """The method and the preset of a run, fitted to the model it starts from; `recipe` changes
         single settings."""
         method = METHODS[self.method].make(self.variant)
-        preset = fitted(
-            method.froster_preset() if self.preset == "froster" else method.preset(), base, method
-        )
-        changes: dict[str, Any] = {}
-        if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
-            changes["frames"] = preset.sampling.frames
+        preset = method.preset()
         if self.preset == "froster":
-            recipe = {"tune": self.tune, **recipe}
-            if hasattr(method, "pooling"):
-                changes["pooling"] = "frame_unit"
+            preset, recipe = method.froster_preset(), {"tune": self.tune, **recipe}
+        preset = fitted(preset, base, method)
         preset = dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, **recipe))
-        return dataclasses.replace(method, **changes), preset
+        return adapted(method, preset, self.preset), preset
 
     def loss(self, method: Method) -> Distill:
         kind = distill_preset(self.distill)
@@ -98,9 +86,8 @@ def vclip(tune: Tune, distill: str, described: bool = False) -> Cell:
 def froster_cell(**changes: Any) -> Cell:
     """The paper's own configuration: VCLIP, both towers, described labels, residual distillation.
     `changes` are settings of the distillation."""
-    return dataclasses.replace(
-        vclip("both", "residual", described=True), changes=tuple(changes.items())
-    )
+    cell = vclip("both", "residual", described=True)
+    return dataclasses.replace(cell, changes=tuple(changes.items()))
 
 
 FROSTER = froster_cell()
@@ -191,16 +178,17 @@ def fair_grid() -> tuple[TableRow, ...]:
     return tuple(rows)
 
 
+def rows_of_cells(published: dict[str, Values], cells: Sequence[Cell]) -> tuple[TableRow, ...]:
+    printed = zip(published.items(), cells, strict=True)
+    return tuple(TableRow(name, cell, values) for (name, values), cell in printed)
+
+
 def ablation() -> tuple[TableRow, ...]:
     """Table 4, with the rows that it lacks: both towers tuned without distillation, and described
     labels without the rest."""
     tunes: tuple[Tune, ...] = ("image", "text")
-    cells = [vclip(*one) for one in product(tunes, ("none", "plain", "mlp", "residual"))]
-    cells += [vclip("both", "residual"), FROSTER]
-    rows = [
-        TableRow(name, cell, values)
-        for (name, values), cell in zip(TABLE_4.items(), cells, strict=True)
-    ]
+    cells = [vclip(*setting) for setting in product(tunes, ("none", "plain", "mlp", "residual"))]
+    rows = rows_of_cells(TABLE_4, [*cells, vclip("both", "residual"), FROSTER])
     others = {
         "both, none": vclip("both", "none"),
         "vision, none, described": vclip("image", "none", described=True),
@@ -241,14 +229,6 @@ def pictured() -> tuple[TableRow, ...]:
     )
 
 
-def zero_init() -> tuple[TableRow, ...]:
-    cells = (FROSTER, froster_cell(zero_init=False))
-    return tuple(
-        TableRow(name, cell, row)
-        for (name, row), cell in zip(ZERO_INIT.items(), cells, strict=True)
-    )
-
-
 def cross_table(title: str, rows: tuple[TableRow, ...]) -> PaperTable:
     return PaperTable(title, "cross-dataset", rows)
 
@@ -261,7 +241,9 @@ TABLES: dict[str, PaperTable] = {
     "table5": cross_table(
         "Weight alpha of the projector's MLP path", sweep("alpha", ALPHA, "alpha")
     ),
-    "table6": cross_table("Initialisation of W2", zero_init()),
+    "table6": cross_table(
+        "Initialisation of W2", rows_of_cells(ZERO_INIT, [FROSTER, froster_cell(zero_init=False)])
+    ),
     "table7": cross_table(
         "Weight beta of the distillation", sweep("beta", BETA, "beta_v", "beta_t")
     ),
@@ -272,15 +254,8 @@ TABLES: dict[str, PaperTable] = {
 
 
 def table_names(asked: Sequence[str]) -> list[str]:
-    """Names of tables and figures, each once, "all" of them spelt out. Raises UsageError for an
-    unknown one."""
+    """Names of tables and figures without repeats, "all" spelt out. Raises UsageError for others."""
     names = list(TABLES) if "all" in asked else list(dict.fromkeys(asked))
     for name in names:
         one_of("a table or figure", name, "all", *TABLES)
     return names
-
-
-def cells_of(names: Sequence[str]) -> list[Cell]:
-    """The networks that these tables need, each once, in the order of the tables."""
-    rows = [row for name in names for row in TABLES[name].rows]
-    return list(dict.fromkeys(row.cell for row in rows if row.cell is not None))

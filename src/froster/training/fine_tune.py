@@ -58,12 +58,10 @@ class Hooks:
 
 
 def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:
-    """A copy of `base` turned into `method`'s network, which starts from the weights of `base`.
-
-    It is built from plain blocks, whatever blocks `base` has: what is saved is then what its config
-    says. With a preset it also reads videos and labels as that says. Raises UsageError where `base`
-    has been given weights that the new network would lose.
-    """
+    """A copy of `base` turned into `method`'s network, which starts from the weights of `base`, and
+    reads videos and labels as the preset says. It is built from plain blocks, whatever blocks
+    `base` has, so that its config describes it. Raises UsageError where `base` has weights that the
+    new network would lose."""
     if new_weights(base.model):
         raise UsageError(
             f"this model is {base.config.method.name} already: start from a plain CLIP, or resume"
@@ -71,13 +69,8 @@ def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -
         )
     config = dataclasses.replace(base.config, method=method)
     if preset is not None:
-        config = dataclasses.replace(
-            config,
-            prompting=preset.prompting,
-            sampling=preset.sampling,
-            views=preset.views,
-            fusion=preset.fusion,
-        )
+        fields = ("prompting", "sampling", "views", "fusion")
+        config = dataclasses.replace(config, **{name: getattr(preset, name) for name in fields})
     model = method.build(plain_clip(base.model))
     return base.with_network(model, config)
 
@@ -91,10 +84,8 @@ def fine_tune(
     hooks: Hooks | None = None,
 ) -> tuple[Recognizer, Trained]:
     """Train a student of `base` on `train_set`, whose integer labels count through `classes`,
-    continuing the run that `out` holds.
-
-    Returns the student (holding the last epoch's weights) and the weights a run ends with.
-    """
+    continuing the run that `out` holds. Returns the student (holding the last epoch's weights) and
+    the weights a run ends with."""
     hooks = hooks or Hooks()
     recipe, reporter = how.recipe, hooks.reporter
     torch.manual_seed(recipe.seed)
@@ -108,8 +99,8 @@ def fine_tune(
     bank = student.bank(classes, how.truncate)
     teacher = None
     if how.distill.kind != "none":
-        own = base.bank(classes, how.truncate) if method.learns_prompts else None
-        teacher = Teacher(base.clip, how.distill, own)
+        prompts = base.bank(classes, how.truncate) if method.learns_prompts else None
+        teacher = Teacher(base.clip, how.distill, prompts)
     clips = training_clips(student, bank, train_set, recipe, reporter)
     task = task_class(method)(
         student.model,
@@ -172,15 +163,11 @@ def training_clips(
 
 
 def fingerprint(model: Recognizer) -> str:
-    """Tells the starting weights of one run from those of another, and the type they are computed
-    in."""
+    """Of the starting weights and the type they are computed in."""
     return hashlib.sha256(f"{weights_fingerprint(model)} {model.dtype}".encode()).hexdigest()[:16]
 
 
 def use_of_weights(model: Recognizer) -> dict[str, Any]:
-    """What a digest of the weights does not tell: the sizes, the activation, how frames are
-    prepared. As JSON gives it back."""
-    return {
-        "preprocessing": model.preprocessing.to_dict(),
-        "architecture": model.clip.architecture(),
-    }
+    """What a digest of the weights does not tell, as JSON gives it back."""
+    preprocessing, architecture = model.preprocessing.to_dict(), model.clip.architecture()
+    return {"preprocessing": preprocessing, "architecture": architecture}

@@ -12,7 +12,43 @@ from froster.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class LabelledOptions:
+    """How labelled videos are read, and where is computed."""
+
+    root: Path | None = None
+    """Folder that the manifest's paths start from; default: its own."""
+    labels_json: Path | None = None
+    """Label JSON for lists with integer labels."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
+    descriptions: Path | None = None
+    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
+    truncate: bool = False
+    """Cut labels that are too long for the text tower."""
+    classes: Path | None = None
+    """Safetensors of class names and embeddings, in place of the text tower."""
+    clamp: Literal["released", "even"] | None = None
+    """Of dense sampling; default: as the model does."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
+    precision: str = "auto"
+    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and self.descriptions is not None:
+            raise UsageError(
+                "descriptions are for the text tower, whose place --classes takes: give one of them"
+            )
+
+    def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
+        """Of these fields those that were asked for; `renamed` have other names in the result."""
+        fields = {**{name: name for name in names}, **renamed}
+        values = {name: getattr(self, field) for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TrainOptions(LabelledOptions):
     """None: by the method's preset, or by the number of videos."""
 
     method: str = "vclip"
@@ -76,25 +112,11 @@ class TrainOptions:
     """Frames a clip."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the preset says."""
-    clamp: Literal["released", "even"] | None = None
-    """Of dense sampling; default: as the model does."""
     views: int | None = None
     """Clips a test video."""
     flip: bool = True
     """Mirror half of the training clips (not for left/right classes)."""
 
-    root: Path | None = None
-    """Folder that the manifest's paths start from; default: its own."""
-    labels_json: Path | None = None
-    """Label JSON for lists with integer labels."""
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
-    descriptions: Path | None = None
-    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
-    truncate: bool = False
-    """Cut labels that are too long for the text tower."""
-    classes: Path | None = None
-    """Safetensors of class names and embeddings, in place of the text tower."""
     look: bool = True
     """Look for test videos that are training videos too."""
 
@@ -112,34 +134,27 @@ class TrainOptions:
     """Kernels made by torch.compile: faster on a GPU."""
     checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, slower."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
-    precision: str = "auto"
-    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
 
     def __post_init__(self) -> None:
-        check_classes(self)
+        super().__post_init__()
         if "frames" in self.option:
             raise UsageError(
                 "a network is made for clips of as many frames as --frames says: use that"
             )
-        if (self.novel_column is not None) + (self.novel_file is not None) + (
-            self.novel_fraction > 0
-        ) > 1:
+        novel = (
+            self.novel_column is not None,
+            self.novel_file is not None,
+            self.novel_fraction > 0,
+        )
+        if sum(novel) > 1:
             raise UsageError(
                 "hold classes out by one of --novel-column, --novel-file and --novel-fraction"
             )
 
-    def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
-        """Of these fields those that were asked for; `renamed` are called otherwise there."""
-        fields = {**{name: name for name in names}, **renamed}
-        values = {there: getattr(self, name) for there, name in fields.items()}
-        return {name: value for name, value in values.items() if value is not None}
-
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """The options of `froster evaluate`; the string under a field is its help."""
+class EvaluateOptions(LabelledOptions):
+    """The options of `froster evaluate`."""
 
     labels_file: Path | None = None
     """Classes to choose from; default: those of the data."""
@@ -151,36 +166,7 @@ class EvaluateOptions:
     """Clips a video."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
-    clamp: Literal["released", "even"] | None = None
-    """Of dense sampling; default: as the model does."""
     batch_size: int = 8
     """Videos a batch."""
     workers: int = 0
     """Processes that decode videos."""
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
-    root: Path | None = None
-    """Folder that the manifest's paths start from; default: its own."""
-    labels_json: Path | None = None
-    """Label JSON for lists with integer labels."""
-    descriptions: Path | None = None
-    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
-    truncate: bool = False
-    """Cut labels that are too long for the text tower."""
-    classes: Path | None = None
-    """Safetensors of class names and embeddings, in place of the text tower."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
-    precision: str = "auto"
-    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
-
-    def __post_init__(self) -> None:
-        check_classes(self)
-
-
-def check_classes(options: TrainOptions | EvaluateOptions) -> None:
-    """Raises UsageError where sentences are given that no text tower reads."""
-    if options.classes is not None and options.descriptions is not None:
-        raise UsageError(
-            "descriptions are for the text tower, whose place --classes takes: give one of them"
-        )

@@ -1,10 +1,9 @@
-"""From what was asked of `froster train`, and the number of videos, to what it will do: method, loss,
-recipe, clips, and what that trains.
+"""From what was asked of `froster train`, and the number of videos, to what it will do: method,
+loss, recipe, clips, and what that trains.
 
-What is not asked for comes from the method's preset, fitted to the model (`fitted`), and for a folder
-of videos from their number (`choose`), which says why in a line. Published protocols (data with a
-split of its own, or a preset that was asked for) are left exactly as they are.
-"""
+What is not asked for comes from the method's preset, fitted to the model (`fitted`), and for a
+folder of videos from their number (`choose`), which says why in a line. Published protocols (data
+with a split of its own, or a preset that was asked for) are left exactly as they are."""
 
 from __future__ import annotations
 
@@ -200,7 +199,7 @@ def is_small(model: Recognizer) -> bool:
 
 
 def default_recipe(model: Recognizer) -> Recipe:
-    """FROSTER's recipe; a small network such as the nano CLIP needs larger steps (`docs/lab.md`)."""
+    """FROSTER's recipe; a small network, such as the nano, needs larger steps (`docs/lab.md`)."""
     return SMALL_RECIPE if is_small(model) else FROSTER.recipe
 
 
@@ -248,7 +247,7 @@ class ChosenRecipe:
 
 
 def is_plain(items: Sequence[Item], preset: str | None) -> bool:
-    """May the defaults be chosen? Not for data that has a split, nor for a preset that was named."""
+    """May the defaults be chosen? Not for data with a split, nor for a preset that was named."""
     return preset is None and not any(item.split for item in items)
 
 
@@ -305,15 +304,15 @@ def choose(
         plain
         and "patience" not in given
         and "epochs" not in given
-        and len(parts.watch) >= VALIDATION_FEWEST
+        and len(parts.validation) >= VALIDATION_FEWEST
     ):
         patience = max(3, changes.get("epochs", recipe.epochs) // 2)  # type: ignore[operator]
         changes["patience"] = patience
         why.append(
-            f"stops early: after {patience} epochs without a gain on the {len(parts.watch)} watched"
-            " videos"
+            f"stops early: after {patience} epochs without a gain on the {len(parts.validation)}"
+            " watched videos"
         )
-    if plain and "patience" not in given and len(parts.watch) < VALIDATION_FEWEST:
+    if plain and "patience" not in given and len(parts.validation) < VALIDATION_FEWEST:
         why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
     sizes = Counter(item.label for item in parts.train).values()
     if plain and "shots" not in given:

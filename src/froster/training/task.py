@@ -20,9 +20,9 @@ from froster.methods.actionclip import in_batch_kl, same_class
 from froster.methods.base import Features, LossAt, Method, Regulariser, VideoCLIP, pool
 from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
+from froster.training.batches import mix_clips, soft_targets
 from froster.training.distill import Distill, Distillation, Losses
 from froster.training.distributed import GatherClasses, gather_clips, ranks, this_rank
-from froster.training.mixing import mix, soft_targets
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Task(nn.Module):
         recipe, targets = self.recipe, labels
         if recipe.label_smoothing or recipe.mixup or recipe.cutmix:
             soft = soft_targets(labels, len(self.bank.labels), recipe.label_smoothing)
-            frames, targets = mix(frames, soft, rng, recipe.mixup, recipe.cutmix)
+            frames, targets = mix_clips(frames, soft, rng, recipe.mixup, recipe.cutmix)
         prompts = self.text_prompts(rows)
         features = self.encode(frames)
         classes = self.student.classes(prompts)

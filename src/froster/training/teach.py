@@ -1,4 +1,4 @@
-"""`froster.train`: everything from a folder of labelled videos to a model that has been measured."""
+"""`froster.train`: from a folder of labelled videos to a model that has been measured."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Any
 
 import torch.distributed as dist
 
-from froster.data.dataset import VideoDataset
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
-from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
 from froster.inference.fingerprint import weights_fingerprint
+from froster.inference.model_report import (
+    ReportedVideos,
+    counted,
+    report_of,
+    reported_videos,
+    written,
+)
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.seen import Seen, counted, report_of, seen_by, written
 from froster.methods import Method, method_from_dict
 from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
@@ -27,7 +31,14 @@ from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
-from froster.training.measure import Measuring, load_reported, passed_over_lines, summary_line
+from froster.training.measure import (
+    Measuring,
+    labelled_videos,
+    load_reported,
+    summary_line,
+    training_dataset,
+)
+from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
     Changes,
@@ -39,11 +50,10 @@ from froster.training.plan import (
     validation_share,
 )
 from froster.training.reporter import Reporter
-from froster.training.run_folder import RunSource
+from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
-from froster.utils.progress import Log, open_logger
 
 
 @dataclass(frozen=True)
@@ -67,22 +77,21 @@ def train(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> TrainingResult | None:
-    """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
-    `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
+    """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos
+    of `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
 
     `options` are the fields of `TrainOptions`, which `froster train` has too. `reporter` is told
     what happens. Returns the model and what was measured; None on all processes of torchrun but the
-    first. Raises FrosterError.
-    """
+    first. Raises FrosterError."""
     asked, out, name = TrainOptions(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
     videos = read_videos(Path(data), asked, reporter)
-    start = seen_by(report_of(name))
-    with process_group(asked.device) as (rank, own_device), ExitStack() as held:
+    start = reported_videos(report_of(name))
+    with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
-        device = str(own_device) if own_device else None
+        device = str(of_rank) if of_rank else None
         base = load_reported(name, asked, reporter, device)
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
@@ -113,11 +122,7 @@ def train(
 
 
 def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:
-    items = read_items(
-        data, labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
-    )
-    for line in passed_over_lines(items):
-        reporter.say(line)
+    items = labelled_videos(data, asked, reporter)
     novel = None
     if asked.novel_file is not None:
         novel = read_label_set(asked.novel_file)
@@ -136,9 +141,9 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
         holdout=holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,
-        watch=share,
+        validation=share,
     )
-    if asked.patience and not parts.watch:
+    if asked.patience and not parts.validation:
         raise UsageError(
             "--patience needs videos to watch the training by, and there are too few: --watch 0.2,"
             " or more videos"
@@ -165,10 +170,8 @@ def plan_of(
     given = set(asked.asked("epochs", "batch_size", "patience", "shots"))
     choice = choose(plan.preset.recipe, videos.parts, given, videos.plain, ranks())
     if asked.average_from is not None and asked.average_from > choice.recipe.epochs:
-        raise UsageError(
-            f"--average-from {asked.average_from} comes after the last epoch,"
-            f" {choice.recipe.epochs}"
-        )
+        last = choice.recipe.epochs
+        raise UsageError(f"--average-from {asked.average_from} comes after the last epoch, {last}")
     recipe = dataclasses.replace(
         choice.recipe,
         seed=asked.seed,
@@ -212,7 +215,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
     return [
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
         f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
-        f" classes); watched: {len(parts.watch)}",
+        f" classes); watched: {len(parts.validation)}",
         *parts.notes,
         f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size},"
         f" {rates}, seed {recipe.seed}",
@@ -225,22 +228,14 @@ def plan_lines(run: TrainingRun) -> list[str]:
 def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
     base, plan, parts, how = run.base, run.plan, run.parts, run.how
     preset, recipe = plan.preset, plan.preset.recipe
-    train_set = VideoDataset(
-        parts.train,
-        parts.base,
-        preset.sampling,
-        base.image_size,
-        train=True,
-        seed=recipe.seed,
-        augment=preset.augment,
-        how=base.preprocessing,
-    )
-    identity = {
-        "data": list_fingerprint(parts.train),
-        "augment": dataclasses.asdict(preset.augment),
-    }
+    train_set = training_dataset(base, preset, parts.train, parts.base, recipe.seed)
     settings = FineTuning(
-        plan.method, plan.distill, recipe, preset, truncate=how.truncate, run=identity
+        plan.method,
+        plan.distill,
+        recipe,
+        preset,
+        truncate=how.truncate,
+        run={"data": list_fingerprint(parts.train), "augment": dataclasses.asdict(preset.augment)},
     )
     sets = validation_sets(base, preset, parts, run.sentences, split_seed)
     validate = Validator(base, sets, how) if sets else None
@@ -257,8 +252,8 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
 
 def source_of(
     data: Path, model: str, base: Recognizer, videos: TrainingVideos, asked: TrainOptions
-) -> RunSource:
-    return RunSource(
+) -> RunInputs:
+    return RunInputs(
         model=whereabouts(model),
         weights=weights_fingerprint(base),
         data=str(absolute(data)),
@@ -283,29 +278,26 @@ def whereabouts(name: str | Path) -> str:
     return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
-def trained_before(start: Seen | None, parts: Split, reporter: Reporter) -> list[str]:
+def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporter) -> list[str]:
     """Test videos that the model which is started from has learnt from already."""
     if start is None:
         return []
     test = [*parts.base_test, *parts.novel_test]
     with reporter.bar("looking for training videos", len(test), keep=False) as bar:
         trained, _ = counted(start.parts(test, bar))
-    if not trained:
-        return []
-    return [
+    line = (
         f"{trained} of {len(test)} test videos trained the model that this run starts from, so the"
         " test is too easy"
-    ]
+    )
+    return [line] if trained else []
 
 
-def marks(parts: Split, start: Seen | None, reporter: Reporter) -> tuple[str, str]:
-    """The fingerprints of the videos that the model has been trained on and watched by, those of its
+def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tuple[str, str]:
+    """The fingerprints of the videos that the model was trained on and validated by, those of its
     start among them."""
-    before = start or Seen(frozenset(), frozenset())
-    total = len(parts.train) + len(parts.watch)
+    before = start or ReportedVideos(frozenset(), frozenset())
+    total = len(parts.train) + len(parts.validation)
     with reporter.bar("note the training videos", total) as bar:
-        trained, watched = (
-            written([*file_fingerprints(items, bar), *known])
-            for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
-        )
+        trained = written([*file_fingerprints(parts.train, bar), *before.trained])
+        watched = written([*file_fingerprints(parts.validation, bar), *before.watched])
     return trained, watched

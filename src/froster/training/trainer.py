@@ -40,7 +40,8 @@ MAY_CHANGE = ("workers", "keep", "compile", "checkpointing")
 OnStep = Callable[[int, dict[str, float]], None]
 """`on_step(step, metrics)`, on rank 0; steps count from 1."""
 Validate = Callable[[int], dict[str, float]]
-"""`validate(epoch)`, on rank 0: what is measured after an epoch, of which "base" may stop the run."""
+"""`validate(epoch)`, on rank 0: what is measured after an epoch, of which "base" may stop the run.
+"""
 
 
 @dataclass
@@ -194,10 +195,9 @@ class Trainer:
         """One optimiser step; returns its metrics, 0-D tensors, or None when no rank could read a
         clip.
 
-        Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its share,
-        so that the gradient is that of the mean over all clips; a rank with none computes on a blank
-        clip of weight zero, as DDP needs it to.
-        """
+        Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its
+        share, so that the gradient is that of the mean over all clips; a rank with none computes on
+        a blank clip of weight zero, as DDP needs it to."""
         mine = total = float(len(batch.labels))
         if self.world > 1:
             count = torch.tensor([mine], device=self.device)
@@ -238,8 +238,8 @@ def prefetch_metrics(steps: Iterator[StartedStep]) -> Iterator[StartedStep]:
 
 
 def stops_early(history: Sequence[dict[str, float]], patience: int | None) -> bool:
-    """Is the best accuracy on the base validation videos `patience` epochs old? An epoch that equals
-    it is as good."""
+    """Is the best accuracy on the base validation videos `patience` epochs old? An epoch that
+    equals it is as good."""
     if not patience or not history:
         return False
     accuracies = [values["base"] for values in history]

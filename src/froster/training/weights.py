@@ -1,10 +1,12 @@
-"""What can be done with weights after training: their mean, and interpolation with CLIP (WiSE-FT)."""
+"""Weights after training: their mean, and interpolation with CLIP (WiSE-FT)."""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Sequence
+
+import torch
 
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
@@ -26,7 +28,7 @@ def average(states: Sequence[StateDict]) -> StateDict:
     for state in states[1:]:
         check_same_keys(states[0], state)
     return {
-        name: sum(state[name].double() for state in states).div(len(states)).to(like.dtype)  # type: ignore[union-attr]
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(like.dtype)
         for name, like in states[0].items()
     }
 
