@@ -23,11 +23,11 @@ class CLIPPipeline:
     """CLIP's byte-pair encoding. The file's own normaliser is left out, because Hugging Face's
     composes characters after lower-casing."""
 
-    start: int
-    end: int
-
     def __init__(self, backend: Backend):
-        self.start, self.end = backend.token_to_id(START), backend.token_to_id(END)
+        start, end = backend.token_to_id(START), backend.token_to_id(END)
+        assert start is not None and end is not None
+        self.start: int = start
+        self.end: int = end
         self._saved = backend.to_str()
         without_lengths(backend)
         backend.normalizer = normalizers.Sequence([])

@@ -103,7 +103,7 @@ class Recognizer:
         self.device = device or pick_device()
         self.model = model.to(self.device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
-        self.class_file = class_file and class_file.to(self.device)
+        self.class_file = None if class_file is None else class_file.to(self.device)
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
@@ -365,6 +365,8 @@ def load(
     not fit, FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
+    width = loaded.network.clip.config.embed_dim
+    class_file = None if classes is None else ClassFile.read(classes, width)
     recognizer = Recognizer(
         loaded.network,
         loaded.tokenizer,
@@ -373,7 +375,7 @@ def load(
         precision=precision,
         provenance=loaded.provenance,
         calibration=loaded.calibration,
-        class_file=classes and ClassFile.read(classes, loaded.network.clip.config.embed_dim),
+        class_file=class_file,
     )
     path = os.path.abspath(os.path.expanduser(source))
     is_path = str(source) != "nano" and os.path.exists(path)
