@@ -2,7 +2,8 @@
 
 mteb hands out the files themselves; which frames are read of them, and how they are prepared, is
 the model's own business here as everywhere. Its own way, decoding by torchcodec, is not used, so
-that package is not needed."""
+that package is not needed.
+"""
 
 from __future__ import annotations
 
@@ -147,13 +148,17 @@ class MTEBModel:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """(n, E), (m, E) -> cosines (n, m)."""
-        one, other = (unit(torch.as_tensor(x).float()) for x in (embeddings1, embeddings2))
+        one, other = map(_units, (embeddings1, embeddings2))
         return one @ other.T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """(n, E), (n, E) -> cosines (n,)."""
-        one, other = (unit(torch.as_tensor(x).float()) for x in (embeddings1, embeddings2))
+        one, other = map(_units, (embeddings1, embeddings2))
         return (one * other).sum(-1)
+
+
+def _units(embeddings: Any) -> Tensor:
+    return unit(torch.as_tensor(embeddings).float())
 
 
 def _meta(model: Recognizer, name: str | None, revision: str | None) -> Any:

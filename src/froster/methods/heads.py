@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Transformer
+from froster.encoders.config import TextConfig
 from froster.errors import UsageError
 
 
@@ -168,10 +169,14 @@ def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[
     return x * mask / keep
 
 
-def check_reserved(count: int, context: int) -> int:
-    """Learned tokens, of which a name must still fit beside. Raises UsageError."""
-    if not 0 <= count <= context - 3:
+def check_reserved(count: int, text: TextConfig) -> int:
+    """Learned tokens, beside which a name must still fit. Raises UsageError, also where padding
+    counts: there is no room behind a text then."""
+    if count and text.full_length:
+        raise UsageError("learned prompts need a causal text tower, which this encoder has not")
+    if not 0 <= count <= text.context - 3:
         raise UsageError(
-            f"{count} learned tokens do not fit a context of {context} with start, name and end"
+            f"{count} learned tokens do not fit a context of {text.context} with start, name and"
+            " end"
         )
     return count

@@ -6,16 +6,21 @@ from froster.errors import UsageError
 from froster.methods.base import Method, VideoCLIP
 from froster.training.grid import Distill
 
+TOKENS = "clip.text.token_embedding.weight"
+CLIP_VOCABULARY = 49408
+
 
 def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
-    tower more or less."""
+    tower more or less. A table of more tokens than CLIP's stays as it is, and so does a bias of the
+    logits, which a soft-max does not see."""
     for name, parameter in student.named_parameters():
         text = name.startswith(("clip.text.", "text_prompt"))
-        default = method.trains(name)
-        trained = {"method": default, "both": default or text, "text": text}
-        trained["image"] = default and not text
-        parameter.requires_grad_(default if name == "clip.logit_scale" else trained[tune])
+        mine = method.trains(name)
+        chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
+        large = name == TOKENS and len(parameter) > CLIP_VOCABULARY
+        wanted = mine if name == "clip.logit_scale" else chosen[tune]
+        parameter.requires_grad_(wanted and not large and name != "clip.logit_bias")
 
 
 def trained(student: VideoCLIP, *parts: str) -> bool:
@@ -57,8 +62,9 @@ def attach(
                 f" use --side {other}"
             )
         return distill.side == "vision", distill.side == "text", []
-    learnt = trained(student, "text_prompt")
-    why = "prompts that belong to one class have no teacher" if learnt else "text is frozen"
+    why = "text is frozen"
+    if trained(student, "text_prompt"):
+        why = "prompts that belong to one class have no teacher"
     notes = [] if text else [f"{why}: distillation on the vision side only"]
     if not vision:
         notes.append("the image side is frozen: distillation on the text side only")

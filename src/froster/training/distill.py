@@ -132,7 +132,8 @@ class Distillation(nn.Module):
 
         `weight` is that of this rank's clips (`Task.forward`). `clip_prompts`: each clip has
         brought a prompt of its own; else the prompts are those of all classes, the same on every
-        rank."""
+        rank.
+        """
         config = self.config
         of_clips = weight if config.reduction == "mean" else ranks() * (weight > 0)
         vision = text = prompts.new_zeros(())

@@ -1,5 +1,4 @@
-"""The teacher that follows its student (TACO, Mean Teacher): a moving mean of the student's
-weights.
+"""The teacher that follows its student (TACO, Mean Teacher): a moving mean of its weights.
 
     theta_T <- beta theta_T + (1 - beta) theta          once a step, before the teacher is asked
 

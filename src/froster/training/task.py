@@ -60,8 +60,8 @@ class Outputs:
 
 
 class Task(nn.Module):
-    """Cross-entropy over the classes plus, with a teacher, feature distillation, and what the
-    method adds to hold the weights near CLIP's.
+    """Cross-entropy over the classes plus, with a teacher, distillation, and what the method adds
+    to hold the weights near CLIP's.
 
     Text of one step: the rows of the bank that the caller names, the same on all ranks (FROSTER:
     one template and the bare label). A frozen teacher's text never changes: it is encoded once."""

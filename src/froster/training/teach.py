@@ -95,8 +95,8 @@ def train(
     with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
-        device = str(of_rank) if of_rank else asked.device
-        base = load_reported(name, device, asked.precision, reporter)
+        device = str(of_rank) if of_rank else None
+        base = load_reported(name, asked, reporter, device)
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
             # A label that is too long is found before the training.
@@ -284,6 +284,7 @@ def source_of(
         where=dict(asked.where),
         descriptions=whereabouts(asked.descriptions) if asked.descriptions else None,
         truncate=asked.truncate,
+        classes=None if asked.classes is None else str(absolute(asked.classes)),
         holdout=videos.holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,
