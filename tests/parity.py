@@ -253,7 +253,9 @@ def actionclip_heads(g: Golden) -> Outputs:
 TINY = architecture_from_state_dict(
     {
         "visual.conv1.weight": torch.zeros(64, 3, 8, 8),
+        "visual.class_embedding": torch.zeros(64),
         "visual.positional_embedding": torch.zeros(5, 64),
+        "visual.proj": torch.zeros(64, 64),
         "positional_embedding": torch.zeros(8, 64),
         "token_embedding.weight": torch.zeros(9, 64),
         "text_projection": torch.zeros(64, 64),
