@@ -10,6 +10,7 @@ can compute.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import struct
@@ -35,6 +36,7 @@ from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen, VideoCLIP, class_embeddings, pool
 from froster.methods.actionclip import ActionNet, in_batch_kl, same_class
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
+from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
@@ -299,6 +301,41 @@ def text4vis(g: Golden) -> Outputs:
     }
 
 
+@torch.enable_grad()
+def mote(g: Golden) -> Outputs:
+    """Both training passes with the stored draws, their losses, and the test with its factor."""
+    z, classes = g.inputs["frame_emb"], g.inputs["class_unit"]
+    state = {f"fusion_model.{name}": tensor for name, tensor in g.weights.items()}
+    heads = {"heads": max(1, g.config["tw"] // 64)}
+    scale, head = math.exp(2.75), head_of(state, z.shape[-1], heads)
+    assert isinstance(head, ExpertHead)
+
+    def logits(frames: Tensor) -> Tensor:
+        """Without the scale, as the file has them."""
+        return unit(frames.mean(1)) @ unit(classes).T
+
+    one = z + head.change(z, head.one_each(g.inputs["expert_index"]))
+    both = z + head.change(z, head.at(g.inputs["merge_tau"].tolist()))
+    first, second = logits(one), logits(both)
+    targets = g.inputs["targets"]
+    ce, ce_merged = (F.cross_entropy(scale * x, targets) for x in (first, second))
+    mse = F.mse_loss(both, z)
+    loss = ce + 0.5 * ce_merged + 0.1 * mse
+    loss.backward()
+    out = {"train_logits_expert": first, "train_logits_merged": second, "loss": loss}
+    out |= {"ce_expert": ce, "ce_merged": ce_merged, "mse": mse}
+    names = {"frame_position_embeddings.weight": "positional_embedding"}
+    parameters = dict(head.named_parameters())
+    for name in g.outputs:
+        if name.startswith("grad/"):
+            official = name.removeprefix("grad/")
+            out[name] = parameters[names.get(official, official)].grad  # type: ignore[assignment]
+    change, factor = head.change(z, head.fused()), head.nearness(z.mean(1), classes)
+    frames = z + factor[:, None, None] * change
+    out |= {"eval_factor": factor, "eval_frames": frames, "eval_logits": logits(frames)}
+    return {**out, "eval_frames_without_factor": z + change}
+
+
 def efficient_prompt(g: Golden) -> Outputs:
     names = {"prefix": "prefix", "postfix": "postfix", "tfm_heads": "heads"}
     options = {own: g.config[theirs] for theirs, own in names.items() if theirs in g.config}
@@ -553,6 +590,7 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP temporal heads": actionclip_heads,
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
+    "MoTE": mote,
     "Efficient-Prompt": efficient_prompt,
     "Vita-CLIP": vita_clip,
     "X-CLIP cross-frame message": blocks,

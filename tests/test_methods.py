@@ -179,6 +179,7 @@ COUNTS = {
     ("stan", "third"): 149_620_737 + 40_218_624,
     ("lora", "r2-qkv"): 110_592 + 73_728,
     ("lora", "r16-qkvo"): 12 * 4 * 16 * 2 * (768 + 512),
+    ("mote", ""): 86_192_640 + 37_845_504 + 1,
     ("frozen", ""): 0,
 }
 
@@ -217,7 +218,7 @@ def step(
     config = Distill(kind=distill, level=method.level, zero_init=False)  # type: ignore[arg-type]
     own = bank if method.learns_prompts else None
     teacher = Teacher(tiny_clip(), config, own) if distill != "none" else None
-    task = task_class(method)(student, bank, recipe, teacher=teacher, **options)
+    task = task_class(method)(student, bank, recipe, teacher=teacher, **options).train()
     frames = torch.randint(
         0, 256, (3, T, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
     )
@@ -380,7 +381,7 @@ def test_lora_folds_into_plain_weights() -> None:
 
 
 def test_frames_must_be_those_the_network_was_made_for() -> None:
-    for name in ("aim", "vita-clip", "xclip", "efficient-prompt"):
+    for name in ("aim", "vita-clip", "xclip", "efficient-prompt", "ez-clip"):
         with pytest.raises(UsageError, match="frames"):
             network(name).encode(clips(frames=T + 1))
 

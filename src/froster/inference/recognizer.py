@@ -181,7 +181,12 @@ class Recognizer:
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
         """Labels -> unit embeddings (K, E), each the mean over the model's prompt templates."""
-        return finite(class_embeddings(self.prompts(texts, truncate)).cpu(), "text embeddings")
+        if self.config.method.closed:
+            raise UsageError(
+                f"{self.config.method.name} knows its classes by number and embeds no texts"
+            )
+        prompts = self.model.text_embeddings(self.prompts(texts, truncate))
+        return finite(class_embeddings(prompts).cpu(), "text embeddings")
 
     @torch.no_grad()
     def embed_video(

@@ -15,6 +15,7 @@ from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, 
 from froster.methods.clip_per_frame import FineTuned, Frozen
 from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.lora import LoRA
+from froster.methods.mote import MoTE
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.penalised import EWC, L2SP
 from froster.methods.st_adapter import STAdapter
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
         XCLIP,
         EfficientPrompt,
         Text4Vis,
+        MoTE,
         AIM,
         STAdapter,
         AdaptFormer,

@@ -57,13 +57,18 @@ class TemporalTransformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, z: Float[Tensor, "batch time embed"]) -> Float[Tensor, "batch embed"]:
-        T, known = z.shape[1], len(self.positional_embedding)
-        if known < T:
-            raise UsageError(
-                f"this network's temporal head was made for at most {known} frames, not for {T}"
-            )
-        y = self.transformer(z + self.positional_embedding[:T])
+        y = self.transformer(z + self.positions(z.shape[1]))
         return (y + z if self.skip else y).mean(dim=1)
+
+    def positions(self, frames: int) -> Float[Tensor, "time embed"]:
+        """Of so many frames. Raises UsageError where there are not as many."""
+        known = len(self.positional_embedding)
+        if known < frames:
+            raise UsageError(
+                f"this network's temporal head was made for at most {known} frames, not for"
+                f" {frames}"
+            )
+        return self.positional_embedding[:frames]
 
 
 class LSTMHead(nn.Module):

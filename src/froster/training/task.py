@@ -39,8 +39,8 @@ class Teacher:
 class Outputs:
     """What the student makes of the clips of a step, and the loss of its objective."""
 
-    loss: Tensor
-    """With this rank's weight."""
+    losses: Losses
+    """The objective ("ce") and what the method adds to it, with this rank's weight."""
     logits: Tensor
     """(B, K), or over all ranks' clips (B, B) within the batch."""
     predicted: Tensor
@@ -57,7 +57,8 @@ def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
     tower more or less."""
     for name, parameter in student.named_parameters():
-        text = name.startswith(("clip.text.", "text_prompt"))
+        # A closed set of classes has no use for the text tower.
+        text = name.startswith(("clip.text.", "text_")) and not method.closed
         own = method.trains(name)
         trained = {"method": own, "both": own or text, "image": own and not text, "text": text}[
             tune
@@ -131,7 +132,7 @@ class Task(nn.Module):
         self.student, self.bank = student, bank
         self.recipe, self.dtype = recipe or Recipe(), dtype
         self.regulariser = regulariser
-        self.text_is_frozen = not trained(student, "clip.text.", "text_prompt")
+        self.text_is_frozen = not trained(student, "clip.text.", "text_")
         self.teacher: CLIP | None = None
         self.distill: Distillation | None = None
         if teacher is not None:
@@ -220,6 +221,9 @@ class Task(nn.Module):
         features = self.encode(frames)
         classes = self.student.classes(prompts)
         logits = self.student.logits(features.video, classes, features.context)
+        losses = self.student.losses(
+            features, classes, logits, lambda logits: F.cross_entropy(logits, targets)
+        )
 
         def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
             with autocast(frames.device, self.dtype):
@@ -227,11 +231,11 @@ class Task(nn.Module):
             return F.cross_entropy(mixed.float(), targets) * weight
 
         return Outputs(
-            F.cross_entropy(logits, targets) * weight,
+            {name: loss * weight for name, loss in losses.items()},
             logits,
             logits.argmax(-1),
             features,
-            prompts,
+            self.student.text_embeddings(prompts),
             self.teacher_rows(rows),
             loss_at,
         )
@@ -241,7 +245,8 @@ class Task(nn.Module):
     ) -> tuple[Losses, Losses]:
         """The objective, what the method adds to it and distillation: what is minimised, and what
         is reported of these."""
-        losses, report = {"ce": outputs.loss}, {"ce": outputs.loss.detach()}
+        losses = dict(outputs.losses)
+        report = {name: loss.detach() for name, loss in losses.items()}
         if self.regulariser is not None:
             losses["regulariser"], report["regulariser"] = self.regulariser(
                 self.student, outputs.loss_at, rng
@@ -268,6 +273,9 @@ class Task(nn.Module):
         """None where the vision side is not distilled."""
         if self.teacher is None or self.distill is None or self.distill.projector_v is None:
             return None
+        chosen = self.student.frames_of(frames.shape[1])
+        if len(chosen) < frames.shape[1]:
+            frames = frames[:, chosen]
         with torch.no_grad(), autocast(frames.device, self.dtype):
             f = self.teacher.encode_image(frames).float()
         return Features(f, f.mean(dim=1), pool(f, "frame_unit"))
@@ -308,6 +316,14 @@ class Task(nn.Module):
             ).float()
 
 
+def no_other_weights(weights: Mapping[str, Tensor]) -> Tensor:
+    """The `loss_at` of a contrast within the batch."""
+    raise UsageError(
+        "this method's regulariser takes the loss at other weights, which the contrast within the"
+        " batch does not have: train it with the objective of classes"
+    )
+
+
 class InBatchTask(Task):
     """ActionCLIP's contrast in place of the cross-entropy: every clip with its own class by a
     template of its own, over all ranks' clips together."""
@@ -332,18 +348,15 @@ class InBatchTask(Task):
         video, text = in_batch_kl(logits, same_class(known))
         mine = unit(features.video) @ t.T
 
-        def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
-            raise UsageError(
-                "this method's regulariser takes the loss at other weights, which the contrast"
-                " within the batch does not have: train it with the objective of classes"
-            )
-
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher_prompts[templates, labels.cpu()][None]
         predicted = known[mine.argmax(-1)]
-        loss = (video + text) / 2
-        return Outputs(loss, logits, predicted, features, prompts[None], teacher, loss_at)
+        losses = self.student.losses(features, t, logits, lambda _: (video + text) / 2)
+        losses = {name: loss * (1.0 if name == "ce" else weight) for name, loss in losses.items()}
+        return Outputs(
+            losses, logits, predicted, features, prompts[None], teacher, no_other_weights
+        )
 
     def prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor:
         """The prompt of each clip, (B, E), raw."""

@@ -1,0 +1,138 @@
+"""What single systems of the literature promise, and that each of them learns from the nano CLIP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from froster.encoders.checkpoints import to_official
+from froster.encoders.model import unit
+from froster.inference.recognizer import Recognizer, load
+from froster.inference.released import assemble, recognise
+from froster.methods import METHODS
+from froster.methods.mote import MoTE, MoTENet
+from froster.methods.text4vis import Text4Vis
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.plan import Changes, make_plan
+from froster.world.clips import WorldClips
+from froster.world.sets import SETS, ClassSet, Videos, record
+from golden import close
+from test_methods import clips, network, tiny_clip
+
+SYSTEMS = [("mote", "")]
+
+
+@pytest.fixture(scope="module")
+def base() -> Recognizer:
+    return load("nano", device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def videos() -> Videos:
+    """Four of each of four classes of the rendered world."""
+    few, labels = ClassSet(SETS["base"].actions[:4]), torch.arange(16) % 4
+    rng = np.random.default_rng(0)
+    frames = torch.stack([record(few, int(label), rng) for label in labels])
+    return Videos(frames, labels, few.classes)
+
+
+@pytest.mark.parametrize(("name", "variant"), SYSTEMS)
+def test_learns_from_the_nano(
+    name: str, variant: str, base: Recognizer, videos: Videos, tmp_path: Path
+) -> None:
+    """In seconds on one core; what is saved is what was learned."""
+    changes = Changes(recipe={"epochs": 6, "batch_size": 8}, views=1, flip=False)
+    plan = make_plan(base, METHODS[name].make(variant or None), videos.classes, changes)
+    clips = WorldClips(videos, plan.preset.sampling, train=True)
+    losses: list[float] = []
+    hooks = Hooks(on_step=lambda step, metrics: losses.append(metrics["loss"]))
+    how = FineTuning(plan.method, plan.distill, plan.preset.recipe, plan.preset)
+    student, _ = fine_tune(base, how, clips, videos.classes, tmp_path, hooks)
+    assert sum(losses[-2:]) < 0.8 * sum(losses[:2])
+    student.save(tmp_path / "model")
+    again = load(tmp_path / "model", device="cpu", precision="float32")
+    assert again.config.method == student.config.method
+    frames = videos.frames[0, ::2].movedim(1, -1)
+    one, other = (model.classify(frames, videos.classes) for model in (student, again))
+    assert one.labels == other.labels
+    assert one.scores == pytest.approx(other.scores, abs=1e-5)
+
+
+# MoTE
+
+
+@torch.no_grad()
+def test_mote_of_one_expert_is_text4vis() -> None:
+    torch.manual_seed(0)
+    plain = Text4Vis(layers=2).build(tiny_clip()).eval()
+    one = MoTE(layers=2, experts=1).build(tiny_clip()).eval()
+    assert plain.head is not None and one.head is not None
+    state = {
+        name.replace("c_fc.", "fc_up.0.").replace("c_proj.", "fc_dn.0."): tensor
+        for name, tensor in plain.head.state_dict().items()
+    }
+    fused = {n: t for n, t in one.head.state_dict().items() if n.endswith("mote_fusion_weight")}
+    one.head.load_state_dict({**state, **fused})
+    close(one.encode(clips()).video, plain.encode(clips()).video, atol=1e-5)
+
+
+@torch.no_grad()
+def test_mote_is_faded_out_for_classes_unlike_those_learned() -> None:
+    model = network("mote")
+    assert isinstance(model, MoTENet) and model.head.spe_cls_feature is not None
+    learned = unit(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)))
+    model.head.spe_cls_feature.copy_(learned)
+    features, scale = model.encode(clips()), model.clip.logit_scale.exp()
+    frames = features.frames.mean(1)
+    close(model.head.nearness(frames, learned), torch.ones(2), atol=1e-5)
+    close(
+        model.logits(features.video, learned, features.context),
+        scale * features.video @ learned.T,
+        atol=1e-4,
+    )
+    far = -learned
+    assert model.head.nearness(frames, far).max() < 1e-3
+    close(
+        model.logits(features.video, far, features.context), scale * unit(frames) @ far.T, atol=0.05
+    )
+
+
+@torch.no_grad()
+def test_a_released_mote_is_told_from_actionclip_and_text4vis() -> None:
+    model = network("mote")
+    state = {
+        to_official(name.removeprefix("clip."))
+        .replace("head.positional_embedding", "fusion_model.frame_position_embeddings.weight")
+        .replace("head.", "fusion_model."): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    image = {n: t for n, t in state.items() if n.startswith(("visual.", "fusion", "logit_scale"))}
+    for released, base in ((state, None), (image, tiny_clip())):
+        found = recognise(released)
+        assert found is not None and found.format == "MoTE"
+        assert found.method == MoTE(seen=3)
+        again = assemble(found, base).eval()
+        close(again.encode(clips()).video, model.encode(clips()).video, atol=1e-5)
+
+
+def test_mote_keeps_the_classes_that_it_learns() -> None:
+    model = network("mote")
+    assert isinstance(model, MoTENet)
+    classes = unit(torch.randn(3, 64))
+    model.train()
+    features = model.encode(clips())
+
+    def objective(logits: Tensor) -> Tensor:
+        return logits.square().mean()
+
+    losses = model.losses(features, classes, model.logits(features.video, classes), objective)
+    assert losses.keys() == {"ce", "merged", "kept"}
+    assert torch.equal(model.head.spe_cls_feature, classes)
+    sum(losses.values()).backward()
+    for number in range(4):  # every expert learns from the merged pass
+        layer = model.head.transformer.blocks()[0].mlp.fc_up[number]
+        assert layer.weight.grad.abs().max() > 0
