@@ -35,6 +35,7 @@ from froster.encoders.model import CLIP, unit
 from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen, VideoCLIP, class_embeddings, pool
 from froster.methods.actionclip import ActionNet, in_batch_kl, same_class
+from froster.methods.bdc_clip import BDCNet
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
@@ -298,6 +299,62 @@ def text4vis(g: Golden) -> Outputs:
         "video_emb": video,
         "logits": logits,
         "mean_logits": scale * pool(z, "mean_then_unit") @ classes.T,
+    }
+
+
+@torch.enable_grad()
+def bdc_clip(g: Golden) -> Outputs:
+    """A training step of one prompt a class, its gradients, and the test of one view."""
+    shares = {"cosine_share": g.config["cb"], "bdc_share": g.config["cv"]}
+    model = network(g, **shares, bdc_divisor=g.config["scale"])
+    assert isinstance(model, BDCNet)
+    frames, tokens, targets = (g.inputs[name] for name in ("frames", "tokens", "targets"))
+    chosen = tokens[torch.arange(len(tokens)), g.inputs["train_prompt_index"]]
+    model.train()
+    features = model.encode(frames)
+    classes = model.classes(model.encode_text(chosen)[None])
+    cosine, bdc = model.two_logits(features.video, classes, features.context)
+    fused = model.logits(features.video, classes, features.context)
+    losses = model.losses(features, classes, fused, lambda logits: F.cross_entropy(logits, targets))
+    sum(losses.values()).backward()
+    assert model.closed is not None and features.context is not None
+    out = {
+        "train_logits_cos": cosine,
+        "train_logits_bdc": bdc,
+        "train_logits_cls": model.closed(features.context[:, 0]),
+        "loss_cos": losses["ce"],
+        "loss_bdc": losses["bdc"],
+        "loss_cls": losses["closed"],
+        **gradients_of(g, model),
+    }
+    model.eval()
+    projected = model.tokens(frames)
+    prompts = torch.stack([model.encode_text(rows) for rows in tokens.transpose(0, 1)])
+    classes = model.classes(prompts)
+    cosine, bdc = model.two_logits(features.video, classes, features.context)
+    return {
+        **out,
+        "tokens_projected": projected,
+        "frame_bdc": model.bdc_of_frames(model.video_bdc.reduced(projected)),
+        "video_bdc": features.context[:, 0],
+        "text_bdc_prompt0": model.parts(prompts[0])[1],
+        "eval_logits_cos": cosine,
+        "eval_logits_bdc": bdc,
+        "eval_fused": model.logits(features.video, classes, features.context).exp(),
+    }
+
+
+def gradients_of(g: Golden, model: VideoCLIP) -> Outputs:
+    """Those that the file has, under its own names, which the loader maps to ours."""
+    wanted = {name.removeprefix("grad/") for name in g.outputs if name.startswith("grad/")}
+    release = recognise(g.weights)
+    assert release is not None
+    places = {id(tensor): name for name, tensor in release.state.items()}
+    parameters = {name.removeprefix("clip."): p for name, p in model.named_parameters()}
+    return {
+        f"grad/{name}": parameters[places[id(g.weights[name])]].grad  # type: ignore[misc]
+        for name in wanted
+        if id(g.weights[name]) in places
     }
 
 
@@ -591,6 +648,7 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
     "MoTE": mote,
+    "BDC-CLIP": bdc_clip,
     "Efficient-Prompt": efficient_prompt,
     "Vita-CLIP": vita_clip,
     "X-CLIP cross-frame message": blocks,

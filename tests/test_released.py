@@ -81,6 +81,7 @@ FILES = [
         "STAN (depth 2)",
         "stan",
     ),
+    ("bdc_clip", lambda w: {"model": under("module.", w)}, "BDC-CLIP", "bdc-clip"),
 ]
 
 

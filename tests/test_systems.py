@@ -14,6 +14,7 @@ from froster.encoders.model import unit
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
 from froster.methods import METHODS
+from froster.methods.bdc_clip import BDCNet, TokenBDC
 from froster.methods.mote import MoTE, MoTENet
 from froster.methods.text4vis import Text4Vis
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
@@ -23,7 +24,7 @@ from froster.world.sets import SETS, ClassSet, Videos, record
 from golden import close
 from test_methods import clips, network, tiny_clip
 
-SYSTEMS = [("mote", "")]
+SYSTEMS = [("mote", ""), ("bdc-clip", "")]
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,43 @@ def test_mote_keeps_the_classes_that_it_learns() -> None:
     for number in range(4):  # every expert learns from the merged pass
         layer = model.head.transformer.blocks()[0].mlp.fc_up[number]
         assert layer.weight.grad.abs().max() > 0
+
+
+# BDC-CLIP
+
+
+@torch.no_grad()
+def test_bdc_knows_no_order_of_tokens_and_its_rows_sum_to_zero() -> None:
+    torch.manual_seed(0)
+    part, x, query = TokenBDC(8, 6), torch.randn(2, 5, 6), torch.randn(2, 6)
+    bdc = part(x, query)
+    close(part(x[:, [3, 0, 4, 1, 2]], query), bdc, atol=1e-6)
+    matrix = torch.zeros(2, 6, 6)
+    row, column = torch.triu_indices(6, 6)
+    matrix[:, row, column] = matrix[:, column, row] = bdc
+    close(matrix.sum(-1), torch.zeros(2, 6), atol=1e-6)
+    assert (matrix.diagonal(dim1=1, dim2=2) < 0).all()  # a channel is nearest to itself
+    stretched = x * torch.tensor([3.0, 1, 1, 1, 1, 1])
+    assert not torch.allclose(part(stretched, query), bdc, atol=1e-3)
+
+
+@torch.no_grad()
+def test_bdc_clip_mixes_two_scores_and_its_text_begins_with_an_embedding() -> None:
+    model = network("bdc-clip", channels=6)
+    assert isinstance(model, BDCNet)
+    rows = torch.tensor([[97, 5, 98, 0], [97, 7, 8, 98], [97, 9, 98, 0]])
+    prompts = model.encode_text(rows)[None]
+    close(model.text_embeddings(prompts)[0], tiny_clip().encode_text(rows), atol=1e-5)
+    features, classes = model.encode(clips()), model.classes(prompts)
+    scores = model.logits(features.video, classes, features.context).softmax(-1)
+    cosine, bdc = model.two_logits(features.video, classes, features.context)
+    close(scores, 0.9 * cosine.softmax(-1) + 0.1 * bdc.softmax(-1), atol=1e-6)
+    with pytest.raises(ValueError, match="context"):
+        model.logits(features.video, classes)
+
+
+@torch.no_grad()
+def test_bdc_clip_reads_the_padding_of_a_text_whatever_it_was_cut_to() -> None:
+    model = network("bdc-clip", channels=6)
+    rows = torch.tensor([[97, 5, 98], [97, 7, 98]])
+    close(model.encode_text(rows), model.encode_text(torch.nn.functional.pad(rows, (0, 9))))

@@ -12,6 +12,7 @@ from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer
 from froster.methods.aim import AIM
 from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, pool
+from froster.methods.bdc_clip import BDCCLIP
 from froster.methods.clip_per_frame import FineTuned, Frozen
 from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.lora import LoRA
@@ -43,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
         AdaptFormer,
         VitaCLIP,
         STAN,
+        BDCCLIP,
         LoRA,
         L2SP,
         EWC,
