@@ -39,6 +39,7 @@ from froster.methods.bdc_clip import BDCNet
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
+from froster.methods.ost import OST, match, transport_plan
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
 from froster.training.distill import Distill
@@ -359,6 +360,28 @@ def gradients_of(g: Golden, model: VideoCLIP) -> Outputs:
 
 
 @torch.enable_grad()
+def ost(g: Golden) -> Outputs:
+    """The match of a batch's frames with its own descriptors, and the contrast."""
+    names = ("frame_unit", "spatial_unit", "temporal_unit")
+    frames, *sets = (g.inputs[name].requires_grad_() for name in names)
+    model = OST().build(CLIP(replace(TINY, embed_dim=frames.shape[-1])))
+    model.clip.logit_scale.data.fill_(2.75)
+    scale = math.exp(2.75)
+    spatial, temporal = (x.transpose(0, 1) for x in sets)
+    logits = model.logits(frames.mean(1), torch.cat([spatial, temporal]), frames)
+    loss = sum(in_batch_kl(logits, same_class(g.inputs["labels"])))
+    loss.backward()
+    cosines = torch.einsum("bte,nke->bktn", frames, spatial)
+    return {
+        "logits": logits,
+        "loss": loss,
+        "ot_logits_spatial": scale * match(frames, spatial)[1],
+        "plan_spatial": transport_plan(cosines),
+        **{f"grad/{name}": g.inputs[name].grad for name in names},  # type: ignore[dict-item]
+    }
+
+
+@torch.enable_grad()
 def mote(g: Golden) -> Outputs:
     """Both training passes with the stored draws, their losses, and the test with its factor."""
     z, classes = g.inputs["frame_emb"], g.inputs["class_unit"]
@@ -648,6 +671,7 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
     "MoTE": mote,
+    "OST": ost,
     "BDC-CLIP": bdc_clip,
     "Efficient-Prompt": efficient_prompt,
     "Vita-CLIP": vita_clip,

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from froster.encoders.checkpoints import to_official
 from froster.encoders.model import unit
+from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
 from froster.methods import METHODS
 from froster.methods.bdc_clip import BDCNet, TokenBDC
 from froster.methods.mote import MoTE, MoTENet
+from froster.methods.ost import DESCRIPTORS, match, matched, transport_plan
 from froster.methods.text4vis import Text4Vis
+from froster.text.prompts import Prompting
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.plan import Changes, make_plan
 from froster.world.clips import WorldClips
@@ -24,7 +27,7 @@ from froster.world.sets import SETS, ClassSet, Videos, record
 from golden import close
 from test_methods import clips, network, tiny_clip
 
-SYSTEMS = [("mote", ""), ("bdc-clip", "")]
+SYSTEMS = [("mote", ""), ("bdc-clip", ""), ("ost", "")]
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +180,60 @@ def test_bdc_clip_reads_the_padding_of_a_text_whatever_it_was_cut_to() -> None:
     model = network("bdc-clip", channels=6)
     rows = torch.tensor([[97, 5, 98], [97, 7, 98]])
     close(model.encode_text(rows), model.encode_text(torch.nn.functional.pad(rows, (0, 9))))
+
+
+# OST
+
+
+def sentences(count: int, classes: int = 3) -> Tensor:
+    return unit(torch.randn(count, classes, 64, generator=torch.Generator().manual_seed(0)))
+
+
+@torch.no_grad()
+def test_ost_of_one_sentence_is_the_mean_over_the_frames() -> None:
+    frames = unit(network("ost").encode(clips()).frames)
+    pooled, transported = match(frames, sentences(1))
+    close(transported, pooled, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_plan_has_uniform_marginals_and_prefers_what_is_alike() -> None:
+    frames = unit(torch.randn(2, 6, 64, generator=torch.Generator().manual_seed(1)))
+    cosines = torch.einsum("bte,nke->bktn", frames, sentences(4))
+    plan = transport_plan(cosines)
+    close(plan.sum(-2), torch.full((2, 3, 4), 1 / 4), atol=1e-6)
+    close(plan.sum(-1), torch.full((2, 3, 6), 1 / 6), atol=2e-3)
+    assert (plan * cosines).sum() > cosines.mean((-2, -1)).sum()
+
+
+@torch.no_grad()
+def test_any_network_that_compares_frames_can_be_matched_without_training() -> None:
+    for name in ("frozen", "vclip", "aim"):
+        plain = network(name, next(iter(METHODS[name].variants), ""))
+        other = matched(plain)
+        assert other.state_dict().keys() == plain.state_dict().keys()
+        features = other.encode(clips())
+        close(features.frames, plain.encode(clips()).frames, atol=0, rtol=0)
+        scores = other.logits(features.video, other.classes(sentences(5)), features.context)
+        expected = sum(match(unit(features.frames), sentences(5)))
+        close(scores, plain.clip.logit_scale.exp() * expected, atol=1e-4)
+    for name in ("xclip", "text4vis", "actionclip", "bdc-clip"):
+        with pytest.raises(UsageError, match="cannot be matched"):
+            matched(network(name, next(iter(METHODS[name].variants), "")))
+
+
+def test_descriptors_are_parted_by_semicolons_and_a_bar() -> None:
+    prompts = DESCRIPTORS.prompts(["run: legs; a track | starts; goes on; ends", "sit", "nap: bed"])
+    assert len(prompts) == 6
+    seen = [prompt.removeprefix("This is a video about ") for prompt in prompts[0]]
+    assert seen == ["legs", "sit", "bed"]
+    assert prompts[2][0] == "This is a video about legs"  # again, as the others have three
+    assert [row[0] for row in prompts[3:]] == [
+        f"A video of run usually includes {what}" for what in ("starts", "goes on", "ends")
+    ]
+    assert prompts[5][1:] == [
+        "A video of sit usually includes sit",
+        "A video of nap usually includes bed",
+    ]
+    with pytest.raises(UsageError, match="two templates"):
+        Prompting(("{}",), "descriptors")

@@ -64,6 +64,7 @@ def classify(
     model: options.Model = None,
     views: options.Views = None,
     sampling: options.Sampling = None,
+    transport: options.Transport = False,
     reading: Annotated[Reading, SPREAD] = Reading(),
     device: options.Device = None,
     precision: options.Precision = "auto",
@@ -88,6 +89,8 @@ def classify(
     mention(listing)
     device = device or device_of(part)
     recognizer = load_model(model, device, precision, sampling=sampling, views=views)
+    if transport:
+        recognizer = recognizer.by_transport()
     recognizer.class_embeddings(names, reading.truncate)  # once for all videos
     how = batch.ReadOptions(**vars(reading))
     if out is None:

@@ -106,6 +106,12 @@ Sampling = Annotated[
 Clamp = Annotated[
     Literal["released", "even"] | None, option("Of dense sampling; default: as the model does.")
 ]
+Transport = Annotated[
+    bool,
+    option(
+        "Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."
+    ),
+]
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
 
 Data = Annotated[

@@ -18,6 +18,7 @@ from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.lora import LoRA
 from froster.methods.mote import MoTE
 from froster.methods.openvclip import OpenVCLIP
+from froster.methods.ost import OST
 from froster.methods.penalised import EWC, L2SP
 from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
@@ -45,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
         VitaCLIP,
         STAN,
         BDCCLIP,
+        OST,
         LoRA,
         L2SP,
         EWC,

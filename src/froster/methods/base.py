@@ -255,8 +255,9 @@ class Method:
     level: ClassVar[Level] = "frame"
     """Where vision distillation attaches by itself: at `video` level where only what follows the
     frames is trained."""
-    objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
-    """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
+    objective: ClassVar[Literal["classes", "in-batch", "in-batch sets"]] = "classes"
+    """Cross-entropy over all classes, ActionCLIP's contrast within the batch, or OST's, in which a
+    class is all of its prompts."""
     trains_clip: ClassVar[bool] = True
     """Does it train CLIP's weights? Else it trains adapters or prompts in their place, and a
     recipe's `lr` is their rate."""

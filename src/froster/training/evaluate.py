@@ -81,6 +81,8 @@ def evaluate(
         sampling=config.sampling.changed(**{k: v for k, v in changes.items() if v is not None}),
         views=asked.views or config.views,
     )
+    if asked.transport:
+        recognizer = recognizer.by_transport()
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     with nullcontext() if out is None else sole_writer(out):

@@ -368,4 +368,6 @@ class InBatchTask(Task):
 
 def task_class(method: Method) -> type[Task]:
     """By the method's objective."""
-    return {"classes": Task, "in-batch": InBatchTask}[method.objective]
+    from froster.training.contrast import SetTask  # which is made of a task itself
+
+    return {"classes": Task, "in-batch": InBatchTask, "in-batch sets": SetTask}[method.objective]
