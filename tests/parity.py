@@ -382,6 +382,23 @@ def ost(g: Golden) -> Outputs:
 
 
 @torch.enable_grad()
+def ez_clip(g: Golden) -> Outputs:
+    """A training step; the tokens are the texts of the batch."""
+    model, labels = network(g), g.inputs["labels"]
+    z, text = model.encode_frames(g.inputs["frames"]), model.encode_text(g.inputs["tokens"])
+    logits = g.weights["logit_scale"].exp() * pool(z, "mean_then_unit") @ unit(text).T
+    image, of_text = in_batch_kl(logits, same_class(labels))
+    features = model.pool_frames(z)
+    losses = model.losses(features, unit(text), logits, lambda _: (image + of_text) / 2)
+    loss = sum(losses.values())
+    loss.backward()  # type: ignore[union-attr]
+    out = {"frame_emb": z, "text_emb": text, "kl_image": image, "kl_text": of_text}
+    out |= {"motion_loss": losses["motion"], "loss": loss, **gradients_of(g, model)}  # type: ignore[dict-item]
+    prompts = [block.time_prompts.grad for block in model.clip.visual.transformer.resblocks]
+    return {**out, "grad/visual.transformer.T_prompt_embeddings": torch.stack(prompts)}  # type: ignore[arg-type]
+
+
+@torch.enable_grad()
 def mote(g: Golden) -> Outputs:
     """Both training passes with the stored draws, their losses, and the test with its factor."""
     z, classes = g.inputs["frame_emb"], g.inputs["class_unit"]
@@ -671,6 +688,7 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
     "MoTE": mote,
+    "EZ-CLIP": ez_clip,
     "OST": ost,
     "BDC-CLIP": bdc_clip,
     "Efficient-Prompt": efficient_prompt,

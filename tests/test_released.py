@@ -82,6 +82,7 @@ FILES = [
         "stan",
     ),
     ("bdc_clip", lambda w: {"model": under("module.", w)}, "BDC-CLIP", "bdc-clip"),
+    ("ezclip", lambda w: {"model_state_dict": w}, "EZ-CLIP", "ez-clip"),
 ]
 
 

@@ -16,6 +16,7 @@ from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
 from froster.methods import METHODS
 from froster.methods.bdc_clip import BDCNet, TokenBDC
+from froster.methods.ez_clip import AdaptedBlock, stillness
 from froster.methods.mote import MoTE, MoTENet
 from froster.methods.ost import DESCRIPTORS, match, matched, transport_plan
 from froster.methods.text4vis import Text4Vis
@@ -26,8 +27,9 @@ from froster.world.clips import WorldClips
 from froster.world.sets import SETS, ClassSet, Videos, record
 from golden import close
 from test_methods import clips, network, tiny_clip
+from test_methods import tokens as rows_of
 
-SYSTEMS = [("mote", ""), ("bdc-clip", ""), ("ost", "")]
+SYSTEMS = [("mote", ""), ("bdc-clip", ""), ("ost", ""), ("ez-clip", "")]
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +239,32 @@ def test_descriptors_are_parted_by_semicolons_and_a_bar() -> None:
     ]
     with pytest.raises(UsageError, match="two templates"):
         Prompting(("{}",), "descriptors")
+
+
+# EZ-CLIP
+
+
+@torch.no_grad()
+def test_ez_clip_without_prompts_is_clip_and_its_prompts_go_with_the_frames() -> None:
+    model = network("ez-clip", moved=False)
+    close(model.encode_text(rows_of(2, 5)), tiny_clip().encode_text(rows_of(2, 5)), atol=1e-6)
+    plain = tiny_clip().encode_image(clips())
+    assert not torch.allclose(model.encode_frames(clips()), plain, atol=1e-4)
+    for block in model.clip.visual.transformer.blocks():
+        block.attention_sublayer = AdaptedBlock.attention_sublayer.__get__(block)  # type: ignore[method-assign]
+    close(model.encode_frames(clips()), plain, atol=1e-6)
+    moved, order = network("ez-clip"), [2, 0, 3, 1]
+    before = moved.encode_frames(clips())
+    times = moved.clip.visual.temporal_embedding
+    assert times is not None
+    times.copy_(times[order])
+    for block in moved.clip.visual.transformer.blocks():
+        block.time_prompts.copy_(block.time_prompts[order])  # type: ignore[operator, index]
+    close(moved.encode_frames(clips()[:, order]), before[:, order])
+
+
+def test_stillness_is_one_where_nothing_moves() -> None:
+    z = torch.randn(2, 1, 8).expand(2, 4, 8)
+    close(stillness(z), torch.tensor(1.0), atol=1e-6)
+    close(stillness(z[:, :1]), torch.tensor(1.0), atol=1e-6)
+    assert stillness(torch.randn(2, 4, 8)) < 0.6

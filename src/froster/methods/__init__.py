@@ -15,6 +15,7 @@ from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, 
 from froster.methods.bdc_clip import BDCCLIP
 from froster.methods.clip_per_frame import FineTuned, Frozen
 from froster.methods.efficient_prompt import EfficientPrompt
+from froster.methods.ez_clip import EZCLIP
 from froster.methods.lora import LoRA
 from froster.methods.mote import MoTE
 from froster.methods.openvclip import OpenVCLIP
@@ -47,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
         STAN,
         BDCCLIP,
         OST,
+        EZCLIP,
         LoRA,
         L2SP,
         EWC,
