@@ -36,6 +36,7 @@ from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen, VideoCLIP, class_embeddings, pool
 from froster.methods.actionclip import ActionNet, in_batch_kl, same_class
 from froster.methods.bdc_clip import BDCNet
+from froster.methods.dualpath import ClosedDualPath, mosaic, side_of, time_code
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
@@ -399,6 +400,42 @@ def ez_clip(g: Golden) -> Outputs:
 
 
 @torch.enable_grad()
+def dualpath(g: Golden) -> Outputs:
+    """Both paths and the head, with and without antialiasing, and the gradients without."""
+    frames, out = g.inputs["frames"], {}
+    for suffix, antialias in (("_antialias", True), ("", False)):
+        model = network(g, antialias=antialias)
+        assert isinstance(model, ClosedDualPath)
+        features = model.encode(frames)
+        assert features.context is not None
+        logits = model.closed(features.context.flatten(1))
+        vision, side = model.clip.config.vision, side_of(frames.shape[1])
+        framesets = mosaic(frames, side, antialias)
+        sets, grid = framesets.shape[1], vision.image_size // vision.patch_size
+        out |= {
+            f"frameset{suffix}": framesets,
+            f"logits{suffix}": logits,
+            f"temporal_code{suffix}": time_code(sets, side, grid, vision.width, antialias),
+            f"temporal_code_14x14_d16{suffix}": time_code(sets, side, 14, 16, antialias),
+        }
+    loss = F.cross_entropy(logits, g.inputs["targets"])
+    loss.backward()
+    tower = model.clip.visual
+    first = tower.patches(frames[:1, 0])
+    spatial = torch.cat([tower.class_embedding.expand(1, 1, -1), first], dim=1)
+    temporal = model.embed_framesets(frames[:1])
+    return {
+        **out,
+        **gradients_of(g, model),
+        "loss": loss,
+        "feature": features.context.flatten(1),
+        "frame_emb_spatial": features.frames,
+        "frame_emb_temporal": model.encode_framesets(frames),
+        "tokens_before_ln_pre": torch.cat([temporal, spatial + tower.positional_embedding])[None],
+    }
+
+
+@torch.enable_grad()
 def mote(g: Golden) -> Outputs:
     """Both training passes with the stored draws, their losses, and the test with its factor."""
     z, classes = g.inputs["frame_emb"], g.inputs["class_unit"]
@@ -688,6 +725,7 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
     "MoTE": mote,
+    "DUALPATH": dualpath,
     "EZ-CLIP": ez_clip,
     "OST": ost,
     "BDC-CLIP": bdc_clip,

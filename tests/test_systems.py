@@ -16,20 +16,29 @@ from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
 from froster.methods import METHODS
 from froster.methods.bdc_clip import BDCNet, TokenBDC
+from froster.methods.dualpath import ClosedDualPath, DualPathNet, mosaic, side_of, time_code
 from froster.methods.ez_clip import AdaptedBlock, stillness
 from froster.methods.mote import MoTE, MoTENet
 from froster.methods.ost import DESCRIPTORS, match, matched, transport_plan
 from froster.methods.text4vis import Text4Vis
+from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.plan import Changes, make_plan
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, ClassSet, Videos, record
 from golden import close
-from test_methods import clips, network, tiny_clip
+from test_methods import LABELS, PROMPTING, Names, clips, network, tiny_clip
 from test_methods import tokens as rows_of
 
-SYSTEMS = [("mote", ""), ("bdc-clip", ""), ("ost", ""), ("ez-clip", "")]
+SYSTEMS = [
+    ("mote", ""),
+    ("bdc-clip", ""),
+    ("ost", ""),
+    ("ez-clip", ""),
+    ("dualpath", "closed"),
+    ("dualpath", "open"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +277,56 @@ def test_stillness_is_one_where_nothing_moves() -> None:
     close(stillness(z), torch.tensor(1.0), atol=1e-6)
     close(stillness(z[:, :1]), torch.tensor(1.0), atol=1e-6)
     assert stillness(torch.randn(2, 4, 8)) < 0.6
+
+
+# DUALPATH
+
+
+@torch.no_grad()
+def test_dualpath_starts_with_clip_and_with_an_identity() -> None:
+    frames = clips(frames=32)
+    for variant in ("closed", "open"):
+        model = network("dualpath", variant, moved=False)
+        assert isinstance(model, DualPathNet)
+        chosen = frames[:, [0, 4, 8, 12, 16, 20, 24, 28]]
+        close(model.encode_frames(frames), tiny_clip().encode_image(chosen), atol=1e-6)
+        spatial = model.clip.encode_image(chosen, [])  # every token of the last block too
+        assert torch.equal(spatial, tiny_clip().encode_image(chosen, []))
+        visual = model.clip.visual
+        tokens = visual.ln_pre(model.embed_framesets(frames))
+        expected = visual.ln_post(tokens[:, 0]) @ visual.proj
+        close(model.encode_framesets(frames).flatten(0, 1), expected, atol=0, rtol=0)
+    close(
+        network("dualpath", "open", moved=False).encode(frames).video,
+        unit(tiny_clip().encode_image(chosen).mean(1)),
+        atol=1e-6,
+    )
+
+
+def test_dualpath_shrinks_frames_without_mixing_them() -> None:
+    frames = torch.arange(32.0)[None, :, None, None, None].expand(1, 32, 3, 8, 8)
+    sets = mosaic(frames, side_of(32))
+    assert sets.shape == (1, 2, 3, 8, 8)
+    numbers = torch.arange(16.0).view(4, 4).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    close(sets[0, 0, 0], numbers, atol=1e-6)
+    close(sets[0, 1, 0], 16 + numbers, atol=1e-6)
+    assert [side_of(count) for count in (16, 8, 4, 9, 12, 5)] == [4, 2, 2, 3, 2, 1]
+    code = time_code(2, 4, 4, 6)
+    close(code[:, 0], torch.tensor([0.0, 1, 0, 1, 0, 1]).expand(2, 6))
+    close(code[1, 1, 0], torch.tensor(17.0).sin())
+
+
+def test_a_closed_head_takes_its_own_classes_in_any_order_and_no_others() -> None:
+    model = network("dualpath", "closed")
+    assert isinstance(model, ClosedDualPath)
+    bank = lambda *labels: PromptBank(Names(), labels, 77, PROMPTING)  # type: ignore[arg-type]  # noqa: E731
+    features = model.encode(clips())
+    scores = [
+        model.logits(
+            features.video, model.classes(model.prompts(bank(*names), [0])), features.context
+        )
+        for names in (LABELS, LABELS[:0:-1])
+    ]
+    close(scores[1], scores[0][:, [2, 1]])
+    with pytest.raises(UsageError, match=r"'cow' is none of them.*variant open"):
+        model.prompts(bank("cat", "cow"), [0])

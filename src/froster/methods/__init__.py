@@ -14,6 +14,7 @@ from froster.methods.aim import AIM
 from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, pool
 from froster.methods.bdc_clip import BDCCLIP
 from froster.methods.clip_per_frame import FineTuned, Frozen
+from froster.methods.dualpath import DualPath
 from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.ez_clip import EZCLIP
 from froster.methods.lora import LoRA
@@ -49,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
         BDCCLIP,
         OST,
         EZCLIP,
+        DualPath,
         LoRA,
         L2SP,
         EWC,
