@@ -41,6 +41,7 @@ from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.ost import OST, match, transport_plan
+from froster.methods.tc_clip import ContextBlock, TCNet, merged_groups
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
 from froster.training.distill import Distill
@@ -436,6 +437,52 @@ def dualpath(g: Golden) -> Outputs:
 
 
 @torch.enable_grad()
+def tc_clip(g: Golden) -> Outputs:
+    """Both sides and the loss; of every block the seeds and what was merged; gradients, of which
+    those of single projections are rows of our one."""
+    frames, tokens = g.inputs["frames"], g.inputs["tokens"]
+    model = network(g, context_tokens=g.config["k"], seed_share=g.config["a"])
+    assert isinstance(model, TCNet)
+    n, (B, T) = len(model.text_prompt), frames.shape[:2]
+    classes = model.encode_text(torch.cat([tokens[:, :1], tokens[:, 1 + n :]], dim=1))[None]
+    features = model.encode(frames)
+    assert features.context is not None
+    logits = model.logits(features.video, classes, features.context)
+    loss = F.cross_entropy(logits, g.inputs["targets"])
+    loss.backward()
+    out = {
+        "frame_cls_projected": features.frames,
+        "context_tokens_projected": features.context,
+        "video_emb_unit": features.video,
+        "text_emb_unit": model.conditioned(classes, features.context),
+        "logits": logits,
+        "loss": loss,
+        **gradients_of(g, model),
+    }
+    blocks = model.clip.visual.transformer.resblocks
+    for name in g.outputs:
+        match_ = re.fullmatch(r"grad/\S+resblocks\.(\d+)\.attn\.([qkv])_proj\.(\w+)", name)
+        if match_:
+            gradient = getattr(blocks[int(match_[1])].attn, f"in_proj_{match_[3]}").grad
+            out[name] = gradient.chunk(3)["qkv".index(match_[2])]
+    x = model.clip.visual.embed(frames.flatten(0, 1), T)
+    for i, block in enumerate(blocks):
+        assert isinstance(block, ContextBlock)
+        own, seen = block.attended(x, T)
+        places = seen.topk(block.seeds, dim=-1).indices
+        out[f"seed_index_sorted/layer{i}"] = places.sort().values.unflatten(0, (B, T)).float()
+        seeds = block.seeds_of(own, seen).unflatten(0, (B, T)).flatten(1, 2)
+        k = min(block.most, seeds.shape[1])
+        source = F.one_hot(merged_groups(seeds, k), k).transpose(1, 2).float()  # (B, k, seeds)
+        patches = places.unflatten(0, (B, T)) + seen.shape[1] * torch.arange(T)[:, None]
+        spread = torch.zeros(B, k, T * seen.shape[1])
+        columns = patches.flatten(1)[:, None].expand(-1, k, -1)
+        out[f"merge_source/layer{i}"] = spread.scatter(2, columns, source)
+        x = block(x, T)
+    return out
+
+
+@torch.enable_grad()
 def mote(g: Golden) -> Outputs:
     """Both training passes with the stored draws, their losses, and the test with its factor."""
     z, classes = g.inputs["frame_emb"], g.inputs["class_unit"]
@@ -725,6 +772,7 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
     "MoTE": mote,
+    "TC-CLIP": tc_clip,
     "DUALPATH": dualpath,
     "EZ-CLIP": ez_clip,
     "OST": ost,

@@ -143,6 +143,7 @@ BLIND = {
     ("ewc", "text"),
     ("bdc-clip", ""),
     ("ost", ""),
+    ("tc-clip", ""),  # as long as there is nothing to merge, which goes by the order
 }
 
 
@@ -187,6 +188,7 @@ COUNTS = {
     ("ez-clip", ""): 12 * 295_872 + 12 * 131_712 + 12 * 8 * 768,
     ("dualpath", "closed"): 17_752_320 + 524_800 + 2 * 513 + 2 * 151_296 + 768,
     ("dualpath", "open"): 17_752_320 + 2 * 151_296 + 768 + 1,
+    ("tc-clip", ""): 149_620_737 + 264 + 3_153_408 + 2_048,
     ("frozen", ""): 0,
 }
 

@@ -20,6 +20,7 @@ from froster.methods.dualpath import ClosedDualPath, DualPathNet, mosaic, side_o
 from froster.methods.ez_clip import AdaptedBlock, stillness
 from froster.methods.mote import MoTE, MoTENet
 from froster.methods.ost import DESCRIPTORS, match, matched, transport_plan
+from froster.methods.tc_clip import TCNet, merged_groups
 from froster.methods.text4vis import Text4Vis
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
@@ -38,6 +39,7 @@ SYSTEMS = [
     ("ez-clip", ""),
     ("dualpath", "closed"),
     ("dualpath", "open"),
+    ("tc-clip", ""),
 ]
 
 
@@ -330,3 +332,49 @@ def test_a_closed_head_takes_its_own_classes_in_any_order_and_no_others() -> Non
     close(scores[1], scores[0][:, [2, 1]])
     with pytest.raises(UsageError, match=r"'cow' is none of them.*variant open"):
         model.prompts(bank("cat", "cow"), [0])
+
+
+# TC-CLIP
+
+
+@torch.no_grad()
+def test_tc_clip_without_context_sees_what_clip_sees() -> None:
+    plain = tiny_clip().encode_image(clips())
+    none = network("tc-clip", context_tokens=0)
+    close(none.encode_frames(clips()), plain, atol=1e-5)
+    one = network("tc-clip", moved=False, seed_share=1.0)
+    for block in one.clip.visual.transformer.blocks()[1:]:
+        block.local_global_bias_table.zero_()  # type: ignore[operator, union-attr]
+    alone = tiny_clip().encode_image(clips(frames=1))
+    # Every patch is a key twice, as itself and as context.
+    assert not torch.allclose(one.encode_frames(clips(frames=1)), alone, atol=1e-3)
+
+
+def test_groups_are_as_many_as_asked_and_the_likest_go_together() -> None:
+    x = torch.randn(3, 13, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 7] = x[:, 2]  # an odd one and an even one
+    for k in (12, 9, 4, 1):
+        group = merged_groups(x, k)
+        assert all(set(row.tolist()) == set(range(k)) for row in group)
+        assert torch.equal(group[:, 7], group[:, 2])
+    assert torch.equal(merged_groups(x, 13), torch.arange(13).expand(3, -1))
+    many = torch.randn(1, 350, 4)
+    assert int(merged_groups(many, 96).max()) == 95
+
+
+@torch.no_grad()
+def test_tc_clips_text_is_clips_until_a_video_changes_it() -> None:
+    model = network("tc-clip", moved=False)
+    assert isinstance(model, TCNet)
+    text, rows = model.clip.text, rows_of(2, 5)
+    prompts = model.encode_text(rows)[None]
+    words = text.token_embedding(rows)
+    words = torch.cat([words[:, :1], model.text_prompt.expand(2, -1, -1), words[:, 1:]], dim=1)
+    whole = text.encode(words, rows.argmax(-1) + len(model.text_prompt))
+    close(model.text_embeddings(prompts)[0], whole, atol=1e-5)
+    features = model.encode(clips())
+    texts = model.conditioned(prompts, features.context)
+    assert texts.shape == (2, 2, 64)
+    assert not torch.allclose(texts[0], unit(whole), atol=1e-3)
+    assert not torch.allclose(texts[0], texts[1], atol=1e-5)
+    close(model.conditioned(prompts[:, :1], features.context)[:, 0], texts[:, 0], atol=1e-5)

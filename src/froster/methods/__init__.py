@@ -24,6 +24,7 @@ from froster.methods.ost import OST
 from froster.methods.penalised import EWC, L2SP
 from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
+from froster.methods.tc_clip import TCCLIP
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
 from froster.methods.vita_clip import VitaCLIP
@@ -51,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
         OST,
         EZCLIP,
         DualPath,
+        TCCLIP,
         LoRA,
         L2SP,
         EWC,
