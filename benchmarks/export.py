@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import Row, compare, interleave
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.encoders.precision import Precision, autocast, pick_dtype
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.inference.export import FILES, export, open_file, random_frames, require
 from froster.inference.model_folder import ModelConfig

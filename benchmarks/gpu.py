@@ -27,8 +27,8 @@ from benchmarks.report import machine
 from benchmarks.setup import FRAMES, Scene, clips, labels, scene
 from benchmarks.step import TEMPLATE, OurStep
 from froster.encoders.checkpoints import load_clip
-from froster.encoders.model import normalise
 from froster.encoders.precision import autocast, with_cast_weights
+from froster.encoders.preprocessing import normalise
 from froster.methods import VCLIP, Frozen, Method, VideoCLIP
 
 K400_CLIPS, EPOCHS = 240_436, 22

@@ -18,9 +18,10 @@ from froster.encoders.checkpoints import load_clip
 from froster.methods import VCLIP
 from froster.methods.recipe import FROSTER
 from froster.text.bank import PromptBank
+from froster.training.attach import freeze
 from froster.training.batches import rows_of_step
 from froster.training.distill import Distill
-from froster.training.task import Task, Teacher, freeze
+from froster.training.task import Task, Teacher
 from froster.training.trainer import StartedStep, Trainer
 
 TEMPLATE = 5

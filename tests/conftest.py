@@ -11,8 +11,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # No test asks the hub; where one is about the hub, it says so.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# No test leaves anything in the user's cache, or takes anything from it; where one is about the
+# cache, it has one of its own.
+os.environ["FROSTER_CACHE"] = "off"
 # Shapes as types are checked at run time.
-install_import_hook(["froster.encoders", "froster.methods"], "shapes.check_shapes")
+ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
+install_import_hook([f"froster.{room}" for room in ROOMS], "shapes.check_shapes")
 
 
 @pytest.fixture

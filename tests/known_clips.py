@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.inference.recognizer import Recognizer
 from froster.world.files import write_video
 from froster.world.sets import SETS, record

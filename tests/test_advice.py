@@ -107,17 +107,17 @@ def test_real_clips_that_are_there_twice_are_found_and_no_others(tmp_path: Path)
 
 
 def test_defaults_follow_the_number_of_videos() -> None:
-    few = split(items(dict.fromkeys("abcd", 10)), holdout=0.2, watch=0.0)
+    few = split(items(dict.fromkeys("abcd", 10)), holdout=0.2, validation=0.0)
     found = plan.choose(FROSTER.recipe, few, set(), plain=True)
     assert (found.recipe.batch_size, found.recipe.epochs, found.recipe.patience) == (4, 19, None)
     assert [line.split()[0] for line in found.why] == ["batch", "up", "fewer", "all"]
-    many = split(items({f"{i}": 200 for i in range(10)}), watch=0.1)
+    many = split(items({f"{i}": 200 for i in range(10)}), validation=0.1)
     found = plan.choose(FROSTER.recipe, many, set(), plain=True)
     assert (found.recipe.batch_size, found.recipe.epochs, found.recipe.patience) == (32, 12, 6)
 
 
 def test_what_was_asked_for_is_obeyed() -> None:
-    parts = split(items({f"{i}": 20 for i in range(10)}), watch=0.1)
+    parts = split(items({f"{i}": 20 for i in range(10)}), validation=0.1)
     own = Recipe(epochs=2, batch_size=64, patience=1)
     asked = plan.choose(own, parts, {"epochs", "batch_size", "patience", "shots"}, plain=True)
     assert asked == plan.ChosenRecipe(own, [])
@@ -129,7 +129,7 @@ def test_published_recipes_are_left_alone() -> None:
     named = items({"a": 3, "b": 3}, "train")
     assert not plan.is_plain(named, None)
     assert not plan.is_plain(items({"a": 3}), "froster")
-    parts = split(named, watch=0.0)
+    parts = split(named, validation=0.0)
     assert plan.choose(FROSTER.recipe, parts, set(), plain=False) == plan.ChosenRecipe(
         FROSTER.recipe, []
     )
@@ -137,13 +137,13 @@ def test_published_recipes_are_left_alone() -> None:
 
 @pytest.mark.parametrize("world", [2, 3, 6, 7, 8])
 def test_a_batch_that_was_not_asked_for_can_be_shared_out(world: int) -> None:
-    parts = split(items({f"{i}": 200 for i in range(10)}), watch=0.1)
+    parts = split(items({f"{i}": 200 for i in range(10)}), validation=0.1)
     for plain in (True, False):
         found = plan.choose(FROSTER.recipe, parts, set(), plain, world)
         assert found.recipe.batch_size == {2: 32, 3: 33, 6: 30, 7: 35, 8: 32}[world]
         assert any(f"{world} processes" in line for line in found.why) == (world not in (2, 8))
         assert found.recipe.lr == FROSTER.recipe.lr
-    few = split(items({"a": 20, "b": 20}), watch=0.0)
+    few = split(items({"a": 20, "b": 20}), validation=0.0)
     assert (
         plan.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size
         == {2: 4, 3: 3, 6: 6, 7: 7, 8: 8}[world]
@@ -156,17 +156,24 @@ def test_a_batch_that_was_not_asked_for_can_be_shared_out(world: int) -> None:
 
 def test_what_is_watched_is_taken_from_training_only_if_nothing_is_left_over() -> None:
     counts = dict.fromkeys("abc", 20)
-    parts = split(items(counts), holdout=0.2, watch=0.25)
-    assert (len(parts.train), len(parts.base_test), len(parts.watch)) == (36, 12, 12)
-    assert not {i.path for i in parts.watch} & {i.path for i in (*parts.train, *parts.base_test)}
-    assert not split(items(counts), holdout=0.2, watch=0.0, shots=5).watch
-    shots = split(items(counts), holdout=0.2, watch=0.25, shots=5)
-    assert (len(shots.train), len(shots.watch)) == (15, 33), "those that the shots leave over"
+    parts = split(items(counts), holdout=0.2, validation=0.25)
+    assert (len(parts.train), len(parts.base_test), len(parts.validation)) == (36, 12, 12)
+    assert not {i.path for i in parts.validation} & {
+        i.path for i in (*parts.train, *parts.base_test)
+    }
+    assert not split(items(counts), holdout=0.2, validation=0.0, shots=5).validation
+    shots = split(items(counts), holdout=0.2, validation=0.25, shots=5)
+    assert (len(shots.train), len(shots.validation)) == (15, 33), "those that the shots leave over"
     assert shots.train == split(items(counts), holdout=0.2, shots=5).train
     validation = [*items(counts, "train"), *items(counts, "test"), *items({"a": 4, "b": 2}, "val")]
-    assert (len(split(validation, watch=0.25).train), len(split(validation).watch)) == (60, 6)
-    assert split(items({"a": 4, "b": 4}), watch=0.5).watch == [], "too few to take any away"
-    assert len(split(items(dict.fromkeys("ab", 2000)), shots=100).watch) == SPARE_MOST
+    assert (len(split(validation, validation=0.25).train), len(split(validation).validation)) == (
+        60,
+        6,
+    )
+    assert split(items({"a": 4, "b": 4}), validation=0.5).validation == [], (
+        "too few to take any away"
+    )
+    assert len(split(items(dict.fromkeys("ab", 2000)), shots=100).validation) == SPARE_MOST
 
 
 def test_how_many_are_watched_follows_their_number() -> None:

@@ -16,7 +16,7 @@ from froster.cli import main
 from froster.evaluation.calibration import (
     NONE,
     Calibration,
-    Judgement,
+    LabelScores,
     NoneRule,
     fit,
     fit_temperature,
@@ -126,7 +126,7 @@ def test_scores_and_none_sum_to_one_and_unreadable_videos_stay_out() -> None:
     logits, labels = known(60)
     logits[7] = float("nan")
     calibration = fit(logits, labels, 1.0)
-    judged = calibration.judge(logits, 1.0)
+    judged = calibration.score(logits, 1.0)
     total = judged.probabilities.sum(1) + judged.none
     assert total.isnan().nonzero().tolist() == [[7]]
     torch.testing.assert_close(total[~total.isnan()], torch.ones(59, dtype=torch.float64))
@@ -136,14 +136,14 @@ def test_scores_and_none_sum_to_one_and_unreadable_videos_stay_out() -> None:
 def test_both_ways_to_join_views_are_judged_on_the_scale_of_one_view() -> None:
     logits, _ = known(5)
     for fusion in ("logits", "probs"):
-        one = Calibration().judge(logits, 1.0, fusion)  # type: ignore[arg-type]
-        three = Calibration().judge(logits.expand(-1, 3, -1), 1.0, fusion)  # type: ignore[arg-type]
+        one = Calibration().score(logits, 1.0, fusion)  # type: ignore[arg-type]
+        three = Calibration().score(logits.expand(-1, 3, -1), 1.0, fusion)  # type: ignore[arg-type]
         torch.testing.assert_close(one.scores, three.scores)
         torch.testing.assert_close(one.cosine, three.cosine)
         rule = Calibration(1.0, NoneRule(1.0, 2.0, 0.5), {})
         torch.testing.assert_close(
-            rule.judge(logits, 1.0, fusion).none,
-            rule.judge(logits.expand(-1, 3, -1), 1.0, fusion).none,
+            rule.score(logits, 1.0, fusion).none,
+            rule.score(logits.expand(-1, 3, -1), 1.0, fusion).none,
         )
 
 
@@ -166,7 +166,7 @@ def test_a_model_that_cannot_tell_has_no_rule(tmp_path: Path) -> None:
         == Calibration(2.0, NoneRule(0.0, 0.0, 0.0), {"videos": 60})
     )
     assert read.rule == {"temperature": 2.0, "none": None}
-    judged = read.judge(logits, 1.0)
+    judged = read.score(logits, 1.0)
     assert judged.none is None and judged.probabilities is judged.scores
     report = measured(read, logits, labels, 1.0)
     assert report["none"] == [] and report["after"]["called_none"] is None
@@ -176,7 +176,7 @@ def test_without_a_fit_there_is_no_verdict() -> None:
     """The logits that openai/clip-vit-base-patch32 is published to give to its own example, two
     cats on a sofa."""
     assert Calibration() == Calibration(1.0, None, None)
-    judged = Calibration().judge(torch.tensor([[[24.5701, 19.3049]]]), 100.0)
+    judged = Calibration().score(torch.tensor([[[24.5701, 19.3049]]]), 100.0)
     assert judged.none is None
     found = Classification(
         ["a photo of a cat", "a photo of a dog"],
@@ -209,7 +209,7 @@ def test_one_rule_for_the_answer(scores: list[float], none: float | None, answer
     """`classify`, `timeline` and `watch` answer alike, and nothing but P(none) decides whether it
     is none."""
     labels = ["surfing", "skiing", "sailing", "sitting"][: len(scores)]
-    judged = Judgement(torch.tensor([scores]), None if none is None else torch.tensor([none]))
+    judged = LabelScores(torch.tensor([scores]), None if none is None else torch.tensor([none]))
     probabilities = columns(judged)
     asked = labels if none is None else [*labels, NONE]
     assert (Classification(labels, scores, none).answer or NONE) == answer
@@ -243,7 +243,7 @@ def test_no_method_gives_a_verdict_without_a_fit(name: str) -> None:
     model = student_of(nano, made)
     clips = videos.frames[:2, torch.arange(8) * 2][:, None]
     classes = model.class_embeddings(labels)
-    judged = model.judge_clips(clips, classes)
+    judged = model.score_clips(clips, classes)
     assert judged.none is None
     assert model.logit_scale == pytest.approx(UNLIKE_COSINES.get(name, nano.logit_scale))
     if model.logit_scale is None:
@@ -265,7 +265,7 @@ def test_logits_that_are_no_cosines_are_fitted_as_they_are() -> None:
     free, scaled = fit(logits, labels, None), fit(logits, labels, 50.0)
     assert free.none is not None and scaled.none is not None
     assert free.none.slope == pytest.approx(scaled.none.slope / 50)
-    one, other = free.judge(logits, None), scaled.judge(logits, 50.0)
+    one, other = free.score(logits, None), scaled.score(logits, 50.0)
     torch.testing.assert_close(one.none, other.none)
     assert one.cosine is None and other.cosine is not None
     assert fit(logits.log_softmax(-1), labels, None).none is None
@@ -354,11 +354,11 @@ def test_the_windows_of_a_moment_are_judged_as_views(fusion: str) -> None:
     )
     calibration = Calibration(1.5, NoneRule(1.0, 2.0, 0.5), {})
     joined, mean = (smoothed(windows, plan, 5.0, how) for how in (fusion, "logits"))
-    found = calibration.judge_fused(joined, mean, 10.0)
+    found = calibration.score_fused(joined, mean, 10.0)
     for moment, covering in enumerate(
         (windows[:1], windows[:2], windows[1:3], windows[2:4], windows[3:])
     ):
-        right = calibration.judge(covering[None], 10.0, fusion)
+        right = calibration.score(covering[None], 10.0, fusion)
         for name in ("scores", "none", "cosine"):
             torch.testing.assert_close(getattr(found, name)[moment], getattr(right, name)[0])
 

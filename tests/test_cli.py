@@ -17,7 +17,9 @@ import torch
 import froster
 import quick
 from froster.cli import COMMANDS
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionTower
+from froster.encoders.config import CLIPConfig, TextConfig
+from froster.encoders.model import CLIP
+from froster.encoders.vision import VisionTower
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.world.files import write_video

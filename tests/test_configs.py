@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 import froster
 from froster.cli.common import parse_options
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.loading import NANO
 from froster.methods import METHODS, method_from_dict

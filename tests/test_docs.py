@@ -21,7 +21,8 @@ import torch
 import froster.cli
 import quick
 import run_tutorial
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.errors import install
 from froster.methods import METHODS
 from froster.methods.recipe import Recipe

@@ -259,7 +259,7 @@ def test_env(run) -> None:
 def test_a_likeness_survives_its_text_and_tells_lengths_apart(videos: Path) -> None:
     like = likeness_of(videos / "well" / "0.mp4")
     assert like is not None and Likeness.from_text(like.seconds, like.text()) == like
-    longer = Likeness(like.seconds * 1.2, like.look, like.motion)
+    longer = Likeness(like.seconds * 1.2, like.gradients, like.motion)
     assert [(pair.first, pair.second) for pair in pairs([like, None, longer, like])] == [(0, 3)]
     assert likeness_of(videos / "sick" / "black.mp4") is None
     assert list(pairs([])) == list(pairs([None])) == []

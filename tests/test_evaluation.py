@@ -22,7 +22,7 @@ from froster.evaluation.metrics import (
 )
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of
-from froster.training.measure import EvalSet, Row, asked_together, change, measure
+from froster.training.measure import EvalRow, EvalSet, asked_together, change, measure
 from froster.training.weights import average, interpolate
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
@@ -138,7 +138,7 @@ def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> Non
         found = together[s.name].also["together"]
         assert found.classes == both and torch.allclose(found.logits, expected, atol=1e-3)
         assert [both[i] for i in found.labels.tolist()] == s.classes
-    row = Row("", "", together)
+    row = EvalRow("", "", together)
     assert row.generalised["base"] == together["base"].also["together"].top(1)
 
 

@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import froster.inference.export
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
+from froster.encoders.preprocessing import normalise
 from froster.errors import FrosterError, UsageError
 from froster.inference.export import (
     FILES,

@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.encoders.block import MLP, Attention, Block
+from froster.encoders.block import Attention, Block
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.kernels import NeighbourFrames, dot_product_attention
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, VisionTower
+from froster.encoders.mlp import MLP
+from froster.encoders.model import CLIP
 from froster.encoders.precision import with_cast_weights
+from froster.encoders.vision import VisionTower
 from froster.inference.recognizer import load
 from froster.methods.lora import LoRAAttention
 from froster.methods.openvclip import InterpolatedWeights
@@ -122,7 +125,7 @@ def plain_mlp(mlp: MLP, x: Tensor) -> Tensor:
     return mlp.c_proj(mlp.gelu(mlp.c_fc(x)))
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_tanh"])
 @pytest.mark.parametrize(
     "frozen", [(), ("c_fc.weight", "c_proj.weight", "c_proj.bias"), ("c_fc.bias",)]
 )

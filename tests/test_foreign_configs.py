@@ -16,8 +16,10 @@ from torch import Tensor
 
 import froster
 from froster.encoders.checkpoints import from_official, load_clip, strict_load, to_official
-from froster.encoders.huggingface import config_from_hf, config_to_hf, save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.hf_config import config_from_hf, config_to_hf
+from froster.encoders.huggingface import save_hf_folder
+from froster.encoders.model import CLIP
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
@@ -78,38 +80,28 @@ def refused(source: Path, *words: str) -> str:
 
 
 STRANGE = [
-    ("text_cfg", "pool_type", "eos"),
-    ("text_cfg", "no_causal_mask", True),
-    ("vision_cfg", "mlp_ratio", 4.9231),
-    ("text_cfg", "mlp_ratio", 3.0),
-    ("vision_cfg", "timm_model_name", "vit_base_patch16_siglip_224"),
+    ("text_cfg", "pool_type", "first"),
+    ("text_cfg", "no_causal_mask", "yes"),
     ("vision_cfg", "timm_pool", "map"),
     ("vision_cfg", "timm_proj", "none"),
     ("vision_cfg", "timm_proj_bias", True),
     ("text_cfg", "hf_model_name", "xlm-roberta-base"),
-    ("text_cfg", "hf_tokenizer_name", "bert-base-uncased"),
     ("text_cfg", "hf_pooler_type", "cls_pooler"),
-    ("text_cfg", "norm_kwargs", {"eps": 1e-6}),
-    ("vision_cfg", "norm_kwargs", {"eps": 1e-6}),
-    ("vision_cfg", "act_kwargs", {"approximate": "tanh"}),
+    ("text_cfg", "norm_kwargs", {"eps": 1e-6, "bias": False}),
+    ("vision_cfg", "act_kwargs", {"approximate": "erf"}),
     ("vision_cfg", "ls_init_value", 0.1),
     ("vision_cfg", "attentional_pool", True),
-    ("text_cfg", "proj_bias", True),
     ("text_cfg", "embed_cls", True),
     ("text_cfg", "eos_id", 49407),
     ("text_cfg", "pad_id", 1),
     ("vision_cfg", "pool_type", "avg"),
-    ("vision_cfg", "no_ln_pre", True),
-    ("vision_cfg", "final_ln_after_pool", True),
     ("vision_cfg", "pos_embed_type", "sin_cos_2d"),
     ("vision_cfg", "qk_norm", True),
     ("text_cfg", "proj_type", "none"),
-    ("text_cfg", "tokenizer_kwargs", {"clean": "canonicalize"}),
-    ("model_cfg", "init_logit_bias", -10),
+    ("text_cfg", "tokenizer_kwargs", {"clean": "upper"}),
     ("model_cfg", "multimodal_cfg", {"width": 64}),
     ("vision_cfg", "something_new", 3),
     ("model_cfg", "audio_cfg", {"a": 1}),
-    ("model_cfg", "nonscalar_logit_scale", True),
 ]
 
 
@@ -132,15 +124,14 @@ def test_open_clip_configs(part: str, key: str, value: Any, clip: CLIP, tmp_path
 def test_all_that_is_strange_is_named_together(clip: CLIP, tmp_path: Path) -> None:
     said = with_(
         "text_cfg",
-        pool_type="last",
-        no_causal_mask=True,
-        proj_bias=True,
-        norm_kwargs={"eps": 1e-6},
+        pool_type="first",
+        no_causal_mask=None,
+        embed_cls=True,
+        norm_kwargs={"bias": False},
+        proj_type="none",
         pad_id=1,
     )
-    refused(
-        open_clip_folder(tmp_path / "m", clip, said), "pool_type", "no_causal_mask", "and 1 more"
-    )
+    refused(open_clip_folder(tmp_path / "m", clip, said), "embed_cls", "pad_id", "and 1 more")
     refused(
         open_clip_folder(tmp_path / "n", clip, SAYS, extra_cfg={"a": 1}), "extra_cfg is {'a': 1}"
     )
@@ -200,6 +191,12 @@ def test_neutral_values_and_what_does_not_matter(clip: CLIP, tmp_path: Path) -> 
         ("model_cfg", "embed_dim", 512, "48"),
         ("vision_cfg", "head_width", 0, "width of 128"),
         ("text_cfg", "heads", 5, "width of 64"),
+        ("vision_cfg", "mlp_ratio", 4.9231, "the weights have 512"),
+        ("text_cfg", "mlp_ratio", 3.0, "the weights have 256"),
+        ("vision_cfg", "no_ln_pre", True, "the weights have False"),
+        ("text_cfg", "proj_bias", True, "the weights have False"),
+        ("model_cfg", "init_logit_bias", -10, "the weights have no bias"),
+        ("vision_cfg", "timm_model_name", "vit_base_patch16_siglip_224", "do not have timm's"),
     ],
 )
 def test_sizes_that_are_not_the_weights(
@@ -324,19 +321,19 @@ def test_our_own_config(tmp_path: Path) -> None:
     whole = json.loads(path.read_text())
     assert froster.load(tmp_path / "m", device="cpu").config == NANO.config
     for place, named in (
-        ((), "rope is 1"),
-        (("architecture",), "architecture.rope is 1"),
-        (("architecture", "vision"), "architecture.vision.rope is 1"),
-        (("architecture", "text"), "architecture.text.rope is 1"),
-        (("sampling",), "sampling.rope is 1"),
-        (("method",), "'rope'"),
-        (("preprocessing",), "preprocessing.rope is 1"),
+        ((), "ropes is 1"),
+        (("architecture",), "architecture.ropes is 1"),
+        (("architecture", "vision"), "architecture.vision.ropes is 1"),
+        (("architecture", "text"), "architecture.text.ropes is 1"),
+        (("sampling",), "sampling.ropes is 1"),
+        (("method",), "'ropes'"),
+        (("preprocessing",), "preprocessing.ropes is 1"),
     ):
         values = json.loads(json.dumps(whole))
         inner = values
         for name in place:
             inner = inner[name]
-        inner["rope"] = 1
+        inner["ropes"] = 1
         path.write_text(json.dumps(values))
         with pytest.raises(CheckpointError) as caught:
             froster.load(tmp_path / "m")
@@ -345,7 +342,7 @@ def test_our_own_config(tmp_path: Path) -> None:
             and "config.json" in str(caught.value)
             and "\n" not in str(caught.value)
         )
-    path.write_text(json.dumps({**whole, "version": 2, "rope": 1}))
+    path.write_text(json.dumps({**whole, "version": 2, "ropes": 1}))
     with pytest.raises(
         CheckpointError, match=r"version 2, and this froster reads 1: a newer froster wrote it"
     ):
@@ -358,7 +355,7 @@ def test_our_own_config(tmp_path: Path) -> None:
 def lone(path: Path, content: Any) -> tuple[CLIP, list[str]]:
     torch.save(content, path)
     found, report = load_clip(path)
-    assert froster.load(path, device="cpu").origin.count("assumed") == len(report.notes)
+    assert froster.load(path, device="cpu").provenance.count("assumed") == len(report.notes)
     return found, report.notes
 
 
@@ -481,7 +478,11 @@ def test_one_tower_alone(clip: CLIP, tmp_path: Path) -> None:
         ({"open_clip_config.json": "{}"}, "half a model"),
         (
             {"config.json": '{"model_type": "metaclip_2"}', "model.safetensors": ""},
-            "of type 'metaclip_2', not of a CLIP",
+            "not a whole safetensors file",
+        ),
+        (
+            {"config.json": '{"model_type": "aimv2"}', "model.safetensors": ""},
+            "this is AIMv2 (model_type 'aimv2'), which froster does not have",
         ),
     ],
 )
@@ -533,7 +534,7 @@ def test_a_file_of_a_model_folder_means_the_folder(ours: tuple[Recognizer, Path]
         folder.parent / "last" / "model.safetensors",
     ):
         found = froster.load(source, device="cpu")
-        assert (found.origin, found.config.method.name) == ("froster", "vclip")
+        assert (found.provenance, found.config.method.name) == ("froster", "vclip")
         assert torch.equal(found.embed_clips(frames), expected)
     torch.save(official(model.clip), folder / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt lies in the folder of a froster model"):

@@ -188,7 +188,7 @@ def test_clips_of_numpy_and_torch() -> None:
     classes = model.class_embeddings(LABELS)
     assert torch.equal(model.embed_clips(clips), model.embed_clips(torch.from_numpy(clips)))
     judged = [
-        model.judge_clips(each[:, None], classes).scores
+        model.score_clips(each[:, None], classes).scores
         for each in (clips, torch.from_numpy(clips))
     ]
     assert torch.equal(*judged)
@@ -208,7 +208,7 @@ def test_clips_of_numpy_and_torch() -> None:
             model.embed_clips(bad)
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
     with pytest.raises(UsageError, match=r"\(B, V, T, 3, 60, 60\)"):
-        model.judge_clips(clips, classes)
+        model.score_clips(clips, classes)
 
 
 # What a model remembers

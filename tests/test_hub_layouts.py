@@ -19,8 +19,9 @@ from safetensors.torch import load, save
 
 import froster
 from froster.encoders.checkpoints import to_official
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import VCLIP
@@ -66,7 +67,8 @@ for name in sys.argv[1:]:
     try:
         model = froster.load(name, device="cpu")
         frames = torch.arange(8 * 32 * 32 * 3).view(8, 32, 32, 3).mul(37).remainder(256).to(torch.uint8)
-        found[name] = {"origin": model.origin, "video": model.embed_video(frames).tolist(), "resize": model.preprocessing.resize,
+        found[name] = {"origin": model.provenance, "video": model.embed_video(frames).tolist(),
+                       "resize": model.preprocessing.resize,
                        "text": model.embed_text(["a cat"])[0].tolist(), "method": model.config.method.name}
     except FrosterError as error:
         found[name] = {"error": str(error)}
@@ -183,9 +185,8 @@ def hub(repos: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
     server.server_close()
 
 
-def ask(hub: Hub, home: Path, *names: str, offline: bool = False) -> dict[str, Any]:
-    """The models, loaded in a process of their own, as the hub's client reads its settings when it
-    is imported."""
+def environment(hub: Hub, home: Path, offline: bool = False) -> dict[str, str]:
+    """For a process of its own, as the hub's client reads its settings when it is imported."""
     settings = {
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
@@ -199,9 +200,14 @@ def ask(hub: Hub, home: Path, *names: str, offline: bool = False) -> dict[str, A
         for name, value in os.environ.items()
         if not name.startswith(("HF_", "HUGGING", "FROSTER_BPE"))
     }
+    return {**others, **settings}
+
+
+def ask(hub: Hub, home: Path, *names: str, offline: bool = False) -> dict[str, Any]:
+    """The models, loaded in a process of their own."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *names],
-        env={**others, **settings},
+        env=environment(hub, home, offline),
         capture_output=True,
         text=True,
         timeout=300,
@@ -298,3 +304,45 @@ def test_every_layout_that_holds_none_is_one_line(hub: Hub, tmp_path: Path) -> N
         assert not any(name.endswith((".safetensors", ".gguf")) for name in downloads(hub, repo)), (
             "refused before the download"
         )
+
+
+LICENCES = {
+    "a/nc": ("license: cc-by-nc-4.0", "a/nc: licence cc-by-nc-4.0 (not for commercial use)"),
+    "a/named": (
+        "license: other\nlicense_name: acme-research",
+        "a/named: licence acme-research (for research only, not for commercial use)",
+    ),
+    "a/free": ("license: 'apache-2.0'", "a/free: licence apache-2.0"),
+    "a/silent": ("tags:\n- x", "a/silent: licence none is stated"),
+    "facebook/metaclip-b16-fullcc2.5b": (
+        "tags:\n- x",  # its row of the table knows
+        "facebook/metaclip-b16-fullcc2.5b: licence cc-by-nc-4.0 (not for commercial use)",
+    ),
+}
+
+
+def test_the_licence_is_told_once_when_weights_are_downloaded(
+    hub: Hub, repos: dict[str, dict[str, bytes]], tmp_path: Path
+) -> None:
+    for repo, (matter, _) in LICENCES.items():
+        repos[repo] = {**repos["a/hf"], "README.md": f"---\n{matter}\n---\n# It\n".encode()}
+    script = "import sys, froster; [froster.load(name, device='cpu') for name in sys.argv[1:]]"
+    names = [*LICENCES, "metaclip-b16"]  # a short name, of what is here by then
+
+    def told(offline: bool = False) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *names],
+            env=environment(hub, tmp_path, offline),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stdout
+        return [line for line in done.stderr.splitlines() if ": licence " in line]
+
+    first = told()
+    assert len(first) == len(LICENCES)
+    for line, (_, words) in zip(first, LICENCES.values(), strict=True):
+        assert line.startswith(words)
+    assert told() == told(offline=True) == []

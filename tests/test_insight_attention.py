@@ -19,11 +19,11 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, VideoCLIP
 from froster.methods.base import replace_blocks
 from froster.report.attention import (
-    Row,
+    StripRow,
     attention_strip,
+    block_inputs,
     cls_attention,
     joint,
-    look,
     sources,
     weights,
 )
@@ -54,7 +54,7 @@ def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> N
         )
     plain = model.encode_frames(frames)
     real = dict(merged)
-    seen = look(
+    seen = block_inputs(
         model.clip.visual, lambda: close(model.encode_frames(frames), plain, atol=0, rtol=0)
     )
     assert len(seen) == len(blocks_of(model)) == 3
@@ -101,7 +101,7 @@ def test_neighbours_give_to_the_patches_of_the_frame_they_look_at(
     """Frame by frame and key by key, as the method is described: zeros or nothing beyond the ends
     of the clip."""
     model, frames = network("vclip", variant), clips(1)[0]
-    seen = look(model.clip.visual, lambda: model.encode_frames(frames[None]))[-1]
+    seen = block_inputs(model.clip.visual, lambda: model.encode_frames(frames[None]))[-1]
     q, k, _ = seen.block.attn.project(seen.x)  # (T, h, 17, d)
     heat, padding = torch.zeros(T, 16), 0.0
     for t in range(T):
@@ -119,7 +119,9 @@ def test_neighbours_give_to_the_patches_of_the_frame_they_look_at(
 
 @torch.no_grad()
 def test_keys_are_traced_to_their_tokens() -> None:
-    seen = look((model := network("vclip")).clip.visual, lambda: model.encode_frames(clips(1)))[0]
+    seen = block_inputs(
+        (model := network("vclip")).clip.visual, lambda: model.encode_frames(clips(1))
+    )[0]
     place = sources(seen)
     own = torch.arange(1, 18)
     assert place[0].tolist() == [
@@ -137,7 +139,7 @@ def test_keys_are_traced_to_their_tokens() -> None:
 def test_rollout_is_the_product_over_all_layers(name: str, variant: str) -> None:
     model, frames = network(name, variant), clips(1)[0]
     product = torch.eye(T * 17)
-    for seen in look(model.clip.visual, lambda: model.encode_frames(frames[None])):
+    for seen in block_inputs(model.clip.visual, lambda: model.encode_frames(frames[None])):
         A = joint(seen, rows=17)[..., :17].reshape(T * 17, T * 17)
         product = (A / A.sum(1, keepdim=True) + torch.eye(T * 17)) / 2 @ product
     heat = product[::17].sum(0).view(T, 17)[:, 1:]
@@ -176,14 +178,14 @@ def test_a_row_is_bright_where_the_model_looks(tmp_path: Path) -> None:
     frames = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
     heat = torch.zeros(2, 4, 4)
     heat[1, 0, 3] = 0.5
-    row = Row("one", frames, heat)
+    row = StripRow("one", frames, heat)
     pictures = row.pictures().astype(int)
     assert pictures.shape == (2, 64, 64, 3)
     bright = pictures[1, :12, 52:].mean() - pictures[1, 32:, :32].mean()
     assert bright > 60
     assert pictures[0].std(axis=(0, 1)).max() == 0
     path = attention_strip(
-        [Row("frames", frames), row], ["0.0 s", "0.5 s"], "a note", tmp_path / "strip.png"
+        [StripRow("frames", frames), row], ["0.0 s", "0.5 s"], "a note", tmp_path / "strip.png"
     )
     drawn = np.asarray(Image.open(path).convert("RGB"))
     assert drawn.shape[0] > 250

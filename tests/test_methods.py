@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from froster.data.dataset import Batch
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble
 from froster.inference.model_folder import ModelConfig
@@ -30,12 +31,13 @@ from froster.methods.xclip import XCLIPNet
 from froster.report.methods import facts
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
+from froster.training.attach import attach, freeze
 from froster.training.batches import rows_of_step
 from froster.training.distill import Distill
 from froster.training.fine_tune import student_of, training_clips
 from froster.training.optim import optimizer_of
 from froster.training.reporter import Drawn
-from froster.training.task import Task, Teacher, attach, freeze, task_class
+from froster.training.task import Task, Teacher, task_class
 from froster.training.weights import average, towards
 from froster.utils.progress import progress
 from golden import close
@@ -456,7 +458,7 @@ def test_fisher(kind: str) -> None:
     classes = unit(torch.randn(3, 64, generator=torch.Generator().manual_seed(0)))
     frames = torch.randint(0, 256, (4, T, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
-        from froster.encoders.model import normalise
+        from froster.encoders.preprocessing import normalise
 
         labels = model(normalise(frames), classes).argmax(-1)
     wrong = labels.clone()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from froster.training.mixing import mix, soft_targets
+from froster.training.batches import mix_clips, soft_targets
 
 
 def batch(clips: int, height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,7 +44,7 @@ def test_soft_targets_are_label_smoothing():
 )
 def test_cutmix_counts_the_pixels_of_its_box(clips, height, width, alpha, seed):
     frames, targets = batch(clips, height, width)
-    mixed, soft = mix(frames, targets, random.Random(seed), mixup=0.0, cutmix=alpha)
+    mixed, soft = mix_clips(frames, targets, random.Random(seed), mixup=0.0, cutmix=alpha)
     for number in range(clips):
         shown = torch.stack(
             [(mixed[number, 0, 0] == other).float().mean() for other in range(clips)]
@@ -60,7 +60,7 @@ def test_cutmix_counts_the_pixels_of_its_box(clips, height, width, alpha, seed):
 @given(st.integers(1, 5), st.floats(0.05, 5), st.integers(0, 2**32))
 def test_mixup_blends_frames_and_targets_alike(clips, alpha, seed):
     frames, targets = batch(clips)
-    mixed, soft = mix(frames, targets, random.Random(seed), mixup=alpha, cutmix=0.0)
+    mixed, soft = mix_clips(frames, targets, random.Random(seed), mixup=alpha, cutmix=0.0)
     expected = soft @ torch.arange(clips).float()
     assert torch.allclose(mixed, expected[:, None, None, None, None].expand_as(mixed), atol=1e-5)
     assert torch.allclose(soft.sum(1), torch.ones(clips))
@@ -68,14 +68,14 @@ def test_mixup_blends_frames_and_targets_alike(clips, alpha, seed):
 
 def test_partners_are_the_batch_turned_around():
     for mixup, cutmix in ((1.0, 0.0), (0.0, 1.0)):
-        _, soft = mix(*batch(5), random.Random(3), mixup, cutmix)
+        _, soft = mix_clips(*batch(5), random.Random(3), mixup, cutmix)
         shown = soft > 0
         assert torch.equal(shown, torch.eye(5).bool() | torch.eye(5).flip(0).bool())
 
 
 def test_smoothed_targets_still_sum_to_one():
     frames, _ = batch(4)
-    _, soft = mix(
+    _, soft = mix_clips(
         frames, soft_targets(torch.tensor([0, 9, 2, 2]), 10, 0.1), random.Random(0), 0.8, 1.0
     )
     assert torch.allclose(soft.sum(1), torch.ones(4)) and soft.min() > 0.0099
@@ -84,12 +84,14 @@ def test_smoothed_targets_still_sum_to_one():
 def test_nothing_is_mixed_where_both_are_off():
     frames, targets = batch(3)
     rng = random.Random(0)
-    mixed, soft = mix(frames, targets, rng, 0.0, 0.0)
+    mixed, soft = mix_clips(frames, targets, rng, 0.0, 0.0)
     assert mixed is frames and soft is targets and rng.getstate() == random.Random(0).getstate()
 
 
 def is_mixup(switch: float, seed: int, clips: int = 2) -> bool:
-    mixed, _ = mix(*batch(clips, 64, 64), random.Random(seed), mixup=1.0, cutmix=1.0, switch=switch)
+    mixed, _ = mix_clips(
+        *batch(clips, 64, 64), random.Random(seed), mixup=1.0, cutmix=1.0, switch=switch
+    )
     return bool(((mixed != 0) & (mixed != 1)).any())
 
 
@@ -102,12 +104,12 @@ def test_the_generator_alone_decides_and_the_inputs_stay():
     frames, targets = batch(4)
     kept, state = frames.clone(), torch.get_rng_state()
     for seed in range(6):
-        first = mix(frames, targets, random.Random(seed), 0.8, 1.0)
+        first = mix_clips(frames, targets, random.Random(seed), 0.8, 1.0)
         assert torch.equal(frames, kept) and torch.equal(
             targets, torch.eye(4)
         )  # a second cutmix would restore them
         random.seed(seed)
-        again = mix(frames, targets, random.Random(seed), 0.8, 1.0)
+        again = mix_clips(frames, targets, random.Random(seed), 0.8, 1.0)
         assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert torch.equal(state, torch.get_rng_state())
 
@@ -115,6 +117,6 @@ def test_the_generator_alone_decides_and_the_inputs_stay():
 def test_shares_are_drawn_from_beta():
     """Beta(.8, .8): mean 1/2, variance 1 / (4 * 2.6)."""
     shares = torch.stack(
-        [mix(*batch(2), random.Random(seed), 0.8, 0.0)[1][0, 0] for seed in range(2000)]
+        [mix_clips(*batch(2), random.Random(seed), 0.8, 0.0)[1][0, 0] for seed in range(2000)]
     )
     assert abs(shares.mean() - 0.5) < 0.03 and abs(shares.var() - 1 / 10.4) < 0.01

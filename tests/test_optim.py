@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import UsageError
 from froster.inference.recognizer import load
 from froster.methods import METHODS
 from froster.methods.recipe import Preset, Recipe, as_now, learning_rate
 from froster.methods.weight_names import new_weights
+from froster.training.attach import freeze
 from froster.training.batches import draw_template, epoch_order
 from froster.training.checkpoint import check_same_run
 from froster.training.optim import optimizer_of, parameter_groups
 from froster.training.plan import Changes, TrainPlan, fitted, make_plan
-from froster.training.task import freeze
 from golden import shared
 
 

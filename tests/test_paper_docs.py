@@ -49,6 +49,7 @@ PUBLISHED: dict[str, dict[str, Values]] = {
     "table5": {f"alpha = {value}": row for value, row in ALPHA.items()},
     "table6": ZERO_INIT,
     "table7": {f"beta = {value}": row for value, row in BETA.items()},
+    "after": {row.name: row.published for row in TABLES["after"].rows},
     "fig1": {row.name: row.published for row in TABLES["fig1"].rows if row.published},
 }
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from froster.cli import main
 from froster.data.public import partition, readable
-from froster.encoders.model import ARCHITECTURES
+from froster.encoders.config import ARCHITECTURES
 from froster.encoders.preprocessing import Preprocessing
 from froster.errors import UsageError
 from froster.inference.recognizer import load
+from froster.paper.cells import Cell, PaperTable, TableRow, froster_cell
 from froster.paper.cost import frame_flops, hours, prompt_flops
 from froster.paper.figures import draw
 from froster.paper.programme import PaperRun, carry_out
@@ -28,7 +29,7 @@ from froster.paper.protocols import Options
 from froster.paper.published import TABLE_1
 from froster.paper.real import NOVEL_RECIPE, RealProgramme, setting
 from froster.paper.real_data import RealData
-from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable, TableRow, froster_cell
+from froster.paper.tables import PICTURED, TABLES
 from froster.training.fine_tune import student_of
 from froster.utils.progress import progress
 from golden import shared

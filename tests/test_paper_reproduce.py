@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from froster.errors import UsageError
 from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import load
+from froster.methods import METHODS
+from froster.paper.cells import Cell
 from froster.paper.miniature import Miniature
 from froster.paper.programme import carry_out
 from froster.paper.published import TABLE_1, TABLE_3_ALONE, TABLE_4
 from froster.paper.results import write_report
-from froster.paper.tables import TABLES, Cell, cells_of
+from froster.paper.tables import TABLES
 from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
+from froster.training.distill import Distill
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
-from results.claims import claims, verdict
+from results.claims import claims, family_claims, verdict
+
+ROWS = (row for table in TABLES.values() for row in table.rows)
+CELLS = list(dict.fromkeys(row.cell for row in ROWS if row.cell is not None))
 
 
 def test_printed_harmonic_means_follow_from_base_and_novel() -> None:
@@ -39,7 +46,7 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
         assert len({row.name for row in table.rows}) == len(table.rows)
         for row in table.rows:
             assert row.cell is not None or row.weights == "frozen" or row.published
-    keys = [cell.key for cell in cells_of(list(TABLES))]
+    keys = [cell.key for cell in CELLS]
     assert len(set(keys)) == len(keys)
     printed = [row for row in TABLES["table3"].rows if row.published]
     assert len(TABLES["table3"].rows) == 48 and len(printed) == 2 * len(TABLE_3_ALONE)
@@ -47,8 +54,8 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
 
 
 def test_claims_are_about_runs_of_the_tables() -> None:
-    keys = {cell.key for cell in cells_of(list(TABLES))}
-    for claim in claims():
+    keys = {cell.key for cell in CELLS}
+    for claim in [*claims(), *family_claims()]:
         for cell, _ in (claim.better, claim.worse):
             assert cell is None or cell.key in keys, claim.text
 
@@ -98,3 +105,22 @@ def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     source.check()
     with pytest.raises(UsageError, match=r"have \{'shots': 1\}: go on with these"):
         Miniature(source.base, tmp_path, seeds=1, shots=2, videos=24).check()
+
+
+def test_published_numbers_that_cannot_be_compared_say_why(tmp_path: Path) -> None:
+    source = Miniature(load("nano", device="cpu"), tmp_path, seeds=1, shots=1, videos=24)
+    rows = write_report(source, ["after", "family"], "# Later", {})["tables"]["after"]
+    assert all(row["caveat"] for row in rows[1:]) and "caveat" not in rows[0]
+    assert {row["row"]: row["run"] for row in rows}["TACO"].startswith("finetuned_both_taco")
+    later, family = (tmp_path / "tables.md").read_text().split("## family")
+    assert "| of the published numbers |" in later and "named by accuracies" in later
+    assert "of the published numbers" not in family and "| anchors, EMA, projection |" in family
+
+
+def test_the_family_is_every_target_with_both_teachers() -> None:
+    cells = [row.cell for row in TABLES["family"].rows]
+    losses = [cell.loss(METHODS["vclip"]()) for cell in cells if cell is not None]
+    kinds = {(loss.target, loss.kind, loss.teacher) for loss in losses if loss.kind != "none"}
+    targets = {(target, kind) for target, kind, _ in kinds}
+    assert len(targets) == 9 and len(kinds) == 18
+    assert {target for target, _ in targets} == set(get_args(get_type_hints(Distill)["target"]))

@@ -16,13 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import froster
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import save_hf_folder
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise, unit
+from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import (
     CLIP_PREPROCESSING,
     Preprocessing,
     from_hf,
     from_open_clip,
+    normalise,
     to_hf,
 )
 from froster.errors import CheckpointError, UsageError
@@ -339,10 +341,12 @@ def test_through_files_of_hugging_face_and_back(tmp_path: Path) -> None:
     model = model_that_wants(SQUASHED)
     save_hf_folder(model.clip, model.tokenizer, tmp_path / "hf")
     again = froster.load(tmp_path / "hf", device="cpu")
-    assert again.preprocessing == SQUASHED and again.origin == "huggingface"
+    assert again.preprocessing == SQUASHED and again.provenance == "huggingface"
     values = json.loads((tmp_path / "hf" / "preprocessor_config.json").read_text())
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
-    assert "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").origin
+    assert (
+        "CLIP's own preprocessing assumed" in froster.load(tmp_path / "hf", device="cpu").provenance
+    )
     (tmp_path / "hf" / "processor_config.json").write_text(
         json.dumps({"image_processor": values, "processor_class": "CLIPProcessor"})
     )
@@ -452,8 +456,9 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     from froster.data.dataset import VideoDataset
     from froster.data.manifest import Item
     from froster.evaluation.metrics import Scorer
+    from froster.training.attach import freeze
     from froster.training.distill import Distill
-    from froster.training.task import Task, Teacher, freeze
+    from froster.training.task import Task, Teacher
 
     model = froster.load(saved, device="cpu")
     expected = by_hand(model, seen(model, video))
@@ -546,7 +551,7 @@ def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:
     found = froster.load(tmp_path / "hf", device="cpu")
     assert (
         found.preprocessing.mean == imagenet[0]
-        and "its authors' own preprocessing assumed" in found.origin
+        and "its authors' own preprocessing assumed" in found.provenance
     )
     size = found.image_size
     said = {
@@ -561,4 +566,4 @@ def test_releases_that_were_trained_with_another_mean(tmp_path: Path) -> None:
     assert found.preprocessing == Preprocessing(
         (0.4, 0.5, 0.6), (0.5, 0.5, 0.5), "shortest", "bilinear"
     )
-    assert "assumed" not in found.origin
+    assert "assumed" not in found.provenance

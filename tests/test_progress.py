@@ -46,8 +46,8 @@ def test_what_is_done_within_shares_the_display(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.1)
     in_a_terminal(monkeypatch)
     started: list[object] = []
-    start = module._Bars.start
-    monkeypatch.setattr(module._Bars, "start", lambda bars: started.append(bars) or start(bars))
+    start = module.Progress.start
+    monkeypatch.setattr(module.Progress, "start", lambda bars: started.append(bars) or start(bars))
     with working("writing out"):
         with working("encoding 2 labels", 3) as advance:  # begins before the other one is shown
             advance(1)

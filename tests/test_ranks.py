@@ -19,10 +19,11 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
 from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
+from froster.training.attach import freeze
 from froster.training.batches import global_batch
 from froster.training.distill import Distill
 from froster.training.fine_tune import student_of
-from froster.training.task import Task, Teacher, freeze, task_class
+from froster.training.task import Task, Teacher, task_class
 
 LABELS = ["cat spinning", "boat pacing", "bird hopping", "key glowing"]
 SHARES = [(2, 2), (3, 1), (4, 0)]
@@ -31,6 +32,15 @@ CASES = {
     "within the batch, sums": ("actionclip", Distill(reduction="sum", unit=False), None, False),
     "classes, text": ("finetuned", Distill(), None, False),
     "held by L2-SP": ("l2sp", Distill(kind="none"), None, True),
+    "relations of clips": (
+        "finetuned",
+        Distill("plain", beta_v=100.0, target="similarities", level="video"),
+        None,
+        False,
+    ),
+    "relations within the batch": ("actionclip", Distill("plain", target="pkt"), None, False),
+    "anchors": ("finetuned", Distill("plain", target="anchors", level="video"), None, False),
+    "logits within the batch": ("actionclip", Distill("plain", target="logits"), None, False),
     "soft targets": ("finetuned", Distill(kind="none"), 0.1, False),
 }
 

@@ -104,7 +104,7 @@ def test_official_names(name: str, wrap, said: str, method: str, tmp_path: Path)
     NANO.tokenizer.save(tmp_path / "tokenizer.json")
     plain.save(tmp_path / "clip")
     model = froster.load(tmp_path / "released.pth", clip=tmp_path / "clip", device="cpu")
-    assert model.origin.startswith(said)
+    assert model.provenance.startswith(said)
     assert model.config.method.name == method
     frames = golden(name).get("input/frames", golden(name).get("input/frames_a"))
     assert torch.equal(model.model.encode_frames(frames), expected.encode_frames(frames))
@@ -121,7 +121,7 @@ def test_a_file_without_its_text_tower_asks_for_the_clip(
     ):
         froster.load(tmp_path / "aim.pth")
     model = froster.load(tmp_path / "aim.pth", clip="nano")  # of the same width
-    assert model.origin.endswith("projection, text tower, logit scale of the CLIP")
+    assert model.provenance.endswith("projection, text tower, logit scale of the CLIP")
     assert (
         model.embed_text(["a cat"]).shape
         == model.embed_video(torch.zeros(4, 40, 40, 3, dtype=torch.uint8))[None].shape
@@ -152,14 +152,14 @@ def test_actionclip_and_text4vis_with_their_heads(tmp_path: Path) -> None:
         tmp_path / "a.pt",
     )
     model = froster.load(tmp_path / "a.pt", device="cpu")
-    assert model.origin.startswith("ActionCLIP (transf)")
+    assert model.provenance.startswith("ActionCLIP (transf)")
     image = {n: t for n, t in full_clip().items() if n.startswith("visual.") or n == "logit_scale"}
     torch.save({"model_state_dict": {**image, **under("fusion_model.", head)}}, tmp_path / "t.pt")
     base = Recognizer(Frozen().build(clip_from(full_clip())), NANO.tokenizer, ModelConfig()).save(
         tmp_path / "clip"
     )
     again = froster.load(tmp_path / "t.pt", clip=base, device="cpu")
-    assert again.origin.startswith("Text4Vis")
+    assert again.provenance.startswith("Text4Vis")
     frames = torch.randn(1, 8, 3, 32, 32)
     close(again.model.encode(frames).pooled, model.model.encode(frames).pooled)
 
@@ -172,7 +172,7 @@ def test_without_a_tokenizer_videos_can_be_embedded(
     monkeypatch.delenv("FROSTER_BPE", raising=False)
     torch.save({"model_state": under("model.", full_clip())}, tmp_path / "vclip.pyth")
     model = froster.load(tmp_path / "vclip.pyth", device="cpu")
-    assert isinstance(model.config.method, VCLIP) and "no tokenizer" in model.origin
+    assert isinstance(model.config.method, VCLIP) and "no tokenizer" in model.provenance
     assert model.embed_video(torch.zeros(8, 40, 40, 3, dtype=torch.uint8)).shape == (64,)
     with pytest.raises(FrosterError, match="no CLIP vocabulary"):
         model.embed_text(["a", "b"])
@@ -221,7 +221,7 @@ def test_vifi_clip_without_its_token_embeddings(tmp_path: Path) -> None:
         tmp_path / "clip"
     )
     model = froster.load(tmp_path / "vifi.pth", clip=base, device="cpu")
-    assert model.origin.startswith("ViFi-CLIP") and model.config.method.name == "finetuned"
+    assert model.provenance.startswith("ViFi-CLIP") and model.config.method.name == "finetuned"
     frames = torch.randn(1, 2, 3, 32, 32)
     close(model.model.encode_frames(frames), clip_from(full_clip()).encode_image(frames))
 
@@ -242,7 +242,7 @@ def test_a_settings_object_beside_the_weights_is_left_alone(tmp_path: Path) -> N
         tmp_path / "x.pth",
     )
     model = froster.load(tmp_path / "x.pth", device="cpu")
-    assert model.origin.startswith("X-CLIP (official)")
+    assert model.provenance.startswith("X-CLIP (official)")
 
 
 def test_a_state_dict_as_a_module_gives_it_is_read_beside_a_settings_object(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_actionclip_with_the_plain_mean(tmp_path: Path) -> None:
         {"epoch": 1, "model_state_dict": full_clip(), "fusion_model_state_dict": {}},
         tmp_path / "m.pt",
     )
-    assert froster.load(tmp_path / "m.pt", device="cpu").origin.startswith("ActionCLIP (meanp)")
+    assert froster.load(tmp_path / "m.pt", device="cpu").provenance.startswith("ActionCLIP (meanp)")
     torch.save({"epoch": 1, "model_state_dict": full_clip()}, tmp_path / "c.pt")
     assert froster.load(tmp_path / "c.pt", device="cpu").config.method.name == "frozen"
 

@@ -18,7 +18,7 @@ from froster.data.manifest import Item, read_items
 from froster.data.splits import Split
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import folder_of
-from froster.inference.seen import Seen, report_of, seen_by
+from froster.inference.model_report import ReportedVideos, report_of, reported_videos
 from froster.training.held_out import of_data, untrained
 from froster.training.reporter import Reporter
 from froster.training.teach import trained_before
@@ -103,7 +103,7 @@ def test_there_is_a_bar_while_videos_are_looked_for(videos: Path) -> None:
     kept = untrained(of_data(items, None), report, Watching()).parts.base_test
     assert kept == items[1:]
     parts = Split([], [], [], items[:5], items[5:9])
-    (told,) = trained_before(Seen(frozenset([mark]), frozenset()), parts, Watching())
+    (told,) = trained_before(ReportedVideos(frozenset([mark]), frozenset()), parts, Watching())
     assert told.startswith("1 of 9 test videos trained the model")
     assert shown == [
         ["looking for training videos", len(items), len(items)],
@@ -236,7 +236,7 @@ def test_parts_are_scored_when_they_are_asked_for(run, videos: Path, trained: Pa
 def test_a_split_that_was_trained_on_is_refused(
     run, videos: Path, trained: Path, tmp_path: Path
 ) -> None:
-    seen = seen_by(json.loads((trained / "model" / "report.json").read_text()))
+    seen = reported_videos(json.loads((trained / "model" / "report.json").read_text()))
     assert seen is not None
     items = read_items(videos)
     words = ["a" if part == "trained" else "b" for part in seen.parts(items)]
@@ -341,7 +341,7 @@ def test_a_run_from_a_tuned_model_knows_both_trainings(
     trained: Path, videos: Path, tmp_path: Path, capfd
 ) -> None:
     """Test videos of the second run that trained the first are warned of."""
-    seen = seen_by(json.loads((trained / "report.json").read_text()))
+    seen = reported_videos(json.loads((trained / "report.json").read_text()))
     assert seen is not None
     items = read_items(videos)
     base = [
@@ -371,7 +371,7 @@ def test_a_run_from_a_tuned_model_knows_both_trainings(
     if code:  # a start that a student cannot be made of is refused before anything is trained
         pytest.skip(err[-200:])
     assert f"{TRAINED} of {TRAINED} test videos trained the model that this run starts from" in err
-    after = seen_by(json.loads(text))
+    after = reported_videos(json.loads(text))
     assert after is not None and seen.trained < after.trained
 
 
@@ -467,7 +467,7 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
         is file_fingerprint(tmp_path / "none")
         is None
     )
-    seen = Seen(frozenset({file_fingerprint(one) or ""}), frozenset())
+    seen = ReportedVideos(frozenset({file_fingerprint(one) or ""}), frozenset())
     assert seen.parts([Item(one, "a"), Item(two, "a"), Item(tmp_path / "none", "b")]) == [
         "trained",
         "test",

@@ -17,7 +17,7 @@ from server import post, refused, serving, wait_for  # isort: skip  # skips this
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.timeline import timeline
-from froster.serve.refusal import Refusal
+from froster.serve import Refusal
 from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_set

@@ -17,7 +17,7 @@ from server import half, in_thread, post, refused, serving, wait_for  # isort: s
 
 import httpx
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError, VideoError
 from froster.inference.recognizer import Recognizer
 from froster.inference.timeline import timeline
@@ -27,9 +27,8 @@ from froster.serve.app import create_app
 from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
-from froster.serve.page import add_page
+from froster.serve.page import add_page, from_folder, of_world
 from froster.serve.preview import preview_size, write_preview
-from froster.serve.samples import from_folder, of_world
 from froster.serve.service import Service
 from froster.utils.interrupt import limited
 from froster.video.reader import Video
@@ -96,7 +95,7 @@ def test_kept_videos_are_few_and_not_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(videos, "MOST_KEPT", 3)
-    kept = videos.Videos(tmp_path)
+    kept = videos.Uploads(tmp_path)
     names = [kept.keep(kept.new()) for _ in range(3)]
     kept.get(names[0])  # used now, so that the second is the oldest
     names.append(kept.keep(kept.new()))

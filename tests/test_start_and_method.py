@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 import froster
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.errors import FrosterError, UsageError
 from froster.inference.export import Deployed
 from froster.inference.model_folder import ModelConfig

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from froster.encoders.checkpoints import to_official
-from froster.encoders.model import unit
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
@@ -29,7 +30,7 @@ from froster.training.plan import Changes, make_plan
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, ClassSet, Videos, record
 from golden import close
-from test_methods import LABELS, PROMPTING, Names, clips, network, tiny_clip
+from test_methods import LABELS, PROMPTING, Names, clips, method_of, network, tiny_clip
 from test_methods import tokens as rows_of
 
 SYSTEMS = [
@@ -378,3 +379,43 @@ def test_tc_clips_text_is_clips_until_a_video_changes_it() -> None:
     assert not torch.allclose(texts[0], unit(whole), atol=1e-3)
     assert not torch.allclose(texts[0], texts[1], atol=1e-5)
     close(model.conditioned(prompts[:, :1], features.context)[:, 0], texts[:, 0], atol=1e-5)
+
+
+# What encoders lack
+
+
+def other_clip(text: dict, **vision) -> CLIP:
+    torch.manual_seed(0)
+    heads = {"heads": 2, "width": 128, "layers": 3, "image_size": 32, "patch_size": 8}
+    image = VisionConfig(**{**heads, **vision})
+    return CLIP(CLIPConfig(image, TextConfig(77, 99, 64, 1, 1, **text), embed_dim=64)).eval()
+
+
+def test_encoders_without_what_a_method_needs_are_refused_by_name() -> None:
+    pooled, seeing = other_clip({}, pool="map"), other_clip({"causal": False})
+    with pytest.raises(UsageError, match=r"bdc-clip .*no class token that stands for a frame"):
+        METHODS["bdc-clip"]().build(pooled)
+    with pytest.raises(UsageError, match=r"tc-clip .*no class token that stands for a frame"):
+        METHODS["tc-clip"]().build(pooled)
+    with pytest.raises(UsageError, match=r"tc-clip .*tokens see those behind them"):
+        METHODS["tc-clip"]().build(seeing)
+
+
+@pytest.mark.parametrize("lacking", [{"class_token": False, "pool": "map"}, {"rope": "rows-16"}])
+@torch.no_grad()
+def test_other_encoders_are_taken_with_patches_alone_and_turned(lacking: dict) -> None:
+    for name, variant in SYSTEMS:
+        if "pool" in lacking and name in ("bdc-clip", "tc-clip"):
+            continue
+        clip = other_clip({}, **lacking)
+        frames = clips()
+        expected = clip.encode_image(frames)
+        model = method_of(name, variant).build(clip).eval()
+        features = model.encode(frames)
+        prompts = torch.stack([model.encode_text(rows_of(2, 3, 4))])
+        if variant == "closed":
+            prompts = torch.eye(3)[None]
+        scores = model.logits(features.video, model.classes(prompts), features.context)
+        assert scores.shape == (2, 3) and scores.isfinite().all()
+        if name in ("mote", "ost", "dualpath"):
+            close(features.frames, expected, atol=1e-5)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import UsageError
 from froster.text.bank import PromptBank

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from froster.encoders.block import Block
-from froster.encoders.model import TextConfig, TextTower
+from froster.encoders.config import TextConfig
 from froster.encoders.packed import Packed
+from froster.encoders.text import TextTower
 
 END = 99
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from froster.report import page
 from froster.report import training as train_report
 from froster.text.labels import split_labels
 from froster.training import finish as train_end
-from froster.training.measure import Row
+from froster.training.measure import EvalRow
 from froster.utils.files import atomic_file, atomic_folder, exclusive
 from froster.world.files import write_video
 from froster.world.sets import render_set
@@ -162,7 +163,7 @@ def test_readable_videos_are_counted(
     data: Path, broken: Path, copy: Path, monkeypatch, capfd
 ) -> None:
     monkeypatch.setattr(train_end, "FEWEST_VIDEOS", WATCHED - 1)
-    monkeypatch.setattr(train_end.fit, "__defaults__", ("logits", WATCHED - 1))
+    monkeypatch.setattr(unwrap(train_end.fit), "__defaults__", ("logits", WATCHED - 1))
     code, _, err = froster(capfd, *train(data, copy, "--resume"))
     assert code == 0, err
     assert (
@@ -225,7 +226,7 @@ def test_a_test_that_was_not_measured_is_said_to_be(novel: list[str], tmp_path: 
     other = {} if novel else {"foreign": 40}
     history = [{"epoch": 1, "base": 50.0, "base_frozen": 40.0, "agreement": 93.0, **other}]
     report = {"history": history, "novel_classes": novel, "warnings": [], "watched_videos": 20}
-    rows = [Row("frozen", "start", {}), Row("VCLIP", "last epoch", {})]
+    rows = [EvalRow("frozen", "start", {}), EvalRow("VCLIP", "last epoch", {})]
     short, kept = (
         text_of(train_report.in_short(rows, parts, report)),
         text_of(train_report.kept(tmp_path, rows, report)),
@@ -405,7 +406,7 @@ with froster.utils.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
 
 
 def test_a_run_without_enough_videos_is_told_of_others(copy: Path, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(calibration.fit, "__defaults__", ("logits", 99))
+    monkeypatch.setattr(unwrap(calibration.fit), "__defaults__", ("logits", 99))
     code, _, err = froster(capfd, "calibrate", copy, "--workers", 0)
     assert code == 1 and err.endswith(
         "it takes 99 of 3 (froster calibrate --data FILE takes other videos)"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, unit
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, unit
 from froster.methods import VCLIP, Frozen, class_embeddings, pool
 from golden import close
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from froster.encoders.model import CLIP, CLIPConfig, unit
+from froster.encoders.config import CLIPConfig
+from froster.encoders.model import CLIP, unit
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
 from tools.nano import pretrain
 from tools.nano.bpe import build_tokenizer, learn_merges

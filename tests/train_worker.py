@@ -21,7 +21,7 @@ from froster.methods import METHODS
 from froster.methods.recipe import Preset, Recipe
 from froster.text.prompts import Prompting
 from froster.training.checkpoint import Checkpoints
-from froster.training.distill import Distill
+from froster.training.distill import distill_preset
 from froster.training.distributed import process_group
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.reporter import Reporter
@@ -57,6 +57,11 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=1)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--method", default="vclip")
+    parser.add_argument("--distill", default="froster")
+    parser.add_argument("--specialise", action="store_true")
+    parser.add_argument("--remember", action="store_true")
+    parser.add_argument("--meta", type=float, default=0.0)
+    parser.add_argument("--averaging", default="uniform")
     parser.add_argument("--kill-in-save", type=int)
     parser.add_argument("--limit", type=int, help="largest file that may be written, in bytes")
     args = parser.parse_args()
@@ -84,6 +89,10 @@ def main() -> None:
         warmup_epochs=1,
         precision="float32",
         keep=args.keep,
+        specialise=args.specialise,
+        remember=args.remember,
+        meta=args.meta,
+        averaging=args.averaging,
     )
     # One prompt, as every process draws the templates of its own clips.
     preset = (
@@ -100,7 +109,7 @@ def main() -> None:
         clips = small_world(base)
         _, trained = fine_tune(
             base,
-            FineTuning(method, Distill(), recipe, preset),
+            FineTuning(method, distill_preset(args.distill), recipe, preset),
             clips,
             clips.videos.classes,
             args.out,

@@ -33,7 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, normalise, unit
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, unit
+from froster.encoders.preprocessing import normalise
 from froster.encoders.tokenizer import Tokenizer
 from froster.training.optim import parameter_groups
 from froster.utils import strict_json as json

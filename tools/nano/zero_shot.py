@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from froster.encoders.model import CLIP, normalise, unit
+from froster.encoders.model import CLIP, unit
+from froster.encoders.preprocessing import normalise
 from froster.encoders.tokenizer import Tokenizer
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
 from tools.nano.captions import TEMPLATES

@@ -1,8 +1,6 @@
 """The command line: the commands in their groups, and from errors to exit codes. Every command is a
 file of this folder, imported on use; each imports what is slow (PyTorch) when it runs."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import re
@@ -26,7 +24,7 @@ COMMANDS = {
     "Teach": ("train", "evaluate", "calibrate", "blend", "demo"),
     "Data": ("doctor", "prepare", "describe"),
     "Look and ship": ("attend", "distance", "export", "push"),
-    "Research": ("methods", "reproduce"),
+    "Research": ("models", "methods", "reproduce"),
 }
 
 app = App(
@@ -55,9 +53,9 @@ def doc_of(command: str) -> str:
     """The doc string of a command, a line a paragraph, read from its file: to import all of them
     takes as long as the rest of `froster --help`."""
     text = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")
-    found = re.search(rf'^def {command}\(.*?^    """(.*?)"""', text, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(found[1]))
+    match = re.search(rf'^def {command}\(.*?^    """(.*?)"""', text, re.DOTALL | re.MULTILINE)
+    assert match is not None
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(match[1]))
 
 
 for _panel, (_title, _names) in enumerate(COMMANDS.items()):

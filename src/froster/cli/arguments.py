@@ -1,11 +1,8 @@
 """What is done with the arguments of every command before it begins: `--config` is read, addresses
 are refused, and a mistake becomes one sentence."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Dict
@@ -29,28 +26,21 @@ FILES = (("describe", "labels"),)
 def read_config(name: str) -> Dict:
     """The options that a YAML or TOML file (by its suffix) holds by their names, such as
     `batch-size: 8`. Raises UsageError where it is not such a file."""
+    import yaml
+
     refuse_address(name)
     path = Path(name)
+    is_toml = path.suffix.lower() == ".toml"
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix.lower() == ".toml" else read_yaml(text)
+        values = tomllib.loads(text) if is_toml else yaml.safe_load(text) or {}
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UsageError(f"--config {path} must hold options by their names, such as batch-size: 8")
     return Dict(values, use_commands_as_keys=False, source=str(path))
-
-
-def read_yaml(text: str) -> Any:
-    """Raises ValueError."""
-    import yaml
-
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
 
 
 def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -70,7 +60,8 @@ def sentence(error: CycloptsError) -> str:
         return f"unexpected argument {error.unused_tokens[0]!r}"
     if isinstance(error, MissingArgumentError) and argument and error.keyword is None:
         where = " ".join(("froster", *(error.command_chain or ())))
-        return f"{where} needs {argument.name}{suggestion(error)}"
+        _, asked, hint = str(error).partition(" Did you mean ")
+        return f"{where} needs {argument.name}" + (f".{asked}{hint}" if hint else "")
     if isinstance(error, CoercionError) and argument and error.token:
         value, choices = error.token.value, argument.get_choices(force=True)
         if choices and value not in choices:
@@ -81,9 +72,3 @@ def sentence(error: CycloptsError) -> str:
             number = "a whole number" if error.target_type is int else "a number"
             return f"{argument.name} takes {number}, not {value!r}"
     return str(error)
-
-
-def suggestion(error: MissingArgumentError) -> str:
-    """What follows "Did you mean" in cyclopts' own words."""
-    _, _, hint = str(error).partition(" Did you mean ")
-    return f". Did you mean {hint}" if hint else ""

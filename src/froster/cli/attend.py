@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from froster.cli import options
-from froster.cli.common import check_exists, load_model, short_name
+from froster.cli.common import (
+    check_exists,
+    check_png,
+    load_model,
+    print_table,
+    short_name,
+    show_result,
+)
 from froster.cli.options import number, option
-from froster.cli.output import print_table
 from froster.errors import UsageError
-from froster.utils import strict_json as json
 from froster.utils.files import cannot_write
 from froster.utils.progress import console, progress
 
@@ -26,7 +31,7 @@ SHOWN = 224
 """
 
 
-class Sampled(NamedTuple):
+class SampledClip(NamedTuple):
     frames: Tensor
     """(T, H, W, 3) uint8."""
     seconds: list[float]
@@ -44,9 +49,7 @@ def attend(
     rollout: Annotated[bool, option("Through all blocks up to that one.")] = False,
     animate: Annotated[Path | None, option("Also as a moving picture, a .gif or .mp4.")] = None,
     model: options.Model = None,
-    sampling: Annotated[
-        options.Sampling, option("Frames; default: as the first video network takes them.")
-    ] = None,
+    sampling: Annotated[options.Sampling, option("Default: the first video network's.")] = None,
     frames: Annotated[int | None, number("Frames shown.", 1)] = None,
     device: options.Device = None,
     as_json: options.Json = False,
@@ -56,37 +59,35 @@ def attend(
 
     Example: froster attend holiday.mp4 --models frozen,runs/first --model nano --out attention.png
     """
-    from froster.report.attention import check_film
+    from froster.report.attention import check_film, video_attention
 
     names = [name.strip() for name in models.split(",")]
     if not all(names):
         raise UsageError("--models takes names between commas: frozen, nano, or model folders")
     check_exists(video)
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"--out is a .png, not {out.name}")
+    check_png(out)
     if animate is not None:
         check_film(animate)
-    for path in (out, *([animate] if animate else [])):
+    for path in filter(None, (out, animate)):
         if path.is_dir():
             raise cannot_write(path, IsADirectoryError(21, "it is a folder"))
-    recognizers = [load_named(name, model, device, sampling, frames) for name in names]
-    clip = read_clip(video, common_sampling(recognizers), recognizers[0].config.views)
-    attentions = []
+    recognizers = {name: load_named(name, model, device, sampling, frames) for name in names}
+    clip = read_clip(video, *common_sampling(list(recognizers.values())))
+    attentions = {}
     with progress(quiet=len(names) == 1) as bars:
         bar = bars.add_task("attend", total=len(names), note="")
-        for recognizer in recognizers:
-            attentions.append(attended(recognizer, clip.frames, layer, rollout))
+        for name, recognizer in recognizers.items():
+            attentions[name] = video_attention(recognizer, clip.frames, layer, rollout)
             bars.update(bar, advance=1)
-    what = (
-        f"attention rollout to layer {layer}"
-        if rollout
-        else f"attention in layer {layer}, mean over heads"
-    )
-    draw(clip, names, recognizers, attentions, what, out, animate)
-    if as_json:
-        print(json.dumps(report(video, clip, names, attentions)))
-    else:
-        show(names, attentions)
+    what = f"rollout to layer {layer}" if rollout else f"in layer {layer}, mean over heads"
+    draw(clip, recognizers, attentions, f"attention {what}", out, animate)
+    rows = [
+        {"model": name, "shares": a.shares, "patches": a.patches.round(decimals=6).tolist()}
+        for name, a in attentions.items()
+    ]
+    times = [round(second, 3) for second in clip.seconds]
+    show_result({"video": str(video), "seconds": times, "models": rows}, as_json, show)
+    if not as_json:
         console.print(f"drawn: {out}" + (f"   {animate}" if animate else ""))
 
 
@@ -97,7 +98,7 @@ def load_named(
     from froster.methods import Frozen
 
     source = base if name == "frozen" else name
-    recognizer = load_model(source, device, "float32", sampling=sampling, frames=frames)
+    recognizer = load_model(source, device, "float32", kind=sampling, frames=frames)
     if name == "frozen" and not isinstance(recognizer.config.method, Frozen):
         raise UsageError(
             f"frozen is a plain CLIP, but --model {base} is a {recognizer.config.method.name}"
@@ -106,20 +107,17 @@ def load_named(
     return recognizer
 
 
-def common_sampling(recognizers: list[Recognizer]) -> Sampling:
+def common_sampling(recognizers: list[Recognizer]) -> tuple[Sampling, int]:
     """All models see the same frames: those of the first video network, as its number of frames may
-    be fixed."""
+    be fixed. The views are the first model's."""
     from froster.methods import Frozen
 
-    networks = [
-        model.config.sampling
-        for model in recognizers
-        if not isinstance(model.config.method, Frozen)
-    ]
-    return (networks or [recognizers[0].config.sampling])[0]
+    configs = [recognizer.config for recognizer in recognizers]
+    networks = [config for config in configs if not isinstance(config.method, Frozen)]
+    return (networks or configs)[0].sampling, configs[0].views
 
 
-def read_clip(video: Path, sampling: Sampling, views: int) -> Sampled:
+def read_clip(video: Path, sampling: Sampling, views: int) -> SampledClip:
     """The middle one of a test's views."""
     from froster.video.reader import Video
 
@@ -127,45 +125,27 @@ def read_clip(video: Path, sampling: Sampling, views: int) -> Sampled:
         clips = sampling.view_indices(source.timing, views)
         indices = clips[len(clips) // 2]
         frames, times = source.read(indices), source.times()
-        return Sampled(
-            frames, [times[min(index, len(times) - 1)] for index in indices]
-        )  # reading may find fewer frames
-
-
-def attended(recognizer: Recognizer, frames: Tensor, layer: int, rollout: bool) -> CLSAttention:
-    from froster.encoders.model import normalise
-    from froster.report.attention import cls_attention
-    from froster.video.transforms import inference_transform
-
-    how = recognizer.preprocessing
-    pixels = inference_transform(frames, recognizer.image_size, how)
-    return cls_attention(
-        recognizer.model, normalise(pixels.to(recognizer.device), how), layer, rollout
-    )
+        # Reading may find fewer frames.
+        return SampledClip(frames, [times[min(index, len(times) - 1)] for index in indices])
 
 
 def draw(
-    clip: Sampled,
-    names: list[str],
-    recognizers: list[Recognizer],
-    attentions: list[CLSAttention],
+    clip: SampledClip,
+    recognizers: dict[str, Recognizer],
+    attentions: dict[str, CLSAttention],
     what: str,
     out: Path,
     animate: Path | None,
 ) -> None:
-    from froster.report.attention import Row, attention_animation, attention_strip
+    from froster.report.attention import StripRow, attention_animation, attention_strip
     from froster.video.transforms import inference_transform
 
-    size = max(SHOWN, *(model.clip.config.vision.image_size for model in recognizers))
-    shown = [inference_transform(clip.frames, size, model.preprocessing) for model in recognizers]
-    labels = [label_of(name, model) for name, model in zip(names, recognizers, strict=True)]
-    rows = [
-        Row("frames", shown[0]),
-        *(
-            Row(label, seen, each.patches)
-            for label, seen, each in zip(labels, shown, attentions, strict=True)
-        ),
-    ]
+    size = max(SHOWN, *(model.clip.config.vision.image_size for model in recognizers.values()))
+    rows = []
+    for name, model in recognizers.items():
+        frames = inference_transform(clip.frames, size, model.preprocessing)
+        rows.append(StripRow(label_of(name, model), frames, attentions[name].patches))
+    rows.insert(0, StripRow("frames", rows[0].frames))
     columns = [f"{second:.1f} s" for second in clip.seconds]
     note = (
         f"{what}; a patch is as bright as what it gets from the class tokens of all frames that see"
@@ -183,21 +163,10 @@ def label_of(name: str, recognizer: Recognizer) -> str:
     return short if short == method else f"{short}\n({method})"
 
 
-def report(
-    video: Path, clip: Sampled, names: list[str], attentions: list[CLSAttention]
-) -> dict[str, Any]:
-    rows = [
-        {"model": name, "shares": each.shares, "patches": each.patches.round(decimals=6).tolist()}
-        for name, each in zip(names, attentions, strict=True)
-    ]
-    seconds = [round(second, 3) for second in clip.seconds]
-    return {"video": str(video), "seconds": seconds, "models": rows}
-
-
-def show(names: list[str], attentions: list[CLSAttention]) -> None:
+def show(report: dict[str, Any]) -> None:
     """What the class tokens give to what a picture does not show."""
     rows = [
-        [name, *(f"{100 * share:.1f}" for share in each.shares.values())]
-        for name, each in zip(names, attentions, strict=True)
+        [row["model"], *(f"{100 * share:.1f}" for share in row["shares"].values())]
+        for row in report["models"]
     ]
-    print_table(["attention of [CLS], per cent", *attentions[0].shares], rows)
+    print_table(["attention of [CLS], per cent", *report["models"][0]["shares"]], rows)

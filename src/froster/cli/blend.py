@@ -1,24 +1,16 @@
 """`froster blend`: mix a run's weights with CLIP's, at a ratio that held-out base videos choose."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, load_model, spare_cores
+from froster.cli.common import announce, decoders, load_model, print_table, show_result
 from froster.cli.options import option
-from froster.cli.output import print_table
 from froster.errors import CheckpointError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
 from froster.utils.progress import attempt, console, progress
-
-if TYPE_CHECKING:
-    from froster.training.blend import Line, Rule
-    from froster.training.held_out import HeldOut
-    from froster.training.run_folder import Run
 
 
 def blend(
@@ -27,27 +19,17 @@ def blend(
     *,
     data: Annotated[Path | None, option("The run's data, if it lies elsewhere now.")] = None,
     root: options.Root = None,
-    out: Annotated[
-        Path | None, option("Folder of model, numbers and picture; default: RUN/blend.")
-    ] = None,
+    out: Annotated[Path | None, option("Folder of the results; default: RUN/blend.")] = None,
     epochs: Annotated[
-        str | None,
-        option("A-B: tuned is the mean of these epochs' checkpoints; default: the run's own mean."),
+        str | None, option("A-B: checkpoints to average; default: the run's.")
     ] = None,
     points: Annotated[int, option("Ratios measured, evenly from 0 (tuned) to 1 (CLIP).")] = 11,
     rule: Annotated[
         Literal["one-se", "best"],
-        option(
-            "On held-out base videos, never on novel ones: the largest ratio within one standard"
-            " error of the best accuracy, or the best."
-        ),
+        option("Largest ratio within one standard error of the best on base videos, or the best."),
     ] = "one-se",
-    ratio: Annotated[
-        float | None, option("Take this share of CLIP; measure and choose nothing.")
-    ] = None,
-    model: Annotated[
-        options.Model, option("The CLIP of the run, if it lies elsewhere now.")
-    ] = None,
+    ratio: Annotated[float | None, option("Take this share of CLIP; measure nothing.")] = None,
+    model: Annotated[options.Model, option("The run's CLIP, if it lies elsewhere now.")] = None,
     workers: options.Workers = None,
     device: options.Device = None,
     precision: options.Precision = "auto",
@@ -60,11 +42,14 @@ def blend(
     """
     from froster.evaluation.calibration import Calibration
     from froster.inference.fingerprint import weights_fingerprint
-    from froster.inference.seen import inherited
+    from froster.inference.model_report import inherited
     from froster.report.plots import draw_blend
-    from froster.training.blend import Line
+    from froster.text.sentences import read_descriptions
+    from froster.training.blend import Line, curve
     from froster.training.fine_tune import use_of_weights
     from froster.training.held_out import of_run
+    from froster.training.measure import Measuring, eval_sets
+    from froster.training.reporter import Drawn
     from froster.training.run_folder import read_run
 
     if ratio is not None and not 0 <= ratio <= 1:
@@ -74,43 +59,39 @@ def blend(
     if points < 2:
         raise UsageError(f"--points must be 2 or more (ratio 0 and ratio 1), not {points}")
     wanted = parse_epochs(epochs)
-    own = read_run(folder)
-    out = out or folder / "blend"
-    held = of_run(own, data, root) if ratio is None else None
-    base = load_model(model or own.source.model, device, precision)
-    if weights_fingerprint(base) != own.source.weights:
-        hint = (
-            "which the run did not start from"
-            if model
-            else "which has changed since the run: pass --model"
-        )
-        raise CheckpointError(f"{model or own.source.model} holds another CLIP, {hint}")
+    run = read_run(folder)
+    out, source, clip = out or folder / "blend", run.source, model or run.source.model
+    held = of_run(run, data, root) if ratio is None else None
+    base = load_model(clip, device, precision)
+    if weights_fingerprint(base) != source.weights:
+        hint = "the run did not start from" if model else "has changed since the run: pass --model"
+        raise CheckpointError(f"{clip} holds another CLIP, which {hint}")
     for name, value in use_of_weights(base).items():
-        if getattr(own.source, name) not in (None, value):
+        if getattr(source, name) not in (None, value):
             raise CheckpointError(
-                f"{model or own.source.model} has another {name} than the CLIP that the run started"
-                " from"
+                f"{clip} has another {name} than the CLIP that the run started from"
             )
     student = load_model(str(folder / "model"), device, precision)
-    student.calibration = Calibration()  # the run's own is of other weights
-    tuned, words = own.tuned(student, wanted)
+    student.calibration = Calibration()  # the run's is of other weights
+    tuned, words = run.tuned(student, wanted)
     line = Line(base, student, tuned)
     claim_folder(out, "blend.json", "choose another --out")
     report: dict[str, Any] = {"run": str(folder), "tuned": words, "ratio": ratio}
+    picture = out / "blend.png"
     with sole_writer(out):
         if held is not None:
-            announce(base, model or own.source.model)
-            workers = spare_cores() if workers is None else workers
-            report |= measured(own, line, held, points, rule, workers)
-        line.move_to(report["ratio"]).save(out / "model", {**inherited(own.report), **report})
+            announce(base, clip)
+            sentences = read_descriptions(source.descriptions) if source.descriptions else {}
+            sets = eval_sets(student, student.config, held.parts, sentences)
+            with progress() as bars:
+                how = Measuring(decoders(workers), source.truncate, Drawn(bars))
+                report |= curve(line, held, sets, how, points, rule)
+        line.move_to(report["ratio"]).save(out / "model", {**inherited(run.report), **report})
         write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
-        (out / "blend.png").unlink(missing_ok=True)
+        picture.unlink(missing_ok=True)
         if held is not None:
-            attempt("the picture", lambda: draw_blend(report, out / "blend.png"))
-    if as_json:
-        print(json.dumps(report))
-    elif held is not None:
-        show(report)
+            attempt("the picture", lambda: draw_blend(report, picture))
+    show_result(report, as_json, show if held else lambda report: None)
     share = report["ratio"]
     console.print(
         f"{share:.3g} CLIP + {1 - share:.3g} tuned ({words}){'' if held else ', not measured'}:"
@@ -122,8 +103,8 @@ def parse_epochs(text: str | None) -> tuple[int, int] | None:
     """`"2-6"` -> (2, 6), `"4"` -> (4, 4)."""
     if text is None:
         return None
-    found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= first <= last:
         raise UsageError(
             f"--epochs takes A-B with 1 <= A <= B, such as 2-6, or one epoch, not {text!r}"
@@ -131,29 +112,10 @@ def parse_epochs(text: str | None) -> tuple[int, int] | None:
     return first, last
 
 
-def measured(
-    own: Run, line: Line, held: HeldOut, points: int, rule: Rule, workers: int
-) -> dict[str, Any]:
-    """All points of the line and the choice between them, for `blend.json`."""
-    from froster.text.sentences import read_descriptions
-    from froster.training.blend import curve
-    from froster.training.measure import Measuring, eval_sets
-    from froster.training.reporter import Drawn
-
-    source = own.source
-    sentences = read_descriptions(source.descriptions) if source.descriptions else {}
-    sets = eval_sets(line.student, line.student.config, held.parts, sentences)
-    with progress() as bars:
-        how = Measuring(workers, source.truncate, Drawn(bars))
-        return curve(line, held, sets, how, points, rule)
-
-
 def show(report: dict[str, Any]) -> None:
     rows, styles = [], []
-    for name, values in (
-        ("frozen CLIP", report["frozen"]),
-        *((f"{point['ratio']:.3g}", point) for point in report["points"]),
-    ):
+    points = [(f"{point['ratio']:.3g}", point) for point in report["points"]]
+    for name, values in [("frozen CLIP", report["frozen"]), *points]:
         chosen = values.get("ratio") == report["ratio"]
         cells = (values[key] for key in ("choosing", "base", "novel", "hm"))
         numbers = ("–" if value is None else f"{value:.1f}" for value in cells)
@@ -161,15 +123,11 @@ def show(report: dict[str, Any]) -> None:
         styles.append("bold" if chosen else None)
     print_table(("ratio", "choosing", "base", "novel", "HM"), rows, styles)
     choosing = report["choosing"]
-    rule = (
-        "the largest ratio within one standard error of it"
-        if report["rule"] == "one-se"
-        else "the largest ratio with it"
-    )
+    within = "within one standard error of" if report["rule"] == "one-se" else "with"
     console.print(
         f"ratio {report['ratio']:.3g} chosen on {choosing['videos']} base videos"
         f" ({choosing['of']}): best {choosing['best']:.1f} ± {choosing['standard_error']:.1f},"
-        f" {rule}"
+        f" the largest ratio {within} it"
     )
     for message in report["unreadable"]:
         console.print(f"unreadable, scored wrong: {message}")

@@ -1,4 +1,4 @@
-"""`froster calibrate`: fit a temperature and the probability of "none of these" to held-out videos."""
+"""`froster calibrate`: fit a temperature and the probability of "none of these"."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import announce, load_model, spare_cores
-from froster.cli.options import SPREAD, DataOptions, option
-from froster.cli.output import print_table
+from froster.cli.common import announce, decoders, load_model, mention, print_table
+from froster.cli.options import CHANGES, DATA, LABELLED, SPREAD, arranged, option, typed
 from froster.errors import DataError, UsageError
+from froster.training.options import EvaluateOptions
 from froster.utils import strict_json as json
-from froster.utils.files import CALIBRATION, refuse_current, sole_maker, sole_writer
+from froster.utils.files import refuse_current, sole_maker, sole_writer
 from froster.utils.progress import attempt, console, leave_out, output, progress
 
 if TYPE_CHECKING:
@@ -22,28 +22,19 @@ if TYPE_CHECKING:
     from froster.training.run_folder import Run
 
 PICTURE = "calibration.png"
+Labelled = arranged(EvaluateOptions, {DATA: LABELLED}, CHANGES)
 
 
 def calibrate(
     model: Annotated[
-        str,
-        option(
-            "Output folder of froster train, or any model (then with --data).",
-            name=("--model", "-m"),
-        ),
+        str, option("Folder of froster train, or any model with --data.", name=("--model", "-m"))
     ],
     *,
-    data: Annotated[
-        Path | None, option("Held-out labelled videos; default: those that the run held out.")
-    ] = None,
-    split: Annotated[
-        str | None, option("Split to fit to; default: validation, or all if there is no split.")
-    ] = None,
-    out: Annotated[
-        Path | None, option("Write a calibrated copy of the model here; default: into its folder.")
-    ] = None,
+    data: Annotated[Path | None, option("Held-out videos; default: the run's.")] = None,
+    split: Annotated[str | None, option("Split to fit to; default: validation, else all.")] = None,
+    out: Annotated[Path | None, option("Write a calibrated copy here; default: in place.")] = None,
     views: options.Views = None,
-    labelled: Annotated[DataOptions, SPREAD] = DataOptions(),  # noqa: B008
+    labelled: Annotated[Labelled, SPREAD] = Labelled(),  # type: ignore[valid-type]  # noqa: B008
     workers: options.Workers = None,
     device: options.Device = None,
     precision: options.Precision = "auto",
@@ -53,8 +44,10 @@ def calibrate(
 
     Example: froster calibrate runs/first
     """
+    from froster.data.manifest import read_items
+    from froster.evaluation.calibration import CALIBRATION
     from froster.inference.model_folder import folder_of
-    from froster.inference.seen import inherited, report_of
+    from froster.inference.model_report import inherited, report_of
     from froster.text.sentences import read_descriptions
     from froster.training import calibrate as calibrating
     from froster.training.held_out import of_data, of_run, untrained
@@ -66,19 +59,22 @@ def calibrate(
     target = out or folder_of(model)
     if target is None:
         raise nowhere_to_write(model)
-    truncate, sentences = labelled.truncate, labelled.sentences()
     if data is None:
         run = run_of(model)
-        held, truncate = of_run(run, root=labelled.root), run.source.truncate
-        words = run.source.descriptions
-        sentences = read_descriptions(words) if words else {}
+        held = of_run(run, root=labelled.root)  # type: ignore[attr-defined]
+        truncate, descriptions = run.source.truncate, run.source.descriptions
     else:
-        held = untrained(of_data(labelled.read(data), split), report_of(model), Drawn())
+        values = typed(labelled)
+        truncate, descriptions = values.pop("truncate"), values.pop("descriptions")
+        items = read_items(data, **values)
+        mention(items)
+        held = untrained(of_data(items, split), report_of(model), Drawn())
+    sentences = read_descriptions(descriptions) if descriptions else {}
     recognizer = load_model(model, device, precision, views=views)
     announce(recognizer, model)
-    with lock_of(target, whole=out is not None):
+    with lock_of(target, new=out is not None):
         with progress() as bars:
-            how = Measuring(spare_cores() if workers is None else workers, truncate, Drawn(bars))
+            how = Measuring(decoders(workers), truncate, Drawn(bars))
             base, novel = calibrating.predictions_for(recognizer, held, sentences, how)
         try:
             calibration, report = calibrating.calibrate(recognizer, held, base, novel, leave_out)
@@ -95,24 +91,20 @@ def calibrate(
         pictured = attempt("the picture", lambda: draw(report, target / PICTURE))
     if as_json:
         print(json.dumps(dataclasses.asdict(calibration)))
-    else:
-        show(calibration, report)
-        for _, message in base.errors:
-            console.print(f"unreadable, left out: {message}")
-        console.print(f"written: {target / CALIBRATION}{f', {pictured}' if pictured else ''}")
+        return
+    show(calibration, report)
+    for _, message in base.errors:
+        console.print(f"unreadable, left out: {message}")
+    console.print(f"written: {target / CALIBRATION}{f', {pictured}' if pictured else ''}")
 
 
-def lock_of(target: Path, whole: bool) -> AbstractContextManager[None]:
+def lock_of(target: Path, new: bool) -> AbstractContextManager[None]:
     """Of the folder that the model is a part of, where it is one of a run, a blend or the demo,
-    which write it too.
-
-    Else of the model alone: of what is written into it, or, if it is made as a `whole`, of what
-    takes its place.
-    """
+    which write it too; else of the model alone, or if it is `new` of its place."""
     place = Path(os.path.realpath(target))
     if any((place.parent / made).exists() for made in ("checkpoints", "blend.json", "demo.txt")):
         return sole_writer(place.parent)
-    return sole_maker(place) if whole else sole_writer(place)
+    return sole_maker(place) if new else sole_writer(place)
 
 
 def nowhere_to_write(model: str) -> UsageError:
@@ -153,21 +145,20 @@ def run_of(model: str) -> Run:
 def show(calibration: Calibration, report: dict[str, Any] | None) -> None:
     from froster.evaluation.calibration import NO_RULE
 
-    fitted = calibration.fitted or {}
     if report is not None:
-        show_measured(calibration, report)
+        show_measured(calibration.temperature, report)
     if calibration.none is None:
         console.print(NO_RULE)
+    fitted = calibration.fitted or {}
     console.print(
         f"fitted to {fitted['videos']} videos of {fitted['classes']} classes ({fitted['to']})"
     )
 
 
-def show_measured(calibration: Calibration, report: dict[str, Any]) -> None:
-    before, after = report["before"], report["after"]
+def show_measured(temperature: float, report: dict[str, Any]) -> None:
     output.print(
-        f"temperature {calibration.temperature:.3f}: calibration error {before['ece']:.1f} ->"
-        f" {after['ece']:.1f} points on {report['videos']} videos that were not fitted to"
+        f"temperature {temperature:.3f}: calibration error {report['before']['ece']:.1f} ->"
+        f" {report['after']['ece']:.1f} points on {report['videos']} videos that were not fitted to"
     )
     rows = [
         (row["labels"], *(f"{row[key]:.1f}" for key in ("auroc", "right", "error")))

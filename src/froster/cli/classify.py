@@ -4,25 +4,24 @@ goes on with."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
 from froster.cli.common import (
     announce,
+    batch_bar,
     given_labels,
     load_model,
     mention,
     name_of,
+    print_table,
+    show_result,
     tell_how_to_calibrate,
 )
-from froster.cli.options import MACHINE, SPREAD, number, option
-from froster.cli.output import batch_bar, print_table
+from froster.cli.options import MACHINE, number, option
 from froster.errors import UsageError
-from froster.utils import strict_json as json
 from froster.utils.progress import console, output, progress, working
 from froster.utils.text import short_names
 
@@ -34,19 +33,6 @@ if TYPE_CHECKING:
     from froster.inference.results import ResultRow
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How videos are read and answered: `inference.batch.ReadOptions`."""
-
-    top: Annotated[int, number("Labels shown for each video.", 1)] = 5
-    truncate: options.Truncate = False
-    workers: options.Workers = None
-    batch_size: Annotated[
-        int | None, number("Videos a batch; default: 1, or 8 on a GPU.", 1, group=MACHINE)
-    ] = None
-    time_limit: options.TimeLimit = 300
-
-
 def classify(
     videos: options.Videos = None,
     /,
@@ -56,8 +42,7 @@ def classify(
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
-        Path | None,
-        option("Rows to a .csv, .jsonl or .parquet file; what it holds is not done again."),
+        Path | None, option("Rows to a .csv, .jsonl or .parquet; what it holds is not done again.")
     ] = None,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
@@ -65,7 +50,13 @@ def classify(
     views: options.Views = None,
     sampling: options.Sampling = None,
     transport: options.Transport = False,
-    reading: Annotated[Reading, SPREAD] = Reading(),
+    top: Annotated[int, number("Labels shown for each video.", 1)] = 5,
+    truncate: options.Truncate = False,
+    workers: options.Workers = None,
+    batch_size: Annotated[
+        int | None, number("Videos a batch; default: 1, or 8 on a GPU.", 1, group=MACHINE)
+    ] = None,
+    time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
     as_json: options.Json = False,
@@ -88,21 +79,21 @@ def classify(
     listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
     device = device or device_of(part)
-    recognizer = load_model(model, device, precision, sampling=sampling, views=views)
+    recognizer = load_model(model, device, precision, kind=sampling, views=views)
     if transport:
         recognizer = recognizer.by_transport()
-    recognizer.class_embeddings(names, reading.truncate)  # once for all videos
-    how = batch.ReadOptions(**vars(reading))
+    recognizer.class_embeddings(names, truncate)  # once for all videos
+    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate)
     if out is None:
         results = answer_all(recognizer, names, listing, how)
         failed = any("error" in result for result in results)
-        calibrated = recognizer.calibration.fitted is not None
         report: dict[str, Any] = {
             "model": name_of(model),
             "labels": names,
-            "calibrated": calibrated,
+            "calibrated": recognizer.calibration.fitted is not None,
+            "passed_over": dict(listing.passed_over),
+            "results": results,
         }
-        report |= {"passed_over": dict(listing.passed_over), "results": results}
     else:
         announce(recognizer, model)
         with batch_bar("classify") as on_progress:
@@ -117,10 +108,8 @@ def classify(
                 on_progress=on_progress,
             )
         failed = report["failed"] > 0
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show_results(results) if out is None else show_file(report)
+    show_result(report, as_json, show_results if out is None else show_file)
+    if not as_json:
         tell_how_to_calibrate(recognizer, model)
     if failed:  # a video that cannot be read is listed with its cause
         raise SystemExit(1)
@@ -137,7 +126,7 @@ def device_of(part: Shard) -> str | None:
 
 
 def answer_all(
-    recognizer: Recognizer, names: list[str], videos: Listing, reading: batch.ReadOptions
+    recognizer: Recognizer, names: list[str], videos: Listing, how: batch.ReadOptions
 ) -> list[dict[str, Any]]:
     """The answer to each video, or its error."""
     from froster.inference.batch import answers
@@ -149,7 +138,7 @@ def answer_all(
         working(f"reading {videos[0].path.name}", None) if one else nullcontext(),
     ):
         bar = bars.add_task("classify", total=len(videos), note="")
-        for answered in answers(recognizer, names, videos, reading):
+        for answered in answers(recognizer, names, videos, how):
             for answer in answered:
                 result: dict[str, Any] = {"video": str(answer.video.path)}
                 if answer.row is None:
@@ -166,44 +155,42 @@ def printed(row: ResultRow) -> dict[str, Any]:
     these" where there is a rule."""
     from froster.inference.batch import row_classification
 
-    found = row_classification(row)
-    entries = zip(found.labels, found.scores, found.probabilities, strict=True)
-    scores = [
-        {"label": label, "score": score, "probability": probability}
-        for label, score, probability in entries
-    ]
+    answer = row_classification(row)
+    entries = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
+    keys = ("label", "score", "probability")
     return {
-        "label": found.label,
-        "answer": found.answer,
-        "none": found.none,
-        "cosine": found.cosine,
-        "scores": scores,
+        "label": answer.label,
+        "answer": answer.answer,
+        "none": answer.none,
+        "cosine": answer.cosine,
+        "scores": [dict(zip(keys, entry, strict=True)) for entry in entries],
     }
 
 
-def show_results(results: Sequence[dict[str, Any]]) -> None:
+def show_results(report: dict[str, Any]) -> None:
     """The labels and "none of these", the likeliest first, the answer in bold; without a none rule
     the scores, and the best label's cosine. Then what failed."""
     from froster.evaluation.calibration import NONE, with_none
 
+    results = report["results"]
     answered = [result for result in results if "error" not in result]
     ruled = any(result["none"] is not None for result in answered)
     cosines = not ruled and any(result["cosine"] is not None for result in answered)
     columns = ["video", "label", "probability" if ruled else "score", ""]
+    names = short_names([result["video"] for result in results])
     rows: list[list[str]] = []
     styles = []
-    names = dict(zip(map(id, results), short_names([r["video"] for r in results]), strict=True))
-    for result in answered:
+    for name, result in zip(names, results, strict=True):
+        if "error" in result:
+            continue
         scores = [(entry["label"], entry["probability"]) for entry in result["scores"]]
-        for place, (label, share) in enumerate(with_none(scores, result["none"])):
-            first = place == 0
-            row = [names[id(result)] if first else "", label, f"{100 * share:.1f} %"]
-            row.append("█" * round(20 * share))
-            if cosines:
-                row.append(f"{result['cosine']:.3f}" if first else "")
-            rows.append(row)
+        cosine = f"{result['cosine']:.3f}" if cosines else ""
+        for label, share in with_none(scores, result["none"]):
+            rows.append([name, label, f"{100 * share:.1f} %", "█" * round(20 * share), cosine])
             styles.append("bold" if label == (result["answer"] or NONE) else "dim")
-    print_table([*columns, "cosine"] if cosines else columns, rows, styles)
+            name = cosine = ""
+    columns = [*columns, "cosine"] if cosines else columns
+    print_table(columns, [row[: len(columns)] for row in rows], styles)
     for result in results:
         if "error" in result:
             console.print(result["error"], style="red", soft_wrap=True)

@@ -1,24 +1,32 @@
-"""What several commands share: the model, the videos and the labels that they were given."""
+"""What several commands share: the model, the videos and the labels that they were given, and how
+they print: one JSON object or tables without lines on standard output, bars on standard error."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
 
 from froster.errors import UsageError
 from froster.text.labels import check_labels, label_file, read_label_set, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
-from froster.utils.progress import console, working
+from froster.utils.progress import Plain, console, output, progress, working
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing
     from froster.data.manifest import Items
     from froster.inference.recognizer import Recognizer
+    from froster.inference.results import BatchProgress, OnProgress
+
+_WIDEST = 1000
+"""Characters of a line that a terminal may break."""
 
 
 def load_model(
@@ -26,19 +34,18 @@ def load_model(
     device: str | None,
     precision: str,
     *,
-    sampling: str | None = None,
-    clamp: str | None = None,
-    frames: int | None = None,
     views: int | None = None,
+    **sampling: Any,
 ) -> Recognizer:
-    """The model a command was given, with its way to take frames changed where the command says so."""
-    from froster.inference.recognizer import DEFAULT_MODEL, load
+    """The model a command was given, with its views and its sampling (kind, frames) changed where
+    the command says so."""
+    from froster.inference.recognizer import load
 
-    with working(f"loading {source or DEFAULT_MODEL}"):
-        model = load(source or DEFAULT_MODEL, device=device, precision=precision)
+    name = name_of(source)
+    with working(f"loading {name}"):
+        model = load(name, device=device, precision=precision)
     model.working = working
-    asked = {"kind": sampling, "clamp": clamp, "frames": frames}
-    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(
         model.config,
         sampling=model.config.sampling.changed(**changes),
@@ -52,7 +59,7 @@ def announce(model: Recognizer, source: str | None) -> None:
     vision = model.clip.config.vision
     dtype = str(model.dtype).removeprefix("torch.")
     console.print(
-        f"model {name_of(source)} ({model.origin}; {model.config.method.name},"
+        f"model {name_of(source)} ({model.provenance}; {model.config.method.name},"
         f" {vision.image_size} px, {model.config.sampling.frames} frames"
         f" {model.config.sampling.kind}) on {model.device} in {dtype}"
     )
@@ -87,19 +94,9 @@ def short_name(model: str) -> str:
 
 def mention(videos: Listing | Items) -> None:
     """Lines on standard error, before a model is loaded: files that were named and do not exist,
-    and what was passed over.
-
-    Raises UsageError where not one file that was named exists.
-    """
-    from froster.data.listing import Listing, passed_over
-
-    lines = [passed_over(videos.passed_over)]
-    if isinstance(videos, Listing):
-        lines.insert(0, videos.check())
-    elif videos.loose:
-        lines.append(f"passed over, as they lie in no class folder: {videos.loose} videos")
-    for text in filter(None, lines):
-        console.tell(text)
+    and what was passed over. Raises UsageError where not one file that was named exists."""
+    for note in videos.notes():
+        console.tell(note)
 
 
 def check_exists(video: str | Path) -> None:
@@ -111,8 +108,13 @@ def check_exists(video: str | Path) -> None:
         raise UsageError(not_there([Path(video)]))
 
 
+def check_png(path: Path | None) -> None:
+    if path is not None and path.suffix.lower() != ".png":
+        raise UsageError(f"--out is a .png, not {path.name}")
+
+
 def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
-    """The labels of `--labels` or `--labels-file`. Raises UsageError where it is not one of them."""
+    """The labels of `--labels` or `--labels-file`. Raises UsageError unless it is one of them."""
     if (labels is None) == (labels_file is None):
         raise UsageError('give the labels, either --labels "a, b, c" or --labels-file FILE')
     labels, labels_file = labels_file_of(labels, labels_file)
@@ -124,41 +126,82 @@ def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
 
 
 def labels_file_of(labels: str | None, labels_file: Path | None) -> tuple[str | None, Path | None]:
-    """The two options, with a file that was given as `--labels` in its own place; a line says so."""
+    """Both options; a file that was given as `--labels` stands in its own place, and a line says
+    so."""
     if labels is None or labels_file is not None or (file := label_file(labels)) is None:
         return labels, labels_file
-    console.print(f"--labels {file}: read as a file of labels", soft_wrap=True)
+    console.tell(f"--labels {file}: read as a file of labels")
     return None, file
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, str]:
     """`["dataset=UCF101"]` -> `{"dataset": "UCF101"}`."""
-    pairs = [condition.partition("=") for condition in conditions or []]
-    for column, equals, _ in pairs:
-        if not column or not equals:
-            raise UsageError(f"--where takes COLUMN=VALUE, not {column!r}")
-    return {column.lower(): value for column, _, value in pairs}
+    return {column.lower(): value for column, value in pairs("--where", "COLUMN", conditions)}
 
 
-def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+def parse_options(options: Sequence[str] | None) -> dict[str, Any]:
     """`["radius=2", "pad=mask"]` -> `{"radius": 2, "pad": "mask"}`: numbers, true and false are
     read as such."""
-    options = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not name or not equals:
-            raise UsageError(f"--option takes NAME=VALUE, not {pair!r}")
+    values: dict[str, Any] = {}
+    for name, value in pairs("--option", "NAME", options):
         try:
-            options[name.replace("-", "_")] = json.loads(
-                value.lower() if value in ("True", "False") else value
-            )
+            parsed = json.loads(value.lower() if value in ("True", "False") else value)
         except ValueError:
-            options[name.replace("-", "_")] = value
-    return options
+            parsed = value
+        values[name.replace("-", "_")] = parsed
+    return values
 
 
-def spare_cores() -> int:
-    """Processes that may decode while the network computes."""
-    from froster.utils import pool
+def pairs(option: str, left: str, texts: Sequence[str] | None) -> Iterator[tuple[str, str]]:
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"{option} takes {left}=VALUE, not {text!r}")
+        yield name, value
 
-    return pool.spare_cores()
+
+def decoders(workers: int | None) -> int:
+    """Processes that decode while the network computes."""
+    from froster.utils.pool import spare_cores
+
+    return spare_cores() if workers is None else workers
+
+
+def show_result(result: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(result)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    styles: Iterable[str | None] = (),
+    *,
+    wide: bool = False,
+) -> None:
+    """A row a line, under the names of the columns if one has a name; nothing if there is no row.
+
+    `styles` are rich's, one a row; rows without one are plain. A `wide` table has one line a row
+    also where that is longer than the terminal's.
+    """
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
+    rest = iter(styles)
+    for row in rows:
+        table.add_row(*map(str, row), style=next(rest, None))
+    if table.row_count:
+        (Plain(width=_WIDEST) if wide else output).print(table)
+
+
+@contextmanager
+def batch_bar(what: str) -> Iterator[OnProgress]:
+    """A bar for work on many videos, which tells how many have failed."""
+    with progress() as bars:
+        bar = bars.add_task(what, total=None, note="")
+
+        def on_progress(now: BatchProgress) -> None:
+            note = f"{now.failed} failed" if now.failed else ""
+            bars.update(bar, completed=now.done, total=now.total, note=note)
+
+        yield on_progress

@@ -1,7 +1,5 @@
 """`froster demo`: the whole job on the rendered world, offline."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

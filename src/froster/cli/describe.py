@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
+from froster.cli.common import show_result
 from froster.cli.options import number, option, seconds
 from froster.errors import FrosterError, UsageError
 from froster.text.labels import check_labels, read_labels
-from froster.text.sentences import read_descriptions
-from froster.text.sentences import with_descriptions as described
+from froster.text.sentences import read_descriptions, with_descriptions
 from froster.utils import strict_json as json
 from froster.utils.files import sole_maker, write_text
 from froster.utils.progress import console, progress
@@ -22,21 +22,13 @@ if TYPE_CHECKING:
 
 
 def describe(
-    labels: Annotated[
-        Path | None, option("A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")
-    ] = None,
+    labels: options.LabelsFile = None,
     /,
     *,
-    out: Annotated[
-        Path | None, option("JSON of name: sentence; what it holds is not asked again.")
-    ] = None,
-    endpoint: Annotated[
-        str | None, option("Chat endpoint, http://localhost:8000/v1; default: OpenAI's.")
-    ] = None,
+    out: Annotated[Path | None, option("JSON of name: sentence; it is completed.")] = None,
+    endpoint: Annotated[str | None, option("Chat endpoint (…/v1); default: OpenAI's.")] = None,
     model: Annotated[str, option("The language model's name there.")] = "gpt-4o-mini",
-    from_file: Annotated[
-        str | None, option("Take sentences from this file first; alone, ask nobody.")
-    ] = None,
+    from_file: Annotated[str | None, option("Sentences to take first; alone: ask nobody.")] = None,
     key_env: Annotated[str, option("Environment variable that holds the key.")] = "OPENAI_API_KEY",
     concurrency: Annotated[int, number("Requests at a time.", 1, 64)] = 4,
     timeout: Annotated[float, seconds("To wait for the server.", 0.1)] = 60,
@@ -60,13 +52,13 @@ def describe(
     names = [label.partition(":")[0].strip() for label in read_labels(labels)]
     check_labels(names)
     with sole_maker(out):
-        book = Book(out, names)
+        sentences = SentenceFile(out, names)
         report: dict[str, Any] = {
             "out": str(out),
             "labels": len(names),
-            "already": len(names) - len(book.missing),
+            "already": len(names) - len(sentences.missing),
+            **dict.fromkeys(("from_file", "described", "answers_refused", "retries"), 0),
         }
-        report |= {"from_file": 0, "described": 0, "answers_refused": 0, "retries": 0}
         tokenizer = tokenizer_at_hand()
         complaint = complaints(tokenizer)
         if tokenizer is None:
@@ -76,32 +68,29 @@ def describe(
             )
         refused: dict[str, str] = {}
         if from_file is not None:
-            report["from_file"], refused = copy(book, read_descriptions(from_file), complaint)
+            refused = copy(sentences, read_descriptions(from_file), complaint, report)
         failure: FrosterError | None = None
-        if book.missing and (endpoint is not None or from_file is None):
+        if sentences.missing and (endpoint is not None or from_file is None):
             server = Endpoint(endpoint or OPENAI, model, key_of(endpoint, key_env), timeout)
             try:
-                refused |= fill(book, server, complaint, concurrency, report)
+                refused |= fill(sentences, server, complaint, concurrency, report)
             except FrosterError as error:
                 failure = error
-    report["missing"] = [{"name": name, "reason": refused.get(name, "")} for name in book.missing]
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show(report)
+    missing = sentences.missing
+    report["missing"] = [{"name": name, "reason": refused.get(name, "")} for name in missing]
+    show_result(report, as_json, show)
     if failure is not None:
-        there = len(names) - len(book.missing)
         raise type(failure)(
-            f"{failure}; {there} of {len(names)} sentences are in {out}: run the same again to"
-            " go on"
+            f"{failure}; {len(names) - len(missing)} of {len(names)} sentences are in {out}: run"
+            " the same again to go on"
         )
-    if book.missing:
+    if missing:
         raise SystemExit(1)
 
 
-class Book:
-    """The file of sentences. What stands in it is kept, and it is written anew with every sentence,
-    whole or not at all."""
+class SentenceFile:
+    """What stands in it is kept, and it is written anew with every sentence, completely or not at
+    all."""
 
     def __init__(self, path: Path, names: list[str]):
         self.path, self.names = path, names
@@ -111,67 +100,66 @@ class Book:
     @property
     def missing(self) -> list[str]:
         """Names without a sentence, whatever the spelling of those that have one."""
-        return [
-            name
-            for name, label in zip(self.names, described(self.names, self.table), strict=True)
-            if name == label
-        ]
+        labels = with_descriptions(self.names, self.table)
+        return [name for name, label in zip(self.names, labels, strict=True) if name == label]
 
     def add(self, sentences: dict[str, str]) -> None:
+        """They stand in the order of the names, behind those of other names."""
         self.table |= sentences
         place = {name: i for i, name in enumerate(self.names)}
-        ordered = sorted(self.table, key=lambda name: place.get(name, -1))
-        text = json.dumps(
-            {name: self.table[name] for name in ordered}, indent=1, ensure_ascii=False
-        )
-        write_text(self.path, text + "\n")
+        table = dict(sorted(self.table.items(), key=lambda entry: place.get(entry[0], -1)))
+        write_text(self.path, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
-def copy(book: Book, given: dict[str, str], complaint: Complaint) -> tuple[int, dict[str, str]]:
-    """Take over sentences of a file: how many, and why others were not."""
+def copy(
+    sentences: SentenceFile, given: dict[str, str], complaint: Complaint, report: dict[str, Any]
+) -> dict[str, str]:
+    """Take over sentences of a file, counting in `report`; returns why others were not."""
     from froster.text.sentences import tidy
 
-    taken, refused = {}, {}
-    names = book.missing
-    for name, label in zip(names, described(names, given), strict=True):
-        if label == name:
-            refused[name] = "not in the file"
-            continue
+    good, refused = {}, {}
+    names = sentences.missing
+    for name, label in zip(names, with_descriptions(names, given), strict=True):
         sentence = tidy(name, label[len(name) + 1 :])
-        if cause := complaint(name, sentence):
+        cause = "not in the file" if label == name else complaint(name, sentence)
+        if cause:
             refused[name] = cause
         else:
-            taken[name] = sentence
-    if taken:
-        book.add(taken)
-    return len(taken), refused
+            good[name] = sentence
+    if good:
+        sentences.add(good)
+    report["from_file"] = len(good)
+    return refused
 
 
 def fill(
-    book: Book, server: Endpoint, complaint: Complaint, concurrency: int, report: dict[str, Any]
+    sentences: SentenceFile,
+    server: Endpoint,
+    complaint: Complaint,
+    concurrency: int,
+    report: dict[str, Any],
 ) -> dict[str, str]:
     """Ask for all that is missing, counting in `report`; returns why classes were given up."""
     from froster.text.sentences import ask_all
 
     refused = {}
-    names = book.missing
+    names = sentences.missing
     console.print(
         f"asking {server.model} at {server.url} for {len(names)} sentences, {concurrency} at a time"
     )
     with progress() as bars:
         bar = bars.add_task("describe", total=len(names), note="")
-        for found in ask_all(names, server, complaint, concurrency):
-            if found.sentence is not None:
-                book.add({found.name: found.sentence})
+        for outcome in ask_all(names, server, complaint, concurrency):
+            if outcome.sentence is not None:
+                sentences.add({outcome.name: outcome.sentence})
                 report["described"] += 1
             else:
-                refused[found.name] = found.unusable[-1]
-            report["answers_refused"] += len(found.unusable)
-            report["retries"] += found.retries
+                refused[outcome.name] = outcome.unusable[-1]
+            report["answers_refused"] += len(outcome.unusable)
+            report["retries"] += outcome.retries
             note = f"{report['answers_refused']} answers refused, {report['retries']} retries"
-            bars.update(
-                bar, advance=1, note=note if report["answers_refused"] or report["retries"] else ""
-            )
+            troubled = report["answers_refused"] or report["retries"]
+            bars.update(bar, advance=1, note=note if troubled else "")
     return refused
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import announce, load_model
+from froster.cli.common import announce, check_png, load_model, print_table, show_result
 from froster.cli.options import option
-from froster.cli.output import print_table
 from froster.errors import UsageError
 from froster.text.labels import check_labels, label_file, read_label_set, split_labels
-from froster.utils import strict_json as json
 from froster.utils.progress import console, output
 
 if TYPE_CHECKING:
@@ -40,31 +38,22 @@ def distance(
 
     Example: froster distance ucf101 k400 --out distance.png
     """
-    if out is not None and out.suffix.lower() != ".png":
-        raise UsageError(f"--out is a .png, not {out.name}")
+    from froster.report.distance import similarity_histogram, text_features
+
+    check_png(out)
     titles = [title_of(first, "A"), title_of(second, "B")]
     if titles[0] == titles[1]:
         titles = [f"{title} ({letter})" for title, letter in zip(titles, "AB", strict=True)]
     sets = [label_set(first), label_set(second)]
     recognizer = load_model(model, device, precision)
     announce(recognizer, model)
-    from froster.report.distance import nearest, similarity_histogram, text_features
-
     features = [text_features(recognizer, names, truncate) for names in sets]
-    report = compare(titles, sets, features)
+    report, drawn = compare(titles, sets, features)
     if out is not None:
-        drawn = {}
-        for i in (0, 1):
-            closest = nearest(sets[i], features[i], sets[1 - i], features[1 - i])
-            assert closest is not None
-            drawn[f"{titles[i]} → {titles[1 - i]}"] = closest
         similarity_histogram(drawn, out)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show(report)
-        if out is not None:
-            console.print(f"drawn: {out}")
+    show_result(report, as_json, show)
+    if out is not None and not as_json:
+        console.print(f"drawn: {out}")
 
 
 def label_set(text: str) -> list[str]:
@@ -72,9 +61,10 @@ def label_set(text: str) -> list[str]:
     left out."""
     from froster.data.public import DATASETS
 
+    packaged = packaged_set(text)
     if (file := label_file(text)) is not None:
         labels = read_label_set(file)
-    elif (packaged := packaged_set(text)) is not None:
+    elif packaged is not None:
         labels = packaged
     elif re.search(r"[,;\n]", text):
         labels = split_labels(text)
@@ -104,45 +94,41 @@ def packaged_set(text: str) -> list[str] | None:
     return [readable(name) for name in classes(text.lower())]
 
 
-def compare(titles: list[str], sets: list[list[str]], features: list[Tensor]) -> dict[str, Any]:
-    """Both directions between two label sets with their text features (K, E)."""
+def compare(
+    titles: list[str], sets: list[list[str]], features: list[Tensor]
+) -> tuple[dict[str, Any], dict[str, Nearest]]:
+    """Both directions between two label sets with their text features (K, E): the report, and what
+    is drawn of each."""
     from froster.report.distance import folded, nearest
 
     directions: list[dict[str, Any]] = []
+    drawn = {}
     for i in (0, 1):
         pair = sets[i], features[i], sets[1 - i], features[1 - i]
-        all_names = nearest(*pair)
-        assert all_names is not None
-        apart = nearest(*pair, overlap=False, spelt=folded)
-        far = int(all_names.similarity.argmin())
+        names, apart = nearest(*pair), nearest(*pair, overlap=False, spelt=folded)
+        assert names is not None
+        drawn[f"{titles[i]} → {titles[1 - i]}"] = names
+        far = int(names.similarity.argmin())
         directions.append(
             {
                 "from": titles[i],
                 "to": titles[1 - i],
-                "released": released(all_names),
-                "released_without_overlap": None if apart is None else released(apart),
-                "hausdorff": all_names.hausdorff,
-                "farthest": {"name": all_names.names[far], "nearest": all_names.nearest[far]},
+                "released": names.released(),
+                "released_without_overlap": apart and apart.released(),
+                "hausdorff": names.hausdorff,
+                "farthest": {"name": names.names[far], "nearest": names.nearest[far]},
             }
         )
-    return {
+    others = set(map(folded, sets[1]))
+    report = {
         "sets": [
             {"name": title, "labels": len(names)} for title, names in zip(titles, sets, strict=True)
         ],
-        "overlap": [name for name in sets[0] if folded(name) in set(map(folded, sets[1]))],
+        "overlap": [name for name in sets[0] if folded(name) in others],
         "directions": directions,
         "hausdorff": max(direction["hausdorff"] for direction in directions),
     }
-
-
-def released(names: Nearest) -> dict[str, Any]:
-    """The three numbers of the released code."""
-    return {
-        "names": len(names.names),
-        "mean_of_max": names.mean,
-        "max_of_max": names.largest,
-        "min_of_max": names.smallest,
-    }
+    return report, drawn
 
 
 def show(report: dict[str, Any]) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.options import MACHINE, number, option, seconds
-from froster.cli.output import print_table
+from froster.cli.common import print_table, show_result
+from froster.cli.options import number, option, seconds
 from froster.errors import UsageError
-from froster.utils import strict_json as json
 from froster.utils.files import sole_maker
 from froster.utils.progress import console, output, progress
 
@@ -32,27 +32,16 @@ def doctor(
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
-        Path | None,
-        option(
-            "Manifest of what can be used (.csv), findings beside it; goes on where it was stopped."
-        ),
+        Path | None, option("Manifest of usable videos (.csv), findings beside it; can go on.")
     ] = None,
     drop: Annotated[
-        list[str] | None,
-        option("Kinds of findings to leave out of it, or none; default: duplicate."),
+        list[str] | None, option("Kinds left out, or none; default: duplicate.")
     ] = None,
     min_seconds: Annotated[
-        float,
-        seconds(
-            "Shorter videos are too short; default: 4.27, as 8 frames 16 apart are.",
-            0,
-            show_default=False,
-        ),
+        float, seconds("Shorter ones are too short; default: 4.27.", 0, show_default=False)
     ] = 8 * 16 / 30,
     min_frames: Annotated[int, number("Videos of fewer frames too.", 1)] = 8,
-    workers: Annotated[
-        int | None, number("Processes that decode; default: one a core.", 0, group=MACHINE)
-    ] = None,
+    workers: options.Inspectors = None,
     time_limit: options.TimeLimit = 300,
     env: Annotated[bool, option("Examine the installation in place of videos.")] = False,
     as_json: options.Json = False,
@@ -63,7 +52,9 @@ def doctor(
     Example: froster doctor videos/ --out clean.csv
     """
     if env:
-        show_environment(as_json)
+        from froster.cli.environment import environment
+
+        show_result(environment(), as_json, show_environment)
         return
     from froster.data.diagnose import (
         KINDS,
@@ -73,7 +64,7 @@ def doctor(
         write_findings,
         write_manifest,
     )
-    from froster.data.inspect import inspect_all
+    from froster.data.inspect import beside, inspect_all
     from froster.data.listing import list_videos
     from froster.utils.pool import cores
 
@@ -83,48 +74,32 @@ def doctor(
             raise UsageError(f"--drop takes {', '.join(KINDS)} or none, not {kind!r}")
     listing = list_videos(videos or [], files_from=files_from, root=root)
     columns = labels_of(listing)
-    checks = (
-        None
-        if out is None
-        else check_out(out, [*(videos or []), *([files_from] if files_from else [])])
-    )
-    with nullcontext() if out is None else sole_maker(out):
-        processes = cores() if workers is None else workers
+    checks = check_out(out, [*(videos or []), *filter(None, [files_from])]) if out else None
+    with sole_maker(out) if out else nullcontext():
         with progress() as bars:
+            processes = cores() if workers is None else workers
             files = inspect_all(listing, checks, processes, bars, time_limit)
-        problems = diagnose(
-            [files[video.key] for video in listing], Needs(min_seconds, min_frames), columns
-        )
+        inspections, needs = [files[video.key] for video in listing], Needs(min_seconds, min_frames)
+        problems = diagnose(inspections, needs, columns)
         report = summary(listing, files, problems)
         if out is not None:
-            report["manifest"], report["problems_file"] = str(out), str(beside(out, "problems.csv"))
-            report["kept"] = write_manifest(
-                out, listing, files, problems, columns, {"broken", *drop}
-            )
-            write_findings(beside(out, "problems.csv"), problems)
-    if as_json:
-        listed = [
-            {**dataclasses.asdict(problem), "severity": problem.severity} for problem in problems
-        ]
-        print(json.dumps({**report, "problems": listed}))
-    else:
-        show(report, problems)
+            findings, dropped = beside(out, "problems.csv"), {"broken", *drop}
+            kept = write_manifest(out, listing, files, problems, columns, dropped)
+            write_findings(findings, problems)
+            report |= {"manifest": str(out), "problems_file": str(findings), "kept": kept}
+    show_result(report, as_json, show)
     if report["errors"]:
         raise SystemExit(1)
-
-
-def beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.stem}.{ending}")
 
 
 def check_out(out: Path, sources: Sequence[Path]) -> Path:
     """The file of checks beside `out`. Raises UsageError where `out` is no manifest that froster
     doctor may write."""
-    if out.suffix.lower() != ".csv":
-        raise UsageError(f"--out must be a .csv file, not {out}")
+    from froster.data.inspect import beside
+
+    checks = beside(out, "checks.jsonl")
     if any(source.exists() and out.exists() and source.samefile(out) for source in sources):
         raise UsageError(f"{out} is what is examined: choose another --out")
-    checks = beside(out, "checks.jsonl")
     if out.is_dir() or (out.exists() and not checks.exists()):
         raise UsageError(f"{out} exists and is not from froster doctor: choose another --out")
     return checks
@@ -133,8 +108,6 @@ def check_out(out: Path, sources: Sequence[Path]) -> Path:
 def summary(
     listing: Listing, files: dict[str, Inspection], problems: Sequence[Finding]
 ) -> dict[str, Any]:
-    from froster.data.diagnose import counts
-
     good = [file for file in files.values() if not file.error]
     return {
         "videos": len(listing),
@@ -144,23 +117,28 @@ def summary(
         "bytes": sum(file.size for file in good),
         "errors": sum(problem.severity == "error" for problem in problems),
         "clean": len(listing) - len({problem.path for problem in problems}),
-        "counts": counts(problems),
+        "counts": Counter(kind for _, kind in {(p.path, p.kind) for p in problems}),
+        "problems": [
+            {**dataclasses.asdict(problem), "severity": problem.severity} for problem in problems
+        ],
     }
 
 
-def show(report: dict[str, Any], problems: Sequence[Finding]) -> None:
+def show(report: dict[str, Any]) -> None:
     from froster.data.diagnose import KINDS
     from froster.data.listing import passed_over
 
+    counts, problems = report["counts"], report["problems"]
     if others := passed_over(report["passed_over"]):
         console.tell(others)
     output.print(
         f"{report['videos']} videos, {report['hours']:.2f} h, {report['bytes'] / 1e9:.2f} GB;"
         f" {report['clean']} without a finding"
     )
-    kinds = {kind: about for kind, about in KINDS.items() if report["counts"].get(kind)}
-    rows = [(kind, report["counts"][kind], *about) for kind, about in kinds.items()]
-    styles = ["red" if severity == "error" else None for severity, _ in kinds.values()]
+    severity = {problem["kind"]: problem["severity"] for problem in problems}
+    kinds = [kind for kind in KINDS if kind in severity]
+    rows = [(kind, counts[kind], severity[kind], KINDS[kind]) for kind in kinds]
+    styles = ["red" if severity[kind] == "error" else None for kind in kinds]
     print_table(("", "files", "", "meaning"), rows, styles)
     if "manifest" in report:
         output.print(
@@ -169,19 +147,12 @@ def show(report: dict[str, Any], problems: Sequence[Finding]) -> None:
         )
         return
     for problem in problems[:SHOWN]:
-        output.print(f"{problem.path}: {problem.kind}: {problem.why}", soft_wrap=True)
+        output.tell(f"{problem['path']}: {problem['kind']}: {problem['why']}")
     if len(problems) > SHOWN:
         output.print(f"and {len(problems) - SHOWN} more: --out writes them all, or --json")
 
 
-def show_environment(as_json: bool) -> None:
-    """`froster doctor --env`."""
-    from froster.cli.environment import environment
-
-    facts = environment()
-    if as_json:
-        print(json.dumps(facts))
-        return
+def show_environment(facts: dict[str, Any]) -> None:
     rows = [(name, line_of(value)) for name, value in facts.items() if name != "problems"]
     print_table(("", ""), rows)
     for problem in facts["problems"]:
@@ -193,6 +164,6 @@ def line_of(value: Any) -> str:
         return ", ".join(f"{name} {line_of(item) or '–'}" for name, item in value.items())
     if isinstance(value, list):
         return "; ".join(map(line_of, value)) or "none"
-    return (
-        {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

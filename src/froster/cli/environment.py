@@ -1,7 +1,5 @@
 """What this installation can do: versions, chips, decoders, disk, the default model."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -17,44 +15,34 @@ from froster.encoders.precision import SMALLEST_BF16_WIDTH, pick_device, pick_dt
 from froster.inference.recognizer import DEFAULT_MODEL
 from froster.utils.pool import cores
 
-PACKAGES = (
-    "numpy",
-    "safetensors",
-    "tokenizers",
-    "huggingface_hub",
-    "pillow",
-    "pyarrow",
-    "onnxruntime",
-    "openvino",
-)
+PACKAGES = """
+numpy safetensors tokenizers huggingface_hub pillow pyarrow onnxruntime openvino
+"""
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video")
 _GIB = 1 << 30
 
 
 def environment() -> dict[str, Any]:
     """Everything by section; `problems` is what keeps froster from its work or slows it down."""
-    found: dict[str, Any] = {
+    device = pick_device()
+    dtype = str(pick_dtype(device, SMALLEST_BF16_WIDTH)).removeprefix("torch.")
+    libraries = av.library_versions.items()
+    facts: dict[str, Any] = {
         "froster": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES.split()},
         "torch": torch.__version__,
-        "cpu": _cpu(),
-        "cuda": _cuda(),
+        "cpu": cpu(),
+        "cuda": [gpu(number) for number in range(torch.cuda.device_count())],
         "pyav": av.__version__,
-        "ffmpeg": {
-            name: ".".join(map(str, version)) for name, version in av.library_versions.items()
-        },
+        "ffmpeg": {name: ".".join(map(str, numbers)) for name, numbers in libraries},
         "decoders": {name: decoder(name) for name in CODECS},
-        "disk": _disk(),
-        "model": _model(),
+        "disk": disk(),
+        "model": default_model(),
+        "runs on": f"{device} in {dtype}",
     }
-    device = pick_device()
-    found["runs on"] = (
-        f"{device} in {str(pick_dtype(device, SMALLEST_BF16_WIDTH)).removeprefix('torch.')}"
-    )
-    found["problems"] = _problems(found)
-    return found
+    return {**facts, "problems": problems(facts)}
 
 
 def decoder(codec: str) -> str:
@@ -65,43 +53,36 @@ def decoder(codec: str) -> str:
         return ""
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
 
 
-def _cpu() -> dict[str, Any]:
-    def has(name: str) -> bool:
-        return bool(getattr(torch.cpu, name, lambda: False)())
-
+def cpu() -> dict[str, Any]:
+    instructions = {"bfloat16": "_is_avx512_bf16_supported", "amx": "_is_amx_tile_supported"}
     return {
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16": has("_is_avx512_bf16_supported"),
-        "amx": has("_is_amx_tile_supported"),
+        **{
+            name: bool(getattr(torch.cpu, test, lambda: False)())
+            for name, test in instructions.items()
+        },
     }
 
 
-def _cuda() -> list[dict[str, Any]]:
-    if not torch.cuda.is_available():
-        return []
-    devices = [
-        torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())
-    ]
-    return [
-        {
-            "name": device.name,
-            "memory GiB": round(device.total_memory / _GIB, 1),
-            "capability": f"{device.major}.{device.minor}",
-        }
-        for device in devices
-    ]
+def gpu(number: int) -> dict[str, Any]:
+    device = torch.cuda.get_device_properties(number)
+    return {
+        "name": device.name,
+        "memory GiB": round(device.total_memory / _GIB, 1),
+        "capability": f"{device.major}.{device.minor}",
+    }
 
 
-def _disk() -> dict[str, float]:
+def disk() -> dict[str, float]:
     """Free GiB here and where temporary files go."""
     places = {"here": os.getcwd(), "temporary": os.environ.get("TMPDIR", "/tmp")}
     return {
@@ -111,38 +92,33 @@ def _disk() -> dict[str, float]:
     }
 
 
-def _model() -> dict[str, Any]:
-    """Whether the default model is here already."""
+def default_model() -> dict[str, Any]:
+    """Whether it has been downloaded."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    weights = [
-        try_to_load_from_cache(DEFAULT_MODEL, name)
-        for name in ("model.safetensors", "pytorch_model.bin")
-    ]
-    here = any(isinstance(path, str) for path in weights)
+    files = ("model.safetensors", "pytorch_model.bin")
+    cached = [try_to_load_from_cache(DEFAULT_MODEL, name) for name in files]
     return {
         "default": DEFAULT_MODEL,
-        "in cache": here,
+        "in cache": any(isinstance(path, str) for path in cached),
         "cache": constants.HF_HUB_CACHE,
         "offline": constants.HF_HUB_OFFLINE,
     }
 
 
-def _problems(found: dict[str, Any]) -> list[str]:
-    problems = [f"no decoder for {name}" for name, known in found["decoders"].items() if not known]
-    if not found["model"]["in cache"]:
-        problems.append(
+def problems(facts: dict[str, Any]) -> list[str]:
+    lines = [f"no decoder for {name}" for name, known in facts["decoders"].items() if not known]
+    if not facts["model"]["in cache"]:
+        lines.append(
             f"{DEFAULT_MODEL} is not in the cache: it is downloaded at the first use; --model nano"
             " needs nothing"
         )
-    if _version("torchvision"):
-        problems.append(
+    if version("torchvision"):
+        lines.append(
             "torchvision is installed: froster does not need it, and one of another torch breaks"
             " transformers"
         )
-    for place, free in found["disk"].items():
-        if free < 2:
-            problems.append(f"{free} GiB free ({place})")
-    if "+cu" in found["torch"] and not found["cuda"]:
-        problems.append("torch is a CUDA build, but there is no GPU that it can use")
-    return problems
+    lines += [f"{free} GiB free ({place})" for place, free in facts["disk"].items() if free < 2]
+    if "+cu" in facts["torch"] and not facts["cuda"]:
+        lines.append("torch is a CUDA build, but there is no GPU that it can use")
+    return lines

@@ -1,26 +1,19 @@
 """`froster export`: a model as a file for ONNX Runtime or OpenVINO."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, given_labels, load_model
+from froster.cli.common import announce, given_labels, load_model, show_result
 from froster.cli.options import option
-from froster.utils import strict_json as json
 from froster.utils.progress import console, working
 
 
 def export(
     *,
-    out: Annotated[
-        Path, option("Folder for the model file, export.json and the class embeddings.")
-    ],
+    out: Annotated[Path, option("Folder for the model, export.json and the class embeddings.")],
     to: Annotated[Literal["onnx", "openvino"], option("The runtime; each is an extra.")] = "onnx",
-    labels: Annotated[
-        options.Labels, option("Between commas, or one a line: for a file that gives their logits.")
-    ] = None,
+    labels: Annotated[options.Labels, option("For a file that gives their logits.")] = None,
     labels_file: options.LabelsFile = None,
     model: options.Model = None,
     truncate: options.Truncate = False,
@@ -38,12 +31,13 @@ def export(
     announce(recognizer, model)
     with working(f"writing and comparing {out}"):
         about = exporting.export(recognizer, out, to, names, truncate=truncate)
-    if as_json:
-        print(json.dumps({"folder": str(out), **about}))
-        return
+    show_result({"folder": str(out), **about}, as_json, show)
+
+
+def show(about: dict[str, Any]) -> None:
     shape = ", ".join(map(str, about["input"]["shape"]))
     console.print(
-        f"{out / about['file']}: {about['input']['type']} frames ({shape}) ->"
+        f"{Path(about['folder'], about['file'])}: {about['input']['type']} frames ({shape}) ->"
         f" {', '.join(about['outputs'])}"
     )
     for name in about["outputs"]:

@@ -1,15 +1,11 @@
 """`froster index`: the embeddings of many videos, segment by segment, for `froster search`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, load_model, mention
+from froster.cli.common import announce, batch_bar, load_model, mention, show_result
 from froster.cli.options import MACHINE, number, option, seconds
-from froster.cli.output import batch_bar
-from froster.utils import strict_json as json
 from froster.utils.progress import console, output
 
 
@@ -17,9 +13,7 @@ def index(
     videos: options.Videos = None,
     /,
     *,
-    out: Annotated[
-        Path, option("Folder of the index; unchanged videos that it has are passed over.")
-    ],
+    out: Annotated[Path, option("Folder of the index; unchanged videos in it are passed over.")],
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     model: options.Model = None,
@@ -65,10 +59,7 @@ def index(
             options=ReadOptions(workers, batch_size, time_limit),
             on_progress=on_progress,
         )
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show(report, prune)
+    show_result(report, as_json, lambda report: show(report, prune))
     if report["failed"]:
         raise SystemExit(1)
 

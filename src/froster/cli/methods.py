@@ -1,20 +1,21 @@
 """`froster methods`: what `froster train` can build and distil."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
 from froster.cli import options
-from froster.cli.output import print_table
+from froster.cli.common import print_table
+from froster.training.grid import Distill
 from froster.utils import strict_json as json
 from froster.utils.progress import output
 
 
 def methods(*, as_json: options.Json = False) -> None:
     """The video networks and the kinds of distillation that train knows."""
-    from froster.report.methods import listing
-    from froster.training.distill import PRESETS
+    from froster.methods.recipe import FROSTER
+    from froster.methods.trainings import TRAININGS
+    from froster.report.methods import listing, preset_line
+    from froster.training.grid import PRESETS
 
     networks = listing()
     if as_json:
@@ -34,12 +35,36 @@ def methods(*, as_json: options.Json = False) -> None:
         " probabilities; train reports all of them."
     )
     output.print()
+    output.print("froster train --preset: a method inside another training than its paper's")
+    for name, preset in {"froster": FROSTER, **TRAININGS}.items():
+        output.print(f"    {name:16} {preset_line(preset)}", soft_wrap=True)
+    output.print()
     output.print("froster train --distill")
-    kinds = [
-        (name, kind.kind, kind.distance, kind.level, kind.reduction, "unit" if kind.unit else "raw")
-        for name, kind in PRESETS.items()
-    ]
-    print_table(("distill", "projector", "distance", "level", "reduction", "features"), kinds)
+    print_table(
+        ("distill", "target", "through", "teacher", "compared", "level", "features", "weights"),
+        [(name, *cells_of(preset)) for name, preset in PRESETS.items()],
+    )
+
+
+def cells_of(preset: Distill) -> tuple[str, ...]:
+    """The row of a preset of the distillation, after its name."""
+    if preset.kind == "none":
+        return ("–",) * 7
+    compared = {
+        "features": f"{preset.distance}, {preset.reduction}",
+        "logits": f"temperature {preset.temperature:g}",
+        "anchors": f"{preset.anchors} anchors",
+    }
+    weights = [preset.joint_weight] if preset.joint else [preset.beta_v, preset.beta_t]
+    return (
+        preset.target,
+        preset.kind,
+        f"EMA {preset.ema_beta:g}" if preset.teacher == "ema" else "frozen",
+        compared.get(preset.target, "relations"),
+        preset.level,
+        "unit" if preset.unit else "raw",
+        ", ".join(f"{weight:g}" for weight in weights),
+    )
 
 
 def show(network: dict[str, Any]) -> None:

@@ -1,22 +1,17 @@
 """Options that several commands have, each declared once. A command names them in its signature."""
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
-if TYPE_CHECKING:
-    from froster.data.manifest import Items
-
+from froster.training.options import EvaluateOptions
 
 DATA = Group("Videos and labels", sort_key=1)
 MACHINE = Group("Machine", sort_key=8)
@@ -27,18 +22,13 @@ def option(help: str, **more: Any) -> Parameter:
     return Parameter(help=help, **more)
 
 
-def number(help: str, least: float | None, most: float | None = None, **more: Any) -> Parameter:
+def bounds(least: float | None, most: float | None = None, **more: Any) -> Parameter:
     """An option with a smallest and perhaps a largest value."""
-    return Parameter(help=help, validator=Number(gte=least, lte=most), **more)
+    return Parameter(validator=Number(gte=least, lte=most), **more)
 
 
-def at_least(least: float) -> Parameter:
-    """For a field that is documented where it is defined."""
-    return Parameter(validator=Number(gte=least))
-
-
-def between(least: float, most: float) -> Parameter:
-    return Parameter(validator=Number(gte=least, lte=most))
+def number(help: str, least: float | None, most: float | None = None, **more: Any) -> Parameter:
+    return bounds(least, most, help=help, **more)
 
 
 def seconds(help: str, least: float | None = None, **more: Any) -> Parameter:
@@ -46,137 +36,97 @@ def seconds(help: str, least: float | None = None, **more: Any) -> Parameter:
     return number(help, least, metavar="SECONDS", **more)
 
 
-def switch(help: str, name: str, **more: Any) -> Parameter:
+def switch(help: str, name: str) -> Parameter:
     """A flag that is on and is switched off by `--no-NAME`."""
-    return Parameter(help=help, negative=f"--no-{name}", **more)
+    return Parameter(help=help, negative=f"--no-{name}")
 
 
+def helps_of(options: type) -> dict[str, str]:
+    """The string under each field of a dataclass and of what it extends."""
+    definitions = (ast.parse(inspect.getsource(kind)).body[0] for kind in options.__mro__[:-1])
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for definition in definitions
+        for field, text in pairwise(getattr(definition, "body", ()))
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+HELPS = helps_of(EvaluateOptions)
 SPREAD = Parameter(name="*")
 """For a dataclass of options, each of which stands on the command line by its own name."""
 
-Model = Annotated[
-    str | None,
-    option(
-        "Model folder, hub id, checkpoint file, or nano (works offline).", name=("--model", "-m")
-    ),
-]
-Device = Annotated[
-    str | None, option("cpu, cuda, cuda:1 …; the default is CUDA if there is one.", group=MACHINE)
-]
-Precision = Annotated[
-    str,
-    option(
-        "auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16).", group=MACHINE
-    ),
-]
-Workers = Annotated[
-    int | None, number("Processes that decode videos; default: by the cores.", 0, group=MACHINE)
-]
-TimeLimit = Annotated[
-    float, seconds("Without progress, after which a file is given up.", 1, group=MACHINE)
-]
-Json = Annotated[
-    bool, option("Print one JSON object on standard output.", name="--json", group=OUTPUT)
-]
+MODEL = (
+    "Model folder, hub id, short name (froster models), checkpoint file, or nano (works offline)."
+)
+Model = Annotated[str | None, option(MODEL, name=("--model", "-m"))]
+Device = Annotated[str | None, option(HELPS["device"], group=MACHINE)]
+Precision = Annotated[str, option(HELPS["precision"], group=MACHINE)]
+WORKERS = "Processes that decode videos; default: by the cores."
+Workers = Annotated[int | None, number(WORKERS, 0, group=MACHINE)]
+INSPECTORS = "Processes that check videos; default: one a core."
+Inspectors = Annotated[int | None, number(INSPECTORS, 0, group=MACHINE)]
+TIME_LIMIT = "Without progress, after which a file is given up."
+TimeLimit = Annotated[float, seconds(TIME_LIMIT, 1, group=MACHINE)]
+JSON = "Print one JSON object on standard output."
+Json = Annotated[bool, option(JSON, name="--json", group=OUTPUT)]
 
-Videos = Annotated[
-    list[Path] | None,
-    option("Video files, folders with all below, manifests (.csv, .jsonl), - for a list."),
-]
+VIDEOS = "Video files, folders with all below, manifests (.csv, .jsonl), - for a list."
+Videos = Annotated[list[Path] | None, option(VIDEOS)]
 FilesFrom = Annotated[Path | None, option("A list of videos, one a line; - for standard input.")]
-ListRoot = Annotated[
-    Path | None, option("Folder that the paths of lists and manifests start from.")
-]
+LIST_ROOT = "Folder that the paths of lists and manifests start from."
+ListRoot = Annotated[Path | None, option(LIST_ROOT)]
 RetryFailed = Annotated[bool, option("Also what failed before.")]
-Shard = Annotated[
-    str | None, option("This process's part, such as 0/4; auto: as torchrun or a job array says.")
-]
+SHARD = "This process's part, such as 0/4; auto: as torchrun or a job array says."
+Shard = Annotated[str | None, option(SHARD)]
 
 Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, skiing, cooking".')]
-LabelsFile = Annotated[
-    Path | None, option("A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json.")
-]
-Truncate = Annotated[bool, option("Cut labels that are too long for the text tower.")]
+LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json."
+LabelsFile = Annotated[Path | None, option(LABELS_FILE)]
+Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]
-Sampling = Annotated[
-    Literal["dense", "uniform"] | None,
-    option("A few seconds at a fixed rate, or the whole video; default: as the model does."),
-]
-Clamp = Annotated[
-    Literal["released", "even"] | None, option("Of dense sampling; default: as the model does.")
-]
-Transport = Annotated[
-    bool,
-    option(
-        "Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."
-    ),
-]
+Sampling = Annotated[Literal["dense", "uniform"] | None, option(HELPS["sampling"])]
+Transport = Annotated[bool, option(HELPS["transport"])]
+Stride = Annotated[float | None, seconds("Between windows; default: a quarter of one.")]
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
 
-Data = Annotated[
-    Path, option("A folder of class folders, or a CSV / JSONL manifest: path,label[,split].")
-]
-Root = Annotated[
-    Path | None, option("Folder that the manifest's paths start from; default: its own.")
-]
+DATA_HELP = "A folder of class folders, or a CSV / JSONL manifest: path,label[,split]."
+Data = Annotated[Path, option(DATA_HELP)]
+Root = Annotated[Path | None, option(HELPS["root"])]
 
 LABELLED = "where root labels_json descriptions truncate"
 """Fields that tell how labelled videos are read."""
 CHANGES: dict[str, Any] = {
     "where": list[str] | None,
-    "workers": Annotated[int | None, at_least(0)],
-    "views": at_least(1),
-    "batch_size": at_least(1),
+    "workers": Annotated[int | None, bounds(0)],
+    "views": bounds(1),
+    "batch_size": bounds(1),
 }
 
 
-@dataclass(frozen=True)
-class DataOptions:
-    """How labelled videos are read."""
-
-    where: Annotated[
-        list[str] | None,
-        option("Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated.", group=DATA),
-    ] = None
-    root: Annotated[Root, Parameter(group=DATA)] = None
-    labels_json: Annotated[
-        Path | None, option("Label JSON for lists with integer labels.", group=DATA)
-    ] = None
-    descriptions: Annotated[
-        Path | None,
-        option(
-            "JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2.", group=DATA
-        ),
-    ] = None
-    truncate: Annotated[Truncate, Parameter(group=DATA)] = False
-
-    def read(self, data: Path) -> Items:
-        """The labelled videos, with a line on standard error on what was passed over."""
-        from froster.cli.common import mention, parse_where
-        from froster.data.manifest import read_items
-
-        items = read_items(
-            data, labels_json=self.labels_json, root=self.root, where=parse_where(self.where)
-        )
-        mention(items)
-        return items
-
-    def sentences(self) -> dict[str, str]:
-        from froster.text.sentences import read_descriptions
-
-        return read_descriptions(self.descriptions) if self.descriptions else {}
-
-
-def arranged(options: type, panels: Mapping[Group | None, str], changes: Mapping[str, Any]) -> Any:
+def arranged(
+    options: type,
+    panels: Mapping[Group | None, str],
+    changes: Mapping[str, Any],
+    also: type | None = None,
+) -> Any:
     """A dataclass of options from the one that a function of the library has: the fields, their
     defaults and the strings under them as help, in `panels` of the help page (None: the first).
 
     `changes` are bounds of a field, or the type of one that is typed in another form; that is None
-    where it is not given.
+    where it is not given. `also` is a dataclass whose fields are options too, None where they are
+    not given.
     """
     hints, helps, fields = get_type_hints(options), helps_of(options), []
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    if also is not None:
+        hints |= {name: hint | None for name, hint in get_type_hints(also).items()}
+        helps |= helps_of(also)
+        defaults |= {field.name: None for field in dataclasses.fields(also)}
     for panel, names in panels.items():
         for name in names.split():
             hint, change = hints[name], changes.get(name, Parameter())
@@ -191,23 +141,9 @@ def arranged(options: type, panels: Mapping[Group | None, str], changes: Mapping
     return made
 
 
-def helps_of(options: type) -> dict[str, str]:
-    """The string under each field of a dataclass."""
-    (definition,) = ast.parse(inspect.getsource(options)).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        field.target.id: " ".join(str(text.value.value).split())
-        for field, text in pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-    }
-
-
 def typed(options: Any) -> dict[str, Any]:
     """What `arranged` options hold, as the library takes it."""
-    from froster.cli.common import parse_where, spare_cores
+    from froster.cli.common import decoders, parse_where
 
     values = {**vars(options), "where": parse_where(options.where)}
-    return {**values, "workers": spare_cores() if options.workers is None else options.workers}
+    return values | ({"workers": decoders(options.workers)} if "workers" in values else {})

@@ -1,14 +1,11 @@
 """`froster prepare`: a manifest of a data set in its official layout, every file verified."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.options import MACHINE, number, option
-from froster.cli.output import print_table
-from froster.utils import strict_json as json
+from froster.cli.common import print_table, show_result
+from froster.cli.options import option
 from froster.utils.progress import console, output, progress
 
 
@@ -19,12 +16,9 @@ def prepare(
     videos: Annotated[Path, option("Folder of the videos, as downloaded.")],
     out: Annotated[Path, option("Manifest to write (.csv); its reports lie beside it.")],
     annotations: Annotated[
-        Path | None,
-        option("Folder of the official annotation files, or of lists; default: split folders."),
+        Path | None, option("Folder of annotation files, or of lists; default: split folders.")
     ] = None,
-    workers: Annotated[
-        int | None, number("Processes that check videos; default: one a core.", 0, group=MACHINE)
-    ] = None,
+    workers: options.Inspectors = None,
     resume: Annotated[bool, option("Keep the checks of an earlier run.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -40,19 +34,18 @@ def prepare(
         report = preparing.prepare(
             name, videos, annotations, out, workers=workers, resume=resume, bars=bars
         )
-    if as_json:
-        print(json.dumps(report))
-    else:
-        show(report, preparing.CATEGORIES)
+    show_result(report, as_json, show)
 
 
-def show(report: dict[str, Any], meanings: dict[str, str]) -> None:
+def show(report: dict[str, Any]) -> None:
+    from froster.data.prepare import CATEGORIES
+
     output.print(
         f"{report['manifest']}: {report['videos']} of {report['listed']} listed clips"
         f" ({counted(report['splits'])})"
     )
     rows = [
-        (name, count, meanings[name], Path(report["reports"].get(name, "")).name)
+        (name, count, CATEGORIES[name], Path(report["reports"].get(name, "")).name)
         for name, count in report["counts"].items()
     ]
     print_table(("", "clips", "meaning", "list"), rows)

@@ -1,13 +1,12 @@
 """`froster push`: a model folder, with a card, to the Hugging Face hub."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from froster.cli import options
+from froster.cli.common import show_result
 from froster.cli.options import option
-from froster.utils import strict_json as json
 from froster.utils.progress import console, output
 from froster.utils.text import printable
 
@@ -41,12 +40,12 @@ def push(
             " asking"
         )
     result = hub.push(folder, repo, licence, private=private, dry_run=dry_run)
-    if as_json:
-        print(json.dumps(result))
-        return
-    if dry_run:
-        for text in result["card"].splitlines():
-            print(printable(text), flush=True)
+    show_result(result, as_json, partial(show, repo, dry_run))
+
+
+def show(repo: str, dry_run: bool, result: dict[str, Any]) -> None:
+    for text in result["card"].splitlines() if dry_run else ():
+        print(printable(text), flush=True)
     for name, length in result["files"].items():
         console.print(f"{'would send' if dry_run else 'sent'} {name} ({length:,} bytes)")
     if not dry_run:

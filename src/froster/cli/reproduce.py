@@ -4,20 +4,18 @@ world."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, load_model, spare_cores
-from froster.cli.options import MACHINE, number, option, switch
-from froster.cli.output import print_table
-from froster.errors import FrosterError, UsageError, one_of
+from froster.cli.common import announce, decoders, load_model, print_table, show_result
+from froster.cli.options import number, option, switch
+from froster.errors import FrosterError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.progress import console, progress
 
 if TYPE_CHECKING:
-    from froster.paper.protocols import Options
+    from froster.paper.programme import RunSource
     from froster.paper.real_data import RealData
 
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
@@ -25,24 +23,16 @@ MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 
 
 def reproduce(
-    tables: Annotated[list[str], option("table1 … table7, fig1, fig4, fig5, or all.")],
+    tables: Annotated[
+        list[str], option("table1 … table7, fig1, fig4, fig5, family, after, or all.")
+    ],
     /,
     *,
-    world: Annotated[
-        bool, option("In miniature, on the rendered world and the nano CLIP.")
-    ] = False,
-    data_root: Annotated[
-        Path | None, option("Folder of prepared manifests: k400.csv, ucf101.csv, …")
-    ] = None,
-    out: Annotated[
-        Path, option("Folder of the runs and tables; what it holds is not run again.")
-    ] = Path("results"),
-    seeds: Annotated[
-        int | None, number("Runs of a row; default: 5 in miniature, 1 on real data.", 1)
-    ] = None,
-    shots: Annotated[
-        int, number("Training videos a class, in base-to-novel and in miniature.", 1)
-    ] = 16,
+    world: Annotated[bool, option("In miniature, on the rendered world and the nano.")] = False,
+    data_root: Annotated[Path | None, option("Manifests: k400.csv, ucf101.csv, …")] = None,
+    out: Annotated[Path, option("Folder of runs and tables; runs go on there.")] = Path("results"),
+    seeds: Annotated[int | None, number("Runs of a row; default: 1, miniature 5.", 1)] = None,
+    shots: Annotated[int, number("Training videos a class, few-shot or in miniature.", 1)] = 16,
     videos: Annotated[int, number("In miniature: test videos a set, at least.", 24)] = 500,
     base_sets: Annotated[int, number("Draws of the base-to-novel training videos.", 1)] = 3,
     lists: Annotated[
@@ -54,9 +44,7 @@ def reproduce(
     hmdb_full: Annotated[
         Literal["released", "all"], option("HMDB*: 5,100 videos (released) or 6,766 (all).")
     ] = "released",
-    ssv2_flip: Annotated[
-        bool, switch("Mirror SSv2's training clips, as released.", "ssv2-flip")
-    ] = True,
+    ssv2_flip: Annotated[bool, switch("Mirror SSv2's clips, as released.", "ssv2-flip")] = True,
     sampling: Annotated[
         Literal["dense", "uniform"], option("As released (dense) or as the paper says (uniform).")
     ] = "dense",
@@ -65,14 +53,9 @@ def reproduce(
         Literal["v100", "a100", "h100", "h200", "l40s", "rtx4090"],
         option("Whose hours to estimate."),
     ] = "a100",
-    workers: Annotated[
-        int | None,
-        number("Processes that read videos; default: one a spare core.", 0, group=MACHINE),
-    ] = None,
+    workers: options.Workers = None,
     shard: Annotated[str, option("This process's share of the runs, for example 0/2.")] = "0/1",
-    dry_run: Annotated[
-        bool, option("Only say what would run, what is missing and how long.")
-    ] = False,
+    dry_run: Annotated[bool, option("Only say what would run, what lacks and how long.")] = False,
     report: Annotated[bool, option("Only write the tables from the runs that exist.")] = False,
     model: options.Model = None,
     device: options.Device = None,
@@ -89,121 +72,59 @@ def reproduce(
             "pass --data-root DIR for the real data sets (froster prepare makes them), or --world"
             " for the miniature"
         )
-    common: dict[str, Any] = {
-        "out": out,
-        "shard": shard,
-        "dry_run": dry_run,
-        "report": report,
-        "as_json": as_json,
-    }
-    if data_root is None:
-        run_world(tables, seeds=seeds or 5, shots=shots, videos=videos, **common)
-        return
-    from froster.paper.protocols import Options
-
-    run_real(
-        tables,
-        data_root=data_root,
-        options=Options(hmdb_labels, hmdb_full, ssv2_flip, sampling, clamp, shots, base_sets),
-        lists=lists,
-        seeds=seeds or 1,
-        gpu=gpu,
-        workers=workers,
-        model=model,
-        device=device,
-        precision=precision,
-        **common,
-    )
-
-
-def run_world(
-    tables: Sequence[str],
-    *,
-    out: Path,
-    seeds: int,
-    shots: int,
-    videos: int,
-    shard: str,
-    dry_run: bool,
-    report: bool,
-    as_json: bool,
-) -> None:
-    """The miniature."""
-    from froster.inference.recognizer import load
     from froster.paper import results
-    from froster.paper.miniature import Miniature
     from froster.paper.programme import parse_shard, runs_of_tables
     from froster.paper.tables import table_names
 
     names, part = table_names(tables), parse_shard(shard)
-    source = Miniature(load("nano", device="cpu"), out, seeds, shots, videos)
-    runs = runs_of_tables(source, names)
-    missing = sum(not source.is_done(run) for run in runs)
-    longest = missing * MINUTES_A_RUN.get(shots, 0.06 * shots) / 60
-    console.print(
-        f"{len(runs) // seeds} runs x {seeds} seeds, {missing} of them missing: about"
-        f" {longest:.1f} hours on one core"
-    )
+    if data_root is None:
+        from froster.inference.recognizer import load
+        from froster.paper.miniature import Miniature
+
+        seeds, title = seeds or 5, "# The programme in miniature"
+        source: RunSource = Miniature(load("nano", device="cpu"), out, seeds, shots, videos)
+        runs = runs_of_tables(source, names)
+        missing = sum(not source.is_done(run) for run in runs)
+        hours = missing * MINUTES_A_RUN.get(shots, 0.06 * shots) / 60
+        console.print(
+            f"{len(runs) // seeds} runs x {seeds} seeds, {missing} of them missing: about"
+            f" {hours:.1f} hours on one core"
+        )
+        sizes = ["--seeds", str(seeds), "--shots", str(shots), "--videos", str(videos)]
+        title += f"\n\n    {shlex.join(['froster', 'reproduce', *tables, '--world', *sizes])}"
+    else:
+        from froster.paper.cost import plan, weightless
+        from froster.paper.protocols import Options
+        from froster.paper.real import RealProgramme
+        from froster.paper.real_data import RealData
+
+        choices = Options(hmdb_labels, hmdb_full, ssv2_flip, sampling, clamp, shots, base_sets)
+        data, title = RealData(data_root, choices, lists), "# The programme"
+        base = weightless() if dry_run and model is None else load_model(model, device, precision)
+        source = RealProgramme(base, data, out, seeds or 1, decoders(workers))
+        planned = plan(source, names, gpu)
+        if not as_json:
+            show_plan(planned, data, gpu)
+        elif dry_run:
+            print(json.dumps(planned))
+        if not (planned["runs"]["possible"] or report or dry_run):
+            raise UsageError(
+                f"none of the needed manifests is in {data_root}; it lacks"
+                f" {', '.join(planned['missing'])}"
+            )
+        if not (report or dry_run):
+            announce(base, model)
     if dry_run:
         return
-    sizes = ["--seeds", str(seeds), "--shots", str(shots), "--videos", str(videos)]
-    command = shlex.join(["froster", "reproduce", *tables, "--world", *sizes])
-    title = f"# The programme in miniature\n\n    {command}"
     with progress() as bars:
         result = results.reproduce(source, names, title, bars, shard=part, report=report)
-    finish(out, result, as_json)
-
-
-def run_real(
-    tables: Sequence[str],
-    *,
-    data_root: Path,
-    out: Path,
-    model: str | None,
-    options: Options,
-    lists: Path | None,
-    seeds: int,
-    gpu: str,
-    workers: int | None,
-    shard: str,
-    dry_run: bool,
-    report: bool,
-    device: str | None,
-    precision: str,
-    as_json: bool,
-) -> None:
-    """The real data sets."""
-    from froster.paper import results
-    from froster.paper.cost import GPUS, plan, weightless
-    from froster.paper.programme import parse_shard
-    from froster.paper.real import RealProgramme
-    from froster.paper.real_data import RealData
-    from froster.paper.tables import table_names
-
-    names, part = table_names(tables), parse_shard(shard)
-    one_of("--gpu", gpu, *GPUS)
-    data = RealData(data_root, options, lists)
-    base = weightless() if dry_run and model is None else load_model(model, device, precision)
-    source = RealProgramme(base, data, out, seeds, spare_cores() if workers is None else workers)
-    planned = plan(source, names, gpu)
-    if not as_json:
-        show_plan(planned, data, gpu)
-    if dry_run:
-        if as_json:
-            print(json.dumps(planned))
-        return
-    if not planned["runs"]["possible"] and not report:
-        raise UsageError(
-            f"none of the needed manifests is in {data_root}; it lacks"
-            f" {', '.join(planned['missing'])}"
+    show_result(result, as_json, lambda _: console.print(f"tables: {out / 'tables.md'}"))
+    for line in result["failed"]:
+        console.print(f"not done: {line}")
+    if result["failed"]:
+        raise FrosterError(
+            f"{len(result['failed'])} runs could not be done; the others are in the tables"
         )
-    if not report:
-        announce(base, model)
-    with progress() as bars:
-        result = results.reproduce(
-            source, names, "# The programme", bars, shard=part, report=report
-        )
-    finish(out, result, as_json)
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
@@ -224,16 +145,3 @@ def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
         f" are to do: {planned['flops'] / 1e18:,.2f} EFLOP, {planned['hours']:,.1f} hours on one"
         f" {gpu} at {planned['utilisation']:.0%} of its peak"
     )
-
-
-def finish(out: Path, result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result))
-    else:
-        console.print(f"tables: {out / 'tables.md'}")
-    for line in result["failed"]:
-        console.print(f"not done: {line}")
-    if result["failed"]:
-        raise FrosterError(
-            f"{len(result['failed'])} runs could not be done; the others are in the tables"
-        )

@@ -1,15 +1,12 @@
 """`froster search`: where in indexed videos something can be seen."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 from froster.cli import options
-from froster.cli.common import check_exists, load_model
+from froster.cli.common import check_exists, load_model, print_table
 from froster.cli.options import number, option, switch
-from froster.cli.output import print_table
 from froster.errors import UsageError
 from froster.text.labels import check_labels
 from froster.utils import strict_json as json
@@ -26,12 +23,8 @@ def search(
     root: Annotated[Path | None, option("Folder of the videos, if they lie elsewhere now.")] = None,
     top: Annotated[int, number("Answers.", 1)] = 10,
     by_video: Annotated[bool, option("The best answer of each video alone.")] = False,
-    join: Annotated[
-        bool, switch("Neighbouring segments that fit nearly as well are one answer.", "join")
-    ] = True,
-    thumbnails: Annotated[
-        Path | None, option("A sheet of pictures (.png, .jpg), or a folder for them.")
-    ] = None,
+    join: Annotated[bool, switch("Neighbouring segments are one answer.", "join")] = True,
+    thumbnails: Annotated[Path | None, option("Pictures: a .png, a .jpg, or a folder.")] = None,
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",

@@ -23,21 +23,17 @@ if TYPE_CHECKING:
     from froster.serve.models import Models
 
 _SHORTEST_TOKEN = 8
-# For the work in hand when the server is told to end.
 _GRACE = 10
+"""Seconds for the work in hand when the server is told to end."""
 
 
 def serve(
     *,
     model: options.Model = None,
     compare: Annotated[str | None, option("A second model, shown beside the first.")] = None,
-    host: Annotated[
-        str, option("Address to listen on; one that others reach needs --token-env.")
-    ] = "127.0.0.1",
+    host: Annotated[str, option("Address; one that others reach needs --token-env.")] = "127.0.0.1",
     port: Annotated[int, number("0: any that is free.", 0, 65535)] = 7860,
-    token_env: Annotated[
-        str | None, option("Environment variable with the token that callers must give.")
-    ] = None,
+    token_env: Annotated[str | None, option("Environment variable of the token.")] = None,
     samples: Annotated[Path | None, option("Folder of videos to pick from on the page.")] = None,
     max_upload: Annotated[float, number("Megabytes of an upload.", 0.001)] = 200,
     max_seconds: Annotated[float, seconds("Length of a video.", 0.1)] = 600,

@@ -13,11 +13,11 @@ from froster.cli.common import (
     given_labels,
     load_model,
     name_of,
+    print_table,
+    show_result,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, number, option, seconds
-from froster.cli.output import print_table
-from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console, progress
 
@@ -32,13 +32,10 @@ def timeline(
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     out: Annotated[
-        list[Path] | None,
-        option("Write a .json, .csv, .srt, .vtt or .png (a picture); may be repeated."),
+        list[Path] | None, option("A .json, .csv, .srt, .vtt or .png (a picture); may be repeated.")
     ] = None,
     window: options.Window = None,
-    stride: Annotated[
-        float | None, seconds("From window to window; default: about a quarter of one.")
-    ] = None,
+    stride: options.Stride = None,
     min_segment: Annotated[float, seconds("Shorter segments become part of a neighbour.", 0)] = 0.0,
     model: options.Model = None,
     batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
@@ -86,10 +83,8 @@ def timeline(
             draw_timeline(result, Path(video).name, path)
         else:
             write_timeline(result, path, about)
-    if as_json:
-        print(json.dumps({**about, **result.to_dict()}))
-    else:
-        show(result)
+    show_result({**about, **result.to_dict()}, as_json, lambda _: show(result))
+    if not as_json:
         tell_how_to_calibrate(recognizer, model)
     remark(result, outputs)
     if stopped:
@@ -105,29 +100,24 @@ def follow(scan: Scan, video: str) -> None:
     how much is left."""
     with progress() as bars:
         bar = bars.add_task("timeline, seconds of video", total=None, note="")
-        for seen in scan.run(video):
+        for second in scan.run(video):
             stream = scan.stream
             total = stream.duration if stream else None
             if stream and total is None and stream.share:
-                total = seen / stream.share
-            whole = None if total is None else max(round(total), round(seen))
-            bars.update(bar, completed=round(seen), total=whole)
-        bars.update(bar, total=round(seen), completed=round(seen))
+                total = second / stream.share
+            total = None if total is None else max(round(total), round(second))
+            bars.update(bar, completed=round(second), total=total)
+        bars.update(bar, total=round(second), completed=round(second))
 
 
 def show(timeline: Timeline) -> None:
     from froster.report.lanes import clock
 
-    rows = [
-        (
-            clock(segment.start, timeline.end),
-            clock(segment.end, timeline.end),
-            segment.label,
-            f"{100 * segment.score:.1f} %",
-            "█" * round(20 * segment.score),
-        )
-        for segment in timeline.segments
-    ]
+    rows = []
+    for segment in timeline.segments:
+        times = (clock(second, timeline.end) for second in (segment.start, segment.end))
+        score = segment.score
+        rows.append((*times, segment.label, f"{100 * score:.1f} %", "█" * round(20 * score)))
     print_table(("from", "to", "label", "score", ""), rows)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from froster.cli import options
-from froster.cli.common import parse_options
+from froster.cli.common import parse_options, print_table, show_result
 from froster.cli.options import (
     CHANGES,
     DATA,
@@ -17,15 +17,13 @@ from froster.cli.options import (
     MACHINE,
     SPREAD,
     arranged,
-    at_least,
-    between,
+    bounds,
     option,
     typed,
 )
-from froster.cli.output import print_table
+from froster.training.grid import Distill
 from froster.training.options import TrainOptions
-from froster.utils import strict_json as json
-from froster.utils.files import sole_writer
+from froster.utils.files import sole_writer, write_json
 from froster.utils.progress import console, leave_out
 
 if TYPE_CHECKING:
@@ -37,21 +35,31 @@ Arranged = arranged(
         None: "method preset distill novel_fraction epochs batch_size lr",
         DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED}",
         Group("Method", sort_key=2): "variant option tune",
-        Group("Distillation", sort_key=3): "alpha beta_v beta_t distance level",
+        Group("Distillation", sort_key=3): (
+            "kind target teacher ema_beta side level distance beta_v beta_t alpha zero_init"
+            " temperature anchors reduction unit specialise"
+        ),
         Group("Clips", sort_key=4): "frames sampling clamp views flip",
-        Group("Optimisation", sort_key=5): "new_scale average_from patience seed",
-        Group("Run", sort_key=6): "resume keep blend_points logger",
+        Group("Optimisation", sort_key=5): (
+            "new_scale average_from averaging average_mu average_sigma meta meta_rate patience seed"
+        ),
+        Group("Going on to another task", sort_key=6): "remember hold hold_strength",
+        Group("Run", sort_key=7): "resume keep blend_points logger",
         MACHINE: "workers device precision compile checkpointing",
     },
     {
         **CHANGES,
-        **dict.fromkeys(("epochs", "average_from", "shots", "frames"), at_least(1)),
-        **dict.fromkeys(("patience", "keep", "blend_points"), at_least(0)),
-        **dict.fromkeys(("novel_fraction", "holdout", "watch"), between(0, 0.9)),
+        **dict.fromkeys(("epochs", "average_from", "shots", "frames"), bounds(1)),
+        **dict.fromkeys(("patience", "keep", "blend_points"), bounds(0)),
+        **dict.fromkeys(("novel_fraction", "holdout", "watch"), bounds(0, 0.9)),
         "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],
         "look": Parameter(negative="--no-look"),
         "flip": Parameter(negative="--no-flip"),
+        "zero_init": Parameter(negative="--no-zero-init"),
+        "unit": Parameter(negative="--no-unit"),
+        "specialise": Parameter(negative="--no-specialise"),
     },
+    also=Distill,
 )
 
 
@@ -82,16 +90,12 @@ def train(
         return
     with sole_writer(out):
         write_page(result)
-    if as_json:
-        print(json.dumps(result.report))
-    else:
-        show(result)
+    show_result(result.report, as_json, lambda _: show(result))
 
 
 def write_page(result: TrainingResult) -> None:
     """The report page, last of all: what of it cannot be made is left out and said."""
     from froster.report.training import write_report
-    from froster.training.finish import write_json
 
     out, left_out = result.folder, result.report["left_out"]
     known = len(left_out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from froster.cli import options
 from froster.cli.common import announce, check_exists, given_labels, labels_file_of, load_model
-from froster.cli.options import OUTPUT, number, option, seconds
+from froster.cli.options import number, option, seconds
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console
@@ -22,14 +22,9 @@ def watch(
     /,
     *,
     labels: options.Labels = None,
-    labels_file: Annotated[
-        options.LabelsFile,
-        option("A label a line; read again whenever it changes, without a stop."),
-    ] = None,
+    labels_file: Annotated[options.LabelsFile, option("Read again whenever it changes.")] = None,
     window: options.Window = None,
-    stride: Annotated[
-        float | None, seconds("From line to line; default: about a quarter of a window.")
-    ] = None,
+    stride: options.Stride = None,
     stall: Annotated[float, seconds("Without a frame, after which to reconnect.", 0.1)] = 10.0,
     reconnect: Annotated[float, seconds("To the first new try; then twice as many each.", 0)] = 1.0,
     tries: Annotated[int, number("Tries in a row before giving up; 0: never give up.", 0)] = 0,
@@ -39,9 +34,7 @@ def watch(
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
-    as_json: Annotated[
-        bool, option("Print one JSON object a line.", name="--json", group=OUTPUT)
-    ] = False,
+    as_json: Annotated[options.Json, option("Print one JSON object a line.")] = False,
 ) -> None:
     """Which of these labels now? A line a stride, from a camera, a stream or a file that plays at
     its own speed.

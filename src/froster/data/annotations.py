@@ -4,16 +4,15 @@ Each layout is one reader, from a folder of annotations to `Annotations`, or Non
 has none of its files. Where the videos lie is `tree.py`.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any
 
+from froster.data.manifest import lines
 from froster.data.public import DATASETS, TEST_SPLIT, classes, official, partition
 from froster.data.tree import ListedClip, split_of, split_word, stem
 from froster.errors import DataError
@@ -49,13 +48,25 @@ def read_annotations(dataset: str, folder: Path) -> Annotations:
         )
     if not annotations.clips:
         raise DataError(f"{folder}: the annotations ({annotations.layout}) list no clips")
-    return _each_once(annotations)
+    first: dict[str, ListedClip] = {}
+    again = different = 0
+    for clip in annotations.clips:
+        kept = first.setdefault(clip.name, clip)
+        again += kept is not clip
+        different += (kept.label, kept.splits) != (clip.label, clip.splits)
+    annotations.clips = list(first.values())
+    if again:
+        annotations.notes.append(
+            f"{again} clips are listed twice; the first counts ({different} with another label or"
+            " split)"
+        )
+    return annotations
 
 
 def from_folders(dataset: str, files: Iterable[str]) -> Annotations:
     """Without annotations: `train/<class>/<file>`, with val and test alike; `files` are paths below
     the videos' folder."""
-    clips, others = [], []
+    clips, others, notes = [], [], []
     for path in files:
         label, split = official(dataset, Path(path).parent.name), split_of(path)
         if label and split:
@@ -68,7 +79,6 @@ def from_folders(dataset: str, files: Iterable[str]) -> Annotations:
             f" train/{classes(dataset)[0]}{f', but as {others[0]}' if others else ''}; pass"
             " --annotations, or as --videos the folder above train and val"
         )
-    notes = []
     if others:
         notes.append(
             f"{len(others)} videos are left out: their folders name no split and class, such as"
@@ -82,9 +92,8 @@ def _kinetics(dataset: str, folder: Path) -> Annotations | None:
     clips: list[ListedClip] = []
     unlabelled = 0
     for path in sorted(tables, key=lambda path: (split_word(path.stem) or "", path)):
-        for line, row in _table(path):
-            where = f"{path}, line {line}"
-            label, video = row.get("label", ""), row.get("youtube_id", "")
+        for where, row in _table(path):
+            label, video = row.get("label"), row.get("youtube_id")
             if not label or not video:
                 unlabelled += 1
                 continue
@@ -105,60 +114,47 @@ def _kinetics(dataset: str, folder: Path) -> Annotations | None:
 def _ucf101(dataset: str, folder: Path) -> Annotations | None:
     splits: dict[str, list[str]] = {}
     missing = []
-    for kind in ("train", "test"):
-        for n in range(3):
-            name = f"{kind}list0{n + 1}.txt"
-            path = min(_files(folder, name), key=lambda path: len(path.parts), default=None)
-            if path is None:
-                missing.append(name)
-                continue
-            for line in read_utf8(path).split("\n"):
-                if line.strip():
-                    splits.setdefault(line.split()[0], ["", "", ""])[n] = kind
-    if len(missing) == 6:
-        return None
+    for kind, n in product(("train", "test"), range(3)):
+        name = f"{kind}list0{n + 1}.txt"
+        paths = sorted(_files(folder, name), key=lambda path: len(path.parts))
+        if not paths:
+            missing.append(name)
+        for path in paths[:1]:
+            for _, line in lines(path, read_utf8(path)):
+                splits.setdefault(line.split()[0], ["", "", ""])[n] = kind
     clips = [
-        ListedClip(
-            name,
-            _class(dataset, name.partition("/")[0], "ucfTrainTestlist"),
-            tuple(kinds),
-            (stem(name),),
-        )
+        _clip(name, _class(dataset, name.partition("/")[0], "ucfTrainTestlist"), kinds)
         for name, kinds in splits.items()
     ]
     notes = [f"missing lists: {', '.join(missing)}"] if missing else []
-    return Annotations("ucfTrainTestlist", clips, notes)
+    return Annotations("ucfTrainTestlist", clips, notes) if len(missing) < 6 else None
 
 
 def _hmdb51(dataset: str, folder: Path) -> Annotations | None:
-    kinds = {"0": "", "1": "train", "2": "test"}
+    codes = {"0": "", "1": "train", "2": "test"}
     splits: dict[str, list[str]] = {}
-    read: set[tuple[str, int]] = set()
+    files: set[tuple[str, int]] = set()
     for path in _files(folder, "*_test_split[123].txt"):
         name, number = path.stem.rsplit("_test_split", 1)
         label, n = _class(dataset, name, str(path)), int(number)
-        read.add((label, n))
-        for line, content in enumerate(read_utf8(path).split("\n"), 1):
-            video, _, code = content.strip().rpartition(" ")
-            if content.strip():
-                if code not in kinds:
-                    raise DataError(
-                        f"{path}, line {line}: expected a file and 0, 1 or 2, found"
-                        f" {content.strip()!r}"
-                    )
-                clip = f"{label}/{video.strip()}"
-                splits.setdefault(clip, ["", "", ""])[n - 1] = kinds[code]
-    clips = [
-        ListedClip(name, name.partition("/")[0], tuple(each), (stem(name),))
-        for name, each in splits.items()
-    ]
-    files = 3 * len(classes(dataset))
-    notes = []
-    if missing := files - len(read):
+        files.add((label, n))
+        for where, line in lines(path, read_utf8(path)):
+            video, _, code = line.rpartition(" ")
+            if code not in codes:
+                raise DataError(f"{where}: expected a file and 0, 1 or 2, found {line!r}")
+            clip = f"{label}/{video.strip()}"
+            splits.setdefault(clip, ["", "", ""])[n - 1] = codes[code]
+    clips = [_clip(name, name.partition("/")[0], kinds) for name, kinds in splits.items()]
+    every, notes = 3 * len(classes(dataset)), []
+    if missing := every - len(files):
         notes.append(
-            f"{missing} of {files} split files are missing, so the splits are not complete"
+            f"{missing} of {every} split files are missing, so the splits are not complete"
         )
-    return Annotations("testTrainMulti_7030_splits", clips, notes) if read else None
+    return Annotations("testTrainMulti_7030_splits", clips, notes) if files else None
+
+
+def _clip(name: str, label: str, kinds: list[str]) -> ListedClip:
+    return ListedClip(name, label, tuple(kinds), (stem(name),))
 
 
 def _ssv2(dataset: str, folder: Path) -> Annotations | None:
@@ -188,13 +184,10 @@ def _ssv2(dataset: str, folder: Path) -> Annotations | None:
     return Annotations("SSv2 JSON", clips, [f"there is no file for {split}" for split in missing])
 
 
-_KINETICS = (
-    "train.csv, val.csv … with the columns label, youtube_id, time_start, time_end, split",
-    _kinetics,
-)
+_KINETICS = "train.csv, val.csv … with the columns label, youtube_id, time_start, time_end, split"
 _OFFICIAL = {
-    "k400": _KINETICS,
-    "k600": _KINETICS,
+    "k400": (_KINETICS, _kinetics),
+    "k600": (_KINETICS, _kinetics),
     "ucf101": ("trainlist01.txt … testlist03.txt (ucfTrainTestlist)", _ucf101),
     "hmdb51": ("<class>_test_split1.txt … (testTrainMulti_7030_splits)", _hmdb51),
     "ssv2": ("…train.json, …validation.json and …labels.json", _ssv2),
@@ -228,6 +221,7 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
                 " out); pass the official testTrainMulti_7030_splits, or B2N_hmdb"
             )
         names = _list_names(path, half)
+        split = kind if kind == "train" else TEST_SPLIT[dataset]
         for number, (video, label) in enumerate(rows, 1):
             if label not in names:
                 raise DataError(
@@ -235,9 +229,18 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
                     " names)"
                 )
             name = _class(dataset, names[label], f"the label file of {path}")
-            split = kind if kind == "train" else TEST_SPLIT[dataset]
             clips.append(ListedClip(video, name, (split,), (stem(video),)))
     return Annotations("lists of FROSTER, Open-VCLIP or ViFi-CLIP", clips) if paths else None
+
+
+def list_rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Video and label of each line of such a list."""
+    for place, line in lines(path, read_utf8(path)):
+        row = re.fullmatch(r"(.+?)(?:\s*,\s*|\s+)(\d+)", line)
+        if not row:
+            expected = "expected 'path,number' or 'path number'"
+            raise DataError(f"{place}: {expected}, found {line[:80]!r}")
+        yield row[1], row[2]
 
 
 def _is_list(path: Path) -> bool:
@@ -245,41 +248,28 @@ def _is_list(path: Path) -> bool:
 
 
 def _lists_below(dataset: str, folder: Path) -> str:
-    """Says which folders below hold such lists, those that may be of the data set if there are any."""
+    """The folders below that hold such lists: those that may be of the data set, else all."""
     below = sorted({path.parent for path in _files(folder, "*.*") if _is_list(path)})
     likely = [path for path in below if dataset[:3] in path.name.lower()] or below
     names = ", ".join(str(path.relative_to(folder)) for path in likely[:5])
     return f"; lists lie below it, so pass one of the folders {names}" if names else ""
 
 
-def list_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Video and label of each line of such a list."""
-    for line, content in enumerate(read_utf8(path).split("\n"), 1):
-        if content.strip():
-            row = re.fullmatch(r"(.+?)(?:\s*,\s*|\s+)(\d+)", content.strip())
-            if not row:
-                raise DataError(
-                    f"{path}, line {line}: expected 'path,number' or 'path number', found"
-                    f" {content.strip()[:80]!r}"
-                )
-            yield row[1], row[2]
-
-
 def _list_names(source: Path, half: str) -> dict[str, str]:
     """Number -> class name, from the label file that lies beside a list: the one of its half, or
     one for all classes."""
-    words = {"base": "train|base", "novel": "test|novel"}
     candidates = [
         path
         for path in source.parent.iterdir()
         if path.suffix in (".json", ".csv")
         and re.search("label|rephrased|idx2cls|index2cls", path.stem)
     ]
-    whole = [p for p in candidates if not re.search("|".join(words.values()), p.stem)]
-    of_half = [p for p in candidates if re.search(words[half], p.stem)]
+    words = "train|base" if half == "base" else "test|novel"
+    of_half = [path for path in candidates if re.search(words, path.stem)]
+    of_all = [path for path in candidates if not re.search("train|base|test|novel", path.stem)]
     # The released raw_… files are cut at commas.
     order = lambda path: ("raw" in path.stem, path.suffix != ".json", path)  # noqa: E731
-    path = min(of_half or whole, key=order, default=None)
+    path = min(of_half or of_all, key=order, default=None)
     if path is None:
         raise DataError(
             f"{source}: its labels are numbers; copy the file that names them here, as labels.json "
@@ -287,33 +277,13 @@ def _list_names(source: Path, half: str) -> dict[str, str]:
         )
     if path.suffix == ".json":
         table = parse_json(read_utf8(path), path)
-        if isinstance(table, list):
-            table = dict(enumerate(table))
+        table = dict(enumerate(table)) if isinstance(table, list) else table
         if not isinstance(table, dict):
             raise DataError(f'{path}: expected {{"0": "name", …}}')
         return {str(number): str(name).partition(":")[0].strip() for number, name in table.items()}
-    rows = csv.reader(read_utf8(path).split("\n"))
-    return {
-        row[0].strip(): ",".join(row[1:]).strip()
-        for row in rows
-        if len(row) > 1 and row[0].strip().isdecimal()
-    }
-
-
-def _each_once(annotations: Annotations) -> Annotations:
-    first: dict[str, ListedClip] = {}
-    again = different = 0
-    for clip in annotations.clips:
-        kept = first.setdefault(clip.name, clip)
-        again += kept is not clip
-        different += (kept.label, kept.splits) != (clip.label, clip.splits)
-    notes = list(annotations.notes)
-    if again:
-        notes.append(
-            f"{again} clips are listed twice; the first counts ({different} with another label or"
-            " split)"
-        )
-    return Annotations(annotations.layout, list(first.values()), notes)
+    rows = [row for row in csv.reader(read_utf8(path).split("\n")) if len(row) > 1]
+    names = {row[0].strip(): ",".join(row[1:]).strip() for row in rows}
+    return {number: name for number, name in names.items() if number.isdecimal()}
 
 
 def _class(dataset: str, label: str, where: str) -> str:
@@ -346,10 +316,10 @@ def _header(path: Path) -> set[str]:
     return {name.strip() for name in next(csv.reader(read_utf8(path).split("\n")), [])}
 
 
-def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line and row of a CSV, blanks stripped."""
+def _table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where it stands and the cells, of every row of a CSV, blanks stripped."""
     reader = csv.DictReader(read_utf8(path).split("\n"))
     reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     for row in reader:
         cells = {name: v.strip() for name, v in row.items() if name and isinstance(v, str)}
-        yield reader.line_num, cells
+        yield f"{path}, line {reader.line_num}", cells

@@ -26,26 +26,19 @@ from froster.video.transforms import inference_transform
 class Sample:
     """One item of a `VideoDataset`. `frames` is None exactly where `error` says why."""
 
-    index: int
-    "the item's position in the dataset"
-    frames: Tensor | None
-    "uint8: (T, 3, S, S) in training, (views, T, 3, S, S) in evaluation"
+    index: int  # position in the dataset
+    frames: Tensor | None  # uint8: (T, 3, S, S) in training, (views, T, 3, S, S) in evaluation
     label: int
-    error: str | None
-    "'file: cause'"
-    damaged: int = 0
-    "frames that could not be decoded, and for which a neighbour stands in"
+    error: str | None  # 'file: cause'
+    damaged: int = 0  # frames that could not be decoded, and for which a neighbour stands in
 
 
 class Batch(NamedTuple):
     """The B readable samples of a batch, B >= 0, and the list of the others."""
 
-    frames: Tensor
-    "uint8 (B, ...)"
-    labels: Tensor
-    "int64 (B,)"
-    indices: Tensor
-    "int64 (B,): positions in the dataset"
+    frames: Tensor  # uint8 (B, ...)
+    labels: Tensor  # int64 (B,)
+    indices: Tensor  # int64 (B,): positions in the dataset
     errors: list[tuple[int, str]]
     "position in the dataset and 'file: cause' of what could not be read"
     damaged: int = 0
@@ -60,20 +53,16 @@ class ClipRequest:
     index: int
     label: int
     epoch: int
-    error: str = ""
-    "why it is not to be opened: 'file: cause'"
+    error: str = ""  # why it is not to be opened: 'file: cause'
 
 
 @dataclass(frozen=True)
 class Views:
     """What was read of a video."""
 
-    clips: np.ndarray
-    "uint8 (V, T, 3, S, S)"
-    seconds: float
-    "length of the whole video, by the times of its frames"
-    frames: int
-    "of the whole video"
+    clips: np.ndarray  # uint8 (V, T, 3, S, S)
+    seconds: float  # length of the whole video, by the times of its frames
+    frames: int  # of the whole video
     damaged: int
     "frames of the clips that could not be decoded, and for which a neighbour stands in"
 
@@ -88,7 +77,7 @@ class ReadViews:
     how: Preprocessing = CLIP_PREPROCESSING
 
     def __call__(self, path: str) -> Iterator[Views]:
-        """One `Views`. Raises VideoError, also where the file changes while it is read."""
+        """One `Views`. Raises VideoError, also where the file changes meanwhile."""
         with unchanged(path), Video(path) as video:
             clips = self.clips(video)
             views = Views(clips, video.seconds, video.num_frames, video.damaged)
@@ -121,30 +110,26 @@ class ReadClip:
             return Sample(clip.index, None, clip.label, clip.error)
         try:
             with Video(clip.path) as video:
-                frames = self._random(video, clip) if self.train else self._views(video)
+                if self.train:
+                    rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
+                    frames = video.read(self.sampling.train_indices(video.timing, rng))
+                    frames = augment(frames, self.size, rng, self.augment, self.how)
+                else:
+                    views = ReadViews(self.sampling, self.views, self.size, self.how)
+                    frames = torch.from_numpy(views.clips(video))
                 return Sample(clip.index, frames, clip.label, None, video.damaged)
         except VideoError as error:
             return Sample(clip.index, None, clip.label, str(error))
-
-    def _random(self, video: Video, clip: ClipRequest) -> Tensor:
-        rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
-        frames = video.read(self.sampling.train_indices(video.timing, rng))
-        return augment(frames, self.size, rng, self.augment, self.how)
-
-    def _views(self, video: Video) -> Tensor:
-        read = ReadViews(self.sampling, self.views, self.size, self.how)
-        return torch.from_numpy(read.clips(video))
 
 
 class VideoDataset(Dataset[Sample]):
     """Videos with integer labels, the position of their label in `classes`.
 
-    In training an item is a random clip, changed as `augment` says, of frames in the shape that
-    `how` gives them. It depends on `seed`, the epoch (`set_epoch`) and its position only, not on
-    worker, rank or order. In evaluation it is the `views` clips of the video, from one decode,
-    squared as `how` says. A video that cannot be read gives a Sample with an error. Raises
-    DataError where an item's label is not in `classes`, or `classes` are not two or more different
-    names.
+    In training an item is a random clip, changed as `augment` says, which depends on `seed`, the
+    epoch (`set_epoch`) and its position only, not on worker, rank or order. In evaluation it is the
+    `views` clips of the video, from one decode. Frames have the shape that `how` gives them. A
+    video that cannot be read gives a Sample with an error. Raises DataError where an item's label
+    is not in `classes`, or `classes` are not two or more different names.
     """
 
     def __init__(
@@ -192,15 +177,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks what could be read and lists what could not. With nothing readable `frames` is an
     empty tensor."""
     clips = [sample for sample in samples if sample.frames is not None]
-    stacked = [sample.frames.numpy() for sample in samples if sample.frames is not None]
+    stacked = [sample.frames.numpy() for sample in clips if sample.frames is not None]
+    frames = torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, dtype=torch.uint8)
     return Batch(
-        frames=(
-            torch.from_numpy(np.stack(stacked)) if stacked else torch.empty(0, dtype=torch.uint8)
-        ),
-        labels=torch.tensor([sample.label for sample in clips], dtype=torch.int64),
-        indices=torch.tensor([sample.index for sample in clips], dtype=torch.int64),
-        errors=[(sample.index, sample.error) for sample in samples if sample.error is not None],
-        damaged=sum(sample.damaged for sample in clips),
+        frames,
+        torch.tensor([sample.label for sample in clips], dtype=torch.int64),
+        torch.tensor([sample.index for sample in clips], dtype=torch.int64),
+        [(sample.index, sample.error) for sample in samples if sample.error is not None],
+        sum(sample.damaged for sample in clips),
     )
 
 

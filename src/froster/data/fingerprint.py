@@ -4,8 +4,6 @@ A path does not identify a video: the same file is reached through links, from a
 manifest, and after a move.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -40,14 +38,12 @@ def file_fingerprints(
     items: Sequence[Item], on_videos: Callable[[int], None] = lambda n: None
 ) -> list[str | None]:
     """The fingerprint of each video's file, read by several threads, as they wait for the disk."""
-
-    def one(item: Item) -> str | None:
-        fingerprint = file_fingerprint(item.path)
-        on_videos(1)
-        return fingerprint
-
+    fingerprints = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(one, items))
+        for fingerprint in pool.map(file_fingerprint, [item.path for item in items]):
+            fingerprints.append(fingerprint)
+            on_videos(1)
+    return fingerprints
 
 
 def list_fingerprint(items: Sequence[Item]) -> str:

@@ -1,12 +1,10 @@
 """One video file: all of it read and decoded once, and what was seen on the way."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +16,7 @@ from rich.progress import Progress
 
 from froster.data.likeness import Sketch, positions
 from froster.data.listing import ListedVideo
-from froster.errors import VideoError
+from froster.errors import UsageError, VideoError
 from froster.utils import pool
 from froster.utils.files import journal, read_entries
 from froster.video.container import UPRIGHT, file_state, unchanged
@@ -27,8 +25,8 @@ from froster.video.stream import Frame, Stream
 
 _SIGN_OF_LIFE = 100
 """Frames after which a process says that it is still at work."""
-_LOOKS = 4.0
-"""A second, at pictures that may be black or frozen."""
+_COMPARED = 4.0
+"""Pictures a second, of which some may be black or frozen."""
 _BLACK, _SAME = 32.0, 1.0
 """Of 255 levels: the brightest of 16 x 16 patches of a black picture; the largest change of one in
 a frozen picture."""
@@ -81,12 +79,12 @@ class Inspection:
     error: str = ""
     """Why it cannot be used."""
 
-    def is_current(self, path: Path) -> bool:
-        """Whether the file has not changed since."""
-        try:
-            return file_state(path) == (self.size, self.mtime)
-        except OSError:
-            return False
+
+def beside(out: Path, ending: str) -> Path:
+    """`clean.csv` -> `clean.checks.jsonl`. Raises UsageError where `out` is no CSV."""
+    if out.suffix.lower() != ".csv":
+        raise UsageError(f"--out must be a .csv file, not {out}")
+    return out.with_name(f"{out.stem}.{ending}")
 
 
 def inspect(path: str) -> Iterator[Inspection | None]:
@@ -131,7 +129,7 @@ def inspect_all(
     paths = {video.key: video.path for video in videos}
 
     def is_current(entry: Inspection) -> bool:
-        return entry.path in paths and entry.is_current(paths[entry.path])
+        return state_of(paths.get(entry.path)) == (entry.size, entry.mtime)
 
     files = read_entries(checks, Inspection, is_current) if checks else {}
     todo = [video for video in videos if video.key not in files]
@@ -144,7 +142,8 @@ def inspect_all(
             if not event.done:
                 file = dataclasses.replace(event.part, path=video.key)
             elif event.error and video.key not in files:
-                file = _unreadable(video, event.error)
+                state = state_of(video.path) or (0, 0)
+                file = Inspection(video.key, *state, error=event.error)
             else:
                 continue
             files[video.key] = file
@@ -154,11 +153,11 @@ def inspect_all(
     return files
 
 
-def _unreadable(video: ListedVideo, error: str) -> Inspection:
-    try:
-        return Inspection(video.key, *file_state(video.path), error=error)
-    except OSError:
-        return Inspection(video.key, error=error)
+def state_of(path: Path | None) -> tuple[int, int] | None:
+    """Size and time of a file, if there is one."""
+    with suppress(OSError):
+        return file_state(path) if path else None
+    return None
 
 
 class _Measured:
@@ -170,10 +169,10 @@ class _Measured:
         self._end = 0.0
         self._sketch = Sketch()
         self._compared = positions(video.num_frames)
-        self._stride = max(1, round(video.fps / _LOOKS))
+        self._stride = max(1, round(video.fps / _COMPARED))
         self._before: np.ndarray | None = None
         self._orientation = UPRIGHT
-        self._looks = self._frozen = self._black = self._broken = self._interlaced = 0
+        self._pictures = self._frozen = self._black = self._broken = self._interlaced = 0
 
     def take(self, number: int, frame: Frame) -> None:
         picture = frame.picture
@@ -187,12 +186,13 @@ class _Measured:
                 self._compared.pop(0)
                 self._sketch.add(picture, frame.orientation)
             if number % self._stride == 0:
-                self._look(self._sketch.grey(picture, frame.orientation, 16, 16).astype(np.float32))
+                self._compare(self._sketch.grey(picture, frame.orientation, 16, 16))
         except (av.FFmpegError, ValueError):  # a broken frame may not convert
             self._broken += not picture.is_corrupt
 
-    def _look(self, grey: np.ndarray) -> None:
-        self._looks += 1
+    def _compare(self, picture: np.ndarray) -> None:
+        grey = picture.astype(np.float32)
+        self._pictures += 1
         if float(grey.max()) < _BLACK:
             self._black += 1
         elif self._before is not None and float(np.abs(grey - self._before).max()) <= _SAME:
@@ -202,38 +202,34 @@ class _Measured:
     def values(self, stream: Stream) -> dict[str, object]:
         seconds = self._end - self._times[0]
         likeness = self._sketch.likeness(seconds)
-        header = stream.stream
+        header, orientation = stream.stream, self._orientation
         # The container's length is that of its longest stream, which may be the sound.
-        stated = (
-            float(header.duration * header.time_base)
-            if header.duration and header.time_base
-            else stream.duration or 0
-        )
+        stated = (header.duration or 0) * (header.time_base or 0) or stream.duration or 0
         aspect = float(header.sample_aspect_ratio or 1)
         return {
             "codec": header.codec_context.name,
             "width": self._size[0],
             "height": self._size[1],
-            "mirrored": self._orientation.mirrored,
-            "turned": self._orientation.rotation,
-            "pixel_aspect": round(1 / aspect if self._orientation.transposed else aspect, 4),
+            "mirrored": orientation.mirrored,
+            "turned": orientation.rotation,
+            "pixel_aspect": round(1 / aspect if orientation.transposed else aspect, 4),
             "transfer": _HIGH_RANGE.get(header.codec_context.color_trc, ""),
             "interlaced": round(self._interlaced / len(self._times), 4),
             "fps": round(self._fps, 3),
             "frames": len(self._times),
             "seconds": round(seconds, 3),
             "stated_frames": header.frames,
-            "stated_seconds": round(stated, 3),
+            "stated_seconds": round(float(stated), 3),
             "damaged": stream.damaged + self._broken,
             "uneven": round(self._uneven(), 4),
-            "frozen": round(seconds * self._frozen / max(1, self._looks - 1), 2),
-            "black": round(seconds * self._black / self._looks, 2) if self._looks else 0.0,
+            "frozen": round(seconds * self._frozen / max(1, self._pictures - 1), 2),
+            "black": round(seconds * self._black / max(1, self._pictures), 2),
             "likeness": likeness.text() if likeness is not None else "",
         }
 
     def _uneven(self) -> float:
-        if len(self._times) < 3:
-            return 0.0
         intervals = np.diff(self._times)
+        if len(intervals) < 2:
+            return 0.0
         usual = float(np.median(intervals))
         return float((np.abs(intervals - usual) > max(_UNEVEN * usual, 0.002)).mean())

@@ -24,7 +24,7 @@ FRAMES = 8
 """Compared, at the middles of as many equal parts of the video."""
 _ROWS, _PATCHES = 8, 9
 _MOTION = 16
-LOOK = 0.25
+GRADIENTS = 0.25
 """Largest share of the bits that differ: whether a frame gets brighter from each of 8 x 9 patches
 to the next (dHash)."""
 MOTION = 0.8
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
 
     first: int
     second: int
-    look: float
+    gradients: float
     motion: float
 
 
@@ -50,13 +50,11 @@ class Likeness:
     """What is compared of one video."""
 
     seconds: float
-    look: bytes
-    "8 bytes a frame"
-    motion: bytes
-    "int8 (8, 16, 16)"
+    gradients: bytes  # 8 bytes a frame
+    motion: bytes  # int8 (8, 16, 16)
 
     def text(self) -> str:
-        return base64.b85encode(self.look + self.motion).decode()
+        return base64.b85encode(self.gradients + self.motion).decode()
 
     @classmethod
     def from_text(cls, seconds: float, text: str) -> Likeness:
@@ -69,12 +67,12 @@ class Sketch:
     """Takes the frames of a video that `positions` names, in that order; gives its likeness."""
 
     def __init__(self) -> None:
-        self._look: list[np.ndarray] = []
+        self._pictures: list[np.ndarray] = []
         self._grids: list[np.ndarray] = []
         self._converter = VideoReformatter()
 
     def add(self, frame: av.VideoFrame, orientation: Orientation = UPRIGHT) -> None:
-        self._look.append(self.grey(frame, orientation, _ROWS, _PATCHES))
+        self._pictures.append(self.grey(frame, orientation, _ROWS, _PATCHES))
         self._grids.append(self.grey(frame, orientation, _MOTION, _MOTION))
 
     def grey(
@@ -87,14 +85,13 @@ class Sketch:
 
     def likeness(self, seconds: float) -> Likeness | None:
         """None where frames are missing, or half of them or more show nothing."""
-        if len(self._look) < FRAMES or sum(look.std() < FLAT for look in self._look) * 2 >= FRAMES:
+        flat = sum(picture.std() < FLAT for picture in self._pictures)
+        if len(self._pictures) < FRAMES or flat * 2 >= FRAMES:
             return None
-        look = np.stack(self._look)
-        grids = np.stack(self._grids).astype(np.float32)
+        pictures, grids = np.stack(self._pictures), np.stack(self._grids).astype(np.float32)
+        gradients = np.packbits(pictures[:, :, 1:] > pictures[:, :, :-1])
         moving = np.rint(grids - grids.mean(axis=0)).clip(-127, 127).astype(np.int8)
-        return Likeness(
-            seconds, np.packbits(look[:, :, 1:] > look[:, :, :-1]).tobytes(), moving.tobytes()
-        )
+        return Likeness(seconds, gradients.tobytes(), moving.tobytes())
 
 
 def positions(num_frames: int) -> list[int]:
@@ -115,35 +112,28 @@ def pairs(videos: Sequence[Likeness | None]) -> Iterator[Pair]:
     """All pairs that are alike. A hundred thousand videos take a minute or two where lengths are
     alike, else less."""
     known = sorted(
-        (index for index, video in enumerate(videos) if video is not None),
-        key=lambda i: _of(videos, i).seconds,
+        ((video, place) for place, video in enumerate(videos) if video is not None),
+        key=lambda known: known[0].seconds,
     )
     if not known:
         return
-    lengths = np.array([_of(videos, index).seconds for index in known])
-    bits = np.stack(
-        [np.unpackbits(np.frombuffer(_of(videos, index).look, np.uint8)) for index in known]
-    )
-    signs = bits.astype(np.float32) * 2 - 1
-    moving = np.stack([np.frombuffer(_of(videos, index).motion, np.int8) for index in known])
+    likenesses, places = zip(*known, strict=True)
+    lengths = np.array([likeness.seconds for likeness in likenesses])
+    data = np.stack([np.frombuffer(likeness.gradients, np.uint8) for likeness in likenesses])
+    signs = np.unpackbits(data, axis=1).astype(np.float32) * 2 - 1
+    moving = np.stack([np.frombuffer(likeness.motion, np.int8) for likeness in likenesses])
     longest = np.maximum(lengths / (1 - LENGTH), lengths + SECONDS)
     for begin in range(0, len(known), _BLOCK):
         end = min(begin + _BLOCK, len(known))
         stop = int(np.searchsorted(lengths, longest[end - 1], "right"))
         differ = (signs.shape[1] - signs[begin:end] @ signs[begin:stop].T) / 2 / signs.shape[1]
-        for row, column in np.argwhere(np.triu(differ <= LOOK, 1)):
+        for row, column in np.argwhere(np.triu(differ <= GRADIENTS, 1)):
             if lengths[begin + column] > longest[begin + row]:
                 continue
             motion = _correlation(moving[begin + row], moving[begin + column])
             if motion >= MOTION:
-                first, second = sorted((known[begin + row], known[begin + column]))
+                first, second = sorted((places[begin + row], places[begin + column]))
                 yield Pair(first, second, float(differ[row, column]), motion)
-
-
-def _of(videos: Sequence[Likeness | None], index: int) -> Likeness:
-    video = videos[index]
-    assert video is not None
-    return video
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,32 +1,18 @@
 """Which videos a command is about: files, folders with all that lies below, manifests, and lists of
 names."""
 
-from __future__ import annotations
-
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from froster.data.manifest import read_rows
+from froster.data.manifest import VideoList, is_video, passed_over, read_rows
 from froster.errors import DataError, UsageError
 from froster.utils.address import refuse_address
-from froster.video.container import VIDEO_SUFFIXES
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
-_SHOWN = 3
-
-
-_COMPANIONS = (
-    ".aac .bmp .cfg .csv .db .flac .html .ini .jpeg .jpg .json .jsonl .lock .log .lrv .m3u"
-    " .md .mp3 .nfo .npy .ogg .parquet .pdf .pickle .pkl .png .py .sh .srt .sub .svg .thm"
-    " .toml .tsv .txt .vtt .wav .webp .xml .yaml .yml"
-)
-COMPANIONS = frozenset(["", *_COMPANIONS.split()])
-"""Endings of files that lie beside videos and are none: they are counted, but nobody is told of
-them."""
+_MISSING_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -35,45 +21,38 @@ class ListedVideo:
 
     path: Path
     key: str
-    "its name in results, to the byte: relative to the listing's root with /, or the whole path where it lies elsewhere"
+    """Its name in results, to the byte: relative to the listing's root with /, or the path from the
+    top where it lies elsewhere."""
     columns: Mapping[str, str] = field(default_factory=dict, compare=False)
-    "its row of the manifest it comes from"
+    """Its row of the manifest it comes from."""
 
 
-class Listing(list[ListedVideo]):
+class Listing(VideoList[ListedVideo]):
     """Different videos, each once, by folder in the order of their names, otherwise as they were
     given."""
 
-    def __init__(self, root: Path, videos: Sequence[ListedVideo] = (), ignored: int = 0) -> None:
-        super().__init__(videos)
-        self.root, self.ignored = root, ignored
-        "`ignored`: files in folders that are hidden or no videos"
-        self.passed_over: Counter[str] = Counter()
-        "how many of them, but for hidden ones, have which ending"
-        self.missing: list[ListedVideo] = []
-        "those that were named and do not exist"
-        self.by_name = False
-        "whether names came from a list of one a line"
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        self.missing: list[ListedVideo] = []  # those that were named and do not exist
+        self.by_name = False  # whether names came from a list of one a line
 
-    def check(self) -> str:
-        """What to say, before anything is loaded, of files that were named and are not there: empty
-        where all are.
-
-        Raises UsageError where not one is.
-        """
+    def notes(self) -> list[str]:
+        """Also on files that were named and are not there. Raises UsageError where not one is."""
         if not self.missing:
-            return ""
+            return super().notes()
         message = not_there([video.path for video in self.missing], self.by_name)
         if len(self.missing) == len(self):
             raise UsageError(message)
         others = len(self) - len(self.missing)
-        return f"{message}; the other {others} {'is' if others == 1 else 'are'} there"
+        others_are = f"{others} {'is' if others == 1 else 'are'}"
+        return [f"{message}; the other {others_are} there", *super().notes()]
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
     """That these files do not exist, and why that may be."""
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    names = ", ".join(str(path) for path in paths[:_SHOWN]) + more
+    more = f" and {len(paths) - _MISSING_SHOWN} more" if len(paths) > _MISSING_SHOWN else ""
+    names = ", ".join(str(path) for path in paths[:_MISSING_SHOWN]) + more
     hint = ""
     if any(set(str(path)) & set("*?[") for path in paths):
         hint = " (nothing fits this pattern)"
@@ -83,20 +62,6 @@ def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
             " character, or give a manifest)"
         )
     return f"no such file: {names}{hint}"
-
-
-def passed_over(endings: Mapping[str, int]) -> str:
-    """One line on files that may be videos, for all that froster knows; empty where there are none."""
-    count = {
-        ending: number for ending, number in sorted(endings.items()) if ending not in COMPANIONS
-    }
-    if not count:
-        return ""
-    kinds = ", ".join(f"{number} {ending}" for ending, number in count.items())
-    return (
-        f"passed over, as their endings are not those of videos: {kinds} (named one by one, files"
-        " of any ending are read)"
-    )
 
 
 def list_videos(
@@ -124,39 +89,39 @@ def list_videos(
         base = sources[0] if single else root if root is not None else Path()
     base = base.absolute()
     listing = Listing(base)
-    seen = set()
+    keys = set()
     for number, source in enumerate(sources):
+        is_list = str(source) == "-" or (files_from is not None and number == len(sources) - 1)
         named = not source.is_dir()
-        is_list = number == len(sources) - 1 and files_from is not None
         for path, columns in _videos(source, root, listing, is_list):
             key = _key(path, base)
-            if key not in seen:
-                seen.add(key)
+            if key not in keys:
+                keys.add(key)
                 listing.append(ListedVideo(path, key, columns))
                 if named and not os.path.exists(path):
                     listing.missing.append(listing[-1])
     if not listing:
         others = passed_over(listing.passed_over)
-        what = f"no videos (.mp4, .avi, .mkv, .webm …){f'; {others}' if others else ''}"
-        raise DataError(f"{', '.join(map(str, sources[:3]))}: {what}")
+        hint = f"; {others}" if others else ""
+        raise DataError(
+            f"{', '.join(map(str, sources[:3]))}: no videos (.mp4, .avi, .mkv, .webm …){hint}"
+        )
     return listing
 
 
 def _videos(
     source: Path, root: Path | None, listing: Listing, is_list: bool
 ) -> Iterator[tuple[Path, Mapping[str, str]]]:
-    if str(source) == "-" or is_list:
+    if is_list:
         listing.by_name = True
         for name in _names(source):
             yield (root / name if root else Path(name)), {}
     elif source.is_dir():
         for path in walk(source):
-            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
+            if is_video(path):
                 yield path, {}
             else:
-                listing.ignored += 1
-                if not path.name.startswith("."):
-                    listing.passed_over[path.suffix.lower()] += 1
+                listing.pass_over(path)
     elif source.suffix.lower() in MANIFESTS:
         yield from read_rows(source, root)
     else:
@@ -199,13 +164,9 @@ def _names(source: Path) -> list[str]:
 def _key(path: Path, base: Path) -> str:
     """As the file is called, to the byte, for it is compared with what is written to files and is a
     path again there."""
-    whole = Path(os.path.abspath(path))
-    real = whole
-    if not whole.is_relative_to(base):
-        real = Path(os.path.realpath(whole.parent), whole.name)
+    place = Path(os.path.abspath(path))
+    if place.is_relative_to(base):
+        return place.relative_to(base).as_posix()
     # The same folder may be reached by links.
-    for place, root in ((whole, base), (real, Path(os.path.realpath(base)))):
-        if place.is_relative_to(root):
-            whole = place.relative_to(root)
-            break
-    return whole.as_posix()
+    real, root = Path(os.path.realpath(place.parent), place.name), Path(os.path.realpath(base))
+    return (real.relative_to(root) if real.is_relative_to(root) else place).as_posix()

@@ -1,10 +1,8 @@
 """Batches of a dataset, read by processes while the network computes. One that crashes or hangs
 costs the file it had."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -20,19 +18,17 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
-class _Read:
+class _SampleReader:
     """From an item to its `Sample`, whose frames are an array, as these are sent without a copy."""
 
-    source: Any
-    """What is called with the item: a `ReadClip`, or a dataset's own `__getitem__`."""
+    source: Callable[[Any], Any]
+    """A `ReadClip`, or a dataset's `__getitem__`."""
 
     def __call__(self, item: Any) -> Iterator[Sample]:
         sample = self.source(item)
-        yield (
-            sample
-            if sample.frames is None
-            else dataclasses.replace(sample, frames=sample.frames.numpy())
-        )
+        if sample.frames is not None:
+            sample = dataclasses.replace(sample, frames=sample.frames.numpy())
+        yield sample
 
 
 def batches(
@@ -60,14 +56,14 @@ def batches(
             dataset.clip(index, error if (error := f"{name}: {given_up}") in known else "")
             for index, name in zip(indices, names, strict=True)
         ]
-        work = _Read(dataset.reader)
+        work = _SampleReader(dataset.reader)
     else:
         names, tasks = [f"item {index}" for index in indices], indices
-        work = _Read(dataset.__getitem__)
+        work = _SampleReader(dataset.__getitem__)
     window = workers + AHEAD * max(map(len, parts), default=1)
     ends = pool.ends(pool.in_order(pool.run(work, tasks, workers, limit=limit, window=window)))
-    read = _batches(parts, ends, names, dataset, pin)
-    with closing(pool.ahead(read, AHEAD) if workers else read) as ready:
+    made = _batches(parts, ends, names, dataset, pin)
+    with closing(pool.ahead(made, AHEAD) if workers else made) as ready:
         yield from ready
 
 
@@ -83,7 +79,8 @@ def _batches(
         for index in part:
             task, sample, error = next(ends)
             if sample is None:
-                sample = Sample(index, None, dataset.label(index), f"{names[task]}: {error}")  # type: ignore[attr-defined]
+                label = dataset.label(index)  # type: ignore[attr-defined]
+                sample = Sample(index, None, label, f"{names[task]}: {error}")
             elif sample.frames is not None:
                 sample = dataclasses.replace(sample, frames=torch.from_numpy(sample.frames))
             samples.append(sample)

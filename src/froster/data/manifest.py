@@ -11,9 +11,10 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from froster.errors import DataError
 from froster.utils import strict_json as json
@@ -23,6 +24,17 @@ from froster.utils.text import is_text, printable
 from froster.video.container import VIDEO_SUFFIXES
 
 _MISSING_SHOWN = 3
+_LABELLED = ("path", "label")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_COMPANIONS = """
+.aac .bmp .cfg .csv .db .flac .html .ini .jpeg .jpg .json .jsonl .lock .log .lrv .m3u .md .mp3 .nfo
+.npy .ogg .parquet .pdf .pickle .pkl .png .py .sh .srt .sub .svg .thm .toml .tsv .txt .vtt .wav
+.webp .xml .yaml .yml
+"""
+COMPANIONS = frozenset(["", *_COMPANIONS.split()])
+"""Endings of files that lie beside videos and are none: they are counted, but nobody is told of
+them."""
+Video = TypeVar("Video")
 
 
 @dataclass(frozen=True)
@@ -36,27 +48,51 @@ class Item:
     "every column of its row in a CSV or JSONL manifest"
 
 
-class Items(list[Item]):
-    """The videos of a dataset, in the order of the manifest, or of the sorted folders."""
+class VideoList(list[Video]):
+    """Videos, and what was passed over beside them."""
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
-        super().__init__(items)
-        self.ignored = 0
-        "files in class folders that are hidden or no videos"
+    def __init__(self) -> None:
+        self.ignored = 0  # files in folders that are hidden or no videos
         self.passed_over: Counter[str] = Counter()
         "how many of them, but for hidden ones, have which ending"
-        self.loose = 0
-        "videos beside the class folders, which have no label"
+        self.loose = 0  # videos beside the class folders, which have no label
+
+    def pass_over(self, path: Path) -> None:
+        self.ignored += 1
+        if not path.name.startswith(".") and not path.is_dir():
+            self.passed_over[path.suffix.lower()] += 1
+
+    def notes(self) -> list[str]:
+        """Lines on what was passed over."""
+        lines = [passed_over(self.passed_over)]
+        if self.loose:
+            lines.append(f"passed over, as they lie in no class folder: {self.loose} videos")
+        return list(filter(None, lines))
 
 
-_LABELLED = ("path", "label")
-_LINE_END = re.compile(r"\r\n|\r|\n")
+class Items(VideoList[Item]):
+    """The videos of a dataset, in the order of the manifest, or of the sorted folders."""
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    fields: dict[str, str]
+Row = tuple[str, dict[str, str]]
+"""Where a row of a manifest stands ("FILE, line 3"), and its fields."""
+
+
+def passed_over(endings: Mapping[str, int]) -> str:
+    """One line on files that may be videos for all that froster knows; empty if there is none."""
+    count = [(n, ending) for ending, n in sorted(endings.items()) if ending not in COMPANIONS]
+    if not count:
+        return ""
+    kinds = ", ".join(f"{number} {ending}" for number, ending in count)
+    return (
+        f"passed over, as their endings are not those of videos: {kinds} (named one by one, files"
+        " of any ending are read)"
+    )
+
+
+def is_video(path: Path) -> bool:
+    """By its name, which is not a hidden file's."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
 def read_items(
@@ -70,7 +106,8 @@ def read_items(
 
     `source` is one of
     - a folder of class folders: the label is the folder's name with blanks for underscores;
-    - a CSV file (UTF-8) whose header has the columns path, label and perhaps split, in any order, among others;
+    - a CSV file (UTF-8) whose header has the columns path, label and perhaps split, in any order,
+      among others;
     - a JSONL file with an object of the same fields on each line;
     - a list without a header, `path,label` or `path label`, as the official repositories have.
 
@@ -87,46 +124,39 @@ def read_items(
     source = Path(source)
     if source.is_dir():
         if where:
-            raise DataError(
-                f"{source}: a folder has no columns to choose by ({', '.join(where)}); use a"
-                " manifest"
-            )
+            columns = ", ".join(where)
+            raise DataError(f"{source}: a folder has no columns to choose by ({columns})")
         if labels_json is not None:
             raise DataError(
-                f"{source}: a folder's labels are its folders' names; {labels_json} has no use here"
+                f"{source}: labels are the folders' names; {labels_json} has no use here"
             )
         return _from_folder(source)
     rows, is_list = _rows(source)
     rows = _chosen(source, rows, where or {})
     names = _label_names(Path(labels_json)) if labels_json is not None else None
-    if is_list and names is None and all(row.fields["label"].isdecimal() for row in rows):
+    if is_list and names is None and all(fields["label"].isdecimal() for _, fields in rows):
         raise DataError(
             f"{source}: the labels are numbers; give the JSON file that names them (labels_json)"
         )
     base = Path(root) if root is not None else source.parent
     items, missing = Items(), []
-    for row in rows:
-        label = row.fields["label"]
+    for place, fields in rows:
+        label = fields["label"]
         if names is not None:
             if label not in names:
-                raise DataError(
-                    f"{source}, line {row.line}: label '{label}' is not among the keys of"
-                    f" {labels_json}"
-                )
+                raise DataError(f"{place}: label '{label}' is not among the keys of {labels_json}")
             label = names[label]
-        path = _locate(base, row.fields["path"])
+        path = _locate(base, fields["path"])
         if not os.path.isfile(path):
             # Rather the manifest's encoding than the file's name.
-            _check_text(source, row.line, row.fields["path"])
-            missing.append(f"{row.fields['path']} (line {row.line})")
-        items.append(Item(path, label, row.fields.get("split") or None, row.fields))
+            _check_text(place, fields["path"])
+            missing.append(f"{fields['path']} ({place.rpartition(', ')[2]})")
+        items.append(Item(path, label, fields.get("split") or None, fields))
     if missing:
         more = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
-        shown = ", ".join(missing[:_MISSING_SHOWN])
-        raise DataError(
-            f"{source}: {len(missing)} of {len(items)} files do not exist below {base}:"
-            f" {shown}{more}"
-        )
+        shown = ", ".join(missing[:_MISSING_SHOWN]) + more
+        count = f"{len(missing)} of {len(items)} files"
+        raise DataError(f"{source}: {count} do not exist below {base}: {shown}")
     return items
 
 
@@ -142,34 +172,25 @@ def read_rows(
     source = Path(source)
     base = Path(root) if root is not None else source.parent
     rows, _ = _rows(source, ("path",))
-    return [(_locate(base, row.fields["path"]), row.fields) for row in rows]
+    return [(_locate(base, fields["path"]), fields) for _, fields in rows]
 
 
 def _from_folder(folder: Path) -> Items:
     items = Items()
     for directory in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if not directory.is_dir():
-            items.loose += directory.suffix.lower() in VIDEO_SUFFIXES
+            items.loose += is_video(directory)
             continue
         for path in sorted(directory.iterdir()):
-            if (
-                path.suffix.lower() in VIDEO_SUFFIXES
-                and not path.name.startswith(".")
-                and path.is_file()
-            ):
+            if is_video(path) and path.is_file():
                 items.append(Item(path, class_label(directory)))
             else:
-                items.ignored += 1
-                if not path.name.startswith(".") and path.is_file():
-                    items.passed_over[path.suffix.lower()] += 1
+                items.pass_over(path)
     if not items:
-        here = (
-            f"its {items.loose} videos lie in no class folders"
-            if items.loose
-            else "no videos in class folders"
-        )
+        lack = f"its {items.loose} videos lie in no" if items.loose else "no videos in"
         raise DataError(
-            f"{folder}: {here}; expected one folder for each class, with that class's videos in it"
+            f"{folder}: {lack} class folders; expected one folder for each class, with that class's"
+            " videos in it"
         )
     return items
 
@@ -184,17 +205,25 @@ def class_label(folder: Path) -> str:
     return folder.name.replace("_", " ")
 
 
-def _rows(source: Path, needs: Sequence[str] = _LABELLED) -> tuple[list[_Row], bool]:
+def _rows(source: Path, needs: Sequence[str] = _LABELLED) -> tuple[list[Row], bool]:
     """All rows of a manifest, and whether it is a list without a header."""
     text = _text(source)
     if not text.strip():
         raise DataError(f"{source}: empty manifest")
+    is_list = False
     if source.suffix.lower() in (".jsonl", ".ndjson"):
-        return list(_json_rows(source, text, needs)), False
-    first = [name.strip().lower() for name in next(_csv_lines(source, text))[1]]
-    if "path" in first or "label" in first:
-        return list(_csv_rows(source, text, first, needs)), False
-    return list(_list_rows(source, text)), True
+        rows = _json_rows(source, text, needs)
+    else:
+        csv_lines = _csv_lines(source, text)
+        place, names = next(csv_lines)
+        columns = [name.strip().lower() for name in names]
+        is_list = "path" not in columns and "label" not in columns
+        if is_list:
+            rows = _list_rows(source, text)
+        else:
+            _check_columns(place, columns, needs)
+            rows = _csv_rows(csv_lines, columns)
+    return [_checked(place, fields, needs) for place, fields in rows], is_list
 
 
 def _text(source: Path) -> str:
@@ -209,115 +238,105 @@ def _text(source: Path) -> str:
     return data.decode("utf-8", NAME_ERRORS).removeprefix("\ufeff")
 
 
-def _check_text(source: Path, line: int, *texts: str) -> None:
+def _check_text(place: str, *texts: str) -> None:
     if not all(map(is_text, texts)):
-        raise DataError(f"{source}, line {line}: not UTF-8 text (is it latin-1? save it as UTF-8)")
+        raise DataError(f"{place}: not UTF-8 text (is it latin-1? save it as UTF-8)")
 
 
-def _csv_lines(source: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def lines(source: Path, text: str) -> Iterator[tuple[str, str]]:
+    """Where it stands ("FILE, line 3") and the text, of every line that has one."""
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        if line.strip():
+            yield f"{source}, line {number}", line.strip()
+
+
+def _csv_lines(source: Path, text: str) -> Iterator[tuple[str, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         for values in reader:
             if any(value.strip() for value in values):
-                yield reader.line_num, values
+                yield f"{source}, line {reader.line_num}", values
     except csv.Error as error:
         raise DataError(f"{source}, line {reader.line_num}: {error}") from error
 
 
-def _csv_rows(source: Path, text: str, columns: list[str], needs: Sequence[str]) -> Iterator[_Row]:
-    lines = _csv_lines(source, text)
-    next(lines)
-    _check_text(source, 1, *columns)
+def _check_columns(place: str, columns: Sequence[str], needs: Sequence[str]) -> None:
+    _check_text(place, *columns)
     if len(set(columns)) < len(columns) or not set(needs) <= set(columns):
         wanted = " and ".join(f"a column '{name}'" for name in needs)
-        raise DataError(f"{source}, line 1: expected {wanted}, found: {', '.join(columns)}")
-    for line, values in lines:
+        raise DataError(f"{place}: expected {wanted}, found: {', '.join(columns)}")
+
+
+def _csv_rows(csv_lines: Iterator[tuple[str, list[str]]], columns: list[str]) -> Iterator[Row]:
+    for place, values in csv_lines:
         if len(values) != len(columns):
-            raise DataError(
-                f"{source}, line {line}: expected {len(columns)} values, found {len(values)}"
-            )
-        yield _checked(source, line, dict(zip(columns, values, strict=True)), needs)
+            raise DataError(f"{place}: expected {len(columns)} values, found {len(values)}")
+        yield place, dict(zip(columns, values, strict=True))
 
 
-def _json_rows(source: Path, text: str, needs: Sequence[str]) -> Iterator[_Row]:
-    for line, content in enumerate(_LINE_END.split(text), 1):
-        if not content.strip():
-            continue
+def _json_rows(source: Path, text: str, needs: Sequence[str]) -> Iterator[Row]:
+    for place, line in lines(source, text):
         try:
-            fields = json.loads(content)
+            fields = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{source}, line {line}: not JSON ({error})") from error
+            raise DataError(f"{place}: not JSON ({error})") from error
         if not isinstance(fields, dict):
-            raise DataError(f"{source}, line {line}: expected an object with {' and '.join(needs)}")
-        yield _checked(
-            source,
-            line,
-            {key: str(value) for key, value in fields.items() if value is not None},
-            needs,
-        )
+            raise DataError(f"{place}: expected an object with {' and '.join(needs)}")
+        yield place, {key: str(value) for key, value in fields.items() if value is not None}
 
 
-def _list_rows(source: Path, text: str) -> Iterator[_Row]:
-    for line, content in enumerate(_LINE_END.split(text), 1):
-        if not content.strip():
-            continue
+def _list_rows(source: Path, text: str) -> Iterator[Row]:
+    for place, line in lines(source, text):
         # A number is what follows the last separator; a text may have separators of its own and
         # follows the first.
-        content = content.strip()
-        match = re.fullmatch(r"(.+?)(?:, *| +)(\d+)", content) or re.fullmatch(
-            r"([^,]+),(.+)|(\S+) (.+)", content
-        )
+        number, word = r"(.+?)(?:, *| +)(\d+)", r"([^,]+),(.+)|(\S+) (.+)"
+        match = re.fullmatch(number, line) or re.fullmatch(word, line)
         if not match:
-            raise DataError(f"{source}, line {line}: expected 'path,label', found '{content[:80]}'")
+            raise DataError(f"{place}: expected 'path,label', found '{line[:80]}'")
         path, label = (group for group in match.groups() if group is not None)
-        yield _checked(source, line, {"path": path, "label": label})
+        yield place, {"path": path, "label": label}
 
 
-def _checked(
-    source: Path, line: int, fields: dict[str, str], needs: Sequence[str] = _LABELLED
-) -> _Row:
+def _checked(place: str, fields: dict[str, str], needs: Sequence[str]) -> Row:
     fields = {key: value if key == "path" else value.strip() for key, value in fields.items()}
     for name in needs:
         if not fields.get(name, "").strip():
-            raise DataError(f"{source}, line {line}: no {name}")
-    _check_text(source, line, *(value for key, value in fields.items() if key != "path"))
+            raise DataError(f"{place}: no {name}")
+    _check_text(place, *(value for key, value in fields.items() if key != "path"))
     if is_address(fields.get("path", "")):
-        raise DataError(f"{source}, line {line}: {refusal(fields['path'])}")
-    return _Row(line, fields)
+        raise DataError(f"{place}: {refusal(fields['path'])}")
+    return place, fields
 
 
-def _chosen(source: Path, rows: list[_Row], where: Mapping[str, str]) -> list[_Row]:
+def _chosen(source: Path, rows: list[Row], where: Mapping[str, str]) -> list[Row]:
     if not rows:
         raise DataError(f"{source}: no videos, only a header")
     for column, value in where.items():
-        values = sorted({row.fields[column] for row in rows if column in row.fields})
+        values = sorted({fields[column] for _, fields in rows if column in fields})
         if not values:
-            columns = ", ".join(sorted({name for row in rows for name in row.fields}))
+            columns = ", ".join(sorted({name for _, fields in rows for name in fields}))
             raise DataError(f"{source}: no column '{column}' to choose by (columns: {columns})")
-        rows = [row for row in rows if row.fields.get(column) == value]
+        rows = [row for row in rows if row[1].get(column) == value]
         if not rows:
-            raise DataError(
-                f"{source}: no rows with {column}={value} (found: {', '.join(values[:20])})"
-            )
+            known = ", ".join(values[:20])
+            raise DataError(f"{source}: no rows with {column}={value} (found: {known})")
     return rows
 
 
 def _label_names(source: Path) -> dict[str, str]:
     text = _text(source)
-    for line, content in enumerate(_LINE_END.split(text), 1):
-        _check_text(source, line, content)
+    for place, line in lines(source, text):
+        _check_text(place, line)
     try:
-        names = json.loads(text)
+        table = json.loads(text)
     except ValueError as error:
         raise DataError(f"{source}: not JSON ({error})") from error
-    if not isinstance(names, dict) or not all(
-        isinstance(name, str) and name.strip() for name in names.values()
-    ):
+    names: list[Any] = list(table.values()) if isinstance(table, dict) else [None]
+    if not all(isinstance(name, str) and name.strip() for name in names):
         raise DataError(f'{source}: expected {{"0": "Name: description", ...}}')
-    if len(set(names.values())) < len(names):
-        twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{source}: two classes have the same name: {', '.join(twice[:3])}")
-    return names
+    return table
 
 
 def _locate(base: Path, path: str) -> Path:

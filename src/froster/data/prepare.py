@@ -1,19 +1,16 @@
 """From a data set as it was downloaded to a manifest that holds what is there, and reports that say
 what is not."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
 from froster.data.annotations import Annotations, from_folders, read_annotations
 from froster.data.diagnose import Needs, duplicates, problems_of
-from froster.data.inspect import Inspection, inspect_all
+from froster.data.inspect import Inspection, beside, inspect_all
 from froster.data.listing import ListedVideo
 from froster.data.public import classes, official, partition, readable, unseen_k600
 from froster.data.tree import ListedClip, Tree
@@ -25,9 +22,7 @@ CATEGORIES = {
     "missing": "listed, but there is no such file; not in the manifest",
     "broken": "not one frame can be had; not in the manifest",
     "damaged": "cut off, or with frames that cannot be decoded",
-    "short": (
-        f"shorter than the {Needs.seconds:.2f} s that a clip of 8 frames at stride 16 covers"
-    ),
+    "short": f"shorter than the {Needs.seconds:.2f} s of a clip of 8 frames at stride 16",
     "duplicate": "the same bytes as an earlier file",
     "mislabelled": "in a folder that names another class than the annotations do",
 }
@@ -38,12 +33,9 @@ Reports = dict[str, list[dict[str, str]]]
 """Category -> a row for each clip."""
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A listed clip and its file below the folder of the videos, where there is one."""
-
+class Placed(NamedTuple):
     clip: ListedClip
-    path: str | None
+    path: str | None  # of its file below the folder of the videos, where there is one
 
 
 def prepare(
@@ -65,10 +57,8 @@ def prepare(
     video is found, or those of one class folder alone.
     """
     classes(dataset)
-    if out.suffix.lower() != ".csv":
-        raise UsageError(f"--out must be a .csv file, not {out}")
+    checks = beside(out, "checks.jsonl")
     with sole_maker(out):
-        checks = beside(out, "checks.jsonl")
         if not resume and (out.exists() or checks.exists()):
             raise UsageError(
                 f"{out} has been prepared, in part at least: --resume goes on and keeps what was"
@@ -119,10 +109,6 @@ def place(
     return tree, listed, placed
 
 
-def beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.stem}.{ending}")
-
-
 def categorise(placed: Sequence[Placed], files: Mapping[str, Inspection], tree: Tree) -> Reports:
     """What is not as it should be."""
     clips = {item.path: item.clip for item in placed if item.path}
@@ -154,13 +140,13 @@ def categorise(placed: Sequence[Placed], files: Mapping[str, Inspection], tree: 
 def write_reports(out: Path, reports: Reports) -> dict[str, str]:
     """A CSV for each category that has clips; returns where they are. A list of an earlier run does
     not stay."""
+    paths = {name: beside(out, f"{name}.csv") for name in reports}
     for name, rows in reports.items():
-        path = beside(out, f"{name}.csv")
         if rows:
-            write_csv(path, [list(rows[0]), *(list(row.values()) for row in rows)])
+            write_csv(paths[name], [list(rows[0]), *(list(row.values()) for row in rows)])
         else:
-            path.unlink(missing_ok=True)
-    return {name: str(beside(out, f"{name}.csv")) for name, rows in reports.items() if rows}
+            paths.pop(name).unlink(missing_ok=True)
+    return {name: str(path) for name, path in paths.items()}
 
 
 def summary(
@@ -223,12 +209,8 @@ def manifest(
         assert item.path is not None
         clip, file = item.clip, files[item.path]
         marked = [marks_of.get(clip.label, "") for marks_of in sets]
-        rows.append(
-            [
-                *(root / item.path, readable(clip.label), *clip.splits, *marked),
-                *(clip.label, file.frames, f"{file.fps:.3f}"),
-            ]
-        )
+        row = [root / item.path, readable(clip.label), *clip.splits, *marked, clip.label]
+        rows.append([*row, file.frames, f"{file.fps:.3f}"])
     return rows
 
 

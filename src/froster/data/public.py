@@ -1,8 +1,6 @@
 """What the data sets' classes are called, and which of them the published protocols learn and hold
 out."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from importlib import resources
@@ -20,7 +18,7 @@ _READABLE = {"YoYo": "Yoyo"}
 
 
 class Partition(NamedTuple):
-    """Official class names in the order of the published label ids, which start at 0 in each half."""
+    """Official class names in the order of the published label ids, which begin at 0 in both."""
 
     base: list[str]
     novel: list[str]
@@ -42,7 +40,7 @@ def partition(dataset: str) -> Partition:
 
 
 def unseen_k600() -> list[list[str]]:
-    """Three draws (ER-ZSAR's) of 160 of the Kinetics-600 classes that Kinetics-400 does not have."""
+    """Three draws (ER-ZSAR's) of 160 of the Kinetics-600 classes that Kinetics-400 lacks."""
     return [list(names) for names in _data("partitions")["k600_unseen"]]
 
 
@@ -64,8 +62,7 @@ def readable(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """Equal for all spellings of a class name that are met in the wild, different for different
-    classes."""
+    """Equal for all spellings of a class name, different for different classes."""
     words = re.findall(r"[a-z0-9]+", readable(name).lower().replace("'", ""))
     joined = "".join(word for word in words if word not in ("a", "an", "the"))
     return _RESPELT.get(joined, joined)

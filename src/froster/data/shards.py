@@ -1,8 +1,6 @@
 """Shards: one part of the videos for each of several processes or jobs, which need not talk to each
 other."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,12 +18,7 @@ _PLACES = {
 }
 """Number and count of a process, in the order in which they are believed."""
 _ARRAYS = {
-    "Slurm": (
-        "SLURM_ARRAY_TASK_ID",
-        "SLURM_ARRAY_TASK_MIN",
-        "SLURM_ARRAY_TASK_MAX",
-        "SLURM_ARRAY_TASK_STEP",
-    ),
+    "Slurm": tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP")),
     "Grid Engine": ("SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
 }
 """Number of a job in an array, the first, the last and the step."""
@@ -38,23 +31,17 @@ class Shard:
     index: int = 0
     count: int = 1
 
-    def takes(self, key: str) -> bool:
-        """By the name alone, so that a file that comes later moves no other one."""
-        name = key.encode("utf-8", "surrogateescape")
-        return (
-            int.from_bytes(blake2b(name, digest_size=8).digest(), "big") % self.count == self.index
-        )
-
     def of(self, videos: Sequence[ListedVideo]) -> list[ListedVideo]:
-        return [video for video in videos if self.takes(video.key)]
+        """By their names alone, so that a file that comes later moves no other one."""
+        names = (video.key.encode("utf-8", "surrogateescape") for video in videos)
+        digests = (int.from_bytes(blake2b(name, digest_size=8).digest(), "big") for name in names)
+        return [v for v, n in zip(videos, digests, strict=True) if n % self.count == self.index]
 
     def file(self, out: Path) -> Path:
         """`results.csv` -> `results.0-of-4.csv`."""
-        return (
-            out
-            if self.count == 1
-            else out.with_name(f"{out.stem}.{self.index}-of-{self.count}{out.suffix}")
-        )
+        if self.count == 1:
+            return out
+        return out.with_name(f"{out.stem}.{self.index}-of-{self.count}{out.suffix}")
 
 
 def parse_shard(text: str | None, environment: Mapping[str, str] = os.environ) -> Shard:
@@ -74,24 +61,23 @@ def parse_shard(text: str | None, environment: Mapping[str, str] = os.environ) -
 
 def _of_environment(environment: Mapping[str, str]) -> Shard:
     """The process of the job of the array."""
-    whole, known = Shard(), False
+    numbers = {name: int(value) for name, value in environment.items() if value.isdecimal()}
+    shard, known = Shard(), False
     for names in _ARRAYS.values():
-        if all(environment.get(name, "").isdecimal() for name in names):
-            task, first, last, step = (int(environment[name]) for name in names)
-            whole, known = Shard((task - first) // step, (last - first) // step + 1), True
-            if environment.get("SLURM_ARRAY_TASK_COUNT", str(whole.count)) != str(whole.count):
+        if not known and numbers.keys() >= set(names):
+            task, first, last, step = (numbers[name] for name in names)
+            shard, known = Shard((task - first) // step, (last - first) // step + 1), True
+            if environment.get("SLURM_ARRAY_TASK_COUNT", str(shard.count)) != str(shard.count):
                 raise UsageError(
                     "--shard auto: the job array has gaps, and their videos would be left out; pass"
                     " --shard I/N"
                 )
-            break
     for number, count in _PLACES.values():
-        if environment.get(number, "").isdecimal() and environment.get(count, "").isdecimal():
-            index, of = int(environment[number]), int(environment[count])
-            whole, known = Shard(whole.index * of + index, whole.count * of), True
-            break
+        if number in numbers and count in numbers:
+            index = shard.index * numbers[count] + numbers[number]
+            return Shard(index, shard.count * numbers[count])
     if not known:
         raise UsageError(
             f"--shard auto: no sign of {', '.join([*_PLACES, *_ARRAYS])} here; pass --shard I/N"
         )
-    return whole
+    return shard

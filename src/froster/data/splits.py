@@ -1,10 +1,8 @@
 """Which classes are learnt (base) and which are only asked for (novel), and which videos train and
 which test."""
 
-from __future__ import annotations
-
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +13,7 @@ TRAIN_WORDS = {"train", "training"}
 TEST_WORDS = {"test", "testing", "eval"}
 VALIDATION_WORDS = {"val", "valid", "validation"}
 SPARE_MOST = 200
-"""Videos that neither train nor test, of which so many are watched."""
+"""Videos that neither train nor test, of which so many validate."""
 FEWEST_NOVEL = 2
 """One novel class alone would always be right."""
 MOST_NOVEL = 5000
@@ -37,9 +35,9 @@ class Split:
     novel_test: list[Item]
     notes: list[str] = field(default_factory=list)
     """What was left out, for the report."""
-    watch: list[Item] = field(default_factory=list)
-    """Videos of base classes that neither train nor test: the training is watched, stopped and
-    calibrated by them."""
+    validation: list[Item] = field(default_factory=list)
+    """Videos of base classes that neither train nor test: they stop the training and calibrate it.
+    """
 
 
 def train_and_test(
@@ -48,17 +46,13 @@ def train_and_test(
     """By the manifest's split column, or, where there is none, by holding out a share of every
     class."""
     if not any(item.split for item in items):
-        train, test = hold_out(items, holdout, seed)
-        return (
-            train,
-            test,
-            [f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"],
-        )
-    words = {(item.split or "").lower() for item in items}
+        note = f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"
+        return (*hold_out(items, holdout, seed), [note])
+    words = set(map(split_word, items))
     testing = TEST_WORDS if words & TEST_WORDS else VALIDATION_WORDS
     train, test, unnamed, unused = [], [], 0, 0
     for item in items:
-        word = (item.split or "").lower()
+        word = split_word(item)
         if word in TRAIN_WORDS:
             train.append(item)
         elif word in testing:
@@ -73,6 +67,10 @@ def train_and_test(
     if unused:
         notes.append(f"{unused} validation videos neither train nor test: there is a test split")
     return train, test, notes
+
+
+def split_word(item: Item) -> str:
+    return (item.split or "").lower()
 
 
 def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
@@ -90,8 +88,10 @@ def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item]
 def _shuffled_classes(items: Sequence[Item], purpose: str, seed: int) -> Iterator[list[int]]:
     """The positions of the videos of each class, classes by name, videos in the order of the
     seed."""
-    for label in sorted({item.label for item in items}):
-        members = [i for i, item in enumerate(items) if item.label == label]
+    classes = defaultdict(list)
+    for i, item in enumerate(items):
+        classes[item.label].append(i)
+    for label, members in sorted(classes.items()):
         random.Random(f"{purpose}/{seed}/{label}").shuffle(members)
         yield members
 
@@ -144,15 +144,15 @@ def split(
     holdout: float = 0.2,
     shots: int | None = None,
     split_seed: int = 0,
-    watch: float | None = None,
+    validation: float | None = None,
 ) -> Split:
     """Take a dataset apart. `novel` names the held-out classes; otherwise a fraction of them is
     drawn.
 
     All videos of novel classes test, at most `MOST_NOVEL`; where the data has a split, those of its
-    test split. What is watched are validation videos beside a test split, else those that `shots`
-    leaves over; only where there are neither, the share `watch` of the training videos is taken for
-    it, if one is given. With 0 nothing is watched.
+    test split. `validation` has the validation videos beside a test split, else those that `shots`
+    leaves over; only where there are neither, the share `validation` of the training videos, if one
+    is given. With 0 there are none.
 
     Raises DataError when fewer than two base classes have training videos, UsageError on a novel
     class that does not exist.
@@ -164,20 +164,17 @@ def split(
     if novel is None:
         novel = draw_novel(classes, trainable, fraction, split_seed) if fraction > 0 else []
     novel = sorted(set(novel))
-    unknown = [name for name in novel if name not in classes]
-    if unknown:
+    if unknown := [name for name in novel if name not in classes]:
         raise UsageError(
             f"no video has the class {unknown[0]!r} that should be held out; there is"
             f" {', '.join(classes)}"
         )
     base = [name for name in classes if name not in novel and trainable[name]]
-    idle = [name for name in classes if name not in novel and not trainable[name]]
-    if idle:
+    if idle := [name for name in classes if name not in novel and not trainable[name]]:
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
     if novel:
-        notes.append(
-            _novel_note(novel, len(classes), fraction, sum(not trainable[name] for name in novel))
-        )
+        untrained = sum(not trainable[name] for name in novel)
+        notes.append(_novel_note(novel, len(classes), fraction, untrained))
     if len(novel) == 1:
         notes.append(
             f"one novel class ({novel[0]}) cannot be mistaken for another, so novel is not"
@@ -190,23 +187,15 @@ def split(
             f" {', '.join(base) or 'none'}{held}"
         )
     novel_test, more = novel_videos(items, train, test, novel, split_seed)
-    notes += more
     pool = [item for item in train if item.label in base]
     drawn = few_shots(pool, shots, split_seed)
-    watched = [] if watch == 0 else validation_videos(items, base) or left_over(pool, drawn)
-    watched = evenly(watched, SPARE_MOST, split_seed)
-    if not watched and watch:
-        watched = validation_share(drawn, watch, split_seed)
-        drawn = left_over(drawn, watched)
-    return Split(
-        base,
-        novel,
-        drawn,
-        [item for item in test if item.label in base],
-        novel_test,
-        notes,
-        watched,
-    )
+    spare = [] if validation == 0 else validation_videos(items, base) or left_over(pool, drawn)
+    spare = evenly(spare, SPARE_MOST, split_seed)
+    if not spare and validation:
+        spare = validation_share(drawn, validation, split_seed)
+        drawn = left_over(drawn, spare)
+    base_test = [item for item in test if item.label in base]
+    return Split(base, novel, drawn, base_test, novel_test, notes + more, spare)
 
 
 def novel_videos(
@@ -219,6 +208,7 @@ def novel_videos(
     """The test videos of novel classes: those of the test split, or where there is none (for these
     classes) all of them, at most `MOST_NOVEL`; and what is to be said of the others."""
     classes = set(novel)
+    every = [item for item in items if item.label in classes]
     if any(item.split for item in items):
         tested = [item for item in test if item.label in classes]
         spare = [item for item in train if item.label in classes]
@@ -228,31 +218,19 @@ def novel_videos(
                 " test split"
             ]
         every = tested or spare
-    else:
-        every = [item for item in items if item.label in classes]
     chosen = evenly(every, MOST_NOVEL, seed)
-    left = len(chosen) < len(every)
-    return chosen, (
-        [
-            f"of {len(every)} novel videos {len(chosen)} test, as many of each class: more say no"
-            " more"
-        ]
-        if left
-        else []
+    note = (
+        f"of {len(every)} novel videos {len(chosen)} test, as many of each class: more say no more"
     )
+    return chosen, [note] if len(chosen) < len(every) else []
 
 
 def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
     """Videos of base classes in a validation split that neither trains nor tests: there is a test
     split beside it."""
-    words = [(item.split or "").lower() for item in items]
-    if not TEST_WORDS & set(words):
+    if not any(split_word(item) in TEST_WORDS for item in items):
         return []
-    return [
-        item
-        for item, word in zip(items, words, strict=True)
-        if word in VALIDATION_WORDS and item.label in base
-    ]
+    return [item for item in items if split_word(item) in VALIDATION_WORDS and item.label in base]
 
 
 def left_over(items: Sequence[Item], used: Sequence[Item]) -> list[Item]:

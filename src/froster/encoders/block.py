@@ -19,40 +19,33 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from froster.encoders import kernels
 from froster.encoders.kernels import dot_product_attention
+from froster.encoders.mlp import MLP, GatedMLP
+from froster.encoders.rope import Rotary
 from froster.errors import UsageError
 
 
-class QuickGELU(nn.Module):
-    def forward(self, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
-        return x * torch.sigmoid(kernels.QUICK * x)
-
-
-class MLP(nn.Module):
-    def __init__(self, width: int, activation: str):
-        super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
-        self.c_proj = nn.Linear(4 * width, width)
-        self.activation = activation
-
-    def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
-        if type(self.c_fc) is type(self.c_proj) is nn.Linear and kernels.use_cpu_kernels(x):
-            return kernels.two_layers(x, self.c_fc, self.c_proj, self.activation)
-        return self.c_proj(self.gelu(self.c_fc(x)))
-
-
 class Attention(nn.Module):
-    """Multi-head attention with one fused q/k/v projection."""
+    """Multi-head attention with one fused q/k/v projection.
 
-    def __init__(self, width: int, heads: int):
+    `rotary` turns queries and keys by their tokens' places. With `inner_eps` it is EVA02's: keys
+    have no bias, and a LayerNorm stands before the output projection.
+    """
+
+    rotary: Rotary | None
+    ln: nn.LayerNorm | None
+
+    def __init__(
+        self, width: int, heads: int, rotary: Rotary | None = None, inner_eps: float | None = None
+    ):
         super().__init__()
         if heads < 1 or width % heads:
             raise UsageError(f"{heads} attention heads do not divide a width of {width}")
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.rotary = rotary
+        self.ln = None if inner_eps is None else nn.LayerNorm(width, inner_eps)
         self.out_proj = nn.Linear(width, width)
 
     def project(
@@ -64,42 +57,87 @@ class Attention(nn.Module):
         Float[Tensor, "rows heads tokens dim"],
         Float[Tensor, "rows heads tokens dim"],
     ]:
-        """Queries, keys and values; with `queries_of` the queries are those of these tokens alone."""
+        """Queries, keys and values, turned where the tower turns them; with `queries_of` the queries
+        are those of these tokens alone, which are turned as the first of a row are."""
+        q, k, v = self.plain(x, queries_of)
+        return self.turn(q), self.turn(k), v
+
+    def plain(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as the matrices give them, before they are turned."""
         if queries_of is None:
             q, k, v = self._heads(x, 0, 3)
             return q, k, v
         (q,), (k, v) = self._heads(queries_of, 0, 1), self._heads(x, 1, 3)
         return q, k, v
 
+    def turn(
+        self, x: Float[Tensor, "rows heads tokens dim"]
+    ) -> Float[Tensor, "rows heads tokens dim"]:
+        """Queries or keys of a frame's tokens, in the tower's order, by their places."""
+        return x if self.rotary is None else self.rotary(x)
+
+    @property
+    def bias(self) -> Tensor:
+        """Of q, k and v, (3D,). EVA02's keys have none: that part is zero, whatever is stored."""
+        if self.ln is None:
+            return self.in_proj_bias
+        q, k, v = self.in_proj_bias.chunk(3)
+        return torch.cat([q, torch.zeros_like(k), v])
+
     def _heads(self, x: Tensor, first: int, end: int) -> Tensor:
         """Of q, k and v those from `first` to before `end`: (end - first, N, h, L, d)."""
         rows = slice(first * x.shape[-1], end * x.shape[-1])
-        some = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
+        some = F.linear(x, self.in_proj_weight[rows], self.bias[rows])
         return some.unflatten(-1, (end - first, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
     def merge(
         self, heads: Float[Tensor, "rows heads tokens dim"]
     ) -> Float[Tensor, "rows tokens width"]:
         """The heads side by side, through the output projection."""
-        return self.out_proj(heads.transpose(1, 2).flatten(2))
+        return self.out_proj(self.joined(heads))
+
+    def joined(
+        self, heads: Float[Tensor, "rows heads tokens dim"]
+    ) -> Float[Tensor, "rows tokens width"]:
+        """What the output projection is given."""
+        x = heads.transpose(1, 2).flatten(2)
+        return x if self.ln is None else self.ln(x)
 
     def forward(self, x: Float[Tensor, "rows tokens width"]) -> Float[Tensor, "rows tokens width"]:
-        """Every token attends to all tokens of its row."""
-        return self.merge(dot_product_attention(*self.project(x)))
+        """Every token attends to all tokens of its row. The rows are whatever a method makes of the
+        tokens, of no place in a frame: nothing is turned."""
+        return self.merge(dot_product_attention(*self.plain(x)))
 
 
 class Block(nn.Module):
-    """A pre-norm residual block: x + attend(ln_1 x), then x + mlp(ln_2 x)."""
+    """A pre-norm residual block: x + attend(ln_1 x), then x + mlp(ln_2 x).
+
+    `mlp_width`: 0 is four times the width. `gated`: EVA02's block.
+    """
+
+    mlp: MLP | GatedMLP
 
     def __init__(
-        self, width: int, heads: int, activation: str, causal: bool = False, eps: float = 1e-5
+        self,
+        width: int,
+        heads: int,
+        activation: str,
+        causal: bool = False,
+        eps: float = 1e-5,
+        mlp_width: int = 0,
+        rotary: Rotary | None = None,
+        gated: bool = False,
     ):
         super().__init__()
         self.causal = causal
         self.ln_1 = nn.LayerNorm(width, eps)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, rotary, eps if gated else None)
         self.ln_2 = nn.LayerNorm(width, eps)
-        self.mlp = MLP(width, activation)
+        self.mlp = (
+            GatedMLP(width, mlp_width or 4 * width, eps)
+            if gated
+            else MLP(width, activation, mlp_width)
+        )
 
     def init_from(self, block: Block) -> None:
         """For subclasses, in place of `super().__init__`: take over the weights of `block`, which
@@ -201,10 +239,14 @@ class Transformer(nn.Module):
         activation: str,
         causal: bool = False,
         eps: float = 1e-5,
+        mlp_width: int = 0,
+        rotary: Rotary | None = None,
+        gated: bool = False,
     ):
         super().__init__()
         self.resblocks = nn.ModuleList(
-            Block(width, heads, activation, causal, eps) for _ in range(layers)
+            Block(width, heads, activation, causal, eps, mlp_width, rotary, gated)
+            for _ in range(layers)
         )
         self.checkpointing = False
         """Training keeps what goes into each block and computes the rest again: less memory, a

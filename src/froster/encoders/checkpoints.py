@@ -8,9 +8,7 @@ missing or unknown is an error.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +16,11 @@ from typing import Any, Literal
 
 from torch import nn
 
-from froster.encoders.huggingface import (
-    read_hf_config,
-    read_hf_preprocessing,
-    read_hf_weights,
-    state_from_hf,
-)
+from froster.encoders.architecture import Stated, architecture_from_state_dict, check_both_towers
+from froster.encoders.blank import blank
+from froster.encoders.config import Activation, CLIPConfig
+from froster.encoders.families import EVA02, PE_CORE, PE_CORE_G
+from froster.encoders.huggingface import read_hf_config, read_hf_preprocessing, read_hf_weights
 from froster.encoders.layouts import (
     OPEN_CLIP_CONFIG,
     Layout,
@@ -32,12 +29,12 @@ from froster.encoders.layouts import (
     locate,
     open_clip_weights,
 )
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.encoders.model import CLIP
+from froster.encoders.names import scalar, state_from_hf
 from froster.encoders.open_clip import OpenClipConfig
 from froster.encoders.reading import State, flat_weights, read_file
+from froster.encoders.timm import from_eva, from_timm, is_eva, is_timm
 from froster.errors import CheckpointError, FrosterError
-
-Activation = Literal["quick_gelu", "gelu"]
 
 # Where training loops put the weights.
 _NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
@@ -58,7 +55,7 @@ _WIDEST_WITH_HEADS_OF_64 = 1024
 class LoadReport:
     """What was recognised, and what was left out."""
 
-    format: Literal["huggingface", "openai", "open_clip", "froster-released"]
+    format: Literal["huggingface", "openai", "open_clip", "pe-core", "eva", "froster-released"]
     method: Literal["frozen", "vclip"] = "frozen"
     """How the weights read videos: frame by frame, or (the released FROSTER and Open-VCLIP) with
     temporal attention."""
@@ -70,7 +67,8 @@ class LoadReport:
 
 def from_official(name: str) -> str:
     """OpenAI's name of a weight -> ours."""
-    return name if name.startswith("visual.") or name == "logit_scale" else f"text.{name}"
+    shared = name.startswith("visual.") or name in ("logit_scale", "logit_bias")
+    return name if shared else f"text.{name}"
 
 
 def to_official(name: str) -> str:
@@ -96,70 +94,6 @@ def unwrap(content: dict[str, Any]) -> State:
 def is_training_extra(name: str) -> bool:
     """Does this name belong to what FROSTER's training checkpoints hold beside the student?"""
     return NOT_STUDENT.fullmatch(name) is not None or NOT_WEIGHTS.fullmatch(name) is not None
-
-
-def architecture_from_state_dict(
-    official: State, stated: OpenClipConfig | None = None
-) -> CLIPConfig:
-    """The sizes of a CLIP from its weights under official names; without a config heads of 64 and
-    QuickGELU.
-
-    Raises CheckpointError.
-    """
-    check_both_towers(official)
-
-    def shape(name: str, dims: int) -> tuple[int, ...]:
-        if name not in official or official[name].ndim != dims:
-            raise CheckpointError(
-                f"this is no CLIP with a vision transformer: it has no {name} of {dims} dimensions"
-            )
-        return tuple(official[name].shape)
-
-    def layers(prefix: str) -> int:
-        pattern = re.compile(re.escape(prefix) + r"transformer\.resblocks\.(\d+)\.")
-        return len({match[1] for match in map(pattern.match, official) if match})
-
-    width, _, patch, _ = shape("visual.conv1.weight", 4)
-    tokens, _ = shape("visual.positional_embedding", 2)
-    context, text_width = shape("positional_embedding", 2)
-    vocab, _ = shape("token_embedding.weight", 2)
-    _, embed_dim = shape("text_projection", 2)
-    heads = (
-        stated.heads(width, text_width)
-        if stated
-        else (_heads_of_64(width), _heads_of_64(text_width))
-    )
-    try:
-        config = CLIPConfig(
-            VisionConfig(patch * math.isqrt(tokens - 1), patch, width, layers("visual."), heads[0]),
-            TextConfig(context, vocab, text_width, layers(""), heads[1]),
-            embed_dim,
-        )
-        return stated.apply(config) if stated else config
-    except ValueError as error:
-        raise CheckpointError(f"these weights make no CLIP: {error}") from None
-
-
-def _heads_of_64(width: int) -> int:
-    if width < 64 or width % 64:
-        raise CheckpointError(
-            f"width {width} is no multiple of 64, the width of CLIP's attention heads"
-        )
-    return width // 64
-
-
-def check_both_towers(names: Iterable[str]) -> None:
-    """Raises CheckpointError where weights, under OpenAI's or Hugging Face's names, are of one
-    tower of a CLIP alone."""
-    first = {name.partition(".")[0] for name in names}
-    image = first & {"visual", "vision_model"}
-    text = first & {"token_embedding", "text_model", "text"}
-    if bool(image) != bool(text):
-        kind, other = ("an image", "text") if image else ("a text", "image")
-        raise CheckpointError(
-            f"it holds {kind} tower alone, which cannot classify: the weights of the {other} tower"
-            " are missing"
-        )
 
 
 def strict_load(module: nn.Module, state: State) -> None:
@@ -264,9 +198,23 @@ def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
         return _from_official_state(state, LoadReport("openai"))
     config = path.with_name(OPEN_CLIP_CONFIG)
     stated = OpenClipConfig.read(config) if config.is_file() else None
-    check_told(state, stated)
     if stated is not None:
+        stated.check_names(is_timm(state))
+        check_told(state, stated)
         return _from_official_state(state, LoadReport("open_clip"), stated=stated)
+    if is_eva(state):
+        note = "EVA02-CLIP, by the names of its weights"
+        return _from_official_state(state, LoadReport("eva", notes=[note]), stated=EVA02)
+    if is_timm(state):
+        raise CheckpointError(
+            f"needs {OPEN_CLIP_CONFIG} beside it: its image tower has timm's names, and only the"
+            " config says which one it is"
+        )
+    if "visual.attn_pool.probe" in state:
+        family = PE_CORE if "visual.class_embedding" in state else PE_CORE_G
+        note = f"{family.name}, by the names of its weights"
+        return _from_official_state(state, LoadReport("pe-core", notes=[note]), stated=family)
+    check_told(state, None)
     if kind == "safetensors":
         refuse_own(path, state)
     theirs = kind == "safetensors" or "state_dict" in content or path.name.startswith("open_clip")
@@ -330,7 +278,9 @@ def _assumed(
 
 def _from_hf_state(state: State, config: CLIPConfig, folder: Path) -> tuple[CLIP, LoadReport]:
     check_both_towers(state)
-    preprocessing, notes = read_hf_preprocessing(folder, config.vision.image_size)
+    preprocessing, notes = read_hf_preprocessing(
+        folder, config.vision.image_size, config.preprocessing
+    )
     ours, ignored = state_from_hf(state, config)
     clip = _build(dataclasses.replace(config, preprocessing=preprocessing), ours)
     return clip, LoadReport("huggingface", ignored=ignored, notes=notes)
@@ -340,18 +290,36 @@ def _from_official_state(
     state: State,
     report: LoadReport,
     activation: Activation = "quick_gelu",
-    stated: OpenClipConfig | None = None,
+    stated: Stated | None = None,
 ) -> tuple[CLIP, LoadReport]:
-    ignored = [name for name in state if NOT_WEIGHTS.fullmatch(name)]
-    # open_clip's CustomTextCLIP names the text tower as we do.
-    official = {
-        to_official(name): tensor for name, tensor in state.items() if name not in set(ignored)
-    }
+    official, ignored = official_names(state)
     config = architecture_from_state_dict(official, stated)
     if stated is None:
         config = dataclasses.replace(config, activation=activation)
     clip = _build(config, {from_official(name): tensor for name, tensor in official.items()})
     return clip, dataclasses.replace(report, ignored=[*report.ignored, *ignored])
+
+
+def official_names(state: State) -> tuple[State, list[str]]:
+    """The weights of a file of OpenAI's, open_clip's, Meta's or EVA's under OpenAI's names, and the
+    names that hold no weights."""
+    ignored = [name for name in state if NOT_WEIGHTS.fullmatch(name)]
+    state = {name: tensor for name, tensor in state.items() if name not in set(ignored)}
+    if is_eva(state):
+        state = from_eva(state)
+    if is_timm(state):
+        state, others = from_timm(state)
+        ignored += others
+    # open_clip's CustomTextCLIP names the text tower as we do.
+    official = {to_official(name): tensor for name, tensor in state.items()}
+    if "text_projection.weight" in official:  # SigLIP's is a linear layer
+        official["text_projection"] = official.pop("text_projection.weight").T.contiguous()
+        if "text_projection.bias" in official:
+            official["projection_bias"] = official.pop("text_projection.bias")
+    return {
+        name: scalar(tensor) if name in ("logit_scale", "logit_bias") else tensor
+        for name, tensor in official.items()
+    }, ignored
 
 
 def _build(config: CLIPConfig, state: State) -> CLIP:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -134,6 +135,12 @@ _aten = torch.ops.aten
 ACTIVATIONS = {
     "quick_gelu": Activation(QUICK, F.silu, _aten.silu_, _aten.silu_backward),
     "gelu": Activation(1.0, F.gelu, _aten.gelu_, _aten.gelu_backward),
+    "gelu_tanh": Activation(
+        1.0,
+        partial(F.gelu, approximate="tanh"),
+        partial(_aten.gelu_, approximate="tanh"),
+        partial(_aten.gelu_backward, approximate="tanh"),
+    ),
 }
 
 

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from froster.encoders.known import hub_id_of
+from froster.encoders.licence import tell_licence
 from froster.errors import CheckpointError, FrosterError
 from froster.utils import strict_json as json
 
@@ -19,6 +21,8 @@ Layout = Literal["froster", "huggingface", "open_clip", "file"]
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
+HF_KINDS = ("clip", "metaclip_2", "siglip", "xclip")
+"""What a Hugging Face `config.json` that we read may be of; X-CLIP's is a method's."""
 HF_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Or, in shards, those that `<name>.index.json` lists."""
 _OTHER_SUFFIXES = {
@@ -44,7 +48,7 @@ def layout_of(path: Path) -> Layout:
         return "file"
     if is_model_folder(path):
         return "froster"
-    if hf_model_type(path) in ("clip", "xclip") and _has_hf_weights(path):
+    if hf_model_type(path) in HF_KINDS and _has_hf_weights(path):
         return "huggingface"
     if open_clip_weights(path):
         return "open_clip"
@@ -83,8 +87,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def locate(source: str | Path) -> Path:
-    """The file or folder, downloaded if `source` is a hub id. Raises CheckpointError, or
-    FrosterError without the hub."""
+    """The file or folder, downloaded if `source` is a hub id or a short name of one. Raises
+    CheckpointError, or FrosterError without the hub."""
     # Which leaves the home of a user who does not exist as it is.
     path = Path(os.path.expanduser(source))
     if path.exists():
@@ -93,12 +97,12 @@ def locate(source: str | Path) -> Path:
     is_hub_id = isinstance(source, str) and re.fullmatch(hub_id, source)
     if not is_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
         raise CheckpointError(f"{source}: there is no such file or folder")
-    return download(str(source))
+    return download(hub_id_of(str(source)))
 
 
 def download(repo: str) -> Path:
     """A folder with the configs, the tokenizer and the weights of a hub repository; what is cached
-    needs no network.
+    needs no network. A line on standard error states the licence of weights that are downloaded.
 
     Of a repository with several sets of weights one is taken: those that its `config.json`
     describes, else open_clip's. Raises FrosterError in one sentence that says how else to get the
@@ -122,8 +126,12 @@ def download(repo: str) -> Path:
             raise CheckpointError(
                 f"{repo}: there is no config.json on the hub, so this is no model"
             )
+        licence_is_told = huggingface_hub.constants.HF_HUB_OFFLINE
         for names in _weights_on_hub(folder):
             if not is_complete(names):
+                if not licence_is_told:
+                    tell_licence(repo, folder)
+                    licence_is_told = True
                 # Of the same commit, which need not be looked up again.
                 fetch((*_SMALL_FILES, *names), folder.name)
             if is_complete(names):
@@ -142,7 +150,7 @@ def download(repo: str) -> Path:
 def _weights_on_hub(folder: Path) -> Iterator[list[str]]:
     """Sets of files that hold the weights, best first, by the configs in the folder. None where
     they tell that we cannot read them."""
-    if hf_model_type(folder) in ("clip", "xclip") or is_model_folder(folder):
+    if hf_model_type(folder) in HF_KINDS or is_model_folder(folder):
         for name in HF_WEIGHTS:
             index = folder / f"{name}.index.json"
             shards = read_object(index, "index").get("weight_map") if index.is_file() else None

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from froster.encoders.block import Attention
-from froster.encoders.model import TextTower, VisionTower
+from froster.encoders.text import TextTower
+from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16"]

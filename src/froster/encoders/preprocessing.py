@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
 from froster.encoders.layouts import refuse_settings, unknown_settings
 from froster.errors import CheckpointError, UsageError
 
@@ -272,3 +276,12 @@ def _side(value: Any) -> int | None:
     )
     whole = sides and all(isinstance(side, int) and side == sides[0] for side in sides)
     return sides[0] if whole else None
+
+
+def normalise(
+    frames: UInt8[Tensor, "*clip 3 height width"], how: Preprocessing = CLIP_PREPROCESSING
+) -> Float32[Tensor, "*clip 3 height width"]:
+    """With the model's mean and standard deviation. Runs where the frames are."""
+    mean = torch.tensor(how.mean, dtype=torch.float32, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(how.std, dtype=torch.float32, device=frames.device).view(3, 1, 1)
+    return (frames.float() / 255 - mean) / std

@@ -9,10 +9,12 @@ Face's composes characters after lower-casing and does not know HTML entities.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import html
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import ftfy
@@ -206,6 +208,11 @@ class Tokenizer:
         if (folder / BPE_FILE).is_file():
             return cls.from_bpe(folder / BPE_FILE)
         return None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of its file: vocabulary, merges and pipeline."""
+        return hashlib.blake2b(self._saved.encode(), digest_size=16).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, whole or not at all. Raises FrosterError when it cannot be

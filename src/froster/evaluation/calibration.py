@@ -21,13 +21,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from froster.errors import CheckpointError, DataError
-from froster.evaluation.metrics import Fusion, fuse
+from froster.evaluation.metrics import Fusion, fuse, readable
 from froster.text.labels import NONE
 from froster.utils import strict_json as json
-from froster.utils.files import CALIBRATION, write_text
+from froster.utils.files import write_json
 
 FEWEST_VIDEOS, FEWEST_CLASSES = 20, 3
 NO_RULE = (
@@ -38,18 +39,19 @@ MOST_VIDEOS = 1000
 """More do not make the none rule any better."""
 
 
+CALIBRATION = "calibration.json"
+"""Beside the weights in a model folder."""
+
+
 def fits_none(none: float | Tensor) -> Any:
     """P(none), a number or a tensor -> is the answer that none of the labels fits? The one place
     that says from where on."""
     return none > 0.5
 
 
-def answers(probabilities: Tensor, labels: Sequence[str]) -> Tensor:
-    """Probabilities (..., K) of the labels, of which the last may be `NONE` -> the place (...) of
-    each answer among them.
-
-    `NONE` where that is likelier than not, and else the best label, however many share the rest.
-    """
+def answers(probabilities: Float[Tensor, "*n labels"], labels: Sequence[str]) -> Int[Tensor, "*n"]:
+    """The places of the answers among the labels, of which the last may be `NONE`: that where it is
+    likelier than not, and else the best label, however many share the rest."""
     if labels[-1] != NONE:
         return probabilities.argmax(dim=-1)
     best = probabilities[..., :-1].argmax(dim=-1)
@@ -57,8 +59,7 @@ def answers(probabilities: Tensor, labels: Sequence[str]) -> Tensor:
 
 
 def with_none(rows: Iterable[tuple[str, float]], none: float | None) -> list[tuple[str, float]]:
-    """Labels and their probabilities as they are shown: the likeliest first, `NONE` in its place
-    where there is a rule."""
+    """Labels and their probabilities, the likeliest first, `NONE` in its place if it has one."""
     every = [*rows, *([] if none is None else [(NONE, none)])]
     return sorted(every, key=lambda row: -row[1])
 
@@ -72,26 +73,25 @@ class NoneRule:
     per_label: float
     """The more labels, the larger the energy of a video that fits none."""
 
-    def __call__(self, energy: Tensor, labels: int) -> Tensor:
-        """Energies (n,) among this many labels -> probabilities (n,)."""
+    def __call__(self, energy: Float[Tensor, " n"], labels: int) -> Float[Tensor, " n"]:
+        """Energies among this many labels -> probabilities."""
         return (self.intercept - self.slope * energy + self.per_label * math.log(labels)).sigmoid()
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a model says of n videos and K labels."""
+class LabelScores:
+    """What a model says of n videos."""
 
-    scores: Tensor
-    """(n, K), summing to 1: how likely each label is if one of them fits."""
-    none: Tensor | None
-    """(n,): how likely it is that none of them fits; None of a model without a rule for it."""
-    cosine: Tensor | None = None
-    """(n,): of the best label; None where the network's logits are no cosines."""
+    scores: Float[Tensor, "n labels"]
+    """How likely each label is if one of them fits; they sum to 1."""
+    none: Float[Tensor, " n"] | None
+    """How likely it is that none of them fits; None of a model without a rule for it."""
+    cosine: Float[Tensor, " n"] | None = None
+    """Of the best label; None where the network's logits are no cosines."""
 
     @property
-    def probabilities(self) -> Tensor:
-        """(n, K): of each label, with the possibility that none fits. Together with `none` they sum
-        to 1."""
+    def probabilities(self) -> Float[Tensor, "n labels"]:
+        """Of each label, with the possibility that none fits. With `none` they sum to 1."""
         return self.scores if self.none is None else self.scores * (1 - self.none[:, None])
 
 
@@ -99,11 +99,9 @@ class Judgement:
 class Calibration:
     temperature: float = 1.0
     none: NoneRule | None = None
-    """None without a fit, and where the fit has found that the scores do not tell whether a label
-    fits."""
+    """None without a fit, and where that found that the scores do not tell whether a label fits."""
     fitted: dict[str, Any] | None = None
-    """What it was fitted to and what that measured; None for the default, which leaves the logits
-    as they are."""
+    """What it was fitted to and what that measured; None for the default, without effect."""
 
     def __post_init__(self) -> None:
         if self.none is not None and not self.none.slope > 0:  # an older fit that tells nothing
@@ -112,27 +110,30 @@ class Calibration:
     @property
     def rule(self) -> dict[str, Any]:
         """The numbers alone, which decide what is answered."""
-        return {
-            "temperature": self.temperature,
-            "none": None if self.none is None else dataclasses.asdict(self.none),
-        }
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in ("temperature", "none")}
 
-    def judge(self, views: Tensor, scale: float | None, fusion: Fusion = "logits") -> Judgement:
-        """Logits of the views of n videos (n, V, K), and the scale of cosines that they hold, or
-        None. NaN where NaN."""
-        return self.judge_fused(fuse(views, fusion), views.mean(dim=-2), scale)
+    def score(
+        self, views: Float[Tensor, "n views labels"], scale: float | None, fusion: Fusion = "logits"
+    ) -> LabelScores:
+        """Of the logits of n videos, and the scale of cosines that they hold, or None. NaN where
+        NaN."""
+        return self.score_fused(fuse(views, fusion), views.mean(dim=-2), scale)
 
-    def judge_fused(self, logits: Tensor, mean: Tensor, scale: float | None) -> Judgement:
-        """The same from the views' fused logits, which make the scores, and the mean of their
-        logits (both (n, K))."""
+    def score_fused(
+        self,
+        logits: Float[Tensor, "n labels"],
+        mean: Float[Tensor, "n labels"],
+        scale: float | None,
+    ) -> LabelScores:
+        """The same from the views' fused logits, which make the scores, and their mean."""
         none = None if self.none is None else self.none(energy(mean, scale), mean.shape[-1])
         cosine = None if scale is None else mean.amax(dim=-1) / scale
-        return Judgement((logits / self.temperature).softmax(-1), none, cosine)
+        return LabelScores((logits / self.temperature).softmax(-1), none, cosine)
 
     def save(self, folder: Path) -> Path:
-        path = folder / CALIBRATION
-        write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        return path
+        write_json(folder / CALIBRATION, dataclasses.asdict(self))
+        return folder / CALIBRATION
 
 
 def read_calibration(folder: Path) -> Calibration:
@@ -152,39 +153,26 @@ def read_calibration(folder: Path) -> Calibration:
             raise ValueError("it does not say what it was fitted to")
         return Calibration(temperature, rule, values["fitted"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not a calibration that froster calibrate wrote ({error})"
-        ) from error
+        cause = f"not a calibration that froster calibrate wrote ({error})"
+        raise CheckpointError(f"{path}: {cause}") from error
 
 
-def energy(logits: Tensor, scale: float | None) -> Tensor:
-    """Logits (n, K), the mean over the views -> (n,): a soft maximum of the cosines, at CLIP's own
-    temperature.
-
-    Of logits that are no cosines (scale None), one of the logits as they are.
-    """
+def energy(logits: Float[Tensor, "n labels"], scale: float | None) -> Float[Tensor, " n"]:
+    """Of the mean over the views: a soft maximum of the cosines, at CLIP's own temperature; of
+    logits that are no cosines (scale None), one of the logits as they are."""
     return logits.logsumexp(-1) / (1.0 if scale is None else scale)
 
 
-def normalised(views: Tensor) -> bool:
-    """Are logits (n, V, K) log-probabilities? Then labels have been weighed against each other, and
-    no energy is left."""
-    return bool((views.logsumexp(-1).abs() < 1e-3).all())
-
-
 def fit(
-    views: Tensor,
-    labels: Tensor,
+    views: Float[Tensor, "n views labels"],
+    labels: Int[Tensor, " n"],
     scale: float | None,
     fusion: Fusion = "logits",
     fewest: int = FEWEST_VIDEOS,
 ) -> Calibration:
-    """Temperature and none rule from logits (n, V, K) of held-out videos and their labels (n,).
-
-    Raises DataError where the readable videos or their classes are too few. `fitted` is left to the
-    caller.
-    """
-    kept = ~views.isnan().flatten(1).any(1)
+    """Temperature and none rule from the logits of held-out videos. Raises DataError where the
+    readable ones or their classes are too few. `fitted` is left to the caller."""
+    kept = readable(views)
     views, labels = views[kept].double(), labels[kept]
     classes = len(labels.unique())
     if len(labels) < fewest or classes < FEWEST_CLASSES:
@@ -192,11 +180,13 @@ def fit(
             f"{len(labels)} readable videos of {classes} classes are too few to calibrate with: it"
             f" takes {fewest} of {FEWEST_CLASSES}"
         )
-    none = None if normalised(views) else fit_none(views.mean(dim=1), labels, scale)
+    # Of log-probabilities no energy is left: labels have been weighed against each other.
+    normalised = bool((views.logsumexp(-1).abs() < 1e-3).all())
+    none = None if normalised else fit_none(views.mean(dim=1), labels, scale)
     return Calibration(fit_temperature(fuse(views, fusion), labels), none)
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Float[Tensor, "n labels"], labels: Int[Tensor, " n"]) -> float:
     """The temperature in 0.05 … 20 with the least cross-entropy; golden section, as that has one
     minimum in 1 / T."""
     loss = lambda x: float(F.cross_entropy(logits / math.exp(x), labels))  # noqa: E731
@@ -207,14 +197,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp((low + high) / 2)
 
 
-def fit_none(logits: Tensor, labels: Tensor, scale: float | None) -> NoneRule | None:
+def fit_none(
+    logits: Float[Tensor, "n labels"], labels: Int[Tensor, " n"], scale: float | None
+) -> NoneRule | None:
     """Logistic regression of "its label is not among them" on the energy and the logarithm of the
-    number of labels.
-
-    Every video stands on both sides, with its own label in the set and with that left out, for
-    label sets of all sizes; so the rule takes either case for equally likely. None where the energy
-    tells nothing.
-    """
+    number of labels. Every video stands on both sides, with its own label in the set and with that
+    left out, for label sets of all sizes; so the rule takes either case for equally likely. None
+    where the energy tells nothing."""
     if len(logits) > MOST_VIDEOS:
         spread = torch.linspace(0, len(logits) - 1, MOST_VIDEOS).long()
         logits, labels = logits[spread], labels[spread]
@@ -233,13 +222,12 @@ def sizes(classes: int) -> list[int]:
     return [2**i for i in range(classes.bit_length()) if 2**i < classes - 1] + [classes - 1]
 
 
-def leave_out(logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def leave_out(
+    logits: Float[Tensor, "n labels"], labels: Int[Tensor, " n"], count: int
+) -> tuple[Tensor, Tensor]:
     """Each video among `count` labels with its own one, and among `count` others: two tensors (n *
-    rounds, count).
-
-    The others are drawn by the video's position, so the same call gives the same sets. Raises
-    DataError where there is no video.
-    """
+    rounds, count). The others are drawn by the video's position. Raises DataError where there is no
+    video."""
     if not len(logits):
         raise DataError("there is no readable video to leave labels out for")
     included, left_out = [], []
@@ -253,9 +241,8 @@ def leave_out(logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tenso
     return torch.stack(included), torch.stack(left_out)
 
 
-def logistic(x: Tensor, y: Tensor, steps: int = 50) -> list[float]:
-    """Logistic regression of y (n,) on x (n, d) in float64, by Newton's method: the constant, then
-    d coefficients."""
+def logistic(x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"], steps: int = 50) -> list[float]:
+    """Logistic regression of y on x by Newton's method: the constant, then d coefficients."""
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-12)
     z = torch.cat([torch.ones_like(x[:, :1]), (x - mean) / spread], dim=1)
     w = torch.zeros(z.shape[1], dtype=x.dtype)
@@ -264,9 +251,8 @@ def logistic(x: Tensor, y: Tensor, steps: int = 50) -> list[float]:
     ridge[0, 0] = 0.0
     for _ in range(steps):
         p = (z @ w).sigmoid()
-        change = torch.linalg.solve(
-            z.T @ (z * (p * (1 - p))[:, None]) + ridge, z.T @ (y - p) - ridge @ w
-        )
+        curvature = z.T @ (z * (p * (1 - p))[:, None]) + ridge
+        change = torch.linalg.solve(curvature, z.T @ (y - p) - ridge @ w)
         w = w + change
         if float(change.abs().max()) < 1e-9:
             break

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.data.loader import batches
-from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
+from froster.encoders.preprocessing import normalise
 from froster.methods import VideoCLIP
 from froster.utils.files import write_csv
 from froster.utils.interrupt import check
@@ -31,27 +32,23 @@ TOP_5_CLASSES = 6
 
 @dataclass
 class Predictions:
-    """Scores of N videos for K classes. A video that could not be read has no score and counts as
-    wrong."""
+    """Scores of N videos for K classes; one that could not be read has none and counts as wrong."""
 
     classes: list[str]
-    labels: Tensor
-    """(N,) ints"""
-    logits: Tensor
-    """(N, K), fused over the views; NaN where the video was unreadable."""
+    labels: Int64[Tensor, " videos"]
+    logits: Float[Tensor, "videos classes"]
+    """Fused over the views; NaN where the video was unreadable."""
     errors: list[tuple[int, str]] = field(default_factory=list)
     """(index, message) of the unreadable ones."""
     names: list[str] | None = None
-    views: Tensor | None = None
-    """(N, V, K), the logits of each view, before they were fused."""
+    views: Float[Tensor, "videos views classes"] | None = None
+    """The logits of each view, before they were fused."""
     also: dict[str, Predictions] = field(default_factory=dict, repr=False)
-    """The same features among other label sets: of each set, the videos whose class is one of its
-    labels."""
+    """The same features among other label sets: the videos whose class is one of a set's labels."""
 
-    def rows(self, kept: Sequence[int]) -> Predictions:
+    def rows(self, kept: list[int]) -> Predictions:
         """Some of the videos, among the same labels."""
         place = {row: i for i, row in enumerate(kept)}
-        kept = list(kept)
         return Predictions(
             self.classes,
             self.labels[kept],
@@ -66,9 +63,10 @@ class Predictions:
         wanted = set(classes)
         return [i for i, label in enumerate(self.labels.tolist()) if self.classes[label] in wanted]
 
-    def asked(self, classes: Sequence[str], views: Tensor, fusion: Fusion) -> Predictions:
-        """The videos of `classes`, among these labels alone; with the logits (N, V, len(classes))
-        of all videos."""
+    def asked(
+        self, classes: Sequence[str], views: Float[Tensor, "videos views asked"], fusion: Fusion
+    ) -> Predictions:
+        """The videos of `classes`, among these labels alone; from the logits of all videos."""
         kept = self.places(classes)
         names = [self.classes[label] for label in self.labels[kept].tolist()]
         return dataclasses.replace(
@@ -89,12 +87,9 @@ class Predictions:
         """One standard error of sampling so many test videos, in points of the top-1 accuracy."""
         return standard_error(self.top(1), len(self.labels))
 
-    def ranks(self) -> Tensor:
-        """Place of the right class, (N,): 0 is a hit; beyond any k for an unreadable video.
-
-        Of equal scores the earlier class comes first, as in `argmax`, so a model that cannot tell
-        gets no credit.
-        """
+    def ranks(self) -> Int64[Tensor, " videos"]:
+        """Place of the right class: 0 is a hit; beyond any k for an unreadable video. Of equal
+        scores the earlier class comes first, as in `argmax`: who cannot tell gets no credit."""
         right = self.logits.gather(1, self.labels[:, None])
         earlier = torch.arange(len(self.classes)) < self.labels[:, None]
         above = ((self.logits > right) | ((self.logits == right) & earlier)).sum(1)
@@ -113,7 +108,7 @@ class Predictions:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Accuracies in per cent; `top5` is None among so few classes that it would always be 100."""
+        """Accuracies in per cent; `top5` is None among so few classes that it were always 100."""
         return {
             "top1": self.top(1),
             "top5": self.top(5) if len(self.classes) >= TOP_5_CLASSES else None,
@@ -130,10 +125,9 @@ class Predictions:
         their soft-maxes; then the mean over the views, however each model fuses its own."""
         if self.views is None or tuned.views is None:
             raise ValueError("outputs are joined view by view, which were not kept")
-        views = ensemble(self.views, tuned.views, 0.5, space)  # (N, V, K)
-        fused = fuse(views, "logits")
-        also = {name: each.ensemble(tuned.also[name], space) for name, each in self.also.items()}
-        return Predictions(self.classes, self.labels, fused, self.errors, self.names, views, also)
+        views = ensemble(self.views, tuned.views, 0.5, space)
+        also = {name: p.ensemble(tuned.also[name], space) for name, p in self.also.items()}
+        return dataclasses.replace(self, logits=fuse(views, "logits"), views=views, also=also)
 
     def save(self, path: Path) -> None:
         """A CSV line a video: name, label, prediction, rank of the right class, its logits."""
@@ -150,7 +144,7 @@ class Predictions:
         write_csv(path, rows)
 
 
-def percent(hits: Tensor) -> float:
+def percent(hits: Bool[Tensor, " videos"]) -> float:
     """The share of true values, counted exactly."""
     return 100 * int(hits.sum()) / len(hits)
 
@@ -172,16 +166,12 @@ def harmonic_mean_error(base: float, novel: float, base_error: float, novel_erro
     return ((slopes[0] * base_error) ** 2 + (slopes[1] * novel_error) ** 2) ** 0.5
 
 
-def paired_gain(before: Predictions, after: Predictions) -> tuple[float, float]:
-    """Points of accuracy gained on the same videos, and one standard error of that difference.
-
-    The error is McNemar's, of the videos that one model names right and the other wrong: sqrt(their
-    number) / N. It is not zero where all of a few videos changed in the same way, which may be
-    chance too.
-    """
-    change = (after.ranks() < 1).double() - (before.ranks() < 1).double()
-    count = max(1, len(change))
-    return 100 * float(change.sum()) / count, 100 * float(change.abs().sum()) ** 0.5 / count
+def paired_error(before: Predictions, after: Predictions) -> float:
+    """One standard error, in points, of a difference in accuracy on the same videos: McNemar's,
+    sqrt(n) / N of the n videos that one model names right and the other wrong. It is not zero where
+    all of a few videos changed in the same way, which may be chance too."""
+    changed = (after.ranks() < 1) != (before.ranks() < 1)
+    return 100 * int(changed.sum()) ** 0.5 / max(1, len(changed))
 
 
 def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
@@ -190,9 +180,16 @@ def over_splits(accuracies: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(accuracies), "std": spread, "splits": len(accuracies)}
 
 
-def fuse(logits: Tensor, fusion: Fusion) -> Tensor:
-    """Logits of views (…, V, K) -> (…, K): the mean of the logits, or the log of the mean of their
-    soft-maxes. The released code sums the logits, which ranks labels in the same way."""
+def readable(views: Float[Tensor, "videos views classes"]) -> Bool[Tensor, " videos"]:
+    """Which videos have logits."""
+    return ~views.isnan().flatten(1).any(1)
+
+
+def fuse(
+    logits: Float[Tensor, "*videos views classes"], fusion: Fusion
+) -> Float[Tensor, "*videos classes"]:
+    """The mean of the logits of the views, or the log of the mean of their soft-maxes. The released
+    code sums the logits, which ranks labels in the same way."""
     if fusion == "logits":
         return logits.mean(dim=-2)
     return logits.softmax(dim=-1).mean(dim=-2).log()
@@ -210,14 +207,13 @@ class Scorer:
     also: Sequence[Tensor] = ()
     """Other label sets, made in the same way, that the same features are compared with."""
 
-    def __call__(self, views: Tensor) -> Tensor:
-        """uint8 frames (B, V, T, 3, H, W) -> logits of every view (B, V, K), on the CPU; those of
-        `also` follow, set by set."""
-        device = self.model.clip.logit_scale.device
+    def __call__(
+        self, views: UInt8[Tensor, "batch views time 3 height width"]
+    ) -> Float[Tensor, "batch views classes"]:
+        """The logits of every view, on the CPU; those of `also` follow, set by set."""
+        device, how = self.model.clip.logit_scale.device, self.model.clip.config.preprocessing
         with autocast(device, self.dtype):
-            features = self.model.encode(
-                normalise(views.to(device).flatten(0, 1), self.model.clip.config.preprocessing)
-            )
+            features = self.model.encode(normalise(views.to(device).flatten(0, 1), how))
         # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
         sets = [
             self.model.logits(features.video, classes, features.context)
@@ -238,12 +234,9 @@ def evaluate(
     on_videos: Callable[[int], None] | None = None,
     also: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Predictions]:
-    """Every video of `dataset`, scored by each of the networks; it is decoded and encoded once for
-    all of them.
-
-    `also` names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos
-    at a time; left out, as many as have 32 views together.
-    """
+    """Every video of `dataset`, scored by each of the networks, which share one decode. `also`
+    names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos at a
+    time; left out, as many as have 32 views together."""
     count = len(dataset)  # type: ignore[arg-type]
     batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
     errors: list[tuple[int, str]] = []
@@ -279,12 +272,14 @@ def evaluate(
     return results
 
 
-def ensemble(frozen: Tensor, tuned: Tensor, ratio: float = 0.5, space: Space = "logit") -> Tensor:
-    """Outputs of two models for the same classes, (…, K) logits each: ratio * frozen + (1 - ratio)
-    * tuned.
-
-    `space`: "logit", or "prob" for the mean of the soft-maxes.
-    """
+def ensemble(
+    frozen: Float[Tensor, "*videos classes"],
+    tuned: Float[Tensor, "*videos classes"],
+    ratio: float = 0.5,
+    space: Space = "logit",
+) -> Float[Tensor, "*videos classes"]:
+    """ratio * frozen + (1 - ratio) * tuned, of the logits of two models ("logit") or of their
+    soft-maxes ("prob")."""
     if space == "prob":
         frozen, tuned = frozen.softmax(-1), tuned.softmax(-1)
     return ratio * frozen + (1 - ratio) * tuned

@@ -39,12 +39,11 @@ were not calibrated."""
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How many videos are read and answered, which changes no answer but for what `top` leaves out
-    and `truncate` lets pass."""
+    """How many videos are read and answered; changes only what `top` leaves out and `truncate` lets
+    pass."""
 
     workers: int | None = None
-    """Processes that read; by default none for a few videos, else as many as there are cores to
-    spare, up to four."""
+    """Processes that read; by default none for a few videos, else by the cores, up to four."""
     batch_size: int | None = None
     """By default what suits the device."""
     time_limit: float = pool.SECONDS_OF_SILENCE
@@ -75,10 +74,8 @@ def answers(
     videos: Sequence[ListedVideo],
     options: ReadOptions = ReadOptions(),
 ) -> Iterator[list[Answer]]:
-    """The answers in the order of the videos, a batch at a time.
-
-    With processes a file that a decoder crashes or hangs on is an error like others.
-    """
+    """The answers in the order of the videos, a batch at a time. With processes a file that a
+    decoder crashes or hangs on is an error like others."""
     classes = model.class_embeddings(labels, options.truncate)
     workers = options.processes(len(videos))
     # One on a CPU, where more are no faster and rows are the same to the bit.
@@ -153,10 +150,10 @@ def classify(
 ) -> dict[str, Any]:
     """Which of `labels` fits each video, a row a video in a .csv, .jsonl or .parquet file.
 
-    A stopped run goes on with the rows that `out` lacks; videos that failed before are tried again
-    only with `retry_failed`. Of a shard the file has a name of its own (`Shard.file`). Returns
-    where the rows and the failures are and how many. Raises UsageError where `out` was made with
-    another model, other labels or options.
+    A stopped run goes on with the rows that `out` lacks; what failed before is tried again only
+    with `retry_failed`. A shard has a file of its own (`Shard.file`). Returns where the rows and
+    the failures are and how many. Raises UsageError where `out` was made with another model, other
+    labels or options.
     """
     model, listing, out = as_recognizer(model), as_listing(videos), shard.file(Path(out))
     check_suffix(out)

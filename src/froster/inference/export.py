@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import FrosterError, UsageError, install, one_of
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VideoCLIP, method_dict
@@ -41,11 +41,9 @@ PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvin
 # A protobuf message, which an .onnx file is, ends at 2 GiB: larger weights go to a file beside it.
 LARGEST_ONNX = 2**31 - 2**24
 TOLERANCE = 1e-4
-"""Largest difference to PyTorch in float32, as a share of the largest absolute value of the same
-output."""
+"""Largest difference to PyTorch in float32, as a share of the output's largest absolute value."""
 CHECKED = (1, 3)
-"""Batch sizes that are run: two of them, as the batch is dynamic, and 1, which a tracer is most
-likely to get wrong."""
+"""Batch sizes that are run, as the batch is dynamic: 1 is what a tracer most likely gets wrong."""
 
 
 class Deployed(nn.Module):
@@ -60,7 +58,7 @@ class Deployed(nn.Module):
         self.outputs = ["embedding"] if classes is None else ["embedding", "logits"]
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """uint8 frames (B, T, 3, S, S) -> video embeddings (B, E) and, with classes, logits (B, K)."""
+        """uint8 frames (B, T, 3, S, S) -> embeddings (B, E) and, with classes, logits."""
         features = self.model.encode(normalise(frames, self.model.clip.config.preprocessing))
         if self.classes is None:
             return (features.video,)
@@ -68,8 +66,7 @@ class Deployed(nn.Module):
 
 
 def check_target(target: str, folder: Path) -> None:
-    """Raises UsageError where the runtime is unknown or not installed, or the folder is the current
-    one or holds something else."""
+    """Raises UsageError where the runtime is unknown or not installed, or the folder is taken."""
     require(target)
     refuse_current(folder)
     if folder.is_file():
@@ -118,7 +115,7 @@ def export(
     with sole_maker(folder), atomic_folder(folder) as part:
         with explained(f"{config.method.name} cannot be exported to {target}"):
             program = graph(Deployed(plain(model), classes).eval(), batches[-1])
-            write(target, program, part, net.outputs)
+            (_write_onnx if target == "onnx" else _write_openvino)(program, part, net.outputs)
         with explained(f"the exported {FILES[target]} does not run"):
             run = open_file(target, part / FILES[target])
             outputs = [run(frames.numpy()) for frames in batches]
@@ -146,11 +143,10 @@ def export(
             "labels": None if labels is None else list(labels),
             "logit_scale": logit_scale(model),
             "parity": {"batches": CHECKED, "tolerance": TOLERANCE, **parity},
-            "made_with": versions(target),
+            "made_with": {name: version(name) for name in ("torch", *PACKAGES[target])},
         }
-        (part / "export.json").write_text(
-            json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(about, indent=2, ensure_ascii=False)
+        (part / "export.json").write_text(text + "\n", encoding="utf-8")
         if classes is not None:
             save_tensors({"classes": classes.contiguous()}, part / "classes.safetensors")
     return about
@@ -158,10 +154,8 @@ def export(
 
 def random_frames(count: int, frames: int, size: int) -> Tensor:
     """(count, frames, 3, size, size) uint8, the same at every call."""
-    generator = torch.Generator().manual_seed(count)
-    return torch.randint(
-        0, 256, (count, frames, 3, size, size), generator=generator, dtype=torch.uint8
-    )
+    generator, shape = torch.Generator().manual_seed(count), (count, frames, 3, size, size)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
 def plain(model: VideoCLIP) -> VideoCLIP:
@@ -172,11 +166,8 @@ def plain(model: VideoCLIP) -> VideoCLIP:
 
 
 def graph(net: Deployed, frames: Tensor) -> ExportedProgram:
-    """The network as one graph for any number of clips.
-
-    Strict: the towers say `len(x)` of a batch, which is a constant for every tracer but the one
-    that reads Python's bytecode.
-    """
+    """The network as one graph for any number of clips. Strict: the towers say `len(x)` of a batch,
+    a constant for every tracer but the one that reads Python's bytecode."""
     return torch.export.export(
         net, (frames,), dynamic_shapes={"frames": {0: Dim("batch", min=1)}}, strict=True
     )
@@ -188,19 +179,13 @@ def differences(
     outputs: Sequence[Sequence[np.ndarray]],
 ) -> dict[str, dict[str, float]]:
     """For every output over all batches: the largest absolute difference, and the largest absolute
-    value expected.
-
-    Raises FrosterError beyond the tolerance.
-    """
+    value expected. Raises FrosterError beyond the tolerance."""
     parity = {}
     for i, name in enumerate(names):
-        pairs = [
-            (ours[i].numpy(), theirs[i]) for ours, theirs in zip(expected, outputs, strict=True)
-        ]
+        pairs = [(x[i].numpy(), y[i]) for x, y in zip(expected, outputs, strict=True)]
         difference = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
         largest = max(float(np.abs(ours).max()) for ours, _ in pairs)
-        # The floor is for the log-probabilities of a single label, which are 0 but for rounding.
-        # NaN is refused.
+        # The floor is for a single label's log-probabilities, 0 but for rounding. NaN is refused.
         if not difference <= TOLERANCE * max(largest, 0.01):
             raise FrosterError(
                 f"the exported network differs from PyTorch: {name} by {difference:.2g} where the"
@@ -211,8 +196,7 @@ def differences(
 
 
 def logit_scale(model: VideoCLIP) -> float | None:
-    """s of logits = s * embedding @ classes.T; None for the networks that do not compare with one
-    embedding a class."""
+    """s of logits = s * embedding @ classes.T; None of networks that compare otherwise."""
     return model.logit_scale if type(model).classes is VideoCLIP.classes else None
 
 
@@ -233,24 +217,13 @@ def explained(what: str) -> Iterator[None]:
 def require(target: str) -> None:
     """Raises UsageError on a target that does not exist, or whose packages are not installed."""
     one_of("--to", target, *FILES)
-    # OpenVINO's converter reports its use over the network if it finds this package, and works
-    # without it.
+    # With this package OpenVINO's converter reports its use over the network.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     for name in PACKAGES[target]:
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise UsageError(f"--to {target} needs {name} ({error}): {install(target)}") from error
-
-
-def versions(target: str) -> dict[str, str]:
-    return {name: version(name) for name in ("torch", *PACKAGES[target])}
-
-
-def write(target: str, program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> None:
-    """Put FILES[target], and what belongs to it, into `folder`. The program's input is `frames`,
-    its batch dynamic."""
-    (_write_onnx if target == "onnx" else _write_openvino)(program, folder, outputs)
 
 
 def _write_onnx(program: ExportedProgram, folder: Path, outputs: Sequence[str]) -> None:

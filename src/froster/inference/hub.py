@@ -11,31 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from froster import __version__
+from froster.encoders.known import known_encoder
 from froster.encoders.layouts import read_object
 from froster.errors import FrosterError, UsageError
-from froster.evaluation.calibration import Calibration, read_calibration
+from froster.evaluation.calibration import CALIBRATION, Calibration, read_calibration
 from froster.inference.model_folder import folder_of
-from froster.inference.seen import read_report
+from froster.inference.model_report import TRAINING, read_report
 from froster.utils import strict_json as json
-from froster.utils.files import CALIBRATION
 from froster.utils.text import printable
 
+Report = dict[str, Any]
 WEIGHTS = ("model.safetensors", "config.json", "tokenizer.json")
-PUBLIC = (
-    "rows",
-    "base_classes",
-    "novel_classes",
-    "training_videos",
-    "watched_videos",
-    "epochs",
-    "history",
-    "test",
-    "reliability",
-    "recipe",
-    "distill",
-    "augment",
-    "trained_weights",
-)
+PUBLIC = ("rows", *TRAINING, "history", "test", "reliability", "trained_weights")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 SHOWN_CLASSES = 60
 _MEANING = set("\"'`$\\!,;<>&|*_[]()#~")
@@ -50,11 +37,8 @@ def push(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Publish the model in a folder, or in the output folder of a run, as `repo` (USER/NAME).
-
-    Returns the sizes of the files in bytes, the card and, if something was sent (not with
-    `dry_run`), the address. Raises UsageError on a wrong name or without a token, FrosterError
-    where the hub refuses.
-    """
+    Returns the sizes of the files in bytes, the card and, unless `dry_run`, the address. Raises
+    UsageError on a wrong name or without a token, FrosterError where the hub refuses."""
     if not HUB_ID.fullmatch(repo):
         raise UsageError(f"a repository is USER/NAME, not {repo!r}")
     if licence is not None and not re.fullmatch(r"[a-z0-9.-]+", licence):
@@ -85,8 +69,7 @@ def _size(content: bytes | Path) -> int:
 
 
 def _upload(contents: dict[str, bytes | Path], repo: str, private: bool) -> str:
-    """One commit with all files; the repository's address. Raises UsageError without a token,
-    FrosterError on refusal."""
+    """One commit with all files; the repository's address."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import huggingface_hub  # slow to import
 
@@ -98,12 +81,7 @@ def _upload(contents: dict[str, bytes | Path], repo: str, private: bool) -> str:
     api = huggingface_hub.HfApi(library_name="froster")
     try:
         url = api.create_repo(repo, private=private or None, exist_ok=True)
-        operations = [
-            huggingface_hub.CommitOperationAdd(
-                name, content if isinstance(content, bytes) else str(content)
-            )
-            for name, content in contents.items()
-        ]
+        operations = [huggingface_hub.CommitOperationAdd(*item) for item in contents.items()]
         api.create_commit(repo, operations, commit_message="Model pushed by froster")
     except Exception as error:  # every transport has its own family of errors
         first = next(iter(str(error).splitlines()), "")
@@ -128,17 +106,15 @@ def files(folder: Path, repo: str, licence: str | None) -> dict[str, bytes | Pat
 
 
 def card(
-    config: dict[str, Any],
-    report: dict[str, Any],
-    calibration: Calibration,
-    repo: str,
-    licence: str | None,
+    config: Report, report: Report, calibration: Calibration, repo: str, licence: str | None
 ) -> str:
     """The README.md of the repository: the hub's metadata, then what a person wants to know."""
     from huggingface_hub import ModelCardData  # slow to import
 
     method = re.sub(r"[^\w-]", "?", str(config.get("method", {}).get("name", "?")))
     base_model = report.get("source", {}).get("model", "")
+    if (known := known_encoder(base_model)) is not None:
+        base_model = known.hub_id
     values: dict[str, Any] = {
         "license": licence,
         "library_name": "froster",
@@ -163,19 +139,17 @@ def card(
 
 def _model_index(repo: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """The hub's form for measured numbers: the accuracies of the tuned weights."""
-    results = [
-        {
-            "task": {"type": "video-classification"},
-            "dataset": {
-                "type": f"froster-{name}",
-                "name": f"{name} test videos ({test['videos']} of {test['classes']} classes)",
-            },
-            "metrics": [
-                {"type": "accuracy", "name": "top-1, per cent", "value": round(test["top1"], 2)}
-            ],
-        }
-        for name, test in report.get("test", {}).items()
-    ]
+    results = []
+    for name, test in report.get("test", {}).items():
+        videos = f"{name} test videos ({test['videos']} of {test['classes']} classes)"
+        top1 = {"type": "accuracy", "name": "top-1, per cent", "value": round(test["top1"], 2)}
+        results.append(
+            {
+                "task": {"type": "video-classification"},
+                "dataset": {"type": f"froster-{name}", "name": videos},
+                "metrics": [top1],
+            }
+        )
     return [{"name": repo.rpartition("/")[2], "results": results}] if results else []
 
 
@@ -185,10 +159,9 @@ def _usage(report: dict[str, Any], repo: str, calibration: Calibration) -> str:
         labels = ["surfing", "skiing"]  # what Python, a shell or Markdown might not take as text
     none = "is how likely it is that none of the labels fits, fitted to held-out videos"
     if calibration.none is None:
+        bare = calibration.fitted is None
         why = (
-            "the model is not calibrated"
-            if calibration.fitted is None
-            else "the scores do not tell whether a label fits"
+            "the model is not calibrated" if bare else "the scores do not tell whether a label fits"
         )
         none = f"is None: {why}"
     return (
@@ -212,38 +185,34 @@ def _trained_on(report: dict[str, Any]) -> str:
         f"## Data\n\n{report.get('training_videos')} videos of {len(classes)} classes:"
         f" {names}.\n\n{report.get('epochs', recipe.get('epochs'))} epochs of batch"
         f" {recipe.get('batch_size')}, learning rate {recipe.get('lr')}, distillation:"
-        f" {escaped(str(distill.get('kind')))}, seed {recipe.get('seed')}."
+        f" {escaped(_distilled(distill))}, seed {recipe.get('seed')}."
     )
+
+
+def _distilled(distill: dict[str, Any]) -> str:
+    """`residual`, or `plain, anchors, EMA teacher`."""
+    target = distill.get("target", "features")
+    more = [target] if target != "features" else []
+    more += ["EMA teacher"] if distill.get("teacher") == "ema" else []
+    return ", ".join([str(distill.get("kind")), *more])
 
 
 def escaped(text: str) -> str:
-    """As Markdown and HTML that show the text and nothing else: every sign that may mean something
-    is a number.
-
-    Numbers are also safe in cells of a table, where a backslash before | is not by every reader.
-    """
-    return re.sub(
-        r"[^\w\s,.:'/-]|_|(?<=:)/|(?<=www)\.",
-        lambda sign: f"&#{ord(sign[0])};",
-        " ".join(printable(text).split()),
-    )
+    """As Markdown and HTML that show the text and nothing else, also in cells of a table: every
+    sign that may mean something is a number."""
+    signs = r"[^\w\s,.:'/-]|_|(?<=:)/|(?<=www)\."
+    return re.sub(signs, lambda sign: f"&#{ord(sign[0])};", " ".join(printable(text).split()))
 
 
 def _accuracy(report: dict[str, Any], calibration: Calibration) -> str:
     rows = report.get("rows", [])[:2]
     if len(rows) < 2 or not report.get("test"):
         return ""
-    lines = [
-        "## Accuracy",
-        "",
-        "| test videos | CLIP before | this model | standard error |",
-        "|---|---|---|---|",
-    ]
+    lines = ["## Accuracy", ""]
+    lines += ["| test videos | CLIP before | this model | standard error |", "|---|---|---|---|"]
+    words = {"base": "training classes", "novel": "classes never trained on"}
     for name, test in report["test"].items():
-        what = {"base": "training classes", "novel": "classes never trained on"}.get(
-            name, escaped(name)
-        )
-        before = rows[0].get(name)
+        what, before = words.get(name, escaped(name)), rows[0].get(name)
         cell = "–" if before is None else f"{before:.1f}"
         lines.append(
             f"| {test['videos']} of {test['classes']} {what} | {cell} | {test['top1']:.1f} |"

@@ -56,11 +56,9 @@ def index(
     on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Make or extend the index in the folder `out`, for `froster.search`; videos that it has and
-    that have not changed are passed over.
-
-    Without a model it is the one of the index. Returns how many videos were added, have changed,
-    are gone and failed. Raises UsageError where the index was made with another model or otherwise.
-    """
+    that have not changed are passed over. Without a model it is the one of the index. Returns how
+    many videos were added, have changed, are gone and failed. Raises UsageError where the index was
+    made with another model or otherwise."""
     out = Path(out)
     earlier = open_index(out)
     if settings.prune:
@@ -135,29 +133,23 @@ def _open_or_create(out: Path, model: Recognizer, root: str, settings: IndexSett
 
 
 def check_comparable(model: Recognizer) -> None:
-    """Raises UsageError for the networks that do not compare a video with one embedding of a text."""
+    """Raises UsageError for networks that do not compare a video with one embedding of a text."""
     if type(model.model).classes is not VideoCLIP.classes:
-        name = model.config.method.name
-        raise UsageError(
-            f"{name} has no one embedding of a text, so its videos cannot be indexed: use another"
-            " model"
-        )
+        name, cause = model.config.method.name, "so its videos cannot be indexed: use another model"
+        raise UsageError(f"{name} has no one embedding of a text, {cause}")
 
 
 def check_model(store: Store, model: Recognizer) -> None:
     """Raises UsageError where an index was made by another model."""
-    if (store.model, store.about["frames"]) != (
-        model_fingerprint(model),
-        model.config.sampling.frames,
-    ):
+    wanted = model_fingerprint(model), model.config.sampling.frames
+    if (store.model, store.about["frames"]) != wanted:
         raise UsageError(
             f"{store.folder} was made by another model ({store.source}): pass that one with --model"
         )
 
 
 def check_prunable(out: Path, store: Store | None) -> None:
-    """Raises UsageError where the folder of the videos does not exist, as on a disk that is not
-    mounted: all would be gone."""
+    """Raises UsageError where the folder of the videos does not exist: all would be gone."""
     refuse_current(out)
     if store is not None and not os.path.isdir(store.root):
         raise UsageError(
@@ -184,20 +176,16 @@ def build(
     options: ReadOptions,
     on_end: Callable[[ListedVideo, str], None],
 ) -> None:
-    """Adds the videos to the store. `on_end` is called once for each, with what failed or "".
-
-    What was finished is written also where this is interrupted.
-    """
+    """Adds the videos to the store; what was finished is written also where this is interrupted.
+    `on_end` is called once for each video, with what failed or ""."""
     done: list[tuple[IndexEntry, Tensor, Tensor]] = []
     written = time.monotonic()
     try:
         for video, entry, embeddings, error in _embedded(model, store.seconds, videos, options):
             if entry is not None:
                 done.append((entry, embeddings, unit(embeddings.mean(0))))
-            if (
-                time.monotonic() - written > PART_SECONDS
-                or sum(len(entry.starts) for entry, _, _ in done) > PART_SEGMENTS
-            ):
+            segments = sum(len(entry.starts) for entry, _, _ in done)
+            if time.monotonic() - written > PART_SECONDS or segments > PART_SEGMENTS:
                 store.add(done)
                 done, written = [], time.monotonic()
             on_end(video, error)
@@ -212,22 +200,19 @@ class _Pending:
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
     embeddings: list[Tensor] = field(default_factory=list)
-    whole: VideoSummary | None = None
+    summary: VideoSummary | None = None
 
     def entry(self, key: str) -> IndexEntry:
-        whole = self.whole
-        assert whole is not None
-        numbers = (round(whole.seconds, 3), whole.frames, whole.damaged)
-        return IndexEntry(
-            key, whole.state.size, whole.state.mtime, *numbers, self.starts, self.ends
-        )
+        video = self.summary
+        assert video is not None
+        seconds, counts = round(video.seconds, 3), (video.frames, video.damaged)
+        return IndexEntry(key, *video.state, seconds, *counts, self.starts, self.ends)
 
 
 def _embedded(
     model: Recognizer, seconds: float, videos: Sequence[ListedVideo], options: ReadOptions
 ) -> Iterator[tuple[ListedVideo, IndexEntry | None, Tensor, str]]:
-    """Each video, with its segments' embeddings (n, E), as soon as all of it is embedded or has
-    failed."""
+    """Each video with its segments' embeddings (n, E), once all of it is embedded or has failed."""
     workers = options.processes(len(videos))
     batch_size = options.batch_size or (32 if model.device.type == "cuda" else 4)
     pending: dict[int, _Pending] = {}
@@ -251,16 +236,16 @@ def _embedded(
         ended.clear()
 
     work, paths = segment_reader(model, seconds), [str(video.path) for video in videos]
-    events = pool.run(work, paths, workers, limit=options.time_limit)
-    with closing(pool.ahead(events, 2 * batch_size) if workers else events) as following:  # type: ignore[type-var, arg-type]
+    events: Any = pool.run(work, paths, workers, limit=options.time_limit)
+    with closing(pool.ahead(events, 2 * batch_size) if workers else events) as following:
         for event in following:
             if event.done:
-                complete = event.task in pending and pending[event.task].whole is not None
+                complete = event.task in pending and pending[event.task].summary is not None
                 ended.append((event.task, "" if complete else event.error))
             else:
                 state = pending.setdefault(event.task, _Pending())
                 if isinstance(event.part, VideoSummary):
-                    state.whole = event.part
+                    state.summary = event.part
                 else:
                     batch.append((event.task, event.part))
             if len(batch) == batch_size or (ended and not batch):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from froster.encoders.checkpoints import Checkpoint, LoadReport, load_clip
+from froster.encoders.known import DEFAULT_MODEL
 from froster.encoders.model import CLIP
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError
@@ -22,7 +23,6 @@ from froster.methods import VCLIP, Frozen, Method
 from froster.methods.base import Official
 from froster.utils.address import refuse_address
 
-DEFAULT_MODEL = "openai/clip-vit-base-patch16"
 NANO = Path(__file__).parents[1] / "world" / "nano"
 
 
@@ -51,7 +51,9 @@ def load_path(path: Path, clip: str | Path | None) -> LoadedModel:
     plain, report = load_clip(checkpoint)
     config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
     tokenizer = _tokenizer_beside(path, plain)
-    return LoadedModel(config.method.build(plain), tokenizer, config, _origin(report, tokenizer))
+    return LoadedModel(
+        config.method.build(plain), tokenizer, config, _provenance(report, tokenizer)
+    )
 
 
 def _load_release(release: Official, path: Path, clip: str | Path | None) -> LoadedModel:
@@ -61,8 +63,8 @@ def _load_release(release: Official, path: Path, clip: str | Path | None) -> Loa
     network = complete(release, path, base.network.clip if base else None)
     borrows_text = base is not None and "text tower" in missing
     tokenizer = base.tokenizer if base and borrows_text else _tokenizer_beside(path, network.clip)
-    origin = _origin(release, tokenizer, ", ".join(missing))
-    return LoadedModel(network, tokenizer, _preset_config(release.method), origin)
+    provenance = _provenance(release, tokenizer, ", ".join(missing))
+    return LoadedModel(network, tokenizer, _preset_config(release.method), provenance)
 
 
 def _load_base(release: Official, path: Path, clip: str | Path | None) -> LoadedModel:
@@ -98,7 +100,7 @@ def _tokenizer_beside(path: Path, clip: CLIP) -> Tokenizer | FrosterError:
     )
 
 
-def _origin(
+def _provenance(
     report: LoadReport | Official, tokenizer: Tokenizer | FrosterError, missing: str = ""
 ) -> str:
     """What the weights were taken for, and what was left out or assumed."""

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from froster.encoders.blank import blank
 from froster.encoders.checkpoints import locate, strict_load
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.layouts import is_model_folder, read_object, refuse_settings, unknown_settings
-from froster.encoders.model import CLIP, CLIPConfig, TextConfig, VisionConfig, blank
+from froster.encoders.model import CLIP
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import State, read_safetensors
 from froster.encoders.tokenizer import Tokenizer
@@ -28,16 +30,6 @@ from froster.video.sampling import Sampling
 VERSION = 1
 """Of `config.json`."""
 MOST_VIEWS = 1000
-
-__all__ = [
-    "LoadedModel",
-    "ModelConfig",
-    "folder_of",
-    "is_model_folder",
-    "load_folder",
-    "resolve",
-    "save_folder",
-]
 
 
 @dataclass(frozen=True)
@@ -89,19 +81,17 @@ class LoadedModel:
     tokenizer: Tokenizer | FrosterError
     """Or why there is none."""
     config: ModelConfig
-    origin: str = "froster"
+    provenance: str = "froster"
     """What the weights were taken for."""
     calibration: Calibration = field(default_factory=Calibration)
 
 
 def resolve(source: str | Path) -> Path:
-    """The folder or file on this machine that is meant, looked up, or downloaded, once.
-
-    The output folder of a training run means the model in it, and the weights of a froster model
-    its whole folder. Raises CheckpointError, or FrosterError when the hub cannot be reached.
-    """
+    """The folder or file on this machine that is meant, downloaded if need be. The output folder of
+    a run means the model in it, and the weights of a froster model its folder. Raises
+    CheckpointError, or FrosterError when the hub cannot be reached."""
     path = locate(source)
-    folder = _whole(path)
+    folder = _folder_with(path)
     if path.is_file() and folder != path and path.name not in ("model.safetensors", "config.json"):
         raise CheckpointError(
             f"{path} lies in the folder of a froster model, whose weights are model.safetensors:"
@@ -111,18 +101,15 @@ def resolve(source: str | Path) -> Path:
 
 
 def folder_of(model: str | Path) -> Path | None:
-    """The folder on this machine of the froster model that `froster.load` would read by this name.
-
-    None where it reads no froster model or none that is here: nano (whatever folder may bear that
-    name), a name on the hub, another kind of weights.
-    """
+    """The folder on this machine of the froster model that `froster.load` would read by this name;
+    None for nano (whatever folder may bear that name), a name on the hub, other weights."""
     if str(model) == "nano":
         return None
-    folder = _whole(Path(os.path.expanduser(model)))
+    folder = _folder_with(Path(os.path.expanduser(model)))
     return folder if is_model_folder(folder) else None
 
 
-def _whole(path: Path) -> Path:
+def _folder_with(path: Path) -> Path:
     """The model in the output folder of a run, and the folder of a froster model's file; any other
     path as it is."""
     if path.is_file():
@@ -157,9 +144,7 @@ def check_config(values: dict[str, Any]) -> None:
         for name in where.split("."):
             part = part.get(name) if isinstance(part, dict) else None
         if isinstance(part, dict):
-            known = {each.name for each in fields(kind)} - {
-                "preprocessing"
-            }  # which has a place of its own
+            known = {field.name for field in fields(kind)} - {"preprocessing"}  # stands by itself
             unknown += unknown_settings(part, f"{where}.", {}, known)
     refuse_settings(unknown, "froster does not know")
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from froster.data.dataset import ReadViews
-from froster.encoders.model import CLIP, blank, normalise, unit
+from froster.encoders.blank import blank
+from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import (
     autocast,
     parse_precision,
@@ -23,10 +25,11 @@ from froster.encoders.precision import (
     pick_dtype,
     with_cast_weights,
 )
-from froster.encoders.preprocessing import Preprocessing
+from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import FrosterError, UsageError
-from froster.evaluation.calibration import Calibration, Judgement, fits_none
+from froster.evaluation.calibration import Calibration, LabelScores, fits_none
+from froster.inference.class_cache import kept_or_computed
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
@@ -88,11 +91,11 @@ class Recognizer:
         *,
         device: torch.device | None = None,
         precision: str | torch.dtype = "auto",
-        origin: str = "froster",
+        provenance: str = "froster",
         calibration: Calibration | None = None,
     ):
-        self.origin, self.precision = origin, parse_precision(precision)
-        "`origin`: what the weights were taken for"
+        self.provenance, self.precision = provenance, parse_precision(precision)
+        "`provenance`: what the weights were taken for"
         self.source: str | None = None
         "what `load` was given, a path made absolute"
         self.device = device or pick_device()
@@ -154,20 +157,27 @@ class Recognizer:
         prompts; for most networks unit class embeddings (K, E).
 
         The last `remembered` label sets are kept, as long as weights, prompts and tokenizer are the
-        same, so that many videos cost one pass over the text. Nothing is kept of weights in
-        training. Raises UsageError on empty or repeated labels.
+        same, so that many videos cost one pass over the text; on disk, in the user's cache, all
+        that fit are (`class_cache`). Nothing is kept of weights in training. Raises UsageError on
+        empty or repeated labels.
         """
         check_texts(labels)
+        may_keep = self._may_keep()
 
         def compute() -> Tensor:
             return finite(self.model.classes(self.prompts(labels, truncate)), "class embeddings")
 
-        keep = self.remembered if self._may_keep() else 0
-        return self._cache.classes((truncate, *labels), compute, keep)
+        def recall() -> Tensor:
+            return kept_or_computed(self, labels, truncate, compute) if may_keep else compute()
 
-    def prompts(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
-        """The raw embeddings of all prompts of all labels, (P, K, E). Raises UsageError on empty or
-        repeated labels."""
+        keep = self.remembered if may_keep else 0
+        return self._cache.classes((truncate, *labels), recall, keep)
+
+    def prompts(
+        self, labels: Sequence[str], truncate: bool = False
+    ) -> Float[Tensor, "prompts labels embed"]:
+        """The raw embeddings of all prompts of all labels. Raises UsageError on empty or repeated
+        labels."""
         bank = self.bank(labels, truncate)
         steps = bank.together(bank.rows)
         with (
@@ -181,8 +191,10 @@ class Recognizer:
             return torch.cat(parts)
 
     @torch.no_grad()
-    def embed_text(self, texts: Sequence[str], truncate: bool = False) -> Tensor:
-        """Labels -> unit embeddings (K, E), each the mean over the model's prompt templates."""
+    def embed_text(
+        self, texts: Sequence[str], truncate: bool = False
+    ) -> Float[Tensor, "texts embed"]:
+        """Labels -> unit embeddings, each the mean over the model's prompt templates."""
         if self.config.method.closed:
             raise UsageError(
                 f"{self.config.method.name} knows its classes by number and embeds no texts"
@@ -193,8 +205,8 @@ class Recognizer:
     @torch.no_grad()
     def embed_video(
         self, video: str | Path | Tensor | np.ndarray, views: int | None = None
-    ) -> Tensor:
-        """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding (E,).
+    ) -> Float[Tensor, " embed"]:
+        """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding.
 
         Its product with `embed_text` ranks labels as `classify` does, where the network compares
         videos with one embedding a class (not X-CLIP, ActionCLIP). Raises VideoError, or UsageError
@@ -204,8 +216,8 @@ class Recognizer:
         return finite(unit(embeddings.mean(0)).cpu(), "video embeddings")
 
     @torch.no_grad()
-    def embed_clips(self, clips: Tensor) -> Tensor:
-        """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings (B, E)."""
+    def embed_clips(self, clips: Tensor) -> Float[Tensor, "batch embed"]:
+        """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings."""
         embeddings = self.encode_clips(given_clips(clips, self.image_size)).video
         return finite(unit(embeddings).cpu(), "video embeddings")
 
@@ -233,39 +245,41 @@ class Recognizer:
 
         `classes` is the result of `class_embeddings` for `labels`.
         """
-        judged = self.judge_clips(clips, classes)
-        scores, places = judged.scores.sort(dim=-1, descending=True)
+        outputs = self.score_clips(clips, classes)
+        scores, places = outputs.scores.sort(dim=-1, descending=True)
         none, cosine = (
             [None] * len(scores) if values is None else values.tolist()
-            for values in (judged.none, judged.cosine)
+            for values in (outputs.none, outputs.cosine)
         )
         rows = zip(places[:, :top].tolist(), scores[:, :top].tolist(), none, cosine, strict=True)
         return [Classification([labels[i] for i in best], *values) for best, *values in rows]
 
     @torch.no_grad()
-    def judge_clips(self, clips: Tensor, classes: Tensor) -> Judgement:
+    def score_clips(self, clips: Tensor, classes: Tensor) -> LabelScores:
         """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` ->
         scores, on the CPU."""
         clips = given_clips(clips, self.image_size, "B, V, T")
         features = self.encode_clips(clips.flatten(0, 1))
         logits = self.model.logits(features.video, classes, features.context).float()
-        return self.judge(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
+        return self.score(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
 
-    def judge(self, views: Tensor) -> Judgement:
-        """Logits of the views of n videos (n, V, K) -> scores and, where there is a rule, how
-        likely it is that no label fits."""
-        return self.calibration.judge(views, self.logit_scale, self.config.fusion)
+    def score(self, views: Float[Tensor, "n views labels"]) -> LabelScores:
+        """Logits of the views -> scores and, where there is a rule, how likely it is that no label
+        fits."""
+        return self.calibration.score(views, self.logit_scale, self.config.fusion)
 
     def view_reader(self, views: int | None = None) -> ReadViews:
         """What reads a video file as this model wants it, `views` clips or the model's number."""
         views = views or self.config.views
         return ReadViews(self.config.sampling, views, self.image_size, self.preprocessing)
 
-    def read_views(self, video: str | Path, views: int | None = None) -> Tensor:
-        """A video file -> uint8 frames (views, T, 3, S, S), all from one decode."""
+    def read_views(
+        self, video: str | Path, views: int | None = None
+    ) -> UInt8[Tensor, "views time 3 size size"]:
+        """The clips of a video file, all from one decode."""
         refuse_address(video)
-        (read,) = self.view_reader(views)(str(video))
-        return torch.from_numpy(read.clips)
+        (result,) = self.view_reader(views)(str(video))
+        return torch.from_numpy(result.clips)
 
     def _clips(self, video: str | Path | Tensor | np.ndarray, views: int | None) -> Tensor:
         """A video file or its sampled frames -> uint8 (V, T, 3, S, S)."""
@@ -305,7 +319,7 @@ class Recognizer:
         all."""
         self.check_network()
         loaded = LoadedModel(
-            self.model, self._tokenizer, self.config, self.origin, self.calibration
+            self.model, self._tokenizer, self.config, self.provenance, self.calibration
         )
         save_folder(Path(folder), loaded, report or {})
         return Path(folder)
@@ -331,11 +345,10 @@ def load(
     """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or
     `"nano"`.
 
-    Released checkpoints of the methods are recognised by the names of their weights; `origin` of
-    the result says what a file was taken for. Some hold an image tower or a head alone: `clip`, of
-    the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
-    FrosterError when the hub cannot be reached.
-    """
+    Released checkpoints of the methods are recognised by the names of their weights; `provenance`
+    of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
+    of the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
+    FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
     recognizer = Recognizer(
@@ -344,7 +357,7 @@ def load(
         loaded.config,
         device=place,
         precision=precision,
-        origin=loaded.origin,
+        provenance=loaded.provenance,
         calibration=loaded.calibration,
     )
     path = os.path.abspath(os.path.expanduser(source))

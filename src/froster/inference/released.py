@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from froster.encoders.blank import blank
 from froster.encoders.checkpoints import (
     Checkpoint,
     architecture_from_state_dict,
@@ -16,8 +17,9 @@ from froster.encoders.checkpoints import (
     to_official,
     unwrap,
 )
+from froster.encoders.config import CLIPConfig
 from froster.encoders.huggingface import read_hf_preprocessing
-from froster.encoders.model import CLIP, CLIPConfig, blank
+from froster.encoders.model import CLIP
 from froster.encoders.reading import State
 from froster.errors import CheckpointError, FrosterError
 from froster.inference.model_folder import load_saved
@@ -54,9 +56,8 @@ def find_released(checkpoint: Checkpoint) -> Official | None:
         state, separate_head = _read_state(checkpoint)
         release = recognise(state)
         if release is None and separate_head:  # ActionCLIP's plain mean has a head without weights
-            release = Official(
-                "ActionCLIP (meanp)", METHODS["actionclip"].make("meanp"), ours(state)
-            )
+            method = METHODS["actionclip"].make("meanp")
+            release = Official("ActionCLIP (meanp)", method, ours(state))
         if release is not None and not checkpoint.is_file:
             size = _architecture(release.state, None, {}).vision.image_size
             release.preprocessing, notes = read_hf_preprocessing(
@@ -88,14 +89,10 @@ def _read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     if kind == "safetensors" and checkpoint.is_file:
         refuse_own(checkpoint.file, state)
     head = content.get(_HEAD_NEST)
-    if isinstance(head, dict):
-        state = {
-            **state,
-            **{f"fusion_model.{name.removeprefix('module.')}": t for name, t in head.items()},
-        }
-    return {
-        name: tensor for name, tensor in state.items() if not is_training_extra(name)
-    }, isinstance(head, dict)
+    if separate := isinstance(head, dict):
+        heads = {f"fusion_model.{name.removeprefix('module.')}": t for name, t in head.items()}
+        state = {**state, **heads}
+    return {name: t for name, t in state.items() if not is_training_extra(name)}, separate
 
 
 def missing_parts(state: State) -> dict[str, str]:
@@ -118,22 +115,17 @@ def missing_parts(state: State) -> dict[str, str]:
 
 
 def assemble(release: Official, base: CLIP | None = None) -> VideoCLIP:
-    """The network of a release, with parts that it lacks taken from `base`.
-
-    Raises CheckpointError where a weight is missing, unknown or of another shape.
-    """
+    """The network of a release, with parts that it lacks taken from `base`. Raises CheckpointError
+    where a weight is missing, unknown or of another shape."""
     missing = missing_parts(release.state)
     if missing and base is None:
         raise CheckpointError(f"{release.format} holds no {', '.join(missing)}")
     state = dict(release.state)
     if base is not None:
-        whole = {"visual.conv1.": "visual.", "text.transformer.": "text."}
-        starts = tuple(whole.get(start, start) for start in missing.values())
-        state |= {
-            name: t
-            for name, t in base.state_dict().items()
-            if name.startswith(starts) and name not in state
-        }
+        towers = {"visual.conv1.": "visual.", "text.transformer.": "text."}
+        starts = tuple(towers.get(start, start) for start in missing.values())
+        borrowed = {name: t for name, t in base.state_dict().items() if name.startswith(starts)}
+        state = borrowed | state
     with blank(len(state)):
         config = _architecture(state, base, missing)
         if "image tower" not in missing:
@@ -158,14 +150,9 @@ def _architecture(state: State, base: CLIP | None, missing: dict[str, str]) -> C
         "text_projection": (64, 64),
     }
     known = {name: torch.empty(shape, device="meta") for name, shape in stand_ins.items()}
-    present = {
-        name: tensor
-        for name, tensor in state.items()
-        if not ("image tower" in missing and name.startswith("visual."))
-    }
-    sizes = architecture_from_state_dict(
-        {**known, **{to_official(name): tensor for name, tensor in present.items()}}
-    )
+    hidden = ("visual.",) if "image tower" in missing else ()
+    stated = {to_official(name): t for name, t in state.items() if not name.startswith(hidden)}
+    sizes = architecture_from_state_dict({**known, **stated})
     return CLIPConfig(
         config.vision if "image tower" in missing else sizes.vision,
         config.text if "text tower" in missing else sizes.text,

@@ -31,6 +31,7 @@ from froster.utils.files import (
     json_line,
     read_lines,
     write_csv,
+    write_json,
     write_text,
 )
 from froster.utils.text import is_text
@@ -58,7 +59,7 @@ OnProgress = Callable[[BatchProgress], None]
 
 
 def ignore_progress(progress: BatchProgress) -> None:
-    """The callback of who does not ask."""
+    """The default callback."""
 
 
 def check_suffix(path: Path) -> None:
@@ -78,7 +79,7 @@ def check_suffix(path: Path) -> None:
 
 class ResultFile:
     """The rows of a file. It goes on where an earlier run ended; a line that a kill has cut off is
-    dropped. `top` is how many labels a row has at most."""
+    dropped. A row has at most `top` labels."""
 
     def __init__(self, path: Path, top: int) -> None:
         self.path, self._columns = path, _columns(top)
@@ -126,8 +127,13 @@ def rows_file(out: Path) -> Path:
 def _columns(top: int) -> list[str]:
     """Of CSV: the best label and its score, then those of the next places."""
     places = [name for i in range(2, top + 1) for name in (f"label_{i}", f"score_{i}")]
-    numbers = ["answer", "none", "cosine", "seconds", "frames", "damaged"]
-    return ["path", "label", "score", *places, *numbers]
+    return [
+        "path",
+        "label",
+        "score",
+        *places,
+        *["answer", "none", "cosine", "seconds", "frames", "damaged"],
+    ]
 
 
 def _record(row: ResultRow, columns: Sequence[str]) -> list[str]:
@@ -159,9 +165,8 @@ def _read_csv(path: Path, columns: list[str]) -> dict[str, list[str]]:
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}; was it changed?") from error
     if any(len(record) != len(columns) for record in records) or records[:1] not in ([], [columns]):
-        raise DataError(
-            f"{path}: a row is not of the columns {', '.join(columns[:3])} …: was it changed?"
-        )
+        names = ", ".join(columns[:3])
+        raise DataError(f"{path}: a row is not of the columns {names} …: was it changed?")
     return {record[0]: record for record in records[1:]}
 
 
@@ -229,9 +234,7 @@ class Failures:
 
     def _write(self) -> None:
         """One line for each that has failed, and no file where none has."""
-        text = "".join(
-            json_line({"path": key, "error": cause}) for key, cause in self.causes.items()
-        )
+        text = "".join(json_line({"path": k, "error": e}) for k, e in self.causes.items())
         if text:
             write_text(self.path, text)
         else:
@@ -240,8 +243,8 @@ class Failures:
 
 
 def check_made_alike(out: Path, made: dict[str, Any]) -> None:
-    """Writes `<out>.run.json` at the first run; later raises UsageError where something differs
-    from what it says, so that rows of two kinds never come into the same file."""
+    """Writes `<out>.run.json` at the first run; later raises UsageError where that says otherwise,
+    so that rows of two kinds never come into the same file."""
     path = out.with_name(f"{out.name}.run.json")
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -252,7 +255,7 @@ def check_made_alike(out: Path, made: dict[str, Any]) -> None:
             raise UsageError(
                 f"{out} exists, and no {path.name} says what it was made with: choose another --out"
             ) from None
-        write_text(path, json.dumps(made, indent=1) + "\n")
+        write_json(path, made, indent=1)
         return
     except (OSError, ValueError):
         raise UsageError(f"{path}: cannot be read; choose another --out") from None

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from froster.encoders.model import normalise
 from froster.encoders.precision import autocast
-from froster.evaluation.calibration import Judgement
+from froster.encoders.preprocessing import normalise
+from froster.evaluation.calibration import LabelScores
 from froster.inference.recognizer import Recognizer
 from froster.methods import Features
 from froster.utils.tensors import finite
@@ -23,19 +24,16 @@ ScoreFunction = Callable[[Tensor], Tensor]
 labels fits."""
 
 
-def columns(judged: Judgement) -> Tensor:
-    """The probabilities of the labels and, where there is a rule for it, of none of them: (n, K) or
-    (n, K + 1)."""
-    if judged.none is None:
-        return judged.probabilities
-    return torch.cat([judged.probabilities, judged.none[:, None]], dim=1)
+def columns(outputs: LabelScores) -> Float[Tensor, "n columns"]:
+    """The probabilities of the labels and, where there is a rule for it, of none of them."""
+    if outputs.none is None:
+        return outputs.probabilities
+    return torch.cat([outputs.probabilities, outputs.none[:, None]], dim=1)
 
 
 class WindowScorer:
-    """Logits of windows of one network; the labels may change between two calls.
-
-    A network that embeds each frame by itself does so once for each frame, however many windows it
-    is in, and its pixels are let go; another sees every window whole.
+    """Logits of windows of one network; the labels may change between two calls. A network that
+    embeds each frame by itself does so once, however many windows it is in, and lets its pixels go.
     """
 
     def __init__(self, recognizer: Recognizer, batch: int = 8):
@@ -45,13 +43,15 @@ class WindowScorer:
         self.apart = recognizer.model.frames_apart
 
     @torch.no_grad()
-    def __call__(self, windows: Sequence[Window], classes: Tensor) -> Tensor:
-        """Windows and the result of `Recognizer.class_embeddings` -> (n, K) float32, on the CPU."""
-        features = self._from_frames(windows) if self.apart else self._whole(windows)
+    def __call__(
+        self, windows: Sequence[Window], classes: Tensor
+    ) -> Float32[Tensor, "windows labels"]:
+        """Of windows and the result of `Recognizer.class_embeddings`, on the CPU."""
+        features = self._from_frames(windows) if self.apart else self._from_windows(windows)
         logits = self.recognizer.model.logits(features.video, classes, features.context)
         return finite(logits.float().cpu(), "logits")
 
-    def _whole(self, windows: Sequence[Window]) -> Features:
+    def _from_windows(self, windows: Sequence[Window]) -> Features:
         frames = torch.stack([_pixels(window.samples) for window in windows])  # (n, T, 3, S, S)
         return self.recognizer.encode_clips(frames)
 
@@ -65,18 +65,14 @@ class WindowScorer:
                 embeddings = recognizer.inference.encode_frames(frames[:, None]).float()[:, 0]
                 for sample, embedding in zip(part, embeddings, strict=True):
                     sample.embedding, sample.pixels = embedding.clone(), None
-            z = torch.stack([_embeddings(window.samples) for window in windows])
-            return recognizer.inference.pool_frames(z)
+            samples = [sample.embedding for window in windows for sample in window.samples]
+            z = torch.stack([z for z in samples if z is not None])
+            return recognizer.inference.pool_frames(z.unflatten(0, (len(windows), -1)))
 
 
 def _pixels(frames: Sequence[HeldFrame]) -> Tensor:
     """(n, 3, S, S)"""
     return torch.stack([frame.pixels for frame in frames if frame.pixels is not None])
-
-
-def _embeddings(frames: Sequence[HeldFrame]) -> Tensor:
-    """(n, E)"""
-    return torch.stack([frame.embedding for frame in frames if frame.embedding is not None])
 
 
 def chunked(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from froster.encoders.model import unit
@@ -22,8 +23,8 @@ from froster.video.windows import VideoSegment
 _ROWS = 65_536
 """Compared at a time."""
 JOIN_DEVIATIONS = 0.5
-"""A neighbour belongs to a hit whose score is at most so many standard deviations of all scores
-below the best."""
+"""A neighbour belongs to a hit that is better by at most so many standard deviations of all scores.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ def search(
 ) -> SearchResult:
     """The `top` stretches of the indexed videos that fit a text, or are like a video.
 
-    `model` is the one that made the index, by default loaded by the name that the index has.
-    `join`: neighbouring segments that fit nearly as well are one hit. `by_video`: the best hit of
-    each video alone. Raises UsageError without a query or with another model, DataError where the
-    index is empty or cannot be read.
+    `model` is the one that made the index, by default loaded by its name. `join`: neighbouring
+    segments that fit nearly as well are one hit. `by_video`: the best hit of each video alone.
+    Raises UsageError without a query or with another model, DataError where the index is empty or
+    cannot be read.
     """
     if (text is None) == (video is None):
         raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
@@ -114,8 +115,8 @@ def check_not_empty(store: Store) -> None:
 
 def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
     """The mean of its segments (E,), as a video of the index has it."""
-    read = segment_reader(model, seconds)
-    clips = [part.clip for part in read(str(video)) if isinstance(part, VideoSegment)]
+    parts = segment_reader(model, seconds)(str(video))
+    clips = [part.clip for part in parts if isinstance(part, VideoSegment)]
     embeddings = [model.embed_clips(torch.from_numpy(clip)[None]) for clip in clips]
     return unit(torch.cat(embeddings).mean(0))
 
@@ -130,54 +131,43 @@ def _copies_of(video: Path, store: Store) -> list[str]:
 
 def nearest(
     store: Store,
-    query: Tensor,
+    query: Float[Tensor, " embed"],
     top: int,
     *,
     join: bool = True,
     by_video: bool = False,
     without: Sequence[str] = (),
 ) -> list[Hit]:
-    """The `top` best hits for a unit embedding (E,).
-
-    Neighbouring segments that answer nearly as well as the best of them are one hit. `by_video`:
-    the best hit of each video alone. `without`: paths, as the index has them, of videos that are no
-    answer.
-    """
+    """The `top` best hits for a unit embedding, joined and by video as in `search`. `without`:
+    paths, as the index has them, of videos that are no answer."""
     parts = store.by_part()
     places = [place for part in parts.values() for place in part]
     if not places:
         return []
     scores = torch.cat(
-        [
-            _scores(store.tensors(part)["segments"], entries, query)
-            for part, entries in parts.items()
-        ]
+        [_scores(store.tensors(name)["segments"], part, query) for name, part in parts.items()]
     )
     counts = torch.tensor([len(place.entry.starts) for place in places])
     owner = torch.arange(len(places)).repeat_interleave(counts)
     first = counts.cumsum(0) - counts
     margin = JOIN_DEVIATIONS * float(scores.std(unbiased=False)) if join else -1.0
-    used, hits, seen = torch.zeros(len(scores), dtype=torch.bool), [], set()
+    used, hits, videos = torch.zeros(len(scores), dtype=torch.bool), [], set()
     for row in scores.argsort(descending=True, stable=True).tolist():
         video = int(owner[row])
-        if used[row] or (by_video and video in seen) or places[video].entry.path in without:
+        if used[row] or (by_video and video in videos) or places[video].entry.path in without:
             continue
-        low = high = row
-        while low > first[video] and not used[low - 1] and scores[low - 1] >= scores[row] - margin:
+        low, high, least = row, row + 1, scores[row] - margin
+        end = first[video] + counts[video]
+        while low > first[video] and not used[low - 1] and scores[low - 1] >= least:
             low -= 1
-        while (
-            high + 1 < first[video] + counts[video]
-            and not used[high + 1]
-            and scores[high + 1] >= scores[row] - margin
-        ):
+        while high < end and not used[high] and scores[high] >= least:
             high += 1
-        used[low : high + 1] = True
-        seen.add(video)
+        used[low:high] = True
+        videos.add(video)
         entry, at = places[video].entry, int(first[video])
         best = entry.starts[row - at], entry.ends[row - at]
-        hits.append(
-            Hit(entry, float(scores[row]), entry.starts[low - at], entry.ends[high - at], best)
-        )
+        stretch = entry.starts[low - at], entry.ends[high - 1 - at]
+        hits.append(Hit(entry, float(scores[row]), *stretch, best))
         if len(hits) == top:
             break
     return hits
@@ -186,4 +176,4 @@ def nearest(
 def _scores(segments: Tensor, places: Sequence[EntryPlace], query: Tensor) -> Tensor:
     """Of a part's valid segments, in the order of its videos."""
     scores = torch.cat([rows.float() @ query for rows in segments.split(_ROWS)])
-    return torch.cat([scores[place.first :][: len(place.entry.starts)] for place in places])
+    return torch.cat([scores[place.rows] for place in places])

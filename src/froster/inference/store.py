@@ -3,7 +3,7 @@ appear whole.
 
     index.json            what the embeddings were made with
     0001.safetensors      segments (n, E) and videos (m, E), unit length
-    0001.jsonl            a line a video, in that order: path, size, mtime, seconds, frames, damaged, starts, ends
+    0001.jsonl            a line a video, in that order: the fields of `IndexEntry`
     failures.jsonl        what could not be read
 
 A later line for a path takes the place of an earlier one. A .safetensors without its .jsonl was not
@@ -27,7 +27,14 @@ from torch import Tensor
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.files import atomic_file, atomic_folder, json_line, read_lines, write_text
+from froster.utils.files import (
+    atomic_file,
+    atomic_folder,
+    json_line,
+    read_lines,
+    write_json,
+    write_text,
+)
 from froster.utils.tensors import save_tensors
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -80,7 +87,7 @@ class IndexEntry:
         return False
 
     def status(self, root: Path) -> os.stat_result | None:
-        """None where the file cannot be looked at."""
+        """None where that cannot be had."""
         try:
             return (root / self.path).stat()
         except (OSError, ValueError):
@@ -91,14 +98,13 @@ def _without_escapes(path: str, as_character: bool) -> str:
     """`\\xa0` was written for the character of that number and for the byte."""
 
     def meant(match: re.Match[str]) -> str:
-        if match[0][1] in "tnr":
-            return {"t": "\t", "n": "\n", "r": "\r"}[match[0][1]]
-        number = int(match[0][2:], 16)
+        kind, digits = match[0][1], match[0][2:]
+        if not digits:
+            return {"t": "\t", "n": "\n", "r": "\r"}[kind]
+        number = int(digits, 16)
         if number > 0x10FFFF:
             return match[0]
-        return chr(
-            number if as_character or match[0][1] != "x" or number < 0x80 else 0xDC00 + number
-        )
+        return chr(number if as_character or kind != "x" or number < 0x80 else 0xDC00 + number)
 
     return re.sub(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[tnr])", meant, path)
 
@@ -113,6 +119,11 @@ class EntryPlace:
     """Of its segments."""
     entry: IndexEntry
 
+    @property
+    def rows(self) -> slice:
+        """Of its segments."""
+        return slice(self.first, self.first + len(self.entry.starts))
+
 
 class Store:
     """An index that exists. Raises DataError where it cannot be read. `root`: where its videos lie
@@ -125,19 +136,18 @@ class Store:
             self.root = root if root is not None else Path(self.about["root"])
             self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{folder}: not an index of froster index ({ABOUT}: {error!r})"
-            ) from None
+            cause = f"not an index of froster index ({ABOUT}: {error!r})"
+            raise DataError(f"{folder}: {cause}") from None
         self.places: dict[str, EntryPlace] = {}
         for name in self._parts():
-            self._read(folder / f"{name}.jsonl")
+            self._add_part(folder / f"{name}.jsonl")
 
     @classmethod
     def create(cls, folder: Path, about: dict[str, Any]) -> Store:
-        """A new one, with nothing in it. Raises UsageError where the folder holds something else."""
+        """A new, empty one. Raises UsageError where the folder holds something else."""
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is no index: choose another --out")
-        write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+        write_json(folder / ABOUT, about, indent=1)
         return cls(folder)
 
     @property
@@ -194,17 +204,9 @@ class Store:
             new = Store.create(part, self.about)
             for name, places in self.by_part().items():
                 tensors = self.tensors(name)
+                segments, videos = tensors["segments"], tensors["videos"]
                 kept = [place for place in places if place.entry.path not in gone]
-                new.add(
-                    [
-                        (
-                            place.entry,
-                            tensors["segments"][place.first :][: len(place.entry.starts)],
-                            tensors["videos"][place.video],
-                        )
-                        for place in kept
-                    ]
-                )
+                new.add([(p.entry, segments[p.rows], videos[p.video]) for p in kept])
             failures = self.folder / FAILURES
             if failures.exists():
                 write_text(part / FAILURES, failures.read_text(encoding="utf-8"))
@@ -215,12 +217,11 @@ class Store:
         names = [path.stem for path in self.folder.glob("*.jsonl")]
         return sorted((name for name in names if re.fullmatch(r"[0-9]+", name)), key=int)
 
-    def _read(self, path: Path) -> None:
+    def _add_part(self, path: Path) -> None:
         lines, _ = read_lines(path)
         try:
-            self._place(
-                path.stem, [IndexEntry(**entry).named_as_file(self.root) for entry in lines]
-            )
+            entries = [IndexEntry(**entry).named_as_file(self.root) for entry in lines]
+            self._place(path.stem, entries)
         except TypeError as error:
             raise DataError(f"{path}: not of this version of froster ({error})") from None
 

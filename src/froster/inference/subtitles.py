@@ -41,8 +41,7 @@ def table(segments: Sequence[Segment]) -> str:
 
 
 def srt(segments: Sequence[Segment]) -> str:
-    """SubRip has no way to escape: what its players take for mark-up is replaced by what looks like
-    it."""
+    """SubRip cannot escape: what players take for mark-up is replaced by what looks like it."""
     cues = [
         f"{number}\n{stamp(start, ',')} --> {stamp(end, ',')}\n{plain(text)}\n"
         for number, (start, end, text) in enumerate(_cues(segments), start=1)
@@ -73,7 +72,7 @@ def escaped(text: str) -> str:
 
 
 def _cues(segments: Sequence[Segment]) -> Iterator[tuple[int, int, str]]:
-    """Start and end in milliseconds, which rounding leaves without overlap, and one line of text."""
+    """Start and end in milliseconds, rounded without overlap, and one line of text."""
     for segment in segments:
         start, end = max(0, round(1000 * segment.start)), round(1000 * segment.end)
         if end > start:

@@ -1,5 +1,4 @@
-"""Which label when, over a video of any length: decoded once, in memory that does not grow with the
-frames."""
+"""Which label when, over a video of any length: decoded once, in memory for a window of frames."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from froster.errors import UsageError
@@ -34,17 +34,21 @@ class Segment:
     score: float
     """The mean of the label's score over the segment."""
 
+    def to_dict(self) -> dict[str, Any]:
+        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
+        return {**times, "label": self.label, "score": round(self.score, 4)}
+
 
 @dataclass(frozen=True)
 class Timeline:
-    """What `timeline` found. Times are seconds from the start of the video, as players show them."""
+    """Times are seconds from the start of the video, as players show them."""
 
     labels: list[str]
     segments: list[Segment]
     edges: list[float]
     """The moments' edges (m + 1): moment i goes from edges[i] to edges[i + 1], a stride later."""
-    scores: Tensor
-    """(m, K), one row a moment, in the order of `labels`."""
+    scores: Float[Tensor, "moments labels"]
+    """In the order of `labels`."""
     plan: WindowPlan
     damaged: int
     """Packets and frames that could not be read or decoded."""
@@ -53,13 +57,12 @@ class Timeline:
     complete: bool
     """False where it was stopped before the end of the video."""
     calibrated: bool = False
-    cosine: Tensor | None = None
-    """(m,): of the best label of each moment; None where the network's logits are no cosines."""
+    cosine: Float[Tensor, " moments"] | None = None
+    """Of the best label of each moment; None where the network's logits are no cosines."""
 
     @property
-    def none(self) -> Tensor | None:
-        """(m,): how likely it is that none of the labels fits; None of a model without a rule for
-        it."""
+    def none(self) -> Float[Tensor, " moments"] | None:
+        """How likely it is that none of the labels fits; None of a model without a rule for it."""
         return self.scores[:, -1] if self.labels[-1] == NONE else None
 
     @property
@@ -77,6 +80,10 @@ class Timeline:
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to JSON."""
+
+        def rounded(values: Tensor | None) -> Any:
+            return None if values is None else [round(x, 4) for x in values.tolist()]
+
         return {
             "labels": self.labels,
             "start": round(self.start, 3),
@@ -88,29 +95,16 @@ class Timeline:
             "complete": self.complete,
             "damaged": self.damaged,
             "stated": self.stated,
-            "segments": [
-                {
-                    "start": round(s.start, 3),
-                    "end": round(s.end, 3),
-                    "label": s.label,
-                    "score": round(s.score, 4),
-                }
-                for s in self.segments
-            ],
+            "segments": [segment.to_dict() for segment in self.segments],
             "times": [round(edge, 3) for edge in self.edges[:-1]],
-            "none": None if self.none is None else [round(none, 4) for none in self.none.tolist()],
-            "cosine": (
-                None
-                if self.cosine is None
-                else [round(cosine, 4) for cosine in self.cosine.tolist()]
-            ),
-            "scores": [[round(score, 4) for score in row] for row in self.scores.tolist()],
+            "none": rounded(self.none),
+            "cosine": rounded(self.cosine),
+            "scores": [rounded(row) for row in self.scores],
         }
 
 
 class Scan:
-    """One pass over a video, whose result can be asked for at any time: what was found until then
-    is never lost."""
+    """One pass over a video, whose result so far can be asked for at any time."""
 
     def __init__(
         self,
@@ -137,14 +131,12 @@ class Scan:
         self.complete = False
 
     def run(self, path: str | Path) -> Iterator[float]:
-        """Yields how many seconds have been seen, again and again. Raises VideoError where no frame
-        can be read."""
+        """Yields how far it is, in seconds. Raises VideoError where no frame can be read."""
         yield from self._run(path)
         assert self.windows is not None
         length = self.windows.end - self.windows.start
-        if (
-            length < self.plan.window - self.plan.step / 2
-        ):  # shorter than a window: all frames of one, spread over it
+        # Of a video that is shorter than a window: all frames of one, spread over it.
+        if length < self.plan.window - self.plan.step / 2:
             self.plan = WindowPlan(length, min(self.plan.stride, length), self.plan.frames)
             self.logits.clear()
             yield from self._run(path)
@@ -160,7 +152,7 @@ class Scan:
                 yield self.windows.end
 
     def result(self) -> Timeline:
-        """What was found so far. Raises UsageError where nothing was."""
+        """Raises UsageError before the end of the first window."""
         if not self.logits or self.windows is None or self.stream is None:
             raise UsageError("stopped before the first window had been seen: nothing was found yet")
         start, end, stride = self.windows.start, self.windows.end, self.plan.stride
@@ -170,24 +162,22 @@ class Scan:
         model, fusion = self.recognizer, self.recognizer.config.fusion
         logits = smoothed(windows, self.plan, end - start, fusion)
         mean = logits if fusion == "logits" else smoothed(windows, self.plan, end - start, "logits")
-        judged = model.calibration.judge_fused(logits, mean, model.logit_scale)
-        scores = self.scores(logits) if self.scores else columns(judged)
+        outputs = model.calibration.score_fused(logits, mean, model.logit_scale)
+        scores = self.scores(logits) if self.scores else columns(outputs)
         calibrated = self.scores is None and model.calibration.fitted is not None
         labels = [*self.labels, NONE][: scores.shape[1]]
         edges = [start + i * stride for i in range(len(scores))] + [end]
-        segments = merged(scores, edges, labels, self.shortest)
-        damaged = self.stream.damaged + self.scorer.squares.broken
         return Timeline(
             labels,
-            segments,
+            merged(scores, edges, labels, self.shortest),
             edges,
             scores,
             self.plan,
-            damaged,
+            self.stream.damaged + self.scorer.squares.broken,
             self.stream.duration,
             self.complete,
             calibrated,
-            judged.cosine,
+            outputs.cosine,
         )
 
 
@@ -203,19 +193,16 @@ def timeline(
     truncate: bool = False,
     scores: ScoreFunction | None = None,
 ) -> Timeline:
-    """Which of `labels` fits when: a video file of any length -> segments with start, end, label
-    and score.
+    """Which of `labels` fits when, in a video file of any length.
 
-    SlidingWindows of `window` seconds slide by `stride` seconds; the model's sampling says how long they
-    are by default. The logits of all windows that cover a moment are joined as `classify` joins
-    views, `scores` makes probabilities of them (by default those of `classify`: of a calibrated
-    model the probabilities of the labels and of none of them), and moments with the same answer
-    become one segment. Raises VideoError where no frame can be read, UsageError on labels, window or
-    stride that cannot be.
+    Windows of `window` seconds slide by `stride` seconds; by default the model's sampling says how
+    long they are. The logits of all windows that cover a moment are joined as `classify` joins
+    views, `scores` makes probabilities of them (by default as `classify` does), and moments with
+    the same answer become one segment. Raises VideoError where no frame can be read, UsageError on
+    labels, window or stride that cannot be.
     """
-    recognizer = as_recognizer(model)
     scan = Scan(
-        recognizer,
+        as_recognizer(model),
         labels,
         window=window,
         stride=stride,
@@ -229,9 +216,11 @@ def timeline(
     return scan.result()
 
 
-def smoothed(logits: Tensor, plan: WindowPlan, duration: float, fusion: Fusion) -> Tensor:
-    """Logits of windows (n, K) -> of moments (m, K), each a stride long: the windows that cover the
-    middle of a moment are its views, fused as `classify` fuses views."""
+def smoothed(
+    logits: Float[Tensor, "windows labels"], plan: WindowPlan, duration: float, fusion: Fusion
+) -> Float[Tensor, "moments labels"]:
+    """Logits of windows -> of moments, each a stride long: the windows that cover the middle of a
+    moment are its views."""
     moments = []
     for moment in range(max(1, -int(-(duration - 1e-6) // plan.stride))):
         middle = min((moment + 0.5) * plan.stride, duration)
@@ -242,15 +231,18 @@ def smoothed(logits: Tensor, plan: WindowPlan, duration: float, fusion: Fusion) 
 
 
 def merged(
-    scores: Tensor, edges: Sequence[float], labels: Sequence[str], shortest: float = 0.0
+    scores: Float[Tensor, "moments labels"],
+    edges: Sequence[float],
+    labels: Sequence[str],
+    shortest: float = 0.0,
 ) -> list[Segment]:
-    """Scores of moments (m, K) and their edges (m + 1) -> segments without gaps: neighbours of the
-    same answer are one.
-
-    While a segment is shorter than `shortest` seconds, the shortest one gets the label of the
-    neighbour whose label has the higher score in it, and becomes part of that.
-    """
-    stretches = _stretches(answers(scores, labels).tolist())
+    """Scores of moments and their edges -> segments without gaps: neighbours of the same answer are
+    one. While a segment is shorter than `shortest` seconds, the shortest one becomes part of the
+    neighbour whose label has the higher score in it."""
+    stretches, first = [], 0
+    for label, same in itertools.groupby(answers(scores, labels).tolist()):
+        stretches.append(_Stretch(first, first + len(list(same)), label))
+        first = stretches[-1].end
     starts = {stretch.first: stretch for stretch in stretches}
     ends = {stretch.end: stretch for stretch in stretches}
     heap = [(edges[stretch.end] - edges[stretch.first], stretch) for stretch in stretches]
@@ -261,11 +253,7 @@ def merged(
             continue  # it has become part of another one
         if length >= shortest - 1e-6:
             break
-        beside = [
-            other
-            for other in (ends.get(stretch.first), starts.get(stretch.end))
-            if other is not None
-        ]
+        beside = [*filter(None, (ends.get(stretch.first), starts.get(stretch.end)))]
         label = max(
             (other.label for other in beside),
             key=lambda label: float(scores[stretch.first : stretch.end, label].mean()),
@@ -273,9 +261,9 @@ def merged(
         parts = [stretch, *(other for other in beside if other.label == label)]
         for part in parts:
             del starts[part.first], ends[part.end]
-        whole = _Stretch(min(part.first for part in parts), max(part.end for part in parts), label)
-        starts[whole.first] = ends[whole.end] = whole
-        heapq.heappush(heap, (edges[whole.end] - edges[whole.first], whole))
+        union = _Stretch(min(part.first for part in parts), max(part.end for part in parts), label)
+        starts[union.first] = ends[union.end] = union
+        heapq.heappush(heap, (edges[union.end] - edges[union.first], union))
     return [
         Segment(
             edges[stretch.first],
@@ -293,12 +281,3 @@ class _Stretch(NamedTuple):
     first: int
     end: int
     label: int
-
-
-def _stretches(best: Sequence[int]) -> list[_Stretch]:
-    stretches, first = [], 0
-    for label, same in itertools.groupby(best):
-        end = first + len(list(same))
-        stretches.append(_Stretch(first, end, label))
-        first = end
-    return stretches

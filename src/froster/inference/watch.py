@@ -24,8 +24,8 @@ from froster.utils.progress import reason
 from froster.video.live import Arrival, Live, Policy, StreamSource
 from froster.video.windows import HeldFrame, Window, WindowPlan, spread
 
-_POLL = 0.1  # seconds between looks at what else happened
-_LOOK_EVERY = 0.25  # seconds between looks at a file of labels
+_POLL = 0.1  # seconds after which notes and limits are seen to
+_POLL_LABELS = 0.25  # seconds after which a file of labels is looked at again
 _MARGIN = 2.0  # seconds that a first try may take beyond `Policy.stall` until it is given up
 
 
@@ -34,8 +34,7 @@ class WatchResult:
     """What a source shows at a moment."""
 
     time: float
-    """Of the newest frame that was looked at, in seconds from the first one; between two
-    connections time goes on."""
+    """Of the newest frame, in seconds from the first one; between two connections time goes on."""
     labels: list[str]
     """Those asked for and, of a model with a rule for it, `NONE`."""
     scores: list[float]
@@ -70,6 +69,7 @@ class WatchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to JSON."""
+        scores = [round(score, 4) for score in self.scores]
         return {
             "time": round(self.time, 3),
             "label": self.label,
@@ -81,10 +81,7 @@ class WatchResult:
             "lag": round(self.lag, 3),
             "dropped": self.dropped,
             "skipped": self.skipped,
-            "scores": {
-                label: round(score, 4)
-                for label, score in zip(self.labels, self.scores, strict=True)
-            },
+            "scores": dict(zip(self.labels, scores, strict=True)),
         }
 
     @property
@@ -95,9 +92,8 @@ class WatchResult:
 class Watch:
     """Iterate to get a `WatchResult` a stride; a context manager, or to be closed with `close`.
 
-    `on_note` is told, while iterating, what happens to the source. Iteration ends when a file ends,
-    or after `seconds`; it raises VideoError where a source cannot be opened, or not any more.
-    `relabel` may be called at any time, from any thread.
+    Iteration ends when a file ends, or after `seconds`; it raises VideoError where a source cannot
+    be opened, or not any more, and calls `on_note` with what happens to the source.
     """
 
     def __init__(
@@ -118,7 +114,7 @@ class Watch:
         self.scores = scores
         self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
         self.scorer = WindowScorer(recognizer)
-        where = StreamSource(source)
+        stream = StreamSource(source)
         self.skipped = 0
         self._until = float("inf") if seconds is None else time.monotonic() + seconds
         self._current: tuple[list[str], Tensor]
@@ -127,17 +123,10 @@ class Watch:
         self._next = 0.0  # the time from which on a stride is due
         policy = policy or Policy()
         # FFmpeg cannot be interrupted everywhere, in the look-up of a name for instance.
-        self._opened_by = (
-            float("inf") if where.is_file else time.monotonic() + policy.stall + _MARGIN
-        )
-        self.live = Live(
-            where,
-            self.plan.step,
-            self.plan.frames,
-            self.scorer.keep,
-            policy,
-            max(self.plan.stride, 0.5),
-        )
+        limit = float("inf") if stream.is_file else policy.stall + _MARGIN
+        self._opened_by = time.monotonic() + limit
+        step, frames, patience = self.plan.step, self.plan.frames, max(self.plan.stride, 0.5)
+        self.live = Live(stream, step, frames, self.scorer.keep, policy, patience)
 
     def __enter__(self) -> Watch:
         return self
@@ -149,17 +138,15 @@ class Watch:
         self.live.close()
 
     def relabel(self, labels: Sequence[str]) -> None:
-        """Other labels from the next stride on; only the text is encoded. Raises UsageError, and
-        the old ones stay."""
+        """Other labels from the next stride on, from any thread; only the text is encoded. Raises
+        UsageError, and the old ones stay."""
         self._current = list(labels), self.recognizer.class_embeddings(labels, self.truncate)
 
     def __iter__(self) -> Iterator[WatchResult]:
         while not self.live.ended and time.monotonic() < self._until:
             if self.live.connections == 0 and time.monotonic() > self._opened_by:
-                raise VideoError(
-                    f"{self.live.source.name}: could not be opened within"
-                    f" {self.live.policy.stall:g} s"
-                )
+                name, limit = self.live.source.name, self.live.policy.stall
+                raise VideoError(f"{name}: could not be opened within {limit:g} s")
             arrivals = self.live.take(_POLL)
             check()
             for note in self.live.new_notes():
@@ -167,15 +154,14 @@ class Watch:
             for arrival in arrivals:
                 self._add(arrival)
             if arrivals and self._window[-1].time > self._next - self.plan.step / 2:
-                yield self._look(arrivals[-1])
+                yield self._result(arrivals[-1])
         for note in self.live.new_notes():
             self.on_note(note)
         if self.live.error is not None:
             raise self.live.error
         if self.live.connections == 0:
-            raise VideoError(
-                f"{self.live.source.name}: could not be opened before the time was over"
-            )
+            name = self.live.source.name
+            raise VideoError(f"{name}: could not be opened before the time was over")
 
     def _add(self, arrival: Arrival) -> None:
         now = arrival.sample.time
@@ -184,22 +170,20 @@ class Watch:
             self._next = now
         self._window.append(arrival.sample)
 
-    def _look(self, newest: Arrival) -> WatchResult:
-        window = list(self._window)
-        strides = int((window[-1].time - self._next) / self.plan.stride + 0.5)
+    def _result(self, newest: Arrival) -> WatchResult:
+        window, plan = list(self._window), self.plan
+        now = window[-1].time
+        strides = int((now - self._next) / plan.stride + 0.5)
         self.skipped += strides
-        self._next = max(
-            self._next + (strides + 1) * self.plan.stride, window[-1].time + self.plan.step / 2
-        )
+        self._next = max(self._next + (strides + 1) * plan.stride, now + plan.step / 2)
         labels, classes = self._current
-        logits = self.scorer([Window(window[0].time, spread(window, self.plan.frames))], classes)
-        judged = self.recognizer.judge(logits[:, None])
-        scores = (self.scores(logits) if self.scores else columns(judged))[0]
-        named = [*labels, NONE][: len(scores)]
-        cosine = None if judged.cosine is None else float(judged.cosine[0])
+        logits = self.scorer([Window(window[0].time, spread(window, plan.frames))], classes)
+        outputs = self.recognizer.score(logits[:, None])
+        scores = (self.scores(logits) if self.scores else columns(outputs))[0]
+        cosine = None if outputs.cosine is None else float(outputs.cosine[0])
         return WatchResult(
-            window[-1].time,
-            named,
+            now,
+            [*labels, NONE][: len(scores)],
             scores.tolist(),
             time.monotonic() - newest.due,
             self.live.dropped,
@@ -211,8 +195,7 @@ class Watch:
 
 class LabelFile:
     """A file of labels that may change while a source is watched: a thread calls `apply` with its
-    labels whenever they have changed, and `note` with what was done. Where the new content is no good, or `apply` refuses it, the
-    note says so and nothing else happens."""
+    labels whenever they have changed, and `note` with what was done, or why nothing was."""
 
     def __init__(
         self,
@@ -223,7 +206,7 @@ class LabelFile:
     ):
         self.path, self.labels, self.apply, self.note = path, labels, apply, note
         self._stop = threading.Event()
-        self._read = self._state()
+        self._applied = self._state()
         threading.Thread(target=self._run, name=f"labels of {path}", daemon=True).start()
 
     def close(self) -> None:
@@ -237,11 +220,11 @@ class LabelFile:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _run(self) -> None:
-        previous = self._read
-        while not self._stop.wait(_LOOK_EVERY):
+        previous = self._applied
+        while not self._stop.wait(_POLL_LABELS):
             state = self._state()
-            if state == previous and state != self._read:  # nobody is still writing
-                self._read = state
+            if state == previous and state != self._applied:  # nobody is still writing
+                self._applied = state
                 self._apply()
             previous = state
 

@@ -11,10 +11,8 @@ from froster.methods import VideoCLIP
 
 
 class WeightCache:
-    """Class embeddings and the network with cast weights, of one network and its settings.
-
-    A copy of the cache, and what comes out of a pickle, is empty.
-    """
+    """Class embeddings and the network with cast weights, of one network and its settings. A copy
+    of it, and what comes out of a pickle, is empty."""
 
     def __init__(self) -> None:
         self.clear()
@@ -55,13 +53,13 @@ class WeightStamp:
     a write to them. A write through `weight.data` is not counted, so it is not noticed."""
 
     def __init__(self, network: nn.Module):
-        self._seen = [(ref(x), x.data_ptr(), x._version) for x in _tensors(network)]
+        self._earlier = [(ref(x), x.data_ptr(), x._version) for x in _tensors(network)]
 
     def fits(self, network: nn.Module) -> bool:
         now = list(_tensors(network))
-        return len(now) == len(self._seen) and all(
+        return len(now) == len(self._earlier) and all(
             earlier() is x and address == x.data_ptr() and version == x._version
-            for x, (earlier, address, version) in zip(now, self._seen, strict=True)
+            for x, (earlier, address, version) in zip(now, self._earlier, strict=True)
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from froster.encoders.model import LARGEST
+from froster.encoders.config import LARGEST
 from froster.errors import UsageError
 from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer

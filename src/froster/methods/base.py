@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from froster.data.dataset import Batch
 from froster.encoders.block import Block, Transformer
-from froster.encoders.model import CLIP, VisionTower, unit
+from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.encoders.reading import State
+from froster.encoders.vision import VisionTower
 from froster.errors import one_of
 from froster.methods.recipe import FROSTER, Preset
 from froster.text.bank import PromptBank
@@ -307,7 +308,7 @@ class Method:
         return True
 
     def for_classes(self, labels: Sequence[str]) -> Method:
-        """The method as it is trained on these classes; only class-specific prompts depend on them."""
+        """The method as it is trained on these classes; most do not depend on them."""
         return self
 
     def regulariser(

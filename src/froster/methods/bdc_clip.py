@@ -1,5 +1,5 @@
-"""BDC-CLIP: beside the cosine, how the channels of a video's tokens depend on one another is compared
-with how those of a text's tokens do.
+"""BDC-CLIP: beside the cosine, how the channels of a video's tokens depend on one another is
+compared with how those of a text's tokens do.
 
     Brownian distance covariance of M tokens x_j (r channels, after LayerNorm and a linear layer):
       y_j = soft-max_j(q . x_j / sqrt r) x_j           q: class token, or end token of a text
@@ -24,11 +24,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Block
+from froster.encoders.kernels import dot_product_attention
 from froster.encoders.model import CLIP, unit
 from froster.encoders.reading import State
 from froster.errors import UsageError
 from froster.methods.base import Features, Method, Objective, Official, VideoCLIP, class_embeddings
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
+from froster.methods.heads import require
 from froster.methods.recipe import Preset, tuned, with_head
 from froster.methods.weight_names import has, rename
 from froster.text.prompts import KINETICS_28, Prompting
@@ -41,12 +43,18 @@ class JointBlock(Block):
     def __init__(self, block: Block):
         self.init_from(block)
 
-    def attention_sublayer(
-        self, x: Float[Tensor, "frames tokens width"], num_frames: int
-    ) -> Float[Tensor, "frames tokens width"]:
-        joined = x.unflatten(0, (-1, num_frames)).flatten(1, 2)
-        attended = super().attention_sublayer(joined, 1)
-        return attended.unflatten(1, (num_frames, -1)).flatten(0, 1)
+    def attention(
+        self,
+        q: Float[Tensor, "frames heads queries dim"],
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> Float[Tensor, "frames heads queries dim"]:
+        q, k, v = (
+            x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(2, 3) for x in (q, k, v)
+        )
+        seen = dot_product_attention(q, k, v)
+        return seen.unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1)
 
 
 class TokenBDC(nn.Module):
@@ -104,7 +112,7 @@ class BDCNet(VideoCLIP):
         visual = self.clip.visual
         B, T = visual.check(frames)
         x = visual.transformer(visual.embed(frames.flatten(0, 1), T), T)
-        return (visual.ln_post(x) @ visual.proj).unflatten(0, (B, T))
+        return visual.project(visual.ln_post(x)).unflatten(0, (B, T))
 
     def bdc_of_frames(
         self, x: Float[Tensor, "batch time tokens channels"]
@@ -125,12 +133,15 @@ class BDCNet(VideoCLIP):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(K, E + r (r + 1) / 2): the raw embeddings and the BDCs."""
         text = self.clip.text
-        full = F.pad(tokens, (0, text.config.context - tokens.shape[1]))
+        short = text.config.context - tokens.shape[1]
+        full = F.pad(tokens, (0, short), value=text.config.pad)
         full = full.to(text.positional_embedding.device)
         x = text.transformer(text.token_embedding(full) + text.positional_embedding)
-        x = text.ln_final(x) @ text.text_projection
+        x = text.project(x)
         reduced = self.text_bdc.reduced(x)
-        rows, end = torch.arange(len(x), device=x.device), full.argmax(dim=-1)
+        rows, end = torch.arange(len(x), device=x.device), text.config.ends(full)
+        if text.config.pool == "last":
+            end = torch.full_like(end, -1)
         bdc = self.text_bdc(reduced, reduced[rows, end])
         return torch.cat([x[rows, end].float(), bdc], dim=-1)
 
@@ -208,6 +219,7 @@ class BDCCLIP(Method):
         return dataclasses.replace(self, seen=len(labels))
 
     def build(self, clip: CLIP) -> VideoCLIP:
+        require(self.name, clip, class_token=True)
         blocks = clip.visual.transformer.resblocks
         for i in range(self.every - 1, len(blocks), self.every):
             blocks[i] = JointBlock(clip.visual.transformer.blocks()[i])

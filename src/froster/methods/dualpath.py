@@ -1,14 +1,16 @@
 """DUALPATH: two paths through one frozen image tower, single frames and mosaics of frames.
 
-Framesets: every 16 consecutive frames as a 4 x 4 mosaic, shrunk to the size of one frame; each patch is told the
-           number of its frame by a sinusoidal code, and its place by positions of its own.
+Framesets: every 16 consecutive frames as a 4 x 4 mosaic, shrunk to the size of one frame; each
+           patch is told the number of its frame by a sinusoidal code, and its place by positions
+           of its own.
 Spatial:   8 frames, 0, T/8, ...
            n = ln_1 x;  x += attend(n) + A(n);            n = ln_2 x;  x += mlp(n) + A'(n)
 Temporal:  x += B(attend(C(ln_1 x)));                     x += D(mlp(ln_2 x))
 
-The five adapters have no skip and start at zero, so the temporal blocks start as the identity. The paper puts a
-closed-set head on [mean of the framesets | mean of the frames]. `open` is ours, not the authors': the framesets'
-mean, times a gate that starts at zero, is added to the frames', and CLIP's text is the classifier.
+The five adapters have no skip and start at zero, so the temporal blocks start as the identity. The
+paper puts a closed-set head on [mean of the framesets | mean of the frames]. `open` is ours, not
+the authors': the framesets' mean, times a gate that starts at zero, is added to the frames', and
+CLIP's text is the classifier.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class DualBlock(Block):
     def temporal(
         self, x: Float[Tensor, "framesets tokens width"]
     ) -> Float[Tensor, "framesets tokens width"]:
-        x = x + self.t_adapter_attn(self.attn(self.t_adapter_attn_b(self.ln_1(x))))
+        x = x + self.t_adapter_attn(self.attend(self.t_adapter_attn_b(self.ln_1(x)), 1))
         return x + self.t_adapter_mlp(self.mlp(self.ln_2(x)))
 
 
@@ -151,22 +153,25 @@ class DualPathNet(VideoCLIP):
         visual, config = self.clip.visual, self.clip.config.vision
         side = side_of(frames.shape[1])
         images = mosaic(frames, side, self.antialias)
-        patches = visual.patches(images.flatten(0, 1))
-        cls = visual.class_embedding.expand(len(patches), 1, -1).to(patches.dtype)
-        grid = config.image_size // config.patch_size
-        code = time_code(images.shape[1], side, grid, config.width, self.antialias)
-        code = code.to(patches.device).repeat(len(frames), 1, 1)
-        return torch.cat([cls, patches], dim=1) + code + self.frameset_positions
+        x = visual.patches(images.flatten(0, 1))
+        if visual.class_embedding is not None:
+            cls = visual.class_embedding.expand(len(x), 1, -1).to(x.dtype)
+            x = torch.cat([cls, x], dim=1)
+        code = time_code(images.shape[1], side, config.side, config.width, self.antialias)
+        code = code[:, 1 - config.prefix :].to(x.device).repeat(len(frames), 1, 1)
+        return x + code + self.frameset_positions
 
     def encode_framesets(
         self, frames: Float[Tensor, "batch time 3 height width"]
     ) -> Float[Tensor, "batch sets embed"]:
         visual = self.clip.visual
-        x = visual.ln_pre(self.embed_framesets(frames))
+        x = self.embed_framesets(frames)
+        if visual.ln_pre is not None:
+            x = visual.ln_pre(x)
         for block in visual.transformer.resblocks:
             assert isinstance(block, DualBlock)
             x = visual.transformer.run_block(block.temporal, x)
-        return (visual.ln_post(x[:, 0]) @ visual.proj).unflatten(0, (len(frames), -1))
+        return visual.project(visual.pool(x)).unflatten(0, (len(frames), -1))
 
 
 class OpenDualPath(DualPathNet):

@@ -1,12 +1,12 @@
 """EZ-CLIP: frozen CLIP with temporal prompts and adapters in both towers, and a loss that rewards
 change over time.
 
-Block, per frame t:  p_t = P_t + mean over the tokens of frame t;  p = attend(ln_1 p) over the T prompts, by the
-                     block's own layers, no skip;  [x_t ; p_t] through the attention, the prompt dropped again;
-                     x += A(x), before the MLP.
+Block, per frame t:  p_t = P_t + mean over the tokens of frame t;  p = attend(ln_1 p) over the T
+                     prompts, by the block's own layers, no skip;  [x_t ; p_t] through the
+                     attention, the prompt dropped again;  x += A(x), before the MLP.
 Text block:          the adapter alone, in the same place.
-L += 1 / (1 + C + V)     of the raw frame embeddings: C the mean absolute central difference over time (the ends
-                         repeated), V the variance over time.
+L += 1 / (1 + C + V)     of the raw frame embeddings: C the mean absolute central difference over
+                         time (the ends repeated), V the variance over time.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Transformer
+from froster.encoders.model import CLIP
 from froster.errors import UsageError
 
 
@@ -171,6 +172,20 @@ def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[
     keep = 1 - rate
     mask = torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
     return x * mask / keep
+
+
+def require(
+    method: str, clip: CLIP, *, class_token: bool = False, causal_text: bool = False
+) -> None:
+    """Raises UsageError that names what of this the encoder lacks: frames that are embedded by
+    their class token, texts whose tokens see only those before them."""
+    lacks = []
+    if class_token and clip.config.vision.pool != "class":
+        lacks.append("no class token that stands for a frame")
+    if causal_text and clip.config.text.full_length:
+        lacks.append("a text tower whose tokens see those behind them")
+    if lacks:
+        raise UsageError(f"{method} cannot use this encoder: it has {' and '.join(lacks)}")
 
 
 def check_reserved(count: int, context: int) -> int:

@@ -52,7 +52,7 @@ class LowRank(nn.Module):
 class LoRAAttention(Attention):
     def __init__(self, attention: Attention, targets: str, rank: int, alpha: float, dropout: float):
         nn.Module.__init__(self)
-        self.heads = attention.heads
+        self.heads, self.rotary, self.ln = attention.heads, attention.rotary, attention.ln
         self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
         self.out_proj = attention.out_proj
         width = self.in_proj_bias.numel() // 3
@@ -60,10 +60,10 @@ class LoRAAttention(Attention):
         self.lora_in = LowRank(len(self.rows), width, rank, alpha, dropout) if self.rows else None
         self.lora_out = LowRank(1, width, rank, alpha, dropout) if "o" in targets else None
 
-    def project(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def plain(self, x: Tensor, queries_of: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         if queries_of is not None:
-            return self.project(queries_of)[0], *self.project(x)[1:]
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, -1))
+            return self.plain(queries_of)[0], *self.plain(x)[1:]
+        qkv = F.linear(x, self.in_proj_weight, self.bias).unflatten(-1, (3, -1))
         if self.lora_in is not None:
             added = self.lora_in(x).unflatten(-1, (len(self.rows), -1))
             qkv = qkv.index_add(2, torch.tensor(self.rows, device=x.device), added.to(qkv.dtype))
@@ -71,14 +71,15 @@ class LoRAAttention(Attention):
         return q, k, v
 
     def merge(self, heads: Tensor) -> Tensor:
-        x = heads.transpose(1, 2).flatten(2)
+        x = self.joined(heads)
         y = self.out_proj(x)
         return y if self.lora_out is None else y + self.lora_out(x)
 
     @torch.no_grad()
     def fold(self) -> Attention:
-        """A plain attention with the changes added to its weights."""
-        plain = Attention(self.in_proj_bias.numel() // 3, self.heads)
+        """An attention of the encoder's own kind with the changes added to its weights."""
+        plain = Attention(self.in_proj_bias.numel() // 3, self.heads, self.rotary)
+        plain.ln = copy.deepcopy(self.ln)
         plain.in_proj_weight = nn.Parameter(self.in_proj_weight.clone())
         plain.in_proj_bias = nn.Parameter(self.in_proj_bias.clone())
         plain.out_proj = copy.deepcopy(self.out_proj)

@@ -1,7 +1,7 @@
 """MoTE: a temporal head whose MLPs have experts, merged at test time and switched off for classes
 far from those that were learned.
 
-    y = blocks(z + P);  video = u(mean_t (z + f y))                 z: frame embeddings, f = 1 in training
+    y = blocks(z + P);  video = u(mean_t (z + f y))        z: frame embeddings, f = 1 in training
     pass 1: one expert a block, drawn with soft-max(1..n);          L  = CE
     pass 2: soft-max((1..n) / tau) of the experts, tau drawn;       L += CE / 2 + MSE(z + y, z) / 10
     test:   the uniform mean of the experts' weights, and

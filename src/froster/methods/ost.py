@@ -1,7 +1,7 @@
 """OST: the frames of a video and several sentences about a class are matched by optimal transport.
 
-    plan = entropic transport between the T frames and the N sentences of a class, uniform marginals,
-           cost 1 - cos, kernel exp(-cost / 0.1); without gradient
+    plan = entropic transport between the T frames and the N sentences of a class, uniform
+           marginals, cost 1 - cos, kernel exp(-cost / 0.1); without gradient
     ot = s sum(plan * cos);   pooled = s mean_t(frame) . mean_n(sentence)   (means of unit vectors)
     logits = mean over both sets of sentences, what is seen and how it goes on, of pooled + ot
 
@@ -128,8 +128,8 @@ class OST(Method):
             betas=(0.9, 0.98),
         )
         note = (
-            'sentences are parted by semicolons, "name: seen; seen | then; then"; the paper has four'
-            " of each from a language model"
+            'sentences are parted by semicolons, "name: seen; seen | then; then"; the paper has'
+            " four of each from a language model"
         )
         sampling = Sampling("uniform", 32)
         return Preset(recipe, DESCRIPTORS, XCLIP_AUGMENT, sampling, 1, "probs", note=note)

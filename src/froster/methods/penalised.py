@@ -1,6 +1,8 @@
-"""Fine-tuning that is held near CLIP's weights by a penalty: L2-SP and EWC.
+"""Fine-tuning that is held near earlier weights by a penalty: L2-SP and EWC, and synaptic
+intelligence between tasks.
 
     L + lambda / 2 * sum_i F_i (theta_i - theta0_i)^2           L2-SP: F = 1; EWC: F the Fisher information's diagonal
+    L + c * sum_i Omega_i (theta_i - theta*_i)^2                SI: theta* the weights an earlier task left
 
 Only weights that CLIP has are held. CLIP's own training data cannot be had, so the Fisher
 information is estimated on the training videos with the starting weights (`fisher`).
@@ -16,10 +18,11 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from froster.data.dataset import Batch
-from froster.encoders.model import CLIP, normalise
+from froster.encoders.model import CLIP
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError, one_of
 from froster.methods.base import LossAt, TrainingClips, VideoCLIP
 from froster.methods.clip_per_frame import FineTuned
@@ -48,6 +51,51 @@ class Penalty:
                     squared = self.importance[name] * squared
                 total = total + squared.sum()
         return self.strength / 2 * total
+
+
+DAMPING = 0.1
+"""xi, which keeps the importance of weights that have not moved finite."""
+
+
+def consolidate(
+    path: Tensor,
+    change: Tensor,
+    earlier: Tensor | None = None,
+    damping: float = DAMPING,
+    clip: bool = True,
+) -> Tensor:
+    """Omega of a weight after a task, from its path integral and its change: Omega of the tasks
+    before + w / (change^2 + xi).
+
+    The authors' code clips the sum at zero, van de Ven's does not; AdamW and weight decay make some
+    path integrals negative, and a negative importance rewards a weight for leaving.
+    """
+    omega = path / (change.square() + damping)
+    if earlier is not None:
+        omega = earlier + omega
+    return omega.relu() if clip else omega
+
+
+class Consolidated:
+    """strength * sum of Omega_i (theta_i - start_i)^2, over the weights that an earlier task has
+    trained (synaptic intelligence)."""
+
+    def __init__(self, start: dict[str, Tensor], strength: float, importance: dict[str, Tensor]):
+        self.start, self.strength, self.importance = start, strength, importance
+
+    def of(self, student: nn.Module) -> Tensor:
+        total = torch.zeros((), device=next(student.parameters()).device)
+        for name, weight in student.named_parameters():
+            if weight.requires_grad and name in self.importance:
+                squared = (weight - self.start[name]).square()
+                total = total + (self.importance[name] * squared).sum()
+        return self.strength * total
+
+    def gradient(self, name: str, weight: Tensor) -> Tensor:
+        """Of the penalty, by one weight."""
+        if name not in self.importance:
+            return torch.zeros_like(weight)
+        return 2 * self.strength * self.importance[name] * (weight - self.start[name])
 
 
 def fisher(

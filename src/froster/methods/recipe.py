@@ -49,6 +49,28 @@ class Recipe:
     average_from: int | None = 2
     """First epoch (counted from 1) whose weights enter the average; None: the last epoch's weights
     stand alone."""
+    averaging: Literal["uniform", "gaussian"] = "uniform"
+    """How much an epoch counts in the average: all alike, or by a normal curve over the epochs
+    (Open-MeDe)."""
+    average_mu: float | None = None
+    """Of the normal curve: its centre, in epochs from 1; None: the middle of the run."""
+    average_sigma: float | None = None
+    """Of the normal curve: its width, in epochs; None: a sixth of the run."""
+    specialise: bool = False
+    """Train through a linear residual on the video's features, which is dropped afterwards (TACO).
+    """
+    meta: float = 0.0
+    """delta: how much the gradient on the next batch, after an inner step, counts beside the step's
+    own (Open-MeDe); 0: without."""
+    meta_rate: float = 0.01
+    """alpha, the rate of the inner step, which is plain gradient descent."""
+    remember: bool = False
+    """Gather what every weight has done for the loss, for a later run to hold."""
+    hold: Literal["si", "si-total"] | None = None
+    """Hold what an earlier run has learnt by synaptic intelligence: by its authors' rule, or by van
+    de Ven's, of the total loss and not clipped."""
+    hold_strength: float = 100.0
+    """c, the weight of that penalty."""
     label_smoothing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -86,6 +108,14 @@ class Recipe:
         one_of("optimizer", self.optimizer, "adamw", "sgd")
         one_of("decay", self.decay, "matrices", "no positions", "all")
         one_of("draw", self.draw, "one", "all", "one a clip")
+        if not (self.meta >= 0 and self.meta_rate >= 0):
+            raise UsageError("meta and meta_rate must not be negative")
+        one_of("hold", self.hold or "si", "si", "si-total")
+        if not self.hold_strength >= 0:
+            raise UsageError(f"hold_strength must not be negative, it is {self.hold_strength}")
+        one_of("averaging", self.averaging, "uniform", "gaussian")
+        if self.average_sigma is not None and not self.average_sigma > 0:
+            raise UsageError(f"average_sigma must be positive, it is {self.average_sigma}")
 
     def rate(self, epoch: float) -> float:
         """The rate of what the method trains at a (fractional) epoch."""
@@ -106,15 +136,57 @@ class Recipe:
         """The rate of CLIP's weights, as a multiple of `lr`."""
         return 1.0 if self.clip_lr is None else self.clip_lr / self.lr
 
+    def weight_of_epoch(self, epoch: int) -> float:
+        """How much an epoch, from 1, counts in the average; only ratios matter."""
+        if self.averaging == "uniform":
+            return 1.0
+        mu = self.epochs / 2 if self.average_mu is None else self.average_mu
+        sigma = self.epochs / 6 if self.average_sigma is None else self.average_sigma
+        return math.exp(-0.5 * ((epoch - mu) / sigma) ** 2)
+
     @property
     def first_averaged(self) -> int:
         return self.epochs if self.average_from is None else min(self.average_from, self.epochs)
+
+
+LATER: dict[str, Any] = {
+    "averaging": "uniform",
+    "average_mu": None,
+    "average_sigma": None,
+    "specialise": False,
+    "meta": 0.0,
+    "meta_rate": 0.01,
+    "remember": False,
+    "hold": None,
+    "hold_strength": 100.0,
+    "distill": {
+        "target": "features",
+        "teacher": "frozen",
+        "ema_beta": 0.9998,
+        "side": "both",
+        "temperature": 1.0,
+        "anchors": 200,
+    },
+}
+"""Settings that older runs did not store, as they were then."""
+
+
+def with_later(old: dict[str, Any], new: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """What was not stored but is asked for, as it was then."""
+    added = {name: v for name, v in later.items() if name in new and name not in old}
+    for name, value in later.items():
+        if isinstance(old.get(name), dict) and isinstance(new.get(name), dict):
+            inner = with_later(old[name], new[name], value)
+            if inner is not old[name]:
+                added[name] = inner
+    return {**old, **added} if added else old
 
 
 def as_now(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The settings of an old run in the words of a new one: frames were prepared as CLIP's, what
     the network does with its weights was not said, and `lr` was the rate of CLIP's weights in every
     method."""
+    old = with_later(old, new, LATER)
     if "preprocessing" in new and "preprocessing" not in old:
         old = {
             **old,

@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Attention, Block
-from froster.encoders.model import CLIP, VisionTower
+from froster.encoders.model import CLIP
 from froster.encoders.reading import State
+from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
 from froster.methods.base import Method, Official, Pooling, VideoCLIP
 from froster.methods.recipe import Preset, tuned, with_head

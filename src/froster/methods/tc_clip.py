@@ -2,12 +2,14 @@
 prompts are made from them. Written from a specification and golden numbers alone: the licence of
 the authors' code (CC BY-NC 4.0) allows no more.
 
-Block, per frame: queries N, keys the frame's own N and the k context tokens of the video, with a bias a head for
-                  either kind; none of it in the first block.
-Context:          the 30 % of each frame's patches that its class token attends to most, taken after the attention,
-                  all frames' together merged to k = 96 by bipartite matching (ToMe); then the MLP, as other tokens.
-Text, per video:  [SOT] [4 learned] name.   before the last block the learned ones become
-                  ctx + attend(ln ctx, LN context), + mlp(ln_2 ...), from the projected context without gradient.
+Block, per frame:  queries N, keys the N of the frame itself and the k context tokens of the video,
+                   with a bias a head for either kind; none of it in the first block.
+Context:           the 30 % of each frame's patches that its class token attends to most, taken
+                   after the attention, all frames' together merged to k = 96 by bipartite matching
+                   (ToMe); then the MLP, as other tokens.
+Text, per video:   [SOT] [4 learned] name.   Before the last block the learned ones become
+                   ctx + attend(ln ctx, LN context), + mlp(ln_2 ...), from the projected context
+                   without gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from froster.encoders.reading import State
 from froster.errors import UsageError
 from froster.methods.base import Features, Method, Official, VideoCLIP
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
-from froster.methods.heads import check_reserved
+from froster.methods.heads import check_reserved, require
 from froster.methods.recipe import FROSTER, Preset, tuned, with_head
 from froster.methods.video_prompter import VideoPrompter, split_attention
 from froster.methods.weight_names import fuse_attention, has, rename, without
@@ -96,14 +98,14 @@ class ContextBlock(Block):
 
     def attended(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
-    ) -> tuple[Float[Tensor, "frames own width"], Float[Tensor, "frames patches"]]:
-        """The frames' own tokens after the attention, and how much each class token attends to each
-        patch, the mean over the heads."""
-        own = x[:, : self.tokens]
-        q, k, v = self.attn.project(self.ln_1(own))
+    ) -> tuple[Float[Tensor, "frames alone width"], Float[Tensor, "frames patches"]]:
+        """The tokens of the frames alone after the attention, and how much each class token attends
+        to each patch, the mean over the heads."""
+        alone = x[:, : self.tokens]
+        q, k, v = self.attn.project(self.ln_1(alone))
         bias = q.new_zeros(1, 1, 1, 1)
         if self.local_global_bias_table is not None and x.shape[1] > self.tokens:
-            context = self.attn.project(self.ln_1(self.context_of(x, num_frames)))[1:]
+            context = self.attn.plain(self.ln_1(self.context_of(x, num_frames)))[1:]
             k, v = (
                 torch.cat([mine, shared.repeat_interleave(num_frames, dim=0)], dim=2)
                 for mine, shared in zip((k, v), context, strict=True)
@@ -115,26 +117,26 @@ class ContextBlock(Block):
         seen = scores.float().softmax(dim=-1).mean(dim=1)[:, 0, 1 : self.tokens]
         mask = bias.expand(1, q.shape[1], 1, k.shape[2])
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return own + self.attn.merge(attended), seen
+        return alone + self.attn.merge(attended), seen
 
     def attention_sublayer(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames _ width"]:
-        own, seen = self.attended(x, num_frames)
+        alone, seen = self.attended(x, num_frames)
         k = min(self.most, num_frames * self.seeds)
         if not k:
-            return own
-        seeds = self.seeds_of(own, seen).unflatten(0, (-1, num_frames)).flatten(1, 2)
+            return alone
+        seeds = self.seeds_of(alone, seen).unflatten(0, (-1, num_frames)).flatten(1, 2)
         context = group_means(seeds, merged_groups(seeds, k), k)
         padded = F.pad(context, (0, 0, 0, -k % num_frames))
-        return torch.cat([own, padded.unflatten(1, (num_frames, -1)).flatten(0, 1)], dim=1)
+        return torch.cat([alone, padded.unflatten(1, (num_frames, -1)).flatten(0, 1)], dim=1)
 
     def seeds_of(
-        self, own: Float[Tensor, "frames own width"], seen: Float[Tensor, "frames patches"]
+        self, alone: Float[Tensor, "frames alone width"], seen: Float[Tensor, "frames patches"]
     ) -> Float[Tensor, "frames seeds width"]:
         """The patches that are seen most, the first the most."""
         places = seen.topk(self.seeds, dim=-1).indices + 1
-        return own.gather(1, places[..., None].expand(-1, -1, own.shape[-1]))
+        return alone.gather(1, places[..., None].expand(-1, -1, alone.shape[-1]))
 
 
 class TCNet(VideoCLIP):
@@ -151,7 +153,7 @@ class TCNet(VideoCLIP):
             start = clip.text.token_embedding.weight.detach()[list(A_PHOTO_OF_A)].clone()
         self.text_prompt = nn.Parameter(start)
         last = clip.text.transformer.blocks()[-1]
-        self.text_prompter = VideoPrompter(last, clip.config.embed_dim, clip.config.activation)
+        self.text_prompter = VideoPrompter(last, clip.config.embed_dim)
 
     def encode(self, frames: Tensor) -> Features:
         layers: list[Tensor] = []
@@ -160,7 +162,7 @@ class TCNet(VideoCLIP):
         block = visual.transformer.blocks()[-1]
         assert isinstance(block, ContextBlock)
         context = block.context_of(layers[-1], frames.shape[1])
-        return self.pool_frames(z, (visual.ln_post(context) @ visual.proj).float())
+        return self.pool_frames(z, visual.project(visual.ln_post(context)).float())
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(K, length * W + 1)"""
@@ -171,7 +173,7 @@ class TCNet(VideoCLIP):
         x = x[:, : self.length] + text.positional_embedding[: self.length]
         for block in text.transformer.blocks()[:-1]:
             x = text.transformer.run_block(block, x)
-        end = tokens.argmax(dim=-1, keepdim=True) + len(learned)
+        end = text.config.ends(tokens)[:, None] + len(learned)
         return torch.cat([x.flatten(1).float(), end.float()], dim=1)
 
     def finished(
@@ -203,7 +205,7 @@ class TCNet(VideoCLIP):
         attended = torch.einsum("bkhn,bhnd->bkhd", shares[..., :n], v_video)
         attended = attended + torch.einsum("bkhl,khld->bkhd", shares[..., n:], v)
         y = block.mlp_sublayer(last + block.attn.out_proj(attended.flatten(2)))
-        return text.ln_final(y) @ text.text_projection
+        return text.project(y)
 
     def learned_of(self, texts: Float[Tensor, "texts columns"]) -> Float[Tensor, "1 learned width"]:
         """The learned tokens before the last block: they see no name, so they are the same in every
@@ -277,6 +279,7 @@ class TCCLIP(Method):
         return self.clip_share
 
     def build(self, clip: CLIP) -> VideoCLIP:
+        require(self.name, clip, class_token=True, causal_text=True)
         blocks, tokens = clip.visual.transformer.resblocks, clip.config.vision.tokens
         for i, block in enumerate(clip.visual.transformer.blocks()):
             blocks[i] = ContextBlock(block, tokens, self.seed_share, self.context_tokens, i == 0)
@@ -322,7 +325,7 @@ class TCCLIP(Method):
         ]
         weights = split_attention(rename(fuse_attention(without(state, ignored)), rules))
         notes = [
-            "the weights do not tell the number of context tokens, nor the share of seeds: 96 and .3"
+            "the weights do not tell the number of context tokens nor the share of seeds: 96, .3"
         ]
         method = cls(learned=len(weights["text_prompt"]))
         return Official("TC-CLIP", method, weights, ignored, notes)

@@ -1,4 +1,4 @@
-"""What TC-CLIP makes its text prompts with: learned text tokens that attend to tokens of a video."""
+"""What TC-CLIP makes its text prompts with: learned tokens that attend to those of a video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from froster.encoders.block import MLP, Block
+from froster.encoders.block import Block
 from froster.encoders.reading import State
 
 
@@ -17,17 +17,16 @@ class VideoPrompter(nn.Module):
     """x + attend(ln_1 x, ln_1_kv video), then + mlp(ln_2 x). It starts as a copy of a text block,
     as far as the widths agree."""
 
-    def __init__(self, block: Block, video_width: int, activation: str):
+    def __init__(self, block: Block, video_width: int):
         super().__init__()
         width = block.width
         self.heads = block.attn.heads
         self.ln_1, self.ln_2 = copy.deepcopy(block.ln_1), copy.deepcopy(block.ln_2)
-        self.ln_1_kv = nn.LayerNorm(video_width)
+        self.ln_1_kv = nn.LayerNorm(video_width, block.ln_1.eps)
         self.q_proj = nn.Linear(width, width)
         self.k_proj, self.v_proj = (nn.Linear(video_width, width) for _ in range(2))
         self.out_proj = copy.deepcopy(block.attn.out_proj)
-        self.mlp = MLP(width, activation)
-        self.mlp.load_state_dict(block.mlp.state_dict())
+        self.mlp = copy.deepcopy(block.mlp)
         with torch.no_grad():
             rows = zip(
                 block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3), strict=True

@@ -10,7 +10,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from froster.encoders.model import CLIP, CLIPConfig, blank
+from froster.encoders.blank import blank
+from froster.encoders.config import CLIPConfig
+from froster.encoders.model import CLIP
 from froster.encoders.reading import State
 from froster.methods.base import VideoCLIP
 

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from froster.encoders.block import Attention, Block, QuickGELU
+from froster.encoders.block import Attention, Block
+from froster.encoders.mlp import QuickGELU
 from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import State

@@ -13,15 +13,18 @@ from typing import Any
 import torch
 
 from froster.data.public import classes, partition, published_clips
-from froster.encoders.model import ARCHITECTURES, CLIP, CLIPConfig, blank
+from froster.encoders.blank import blank
+from froster.encoders.config import ARCHITECTURES, CLIPConfig
+from froster.encoders.model import CLIP
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import Frozen, Method
 from froster.methods.recipe import Preset
+from froster.paper.cells import Cell
 from froster.paper.programme import PaperRun, runs_of_tables
 from froster.paper.real import RealProgramme, setting
-from froster.paper.tables import TABLES, Cell
+from froster.paper.tables import TABLES
 
 GPUS = {"v100": 125.0, "a100": 312.0, "h100": 989.0, "h200": 989.0, "l40s": 362.0, "rtx4090": 165.0}
 """Peak TFLOP/s of dense matrix products in 16 bits, as the vendor states it."""
@@ -41,7 +44,7 @@ def layers_flops(layers: int, width: int, tokens: int) -> float:
 def frame_flops(config: CLIPConfig) -> float:
     """The image tower on one frame, forward."""
     vision = config.vision
-    patches = 2 * (vision.tokens - 1) * 3 * vision.patch_size**2 * vision.width
+    patches = 2 * vision.side**2 * 3 * vision.patch_size**2 * vision.width
     return layers_flops(vision.layers, vision.width, vision.tokens) + patches
 
 
@@ -58,13 +61,16 @@ def training_flops(
     tunes_text = recipe.tune in ("both", "text") or (
         recipe.tune == "method" and method.trains("clip.text.text_projection")
     )
-    student = 1 if recipe.tune == "text" else 3
+    passes = 2 if recipe.meta else 1
+    student = passes * (1 if recipe.tune == "text" else 3)
     teacher = 1 if cell.distill != "none" and recipe.tune != "text" else 0
     vision = clips * preset.sampling.frames * frame_flops(config) * (student + teacher)
     prompts = {"one": 2, "all": len(preset.prompting.templates) or 1, "one a clip": 1}[recipe.draw]
     tokens = DESCRIBED_TOKENS if cell.described else PLAIN_TOKENS
     steps = max(1, clips // recipe.batch_size)
-    text = steps * prompts * num_classes * prompt_flops(config, tokens) * (3 if tunes_text else 0)
+    follows = cell.distill != "none" and cell.loss(method).teacher == "ema"  # its text is not kept
+    rounds = passes * 3 + follows if tunes_text else 0
+    text = steps * prompts * num_classes * prompt_flops(config, tokens) * rounds
     return recipe.epochs * (vision + text)
 
 
@@ -118,7 +124,7 @@ def plan(source: RealProgramme, names: list[str], gpu: str) -> dict[str, Any]:
 
 
 def weightless() -> Recognizer:
-    """The default CLIP without its weights: enough to plan with, and there is nothing to download."""
+    """The default CLIP without its weights: enough to plan with, without a download."""
     with blank():
         model = Frozen().build(CLIP(ARCHITECTURES["ViT-B/16"]))
     return Recognizer(

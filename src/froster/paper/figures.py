@@ -3,6 +3,7 @@ distance (5). A figure whose runs are not there is not drawn."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -10,10 +11,11 @@ from typing import Any
 
 from rich.progress import Progress
 
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
+from froster.paper.cells import FROSTER
 from froster.paper.programme import RunSource, measured
-from froster.paper.tables import FROSTER, PICTURED, TABLES
-from froster.report.attention import Row, attention_strip, cls_attention
+from froster.paper.tables import PICTURED, TABLES
+from froster.report.attention import StripRow, attention_strip, cls_attention
 from froster.report.distance import (
     ClassGain,
     class_gains,
@@ -59,10 +61,10 @@ def figure_4(source: RunSource, bars: Progress, train: bool) -> None:
     if not networks:
         return
     for name, caption, frames in source.samples():
-        strips = [Row("", frames)]
+        strips = [StripRow("", frames)]
         for words, model in {"frozen": source.base, **networks}.items():
             pixels = normalise(frames.to(model.device), model.preprocessing)
-            strips.append(Row(words, frames, cls_attention(model.model, pixels).patches))
+            strips.append(StripRow(words, frames, cls_attention(model.model, pixels).patches))
         title = f"{caption}; attention of [CLS], last block, mean over heads"
         columns = [f"frame {t + 1}" for t in range(len(frames))]
         attention_strip(strips, columns, title, source.out / f"fig4_{name}.png")
@@ -70,11 +72,8 @@ def figure_4(source: RunSource, bars: Progress, train: bool) -> None:
 
 def figure_5(source: RunSource) -> dict[str, Any]:
     """Gain of each test class over frozen CLIP against the similarity of its name to the nearest
-    training class.
-
-    One picture a network, of the means over its runs; of each network the rank correlation by run,
-    with and without the classes that were trained on.
-    """
+    training class. One picture a network, of the means over its runs; of each network the rank
+    correlation by run, with and without the classes that were trained on."""
     (frozen_run,) = source.runs_of(None, "cross-dataset")
     training = source.training_classes
     features = text_features(source.base, training)
@@ -89,7 +88,7 @@ def figure_5(source: RunSource) -> dict[str, Any]:
             test: nearest(list(names), text_features(source.base, list(names)), training, features)
             for test, names in before.items()
         }
-        gains = [
+        by_run = [
             [
                 gain
                 for test, near in similar.items()
@@ -99,33 +98,27 @@ def figure_5(source: RunSource) -> dict[str, Any]:
             for run in runs
             if run and before
         ]
-        if not any(gains):
+        if not any(by_run):
             continue
-        title = network if len(gains) == 1 else f"{network}, mean of {len(gains)} seeds"
+        title = network if len(by_run) == 1 else f"{network}, mean of {len(by_run)} seeds"
         picture = source.out / f"fig5_{network.replace(' ', '_')}.png"
-        gain_scatter(mean_gains(gains), picture, title)
-        unseen = [[gain for gain in run if gain.name not in training] for run in gains]
+        gain_scatter(mean_gains(by_run), picture, title)
+        unseen = [[gain for gain in run if gain.name not in training] for run in by_run]
         correlations[network] = {
             name: {"rank_correlation": [rank_of_gain(run) for run in chosen]}
-            for name, chosen in (("all", gains), ("unseen", unseen))
+            for name, chosen in (("all", by_run), ("unseen", unseen))
         }
     return correlations
 
 
-def rank_of_gain(gains: Sequence[ClassGain]) -> float | None:
-    """The rank correlation of gain and similarity; None where all classes gain the same, so that
-    nothing can be ranked."""
-    rho = rank_correlation([gain.similarity for gain in gains], [gain.gain for gain in gains])
+def rank_of_gain(classes: Sequence[ClassGain]) -> float | None:
+    """The rank correlation of gain and similarity; None where all classes gain the same."""
+    rho = rank_correlation([c.similarity for c in classes], [c.gain for c in classes])
     return None if math.isnan(rho) else rho
 
 
 def mean_gains(runs: Sequence[Sequence[ClassGain]]) -> list[ClassGain]:
     return [
-        ClassGain(
-            same[0].name,
-            same[0].similarity,
-            same[0].before,
-            statistics.fmean(gain.after for gain in same),
-        )
+        dataclasses.replace(same[0], after=statistics.fmean(gain.after for gain in same))
         for same in zip(*runs, strict=True)
     ]

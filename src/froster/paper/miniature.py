@@ -1,9 +1,8 @@
 """The programme on the rendered world: every run of the tables with the nano CLIP, seed by seed.
 
 Base classes of the world stand for the training data, its novel classes for the novel ones; near,
-mid and far, ever less like base, for the three cross-dataset tests. A run trains on its seed's own
-`shots` videos a class; test videos are fixed. Nothing here looks at a test set before the end of a
-run.
+mid and far for the three cross-dataset tests. A run trains on its seed's own `shots` videos a
+class; test videos are fixed, and scored at the end of a run alone.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from rich.progress import Progress
 from torch import Tensor
 
 from froster.data.loader import batches
-from froster.encoders.model import normalise
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
-from froster.paper import tables
-from froster.paper.programme import PaperRun
-from froster.paper.tables import PICTURED, Cell, PaperTable
+from froster.paper.cells import Cell, PaperTable, Protocol
+from froster.paper.programme import PaperRun, RunSource, tuned
+from froster.paper.tables import PICTURED
 from froster.text.sentences import with_descriptions
-from froster.training.fine_tune import FineTuning, Hooks, fine_tune
-from froster.training.reporter import Drawn
-from froster.training.weights import halfway, with_weights
+from froster.training.batches import steps_of_epoch
+from froster.training.fine_tune import FineTuning
+from froster.training.plan import ema_beta_of
 from froster.utils import strict_json as json
-from froster.utils.files import write_text
+from froster.utils.files import write_json
 from froster.utils.interrupt import check
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set, sentences
@@ -45,8 +44,8 @@ Logits = dict[str, Tensor]
 """Test set -> logits (N, K)."""
 
 
-class Miniature:
-    """A `RunSource`. One network of a seed serves both protocols. Frozen CLIP is measured once, in
+class Miniature(RunSource):
+    """One network of a seed serves both protocols. Frozen CLIP is measured once, in
     `cells/frozen.json`, as soon as any run is made."""
 
     published = False
@@ -61,7 +60,7 @@ class Miniature:
         self.frozen: dict[str, Logits] = {}
 
     def check(self) -> None:
-        stored = self._record(self.frozen_run) or self.sizes
+        stored = self.record(self.frozen_run) or self.sizes
         if other := {name: stored[name] for name in self.sizes if stored[name] != self.sizes[name]}:
             raise UsageError(
                 f"the runs in {self.out} have {other}: go on with these, or choose another --out"
@@ -69,7 +68,7 @@ class Miniature:
 
     frozen_run = PaperRun(None, "cross-dataset", "world", 0)
 
-    def runs_of(self, cell: Cell | None, protocol: tables.Protocol) -> list[PaperRun]:
+    def runs_of(self, cell: Cell | None, protocol: Protocol) -> list[PaperRun]:
         if cell is None:
             return [self.frozen_run]
         return [PaperRun(cell, "cross-dataset", "world", seed) for seed in range(self.seeds)]
@@ -82,15 +81,12 @@ class Miniature:
         name = f"{run.cell.key}_seed-{run.number}" if run.cell else "frozen"
         return self.out / "cells" / f"{name}.json"
 
-    def is_done(self, run: PaperRun) -> bool:
-        return self.path(run).exists()
-
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         assert run.cell is not None
         self.open(bars)
-        tuned = logits_of(self.train(run.cell, run.number, bars), self.tests)
+        final = logits_of(self.train(run.cell, run.number, bars), self.tests)
         logits = {}
-        for labels, of_sets in tuned.items():
+        for labels, of_sets in final.items():
             logits[f"final, {labels}"] = of_sets
             logits[f"ensemble, {labels}"] = {
                 name: ensemble(self.frozen[labels][name], x) for name, x in of_sets.items()
@@ -113,29 +109,23 @@ class Miniature:
         if not self.is_done(self.frozen_run):
             logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
             record = {**self.sizes, **self.measured(logits)}
-            write_text(self.path(self.frozen_run), json.dumps(record) + "\n")
+            write_json(self.path(self.frozen_run), record, indent=None)
 
     def train(self, cell: Cell, seed: int, bars: Progress) -> Recognizer:
         """The network that a run ends with."""
-        base = self.base
-        method, preset = cell.setting(base, seed=seed)
+        method, preset = cell.setting(self.base, seed=seed)
+        how = FineTuning(
+            method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"
+        )
         videos = render_set("base", self.sizes["shots"], seed, "train")
-        train_set = WorldClips(videos, base.config.sampling, train=True, seed=seed)
+        train_set = WorldClips(videos, self.base.config.sampling, train=True, seed=seed)
+        loss, recipe = cell.loss(method), preset.recipe
+        if loss.teacher == "ema":
+            steps = recipe.epochs * steps_of_epoch(recipe, len(train_set))
+            loss = dataclasses.replace(loss, ema_beta=ema_beta_of(steps))
+        labels = texts(self.training_classes, cell.described)
         with tempfile.TemporaryDirectory() as folder:
-            student, trained = fine_tune(
-                base,
-                FineTuning(
-                    method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"
-                ),
-                train_set,
-                texts(self.training_classes, cell.described),
-                Path(folder),
-                Hooks(Drawn(bars)),
-            )
-        weights = trained.average
-        if method.patch:
-            weights = halfway(base, student, weights, method.patch)
-        return with_weights(student, weights)
+            return tuned(self.base, how, train_set, labels, Path(folder), bars)[0]
 
     def measured(self, logits: Mapping[str, Logits]) -> dict[str, dict[str, Any]]:
         """What is stored of the logits by kind of weights and labels: the accuracies, with the
@@ -152,25 +142,17 @@ class Miniature:
             correct[kind] = right
         return {"results": results, "correct": correct}
 
-    def _record(self, run: PaperRun) -> dict[str, Any] | None:
-        path = self.path(run)
-        return json.loads(path.read_text()) if path.exists() else None
-
     def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
-        record = self._record(run)
+        record = self.record(run)
         return record["results"][kind] if record else {}
 
     def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
-        record = self._record(run)
-        if record is None:
-            return {}
-        return {
-            name: {
-                label: 100 * right / videos_of_class(name, record["videos"])
-                for label, right in zip(SETS[name].classes, counts, strict=True)
-            }
-            for name, counts in record["correct"][kind].items()
-        }
+        record, scores = self.record(run), {}
+        for name, counts in record["correct"][kind].items() if record else ():
+            videos = videos_of_class(name, record["videos"])
+            rights = zip(SETS[name].classes, counts, strict=True)
+            scores[name] = {label: 100 * right / videos for label, right in rights}
+        return scores
 
     def networks(self, train: bool, bars: Progress) -> dict[str, Recognizer]:
         """Trained again, for records hold no weights, unless the pictures exist."""
@@ -185,9 +167,6 @@ class Miniature:
             assert frames is not None
             label = SETS[name].classes[int(clips.videos.labels[0])]
             yield name, f"{name}: {label}", frames[0]
-
-    def notes(self, names: Sequence[str]) -> list[str]:
-        return []
 
     def effort(self) -> str:
         paths = (self.out / "cells").glob("*_seed-*.json")
@@ -209,8 +188,7 @@ def videos_of_class(name: str, videos: int) -> int:
 
 @torch.no_grad()
 def logits_of(model: Recognizer, tests: Mapping[str, WorldClips]) -> dict[str, Logits]:
-    """Logits of every test video for plain and for described labels, from one pass over the
-    videos."""
+    """Logits of every test video for plain and for described labels, from one pass."""
     logits: dict[str, Logits] = {"plain": {}, "described": {}}
     for name, clips in tests.items():
         classes = {

@@ -84,10 +84,8 @@ class Options:
                 "sampling uniform: the whole video in equal segments (as the paper says)"
             )
         else:
-            clamp = {
-                "released": "last index clamped as released",
-                "even": "even steps, not as released",
-            }[self.clamp]
+            released = self.clamp == "released"
+            clamp = "last index clamped as released" if released else "even steps, not as released"
             sentences.append(
                 "sampling dense: a stretch at stride 16 of 30 frames a second (as released);"
                 f" {clamp}"
@@ -105,10 +103,8 @@ class Options:
                 }
                 sentences.append(f"HMDB51 names of {pairs}: {fixed[self.hmdb_labels]}")
             if dataset == "ssv2":
-                sentences.append(
-                    "SSv2 training clips are"
-                    f" {'mirrored at random (as released)' if self.ssv2_flip else 'not mirrored'}"
-                )
+                flip = "mirrored at random (as released)" if self.ssv2_flip else "not mirrored"
+                sentences.append(f"SSv2 training clips are {flip}")
         elif dataset == "hmdb51":
             full = {
                 "released": "training and test videos of split 1 (as released)",
@@ -145,13 +141,10 @@ def base_to_novel(
     given: Sequence[str] | None = None,
 ) -> Split:
     """Set `number` (from 1) of base-to-novel on a prepared manifest: base classes train, each half
-    is tested by itself.
-
-    Classes are readable names in the published order. UCF101 and HMDB51 use their split 1. The
-    training videos are drawn by `number`, or are those of `given`, video names as `read_list` gives
-    them. Raises DataError for items of another data set, and where there is nothing to train on or
-    to test.
-    """
+    is tested by itself. Classes are readable names in the published order; UCF101 and HMDB51 use
+    their split 1. The training videos are drawn by `number`, or are those of `given`, video names
+    as `read_list` gives them. Raises DataError for items of another data set, and where there is
+    nothing to train on or to test."""
     items = [item for item, _ in _named(dataset, items)]
     base, novel = ([readable(name) for name in half] for half in partition(dataset))
     train = [item for item in items if item.split == "train" and item.label in set(base)]
@@ -160,12 +153,9 @@ def base_to_novel(
     if given is None:
         # In the order of the names: a draw must not depend on where the videos lie.
         train = few_shots(sorted(train, key=lambda item: item.path.name), options.shots, number)
-        few = [
-            name
-            for name, count in Counter(item.label for item in train).items()
-            if count < options.shots
-        ]
-        few += [name for name in base if not any(item.label == name for item in train)]
+        counts = Counter(item.label for item in train)
+        few = [name for name, count in counts.items() if count < options.shots]
+        few += [name for name in base if name not in counts]
         if few:
             notes.append(
                 f"{len(few)} base classes have fewer than {options.shots} training videos, such as"
@@ -174,39 +164,31 @@ def base_to_novel(
     else:
         by_name = {stem(item.path.name): item for item in train}
         # YouTube's ids differ by case, UCF101's lists only by mistake.
-        others = (
-            {}
-            if dataset == "k400"
-            else {name.casefold(): by_name[name] for name in sorted(by_name.keys() - set(given))}
-        )
+        others = {}
+        if dataset != "k400":
+            others = {name.casefold(): by_name[name] for name in sorted({*by_name} - {*given})}
         listed = {name: by_name.get(name) or others.get(name.casefold()) for name in given}
         train = [item for item in listed.values() if item is not None]
         if absent := [name for name, item in listed.items() if item is None]:
             notes.append(
-                f"{len(absent)} of {len(listed)} given training videos are not in the manifest, such"
-                f" as {absent[0]}"
+                f"{len(absent)} of {len(listed)} given training videos are not in the manifest,"
+                f" such as {absent[0]}"
             )
-    split = Split(
-        base,
-        novel,
-        train,
-        [item for item in test if item.label in set(base)],
-        [item for item in test if item.label in set(novel)],
-        notes,
+    base_test, novel_test = (
+        [item for item in test if item.label in set(names)] for names in (base, novel)
     )
+    split = Split(base, novel, train, base_test, novel_test, notes)
     if dataset == "hmdb51" and options.hmdb_labels == "released":
         # Last, so that the same videos are drawn with either labels.
-        split.train, split.base_test, split.novel_test = map(
-            _swapped, (split.train, split.base_test, split.novel_test)
-        )
-    counts = published_clips()["base_to_novel"][dataset]
-    parts = {"training": split.train, "base test": split.base_test, "novel test": split.novel_test}
-    expected = (
-        counts["train"][min(number, len(counts["train"])) - 1],
-        counts["base"],
-        counts["novel"],
-    )
-    for (what, part), published in zip(parts.items(), expected, strict=True):
+        parts = split.train, split.base_test, split.novel_test
+        split.train, split.base_test, split.novel_test = map(_swapped, parts)
+    expected = published_clips()["base_to_novel"][dataset]
+    trained = expected["train"][min(number, len(expected["train"])) - 1]
+    for what, part, published in (
+        ("training", split.train, trained),
+        ("base test", split.base_test, expected["base"]),
+        ("novel test", split.novel_test, expected["novel"]),
+    ):
         if not part:
             raise DataError(
                 f"{dataset}: the manifest has no {what} videos ({TEST_SPLIT[dataset]} split of"
@@ -259,26 +241,22 @@ def cross_dataset(manifests: Mapping[str, Sequence[Item]], options: Options) -> 
         names = classes(dataset)
         chosen: list[tuple[str, list[str], list[Item]]]
         if dataset == "k600":
+            tests = [(item, name) for item, name in named if item.split == "val"]
             chosen = [
-                (
-                    column,
-                    unseen,
-                    [item for item, name in named if item.split == "val" and name in set(unseen)],
-                )
+                (column, unseen, [item for item, name in tests if name in set(unseen)])
                 for unseen in unseen_k600()
             ]
         else:
-            whole = dataset == "ucf101" or options.hmdb_full == "all"
-            splits = ("split", "split2", "split3")
-            chosen = [(f"{column}*", names, [item for item, _ in named if whole or item.split])]
+            full = dataset == "ucf101" or options.hmdb_full == "all"
+            chosen = [(f"{column}*", names, [item for item, _ in named if full or item.split])]
             chosen += [
                 (column, names, [item for item, _ in named if item.columns.get(word) == "test"])
-                for word in splits
+                for word in ("split", "split2", "split3")
             ]
-        counts, seen = published_clips()["cross_dataset"], Counter[str]()
+        counts, numbers = published_clips()["cross_dataset"], Counter[str]()
         for title, names_of_set, items in chosen:
-            seen[title] += 1
-            number = seen[title]
+            numbers[title] += 1
+            number = numbers[title]
             if not items:
                 raise DataError(
                     f"{dataset}: the manifest has no videos for {title} {number}; was it prepared"

@@ -23,17 +23,16 @@ from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
-from froster.paper import tables
-from froster.paper.programme import PaperRun
+from froster.paper.cells import Cell, PaperTable, Protocol
+from froster.paper.programme import PaperRun, RunSource, tuned
 from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
-from froster.paper.tables import PICTURED, TABLES, Cell, PaperTable
+from froster.paper.tables import PICTURED, TABLES
 from froster.text.sentences import read_descriptions, with_descriptions
-from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
-from froster.training.reporter import Drawn
-from froster.training.weights import halfway, with_weights
+from froster.training.fine_tune import FineTuning, use_of_weights
+from froster.training.measure import training_dataset, video_dataset
 from froster.utils import strict_json as json
-from froster.utils.files import write_text
+from froster.utils.files import write_json
 from froster.video.sampling import Sampling
 
 SENTENCES = {"k400": "kinetics400", "k600": "kinetics600"}
@@ -47,7 +46,7 @@ NOVEL_RECIPE: dict[str, dict[str, Any]] = {
 }
 """What the released scripts change of FROSTER's setting (12 epochs of batch 32, averaged from the
 second) by data set."""
-OFFICIAL_RECIPE: dict[tuple[str, tables.Protocol], dict[str, Any]] = {
+OFFICIAL_RECIPE: dict[tuple[str, Protocol], dict[str, Any]] = {
     ("xclip", "base-to-novel"): {"epochs": 50, "lr": 2e-6},
     ("finetuned", "cross-dataset"): {"epochs": 10, "lr": 8e-6, "batch_size": 256},
 }
@@ -55,8 +54,8 @@ OFFICIAL_RECIPE: dict[tuple[str, tables.Protocol], dict[str, Any]] = {
 other of the two."""
 
 
-class RealProgramme:
-    """A `RunSource`. Records are `OUT/runs/<run>.json`, trained models `OUT/models/<run>`."""
+class RealProgramme(RunSource):
+    """Records are `OUT/runs/<run>.json`, trained models `OUT/models/<run>`."""
 
     published = True
     columns: Sequence[str] = ("UCF*", "HMDB*", "K600")
@@ -81,7 +80,7 @@ class RealProgramme:
         }
         path = self.out / "runs" / "settings.json"
         if not path.exists():
-            write_text(path, json.dumps(wanted, indent=1) + "\n")
+            write_json(path, wanted, indent=1)
             return
         stored = as_now(json.loads(path.read_text()), wanted)
         if changed := [name for name in wanted if stored.get(name) != wanted[name]]:
@@ -90,7 +89,7 @@ class RealProgramme:
                 " the same, or choose another --out"
             )
 
-    def runs_of(self, cell: Cell | None, protocol: tables.Protocol) -> list[PaperRun]:
+    def runs_of(self, cell: Cell | None, protocol: Protocol) -> list[PaperRun]:
         """Frozen CLIP does not depend on training videos or seeds: it is measured once."""
         counts = {"k400": self.seeds}
         if protocol == "base-to-novel":
@@ -124,26 +123,23 @@ class RealProgramme:
     def is_done(self, run: PaperRun) -> bool:
         """There is a record, and it has every test that the data allow: a data set may have been
         prepared since."""
-        if not self.path(run).exists():
-            return False
-        if run.protocol == "base-to-novel":
-            return True
-        tests = next(iter(self._tests(run).values()))
+        record = self.record(run)
+        if not record or run.protocol == "base-to-novel":
+            return bool(record)
+        tests = next(iter(record["tests"].values()))
         return all(test.name in tests for test in self.data.cross_tests)
 
-    def _tests(self, run: PaperRun) -> dict[str, dict[str, dict[str, Any]]]:
-        """Kind -> test set -> what was measured; empty where there is no record."""
-        path = self.path(run)
-        return json.loads(path.read_text())["tests"] if path.exists() else {}
+    def _tests(self, run: PaperRun, kind: str) -> dict[str, dict[str, Any]]:
+        """Test set -> what was measured; empty where there is no record."""
+        return self.record(run).get("tests", {}).get(kind, {})
 
     def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
-        return {name: test["top1"] for name, test in self._tests(run).get(kind, {}).items()}
+        return {name: test["top1"] for name, test in self._tests(run, kind).items()}
 
     def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
-        tests = self._tests(run).get(kind, {})
         return {
             name: test["per_class"]
-            for name, test in tests.items()
+            for name, test in self._tests(run, kind).items()
             if name.rstrip("123 ") in self.columns
         }
 
@@ -180,30 +176,13 @@ class RealProgramme:
         base = self.base
         method, preset = setting(run, base, self.data.options)
         items, names = self.data.training_of(run)
-        train_set = VideoDataset(
-            items,
-            names,
-            preset.sampling,
-            base.clip.config.vision.image_size,
-            train=True,
-            seed=run.number,
-            augment=preset.augment,
-            how=base.preprocessing,
-        )
+        train_set = training_dataset(base, preset, items, names, run.number)
         recipe = dataclasses.replace(preset.recipe, workers=self.workers, precision=base.precision)
-        student, trained = fine_tune(
-            base,
-            FineTuning(method, run.cell.loss(method), recipe, preset, name=run.key),
-            train_set,
-            texts(run.dataset, names, run.cell.described),
-            self.out / "work" / run.key,
-            Hooks(Drawn(bars)),
-        )
-        weights = trained.average
-        if method.patch:
-            weights = halfway(base, student, weights, method.patch)
+        how = FineTuning(method, run.cell.loss(method), recipe, preset, name=run.key)
+        labels = texts(run.dataset, names, run.cell.described)
+        model, trained = tuned(base, how, train_set, labels, self.out / "work" / run.key, bars)
         report = {"job": run.key, "notes": notes, "unreadable_in_training": trained.unreadable}
-        with_weights(student, weights).save(self._model(run), report)
+        model.save(self._model(run), report)
         return trained.unreadable
 
     def measure(
@@ -216,11 +195,7 @@ class RealProgramme:
         """Kind -> summary: "final, plain" and so on for all weights, their sum with frozen CLIP,
         and both kinds of labels, from one decode. Raises DataError where not one video can be
         read."""
-        base = self.base
-        views = base.config.views
-        if run.cell is not None:
-            views = setting(run, base, self.data.options)[1].views
-        videos = self.test_videos(test, sampling_of(run, base, self.data.options), views)
+        videos = self.test_videos(test, *clips_of(run, self.base, self.data.options))
         asked = {
             labels: texts(test.dataset, test.classes, labels == "described")
             for labels in ("plain", "described")
@@ -240,13 +215,11 @@ class RealProgramme:
         )
         errors = results[0].errors
         if len(errors) == len(test.items):
+            count, first = len(errors), errors[0][1]
             raise DataError(
-                f"{test.name}: none of its {len(errors)} videos can be read; the first:"
-                f" {errors[0][1]}"
+                f"{test.name}: none of its {count} videos can be read; the first: {first}"
             )
-        predictions = {
-            f"{weights}, {labels}": p for (weights, labels), p in zip(kinds, results, strict=True)
-        }
+        predictions = dict(zip(map(", ".join, kinds), results, strict=True))
         if "final" in models:
             for labels in asked:
                 frozen, final = predictions[f"frozen, {labels}"], predictions[f"final, {labels}"]
@@ -257,15 +230,8 @@ class RealProgramme:
         }
 
     def test_videos(self, test: TestSet | CrossSet, sampling: Sampling, views: int) -> VideoDataset:
-        return VideoDataset(
-            test.items,
-            test.classes,
-            sampling,
-            self.base.clip.config.vision.image_size,
-            views=views,
-            train=False,
-            how=self.base.preprocessing,
-        )
+        config = dataclasses.replace(self.base.config, sampling=sampling, views=views)
+        return video_dataset(self.base, config, test.items, test.classes)
 
     def networks(self, train: bool, bars: Progress) -> dict[str, Recognizer]:
         runs = {name: self.runs_of(cell, "cross-dataset")[0] for name, cell in PICTURED.items()}
@@ -304,21 +270,17 @@ class RealProgramme:
                 notes[f"{path.stem}: {line}"] = None
         return list(notes)
 
-    def effort(self) -> str:
-        return ""
-
 
 def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, Preset]:
     """FROSTER's runs take clips and mirror images as the options say, other papers' as these do."""
     assert run.cell is not None
     is_froster = run.cell.preset == "froster"
-    changes: dict[str, Any]
-    if not is_froster:
+    changes: dict[str, Any] = {}
+    if is_froster:
+        crossed = run.protocol == "cross-dataset"
+        changes = CROSS_RECIPE if crossed else NOVEL_RECIPE[run.dataset]
+    elif run.cell.preset == "official":
         changes = OFFICIAL_RECIPE.get((run.cell.method, run.protocol), {})
-    elif run.protocol == "cross-dataset":
-        changes = CROSS_RECIPE
-    else:
-        changes = NOVEL_RECIPE[run.dataset]
     method, preset = run.cell.setting(base, seed=run.number, **changes)
     if is_froster:
         sampling = options.frames_of(preset.sampling.frames, preset.sampling.rate)
@@ -326,11 +288,13 @@ def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, 
     return method, dataclasses.replace(preset, augment=options.augment(run.dataset, preset.augment))
 
 
-def sampling_of(run: PaperRun, base: Recognizer, options: Options) -> Sampling:
-    """How clips are taken in the test."""
+def clips_of(run: PaperRun, base: Recognizer, options: Options) -> tuple[Sampling, int]:
+    """How clips are taken in the test, and how many of a video."""
     if run.cell is not None:
-        return setting(run, base, options)[1].sampling
-    return options.frames_of(base.config.sampling.frames, base.config.sampling.rate)
+        preset = setting(run, base, options)[1]
+        return preset.sampling, preset.views
+    config = base.config
+    return options.frames_of(config.sampling.frames, config.sampling.rate), config.views
 
 
 def texts(dataset: str, names: list[str], described: bool) -> list[str]:

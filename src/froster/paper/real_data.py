@@ -1,5 +1,5 @@
-"""The prepared manifests of the real data sets, and what the paper's protocols make of them for each
-run."""
+"""The prepared manifests of the real data sets, and what the paper's protocols make of them for
+each run."""
 
 from __future__ import annotations
 
@@ -74,11 +74,8 @@ class RealData:
         if self.lists is None or not (self.lists / dataset).is_dir():
             return []
         folder = self.lists / dataset
-        paths = sorted(
-            path
-            for path in folder.glob("*train*")
-            if path.suffix in (".csv", ".txt") and "idx2cls" not in path.name
-        )
+        lists = (path for path in folder.glob("*train*") if path.suffix in (".csv", ".txt"))
+        paths = sorted(path for path in lists if "idx2cls" not in path.name)
         if not paths:
             raise UsageError(f"there are no training lists (*train*.csv or .txt) in {folder}")
         return paths

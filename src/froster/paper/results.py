@@ -17,13 +17,13 @@ from rich.progress import Progress
 
 from froster import __version__
 from froster.evaluation.metrics import harmonic_mean
+from froster.paper.cells import PaperTable, TableRow
 from froster.paper.figures import draw
 from froster.paper.miniature import STANDS_FOR
 from froster.paper.programme import RunSource, carry_out, measured, runs_of_tables
 from froster.paper.published import REPRODUCTION_NOISE, TABLE_1, TABLE_2, Values
-from froster.paper.tables import TABLES, PaperTable, TableRow
-from froster.utils import strict_json as json
-from froster.utils.files import write_text
+from froster.paper.tables import TABLES
+from froster.utils.files import write_json, write_text
 
 MINIATURE_SETS = {"base-to-novel": ("base", "novel", "hm"), "cross-dataset": ("near", "mid", "far")}
 """Protocol -> columns of a table in miniature."""
@@ -49,39 +49,22 @@ MINIATURE_LEGEND = (
 def published_row(source: RunSource, row: TableRow, table: PaperTable) -> dict[str, Any]:
     """On the paper's data: means, standard deviations, and differences from what is printed."""
     columns = measured(source, row, table)
-    means = {}
+    means, spreads = {}, {}
     for column, values in columns.items():
         means[column] = statistics.fmean(values)
+        spreads[column] = statistics.stdev(values) if len(values) > 1 else 0.0
         if column.endswith(" novel"):
             name = column.removesuffix(" novel")
             means[f"{name} HM"] = harmonic_mean(means[f"{name} base"], means[column])
     printed = {column: row.published.get(column) for column in means}
-    return {
-        "ours": means,
-        "sd": {
-            column: statistics.stdev(values) if len(values) > 1 else 0.0
-            for column, values in columns.items()
-        },
-        "difference": {c: means[c] - value for c, value in printed.items() if value is not None},
-    }
+    differences = {c: means[c] - value for c, value in printed.items() if value is not None}
+    return {"ours": means, "sd": spreads, "difference": differences}
 
 
 def miniature_row(source: RunSource, row: TableRow, table: PaperTable) -> dict[str, Any]:
-    """In miniature: every seed's accuracies, and the gains."""
-    columns = measured(source, row, table)
-    ours, paper = gains(source, row, table)
-    sets = MINIATURE_SETS[table.protocol]
-    return {
-        "ours": {name: columns.get(name, []) for name in sets},
-        "gain": ours,
-        "published_gain": paper,
-    }
-
-
-def gains(source: RunSource, row: TableRow, table: PaperTable) -> tuple[float | None, float | None]:
-    """Over frozen CLIP with plain labels, in points: ours, the mean over the table's sets, and the
-    paper's, over those of its columns that the row prints. Base-to-novel: of the harmonic mean. The
-    one thing to compare a miniature with a paper by."""
+    """In miniature: every seed's accuracies, and the one thing to compare with a paper by, the gain
+    over frozen CLIP with plain labels, in points: ours, the mean over the table's sets, and the
+    paper's, over those of its columns that the row prints. Base-to-novel: of the harmonic mean."""
     (frozen_run,) = source.runs_of(None, table.protocol)
     frozen = source.scores(frozen_run, "frozen, plain")
     printed: Values = TABLE_2["Frozen CLIP"]
@@ -93,10 +76,11 @@ def gains(source: RunSource, row: TableRow, table: PaperTable) -> tuple[float | 
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     ours = measured(source, row, table)
     points = [value - frozen[name] for name in sets for value in ours.get(name, []) if frozen]
-    return (
-        statistics.fmean(points) if points else None,
-        statistics.fmean(differences) if differences else None,
-    )
+    return {
+        "ours": {name: ours.get(name, []) for name in MINIATURE_SETS[table.protocol]},
+        "gain": statistics.fmean(points) if points else None,
+        "published_gain": statistics.fmean(differences) if differences else None,
+    }
 
 
 def table_data(source: RunSource, table: PaperTable) -> list[dict[str, Any]]:
@@ -107,6 +91,7 @@ def table_data(source: RunSource, table: PaperTable) -> list[dict[str, Any]]:
             "row": row.name,
             "run": row.cell.key if row.cell else row.weights,
             "published": row.published,
+            **({"caveat": row.caveat} if row.caveat else {}),
             **of_row(source, row, table),
         }
         for row in table.rows
@@ -121,14 +106,25 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 def published_table(rows: list[dict[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(c for row in rows for c in (*row["published"], *row["ours"])))
     cells = [[row["row"], *(compared(row, column) for column in columns)] for row in rows]
-    return markdown_table(["row", *columns], cells)
+    return with_caveats(["row", *columns], cells, rows)
+
+
+def with_caveats(
+    head: Sequence[str], cells: Sequence[Sequence[str]], rows: Sequence[dict[str, Any]]
+) -> list[str]:
+    """A table with a last column for what keeps the published numbers from being compared, where
+    there is such a thing."""
+    if not any("caveat" in row for row in rows):
+        return markdown_table(head, cells)
+    longer = [[*line, row.get("caveat", "")] for line, row in zip(cells, rows, strict=True)]
+    return markdown_table([*head, "of the published numbers"], longer)
 
 
 def compared(row: dict[str, Any], column: str) -> str:
     """ "84.8 ± 0.3 (85.0, -0.2)": ours, and in brackets the paper's and the difference."""
     ours, printed = row["ours"].get(column), row["published"].get(column)
-    spread = row["sd"].get(column, 0.0)
-    text = "–" if ours is None else f"{ours:.1f}" + (f" ± {spread:.1f}" if spread else "")
+    sd = row["sd"].get(column, 0.0)
+    text = "–" if ours is None else f"{ours:.1f}" + (f" ± {sd:.1f}" if sd else "")
     if printed is None:
         return text
     difference = "" if ours is None else f", {row['difference'][column]:+.1f}"
@@ -152,7 +148,7 @@ def miniature_table(rows: list[dict[str, Any]], table: PaperTable) -> list[str]:
             ]
         )
     gained = ("seeds", "gain, ours", "gain, paper", "difference", "the paper, on its data")
-    lines = markdown_table(["row", *sets, *gained], cells)
+    lines = with_caveats(["row", *sets, *gained], cells, rows)
     if table.protocol == "cross-dataset":
         pairs = ", ".join(f"{ours} for {column}" for column, ours in STANDS_FOR.items())
         lines += ["", f"Sets of the world stand for the paper's: {pairs}."]
@@ -196,7 +192,8 @@ def write_report(
     tables = {name: table_data(source, TABLES[name]) for name in names}
     notes = source.notes(names)
     pictures = {name: sorted(source.out.glob(f"{name}*.png")) for name in TITLES if name in names}
-    lines = [title, "", f"{versions()} {source.effort()}".strip(), ""]
+    made = f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}."
+    lines = [title, "", f"{made} {source.effort()}".strip(), ""]
     lines += [PUBLISHED_LEGEND if source.published else MINIATURE_LEGEND, ""]
     for name, rows in tables.items():
         lines += [f"## {name}: {TABLES[name].title}", ""]
@@ -217,9 +214,5 @@ def write_report(
     }
     if source.published:
         result["noise"] = REPRODUCTION_NOISE
-    write_text(source.out / "tables.json", json.dumps(result, indent=1) + "\n")
+    write_json(source.out / "tables.json", result, indent=1)
     return result
-
-
-def versions() -> str:
-    return f"froster {__version__}, torch {torch.__version__}, Python {platform.python_version()}."

@@ -7,16 +7,22 @@ once.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal
 
 from froster.errors import one_of
-from froster.inference.recognizer import Recognizer
-from froster.methods import METHODS, Method
-from froster.methods.recipe import Preset, Tune
+from froster.methods.recipe import Tune
+from froster.paper.cells import (
+    ALONE,
+    FROSTER,
+    Cell,
+    PaperTable,
+    TableRow,
+    Weights,
+    froster_cell,
+    vclip,
+)
+from froster.paper.family import around_froster, family
 from froster.paper.published import (
     ALPHA,
     BETA,
@@ -28,111 +34,7 @@ from froster.paper.published import (
     ZERO_INIT,
     Values,
 )
-from froster.training.distill import Distill, distill_preset
-from froster.training.plan import fitted
-
-Protocol = Literal["base-to-novel", "cross-dataset"]
-Weights = Literal["frozen", "final", "ensemble"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """How one network is trained, whatever tables it serves."""
-
-    method: str
-    variant: str | None = None
-    preset: str = "froster"
-    """`official`: as the method's own paper trains it; `froster`: inside FROSTER's training."""
-    tune: Tune = "method"
-    described: bool = False
-    """Labels with a sentence each, in training."""
-    distill: str = "none"
-    changes: tuple[tuple[str, Any], ...] = ()
-    """Single settings of the distillation, as ("alpha", 0.5)."""
-
-    @property
-    def key(self) -> str:
-        """A file name that tells cells apart."""
-        parts = [
-            self.method,
-            self.variant,
-            self.preset,
-            f"tune-{self.tune}",
-            self.labels,
-            self.distill,
-            *(f"{name}-{value}" for name, value in self.changes),
-        ]
-        return "_".join(str(part) for part in parts if part is not None)
-
-    @property
-    def labels(self) -> str:
-        return "described" if self.described else "plain"
-
-    def setting(self, base: Recognizer, **recipe: Any) -> tuple[Method, Preset]:
-        """The method and the preset of a run, fitted to the model it starts from; `recipe` changes
-        single settings."""
-        method = METHODS[self.method].make(self.variant)
-        preset = fitted(
-            method.froster_preset() if self.preset == "froster" else method.preset(), base, method
-        )
-        changes: dict[str, Any] = {}
-        if getattr(method, "frames", 0):  # positions in time: as many as the clips have frames
-            changes["frames"] = preset.sampling.frames
-        if self.preset == "froster":
-            recipe = {"tune": self.tune, **recipe}
-            if hasattr(method, "pooling"):
-                changes["pooling"] = "frame_unit"
-        preset = dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, **recipe))
-        return dataclasses.replace(method, **changes), preset
-
-    def loss(self, method: Method) -> Distill:
-        kind = distill_preset(self.distill)
-        level = kind.level if kind.level == "video" else method.level
-        return dataclasses.replace(kind, level=level, **dict(self.changes))
-
-
-def vclip(tune: Tune, distill: str, described: bool = False) -> Cell:
-    return Cell("vclip", "step1", "froster", tune, described, distill)
-
-
-def froster_cell(**changes: Any) -> Cell:
-    """The paper's own configuration: VCLIP, both towers, described labels, residual distillation.
-    `changes` are settings of the distillation."""
-    return dataclasses.replace(
-        vclip("both", "residual", described=True), changes=tuple(changes.items())
-    )
-
-
-FROSTER = froster_cell()
-ALONE = vclip("image", "none")
-"""VCLIP tuned by itself: text frozen, plain labels, no distillation."""
-
-
-@dataclass(frozen=True)
-class TableRow:
-    name: str
-    cell: Cell | None
-    """None: frozen CLIP, or a row that is only quoted."""
-    published: Values = field(default_factory=dict)
-    weights: Weights = "final"
-    """What is measured: frozen CLIP, the run's final weights, or the sum of both outputs."""
-
-    @property
-    def quoted(self) -> bool:
-        return self.cell is None and self.weights != "frozen"
-
-    @property
-    def kind(self) -> str:
-        """Weights and labels, such as "final, plain": labels at test are as in training."""
-        return f"{self.weights}, {self.cell.labels if self.cell else 'plain'}"
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    title: str
-    protocol: Protocol
-    rows: tuple[TableRow, ...]
-
+from froster.training.distill import Distill
 
 OFFICIAL = {
     "ActionCLIP": Cell("actionclip", preset="official"),
@@ -191,16 +93,17 @@ def fair_grid() -> tuple[TableRow, ...]:
     return tuple(rows)
 
 
+def rows_of_cells(published: dict[str, Values], cells: Sequence[Cell]) -> tuple[TableRow, ...]:
+    printed = zip(published.items(), cells, strict=True)
+    return tuple(TableRow(name, cell, values) for (name, values), cell in printed)
+
+
 def ablation() -> tuple[TableRow, ...]:
     """Table 4, with the rows that it lacks: both towers tuned without distillation, and described
     labels without the rest."""
     tunes: tuple[Tune, ...] = ("image", "text")
-    cells = [vclip(*one) for one in product(tunes, ("none", "plain", "mlp", "residual"))]
-    cells += [vclip("both", "residual"), FROSTER]
-    rows = [
-        TableRow(name, cell, values)
-        for (name, values), cell in zip(TABLE_4.items(), cells, strict=True)
-    ]
+    cells = [vclip(*setting) for setting in product(tunes, ("none", "plain", "mlp", "residual"))]
+    rows = rows_of_cells(TABLE_4, [*cells, vclip("both", "residual"), FROSTER])
     others = {
         "both, none": vclip("both", "none"),
         "vision, none, described": vclip("image", "none", described=True),
@@ -241,14 +144,6 @@ def pictured() -> tuple[TableRow, ...]:
     )
 
 
-def zero_init() -> tuple[TableRow, ...]:
-    cells = (FROSTER, froster_cell(zero_init=False))
-    return tuple(
-        TableRow(name, cell, row)
-        for (name, row), cell in zip(ZERO_INIT.items(), cells, strict=True)
-    )
-
-
 def cross_table(title: str, rows: tuple[TableRow, ...]) -> PaperTable:
     return PaperTable(title, "cross-dataset", rows)
 
@@ -261,26 +156,23 @@ TABLES: dict[str, PaperTable] = {
     "table5": cross_table(
         "Weight alpha of the projector's MLP path", sweep("alpha", ALPHA, "alpha")
     ),
-    "table6": cross_table("Initialisation of W2", zero_init()),
+    "table6": cross_table(
+        "Initialisation of W2", rows_of_cells(ZERO_INIT, [FROSTER, froster_cell(zero_init=False)])
+    ),
     "table7": cross_table(
         "Weight beta of the distillation", sweep("beta", BETA, "beta_v", "beta_t")
     ),
     "fig1": cross_table("Outputs summed with frozen CLIP's", ensembles()),
     "fig4": cross_table("The networks whose attention is drawn", pictured()),
     "fig5": cross_table("The networks whose gain by class is drawn", pictured()),
+    "family": cross_table("The family of distillation: no paper has these rows", family()),
+    "after": cross_table("Around and after FROSTER", around_froster()),
 }
 
 
 def table_names(asked: Sequence[str]) -> list[str]:
-    """Names of tables and figures, each once, "all" of them spelt out. Raises UsageError for an
-    unknown one."""
+    """Names of tables and figures without repeats, "all" spelt out. Raises UsageError for others."""
     names = list(TABLES) if "all" in asked else list(dict.fromkeys(asked))
     for name in names:
         one_of("a table or figure", name, "all", *TABLES)
     return names
-
-
-def cells_of(names: Sequence[str]) -> list[Cell]:
-    """The networks that these tables need, each once, in the order of the tables."""
-    rows = [row for name in names for row in TABLES[name].rows]
-    return list(dict.fromkeys(row.cell for row in rows if row.cell is not None))

@@ -1,7 +1,5 @@
 """Accuracies of sets of weights on a report page: bars and a table, with what guessing gets."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 from froster.evaluation.metrics import harmonic_mean
 from froster.report import page
 from froster.report.plots import Bars, accuracy_bars
-from froster.training.measure import Row
+from froster.training.measure import EvalRow
 from froster.training.validation import TITLES
 
 
@@ -26,17 +24,17 @@ class Column:
     def title(self) -> str:
         return TITLES.get(self.name, self.name) + "*" * self.together
 
-    def _row(self, row: Row) -> Row:
+    def _row(self, row: EvalRow) -> EvalRow:
         return row.together or row if self.together else row
 
-    def value(self, row: Row) -> float | None:
+    def value(self, row: EvalRow) -> float | None:
         row = self._row(row)
         return row.hm if self.name == "hm" else row.top1(self.name)
 
-    def error(self, row: Row) -> float | None:
+    def error(self, row: EvalRow) -> float | None:
         return self._row(row).error(self.name)
 
-    def chance(self, row: Row) -> float:
+    def chance(self, row: EvalRow) -> float:
         """What guessing gets; of the harmonic mean, the mean of both."""
         predictions = self._row(row).predictions
         if self.name == "hm":
@@ -44,7 +42,7 @@ class Column:
         return predictions[self.name].chance
 
 
-def accuracy_chart(rows: Mapping[str, Row], columns: Sequence[Column], path: Path) -> Path:
+def accuracy_chart(rows: Mapping[str, EvalRow], columns: Sequence[Column], path: Path) -> Path:
     """Bars of the rows, each under its name, with what guessing gets."""
     bars = [
         Bars(name, [c.value(row) for c in columns], [c.error(row) for c in columns])
@@ -55,11 +53,11 @@ def accuracy_chart(rows: Mapping[str, Row], columns: Sequence[Column], path: Pat
 
 
 def accuracy_table(
-    rows: Sequence[Row], columns: Sequence[Column], main: Sequence[int], errors: bool = False
+    rows: Sequence[EvalRow], columns: Sequence[Column], main: Sequence[int], errors: bool = False
 ) -> page.Part:
     """The rows and what guessing gets; those of the indices `main` in bold."""
 
-    def cell(row: Row, column: Column) -> str:
+    def cell(row: EvalRow, column: Column) -> str:
         value = column.value(row)
         if value is None:
             return "–"

@@ -5,19 +5,19 @@ The weights are those of the forward pass: they are made again from what each bl
 given, with its own projections, neighbours and mask, and are compared with what the block made of
 them. Of the methods' additions:
 
-- neighbour frames (VCLIP): a patch is a key of its own frame and of the frames beside it. What is shown on a frame is
-  the sum of what the class tokens of all frames give to *its* patches, so that colour lies on the pixels it is about.
-- prompt, message and summary tokens (Vita-CLIP, X-CLIP) take their share of the attention but have no place in a picture.
-- a second attention over time (AIM), adapters and STAN's branch are not attention to patches of a frame and not shown.
+- neighbour frames (VCLIP): a patch is a key of its own frame and of the frames beside it. What is
+  shown on a frame is the sum of what the class tokens of all frames give to *its* patches, so that
+  colour lies on the pixels it is about.
+- prompt, message and summary tokens (Vita-CLIP, X-CLIP) take their share of the attention but have
+  no place in a picture.
+- a second attention over time (AIM), adapters and STAN's branch are not attention to patches of a
+  frame and not shown.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -30,17 +30,20 @@ from PIL import Image
 from torch import Tensor
 
 from froster.encoders.block import Block
-from froster.encoders.model import VisionTower
+from froster.encoders.preprocessing import normalise
+from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
+from froster.inference.recognizer import Recognizer
 from froster.methods.base import VideoCLIP
 from froster.report.plots import save
 from froster.utils.files import atomic_file
 from froster.utils.tensors import finite
+from froster.video.transforms import inference_transform
 
 ANIMATION_FPS = 3
 
 
-class Seen(NamedTuple):
+class BlockInput(NamedTuple):
     """What a block's attention was given in a forward pass of one clip."""
 
     block: Block
@@ -73,123 +76,122 @@ def cls_attention(
     block does not attend as `Block.attend` does.
     """
     tower = model.clip.visual
-    seen = look(tower, lambda: model.encode_frames(frames[None]))
-    if not -len(seen) <= layer < len(seen):
+    inputs = block_inputs(tower, lambda: model.encode_frames(frames[None]))
+    if not -len(inputs) <= layer < len(inputs):
         raise UsageError(
-            f"there is no layer {layer}: the network has {len(seen)}, 0 to {len(seen) - 1} or"
-            f" -{len(seen)} to -1"
+            f"there is no layer {layer}: the network has {len(inputs)}, 0 to {len(inputs) - 1} or"
+            f" -{len(inputs)} to -1"
         )
-    own = tower.config.tokens
-    used = seen[: layer % len(seen) + 1]
-    given = rolled_out(used, own) if rollout else joint(used[-1], rows=1)[:, 0]  # (T, T, n)
+    L = tower.config.tokens
+    used = inputs[: layer % len(inputs) + 1]
+    given = rolled_out(used, L) if rollout else joint(used[-1], rows=1)[:, 0]  # (T, T, n)
     total = given.sum(dim=(0, 1)) / len(given)  # (n,)
     shares = {
-        "patches": float(total[1:own].sum()),
+        "patches": float(total[1:L].sum()),
         "class tokens": float(total[0]),
-        "added tokens": float(total[own:].sum()),
+        "added tokens": float(total[L:].sum()),
         "padding": max(0.0, 1 - float(total.sum())),
     }
     side = tower.config.image_size // tower.config.patch_size
-    return CLSAttention(given[..., 1:own].sum(dim=0).unflatten(-1, (side, side)).cpu(), shares)
+    return CLSAttention(given[..., 1:L].sum(dim=0).unflatten(-1, (side, side)).cpu(), shares)
 
 
-def rolled_out(seen: Sequence[Seen], own: int) -> Tensor:
-    """Class token of frame t to token j of frame s through several blocks, (T, T, own)."""
+def video_attention(
+    recognizer: Recognizer, frames: Tensor, layer: int = -1, rollout: bool = False
+) -> CLSAttention:
+    """The same of frames (T, H, W, 3) uint8 as they were read."""
+    how = recognizer.preprocessing
+    pixels = inference_transform(frames, recognizer.image_size, how).to(recognizer.device)
+    return cls_attention(recognizer.model, normalise(pixels, how), layer, rollout)
+
+
+def rolled_out(inputs: Sequence[BlockInput], L: int) -> Tensor:
+    """Class token of frame t to token j of frame s through several blocks, (T, T, L)."""
     # From the last block down, so that only the class tokens' rows are ever multiplied.
     rows = None
-    for layer in reversed(seen):
-        A = joint(layer, rows=own)[..., :own]  # (T, L, T, L)
+    for block_input in reversed(inputs):
+        A = joint(block_input, rows=L)[..., :L]  # (T, L, T, L)
         A = (A / A.sum(dim=(2, 3), keepdim=True)).flatten(2).flatten(0, 1)  # (T*L, T*L)
         A = (A + torch.eye(len(A), device=A.device)) / 2
-        rows = A[::own] if rows is None else rows @ A
+        rows = A[::L] if rows is None else rows @ A
     assert rows is not None
-    return rows.unflatten(1, (-1, own))
+    return rows.unflatten(1, (-1, L))
 
 
-def joint(seen: Seen, rows: int) -> Tensor:
+def joint(block_input: BlockInput, rows: int) -> Tensor:
     """Attention of the first `rows` tokens of each frame t to token j of frame s, mean over the
     heads, (T, rows, T, n).
 
     What goes to padding is left out, so a row sums to 1 only where there is none.
     """
-    given = weights(seen, rows).mean(dim=1)  # (T, rows, L')
-    place = sources(seen)
-    T, n, _ = seen.x.shape
+    given = weights(block_input, rows).mean(dim=1)  # (T, rows, L')
+    place = sources(block_input)
+    T, n, _ = block_input.x.shape
     spread = given.new_zeros(T, rows, 1 + T * n)
     spread.scatter_add_(2, place[:, None].expand(-1, rows, -1), given)
     return spread[..., 1:].unflatten(-1, (T, n))
 
 
-def weights(seen: Seen, rows: int) -> Tensor:
+def weights(block_input: BlockInput, rows: int) -> Tensor:
     """The attention weights of the first `rows` tokens, (T, h, rows, L'), over the keys that the
-    block looks at."""
-    block, x, num_frames = seen
+    block attends to."""
+    block, x, num_frames = block_input
     q, k, v = block.attn.project(x)
     k, v, mask = block.keys_values(k, v, num_frames)
     logits = q[:, :, :rows] @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if mask is not None:
         logits = logits.masked_fill(~mask, float("-inf"))
-    found = logits.softmax(dim=-1)
-    made, real = (
-        block.attn.merge(found @ v),
-        finite(block.attend(x, num_frames)[:, :rows], "attention outputs"),
-    )
+    attention = logits.softmax(dim=-1)
+    made = block.attn.merge(attention @ v)
+    real = finite(block.attend(x, num_frames)[:, :rows], "attention outputs")
     if not torch.allclose(made, real, rtol=1e-3, atol=1e-4 * float(real.abs().max())):
         raise UsageError(
             f"{type(block).__name__} attends in a way of its own, which these weights do not"
             " describe"
         )
-    return found
+    return attention
 
 
-def sources(seen: Seen) -> Tensor:
+def sources(block_input: BlockInput) -> Tensor:
     """Where every key comes from, (T, L'): 1 + its place among the clip's T*n tokens; 0 for
     padding."""
-    T, n, _ = seen.x.shape
+    block, x, num_frames = block_input
+    T, n, _ = x.shape
     # Numbered tokens take the way of the keys, so this holds for whatever a method gathers.
-    places = torch.arange(1.0, T * n + 1, device=seen.x.device).view(T, 1, n, 1)
-    return seen.block.keys_values(places, places, seen.num_frames)[0][:, 0, :, 0].long()
+    places = torch.arange(1.0, T * n + 1, device=x.device).view(T, 1, n, 1)
+    return block.keys_values(places, places, num_frames)[0][:, 0, :, 0].long()
 
 
-def look(tower: VisionTower, forward: Callable[[], object]) -> list[Seen]:
+def block_inputs(tower: VisionTower, forward: Callable[[], object]) -> list[BlockInput]:
     """What the attention of every block of the tower was given while `forward` was called."""
-    with recording(tower) as seen:
-        forward()
-    blocks = list(tower.transformer.resblocks)
-    if missing := [i for i, block in enumerate(blocks) if block not in seen]:
-        raise UsageError(
-            f"block {missing[0]} ({type(blocks[missing[0]]).__name__}) has no attention within"
-            " frames"
-        )
-    return [seen[block] for block in blocks]
-
-
-@contextmanager
-def recording(tower: VisionTower) -> Iterator[dict[object, Seen]]:
-    """Blocks note what their attention is given, and go on as ever."""
-    seen: dict[object, Seen] = {}
+    inputs: dict[object, BlockInput] = {}
 
     def noting(block: Block):
         attend = block.attend
 
         def note(x: Tensor, num_frames: int, *place: Tensor) -> Tensor:
-            seen[block] = Seen(block, x.detach(), num_frames)
+            inputs[block] = BlockInput(block, x.detach(), num_frames)
             return attend(x, num_frames, *place)
 
         return note
 
-    blocks = [block for block in tower.transformer.resblocks if isinstance(block, Block)]
-    for block in blocks:
+    blocks = list(tower.transformer.resblocks)
+    ours = [block for block in blocks if isinstance(block, Block)]
+    for block in ours:
         block.attend = noting(block)  # type: ignore[method-assign]
     try:
-        yield seen
+        forward()
     finally:
-        for block in blocks:
+        for block in ours:
             del block.attend
+    for i, module in enumerate(blocks):
+        if module not in inputs:
+            raise UsageError(f"block {i} ({type(module).__name__}) has no attention within frames")
+    return [inputs[module] for module in blocks]
 
 
 @dataclass(frozen=True)
-class Row:
+class StripRow:
     """One model's line of a strip."""
 
     label: str
@@ -207,16 +209,17 @@ class Row:
         least = self.heat.min()
         scale = (self.heat.flatten().quantile(0.995) - least).clamp(min=1e-12)
         coarse = ((self.heat - least) / scale).clamp(0, 1)[:, None]
-        heat = F.interpolate(coarse, self.frames.shape[2:], mode="bilinear", align_corners=False)[
-            :, 0
-        ].numpy()
+        size = self.frames.shape[2:]
+        heat = F.interpolate(coarse, size, mode="bilinear", align_corners=False)[:, 0].numpy()
         colour = np.asarray(colormaps["inferno"](heat))[..., :3]
         grey = self.frames.float().mean(dim=1)[..., None].numpy() / 255
         alpha = 0.25 + 0.6 * heat[..., None]
         return (255 * ((1 - alpha) * grey + alpha * colour)).round().astype(np.uint8)
 
 
-def attention_strip(rows: Sequence[Row], columns: Sequence[str], note: str, path: Path) -> Path:
+def attention_strip(
+    rows: Sequence[StripRow], columns: Sequence[str], note: str, path: Path
+) -> Path:
     """One row per model, one column per frame."""
     figure = Figure(figsize=(1.2 + 1.25 * len(columns), 0.35 + 1.3 * len(rows)))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -235,25 +238,24 @@ def attention_strip(rows: Sequence[Row], columns: Sequence[str], note: str, path
     return save(figure, path)
 
 
-def attention_animation(rows: Sequence[Row], columns: Sequence[str], path: Path) -> Path:
+def attention_animation(rows: Sequence[StripRow], columns: Sequence[str], path: Path) -> Path:
     """The models side by side, frame after frame, as a looping .gif or an .mp4. Raises UsageError
     on another suffix."""
-    pictures = [row.pictures() for row in rows]
     figure = Figure(figsize=(2.2 * len(rows), 2.6), dpi=110)
     canvas = FigureCanvasAgg(figure)
+    grid = figure.subplots(1, len(rows), squeeze=False)[0]
     panels = []
-    for axes, row, shown in zip(
-        figure.subplots(1, len(rows), squeeze=False)[0], rows, pictures, strict=True
-    ):
+    for axes, row in zip(grid, rows, strict=True):
+        pictures = row.pictures()
         axes.set_axis_off()
         axes.set_title(row.label, fontsize=8)
-        panels.append(axes.imshow(shown[0]))
+        panels.append((axes.imshow(pictures[0]), pictures))
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.07, top=0.86, wspace=0.03)
     clock = figure.text(0.5, 0.015, "", fontsize=8, ha="center")
     film = []
     for t, column in enumerate(columns):
-        for panel, shown in zip(panels, pictures, strict=True):
-            panel.set_data(shown[t])
+        for panel, pictures in panels:
+            panel.set_data(pictures[t])
         clock.set_text(column)
         canvas.draw()
         film.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
@@ -266,18 +268,11 @@ def write_film(film: Sequence[np.ndarray], path: Path) -> Path:
     with atomic_file(path) as part:
         if path.suffix.lower() == ".gif":
             first, *rest = (Image.fromarray(picture) for picture in film)
-            first.save(
-                part,
-                "GIF",
-                save_all=True,
-                append_images=rest,
-                duration=1000 // ANIMATION_FPS,
-                loop=0,
-            )
+            loop: dict[str, Any] = {"duration": 1000 // ANIMATION_FPS, "loop": 0}
+            first.save(part, "GIF", save_all=True, append_images=rest, **loop)
             return path
-        height, width = (
-            side - side % 2 for side in film[0].shape[:2]
-        )  # H.264 halves the colours' resolution
+        # H.264 halves the colours' resolution.
+        height, width = (side - side % 2 for side in film[0].shape[:2])
         with av.open(str(part), "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=ANIMATION_FPS, options={"crf": "18"})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"

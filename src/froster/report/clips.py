@@ -1,7 +1,5 @@
 """Videos in a picture: frames, and under them what models make of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,16 +50,10 @@ def classified_clips(clips: Sequence[Clip], path: Path, top: int = 3) -> Path:
         axes.set(xlim=(0, len(clip.verdicts)), ylim=(top, -0.9))
         for m, verdict in enumerate(clip.verdicts):
             axes.text(m, -0.45, verdict.model, fontsize=8, weight="bold", va="center")
-            for i, (label, score) in enumerate(
-                zip(verdict.labels[:top], verdict.scores[:top], strict=True)
-            ):
+            best = list(zip(verdict.labels, verdict.scores, strict=True))[:top]
+            for i, (label, score) in enumerate(best):
                 colour = "#009e73" if label == clip.label else "#b0b0b0"
                 axes.barh(i + 0.35, 0.3 * score, 0.7, left=m, color=colour)
-                axes.text(
-                    m + 0.3 * score + 0.02,
-                    i + 0.35,
-                    f"{label}  {100 * score:.0f} %",
-                    fontsize=7,
-                    va="center",
-                )
+                words, x = f"{label}  {100 * score:.0f} %", m + 0.3 * score + 0.02
+                axes.text(x, i + 0.35, words, fontsize=7, va="center")
     return save(figure, path)

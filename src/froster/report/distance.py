@@ -8,13 +8,14 @@ distance is the largest step from a name to its nearest one in the other set, h(
 of min over b of 1 - cos(a, b), that is 1 - the smallest of those maxima.
 """
 
-from __future__ import annotations
-
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -23,10 +24,13 @@ from froster.encoders.model import unit
 from froster.errors import UsageError
 from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
-from froster.report.plots import COLOURS, save, tidy
+from froster.report.plots import COLOURS, DARK, save, styled
 from froster.text.bank import PromptBank
 from froster.utils.tensors import finite
 from froster.utils.text import printable
+
+NAMED = 4
+"""Classes at either end of the gains that a picture names."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Nearest:
         """The directed distance from this set to the other, in 1 - cosine: 0 to 2."""
         return max(0.0, 1 - self.smallest)
 
+    def released(self) -> dict[str, float]:
+        """The numbers of the released code."""
+        numbers = {"mean_of_max": self.mean, "max_of_max": self.largest}
+        return {"names": len(self.names), **numbers, "min_of_max": self.smallest}
+
 
 def folded(name: str) -> str:
     """As CLIP's tokenizer reads it: without capitals, blanks of any kind and number as one."""
@@ -66,9 +75,8 @@ def text_features(recognizer: Recognizer, names: list[str], truncate: bool = Fal
     """The bare names through the text tower, without template or description, as the released code
     does: (n, E)."""
     tokens = recognizer.tokenizer(names, recognizer.clip.config.text.context, truncate)
-    return finite(
-        PromptBank.encode(recognizer.clip.encode_text, tokens).float().cpu(), "text embeddings"
-    )
+    features = PromptBank.encode(recognizer.clip.encode_text, tokens)
+    return finite(features.float().cpu(), "text embeddings")
 
 
 def nearest(
@@ -85,36 +93,27 @@ def nearest(
     `overlap=False` leaves out the names that stand in both sets, spelt exactly alike, as the
     released code does, or alike after `spelt`; the result is None where no name is left.
     """
-    there = frozenset() if overlap else frozenset(map(spelt, to_names))
-    kept = [i for i, name in enumerate(names) if spelt(name) not in there]
+    equal = frozenset() if overlap else frozenset(map(spelt, to_names))
+    kept = [i for i, name in enumerate(names) if spelt(name) not in equal]
     if not kept:
         return None
     similarity, index = (unit(features[kept].float()) @ unit(to_features.float()).T).max(dim=1)
     return Nearest([names[i] for i in kept], [to_names[i] for i in index.tolist()], similarity)
 
 
+@styled
 def similarity_histogram(sets: Mapping[str, Nearest], path: Path) -> Path:
     """Cosines of names with their nearest ones, a histogram for each direction; the dashed line is
     the mean."""
-    least = min(found.smallest for found in sets.values())
+    bins = (min(0.99, *(names.smallest for names in sets.values())), 1)
     figure = Figure(figsize=(5.2, 1.7 * len(sets) + 0.6))
     panels = figure.subplots(len(sets), 1, squeeze=False, sharex=True)[:, 0]
-    for i, (axes, (title, found)) in enumerate(zip(panels, sets.items(), strict=True)):
-        colour = COLOURS[(i + 1) % len(COLOURS)]
-        axes.hist(
-            found.similarity.clamp(max=1).numpy(),
-            bins=40,
-            range=(min(least, 0.99), 1),
-            color=colour,
-        )
-        axes.axvline(found.mean, color="#333333", linewidth=1, linestyle="--")
-        axes.set_title(
-            f"{title}: mean {found.mean:.3f}, smallest {found.smallest:.3f}", fontsize=9, loc="left"
-        )
-        axes.set_ylabel("names", fontsize=8)
-        axes.tick_params(labelsize=7)
-        tidy(axes)
-    panels[-1].set_xlabel("cosine with the nearest name of the other set", fontsize=8)
+    for axes, colour, (title, names) in zip(panels, COLOURS[1:], sets.items(), strict=False):
+        axes.hist(names.similarity.clamp(max=1).numpy(), bins=40, range=bins, color=colour)
+        axes.axvline(names.mean, color=DARK, linewidth=1, linestyle="--")
+        axes.set_title(f"{title}: mean {names.mean:.3f}, smallest {names.smallest:.3f}")
+        axes.set_ylabel("names")
+    panels[-1].set_xlabel("cosine with the nearest name of the other set")
     figure.tight_layout()
     return save(figure, path)
 
@@ -148,87 +147,59 @@ def class_gains(
                 f"{len(missing)} of {len(before)} classes are not in {whose}, for example"
                 f" {missing[0]!r}"
             )
-    return [
-        ClassGain(name, similar[name], accuracy, after[name]) for name, accuracy in before.items()
-    ]
+    return [ClassGain(name, similar[name], before[name], after[name]) for name in before]
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's, ties at their mean rank; not a number where all values of one side are equal."""
-    ranks = [_ranks(torch.tensor(values, dtype=torch.float64)) for values in (x, y)]
-    a, b = (r - r.mean() for r in ranks)
-    norms = float(a.norm() * b.norm())
-    return float(a @ b) / norms if norms else math.nan
+    ranks = []
+    for values in (torch.tensor(side, dtype=torch.float64) for side in (x, y)):
+        below = (values[:, None] > values).sum(1)
+        rank = below + ((values[:, None] == values).sum(1) - 1) / 2
+        ranks.append(rank - rank.mean())
+    norms = float(ranks[0].norm() * ranks[1].norm())
+    return float(ranks[0] @ ranks[1]) / norms if norms else math.nan
 
 
-def _ranks(values: Tensor) -> Tensor:
-    below = (values[:, None] > values).sum(1)
-    equal = (values[:, None] == values).sum(1)
-    return below + (equal - 1) / 2
-
-
-def gain_scatter(gains: Sequence[ClassGain], path: Path, title: str = "", named: int = 4) -> Path:
+@styled
+def gain_scatter(points: Sequence[ClassGain], path: Path, title: str = "") -> Path:
     """Gain of every class against its similarity to training, with the means of fifths of the
-    classes.
-
-    `named` classes at either end of the gains are named.
-    """
-    if not gains:
+    classes; those that gain or lose most are named. Raises UsageError where there is no class."""
+    if not points:
         raise UsageError("there is no class to draw")
-    x, y = [point.similarity for point in gains], [point.gain for point in gains]
+    x, y = [point.similarity for point in points], [point.gain for point in points]
     figure = Figure(figsize=(5.6, 3.8))
     axes = figure.subplots()
-    axes.axhline(0, color="#333333", linewidth=0.8)
+    axes.axhline(0, color=DARK, linewidth=0.8)
     colours = [COLOURS[3] if gain > 0 else COLOURS[6] if gain < 0 else COLOURS[0] for gain in y]
     axes.scatter(x, y, s=16, c=colours, alpha=0.75, linewidths=0)
-    ordered = sorted(gains, key=lambda point: point.similarity)
-    if len(gains) >= 10:
-        parts = [ordered[i * len(ordered) // 5 : (i + 1) * len(ordered) // 5] for i in range(5)]
-        means = [
-            [sum(getattr(p, key) for p in part) / len(part) for part in parts]
-            for key in ("similarity", "gain")
-        ]
-        axes.plot(
-            *means,
-            color=COLOURS[2],
-            marker="o",
-            markersize=4,
-            linewidth=1.4,
-            label="mean of a fifth of the classes",
-        )
-        axes.legend(frameon=False, fontsize=7, loc="best")
-    by_gain = sorted(gains, key=lambda point: point.gain)
-    for point in dict.fromkeys([*by_gain[:named], *by_gain[::-1][:named]]):
-        axes.annotate(
-            point.name[:32],
-            (point.similarity, point.gain),
-            (4, 2),
-            textcoords="offset points",
-            fontsize=6,
-        )
-    rho = rank_correlation(x, y) if len(gains) > 1 else float("nan")
-    mean = sum(y) / len(y)
+    if len(points) >= 10:
+        fifths = np.array_split(np.array(sorted(zip(x, y, strict=True))), 5)
+        means = np.array([fifth.mean(axis=0) for fifth in fifths]).T
+        axes.plot(*means, "o-", color=COLOURS[2], label="mean of a fifth of the classes")
+        axes.legend()
+    by_gain = sorted(points, key=lambda point: point.gain)
+    for point in dict.fromkeys([*by_gain[:NAMED], *by_gain[::-1][:NAMED]]):
+        place, offset = (point.similarity, point.gain), "offset points"
+        axes.annotate(point.name[:32], place, (4, 2), textcoords=offset, fontsize=6)
+    rho = rank_correlation(x, y)
     ranked = "–" if math.isnan(rho) else f"{rho:+.2f}"
-    axes.set_title(
-        f"{title + ': ' if title else ''}mean gain {mean:+.1f}, rank correlation {ranked}",
-        fontsize=9,
-        loc="left",
-    )
-    axes.set_xlabel("similarity of the class's name to the nearest training class", fontsize=8)
-    axes.set_ylabel("gain in accuracy, points", fontsize=8)
-    axes.tick_params(labelsize=7)
-    tidy(axes)
+    mean = f"mean gain {statistics.fmean(y):+.1f}, rank correlation {ranked}"
+    axes.set_title(f"{title}: {mean}" if title else mean)
+    axes.set_xlabel("similarity of the class's name to the nearest training class")
+    axes.set_ylabel("gain in accuracy, points")
     return save(figure, path)
 
 
 def confusion_matrix(predictions: Predictions) -> Tensor:
-    """Counts (K, K): row = right class, column = predicted one. Unreadable videos are in no cell."""
+    """Counts (K, K): row = right class, column = predicted one; no cell has unreadable videos."""
     K = len(predictions.classes)
     readable = ~predictions.logits.isnan().any(dim=1)
     cells = predictions.labels[readable] * K + predictions.logits[readable].argmax(dim=1)
     return torch.bincount(cells, minlength=K * K).view(K, K)
 
 
+@styled
 def confusion_picture(counts: Tensor, classes: Sequence[str], path: Path, title: str = "") -> Path:
     """Counts (K, K) as shares of each row, darker is more. Names are written up to 60 classes, per
     cents up to 20."""
@@ -237,28 +208,18 @@ def confusion_picture(counts: Tensor, classes: Sequence[str], path: Path, title:
     side = min(14.0, max(3.0, 0.24 * K + 1.2))
     figure = Figure(figsize=(side + 0.8, side))
     axes = figure.subplots()
+    axes.grid(False)
     picture = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if K <= 60:
-        axes.set_xticks(
-            range(K), [printable(name)[:28] for name in classes], rotation=90, fontsize=6
-        )
-        axes.set_yticks(range(K), [printable(name)[:28] for name in classes], fontsize=6)
-    if K <= 20:
-        for row, column in share.round().nonzero().tolist():
-            value = float(share[row, column])
-            axes.text(
-                column,
-                row,
-                f"{value:.0f}",
-                fontsize=6,
-                ha="center",
-                va="center",
-                color="w" if value > 55 else "#333333",
-            )
-    axes.set_xlabel("predicted", fontsize=8)
-    axes.set_ylabel("right", fontsize=8)
-    if title:
-        axes.set_title(title, fontsize=9, loc="left")
+        names = [printable(name)[:28] for name in classes]
+        axes.set_xticks(range(K), names, rotation=90, fontsize=6)
+        axes.set_yticks(range(K), names, fontsize=6)
+    for row, column in share.round().nonzero().tolist() if K <= 20 else ():
+        value = float(share[row, column])
+        colour = "w" if value > 55 else DARK
+        place: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+        axes.text(column, row, f"{value:.0f}", fontsize=6, **place)
+    axes.set(xlabel="predicted", ylabel="right", title=title)
     bar = figure.colorbar(picture, ax=axes, shrink=0.7)
     bar.set_label("per cent of the class's videos", fontsize=7)
     bar.ax.tick_params(labelsize=6)

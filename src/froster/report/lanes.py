@@ -9,25 +9,23 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from froster.report.plots import COLOURS, save, tidy
+from froster.report.plots import COLOURS, save, styled
 from froster.utils.text import printable
 
 if TYPE_CHECKING:
     from froster.inference.timeline import Timeline
 
-LANE = 0.2
-"""Inches a lane."""
-CURVES = 1.7
-GAP = 0.15
-WIDTH = 11.0
+LANE, CURVES, GAP, WIDTH = 0.2, 1.7, 0.15, 11.0
+"""Inches: of a lane, of the curves, between them, and of the picture."""
 GREY = "#b5b5b5"
-_LONGEST_NAME = 34
-# More points than the picture has pixels across would only take time.
-_POINTS = 2000
-# Seconds between marks on the axis of time.
-_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+LONGEST_NAME = 34
+POINTS = 2000
+"""More than these, the pixels across the picture, would only take time."""
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+"""Seconds between marks on the axis of time."""
 
 
+@styled
 def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
     """Lanes: a label's score as the depth of grey, the segments it wins in colour. Curves: the
     scores themselves.
@@ -44,44 +42,31 @@ def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
     )
     edges, scores = _thinned(np.asarray(timeline.edges), timeline.scores.numpy())
 
-    above.pcolormesh(
-        edges, np.arange(len(labels) + 1) - 0.5, scores.T, cmap="Greys", vmin=0, vmax=1.6
-    )
+    above.grid(False)
+    rows = np.arange(len(labels) + 1) - 0.5
+    above.pcolormesh(edges, rows, scores.T, cmap="Greys", vmin=0, vmax=1.6)
     for segment in timeline.segments:
-        lane = labels.index(segment.label)
-        width = segment.end - segment.start
+        lane, width = labels.index(segment.label), segment.end - segment.start
         above.barh(lane, width, 1, segment.start, color=colours[lane], linewidth=0)
-    above.hlines(np.arange(len(labels) - 1) + 0.5, *edges[[0, -1]], color="#f3f3f3", linewidth=0.8)
-    above.set_yticks(range(len(labels)), [_short(label) for label in labels], fontsize=8)
+    above.hlines(rows[1:-1], *edges[[0, -1]], color="#f3f3f3", linewidth=0.8)
+    above.set_yticks(range(len(labels)), list(map(_short, labels)), fontsize=8)
     for tick, colour in zip(above.get_yticklabels(), colours, strict=True):
         tick.set_color(colour if colour != GREY else "#555555")
     above.set_ylim(len(labels) - 0.5, -0.5)
     above.tick_params(length=0)
     above.spines[:].set_visible(False)
-    above.set_title(
-        title if timeline.complete else f"{title} (stopped early)", fontsize=9, loc="left"
-    )
+    above.set_title(title if timeline.complete else f"{title} (stopped early)")
 
-    for label in sorted(range(len(labels)), key=lambda label: colours[label] != GREY):
-        wins = colours[label] != GREY
+    for label, colour in enumerate(colours):
+        width, order = (0.5, 2) if colour == GREY else (1.4, 3)
         below.stairs(
-            scores[:, label],
-            edges,
-            baseline=None,
-            color=colours[label],
-            linewidth=1.4 if wins else 0.5,
-            zorder=2 + wins,
+            scores[:, label], edges, baseline=None, color=colour, linewidth=width, zorder=order
         )
-    below.set_ylim(0, 1.02)
-    below.set_ylabel("score", fontsize=8)
-    below.set_xlim(timeline.start, timeline.end)
+    below.set(xlim=(timeline.start, timeline.end), ylim=(0, 1.02), ylabel="score")
     length = timeline.end - timeline.start
-    below.xaxis.set_major_locator(
-        MultipleLocator(next((step for step in _TICKS if length <= 10 * step), length / 10))
-    )
+    step = next((step for step in TICKS if length <= 10 * step), length / 10)
+    below.xaxis.set_major_locator(MultipleLocator(step))
     below.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, timeline.end)))
-    below.tick_params(labelsize=8)
-    tidy(below)
     return save(figure, path)
 
 
@@ -90,33 +75,25 @@ def clock(seconds: float, longest: float = 0.0) -> str:
     if longest < 60:
         return f"{seconds:.4g} s"
     minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-        if longest >= 3600
-        else f"{minutes}:{rest:02}"
-    )
+    if longest < 3600:
+        return f"{minutes}:{rest:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _colours(timeline: Timeline) -> list[str]:
     """One a label: the palette to those that win for the longest time, one more colour to all
     others that win."""
-    seconds = [0.0] * len(timeline.labels)
+    seconds = dict.fromkeys(timeline.labels, 0.0)
     for segment in timeline.segments:
-        seconds[timeline.labels.index(segment.label)] += segment.end - segment.start
-    order = sorted(range(len(seconds)), key=lambda label: -seconds[label])
-    palette = [*COLOURS[1:], "#444444"]
-    colours = [GREY] * len(seconds)
-    for place, label in enumerate(order):
-        if seconds[label] > 0:
-            colours[label] = palette[min(place, len(palette) - 1)]
-    return colours
+        seconds[segment.label] += segment.end - segment.start
+    winners = sorted(filter(seconds.get, seconds), key=lambda label: -seconds[label])
+    palette = dict(zip(winners, COLOURS[1:], strict=False))
+    return [palette.get(label, "#444444" if seconds[label] else GREY) for label in seconds]
 
 
 def _thinned(edges: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means of neighbours where there are more moments than the picture can show."""
-    every = -(-len(scores) // _POINTS)
-    if every == 1:
-        return edges, scores
+    every = -(-len(scores) // POINTS)
     starts = np.arange(0, len(scores), every)
     counts = np.diff([*starts, len(scores)])
     return edges[[*starts, len(scores)]], np.add.reduceat(scores, starts) / counts[:, None]
@@ -124,4 +101,4 @@ def _thinned(edges: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _short(label: str) -> str:
     label = printable(label)
-    return label if len(label) <= _LONGEST_NAME else label[: _LONGEST_NAME - 1] + "…"
+    return label if len(label) <= LONGEST_NAME else label[: LONGEST_NAME - 1] + "…"

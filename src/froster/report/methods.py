@@ -1,8 +1,6 @@
 """What `froster train` can build and distil: the facts behind `froster methods` and the tables
 of docs/methods.md."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import sys
@@ -10,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from froster.encoders.model import ARCHITECTURES, CLIP, blank
+from froster.encoders.blank import blank
+from froster.encoders.config import ARCHITECTURES
+from froster.encoders.model import CLIP
 from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset
 from froster.methods.weight_names import new_weights
-from froster.training.task import freeze, trained
+from froster.training.attach import freeze, trained
 from froster.utils.files import write_text
 
 MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
@@ -62,9 +62,8 @@ def presets_of(method: Method) -> dict[str, Preset]:
 
 def preset_line(preset: Preset) -> str:
     recipe = preset.recipe
-    rate = f"{recipe.lr:.3g}" + (
-        f" (new {recipe.lr * recipe.new_scale:.3g})" if recipe.new_scale != 1 else ""
-    )
+    rate = f"{recipe.lr:.3g}"
+    rate += f" (new {recipe.lr * recipe.new_scale:.3g})" if recipe.new_scale != 1 else ""
     rate += f" (CLIP's {recipe.clip_lr:.3g})" if recipe.clip_lr is not None else ""
     return (
         f"{recipe.optimizer} {rate}, decay {recipe.weight_decay:g}, {recipe.epochs} epochs of batch"
@@ -77,59 +76,47 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"
 
 
-def variant_cells(variants: dict[str, dict[str, Any]]) -> tuple[str, str, str]:
-    """Variants, weights trained and where distillation attaches, a line each; what is equal for all
-    is said once."""
-    counts = [millions(v["trained"]) for v in variants.values()]
-    places = ["+".join(v["distils"]) or "no" for v in variants.values()]
-    return "\n".join(variants), lines_of(counts), lines_of(places)
-
-
-def lines_of(values: list[str]) -> str:
-    return values[0] if len(set(values)) == 1 else "\n".join(values)
-
-
-def markdown() -> str:
-    """What there is, one row a method."""
-    lines = [
-        "| method | variants | trained, B/16 | what it changes | distils | reference |",
-        "|---|---|---|---|---|---|",
-    ]
+def methods_table() -> str:
+    """What there is, one row a method. What is equal for all variants is told once."""
+    rows = []
     for method in listing():
-        cells = [cell.replace("\n", "<br>") or "–" for cell in variant_cells(method["variants"])]
-        lines.append(
-            f"| `{method['name']}` | {cells[0]} | {cells[1]} | {method['summary']} | {cells[2]} |"
-            f" {method['reference']} |"
+        known = method["variants"].values()
+        counts = [millions(variant["trained"]) for variant in known]
+        places = ["+".join(variant["distils"]) or "no" for variant in known]
+        variants, trained, distils = (
+            "<br>".join(cells[: 1 if len(set(cells)) == 1 else None]) or "–"
+            for cells in (list(method["variants"]), counts, places)
         )
-    return "\n".join(lines) + "\n"
+        cells = [f"`{method['name']}`", variants, trained, method["summary"], distils]
+        rows.append([*cells, method["reference"]])
+    columns = ["method", "variants", "trained, B/16", "what it changes", "distils", "reference"]
+    return markdown(columns, rows)
 
 
-def markdown_presets() -> str:
+def presets_table() -> str:
     """The presets, one row a method."""
-    lines = ["| method | official | froster |", "|---|---|---|"]
-    for method in listing():
-        if method["name"] != "frozen":
-            lines.append(
-                f"| `{method['name']}` | {method['presets']['official']} |"
-                f" {method['presets']['froster']} |"
-            )
-    return "\n".join(lines) + "\n"
+    rows = [
+        [f"`{method['name']}`", *method["presets"].values()]
+        for method in listing()
+        if method["name"] != "frozen"
+    ]
+    return markdown(["method", "official", "froster"], rows)
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
+    return "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:], ""])
 
 
 def fill(page: str) -> str:
     """The page with what stands between the marks replaced by today's tables."""
-    tables = iter([markdown(), markdown_presets()])
-    begin, end = MARKS
-    return re.sub(
-        f"{re.escape(begin)}.*?{re.escape(end)}",
-        lambda _: begin + next(tables) + end,
-        page,
-        flags=re.DOTALL,
-    )
+    tables = iter([methods_table(), presets_table()])
+    between = "(?s)" + ".*?".join(map(re.escape, MARKS))
+    return re.sub(between, lambda _: next(tables).join(MARKS), page)
 
 
 def main(pages: Sequence[str]) -> None:
-    """`python -m froster.report.methods docs/methods.md` brings the tables of the page up to date."""
+    """`python -m froster.report.methods docs/methods.md` writes the tables of the page anew."""
     for page in map(Path, pages):
         write_text(page, fill(page.read_text(encoding="utf-8")))
 

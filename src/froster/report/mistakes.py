@@ -1,8 +1,6 @@
 """What a model gets wrong: the pairs of classes that it mixes up, and the videos that it is surest
 of and wrong about."""
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,50 +34,45 @@ def common_mistakes(counts: Tensor, classes: Sequence[str], most: int = PAIRS) -
 
 
 def worst_mistakes(
-    model: Recognizer, found: Mapping[str, Predictions], most: int = VIDEOS
+    model: Recognizer, measured: Mapping[str, Predictions], most: int = VIDEOS
 ) -> list[page.Part]:
     """The wrong answers with the highest probability, a few of each confusion, each with frames of
     its video."""
     wrong: list[tuple[float, Predictions, int, Tensor]] = []
-    for predictions in found.values():
+    for predictions in measured.values():
         assert predictions.views is not None
-        judged = model.judge(predictions.views)
-        for i in (
-            ((predictions.ranks() >= 1) & ~judged.scores.isnan().any(1)).nonzero()[:, 0].tolist()
-        ):
-            wrong.append(
-                (float(judged.probabilities[i].max()), predictions, i, judged.probabilities[i])
-            )
-    wrong.sort(key=lambda one: -one[0])
-    names = [name for predictions in found.values() for name in predictions.names or []]
-    short = dict(zip(names, short_names(names), strict=True))
+        scored = model.score(predictions.views)
+        missed = (predictions.ranks() >= 1) & ~scored.scores.isnan().any(1)
+        for i in missed.nonzero()[:, 0].tolist() if predictions.names else ():
+            probabilities = scored.probabilities[i]
+            wrong.append((float(probabilities.max()), predictions, i, probabilities))
+    wrong.sort(key=lambda mistake: -mistake[0])
+    paths = [name for predictions in measured.values() for name in predictions.names or []]
+    short = dict(zip(paths, short_names(paths), strict=True))
     figures: list[page.Part] = []
     shown: Counter[tuple[str, str]] = Counter()
-    for probability, predictions, i, all_of_them in wrong:
-        if len(figures) == most or predictions.names is None:
-            break
-        label = int(predictions.labels[i])
-        right, said = predictions.classes[label], predictions.classes[int(all_of_them.argmax())]
-        if shown[right, said] == ALIKE:
+    for probability, predictions, i, probabilities in wrong:
+        assert predictions.names is not None
+        label, path = int(predictions.labels[i]), predictions.names[i]
+        right = predictions.classes[label]
+        answer = predictions.classes[int(probabilities.argmax())]
+        if len(figures) == most or shown[right, answer] == ALIKE:
             continue
-        path = Path(predictions.names[i])
         try:
-            picture = filmstrip(model.read_views(path, 1)[0])
+            picture = filmstrip(model.read_views(Path(path), 1)[0])
         except VideoError:
             continue
-        shown[right, said] += 1
+        shown[right, answer] += 1
         odds = (
-            f"said: {said} ({100 * probability:.0f} %), right: {right}"
-            f" ({100 * float(all_of_them[label]):.0f} %)"
+            f"said: {answer} ({100 * probability:.0f} %), right: {right}"
+            f" ({100 * float(probabilities[label]):.0f} %)"
         )
-        figures.append(page.embedded(picture, f"{odds}, {short[predictions.names[i]]}", "jpeg"))
-    if not figures:
-        return []
+        figures.append(page.embedded(picture, f"{odds}, {short[path]}"))
     text = (
         "The answers that the model gave with the highest probability and that were wrong, at most"
         f" {ALIKE} of a kind. Look here for wrong labels too."
     )
-    return [page.paragraph(text), page.strips(figures)]
+    return [page.paragraph(text), page.Part("strips", figures=figures)] if figures else []
 
 
 def filmstrip(frames: Tensor) -> bytes:

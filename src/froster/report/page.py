@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, Template
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from froster.utils.files import write_text
@@ -24,14 +24,14 @@ class Part:
 
     kind: str
     text: str = ""
-    look: str = ""
+    style: str = ""
     source: str = ""
     caption: str = ""
     cards: Sequence[Card] = ()
     figures: Sequence[Part] = ()
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    main: Sequence[int] = field(default=())
+    main: Sequence[int] = ()
     """Indices of the rows that are set in bold."""
 
 
@@ -39,13 +39,9 @@ Section = tuple[str, Sequence[Part]]
 """A heading and what stands under it; an empty heading continues the top of the page."""
 
 
-def paragraph(text: str, look: str = "") -> Part:
-    """`look`: "note", "warning" or nothing."""
-    return Part("paragraph", text, look)
-
-
-def code(text: str) -> Part:
-    return Part("code", text)
+paragraph = partial(Part, "paragraph")
+"""Of a text and a style: "note", "warning" or nothing."""
+code = partial(Part, "code")
 
 
 def figure(path: Path, page: Path, caption: str) -> Part:
@@ -53,18 +49,11 @@ def figure(path: Path, page: Path, caption: str) -> Part:
     return Part("figure", source=path.relative_to(page.parent).as_posix(), caption=caption)
 
 
-def embedded(picture: bytes, caption: str, kind: str = "png") -> Part:
-    """A picture inside the page itself, so that the page can be sent alone."""
-    source = f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+def embedded(picture: Path | bytes, caption: str) -> Part:
+    """A picture (a .png, or the bytes of a JPEG) inside the page, which can be sent alone."""
+    kind, data = ("jpeg", picture) if isinstance(picture, bytes) else ("png", picture.read_bytes())
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return Part("figure", source=source, caption=caption)
-
-
-def cards(values: Sequence[Card]) -> Part:
-    return Part("cards", cards=values)
-
-
-def strips(figures: Sequence[Part]) -> Part:
-    return Part("strips", figures=figures)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[int] = ()) -> Part:
@@ -74,31 +63,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], main: Sequence[
 
 def write_page(path: Path, title: str, sections: Sequence[Section]) -> Path:
     """Raises WriteError where the page cannot be written; an older one stays then."""
-    page = template("page.html")
-    write_text(path, page.render(title=title, style=style(), sections=sections))
-    return path
-
-
-def style() -> Markup:
-    """The style sheet of a page."""
-    return Markup(template("page.css").render())
-
-
-@cache
-def template(name: str) -> Template:
-    """A template of this room. All values are escaped, and what would be hidden or turn the
-    direction of the text is written out."""
-    environment = Environment(
+    # All values are escaped, and what would be hidden or turn the direction of the text is written
+    # out.
+    templates = Environment(
         loader=PackageLoader("froster.report"),
         autoescape=True,
         finalize=_shown,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(name)
+    page = templates.get_template("page.html")
+    write_text(path, page.render(title=title, sections=sections))
+    return path
 
 
 def _shown(value: object) -> object:
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or isinstance(value, Markup):  # what a macro has made
         return value
     return "\n".join(map(printable, value.split("\n")))

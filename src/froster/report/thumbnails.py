@@ -1,12 +1,11 @@
 """What a search has found, as pictures: the middle frame of each best segment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageOps
+from PIL.ImageFont import FreeTypeFont, truetype
 
 from froster.errors import UsageError, VideoError
 from froster.inference.search import Hit
@@ -54,9 +53,8 @@ def thumbnail(hit: Hit, root: Path) -> Image.Image | None:
             frame = video.read([video.index_at(sum(hit.best) / 2 - hit.entry.starts[0])])[0]
     except VideoError:
         return None
-    return ImageOps.contain(
-        Image.fromarray(frame.numpy()), (WIDTH, HEIGHT), Image.Resampling.LANCZOS
-    )
+    picture = Image.fromarray(frame.numpy())
+    return ImageOps.contain(picture, (WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
 def missing() -> Image.Image:
@@ -68,20 +66,13 @@ def missing() -> Image.Image:
 def sheet(hits: Sequence[Hit], pictures: Sequence[Image.Image | None], title: str) -> Image.Image:
     columns = max(1, min(COLUMNS, len(hits)))
     rows = -(-len(hits) // columns)
-    top = MARGIN + 32
-    cell = HEIGHT + 2 * LINE + MARGIN
-    page = Image.new(
-        "RGB", (columns * (WIDTH + MARGIN) + MARGIN, top + rows * (cell + MARGIN)), "white"
-    )
+    across, down, top = WIDTH + MARGIN, HEIGHT + 2 * (LINE + MARGIN), MARGIN + 32
+    page = Image.new("RGB", (columns * across + MARGIN, top + rows * down), "white")
     draw = ImageDraw.Draw(page)
-    draw.text(
-        (MARGIN, MARGIN), _fit(draw, title, page.width - 2 * MARGIN, _font(18)), "black", _font(18)
-    )
+    title = _fit(draw, title, page.width - 2 * MARGIN, _font(18))
+    draw.text((MARGIN, MARGIN), title, "black", _font(18))
     for number, (hit, picture) in enumerate(zip(hits, pictures, strict=True)):
-        x, y = (
-            MARGIN + number % columns * (WIDTH + MARGIN),
-            top + number // columns * (cell + MARGIN),
-        )
+        x, y = MARGIN + number % columns * across, top + number // columns * down
         shown = picture or missing()
         page.paste(shown, (x + (WIDTH - shown.width) // 2, y + (HEIGHT - shown.height) // 2))
         about = f"{number + 1}.  {hit.score:.3f}   {span(hit)}"
@@ -92,11 +83,7 @@ def sheet(hits: Sequence[Hit], pictures: Sequence[Image.Image | None], title: st
 
 
 def _fit(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    width: int,
-    font: ImageFont.FreeTypeFont,
-    keep_end: bool = False,
+    draw: ImageDraw.ImageDraw, text: str, width: int, font: FreeTypeFont, keep_end: bool = False
 ) -> str:
     """As much of the text as fits."""
     shown = text = printable(text)
@@ -106,7 +93,5 @@ def _fit(
     return shown
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(
-        str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size
-    )
+def _font(size: int) -> FreeTypeFont:
+    return truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)

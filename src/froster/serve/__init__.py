@@ -7,5 +7,19 @@ is taken for a path.
 
 from pathlib import Path
 
+from starlette.templating import Jinja2Templates
+
+from froster.errors import FrosterError
+
 STATIC = Path(__file__).parent / "static"
 """The pages with their style and scripts."""
+PAGES = Jinja2Templates(STATIC)
+
+
+class Refusal(FrosterError):
+    """An HTTP status, what the client is told, and headers."""
+
+    def __init__(self, status: int, message: str, **headers: str):
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,47 +1,26 @@
 """The HTTP API: uploads in, typed answers out, every error a status and one line."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from froster import __version__
-from froster.inference.recognizer import Recognizer
-from froster.serve import STATIC
+from froster.serve import PAGES, STATIC, Refusal, schemas
 from froster.serve.jobs import Gone
-from froster.serve.preview import jpeg, preview_format
-from froster.serve.refusal import Refusal
-from froster.serve.schemas import (
-    AttentionAnswer,
-    AttentionRequest,
-    ClassifyAnswer,
-    ClassifyRequest,
-    EmbedAnswer,
-    EmbedRequest,
-    Health,
-    KeptVideo,
-    Problem,
-    Score,
-    ServedModel,
-    TimelineAnswer,
-    TimelineRequest,
-    VideoFacts,
-    form_schema,
-)
+from froster.serve.preview import preview_format
 from froster.serve.service import Service
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
+    status: {"model": schemas.Problem, "description": description}
     for status, description in {
         400: "Not a well-formed form",
         401: "The token is missing or wrong",
@@ -55,6 +34,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         504: "It took too long",
     }.items()
 }
+
+
+def asks(kind: type[BaseModel] | None) -> dict[str, Any]:
+    """What the description of the API says of a route that takes such a form."""
+    return {"responses": REFUSALS, "openapi_extra": schemas.form_schema(kind)}
 
 
 def create_app(service: Service) -> FastAPI:
@@ -80,8 +64,8 @@ def create_app(service: Service) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC))
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> FileResponse:
-        return FileResponse(STATIC / "docs.html")
+    async def docs(request: Request) -> Response:
+        return PAGES.TemplateResponse(request, "docs.html")
 
     return app
 
@@ -107,78 +91,36 @@ class Head:
 
 def add_questions(app: FastAPI, service: Service) -> None:
     """What is asked of the models."""
-    models = service.models
+    models, answer = service.models, service.answer
 
-    @app.post("/v1/classify", responses=REFUSALS, openapi_extra=form_schema(ClassifyRequest))
-    async def classify(request: Request) -> ClassifyAnswer:
+    @app.post("/v1/classify", **asks(schemas.ClassifyRequest))
+    async def classify(request: Request) -> schemas.ClassifyAnswer:
         """Which of the labels fits the video."""
+        return await answer(request, schemas.ClassifyRequest, models.classify)
 
-        def work(asked: ClassifyRequest, path: Path) -> ClassifyAnswer:
-            name, recognizer = models.get(asked.model)
-            answer, video = models.classify(recognizer, path, asked)
-            rows = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
-            scores = [Score(label=label, score=score, probability=p) for label, score, p in rows]
-            return ClassifyAnswer(
-                model=name,
-                label=answer.label,
-                answer=answer.answer,
-                none=answer.none,
-                cosine=answer.cosine,
-                calibrated=recognizer.calibration.fitted is not None,
-                scores=scores[: asked.top],
-                video=VideoFacts.of(video),
-            )
-
-        return await service.answer(request, ClassifyRequest, work)
-
-    @app.post("/v1/timeline", responses=REFUSALS, openapi_extra=form_schema(TimelineRequest))
-    async def timeline(request: Request) -> TimelineAnswer:
+    @app.post("/v1/timeline", **asks(schemas.TimelineRequest))
+    async def timeline(request: Request) -> schemas.TimelineAnswer:
         """Which of the labels fits when."""
+        return await answer(request, schemas.TimelineRequest, models.timeline)
 
-        def work(asked: TimelineRequest, path: Path) -> TimelineAnswer:
-            name, recognizer = models.get(asked.model)
-            answer = models.timeline(recognizer, path, asked)
-            return TimelineAnswer.model_validate({"model": name, **answer.to_dict()})
-
-        return await service.answer(request, TimelineRequest, work)
-
-    @app.post("/v1/attention", responses=REFUSALS, openapi_extra=form_schema(AttentionRequest))
-    async def attention(request: Request) -> AttentionAnswer:
+    @app.post("/v1/attention", **asks(schemas.AttentionRequest))
+    async def attention(request: Request) -> schemas.AttentionAnswer:
         """The frames around a moment, and where the model looks in them."""
+        return await answer(request, schemas.AttentionRequest, models.attention)
 
-        def work(asked: AttentionRequest, path: Path) -> AttentionAnswer:
-            name, recognizer = models.get(asked.model)
-            look = models.look(recognizer, path, asked.at)
-            return AttentionAnswer(
-                model=name,
-                seconds=[round(second, 3) for second in look.seconds],
-                frames=[jpeg(frame) for frame in look.frames],
-                attention=None if look.attention is None else look.attention.tolist(),
-            )
-
-        return await service.answer(request, AttentionRequest, work)
-
-    @app.post("/v1/embed", responses=REFUSALS, openapi_extra=form_schema(EmbedRequest))
-    async def embed(request: Request) -> EmbedAnswer:
+    @app.post("/v1/embed", **asks(schemas.EmbedRequest))
+    async def embed(request: Request) -> schemas.EmbedAnswer:
         """Unit embeddings of a video, of labels, or of both: their products rank the labels."""
-
-        def work(asked: EmbedRequest, path: Path | None) -> EmbedAnswer:
-            name, recognizer = models.get(asked.model)
-            if path is None and asked.labels is None:
-                raise Refusal(422, "send a video, labels, or both")
-            video, labels = models.embed(recognizer, path, asked)
-            return EmbedAnswer(model=name, video=video, labels=labels)
-
-        return await service.answer(request, EmbedRequest, work, needs_video=False)
+        return await answer(request, schemas.EmbedRequest, models.embed, needs_video=False)
 
     @app.get("/healthz")
-    async def health() -> Health:
+    async def health() -> schemas.Health:
         """What is served, and how busy it is. Needs no token."""
         jobs = service.jobs
-        return Health(
+        return schemas.Health(
             status="shutting down" if jobs.closed else "ok",
             version=__version__,
-            models=[describe(name, recognizer) for name, recognizer in models.named.items()],
+            models=models.describe(),
             waiting=jobs.inside - (jobs.running is not None),
             room=jobs.room,
             busy=round(jobs.busy, 3),
@@ -188,8 +130,8 @@ def add_questions(app: FastAPI, service: Service) -> None:
 def add_videos(app: FastAPI, service: Service) -> None:
     """Videos that are sent once and asked about many times."""
 
-    @app.post("/v1/videos", status_code=201, responses=REFUSALS, openapi_extra=form_schema(None))
-    async def keep(request: Request) -> KeptVideo:
+    @app.post("/v1/videos", status_code=201, **asks(None))
+    async def keep(request: Request) -> schemas.KeptVideo:
         """Keeps a video for ten minutes after its last use; other requests name it by its id."""
         return await service.keep(request)
 
@@ -205,19 +147,6 @@ def add_videos(app: FastAPI, service: Service) -> None:
         service.videos.delete(name)
 
 
-def describe(name: str, recognizer: Recognizer) -> ServedModel:
-    sampling = recognizer.config.sampling
-    return ServedModel(
-        name=name,
-        method=recognizer.config.method.name,
-        device=str(recognizer.device),
-        dtype=str(recognizer.dtype).removeprefix("torch."),
-        image_size=recognizer.clip.config.vision.image_size,
-        frames=sampling.frames,
-        views=recognizer.config.views,
-    )
-
-
 def add_errors(app: FastAPI) -> None:
     """Every error has the same form, and none tells anything about the server."""
 
@@ -229,19 +158,17 @@ def add_errors(app: FastAPI) -> None:
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, str(error.detail), dict(error.headers or {}))
 
-    @app.exception_handler(Gone)
-    @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: Exception) -> JSONResponse:
-        return problem(499, "the client hung up")
+    def add(kind: type[Exception], status: int, message: str, **headers: str) -> None:
+        async def answer(request: Request, error: Exception) -> JSONResponse:
+            return problem(status, message, headers)
 
-    @app.exception_handler(MemoryError)
-    async def full(request: Request, error: Exception) -> JSONResponse:
-        return problem(503, "the server is short of memory", {"Retry-After": "5"})
+        app.add_exception_handler(kind, answer)
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "the server failed at this; its log says why")
+    add(Gone, 499, "the client hung up")
+    add(ClientDisconnect, 499, "the client hung up")
+    add(MemoryError, 503, "the server is short of memory", **{"Retry-After": "5"})
+    add(Exception, 500, "the server failed at this; its log says why")
 
 
-def problem(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(status: int, message: str, headers: dict[str, str]) -> JSONResponse:
     return JSONResponse({"error": " ".join(message.split())}, status, headers)

@@ -1,8 +1,6 @@
 """Connections: what sends no whole request is closed after some seconds, and gives way at once to
 what asks."""
 
-from __future__ import annotations
-
 import asyncio
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -60,10 +58,12 @@ class Connection(H11Protocol):
         """Closes the connection that has been idle for longest; where all are asking, uvicorn
         answers 503."""
         idle = [
-            each
-            for each in self.connections
-            if isinstance(each, Connection) and each.idle and each is not self
+            connection
+            for connection in self.connections
+            if isinstance(connection, Connection)
+            and connection is not self
+            and connection.idle
+            and not connection.transport.is_closing()
         ]
-        open_ones = [each for each in idle if not each.transport.is_closing()]
-        if open_ones:
-            min(open_ones, key=lambda each: each.idle_since).transport.close()
+        if idle:
+            min(idle, key=lambda connection: connection.idle_since).transport.close()

@@ -1,7 +1,5 @@
 """Who may come in, and what browsers may do with the answers. Around everything that is served."""
 
-from __future__ import annotations
-
 import hmac
 import re
 import secrets
@@ -10,11 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from froster.serve import STATIC
-from froster.serve.refusal import Refusal
+from froster.serve import PAGES, Refusal
 from froster.serve.upload import read_body
 
 _COOKIE = "froster"
@@ -58,33 +55,28 @@ class Guard:
 
     async def _refuse(self, request: Request) -> Response | None:
         """The answer, where the request goes no further."""
-        headers = request.headers
-        host = headers.get("host", "")
+        headers, host = request.headers, request.headers.get("host", "")
         if self.token is None and not is_loopback(name_of(host)):
             return refused(
                 403, f"{host[:100]!r} is not this machine: without a token only localhost is served"
             )
-        origin = headers.get("origin")
-        if (
-            origin is not None
-            and request.method not in ("GET", "HEAD")
-            and urlsplit(origin).netloc != host
-        ):
+        reading = request.method in ("GET", "HEAD")
+        sender = headers.get("origin")
+        if sender is not None and not reading and urlsplit(sender).netloc != host:
             return refused(403, "sent by a page of another site")
-        path = request.scope[
-            "path"
-        ]  # the one that is routed: that of `request.url` is put together from the Host header
+        # The one that is routed: that of `request.url` is put together from the Host header.
+        path = request.scope["path"]
         if self.token is not None and path not in _OPEN:
             if path == "/login" and request.method == "POST":
                 return await self._login(request)
             if not self._knows(headers):
-                if request.method in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):
-                    return login_page("")
+                if reading and "text/html" in headers.get("accept", ""):
+                    return login_page(request, "")
                 message = "the token is missing or wrong: Authorization: Bearer …"
                 return refused(401, message, {"WWW-Authenticate": "Bearer"})
-        return (
-            None if _HOST.fullmatch(host) else refused(400, "the Host header is no name of a host")
-        )
+        if _HOST.fullmatch(host):
+            return None
+        return refused(400, "the Host header is no name of a host")
 
     def _knows(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -110,7 +102,7 @@ class Guard:
             return refused(error.status, str(error), error.headers)
         given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
         if not self._equal(given.strip(), self.token or ""):
-            return login_page("That is not the token.")
+            return login_page(request, "That is not the token.")
         answer = RedirectResponse("/", 303)
         secure = request.scope["scheme"] == "https"
         answer.set_cookie(_COOKIE, self._session, httponly=True, samesite="strict", secure=secure)
@@ -133,6 +125,5 @@ def refused(status: int, message: str, headers: dict[str, str] | None = None) ->
     return JSONResponse({"error": message}, status, headers)
 
 
-def login_page(complaint: str) -> Response:
-    page = (STATIC / "login.html").read_text(encoding="utf-8")
-    return HTMLResponse(page.replace("{{ complaint }}", complaint), 401)
+def login_page(request: Request, complaint: str) -> Response:
+    return PAGES.TemplateResponse(request, "login.html", {"complaint": complaint}, 401)

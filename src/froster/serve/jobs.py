@@ -4,17 +4,16 @@ stops."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 from froster.errors import out_of_memory
-from froster.serve.refusal import Refusal
+from froster.serve import Refusal
 from froster.utils.interrupt import limited
 
 Result = TypeVar("Result")
@@ -55,18 +54,14 @@ class Job(Generic[Result]):
             with limited(self.check):
                 self.check()
                 result = self.work()
-        except (
-            BaseException
-        ) as error:  # whatever it was, it is the caller's, and the thread goes on
+        except BaseException as error:  # it is the caller's, and the thread goes on
             self.fail(MemoryError() if out_of_memory(error) else error)
         else:
-            with contextlib.suppress(
-                InvalidStateError
-            ):  # it was given up meanwhile, and the caller told so
+            with suppress(InvalidStateError):  # given up meanwhile, and the caller told so
                 self.future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):
+        with suppress(InvalidStateError):
             self.future.set_exception(error)
 
 
@@ -76,8 +71,7 @@ class Jobs:
     def __init__(self, waiting: int, seconds: float):
         self.room, self.seconds = waiting + 1, seconds
         self.changed = threading.Condition(threading.RLock())
-        self.inside = 0
-        "requests that are being uploaded, wait or are worked on"
+        self.inside = 0  # requests that are being uploaded, wait or are worked on
         self.queue: deque[Job[Any]] = deque()
         self.running: Job[Any] | None = None
         self.closed = False
@@ -91,11 +85,8 @@ class Jobs:
             if self.closed:
                 raise ending()
             if self.inside >= self.room:
-                raise Refusal(
-                    429,
-                    f"{self.inside} requests are waiting, which is all there is room for",
-                    Retry_After="5",
-                )
+                full = f"{self.inside} requests are waiting, which is all there is room for"
+                raise Refusal(429, full, Retry_After="5")
             self.inside += 1
         place = Place(self)
         try:
@@ -178,7 +169,7 @@ class Jobs:
             self.changed.notify_all()
 
     def give_up(self) -> None:
-        """As `close`, and who asked for what is in hand is told so now; it stops at its next check."""
+        """As `close`, and who asked for what is in hand is told now; it stops at its next check."""
         self.close()
         with self.changed:
             if (job := self.running) is not None:
@@ -196,6 +187,5 @@ def ending() -> Refusal:
 
 
 def too_slow(seconds: float) -> Refusal:
-    return Refusal(
-        504, f"no answer within {seconds:g} s, which is the most that a request may take"
-    )
+    most = "which is the most that a request may take"
+    return Refusal(504, f"no answer within {seconds:g} s, {most}")

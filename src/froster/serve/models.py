@@ -1,20 +1,28 @@
 """What the worker does with a video that was sent: the recognizers, by name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from froster.encoders.model import normalise
 from froster.errors import UsageError
-from froster.inference.recognizer import Classification, Recognizer
-from froster.inference.timeline import Scan, Timeline
-from froster.report.attention import cls_attention
+from froster.inference.recognizer import Recognizer
+from froster.inference.timeline import Scan
+from froster.report.attention import video_attention
+from froster.serve import Refusal
 from froster.serve.limits import Limits, Measured
-from froster.serve.refusal import Refusal
-from froster.serve.schemas import ClassifyRequest, EmbedRequest, TimelineRequest
+from froster.serve.preview import jpeg
+from froster.serve.schemas import (
+    AttentionAnswer,
+    AttentionRequest,
+    ClassifyAnswer,
+    ClassifyRequest,
+    EmbedAnswer,
+    EmbedRequest,
+    Score,
+    ServedModel,
+    TimelineAnswer,
+    TimelineRequest,
+    VideoFacts,
+)
 from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
@@ -25,17 +33,6 @@ from froster.video.windows import WindowPlan
 _REMEMBERED = 8
 # Pixels of a frame in a picture, at least: a small network's own input is too coarse to look at.
 _SHOWN = 160
-
-
-@dataclass(frozen=True)
-class Look:
-    """The frames around a moment, and how a model divides its attention in them."""
-
-    seconds: list[float]
-    frames: Tensor
-    """(T, 3, S, S) uint8: what the model sees, larger."""
-    attention: Tensor | None
-    """(T, rows, columns); None where the model's attention cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -58,65 +55,92 @@ class Models:
 
     def rendered_only(self) -> list[str]:
         """The models that know the rendered world alone: the nano, and what was trained from it."""
-        return [name for name, each in self.named.items() if each.tokenizer.vocab_size < 1000]
+        return [name for name, model in self.named.items() if model.tokenizer.vocab_size < 1000]
 
-    def classify(
-        self, recognizer: Recognizer, path: Path, request: ClassifyRequest
-    ) -> tuple[Classification, Measured]:
-        self.limits.check_labels(request.labels)
-        video = self._measure(recognizer, path, request.views)
-        answer = recognizer.classify(
-            path, request.labels, views=request.views, truncate=request.truncate
+    def describe(self) -> list[ServedModel]:
+        return [
+            ServedModel(
+                name=name,
+                method=model.config.method.name,
+                device=str(model.device),
+                dtype=str(model.dtype).removeprefix("torch."),
+                image_size=model.clip.config.vision.image_size,
+                frames=model.config.sampling.frames,
+                views=model.config.views,
+            )
+            for name, model in self.named.items()
+        ]
+
+    def classify(self, asked: ClassifyRequest, path: Path) -> ClassifyAnswer:
+        name, model = self.get(asked.model)
+        self.limits.check_labels(asked.labels)
+        video = self._measure(model, path, asked.views)
+        answer = model.classify(path, asked.labels, views=asked.views, truncate=asked.truncate)
+        rows = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
+        scores = [Score(label=label, score=score, probability=p) for label, score, p in rows]
+        return ClassifyAnswer(
+            model=name,
+            label=answer.label,
+            answer=answer.answer,
+            none=answer.none,
+            cosine=answer.cosine,
+            calibrated=model.calibration.fitted is not None,
+            scores=scores[: asked.top],
+            video=VideoFacts.of(video),
         )
-        return answer, video
 
-    def timeline(self, recognizer: Recognizer, path: Path, request: TimelineRequest) -> Timeline:
-        self.limits.check_labels(request.labels)
-        video = self.limits.measure(path)
-        plan = WindowPlan.of(recognizer.config.sampling, request.window, request.stride)
-        self.limits.check_plan(video, plan, len(request.labels))
+    def timeline(self, asked: TimelineRequest, path: Path) -> TimelineAnswer:
+        name, model = self.get(asked.model)
+        self.limits.check_labels(asked.labels)
+        plan = WindowPlan.of(model.config.sampling, asked.window, asked.stride)
+        self.limits.check_plan(self.limits.measure(path), plan, len(asked.labels))
         scan = Scan(
-            recognizer,
-            request.labels,
-            window=request.window,
-            stride=request.stride,
-            shortest=request.min_segment,
-            truncate=request.truncate,
+            model,
+            asked.labels,
+            window=asked.window,
+            stride=asked.stride,
+            shortest=asked.min_segment,
+            truncate=asked.truncate,
         )
         for _ in scan.run(path):
             pass
-        return scan.result()
+        return TimelineAnswer.model_validate({"model": name, **scan.result().to_dict()})
 
-    def embed(
-        self, recognizer: Recognizer, path: Path | None, request: EmbedRequest
-    ) -> tuple[list[float] | None, list[list[float]] | None]:
-        texts = None
-        if request.labels is not None:
-            self.limits.check_labels(request.labels)
-            texts = recognizer.embed_text(request.labels, request.truncate).tolist()
-        if path is None:
-            return None, texts
-        self._measure(recognizer, path, request.views)
-        return recognizer.embed_video(path, request.views).tolist(), texts
+    def embed(self, asked: EmbedRequest, path: Path | None) -> EmbedAnswer:
+        name, model = self.get(asked.model)
+        if path is None and asked.labels is None:
+            raise Refusal(422, "send a video, labels, or both")
+        video = labels = None
+        if asked.labels is not None:
+            self.limits.check_labels(asked.labels)
+            labels = model.embed_text(asked.labels, asked.truncate).tolist()
+        if path is not None:
+            self._measure(model, path, asked.views)
+            video = model.embed_video(path, asked.views).tolist()
+        return EmbedAnswer(model=name, video=video, labels=labels)
 
-    def look(self, recognizer: Recognizer, path: Path, at: float) -> Look:
-        """The frames of the model's window around the second `at`, and its attention in them."""
-        plan = WindowPlan.of(recognizer.config.sampling)
-        self._measure(recognizer, path, views=1)
+    def attention(self, asked: AttentionRequest, path: Path) -> AttentionAnswer:
+        """The frames of the model's window around a moment, and its attention in them."""
+        name, model = self.get(asked.model)
+        plan = WindowPlan.of(model.config.sampling)
+        self._measure(model, path, views=1)
         with Video(path) as video:
-            start = max(0.0, min(at - plan.window / 2, video.seconds - plan.window))
+            start = max(0.0, min(asked.at - plan.window / 2, video.seconds - plan.window))
             step = min(plan.window, video.seconds) / plan.frames
             seconds = [start + (i + 0.5) * step for i in range(plan.frames)]
             frames = video.read([video.index_at(second) for second in seconds])
         check()
-        how, size = recognizer.preprocessing, recognizer.image_size
-        shown = inference_transform(frames, max(_SHOWN, size), how)
-        pixels = inference_transform(frames, size, how).to(recognizer.device)
         try:
-            attention = cls_attention(recognizer.model, normalise(pixels, how)).patches
+            attention = video_attention(model, frames).patches.tolist()
         except UsageError:  # a method that attends in a way of its own
             attention = None
-        return Look(seconds, shown, attention)
+        shown = inference_transform(frames, max(_SHOWN, model.image_size), model.preprocessing)
+        return AttentionAnswer(
+            model=name,
+            seconds=[round(second, 3) for second in seconds],
+            frames=[jpeg(frame) for frame in shown],
+            attention=attention,
+        )
 
     def _measure(self, recognizer: Recognizer, path: Path, views: int | None) -> Measured:
         """Raises Refusal where the video, or what is asked of it, is too much."""

@@ -1,8 +1,6 @@
 """What browsers show: a video again, small and without sound, as all of them play it; a frame as a
 JPEG."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from froster.errors import VideoError
-from froster.serve.refusal import Refusal
+from froster.serve import Refusal
 from froster.video.container import UPRIGHT, upright
 from froster.video.stream import Frame, Stream
 
@@ -34,28 +32,20 @@ class Format(NamedTuple):
     options: dict[str, str]
 
 
-# A million bits a second at most: 75 MB for ten minutes.
+_H264 = {"preset": "veryfast", "crf": "28", "maxrate": "1M", "bufsize": "2M"}
+_VP9 = {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "1M"}
 FORMATS = (
-    Format(
-        "libx264",
-        "mp4",
-        "video/mp4",
-        {"preset": "veryfast", "crf": "28", "maxrate": "1M", "bufsize": "2M"},
-    ),
-    Format(
-        "libvpx-vp9",
-        "webm",
-        "video/webm",
-        {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "1M"},
-    ),
+    Format("libx264", "mp4", "video/mp4", _H264),
+    Format("libvpx-vp9", "webm", "video/webm", _VP9),
 )
+"""A million bits a second at most: 75 MB for ten minutes."""
 
 
 def preview_format() -> Format:
     """The first that the installed FFmpeg can write. Raises Refusal where it can write none."""
-    for each in FORMATS:
-        if each.codec in av.codecs_available:
-            return each
+    for form in FORMATS:
+        if form.codec in av.codecs_available:
+            return form
     raise Refusal(501, "this server cannot make previews: its FFmpeg writes neither H.264 nor VP9")
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from froster.errors import UsageError
+from froster.serve import Refusal
 from froster.serve.limits import Measured
-from froster.serve.refusal import Refusal
 from froster.text.labels import split_labels
 
 
@@ -31,6 +31,16 @@ Labels = Annotated[
 ]
 
 
+Views = Annotated[
+    int | None, Field(ge=1, description="Clips taken from the video; the model says how many.")
+]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
+Calibrated = Annotated[
+    bool,
+    Field(description="Were temperature and none fitted to held-out videos, by froster calibrate?"),
+]
+
+
 class VideoRequest(BaseModel):
     """Fields of every request beside the file."""
 
@@ -50,34 +60,24 @@ class LabelsRequest(VideoRequest):
 
 class ClassifyRequest(LabelsRequest):
     labels: Labels
-    views: int | None = Field(
-        None, ge=1, description="Clips taken from the video; the model says how many."
-    )
+    views: Views = None
     top: int | None = Field(None, ge=1, description="Labels in the answer; default: all.")
 
 
 class TimelineRequest(LabelsRequest):
     labels: Labels
-    window: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Seconds seen at once."
-    )
-    stride: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Seconds from window to window."
-    )
-    min_segment: float = Field(
-        0, ge=0, allow_inf_nan=False, description="Shorter segments become part of a neighbour."
-    )
+    window: Seconds | None = Field(None, gt=0, description="Seconds seen at once.")
+    stride: Seconds | None = Field(None, gt=0, description="Seconds from window to window.")
+    min_segment: Seconds = Field(0, ge=0, description="Shorter ones become part of a neighbour.")
 
 
 class EmbedRequest(LabelsRequest):
     labels: Labels | None = None
-    views: int | None = Field(
-        None, ge=1, description="Clips taken from the video; the model says how many."
-    )
+    views: Views = None
 
 
 class AttentionRequest(VideoRequest):
-    at: float = Field(0, ge=0, allow_inf_nan=False, description="Second of the video.")
+    at: Seconds = Field(0, ge=0, description="Second of the video.")
 
 
 class Problem(BaseModel):
@@ -118,9 +118,7 @@ class ClassifyAnswer(BaseModel):
     cosine: float | None = Field(
         description="Of the best label; null where the network's logits are no cosines."
     )
-    calibrated: bool = Field(
-        description="Were temperature and none fitted to held-out videos, by froster calibrate?"
-    )
+    calibrated: Calibrated
     scores: list[Score] = Field(description="Best first.")
     video: VideoFacts
 
@@ -140,9 +138,7 @@ class TimelineAnswer(BaseModel):
     window: float
     stride: float
     frames: int = Field(description="Frames of a window.")
-    calibrated: bool = Field(
-        description="Were temperature and none fitted to held-out videos, by froster calibrate?"
-    )
+    calibrated: Calibrated
     complete: bool
     damaged: int = Field(description="Packets and frames that could not be decoded.")
     stated: float | None = Field(description="The length that the file states.")
@@ -159,12 +155,8 @@ class TimelineAnswer(BaseModel):
 
 class EmbedAnswer(BaseModel):
     model: str
-    video: list[float] | None = Field(
-        description="The unit embedding of the video, if one was sent."
-    )
-    labels: list[list[float]] | None = Field(
-        description="The unit embedding of each label, if any were sent."
-    )
+    video: list[float] | None = Field(description="Its unit embedding, if one was sent.")
+    labels: list[list[float]] | None = Field(description="Their unit embeddings, if any were sent.")
 
 
 class AttentionAnswer(BaseModel):
@@ -194,12 +186,8 @@ class Health(BaseModel):
     version: str
     models: list[ServedModel]
     waiting: int = Field(description="Requests that are being uploaded or wait.")
-    room: int = Field(
-        description="Requests that may be here at a time, the one in hand among them."
-    )
-    busy: float = Field(
-        description="Seconds since the work in hand was asked for; 0: there is none."
-    )
+    room: int = Field(description="Requests that may be here at a time, with the one in hand.")
+    busy: float = Field(description="Seconds since the work in hand was asked for; 0: none.")
 
 
 def parsed(kind: type[Asked], fields: dict[str, str]) -> Asked:
@@ -208,31 +196,25 @@ def parsed(kind: type[Asked], fields: dict[str, str]) -> Asked:
         return kind.model_validate(fields)
     except ValidationError as error:
         wrong = [
-            f"{'.'.join(map(str, each['loc'])) or 'form'}: {each['msg']}"
-            for each in error.errors()[:5]
+            f"{'.'.join(map(str, e['loc'])) or 'form'}: {e['msg']}" for e in error.errors()[:5]
         ]
         raise Refusal(422, "; ".join(wrong).replace("Value error, ", "")) from None
 
 
 def form_schema(kind: type[BaseModel] | None) -> dict[str, Any]:
     """OpenAPI's description of such a form; None: the file alone."""
-    schema: dict[str, Any] = (
-        kind.model_json_schema(mode="validation")
-        if kind
-        else {"properties": {}, "required": ["video"]}
-    )
+    alone: dict[str, Any] = {"properties": {}, "required": ["video"]}
+    schema = kind.model_json_schema() if kind else alone
     file = {
         "type": "string",
         "contentMediaType": "application/octet-stream",
         "format": "binary",
         "description": "A video file.",
     }
-    form: dict[str, Any] = {
+    fields = {name: _plain(value) for name, value in schema["properties"].items()}
+    form = {
         "type": "object",
-        "properties": {
-            "video": file,
-            **{name: _plain(value) for name, value in schema["properties"].items()},
-        },
+        "properties": {"video": file, **fields},
         "additionalProperties": False,
     }
     if schema.get("required"):
@@ -243,8 +225,7 @@ def form_schema(kind: type[BaseModel] | None) -> dict[str, Any]:
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """A field that may be left out is one of its own type: a form has no null."""
     kinds = [kind for kind in value.pop("anyOf", []) if kind.get("type") != "null"]
-    return {
-        key: each
-        for key, each in {**value, **(kinds[0] if kinds else {})}.items()
-        if key != "default" or each is not None
-    }
+    merged = {**value, **(kinds[0] if kinds else {})}
+    if merged.get("default", 0) is None:
+        del merged["default"]
+    return merged

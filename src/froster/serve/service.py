@@ -1,27 +1,26 @@
 """What all requests share: the models, the queue, the videos that are kept, and a folder that ends
 with the server."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from froster.errors import UsageError, VideoError
+from froster.serve import Refusal
 from froster.serve.jobs import Jobs, Place
 from froster.serve.limits import Limits, nameless
 from froster.serve.models import Models
 from froster.serve.preview import write_preview
-from froster.serve.refusal import Refusal
 from froster.serve.schemas import KeptVideo, VideoFacts, VideoRequest, parsed
 from froster.serve.upload import receive
-from froster.serve.videos import KEPT_SECONDS, Videos
+from froster.serve.videos import KEPT_SECONDS, Uploads
 
 Asked = TypeVar("Asked", bound=VideoRequest)
 Answer = TypeVar("Answer")
@@ -31,7 +30,7 @@ class Service:
     def __init__(self, models: Models, limits: Limits):
         self.models, self.limits = models, limits
         self.folder = Path(tempfile.mkdtemp(prefix="froster-serve-")).resolve()
-        self.videos = Videos(self.folder)
+        self.videos = Uploads(self.folder)
         self.jobs = Jobs(limits.waiting, limits.timeout)
 
     def close(self) -> None:
@@ -52,8 +51,9 @@ class Service:
     ) -> Answer:
         """Takes a place, the upload and the fields, and has `work` done on them. Nothing of the
         upload is left."""
-        with self.jobs.place() as place, self._new_folder() as folder:
-            sent = await receive(request, folder / "video", self.limits)
+        new_folder = TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
+        with self.jobs.place() as place, new_folder as folder:
+            sent = await receive(request, Path(folder, "video"), self.limits)
             asked = parsed(kind, sent.fields)
             path = sent.file
             if asked.id is not None:
@@ -62,7 +62,7 @@ class Service:
                 path = self.videos.get(asked.id).path
             if needs_video and path is None:
                 raise Refusal(422, "video: send a video file in this field")
-            return await self.do(request, lambda: work(asked, path), place, path or folder)
+            return await self.do(request, lambda: work(asked, path), place, path or Path(folder))
 
     async def keep(self, request: Request) -> KeptVideo:
         """Takes a place and the upload, and keeps the video if it can be read."""
@@ -72,9 +72,8 @@ class Service:
                 sent = await receive(request, video.path, self.limits)
                 if sent.file is None or sent.fields:
                     raise Refusal(422, "video: send a video file in this field, and no others")
-                facts = await self.do(
-                    request, lambda: self.limits.measure(video.path), place, video.path
-                )
+                measure = partial(self.limits.measure, video.path)
+                facts = await self.do(request, measure, place, video.path)
         except BaseException:
             shutil.rmtree(video.folder, ignore_errors=True)
             raise
@@ -86,9 +85,8 @@ class Service:
         video = self.videos.get(name)
         if not video.preview.exists():
             with self.jobs.place() as place:
-                await self.do(
-                    request, lambda: write_preview(video.path, video.preview), place, video.path
-                )
+                write = partial(write_preview, video.path, video.preview)
+                await self.do(request, write, place, video.path)
         return video.preview
 
     async def do(
@@ -99,14 +97,6 @@ class Service:
             return await self.jobs.do(work, place, lambda: hung_up(request))
         except (UsageError, VideoError) as error:
             raise Refusal(422, nameless(error, path)) from None
-
-    @contextmanager
-    def _new_folder(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def hung_up(request: Request) -> None:

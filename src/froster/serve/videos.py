@@ -1,8 +1,6 @@
 """Uploads that are kept for a while, so that a page asks about one video many times and sends it
 once."""
 
-from __future__ import annotations
-
 import secrets
 import shutil
 import tempfile
@@ -11,14 +9,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from froster.serve.refusal import Refusal
+from froster.serve import Refusal
 
 KEPT_SECONDS, MOST_KEPT = 600, 16
 """A video is deleted so long after its last use, and gives way to so many newer ones."""
 
 
 @dataclass
-class Video:
+class Upload:
     folder: Path
     used: float = field(default_factory=time.monotonic)
     """Seconds of the monotonic clock."""
@@ -32,20 +30,20 @@ class Video:
         return self.folder / "preview"
 
 
-class Videos:
+class Uploads:
     """Kept videos by their ids. An id is looked up, never made a path, and nobody can guess
     another's."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._kept: dict[str, Video] = {}
+        self._kept: dict[str, Upload] = {}
         self._changing = threading.Lock()
 
-    def new(self) -> Video:
+    def new(self) -> Upload:
         """A folder for one upload; it is the caller's until `keep`."""
-        return Video(Path(tempfile.mkdtemp(dir=self.folder)))
+        return Upload(Path(tempfile.mkdtemp(dir=self.folder)))
 
-    def keep(self, video: Video) -> str:
+    def keep(self, video: Upload) -> str:
         """The id under which the video is found from now on."""
         name = secrets.token_urlsafe(16)
         with self._changing:
@@ -53,7 +51,7 @@ class Videos:
         self.sweep()
         return name
 
-    def get(self, name: str) -> Video:
+    def get(self, name: str) -> Upload:
         """Raises Refusal where there is no such video, or no longer."""
         with self._changing:
             if (video := self._kept.get(name)) is None:
@@ -72,10 +70,6 @@ class Videos:
         with self._changing:
             newest = sorted(self._kept, key=lambda name: -self._kept[name].used)
             late = time.monotonic() - KEPT_SECONDS
-            old = [
-                name
-                for place, name in enumerate(newest)
-                if place >= MOST_KEPT or self._kept[name].used < late
-            ]
-        for name in old:
+            old = {name for name in newest if self._kept[name].used < late}
+        for name in old.union(newest[MOST_KEPT:]):
             self.delete(name)

@@ -1,12 +1,15 @@
-"""What each step of an epoch gets: which clips, and which prompts. All of it depends on the seed, the
-epoch and the step alone, so that a resumed run gets the same."""
+"""What each step of an epoch gets: clips, which may be mixed, and prompts. All of it depends on the
+seed, the epoch and the step alone, so that a resumed run gets the same."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Container, Iterator
 
 import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.data.dataset import Batch
@@ -25,10 +28,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
 
 def global_batch(recipe: Recipe, clips: int) -> int:
     """Clips a step, over all ranks: as the recipe says, or of fewer videos as many as the ranks can
-    share out evenly.
-
-    Raises UsageError where that is none, or where the recipe's cannot be shared out.
-    """
+    share out evenly. Raises UsageError where that is none, or the recipe's cannot be shared out."""
     world = ranks()
     batch = recipe.batch_size if clips >= recipe.batch_size else clips // world * world
     if batch % world or not batch:
@@ -48,10 +48,7 @@ def epoch_batches(
     dataset: Dataset, recipe: Recipe, epoch: int, known: Container[str] = ()
 ) -> Iterator[Batch]:
     """This rank's clips of every step of one epoch: clip i of a global batch goes to rank i modulo
-    the ranks.
-
-    `known` is what could not be read in earlier epochs (`batches`).
-    """
+    the ranks. `known` is what could not be read in earlier epochs (`batches`)."""
     clips = len(dataset)  # type: ignore[arg-type]
     order, size = epoch_order(clips, recipe.seed, epoch), global_batch(recipe, clips)
     shares = [
@@ -73,3 +70,48 @@ def rows_of_step(draw: str, template: int, bank: PromptBank) -> list[int]:
     if draw != "one":
         return bank.rows
     return [template, bank.rows[-1]] if len(bank.rows) > bank.num_templates > 0 else [template]
+
+
+def soft_targets(
+    labels: Int64[Tensor, " batch"], classes: int, smoothing: float
+) -> Float32[Tensor, "batch {classes}"]:
+    """1 - smoothing on the label, and `smoothing` spread over all classes (timm)."""
+    off = smoothing / classes
+    targets = torch.full((len(labels), classes), off, device=labels.device)
+    return targets.scatter_(1, labels[:, None], 1 - smoothing + off)
+
+
+def mix_clips(
+    frames: Float[Tensor, "batch time 3 height width"],
+    targets: Float[Tensor, "batch classes"],
+    rng: random.Random,
+    mixup: float,
+    cutmix: float,
+    switch: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Mixes each clip, and its targets, with its partner in the batch turned around (a copy).
+
+    `mixup` and `cutmix` are the parameters of Beta(a, a), from which one share for the whole batch
+    is drawn; 0 turns one off, and with both on `switch` is the probability of cutmix. Cutmix takes
+    a box in the same place in all frames, and the share is then the one of the area that is left.
+    """
+    if mixup <= 0 and cutmix <= 0:
+        return frames, targets
+    if cutmix > 0 and (mixup <= 0 or rng.random() < switch):
+        *_, height, width = frames.shape
+        top, bottom, left, right = _box(height, width, rng.betavariate(cutmix, cutmix), rng)
+        mixed = frames.clone()
+        mixed[..., top:bottom, left:right] = frames.flip(0)[..., top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+    else:
+        share = rng.betavariate(mixup, mixup)
+        mixed = frames.lerp(frames.flip(0), 1 - share)
+    return mixed, targets.lerp(targets.flip(0), 1 - share)
+
+
+def _box(height: int, width: int, share: float, rng: random.Random) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of a box with 1 - `share` of the area around a random pixel, cut off
+    at the edges."""
+    rows, columns = int(height * math.sqrt(1 - share)), int(width * math.sqrt(1 - share))
+    top, left = rng.randrange(height) - rows // 2, rng.randrange(width) - columns // 2
+    return max(0, top), min(height, top + rows), max(0, left), min(width, left + columns)

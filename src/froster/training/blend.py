@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from jaxtyping import Bool
 from torch import Tensor
 
 from froster.evaluation.metrics import (
@@ -32,9 +33,7 @@ Rule = Literal["one-se", "best"]
 
 class Line:
     """All networks W(r) in the memory of one: `student`'s weights are set anew for every ratio.
-
-    Ratio 1 has CLIP's weights in the student's network, which may still read videos in its own way
-    (VCLIP's frames see their neighbours).
+    Ratio 1 has CLIP's weights in the student's network (VCLIP's frames still see their neighbours).
     """
 
     def __init__(self, base: Recognizer, student: Recognizer, tuned: StateDict):
@@ -66,8 +65,7 @@ class PointScorer(Scorer):
 def measure_line(
     line: Line, ratios: Sequence[float], sets: Sequence[EvalSet], how: Measuring
 ) -> tuple[dict[str, Predictions], list[dict[str, Predictions]]]:
-    """Frozen CLIP, and the network at each ratio, on every set; a video is decoded once for all of
-    them."""
+    """Frozen CLIP, and the network at each ratio, on every set, which share one decode."""
     base = line.base
     frozen: dict[str, Predictions] = {}
     points: list[dict[str, Predictions]] = [{} for _ in ratios]
@@ -91,16 +89,12 @@ def measure_line(
 
 
 def choose(ratios: Sequence[float], accuracies: Sequence[float], videos: int, rule: Rule) -> float:
-    """The ratio that `accuracies` (per cent of `videos` held-out base videos) speak for.
-
-    `best`: of the highest accuracy. `one-se`: the largest, nearest to CLIP, whose accuracy is at
-    most one standard error of the best one below it. Of equal ratios the larger is taken in both.
-    """
+    """The ratio that `accuracies` (per cent of `videos` held-out base videos) speak for: the
+    largest (nearest to CLIP) of the highest accuracy (`best`), or of one that is at most one
+    standard error below it (`one-se`)."""
     best = max(accuracies)
     floor = best - (standard_error(best, videos) if rule == "one-se" else 0.0)
-    return max(
-        ratio for ratio, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= floor
-    )
+    return max(r for r, accuracy in zip(ratios, accuracies, strict=True) if accuracy >= floor)
 
 
 def curve(
@@ -111,8 +105,7 @@ def curve(
     points: int = 11,
     rule: Rule = "one-se",
 ) -> dict[str, Any]:
-    """All points of the line, evenly from 0 to 1, and the choice between them, for `blend.json`.
-    Accuracies are in per cent."""
+    """All points of the line, evenly from 0 to 1, and the choice between them, for `blend.json`."""
     assert held.chooses is not None
     chooses, ratios = held.chooses, [i / (points - 1) for i in range(points)]
     frozen, by_ratio = measure_line(line, ratios, sets, how)
@@ -140,9 +133,10 @@ def curve(
     }
 
 
-def accuracies(predictions: dict[str, Predictions], chooses: Tensor) -> dict[str, Any]:
-    """On the choosing base videos, the other base videos and the novel ones; None where there are
-    none."""
+def accuracies(
+    predictions: dict[str, Predictions], chooses: Bool[Tensor, " videos"]
+) -> dict[str, Any]:
+    """On the choosing base videos, on the others, and on the novel ones, if there are some."""
     hit = predictions["base"].ranks() < 1
     base = percent(hit[~chooses]) if (~chooses).any() else None
     novel = predictions["novel"].top(1) if "novel" in predictions else None

@@ -7,10 +7,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor
 
 from froster.evaluation.calibration import FEWEST_VIDEOS, Calibration, fit
-from froster.evaluation.metrics import Predictions
+from froster.evaluation.metrics import Predictions, readable
 from froster.evaluation.reliability import auroc, measured, share_called_none
 from froster.inference.recognizer import Recognizer
 from froster.text.sentences import with_descriptions
@@ -22,8 +23,8 @@ from froster.utils.progress import attempt
 def predictions_for(
     model: Recognizer, held: HeldOut, sentences: Mapping[str, str], how: Measuring
 ) -> tuple[Predictions, Predictions | None]:
-    """Of the held-out videos of the classes, and of videos of novel classes among the same labels,
-    where there are some."""
+    """Of the held-out videos of the classes, and of videos of novel classes, if there are some,
+    among the same labels."""
     parts = held.parts
     texts = with_descriptions(parts.base, sentences)
     # The label of a novel video is not asked for: any of those that are will do.
@@ -45,11 +46,8 @@ def calibrate(
     leave_out: Callable[[str], None],
 ) -> tuple[Calibration, dict[str, Any] | None]:
     """The fit, and what videos that it was not fitted to say of it; None where too few of these can
-    be read. Raises DataError where too few can be fitted to.
-
-    `leave_out` is told what could not be measured. Where all videos choose, what is measured is a
-    fit to one half of them on the other.
-    """
+    be read (`leave_out` hears of it). Where all videos choose, what is measured is a fit to one
+    half of them on the other. Raises DataError where too few can be fitted to."""
     scale, fusion = model.logit_scale, model.config.fusion
     views, labels = base.views, base.labels
     assert views is not None
@@ -58,38 +56,34 @@ def calibrate(
     chosen = slice(None) if some is None else some
     calibration = fit(views[chosen], labels[chosen], scale, fusion)
 
-    def judged() -> dict[str, Any]:
+    def measurement() -> dict[str, Any]:
         probe = calibration
         if some is None:
             probe = fit(views[half], labels[half], scale, fusion, FEWEST_VIDEOS // 2)
         report = measured(probe, views[~half], labels[~half], scale, fusion)
         if novel is not None and novel.views is not None:
             known, others = (
-                probe.judge(each, scale, fusion).none for each in (views[~half], novel.views)
+                probe.score(logits, scale, fusion).none for logits in (views[~half], novel.views)
             )
             if known is not None and others is not None:
-                apart = attempt(
-                    "videos of classes that were held out",
-                    lambda: told_apart(known, others),
-                    leave_out,
-                )
-                report |= {} if apart is None else {"strangers": apart}
+                what, sides = "videos of classes that were held out", (known, others)
+                report |= attempt(what, lambda: separation(*sides), leave_out) or {}
         return report
 
-    report = attempt("how good the calibration is", judged, leave_out)
-    readable = ~views.isnan().flatten(1).any(1)
+    report = attempt("how good the calibration is", measurement, leave_out)
     fitted = {
         "to": held.source,
-        "videos": int(readable[chosen].sum()),
+        "videos": int(readable(views)[chosen].sum()),
         "classes": len(held.parts.base),
         "measured": report,
     }
     return dataclasses.replace(calibration, fitted=fitted), report
 
 
-def told_apart(known: Tensor, novel: Tensor) -> dict[str, float]:
-    """P(none) of held-out videos of the classes, against videos of classes that are really not
-    among them."""
+def separation(
+    known: Float[Tensor, " n"], novel: Float[Tensor, " m"]
+) -> dict[str, dict[str, float]]:
+    """P(none) of held-out videos of the classes, against videos of out-of-vocabulary classes."""
     a, b = (none[~none.isnan()] for none in (known, novel))
     shares = {"called_none": share_called_none(b), "known_called_none": share_called_none(a)}
-    return {"videos": len(b), "auroc": auroc(b, a), **shares}
+    return {"strangers": {"videos": len(b), "auroc": auroc(b, a), **shares}}

@@ -1,10 +1,10 @@
 """Training checkpoints: one folder an epoch, written whole or not at all, from which a run goes on
 exactly.
 
-    student.safetensors    the trained network, and one such file for each other trained module (projectors)
+    student.safetensors    the trained network; beside it a file for each other trained module
     average.safetensors    the running mean of the epochs, once there is one
     optimizer.pt
-    state.json             the run's settings, what was measured, and the SHA-256 of each file above and of itself
+    state.json             settings, what was measured, the SHA-256 of every file and of itself
 
 A file that is not what was written is named, and the newest whole checkpoint is taken in its place.
 """
@@ -31,6 +31,8 @@ from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder, cannot_write, write_text
 from froster.utils.progress import reason
 from froster.utils.tensors import StateDict, cpu_state, file_digest, save_tensors
+
+NOT_WRITTEN = "it is not what was written, its digest differs"
 
 
 @dataclass
@@ -61,8 +63,8 @@ class Checkpoints:
     def epochs(self) -> list[int]:
         if not self.folder.is_dir():
             return []
-        found = (re.fullmatch(r"epoch-(\d+)", path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in found if match)
+        matches = (re.fullmatch(r"epoch-(\d+)", path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
 
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:04d}"
@@ -76,9 +78,7 @@ class Checkpoints:
                 save_tensors(run.average.mean, part / "average.safetensors")
             try:
                 torch.save(run.optimizer.state_dict(), part / "optimizer.pt")
-            except (
-                RuntimeError
-            ) as error:  # what a full disk looks like from inside torch's archive writer
+            except RuntimeError as error:  # of torch's archive writer, on a full disk
                 raise cannot_write(part / "optimizer.pt", error) from error
             state = {
                 "epoch": epoch,
@@ -88,29 +88,25 @@ class Checkpoints:
                 "history": run.history,
                 "files": {path.name: file_digest(path) for path in sorted(part.iterdir())},
             }
-            write_text(
-                part / "state.json", json.dumps({**state, "digest": digest_of(state)}, indent=1)
-            )
-        # A newer one was damaged and passed over: it is there until the run has come to its epoch
-        # again.
+            state["digest"] = digest_of(state)
+            write_text(part / "state.json", json.dumps(state, indent=1))
+        # A newer one that was damaged and passed over stays until the run has come so far again.
         done = [old for old in self.epochs() if old <= epoch]
         for old in done[: -self.keep] if self.keep else []:
             shutil.rmtree(self.path(old), ignore_errors=True)
 
     def resume(self, run: RunState) -> int:
         """Load the newest whole checkpoint into `run`; returns the number of epochs done, 0 where
-        there is none. `passed_over` is filled with what is wrong with newer checkpoints.
-
-        Raises UsageError when the checkpoint belongs to a run with other settings or other data,
-        CheckpointError when there are checkpoints and none is whole.
-        """
+        there is none. `passed_over` is filled with what is wrong with newer ones. Raises UsageError
+        when it belongs to a run with other settings or other data, CheckpointError when there are
+        checkpoints and none is whole."""
         self.passed_over = []
         for epoch in reversed(self.epochs()):
             try:
                 state = self.state(epoch)
                 check_same_run(state["run"], run.run, self.path(epoch))
                 weights = {name: self.tensors(epoch, name, state) for name in run.modules}
-                moments = self._read(epoch, "optimizer.pt", read_pickle, state)
+                moments = self._content(epoch, "optimizer.pt", read_pickle, state)
                 mean = self.tensors(epoch, "average", state) if state["averaged"] else {}
                 load_into(run, weights, moments, self.path(epoch))
             except CheckpointError as error:
@@ -133,62 +129,45 @@ class Checkpoints:
         path = self.path(epoch) / "state.json"
         try:
             return checked_state(json.loads(path.read_bytes()), epoch)
-        except (
-            OSError,
-            ValueError,
-            RecursionError,
-        ) as error:  # its digest is of what is written, which goes deeper
+        except (OSError, ValueError, RecursionError) as error:  # to write goes deeper than to read
             raise damaged(path, error) from error
 
     def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> StateDict:
         """The weights `name`, "student" or "average". Raises CheckpointError where they are not
         what `state` says."""
-        return self._read(epoch, f"{name}.safetensors", load_file, state)
+        return self._content(epoch, f"{name}.safetensors", load_file, state)
 
-    def _read(
+    def _content(
         self, epoch: int, name: str, reader: Callable[[Path], Any], state: dict[str, Any]
     ) -> Any:
-        files = state["files"]
-        path = self.path(epoch) / name
+        files, path = state["files"], self.path(epoch) / name
         try:
             if files and file_digest(path) != files.get(name):
-                raise ValueError("it is not what was written, its digest differs")
+                raise ValueError(NOT_WRITTEN)
             return reader(path)
         except FrosterError:
             raise
-        except (
-            Exception
-        ) as error:  # without a digest, readers raise whatever the damage leads them to
+        except Exception as error:  # readers raise whatever the damage leads them to
             raise damaged(path, error) from error
 
 
 def digest_of(state: dict[str, Any]) -> str:
     """Of what JSON keeps of it, in any order."""
-    return hashlib.sha256(
-        json.dumps(json.loads(json.dumps(state)), sort_keys=True).encode()
-    ).hexdigest()
+    text = json.dumps(json.loads(json.dumps(state)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def checked_state(state: Any, epoch: int) -> dict[str, Any]:
     """The content of a `state.json` without its digest. Raises ValueError where it is not what was
-    written.
-
-    Checkpoints of older versions have neither digests nor, the oldest, a history.
-    """
+    written. Checkpoints of older versions have no digests, the oldest no history."""
     if not isinstance(state, dict):
         raise ValueError("it is no object of JSON")
-    if "digest" in state or "files" in state:
-        digest = state.pop("digest", None)
-        if digest != digest_of(state):
-            raise ValueError("it is not what was written, its digest differs")
+    signed = state.keys() & {"digest", "files"}
+    if signed and state.pop("digest", None) != digest_of(state):
+        raise ValueError(NOT_WRITTEN)
     state = {"history": [], "files": {}, **state}
-    for name, kind in (
-        ("averaged", int),
-        ("unreadable", dict),
-        ("run", dict),
-        ("history", list),
-        ("files", dict),
-    ):
+    kinds = {"averaged": int, "unreadable": dict, "run": dict, "history": list, "files": dict}
+    for name, kind in kinds.items():
         if not isinstance(state.get(name), kind):
             raise ValueError(f"its {name} is {state.get(name)!r:.40}")
     if not all(isinstance(values, dict) for values in state["history"]):

@@ -1,5 +1,4 @@
-"""What will go wrong with a training set, said before the training: each function gives its
-warnings, one a line."""
+"""What will go wrong with a training set, said before the training: warnings, one a line."""
 
 from __future__ import annotations
 
@@ -27,9 +26,9 @@ MOST_COMPARED = 4000
 
 
 def warnings(
-    model: Recognizer, parts: Split, sentences: dict[str, str], look: bool, how: Measuring
+    model: Recognizer, parts: Split, sentences: dict[str, str], compare: bool, how: Measuring
 ) -> list[str]:
-    """Of all the functions below; with `look` it also opens every video."""
+    """Of all the functions below; with `compare` it also opens every video."""
     labels = with_descriptions(parts.base + parts.novel, sentences)
     lines = [
         *few_clips(parts.train),
@@ -37,74 +36,60 @@ def warnings(
         *missing_tests(parts),
         *same_labels(model, labels, how.truncate),
     ]
-    if look:
-        test = [*parts.base_test, *parts.novel_test, *parts.watch]
+    if compare:
+        test = [*parts.base_test, *parts.novel_test, *parts.validation]
         total = len(parts.train) + len(test)
         with how.reporter.bar("compare videos", total, keep=False) as bar:
             lines += near_duplicates(parts.train, test, how.workers, bar)
     return lines
 
 
-def few_clips(train: Sequence[Item], few: int = FEW) -> list[str]:
+def few_clips(train: Sequence[Item]) -> list[str]:
     counts = Counter(item.label for item in train)
-    short = sorted((n, label) for label, n in counts.items() if n < few)
-    if not short:
-        return []
-    names = some([f"{label} ({n})" for n, label in short])
+    short = sorted((n, label) for label, n in counts.items() if n < FEW)
     what = "has" if len(short) == 1 else "have"
-    return [
-        f"{len(short)} of {len(counts)} classes {what} fewer than {few} training videos, which are"
-        f" learnt by heart: {names}"
-    ]
+    line = (
+        f"{len(short)} of {len(counts)} classes {what} fewer than {FEW} training videos, which are"
+        f" learnt by heart: {some([f'{label} ({n})' for n, label in short])}"
+    )
+    return [line] if short else []
 
 
-def imbalance(train: Sequence[Item], most: float = IMBALANCE) -> list[str]:
+def imbalance(train: Sequence[Item]) -> list[str]:
     counts = Counter(item.label for item in train).most_common()
     (large, n), (small, m) = counts[0], counts[-1]
-    if n <= most * m:
-        return []
-    return [
+    line = (
         f"{large} has {n} training videos, {small} {m}: the model will lean to the large classes "
         f"(--shots {max(m, FEW)} takes as many of each)"
-    ]
+    )
+    return [line] if n > IMBALANCE * m else []
 
 
 def missing_tests(parts: Split) -> list[str]:
     tested = {item.label for item in parts.base_test}
     without = [name for name in parts.base if name not in tested]
-    if not without:
-        return []
-    return [
+    line = (
         f"{len(without)} of {len(parts.base)} classes have no test video, so nothing is known of"
         f" {some(without)}"
-    ]
+    )
+    return [line] if without else []
 
 
-def same_labels(
-    model: Recognizer, labels: Sequence[str], truncate: bool = False, limit: float = SAME_LABELS
-) -> list[str]:
+def same_labels(model: Recognizer, labels: Sequence[str], truncate: bool = False) -> list[str]:
     """Pairs of labels whose class embeddings nearly coincide: the text tower cannot tell them apart
     before training."""
     if len(labels) < 2:
         return []
     embeddings = model.embed_text(labels, truncate)
     cosines = (embeddings @ embeddings.T).triu(1)
-    same = [
-        (float(cosines[i, j]), labels[i], labels[j])
-        for i, j in (cosines > limit).nonzero().tolist()
-    ]
-    if not same:
-        return []
-    names = some(
-        [
-            f"{a!r} and {b!r} ({cosine:.3f})"
-            for cosine, a, b in sorted(same, key=lambda pair: -pair[0])
-        ]
-    )
+    same = [(float(cosines[i, j]), i, j) for i, j in (cosines > SAME_LABELS).nonzero().tolist()]
+    same.sort(key=lambda pair: -pair[0])
+    names = some([f"{labels[i]!r} and {labels[j]!r} ({cosine:.3f})" for cosine, i, j in same])
     what = "a pair" if len(same) == 1 else f"{len(same)} pairs"
-    return [
+    line = (
         f"this CLIP reads {what} of labels as the same; say the difference in other words: {names}"
-    ]
+    )
+    return [line] if same else []
 
 
 def near_duplicates(
@@ -125,30 +110,26 @@ def near_duplicates(
     for pair in pairs(likenesses(both, workers, on_videos)):
         if pair.first < len(train) <= pair.second:
             twins.setdefault(pair.second, pair.first)
-    if not twins:
-        return []
-    pairs_of_twins = sorted(twins.items())
-    short = short_names([both[video].path for pair in pairs_of_twins for video in pair])
-    names = some(
-        [f"{test_video} = {twin}" for test_video, twin in zip(short[::2], short[1::2], strict=True)]
-    )
-    return [
+    short = short_names([both[video].path for pair in sorted(twins.items()) for video in pair])
+    names = some([f"{a} = {b}" for a, b in zip(short[::2], short[1::2], strict=True)])
+    line = (
         f"{len(twins)} of {len(test)} test videos show the same as a training video, so the test is"
         f" too easy: {names}"
-    ]
+    )
+    return [line] if twins else []
 
 
 def likenesses(
     items: Sequence[Item], workers: int, on_videos: Callable[[int], None]
 ) -> list[Likeness | None]:
     """Of each video; None for what cannot be read or shows nothing."""
-    looks: list[Likeness | None] = [None] * len(items)
+    results: list[Likeness | None] = [None] * len(items)
     for event in pool.run(_likeness, [str(item.path) for item in items], workers):
         if event.done:
             on_videos(1)
         else:
-            looks[event.task] = event.part
-    return looks
+            results[event.task] = event.part
+    return results
 
 
 def _likeness(path: str) -> Iterator[Likeness | None]:

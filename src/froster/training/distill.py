@@ -7,72 +7,41 @@ z: student frame (or video) features, f: those of the frozen teacher on the same
 features of the student and the teacher for the same prompts. The identity path lets the teacher
 hold the student near CLIP, the MLP path takes up what must differ for video. Only the loss sees h:
 the classifier works on z and w themselves.
+
+What is compared, through what and with which teacher is a cell of a grid (`grid.Distill`), of which
+FROSTER's is the default.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
+import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from froster.encoders.model import unit
-from froster.errors import UsageError, one_of
 from froster.methods.base import Features, class_embeddings
-from froster.training.distributed import ranks
+from froster.training.distributed import gather_clips, ranks
+from froster.training.grid import JOINT, PRESETS, Distill, distill_preset
+from froster.training.relations import RELATIONS, anchor_scores, random_anchors, soft_divergence
+
+__all__ = [
+    "JOINT",
+    "PRESETS",
+    "Distill",
+    "Distillation",
+    "Losses",
+    "Projector",
+    "Scored",
+    "distance",
+    "distill_preset",
+]
 
 Losses = dict[str, Tensor]
 """Name -> number, as `metrics.jsonl` has it."""
-
-
-@dataclass(frozen=True)
-class Distill:
-    """What is distilled, and how. The defaults are the released code's (commit 230ae88)."""
-
-    kind: Literal["residual", "mlp", "plain", "none"] = "residual"
-    """The projector: z + alpha*MLP(z), MLP(z), z itself; or no distillation at all."""
-    alpha: float = 0.1
-    """Weight of the projector's MLP path."""
-    beta_v: float = 2.0
-    """Weight of the vision distillation."""
-    beta_t: float = 2.0
-    """Weight of the text distillation."""
-    zero_init: bool = True
-    """W2 starts at zero (residual only: an MLP without identity path would start with no
-    direction)."""
-    distance: Literal["cosine", "l2", "mse"] = "cosine"
-    """1 - cos; the L2 norm of the difference (the code before 2024-11-25); its square."""
-    level: Literal["frame", "video"] = "frame"
-    """Distil each frame, or the pooled video."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over the frames (or videos) and over the classes."""
-    unit: bool = True
-    """Distil unit-length features, as the code does. False: raw features, as eq. 7 is printed."""
-
-    def __post_init__(self) -> None:
-        one_of("kind", self.kind, "residual", "mlp", "plain", "none")
-        one_of("distance", self.distance, "cosine", "l2", "mse")
-        one_of("level", self.level, "frame", "video")
-        one_of("reduction", self.reduction, "mean", "sum")
-
-
-PRESETS = {
-    "froster": Distill(),
-    "froster-paper": Distill(distance="l2", level="video", reduction="sum", unit=False),
-    "froster-2024-01": Distill(distance="l2"),
-    "residual": Distill(),
-    "mlp": Distill(kind="mlp"),
-    "plain": Distill(kind="plain"),
-    "none": Distill(kind="none"),
-}
-
-
-def distill_preset(name: str) -> Distill:
-    """A named setting. `froster` is the released code, `froster-paper` eq. 7 to the letter."""
-    if name not in PRESETS:
-        raise UsageError(f"unknown distillation {name!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 class Projector(nn.Module):
@@ -96,32 +65,58 @@ class Projector(nn.Module):
         return z + self.alpha * y if self.residual else y
 
 
+def projector_of(width: int, config: Distill) -> nn.Module:
+    """What student features (…, E) go through before they are compared."""
+    if config.kind == "plain":
+        return nn.Identity()
+    if config.kind != "linear":
+        return Projector(width, config)
+    linear = nn.Linear(width, width, bias=False)
+    if config.zero_init:
+        nn.init.eye_(linear.weight)
+    return linear
+
+
 def distance(student: Tensor, teacher: Tensor, config: Distill) -> Tensor:
     """Features (…, E) of the projected student and of the teacher -> one number."""
     if config.distance == "cosine":
         each = 1 - F.cosine_similarity(student, teacher, dim=-1)
     elif config.distance == "l2":
         each = (student - teacher).norm(dim=-1)
+    elif config.distance == "hint":
+        each = (student - teacher).square().mean(dim=-1)
     else:
         each = (student - teacher).square().sum(dim=-1)
     return each.mean() if config.reduction == "mean" else each.sum()
+
+
+def gathered(student: Tensor, teacher: Tensor, counts: bool) -> tuple[Tensor, Tensor]:
+    """The rows (B, E) of all ranks, without those of a rank whose clips do not count."""
+    numbers = torch.full((len(student),), 0 if counts else -1, device=student.device)
+    return gather_clips(student, teacher, numbers)[:2]
+
+
+@dataclass
+class Scored:
+    """A network's view of a step, where one term holds videos and classes together."""
+
+    features: Features
+    prompts: Tensor
+    """(P, K, E), raw."""
+    scale: Tensor
 
 
 class Distillation(nn.Module):
     """A projector and a distance for each side that is distilled; a side without gradient has no
     projector, and its distance is reported as zero."""
 
+    draw_anchors: Callable[[int, int, int], Tensor] = staticmethod(random_anchors)
+
     def __init__(self, width: int, config: Distill, *, vision: bool = True, text: bool = True):
         super().__init__()
         self.config = config
-
-        def projector(attached: bool) -> nn.Module | None:
-            if not attached:
-                return None
-            return nn.Identity() if config.kind == "plain" else Projector(width, config)
-
-        self.projector_v = projector(vision)
-        self.projector_t = projector(text)
+        self.projector_v = projector_of(width, config) if vision else None
+        self.projector_t = projector_of(width, config) if text else None
 
     def forward(
         self,
@@ -143,12 +138,57 @@ class Distillation(nn.Module):
         vision = text = prompts.new_zeros(())
         if self.projector_v is not None and teacher_features is not None:
             z, f = self.vision_feature(features), self.vision_feature(teacher_features)
-            vision = distance(self.projector_v(z), f, config) * of_clips
+            if config.target == "features":
+                vision = distance(self.projector_v(z), f, config) * of_clips
+            else:
+                vision = self.relation(self.projector_v(z), f, weight > 0)
         if self.projector_t is not None:
             w, u = self.text_feature(prompts), self.text_feature(teacher_prompts)
-            text = distance(self.projector_t(w), u, config) * (of_clips if clip_prompts else 1.0)
+            if config.target == "features":
+                of_text = of_clips if clip_prompts else 1.0
+                text = distance(self.projector_t(w), u, config) * of_text
+            elif clip_prompts:
+                text = self.relation(self.projector_t(w), u, weight > 0)
+            else:
+                text = RELATIONS[config.target](self.projector_t(w), u)
         losses = {"distill_v": config.beta_v * vision, "distill_t": config.beta_t * text}
         return losses, {"distill_v": vision.detach(), "distill_t": text.detach()}
+
+    def relation(self, student: Tensor, teacher: Tensor, counts: bool) -> Tensor:
+        """Among the clips or frames (…, E) of all ranks, of which this one's may not count."""
+        pair = gathered(student.flatten(0, -2), teacher.flatten(0, -2), counts)
+        return RELATIONS[self.config.target](*pair)
+
+    def joint(
+        self, student: Scored, teacher: Scored, seed: int, weight: float, clip_prompts: bool
+    ) -> tuple[Losses, Losses]:
+        """As `forward`, for the targets that compare videos with classes. `seed` draws the anchors,
+        the same on all ranks."""
+        config = self.config
+        v, c = self.scored(student)
+        f, u = self.scored(teacher)
+        v = v.detach() if self.projector_v is None else self.projector_v(v)
+        c = c.detach() if self.projector_t is None else self.projector_t(c)
+        if clip_prompts:
+            c, u = gathered(c, u, weight > 0)
+        if config.target == "logits":
+            z, z_teacher = student.scale * v @ c.T, teacher.scale * f @ u.T
+        else:
+            anchors = self.draw_anchors(config.anchors, v.shape[-1], seed).to(v)
+            if dist.is_initialized():
+                dist.broadcast(anchors, 0)
+            # The released code multiplies both with the student's scale, which so has a gradient
+            # through the target too.
+            z = student.scale * anchor_scores(v, c, anchors)
+            z_teacher = student.scale * anchor_scores(f, u, anchors)
+        term = soft_divergence(z, z_teacher, config.temperature) * weight
+        return {"distill": config.joint_weight * term}, {"distill": term.detach()}
+
+    def scored(self, side: Scored) -> tuple[Tensor, Tensor]:
+        """Frames (B, T, E) or videos (B, E) as they are multiplied with the classes (K, E)."""
+        features = side.features
+        v = unit(features.frames) if self.config.level == "frame" else features.video
+        return v, class_embeddings(side.prompts)
 
     def vision_feature(self, features: Features) -> Tensor:
         """What is distilled: (B, T, E) at frame level, (B, E) at video level."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from froster.errors import UsageError
@@ -80,9 +81,11 @@ class GatherClasses(torch.autograd.Function):
         return gradient.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
 
 
-def gather_clips(v: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All ranks' video and text embeddings (B, E) and labels; ranks may hold different numbers, and
-    -1 marks no clip."""
+def gather_clips(
+    v: Float[Tensor, "batch embed"], t: Float[Tensor, "batch embed"], labels: Int[Tensor, " batch"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All ranks' video and text embeddings and labels; ranks may hold different numbers, and -1
+    marks no clip."""
     if ranks() == 1:
         return v, t, labels
     most = torch.tensor(len(labels), device=labels.device)

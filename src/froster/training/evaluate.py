@@ -9,27 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from froster.data.manifest import read_items
 from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
-from froster.evaluation.metrics import evaluate as score
 from froster.evaluation.reliability import reliability
+from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.seen import report_of, seen_by
 from froster.text.labels import check_labels, read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.held_out import VideosToScore, videos_to_score
 from froster.training.measure import (
-    class_source,
+    EvalSet,
+    Measuring,
+    labelled_videos,
     load_reported,
-    passed_over_lines,
-    scorer_of,
+    measure,
     summary_line,
     video_dataset,
 )
 from froster.training.options import EvaluateOptions
 from froster.training.reporter import Reporter
-from froster.utils import strict_json as json
-from froster.utils.files import claim_folder, sole_writer, write_text
+from froster.utils.files import claim_folder, sole_writer, write_json
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def evaluate(
     **options: Any,
 ) -> Evaluation:
     """Score `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
-    `data`, a folder of class folders or a manifest; never, unasked, on those that it was trained on.
+    `data`, a folder of class folders or a manifest; unasked never on those that it has learnt from.
 
     `options` are the fields of `EvaluateOptions`. Into the folder `out` go the predictions and the
     report. Raises FrosterError.
@@ -57,11 +55,7 @@ def evaluate(
     asked, name = EvaluateOptions(**options), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     out = None if out is None else Path(out)
-    items = read_items(
-        Path(data), labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
-    )
-    for line in passed_over_lines(items):
-        reporter.say(line)
+    items = labelled_videos(Path(data), asked, reporter)
     classes = sorted({item.label for item in items})
     if asked.labels_file is not None:
         classes = read_label_set(asked.labels_file)
@@ -70,17 +64,14 @@ def evaluate(
     if asked.descriptions is not None:
         texts = with_descriptions(classes, read_descriptions(asked.descriptions))
     known = report_of(name)  # may download the model
-    looked_for = len(items) if seen_by(known) is not None else 0
+    looked_for = len(items) if reported_videos(known) is not None else 0
     with reporter.bar("look for training videos", looked_for, keep=False) as bar:
         chosen = videos_to_score(items, asked.split, asked.part, known, bar)
     recognizer = load_reported(name, asked.device, asked.precision, reporter)
     config = recognizer.config
-    changes = {"kind": asked.sampling, "clamp": asked.clamp}
-    recognizer.config = dataclasses.replace(
-        config,
-        sampling=config.sampling.changed(**{k: v for k, v in changes.items() if v is not None}),
-        views=asked.views or config.views,
-    )
+    sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
+    views = asked.views or config.views
+    recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
     if asked.transport:
         recognizer = recognizer.by_transport()
     if out is not None:
@@ -90,52 +81,42 @@ def evaluate(
         for line in chosen.notes:
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
         groups = base_and_novel(classes, known)
-        source = class_source(recognizer, dict(zip(classes, texts, strict=True)), asked.truncate)
-        scorer = scorer_of(recognizer, source, [classes, *groups.values()])
-        predictions: dict[str, Predictions] = {}
-        with reporter.bar("evaluate", sum(map(len, chosen.sets.values()))) as bar:
-            for split, videos in chosen.sets.items():
-                (predictions[split],) = score(
-                    [scorer],
-                    video_dataset(recognizer, recognizer.config, videos, classes),
-                    classes,
-                    names=[str(item.path) for item in videos],
-                    batch_size=asked.batch_size,
-                    workers=asked.workers,
-                    on_videos=bar,
-                    also=groups,
-                )
+        sets = []
+        for split, items_of in chosen.sets.items():
+            dataset = video_dataset(recognizer, recognizer.config, items_of, classes)
+            names = [str(item.path) for item in items_of]
+            sets.append(EvalSet(split, dataset, classes, texts, names, groups))
+        how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
+        predictions = measure(recognizer, sets, how)
         report = make_report(predictions, recognizer, chosen)
         report["passed_over"] = dict(items.passed_over)
         if out is not None:
-            for split, one in predictions.items():
-                one.save(out / f"predictions_{split}.csv")
-            write_text(out / "evaluation.json", json.dumps(report, indent=2) + "\n")
+            for split, of_split in predictions.items():
+                of_split.save(out / f"predictions_{split}.csv")
+            write_json(out / "evaluation.json", report)
     return Evaluation(report, predictions)
 
 
 def base_and_novel(classes: Sequence[str], report: dict[str, Any]) -> dict[str, list[str]]:
-    """The classes that the model was trained on and the others, where there are both; else nothing."""
+    """The classes that the model was trained on and the others; empty where all are of one kind."""
     trained = set(report.get("base_classes") or [])
-    groups = {
-        "base": [c for c in classes if c in trained],
-        "novel": [c for c in classes if c not in trained],
-    }
-    return groups if all(groups.values()) else {}
+    base, novel = [c for c in classes if c in trained], [c for c in classes if c not in trained]
+    return {"base": base, "novel": novel} if base and novel else {}
 
 
 def make_report(
     results: dict[str, Predictions], recognizer: Recognizer, chosen: VideosToScore
 ) -> dict[str, Any]:
-    splits = {name: predictions.summary() for name, predictions in results.items()}
+    splits = {}
     for name, predictions in results.items():
         assert predictions.views is not None
-        splits[name]["reliability"] = reliability(
-            recognizer.judge(predictions.views), predictions.labels
-        )
-        splits[name]["errors"] = [message for _, message in predictions.errors]
-        splits[name]["trained_on"] = None if chosen.trained is None else chosen.scored_trained[name]
-        splits[name] |= groups_of(predictions)
+        splits[name] = {
+            **predictions.summary(),
+            "reliability": reliability(recognizer.score(predictions.views), predictions.labels),
+            "errors": [message for _, message in predictions.errors],
+            "trained_on": None if chosen.trained is None else chosen.scored_trained[name],
+            **groups_of(predictions),
+        }
     report: dict[str, Any] = {
         "calibrated": recognizer.calibration.fitted is not None,
         "part": chosen.part,
@@ -157,25 +138,25 @@ def groups_of(predictions: Predictions) -> dict[str, Any]:
     """Of the classes trained on (base) and the others (novel): among their own labels, and among
     all labels together."""
     groups: dict[str, Any] = {}
-    for name, own in predictions.also.items():
-        every = predictions.rows(predictions.places(own.classes))
-        if not len(every.labels):
+    for name, group in predictions.also.items():
+        among_all = predictions.rows(predictions.places(group.classes))
+        if not len(among_all.labels):
             return {}
+        several = len(group.classes) > 1
         groups[name] = {
-            "videos": len(every.labels),
-            "classes": len(own.classes),
-            "chance": own.chance,
-            "top1": own.top(1) if len(own.classes) > 1 else None,
-            "standard_error": own.error if len(own.classes) > 1 else None,
-            "together": {"top1": every.top(1), "standard_error": every.error},
+            "videos": len(among_all.labels),
+            "classes": len(group.classes),
+            "chance": group.chance,
+            "top1": group.top(1) if several else None,
+            "standard_error": group.error if several else None,
+            "together": {"top1": among_all.top(1), "standard_error": among_all.error},
         }
     if not groups:
         return {}
-    base, novel = groups["base"], groups["novel"]
-    together = {name: group["together"]["top1"] for name, group in groups.items()}
-    both = base["top1"] is not None and novel["top1"] is not None
+    base, novel = groups["base"]["top1"], groups["novel"]["top1"]
+    together = {name: values["together"]["top1"] for name, values in groups.items()}
     return {
         **groups,
-        "hm": harmonic_mean(base["top1"], novel["top1"]) if both else None,
+        "hm": None if base is None or novel is None else harmonic_mean(base, novel),
         "generalised": {**together, "hm": harmonic_mean(together["base"], together["novel"])},
     }

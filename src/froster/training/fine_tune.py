@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
@@ -21,11 +22,14 @@ from froster.methods.base import TrainingClips
 from froster.methods.recipe import Preset, Recipe
 from froster.methods.weight_names import new_weights, plain_clip
 from froster.text.bank import PromptBank
+from froster.training.attach import freeze
 from froster.training.batches import epoch_batches, rows_of_step, steps_of_epoch
 from froster.training.distill import Distill
+from froster.training.importance import holding
 from froster.training.reporter import Reporter
-from froster.training.task import Teacher, freeze, task_class
+from froster.training.task import Teacher, task_class
 from froster.training.trainer import Trained, Trainer
+from froster.utils.tensors import StateDict
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class FineTuning:
     """What else makes it another run, whose checkpoints are not taken: the data, for example."""
     name: str = ""
     """Of its bar; the method's if empty."""
+    importance: StateDict = field(default_factory=dict)
+    """What the run before has recorded of its weights, where the recipe holds them."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +64,21 @@ class Hooks:
 
 
 def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:
-    """A copy of `base` turned into `method`'s network, which starts from the weights of `base`.
-
-    It is built from plain blocks, whatever blocks `base` has: what is saved is then what its config
-    says. With a preset it also reads videos and labels as that says. Raises UsageError where `base`
-    has been given weights that the new network would lose.
-    """
-    if new_weights(base.model):
+    """A copy of `base` turned into `method`'s network, which starts from the weights of `base`, and
+    reads videos and labels as the preset says; where it is that network already, a copy. It is
+    built from plain blocks, whatever blocks `base` has, so that its config describes it. Raises
+    UsageError where `base` has weights that the new network would lose."""
+    goes_on = bool(new_weights(base.model))
+    if goes_on and base.config.method != method:
         raise UsageError(
-            f"this model is {base.config.method.name} already: start from a plain CLIP, or resume"
-            " its run"
+            f"this model is {base.config.method.name} already: go on with that method and its"
+            " options, start from a plain CLIP, or resume its run"
         )
     config = dataclasses.replace(base.config, method=method)
     if preset is not None:
-        config = dataclasses.replace(
-            config,
-            prompting=preset.prompting,
-            sampling=preset.sampling,
-            views=preset.views,
-            fusion=preset.fusion,
-        )
-    model = method.build(plain_clip(base.model))
+        fields = ("prompting", "sampling", "views", "fusion")
+        config = dataclasses.replace(config, **{name: getattr(preset, name) for name in fields})
+    model = copy.deepcopy(base.model) if goes_on else method.build(plain_clip(base.model))
     return Recognizer(model, base.tokenizer, config, device=base.device, precision=base.precision)
 
 
@@ -91,10 +91,8 @@ def fine_tune(
     hooks: Hooks | None = None,
 ) -> tuple[Recognizer, Trained]:
     """Train a student of `base` on `train_set`, whose integer labels count through `classes`,
-    continuing the run that `out` holds.
-
-    Returns the student (holding the last epoch's weights) and the weights a run ends with.
-    """
+    continuing the run that `out` holds. Returns the student (holding the last epoch's weights) and
+    the weights a run ends with."""
     hooks = hooks or Hooks()
     recipe, reporter = how.recipe, hooks.reporter
     torch.manual_seed(recipe.seed)
@@ -108,8 +106,8 @@ def fine_tune(
     bank = student.bank(classes, how.truncate)
     teacher = None
     if how.distill.kind != "none":
-        own = base.bank(classes, how.truncate) if method.learns_prompts else None
-        teacher = Teacher(base.clip, how.distill, own)
+        prompts = base.bank(classes, how.truncate) if method.learns_prompts else None
+        teacher = Teacher(base.clip, how.distill, prompts)
     clips = training_clips(student, bank, train_set, recipe, reporter)
     task = task_class(method)(
         student.model,
@@ -119,6 +117,8 @@ def fine_tune(
         teacher=teacher,
         regulariser=method.regulariser(base.clip, student.model, clips),
     ).to(base.device)
+    if recipe.hold is not None:
+        task.hold = holding(student.model, how.importance, recipe.hold, recipe.hold_strength)
     trainer = Trainer(task, recipe, train_set.sampling.frames)  # type: ignore[attr-defined]
     total = recipe.epochs * steps_of_epoch(recipe, len(train_set))  # type: ignore[arg-type]
     run = {
@@ -171,15 +171,11 @@ def training_clips(
 
 
 def fingerprint(model: Recognizer) -> str:
-    """Tells the starting weights of one run from those of another, and the type they are computed
-    in."""
+    """Of the starting weights and the type they are computed in."""
     return hashlib.sha256(f"{weights_fingerprint(model)} {model.dtype}".encode()).hexdigest()[:16]
 
 
 def use_of_weights(model: Recognizer) -> dict[str, Any]:
-    """What a digest of the weights does not tell: the sizes, the activation, how frames are
-    prepared. As JSON gives it back."""
-    return {
-        "preprocessing": model.preprocessing.to_dict(),
-        "architecture": model.clip.architecture(),
-    }
+    """What a digest of the weights does not tell, as JSON gives it back."""
+    preprocessing, architecture = model.preprocessing.to_dict(), model.clip.architecture()
+    return {"preprocessing": preprocessing, "architecture": architecture}

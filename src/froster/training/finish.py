@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from froster.data.splits import Split, evenly
 from froster.evaluation.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RULE, Calibration, fit
@@ -15,23 +15,23 @@ from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
 from froster.training.blend import Line, curve
 from froster.training.held_out import held_out
+from froster.training.importance import FILE
 from froster.training.measure import (
+    EvalRow,
     EvalSet,
     Measuring,
-    Row,
     changes_of,
     eval_sets,
     measure,
     measure_many,
 )
 from froster.training.plan import TrainPlan
-from froster.training.run_folder import RunSource
+from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
-from froster.utils import strict_json as json
-from froster.utils.files import write_text
+from froster.utils.files import write_json
 from froster.utils.progress import attempt
-from froster.utils.tensors import StateDict
+from froster.utils.tensors import StateDict, save_tensors
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
@@ -50,6 +50,8 @@ class TrainingRun:
     chosen: list[str] = field(default_factory=list)
     """The defaults that were chosen, and why."""
     warnings: list[str] = field(default_factory=list)
+    importance: StateDict = field(default_factory=dict)
+    """What the run that it goes on from has recorded of its weights."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class TrainingResult:
 
     folder: Path
     model: Recognizer
-    rows: list[Row]
+    rows: list[EvalRow]
     """Frozen CLIP, the model, and other weights of the run."""
     report: dict[str, Any]
     parts: Split
@@ -67,10 +69,9 @@ class TrainingResult:
 
 
 def finish(
-    run: TrainingRun, student: Recognizer, trained: Trained, source: RunSource, blend_points: int
+    run: TrainingRun, student: Recognizer, trained: Trained, source: RunInputs, blend_points: int
 ) -> TrainingResult:
-    """The weights are saved before all else. What of the rest cannot be done is said and left out,
-    and the reports are written again with what there is."""
+    """The weights are saved before all else; what cannot be done afterwards is left out."""
     out = run.out
     left_out: list[str] = []
 
@@ -78,29 +79,27 @@ def finish(
         left_out.append(line)
         run.how.reporter.warn(f"left out: {line}")
 
-    states = final_weights(run.base, student, trained)
+    states = final_weights(run, student, trained)
     best = with_weights(student, next(iter(states.values())))
     rows = table_of(student, states, [{} for _ in range(1 + len(states))])
     about = {**about_run(run, trained, source), "blend": None, "left_out": left_out}
-    report = {**about, **about_rows(rows)}
+    report = about | about_rows(rows)
     best.save(out / "model", report)
     with_weights(student, trained.last).save(out / "last", report)
+    if trained.importance:
+        save_tensors(trained.importance, out / FILE)
     write_json(out / "report.json", report)
 
     sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
-    measured_rows = attempt(
-        "the accuracy on the test videos",
-        lambda: measure_all(run.base, student, states, sets, run.how),
-        leave_out,
-    )
-    rows = measured_rows or rows
+    test = lambda: measure_all(run.base, student, states, sets, run.how)  # noqa: E731
+    rows = attempt("the accuracy on the test videos", test, leave_out) or rows
     calibration = attempt("calibration", lambda: calibrate(run, best), leave_out)
     if calibration is not None:
         best.calibration = calibration
         calibration.save(out / "model")
     for name, predictions in rows[1].predictions.items():
         predictions.save(out / f"predictions_{name}.csv")
-    report = {**about, **about_rows(rows)}
+    report = about | about_rows(rows)
     report["reliability"] = attempt(
         "how far a score can be trusted", lambda: reliability_of(best, rows), leave_out
     )
@@ -114,14 +113,14 @@ def finish(
     return TrainingResult(out, best, rows, report, run.parts, trained)
 
 
-def about_run(run: TrainingRun, trained: Trained, source: RunSource) -> dict[str, Any]:
+def about_run(run: TrainingRun, trained: Trained, source: RunInputs) -> dict[str, Any]:
     """What the report says of the training."""
     parts, preset = run.parts, run.plan.preset
     return {
         "base_classes": parts.base,
         "novel_classes": parts.novel,
         "training_videos": len(parts.train),
-        "watched_videos": len(parts.watch),
+        "watched_videos": len(parts.validation),
         "epochs": trained.epochs,
         "history": trained.history,
         "unreadable_in_training": trained.unreadable,
@@ -136,7 +135,7 @@ def about_run(run: TrainingRun, trained: Trained, source: RunSource) -> dict[str
     }
 
 
-def about_rows(rows: list[Row]) -> dict[str, Any]:
+def about_rows(rows: list[EvalRow]) -> dict[str, Any]:
     """What it says of the test, as far as that has been done."""
     tested = rows[1].predictions
     return {
@@ -148,20 +147,17 @@ def about_rows(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def final_weights(base: Recognizer, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
+def final_weights(run: TrainingRun, student: Recognizer, trained: Trained) -> dict[str, StateDict]:
     """Words -> weights. The first are the method's own result: the mean of the epochs, in
     Open-VCLIP half CLIP's."""
-    several = trained.averaged > 1
-    mean = f"mean of {trained.averaged} epochs" if several else "last epoch"
-    states = {mean: trained.average, **({"last epoch": trained.last} if several else {})}
-    half = {f"{mean}, half start": halfway(base, student, trained.average)}
+    base = run.base
+    kind = "Gaussian mean" if run.plan.preset.recipe.averaging == "gaussian" else "mean"
+    mean = f"{kind} of {trained.averaged} epochs" if trained.averaged > 1 else "last epoch"
+    states = {mean: trained.average}
+    states.setdefault("last epoch", trained.last)
     patch = student.config.method.patch
     if not patch:
-        return {**states, **half}
+        return {**states, f"{mean}, half start": halfway(base, student, trained.average)}
     return {f"{mean}, {patch:g} start": halfway(base, student, trained.average, patch), **states}
 
 
@@ -171,41 +167,30 @@ def measure_all(
     states: dict[str, StateDict],
     sets: list[EvalSet],
     how: Measuring,
-) -> list[Row]:
+) -> list[EvalRow]:
     """Frozen CLIP, each of the final weights, and the first of them together with frozen CLIP."""
-    name = student.config.method.name
     models = [base, *(with_weights(student, state) for state in states.values())]
     rows = table_of(student, states, measure_many(models, sets, how, "before and after"))
-    spaces: tuple[Space, ...] = ("logit", "prob")
     frozen, tuned = rows[0].predictions, rows[1].predictions
-    return rows + [
-        Row(
-            f"{name} + frozen",
-            f"mean of {space}s",
-            {key: frozen[key].ensemble(tuned[key], space) for key in frozen},
-        )
-        for space in spaces
-    ]
+    for space in get_args(Space):
+        both = {name: frozen[name].ensemble(tuned[name], space) for name in frozen}
+        rows.append(EvalRow(f"{rows[1].method} + frozen", f"mean of {space}s", both))
+    return rows
 
 
 def table_of(
     student: Recognizer, states: dict[str, StateDict], measured: list[dict[str, Predictions]]
-) -> list[Row]:
-    """A row for frozen CLIP and one for each of the weights, with their predictions, in this
-    order."""
-    rows = [Row("frozen", "start", measured[0])]
-    return rows + [
-        Row(student.config.method.name, weights, p)
-        for weights, p in zip(states, measured[1:], strict=True)
-    ]
+) -> list[EvalRow]:
+    """A row for frozen CLIP and one for each of the weights, with their predictions."""
+    name = student.config.method.name
+    rows = [EvalRow(name, *row) for row in zip(states, measured[1:], strict=True)]
+    return [EvalRow("frozen", "start", measured[0]), *rows]
 
 
 def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
-    """Fitted to the validation videos, never to the test; None where the run has too few.
-
-    Raises DataError where too few of them can be read.
-    """
-    validation = run.parts.watch
+    """Fitted to the validation videos, never to the test; None where the run has too few. Raises
+    DataError where too few of them can be read."""
+    validation = run.parts.validation
     if len(validation) < FEWEST_VIDEOS or len({i.label for i in validation}) < FEWEST_CLASSES:
         return None
     parts = dataclasses.replace(run.parts, base_test=validation, novel_test=[])
@@ -223,7 +208,7 @@ def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
     return dataclasses.replace(calibration, fitted=fitted)
 
 
-def reliability_of(model: Recognizer, rows: list[Row]) -> dict[str, Any] | None:
+def reliability_of(model: Recognizer, rows: list[EvalRow]) -> dict[str, Any] | None:
     """Of the scores on the base test videos, at temperature 1 and calibrated."""
     base = rows[1].predictions.get("base")
     if base is None or base.views is None or len(base.errors) == len(base.labels):
@@ -236,8 +221,7 @@ def reliability_of(model: Recognizer, rows: list[Row]) -> dict[str, Any] | None:
 def blend_curve(
     run: TrainingRun, student: Recognizer, trained: Trained, seed: int, points: int
 ) -> dict[str, Any] | None:
-    """The line to CLIP at a few ratios, on some test videos; None where there is nothing to choose
-    or report with."""
+    """The line to CLIP at a few ratios, on some test videos; None with too few of these."""
     parts = run.parts
     if points < 2 or len(parts.base_test) < 2 or len(parts.base) < 2:
         return None

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from froster.data.manifest import Item
 from froster.data.splits import TEST_WORDS, VALIDATION_WORDS, Split, validation_videos
 from froster.errors import DataError, UsageError, one_of
-from froster.inference.seen import Part, counted, seen_by
+from froster.inference.model_report import Part, counted, reported_videos
 from froster.training.reporter import Reporter
 from froster.training.run_folder import Run
 
@@ -28,8 +29,8 @@ class HeldOut:
 
     parts: Split
     """Its `base_test` holds both."""
-    chooses: Tensor | None
-    """(N,) bools, for `parts.base_test`; None: all choose."""
+    chooses: Bool[Tensor, " videos"] | None
+    """Of `parts.base_test`; None: all choose."""
     source: str
     """What the choosing videos are, in words."""
 
@@ -37,13 +38,11 @@ class HeldOut:
 def held_out(parts: Split, validation: Sequence[Item]) -> HeldOut:
     """Videos of a validation split choose, else the validation videos of the training, or half of
     the test. Raises DataError where there is too little."""
-    for videos, source in (
-        (validation, "the validation split"),
-        (parts.watch, "the watched videos"),
-    ):
-        if videos:
-            both = dataclasses.replace(parts, base_test=[*videos, *parts.base_test])
-            return HeldOut(both, torch.arange(len(both.base_test)) < len(videos), source)
+    videos = validation or parts.validation
+    if videos:
+        source = "the validation split" if validation else "the watched videos"
+        both = dataclasses.replace(parts, base_test=[*videos, *parts.base_test])
+        return HeldOut(both, torch.arange(len(both.base_test)) < len(videos), source)
     if len(parts.base_test) < 2:
         raise DataError(
             f"{len(parts.base_test)} held-out videos of base classes are too few: give froster"
@@ -73,8 +72,8 @@ def of_data(items: Sequence[Item], split: str | None) -> HeldOut:
     if not chosen:
         raise DataError(
             f"no video has the split {split or 'validation'!r}; there is"
-            f" {', '.join(splits) or 'none'}. Name one with --split: on videos that were trained on a"
-            " model is too sure, and what is fitted to the test cannot be tested there"
+            f" {', '.join(splits) or 'none'}. Name one with --split: on videos that were trained on"
+            " a model is too sure, and what is fitted to the test cannot be tested there"
         )
     source = f"split {split}" if split else "the validation split" if splits else "all videos"
     return HeldOut(test_of(chosen), None, source)
@@ -86,18 +85,15 @@ def test_of(items: list[Item]) -> Split:
 
 def untrained(held: HeldOut, report: dict[str, Any], reporter: Reporter) -> HeldOut:
     """Without the videos that the model of `report` was trained on, on which it is too sure; says
-    how many these are.
-
-    Raises DataError where all of them were.
-    """
+    how many these are. Raises DataError where all of them were."""
     items = held.parts.base_test
-    seen = seen_by(report)
-    if seen is None:
+    known = reported_videos(report)
+    if known is None:
         for line in maybe_trained(items, report):
             reporter.warn(line)
         return held
     with reporter.bar("looking for training videos", len(items), keep=False) as bar:
-        parts = seen.parts(items, bar)
+        parts = known.parts(items, bar)
     kept = [item for item, part in zip(items, parts, strict=True) if part != "trained"]
     if not kept:
         raise DataError(
@@ -116,33 +112,28 @@ def maybe_trained(items: Sequence[Item], report: dict[str, Any]) -> list[str]:
     say which these were."""
     base = set(report.get("base_classes") or [])
     shared = {item.label for item in items} & base
-    if not shared:
-        return []
-    return [
+    line = (
         f"warning: this model was trained on {report.get('training_videos')} videos of {len(base)}"
         f" classes, {len(shared)} of them in this data, and its report does not say which videos:"
         " of those the accuracy would be too high"
-    ]
-
-
-def choosing_half(items: Sequence[Item]) -> Tensor:
-    """(N,) bools: which half of the held-out base videos chooses; the other half is reported.
-
-    Class by class, every second video in the order of a hash of its name; so no seed, machine or
-    novel video matters.
-    """
-    order = sorted(
-        range(len(items)), key=lambda i: (items[i].label, hashed(items[i]), str(items[i].path))
     )
+    return [line] if shared else []
+
+
+def choosing_half(items: Sequence[Item]) -> Bool[Tensor, " videos"]:
+    """Which half of the held-out base videos chooses; the other half is reported. Class by class,
+    every second video in the order of a hash of its name: no seed, machine or novel video matters.
+    """
+
+    def place(i: int) -> tuple[str, str, str]:
+        label, path = items[i].label, items[i].path
+        name = f"{label}/{path.name}".encode(errors="surrogateescape")
+        return label, hashlib.sha256(name).hexdigest(), str(path)
+
+    order = sorted(range(len(items)), key=place)
     chooses = torch.zeros(len(items), dtype=torch.bool)
     chooses[torch.tensor(order[::2], dtype=torch.long)] = True
     return chooses
-
-
-def hashed(item: Item) -> str:
-    return hashlib.sha256(
-        f"{item.label}/{item.path.name}".encode(errors="surrogateescape")
-    ).hexdigest()
 
 
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
@@ -186,15 +177,13 @@ def videos_to_score(
     report: dict[str, Any],
     on_videos: Callable[[int], None] = lambda n: None,
 ) -> VideosToScore:
-    """`part` is what was asked for; left out, it is the test part where the model has seen some of
-    the data, else all.
-
-    Raises UsageError where the part cannot be known, DataError where nothing is left.
-    """
+    """`part` is what was asked for; left out, it is the test part where the model knows some of the
+    data, else all. Raises UsageError where the part cannot be known, DataError where nothing is
+    left."""
     if part is not None:
         one_of("--part", part, "test", "all", "trained", "watched")
-    seen = seen_by(report)
-    if seen is None:
+    reported = reported_videos(report)
+    if reported is None:
         if part not in (None, "all"):
             raise UsageError(
                 f"--part {part}: this model's report does not say which videos it was trained on"
@@ -202,7 +191,8 @@ def videos_to_score(
         sets = chosen_splits(items, split, part)
         notes = maybe_trained(items, report)
         return VideosToScore(sets, "all", None, None, dict.fromkeys(sets, 0), notes)
-    kinds: dict[int, Part] = dict(zip(map(id, items), seen.parts(items, on_videos), strict=True))
+    parts = reported.parts(items, on_videos)
+    kinds: dict[int, Part] = dict(zip(map(id, items), parts, strict=True))
     trained, watched = counted(list(kinds.values()))
     known = trained + watched > 0
     scored_part = part or ("test" if known else "all")
@@ -214,10 +204,10 @@ def videos_to_score(
         }
     for name, some in sets.items():
         if not some:
+            data = name if split else "this data"
             raise DataError(
-                f"no {scored_part} video to score in {name if split else 'this data'}: of its {len(items)}"
-                f" videos {trained} were trained on and {watched} watched the training; --part all"
-                " scores them"
+                f"no {scored_part} video to score in {data}: of its {len(items)} videos {trained}"
+                f" were trained on and {watched} watched the training; --part all scores them"
             )
     scored = {name: counted([kinds[id(item)] for item in some])[0] for name, some in sets.items()}
     notes = [scored_line(trained, watched, scored_part, sets, part)] if known else []
@@ -231,19 +221,20 @@ def scored_line(
     count = sum(map(len, sets.values()))
     also = f", {watched} watched the training" if watched else ""
     begin = f"{trained} videos of this data were trained on{also}; scored: "
-    if scored_part == "test":
-        hint = "" if part else " (--part all: every video, --part trained: those)"
-        return f"{begin}the {count} test videos{hint}"
-    if scored_part == "watched":
-        return f"{begin}the {count} that watched it, by which it was stopped and calibrated"
-    whose = f"the {count} trained on" if scored_part == "trained" else f"all {count}"
-    return f"{begin}{whose}, so this says little of new videos"
+    hint = "" if part else " (--part all: every video, --part trained: those)"
+    ends = {
+        "test": f"the {count} test videos{hint}",
+        "watched": f"the {count} that watched it, by which it was stopped and calibrated",
+        "trained": f"the {count} trained on, so this says little of new videos",
+        "all": f"all {count}, so this says little of new videos",
+    }
+    return begin + ends[scored_part]
 
 
 def chosen_splits(
     items: Sequence[Item], names: Sequence[str] | None, part: str | None = None
 ) -> dict[str, list[Item]]:
-    """The named splits one by one; by default the test videos, or all where there is no split or
+    """The named splits one by one; by default the test videos, or all without a split or where
     another part is meant."""
     if names:
         sets = {name: [item for item in items if item.split == name] for name in names}

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 
 from froster.data.dataset import VideoDataset
 from froster.data.listing import passed_over
-from froster.data.manifest import Item, Items
+from froster.data.manifest import Item, Items, read_items
 from froster.data.splits import Split
 from froster.evaluation.metrics import (
     Predictions,
@@ -22,12 +23,13 @@ from froster.evaluation.metrics import (
     evaluate,
     harmonic_mean,
     harmonic_mean_error,
-    paired_gain,
+    paired_error,
 )
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
 from froster.text.sentences import with_descriptions
+from froster.training.options import LabelledOptions
 from froster.training.reporter import Reporter
 
 TOGETHER = "together"
@@ -45,22 +47,20 @@ class EvalSet:
     """What the model is asked for, one text a class, where it is more than the class's name."""
     videos: list[str] | None = None
     """Names for the predictions file."""
-    together: list[str] | None = None
-    """The labels of base and novel classes: what a user asks for, who does not know of which kind a
-    video is."""
+    also: Mapping[str, list[str]] = field(default_factory=dict)
+    """Other sets of labels that the same features are scored among (`Predictions.also`), such as
+    `TOGETHER`: who asks does not know of which kind a video is."""
 
 
 def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
-    """The same sets, of which "base" and "novel", where both are there, are scored among the labels
-    of both too."""
-    both = [
-        label for name in ("base", "novel") for s in sets if s.name == name for label in s.classes
-    ]
-    if not {"base", "novel"} <= {s.name for s in sets}:
+    """The same sets, of which "base" and "novel", if both exist, are also scored among the labels
+    of both."""
+    classes = {s.name: s.classes for s in sets}
+    if not {"base", "novel"} <= classes.keys():
         return list(sets)
-    return [
-        dataclasses.replace(s, together=both) if s.name in ("base", "novel") else s for s in sets
-    ]
+    both = [*classes["base"], *classes["novel"]]
+    also = {TOGETHER: both}
+    return [dataclasses.replace(s, also=also) if s.name in ("base", "novel") else s for s in sets]
 
 
 def video_dataset(
@@ -78,30 +78,39 @@ def video_dataset(
     )
 
 
+def training_dataset(
+    model: Recognizer, setting: Preset, items: Sequence[Item], classes: list[str], seed: int
+) -> VideoDataset:
+    return VideoDataset(
+        items,
+        classes,
+        setting.sampling,
+        model.image_size,
+        train=True,
+        seed=seed,
+        augment=setting.augment,
+        how=model.preprocessing,
+    )
+
+
 def eval_sets(
     model: Recognizer, setting: Preset | ModelConfig, parts: Split, sentences: dict[str, str]
 ) -> list[EvalSet]:
-    """Base and novel test videos, each against its own classes, and against the classes of both
-    where there are both."""
-    sets = [
-        EvalSet(
-            name,
-            video_dataset(model, setting, items, classes),
-            classes,
-            with_descriptions(classes, sentences),
-            [str(item.path) for item in items],
-        )
-        for name, items, classes in (
-            ("base", parts.base_test, parts.base),
-            ("novel", parts.novel_test, parts.novel),
-        )
-        if items and len(classes) > 1
-    ]
+    """Base and novel test videos, each against its own classes, and against those of both."""
+    sets = []
+    for name, items, classes in (
+        ("base", parts.base_test, parts.base),
+        ("novel", parts.novel_test, parts.novel),
+    ):
+        if items and len(classes) > 1:
+            texts, names = with_descriptions(classes, sentences), [str(item.path) for item in items]
+            dataset = video_dataset(model, setting, items, classes)
+            sets.append(EvalSet(name, dataset, classes, texts, names))
     return asked_together(sets)
 
 
 @dataclass
-class Row:
+class EvalRow:
     """One line of a results table: a set of weights, measured on every evaluation set."""
 
     method: str
@@ -117,39 +126,33 @@ class Row:
         return harmonic_mean(base, novel) if base is not None and novel is not None else None
 
     @property
-    def together(self) -> Row | None:
-        """The same videos among the labels of base and novel together, or None where these were not
-        asked for."""
+    def together(self) -> EvalRow | None:
+        """The same videos among the labels of base and novel together, if these were asked for."""
         asked = {
             name: p.also[TOGETHER] for name, p in self.predictions.items() if TOGETHER in p.also
         }
-        return Row(self.method, self.weights, asked) if asked else None
+        return EvalRow(self.method, self.weights, asked) if asked else None
 
     @property
     def generalised(self) -> dict[str, float]:
-        """base, novel and hm where the labels of both are asked together; empty where they were
-        not."""
+        """base, novel and hm among the labels of both, if these were asked for."""
         columns = self.together.columns() if self.together else {}
         return {name: value for name, value in columns.items() if value is not None}
 
     def error(self, name: str) -> float | None:
-        """One standard error of test sampling of "base", "novel" or another set; for "hm"
-        propagated from both."""
+        """One standard error of test sampling of a set; for "hm" propagated from base and novel."""
         if name != "hm":
             return self.predictions[name].error if name in self.predictions else None
         base, novel = (self.predictions.get(part) for part in ("base", "novel"))
-        return (
-            None
-            if base is None or novel is None
-            else harmonic_mean_error(base.top(1), novel.top(1), base.error, novel.error)
-        )
+        if base is None or novel is None:
+            return None
+        return harmonic_mean_error(base.top(1), novel.top(1), base.error, novel.error)
 
     def columns(self) -> dict[str, float | None]:
         return {"base": self.top1("base"), "novel": self.top1("novel"), "hm": self.hm}
 
     def to_dict(self) -> dict[str, Any]:
-        """Per cent; `generalised` is measured among base and novel labels together, `cross` holds
-        every set beside them."""
+        """Per cent; `cross` holds every set beside base and novel."""
         cross = {
             name: p.top(1) for name, p in self.predictions.items() if name not in ("base", "novel")
         }
@@ -171,6 +174,8 @@ class Measuring:
     truncate: bool = False
     """Cut labels that are too long for the text tower, in place of refusing them."""
     reporter: Reporter = field(default_factory=Reporter)
+    batch_size: int | None = None
+    """Videos at a time; None: as many as have 32 views together."""
 
 
 def measure(
@@ -180,8 +185,7 @@ def measure(
     what: str = "videos",
     keep: bool = True,
 ) -> dict[str, Predictions]:
-    """Predictions of one model on every set; classes are encoded once. `what` stands beside the bar,
-    which stays if it is to `keep`."""
+    """Predictions of one model on every set. `what`: beside the bar, which stays with `keep`."""
     return measure_many([model], sets, how, what, keep)[0]
 
 
@@ -195,26 +199,29 @@ def measure_many(
     """The same for several models, which all see a video from one decode."""
     how = how or Measuring()
     results: list[dict[str, Predictions]] = [{} for _ in models]
-    both = [s for s in sets if s.together]
-    shared = [class_source(m, texts_of(both), how.truncate) for m in models] if both else []
+
+    def sources(*some: EvalSet) -> list[ClassSource]:
+        return [class_source(model, texts_of(some), how.truncate) for model in models]
+
+    several = [s for s in sets if s.also]
+    shared = sources(*several) if several else []
+    sources_of = [shared if s.also else sources(s) for s in sets]
     with how.reporter.bar(f"evaluate {what}", videos_of(sets), keep) as bar:
-        for s in sets:
+        for s, classes in zip(sets, sources_of, strict=True):
             bar(0, s.name)
-            sources = shared
-            if not s.together:
-                sources = [class_source(m, texts_of([s]), how.truncate) for m in models]
-            label_sets = [s.classes, *([s.together] if s.together else [])]
+            labels = [s.classes, *s.also.values()]
             predictions = evaluate(
-                [scorer_of(m, of, label_sets) for m, of in zip(models, sources, strict=True)],
+                [scorer_of(m, of, labels) for m, of in zip(models, classes, strict=True)],
                 s.dataset,
                 s.classes,
                 names=s.videos,
+                batch_size=how.batch_size,
                 workers=how.workers,
                 on_videos=bar,
-                also={TOGETHER: s.together} if s.together else {},
+                also=s.also,
             )
-            for result, one in zip(results, predictions, strict=True):
-                result[s.name] = one
+            for result, of_set in zip(results, predictions, strict=True):
+                result[s.name] = of_set
         bar(0, "")
     return results
 
@@ -232,11 +239,12 @@ def texts_of(sets: Sequence[EvalSet]) -> dict[str, str]:
     }
 
 
-def class_source(
-    model: Recognizer, texts: Mapping[str, str], truncate: bool
-) -> Callable[[Sequence[str]], Tensor]:
-    """Gives the class embeddings of a set of labels. Texts are encoded once for all sets, but where a
-    class has a context of its own only among those that are asked for with it."""
+ClassSource = Callable[[Sequence[str]], Tensor]
+"""From a set of labels to their class embeddings."""
+
+
+def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) -> ClassSource:
+    """Texts are encoded once for all sets, except where a class's embedding depends on the others."""
     if not model.model.shared_prompts:
         return lambda labels: model.class_embeddings([texts[name] for name in labels], truncate)
     place = {label: i for i, label in enumerate(texts)}
@@ -245,12 +253,9 @@ def class_source(
 
 
 def scorer_of(
-    model: Recognizer,
-    classes: Callable[[Sequence[str]], Tensor],
-    label_sets: Sequence[Sequence[str]],
+    model: Recognizer, classes: ClassSource, label_sets: Sequence[Sequence[str]]
 ) -> Scorer:
-    """Scores videos among the first of the sets of labels; the others are compared with the same
-    features."""
+    """Scores videos among the first set of labels, and among the others by the same features."""
     first, *others = map(classes, label_sets)
     return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
 
@@ -286,11 +291,8 @@ class Change:
     def words(self) -> str:
         if not self.error:
             return "the same videos right"
-        return {
-            "": "within the error",
-            "good": "a gain beyond two standard errors",
-            "bad": "a loss beyond two standard errors",
-        }[self.kind]
+        beyond = {"good": "a gain", "bad": "a loss"}.get(self.kind)
+        return f"{beyond} beyond two standard errors" if beyond else "within the error"
 
     @property
     def points(self) -> str:
@@ -309,44 +311,31 @@ class Change:
 
 def change(before: Predictions, after: Predictions) -> Change:
     """Of two models on the same videos among the same classes."""
-    return Change(
-        before.top(1),
-        after.top(1),
-        paired_gain(before, after)[1],
-        len(after.labels),
-        len(after.classes),
-    )
+    size = len(after.labels), len(after.classes)
+    return Change(before.top(1), after.top(1), paired_error(before, after), *size)
 
 
 def changes(
     before: Mapping[str, Predictions], after: Mapping[str, Predictions]
 ) -> dict[str, Change]:
     """Of the base and the novel classes, as far as they were measured."""
-    return {
-        name: change(before[name], after[name])
-        for name in ("base", "novel")
-        if name in before and name in after
-    }
+    names = [name for name in ("base", "novel") if name in before and name in after]
+    return {name: change(before[name], after[name]) for name in names}
 
 
-def changes_of(before: Row, after: Row) -> dict[str, Any]:
-    """For a report: of base and of novel classes, and, under "together", of both among the labels
-    of both."""
-    report: dict[str, Any] = {
-        name: c.to_dict() for name, c in changes(before.predictions, after.predictions).items()
-    }
+def changes_of(before: EvalRow, after: EvalRow) -> dict[str, Any]:
+    """For a report: base and novel classes, and, under "together", among the labels of both."""
+    by_set = changes(before.predictions, after.predictions)
+    report: dict[str, Any] = {name: c.to_dict() for name, c in by_set.items()}
     if before.together and after.together:
-        asked = changes(before.together.predictions, after.together.predictions)
-        report["together"] = {name: c.to_dict() for name, c in asked.items()}
+        report["together"] = changes_of(before.together, after.together)
     return report
 
 
-def change_lines(before: Row, after: Row) -> list[str]:
+def change_lines(before: EvalRow, after: EvalRow) -> list[str]:
     """The same in lines."""
-    lines = [
-        f"{CHANGE_WORDS[name]}: {c} on {c.among}"
-        for name, c in changes(before.predictions, after.predictions).items()
-    ]
+    by_set = changes(before.predictions, after.predictions)
+    lines = [f"{CHANGE_WORDS[name]}: {c} on {c.among}" for name, c in by_set.items()]
     if before.together and after.together:
         asked = changes(before.together.predictions, after.together.predictions)
         labels = asked["base"]
@@ -371,14 +360,17 @@ def summary_line(model: Recognizer, name: str) -> str:
     vision, config = model.clip.config.vision, model.config
     dtype = str(model.dtype).removeprefix("torch.")
     return (
-        f"model {name} ({model.origin}; {config.method.name}, {vision.image_size} px,"
+        f"model {name} ({model.provenance}; {config.method.name}, {vision.image_size} px,"
         f" {config.sampling.frames} frames {config.sampling.kind}) on {model.device} in {dtype}"
     )
 
 
-def passed_over_lines(items: Items) -> list[str]:
-    """What of the data was not taken, before a model is loaded."""
-    loose = (
-        f"passed over, as they lie in no class folder: {items.loose} videos" if items.loose else ""
+def labelled_videos(data: Path, asked: LabelledOptions, reporter: Reporter) -> Items:
+    """Says what of the data is not taken, before a model is loaded."""
+    items = read_items(
+        data, labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
     )
-    return [line for line in (passed_over(items.passed_over), loose) if line]
+    loose = f"passed over, as they lie in no class folder: {items.loose} videos"
+    for line in filter(None, (passed_over(items.passed_over), loose if items.loose else "")):
+        reporter.say(line)
+    return items

@@ -70,9 +70,10 @@ def with_rates(groups: list[dict], lr: float) -> list[dict]:
 
 
 def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
+    projection = {name for name, _ in task.named_parameters() if name.startswith("specialise.")}
     groups = {
         "decay": recipe.decay,
-        "new": {f"student.{name}" for name in new_weights(task.student)},
+        "new": {f"student.{name}" for name in new_weights(task.student)} | projection,
         "new_scale": recipe.new_scale,
         "clip_scale": recipe.clip_scale,
     }

@@ -4,15 +4,62 @@ commands; the string under a field is its help. PyTorch is not needed to read th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from froster.errors import UsageError
+from froster.training.grid import Distill
+
+Distillations = Literal[
+    "froster",
+    "froster-paper",
+    "froster-2024-01",
+    "residual",
+    "mlp",
+    "plain",
+    "none",
+    "kd",
+    "similarity",
+    "hint",
+    "rkd",
+    "pkt",
+    "anchors",
+    "taco",
+]
+"""The names of `grid.PRESETS`."""
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class LabelledOptions:
+    """How labelled videos are read, and where is computed."""
+
+    root: Path | None = None
+    """Folder that the manifest's paths start from; default: its own."""
+    labels_json: Path | None = None
+    """Label JSON for lists with integer labels."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
+    descriptions: Path | None = None
+    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
+    truncate: bool = False
+    """Cut labels that are too long for the text tower."""
+    clamp: Literal["released", "even"] | None = None
+    """Of dense sampling; default: as the model does."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
+    precision: str = "auto"
+    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
+
+    def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
+        """Of these fields those that were asked for; `renamed` have other names in the result."""
+        fields = {**{name: name for name in names}, **renamed}
+        values = {name: getattr(self, field) for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class TrainOptions(LabelledOptions):
     """None: by the method's preset, or by the number of videos."""
 
     method: str = "vclip"
@@ -21,24 +68,17 @@ class TrainOptions:
     """Variant of the method; froster methods lists them."""
     option: Mapping[str, Any] = field(default_factory=dict)
     """NAME=VALUE of the method; may be repeated."""
-    preset: Literal["official", "froster"] | None = None
-    """Setting of the method's own paper, or of FROSTER; default: official."""
+    preset: Literal["official", "froster", "taco", "open-mede"] | None = None
+    """Setting of the method's own paper, of FROSTER, or of a later training; default: official."""
 
-    distill: (
-        Literal["residual", "mlp", "plain", "none", "froster", "froster-paper", "froster-2024-01"]
-        | None
-    ) = None
-    """How features are distilled from frozen CLIP; default: as the preset says."""
-    alpha: float | None = None
-    """Weight of the projector's MLP path."""
-    beta_v: float | None = None
-    """Weight of the vision distillation."""
-    beta_t: float | None = None
-    """Weight of the text distillation."""
-    distance: Literal["cosine", "l2", "mse"] | None = None
-    """Between the features that are distilled."""
-    level: Literal["frame", "video"] | None = None
-    """Distil each frame, or the pooled video."""
+    distill: Distillations | None = None
+    """How it is distilled from a teacher; froster methods lists them; default: as the preset says.
+    """
+    loss: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Distill` that are to be otherwise; of the command and of `froster.train` each is
+    an option of its own."""
+    specialise: bool | None = None
+    """Train through a linear residual on the video's features, dropped afterwards (TACO)."""
 
     novel_column: str | None = None
     """Manifest column that says base or novel."""
@@ -61,6 +101,12 @@ class TrainOptions:
     """Passes over the training videos."""
     average_from: int | None = None
     """First epoch of the final mean of the weights."""
+    averaging: Literal["uniform", "gaussian"] | None = None
+    """Epochs of that mean count alike, or by a normal curve."""
+    average_mu: float | None = None
+    """Centre of the normal curve, in epochs from 1; default: the middle."""
+    average_sigma: float | None = None
+    """Its width, in epochs; default: a sixth of the run."""
     batch_size: int | None = None
     """Clips a step, over all processes."""
     lr: float | None = None
@@ -76,25 +122,26 @@ class TrainOptions:
     """Frames a clip."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the preset says."""
-    clamp: Literal["released", "even"] | None = None
-    """Of dense sampling; default: as the model does."""
     views: int | None = None
     """Clips a test video."""
     flip: bool = True
     """Mirror half of the training clips (not for left/right classes)."""
 
-    root: Path | None = None
-    """Folder that the manifest's paths start from; default: its own."""
-    labels_json: Path | None = None
-    """Label JSON for lists with integer labels."""
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
-    descriptions: Path | None = None
-    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
-    truncate: bool = False
-    """Cut labels that are too long for the text tower."""
     look: bool = True
     """Look for test videos that are training videos too."""
+
+    meta: float | None = None
+    """Weight of the gradient on the next batch, after an inner step (Open-MeDe); default: 0, as the
+    preset says."""
+    meta_rate: float | None = None
+    """Rate of that inner step; default: 0.01."""
+    remember: bool = False
+    """Record what every weight has done for the loss, so that a later run can hold it."""
+    hold: Literal["si", "si-total"] | None = None
+    """Hold what --model, a run trained with --remember, has learnt: by synaptic intelligence, or by
+    its form of the total loss."""
+    hold_strength: float | None = None
+    """Weight of that penalty; default: 100."""
 
     resume: bool = False
     """Go on with the run that --out holds."""
@@ -110,33 +157,36 @@ class TrainOptions:
     """Kernels made by torch.compile: faster on a GPU."""
     checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, slower."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
-    precision: str = "auto"
-    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
 
     def __post_init__(self) -> None:
         if "frames" in self.option:
             raise UsageError(
                 "a network is made for clips of as many frames as --frames says: use that"
             )
-        if (self.novel_column is not None) + (self.novel_file is not None) + (
-            self.novel_fraction > 0
-        ) > 1:
+        novel = (
+            self.novel_column is not None,
+            self.novel_file is not None,
+            self.novel_fraction > 0,
+        )
+        if sum(novel) > 1:
             raise UsageError(
                 "hold classes out by one of --novel-column, --novel-file and --novel-fraction"
             )
 
-    def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
-        """Of these fields those that were asked for; `renamed` are called otherwise there."""
-        fields = {**{name: name for name in names}, **renamed}
-        values = {there: getattr(self, name) for there, name in fields.items()}
-        return {name: value for name, value in values.items() if value is not None}
+    @classmethod
+    def of(cls, **options: Any) -> TrainOptions:
+        """From options by name, among them the fields of `Distill`, which may be None."""
+        names = {field.name for field in fields(Distill)} & options.keys()
+        values = {name: options.pop(name) for name in names}
+        loss = {name: value for name, value in values.items() if value is not None}
+        if loss:
+            options["loss"] = loss
+        return cls(**options)
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """The options of `froster evaluate`; the string under a field is its help."""
+class EvaluateOptions(LabelledOptions):
+    """The options of `froster evaluate`."""
 
     labels_file: Path | None = None
     """Classes to choose from; default: those of the data."""
@@ -148,25 +198,9 @@ class EvaluateOptions:
     """Clips a video."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
-    clamp: Literal["released", "even"] | None = None
-    """Of dense sampling; default: as the model does."""
     transport: bool = False
     """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
     batch_size: int = 8
     """Videos a batch."""
     workers: int = 0
     """Processes that decode videos."""
-    where: Mapping[str, str] = field(default_factory=dict)
-    """Keep rows where COLUMN=VALUE, e.g. dataset=UCF101; may be repeated."""
-    root: Path | None = None
-    """Folder that the manifest's paths start from; default: its own."""
-    labels_json: Path | None = None
-    """Label JSON for lists with integer labels."""
-    descriptions: Path | None = None
-    """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
-    truncate: bool = False
-    """Cut labels that are too long for the text tower."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
-    precision: str = "auto"
-    """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""

@@ -1,10 +1,9 @@
-"""From what was asked of `froster train`, and the number of videos, to what it will do: method, loss,
-recipe, clips, and what that trains.
+"""From what was asked of `froster train`, and the number of videos, to what it will do: method,
+loss, recipe, clips, and what that trains.
 
-What is not asked for comes from the method's preset, fitted to the model (`fitted`), and for a folder
-of videos from their number (`choose`), which says why in a line. Published protocols (data with a
-split of its own, or a preset that was asked for) are left exactly as they are.
-"""
+What is not asked for comes from the method's preset, fitted to the model (`fitted`), and for a
+folder of videos from their number (`choose`), which says why in a line. Published protocols (data
+with a split of its own, or a preset that was asked for) are left exactly as they are."""
 
 from __future__ import annotations
 
@@ -17,14 +16,16 @@ from typing import Any
 
 from froster.data.manifest import Item
 from froster.data.splits import Split
-from froster.encoders.model import CLIP, blank
-from froster.errors import UsageError, one_of
+from froster.encoders.blank import blank
+from froster.encoders.model import CLIP
+from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method
 from froster.methods.recipe import FROSTER, Preset, Recipe
+from froster.methods.trainings import setting_of
 from froster.methods.weight_names import new_weights
+from froster.training.attach import attach, freeze
 from froster.training.distill import Distill, distill_preset
-from froster.training.task import attach, freeze
 from froster.video.augment import FROSTER_AUGMENT
 
 FEWEST_STEPS = 150
@@ -59,7 +60,7 @@ class Changes:
     """What is asked for in place of what a method's own paper says."""
 
     preset: str | None = None
-    """official (the method's own paper, the default) or froster."""
+    """official (the method's own paper, the default), froster, taco or open-mede."""
     distill: str | None = None
     """A name of `distill.PRESETS`; None: the preset's."""
     loss: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +83,12 @@ def make_plan(
     kind = distill_preset(changes.distill or setting.distill)
     level = kind.level if kind.level == "video" else method.level
     distill = dataclasses.replace(kind, **{"level": level, **changes.loss})
+    if distill.kind == "none" and changes.loss.keys() - {"kind"}:
+        names = ", ".join(sorted(changes.loss.keys() - {"kind"})).replace("_", "-")
+        raise UsageError(
+            f"nothing is distilled in this setting, so {names} would change nothing: choose a"
+            " distillation with --distill"
+        )
     try:
         with blank():
             probe = method.for_classes(classes).build(CLIP(base.clip.config))
@@ -97,7 +104,8 @@ def make_plan(
     if distill.kind != "none":
         notes += attach(probe, distill, method.name)[2]
     new = new_weights(probe)
-    has_new, has_clip = bool(new & trained.keys()), bool(trained.keys() - new)
+    has_new = bool(new & trained.keys()) or setting.recipe.specialise
+    has_clip = bool(trained.keys() - new)
     if "new_scale" in changes.recipe and not (has_new and has_clip):
         which = "only new weights" if has_new else "no new weights"
         raise UsageError(
@@ -112,10 +120,10 @@ def make_plan(
 
 def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:
     """The paper's setting, fitted to the model and changed as asked."""
-    one_of("preset", changes.preset or "official", "official", "froster")
-    preset = method.froster_preset() if changes.preset == "froster" else method.preset()
-    preset = fitted(preset, base, method)
+    preset = fitted(setting_of(method, changes.preset), base, method)
     recipe = dataclasses.replace(preset.recipe, **changes.recipe)
+    if changes.recipe.get("averaging") == "gaussian" and recipe.average_from is None:
+        recipe = dataclasses.replace(recipe, average_from=1)
     if "new_scale" in changes.recipe and not method.trains_clip:
         recipe = dataclasses.replace(recipe, new_scale=1.0, clip_lr=recipe.lr / recipe.new_scale)
     augment = preset.augment
@@ -143,7 +151,7 @@ def is_small(model: Recognizer) -> bool:
 
 
 def default_recipe(model: Recognizer) -> Recipe:
-    """FROSTER's recipe; a small network such as the nano CLIP needs larger steps (`docs/lab.md`)."""
+    """FROSTER's recipe; a small network, such as the nano, needs larger steps (`docs/lab.md`)."""
     return SMALL_RECIPE if is_small(model) else FROSTER.recipe
 
 
@@ -184,6 +192,12 @@ def fitted(preset: Preset, model: Recognizer, method: Method) -> Preset:
     )
 
 
+def ema_beta_of(steps: int) -> float:
+    """For a run of so many steps, the beta of an EMA teacher that looks back over a quarter of them,
+    as TACO's 0.9998 does over its 18,750."""
+    return 1 - 4 / max(steps, 8)
+
+
 @dataclass(frozen=True)
 class ChosenRecipe:
     recipe: Recipe
@@ -191,7 +205,7 @@ class ChosenRecipe:
 
 
 def is_plain(items: Sequence[Item], preset: str | None) -> bool:
-    """May the defaults be chosen? Not for data that has a split, nor for a preset that was named."""
+    """May the defaults be chosen? Not for data with a split, nor for a preset that was named."""
     return preset is None and not any(item.split for item in items)
 
 
@@ -248,15 +262,15 @@ def choose(
         plain
         and "patience" not in given
         and "epochs" not in given
-        and len(parts.watch) >= VALIDATION_FEWEST
+        and len(parts.validation) >= VALIDATION_FEWEST
     ):
         patience = max(3, changes.get("epochs", recipe.epochs) // 2)  # type: ignore[operator]
         changes["patience"] = patience
         why.append(
-            f"stops early: after {patience} epochs without a gain on the {len(parts.watch)} watched"
-            " videos"
+            f"stops early: after {patience} epochs without a gain on the {len(parts.validation)}"
+            " watched videos"
         )
-    if plain and "patience" not in given and len(parts.watch) < VALIDATION_FEWEST:
+    if plain and "patience" not in given and len(parts.validation) < VALIDATION_FEWEST:
         why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
     sizes = Counter(item.label for item in parts.train).values()
     if plain and "shots" not in given:

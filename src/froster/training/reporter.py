@@ -1,5 +1,4 @@
-"""How a training tells what it does while it runs: who calls it from Python hears nothing, a command
-draws bars and prints lines."""
+"""How a training reports while it runs: in Python by nothing, in a command by bars and lines."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ class Bar(Protocol):
 
 
 def no_bar(steps: int = 1, note: str | None = None) -> None:
-    """The bar of who does not look."""
+    """Draws nothing."""
 
 
 class Reporter:
@@ -25,7 +24,7 @@ class Reporter:
 
     @contextmanager
     def bar(self, what: str, total: int | None = None, keep: bool = True) -> Iterator[Bar]:
-        """A job of `total` steps, if that is known. `keep`: what is shown of it stays when it is done."""
+        """A job of `total` steps, if that is known. `keep`: what is shown of it stays."""
         yield no_bar
 
     def say(self, line: str) -> None:
@@ -36,11 +35,8 @@ class Reporter:
 
 
 class Drawn(Reporter):
-    """Bars and lines on standard error, as a command shows them.
-
-    Without a live `display` one is started by the first bar that is to stay, so that an error before
-    it is the only line; as a context manager it is stopped at the end.
-    """
+    """Bars and lines on standard error. Without a live `display` the first bar that is to stay
+    starts one, so that an error before it is the only line; the end of the context stops it."""
 
     def __init__(self, display: Any = None):
         self.display = display

@@ -23,9 +23,8 @@ from froster.utils.tensors import StateDict, cpu_state
 
 
 @dataclass(frozen=True)
-class RunSource:
-    """Where a run's CLIP and videos came from. `report.json` holds it, so that later commands need
-    not be told again."""
+class RunInputs:
+    """Where a run's CLIP and videos came from, as `report.json` holds it."""
 
     model: str
     weights: str
@@ -42,32 +41,25 @@ class RunSource:
     training: str
     """`list_fingerprint` of the training videos."""
     watch: float | None = 0.0
-    """Share of the training videos that was held out to watch the training; None: only what neither
-    trains nor tests."""
+    """Share of the training videos for validation; None: what neither trains nor tests."""
     every_novel: bool = False
-    """All novel videos test where the data has no split; false in a run of an older version, which
-    held out a share."""
+    """All novel videos test where the data has no split; older versions held out a share."""
     trained_on: str | None = None
     """The training videos by `file_fingerprint`, with those of a tuned model that it started from.
     """
     watched_by: str | None = None
+    """The validation videos, likewise."""
     preprocessing: dict[str, Any] | None = None
-    """How the CLIP's frames are prepared; this and the next are None in a run of an older version.
-    """
+    """How the CLIP's frames are prepared; this and the next are missing in older versions."""
     architecture: dict[str, Any] | None = None
-    """What the CLIP does with its weights."""
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are
         not there."""
         source = absolute(data) or self.data
         if not os.path.exists(source):
-            hint = (
-                ""
-                if data
-                else "; the run was trained on it: say with --data (and --root) where it is now"
-            )
-            raise DataError(f"{source} does not exist{hint}")
+            hint = "; the run was trained on it: say with --data (and --root) where it is now"
+            raise DataError(f"{source} does not exist{'' if data else hint}")
         known = self.root if self.root and os.path.isdir(self.root) else None
         return read_items(
             source, labels_json=self.labels_json, root=absolute(root) or known, where=self.where
@@ -88,7 +80,7 @@ class RunSource:
             holdout=self.holdout,
             shots=self.shots,
             split_seed=self.split_seed,
-            watch=self.watch,
+            validation=self.watch,
         )
         if list_fingerprint(parts.train) != self.training:
             raise DataError(
@@ -109,7 +101,7 @@ class Run:
 
     folder: Path
     report: dict[str, Any]
-    source: RunSource
+    source: RunInputs
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -126,49 +118,42 @@ class Run:
         """The run's own weights before any share of CLIP's was mixed in, or the uniform mean of the
         checkpoints of epochs A to B, and what they are in words. `student` is the run's model.
         Raises CheckpointError where one is missing, UsageError where the run has no such epoch."""
-        if epochs is not None:
-            return self.mean(student, *epochs)
-        if not student.config.method.patch:
+        if epochs is None and not student.config.method.patch:
             return cpu_state(student.model), self.report["rows"][1]["weights"]
-        last = (
-            self.epochs
-        )  # `model/` holds a share of CLIP already; the last checkpoint has the mean
-        self.demand([last])
-        state = self.read(last, "average", student)
-        return state, f"mean of {self.checkpoints.state(last)['averaged']} epochs"
-
-    def mean(self, student: Recognizer, first: int, last: int) -> tuple[StateDict, str]:
-        epochs = range(first, last + 1)
-        self.demand(epochs)
+        if epochs is None:  # `model/` holds a share of CLIP already, the last checkpoint the mean
+            self.demand([self.epochs])
+            averaged = self.checkpoints.state(self.epochs)["averaged"]
+            return self.weights(self.epochs, "average", student), f"mean of {averaged} epochs"
+        first, last = epochs
+        self.demand(range(first, last + 1))
         mean = RunningMean()
-        for epoch in epochs:
-            mean.add(self.read(epoch, "student", student))
+        for epoch in range(first, last + 1):
+            mean.add(self.weights(epoch, "student", student))
         words = f"epoch {first}" if first == last else f"mean of epochs {first}-{last}"
         return mean.weights(like=student.model.state_dict()), words
 
     def demand(self, epochs: Sequence[int]) -> None:
-        there, total = self.checkpoints.epochs(), self.epochs
+        kept, total = self.checkpoints.epochs(), self.epochs
         if max(epochs) > total:
             raise UsageError(
                 f"the run in {self.folder} has {total} epochs: there is no epoch {max(epochs)}"
             )
-        missing = [str(epoch) for epoch in epochs if epoch not in there]
+        missing = [str(epoch) for epoch in epochs if epoch not in kept]
         if missing:
-            word = ", ".join(map(str, there)) or "none"
+            word = ", ".join(map(str, kept)) or "none"
             raise CheckpointError(
                 f"{self.checkpoints.folder} has no checkpoint of epoch {', '.join(missing[:10])};"
                 f" of the run's {total} it holds {word}; train with --keep 0 to keep them all"
             )
 
-    def read(self, epoch: int, name: str, student: Recognizer) -> StateDict:
+    def weights(self, epoch: int, name: str, student: Recognizer) -> StateDict:
         state = self.checkpoints.tensors(epoch, name, self.checkpoints.state(epoch))
         check_same_keys(student.model.state_dict(), state)
         return state
 
 
 def read_run(folder: Path) -> Run:
-    """Raises UsageError where `folder` is no finished run of `froster train`, or one of an older
-    version."""
+    """Raises UsageError where `folder` is no finished run, or one of an older version."""
     report = folder / "report.json"
     if (folder / "checkpoints").is_dir() and not report.is_file():
         raise UsageError(
@@ -181,13 +166,9 @@ def read_run(folder: Path) -> Run:
         )
     try:
         values = json.loads(report.read_text(encoding="utf-8"))
-        said = values["source"]
-        asked = [
-            field.name
-            for field in fields(RunSource)
-            if field.name in said or field.default is MISSING
-        ]
-        source = RunSource(**{name: said[name] for name in asked})
+        stated = values["source"]
+        known = [f.name for f in fields(RunInputs) if f.name in stated or f.default is MISSING]
+        source = RunInputs(**{name: stated[name] for name in known})
     except KeyError as error:
         raise UsageError(
             f"{report} does not say how the data was split (no {error}), being of an older froster:"

@@ -1,4 +1,4 @@
-"""One training step as a module: student, frozen teacher, projectors and losses, so that DDP and
+"""One training step as a module: student, teacher, projectors and losses, so that DDP and
 checkpoints see them."""
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from froster.encoders.model import CLIP, normalise, unit
+from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import autocast, with_cast_weights
+from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.methods.actionclip import in_batch_kl, same_class
 from froster.methods.base import Features, LossAt, Method, Regulariser, VideoCLIP, pool
+from froster.methods.penalised import Consolidated
 from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
-from froster.training.distill import Distill, Distillation, Losses
+from froster.training.attach import attach, trained
+from froster.training.batches import mix_clips, soft_targets
+from froster.training.distill import Distill, Distillation, Losses, Scored
 from froster.training.distributed import GatherClasses, gather_clips, ranks, this_rank
-from froster.training.mixing import mix, soft_targets
+from froster.training.ema import follow, follower
+from froster.training.specialise import Specialisation
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen CLIP that holds the student's features near its own."""
+    """What holds the student's features near its own."""
 
     clip: CLIP
+    """The frozen teacher; one that follows the student (`distill.teacher`) is made from it."""
     distill: Distill
     bank: PromptBank | None = None
     """Prompts of its own, all of which count, where the student learns its prompts; None: those of
@@ -53,63 +59,12 @@ class Outputs:
     loss_at: LossAt
 
 
-def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
-    """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
-    tower more or less."""
-    for name, parameter in student.named_parameters():
-        # A closed set of classes has no use for the text tower.
-        text = name.startswith(("clip.text.", "text_")) and not method.closed
-        own = method.trains(name)
-        trained = {"method": own, "both": own or text, "image": own and not text, "text": text}[
-            tune
-        ]
-        parameter.requires_grad_(own if name == "clip.logit_scale" else trained)
-
-
-def trained(student: VideoCLIP, *parts: str) -> bool:
-    """Is any weight of the named parts trained?"""
-    return any(p.requires_grad for name, p in student.named_parameters() if name.startswith(parts))
-
-
-def attach(
-    student: VideoCLIP, distill: Distill, network: str = "this network"
-) -> tuple[bool, bool, list[str]]:
-    """Where distillation has a gradient: on the vision side, on the text side, and what to tell the
-    user.
-
-    Frame level needs a trained image tower, video level that or a trained head; text a trained text
-    tower or learned prompts. Raises UsageError where the chosen vision level has no gradient but
-    the other one would, or nothing has.
-    """
-    text = trained(student, "clip.text.") or (
-        student.shared_prompts and trained(student, "text_prompt")
-    )
-    encoder = trained(student, "clip.visual.")
-    head = trained(student, "head.")
-    vision = encoder or (head and distill.level == "video")
-    if not vision and head:
-        raise UsageError(
-            f"{network} trains nothing below the frame embeddings, so distillation at frame level"
-            " has no gradient: use --level video"
-        )
-    if not vision and not text:
-        raise UsageError(
-            f"{network} trains nothing that distillation could hold: use --distill none"
-        )
-    own = trained(student, "text_prompt")
-    why = "prompts that belong to one class have no teacher" if own else "text is frozen"
-    notes = [] if text else [f"{why}: distillation on the vision side only"]
-    if not vision:
-        notes.append("the image side is frozen: distillation on the text side only")
-    return vision, text, notes
-
-
 class Task(nn.Module):
     """Cross-entropy over the classes plus, with a teacher, feature distillation, and what the method
     adds to hold the weights near CLIP's.
 
     Text of one step: the rows of the bank that the caller names, the same on all ranks (FROSTER:
-    one template and the bare label). The teacher's text never changes: it is encoded once.
+    one template and the bare label). A frozen teacher's text never changes: it is encoded once.
     """
 
     # Constants on the student's device, not buffers: DDP would send them round at every step.
@@ -132,11 +87,14 @@ class Task(nn.Module):
         self.student, self.bank = student, bank
         self.recipe, self.dtype = recipe or Recipe(), dtype
         self.regulariser = regulariser
+        self.hold: Consolidated | None = None
         self.text_is_frozen = not trained(student, "clip.text.", "text_")
-        self.teacher: CLIP | None = None
+        self.teacher: CLIP | VideoCLIP | None = None
         self.distill: Distillation | None = None
         if teacher is not None:
             self.add_teacher(teacher)
+        width = student.clip.config.embed_dim
+        self.specialise = Specialisation(width) if self.recipe.specialise else None
         if self.text_is_frozen:
             self.student_prompts = self.prompt_table(student, bank)
         self.save_memory_and_time()
@@ -152,9 +110,15 @@ class Task(nn.Module):
                 "teacher and student want their frames prepared in different ways: they cannot"
                 " share them"
             )
+        self.distill = distill
+        if teacher.distill.teacher == "ema":
+            self.teacher = follower(student)
+            self.teacher_has_own_prompts = False
+            if self.text_is_frozen:
+                self.teacher_prompts = self.prompt_table(self.teacher, self.bank)
+            return
         clip.eval().requires_grad_(False)
         self.teacher = with_cast_weights(clip, self.dtype)
-        self.distill = distill
         self.teacher_has_own_prompts = teacher.bank is not None
         self.teacher_prompts = self.prompt_table(VideoCLIP(self.teacher), teacher.bank or self.bank)
 
@@ -165,7 +129,7 @@ class Task(nn.Module):
             for tower in (student.visual, student.text):
                 tower.transformer.checkpointing = True
         if self.recipe.compile:
-            for clip in filter(None, (student, self.teacher)):
+            for clip in filter(None, (student, self.teacher_clip)):
                 clip.visual.compile()
             if not self.text_is_frozen:
                 for block in student.text.transformer.blocks():
@@ -178,11 +142,24 @@ class Task(nn.Module):
             self.teacher.eval()
         return self
 
+    @property
+    def teacher_clip(self) -> CLIP | None:
+        return self.teacher.clip if isinstance(self.teacher, VideoCLIP) else self.teacher
+
+    def update_teacher(self) -> None:
+        """Once a step, before the clips are looked at: a teacher that follows the student does."""
+        if isinstance(self.teacher, VideoCLIP) and self.distill is not None:
+            follow(self.teacher, self.student, self.distill.config.ema_beta)
+
     def checkpoint_modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint must hold: never the teacher."""
-        if self.distill is None:
-            return {"student": self.student}
-        return {"student": self.student, "distill": self.distill}
+        """What a checkpoint must hold: of teachers only one that follows the student."""
+        modules = {
+            "student": self.student,
+            "distill": self.distill,
+            "specialise": self.specialise,
+            "teacher": self.teacher if isinstance(self.teacher, VideoCLIP) else None,
+        }
+        return {name: module for name, module in modules.items() if module is not None}
 
     def forward(
         self,
@@ -216,7 +193,7 @@ class Task(nn.Module):
         recipe, targets = self.recipe, labels
         if recipe.label_smoothing or recipe.mixup or recipe.cutmix:
             soft = soft_targets(labels, len(self.bank.labels), recipe.label_smoothing)
-            frames, targets = mix(frames, soft, rng, recipe.mixup, recipe.cutmix)
+            frames, targets = mix_clips(frames, soft, rng, recipe.mixup, recipe.cutmix)
         prompts = self.text_prompts(rows)
         features = self.encode(frames)
         classes = self.student.classes(prompts)
@@ -251,46 +228,87 @@ class Task(nn.Module):
             losses["regulariser"], report["regulariser"] = self.regulariser(
                 self.student, outputs.loss_at, rng
             )
+        if self.hold is not None:
+            losses["hold"] = self.hold.of(self.student)
+            report["hold"] = losses["hold"].detach()
         if self.distill is not None:
-            assert outputs.teacher_prompts is not None
-            distilled, distances = self.distill(
-                outputs.features,
-                outputs.prompts,
-                self.teacher_features(frames),
-                outputs.teacher_prompts,
-                weight,
-                self.clip_prompts,
-            )
+            distilled, distances = self.distilled(frames, outputs, rng, weight)
             losses |= distilled
             report |= distances
         return losses, report
 
+    def distilled(
+        self, frames: Tensor, outputs: Outputs, rng: random.Random, weight: float
+    ) -> tuple[Losses, Losses]:
+        """What the teacher says of the same frames and prompts, held against the student's."""
+        assert self.distill is not None and outputs.teacher_prompts is not None
+        features = self.teacher_features(frames)
+        if not self.distill.config.joint:
+            return self.distill(
+                outputs.features,
+                outputs.prompts,
+                features,
+                outputs.teacher_prompts,
+                weight,
+                self.clip_prompts,
+            )
+        assert features is not None and self.teacher_clip is not None
+        scales = self.student.clip.logit_scale.exp(), self.teacher_clip.logit_scale.exp()
+        return self.distill.joint(
+            Scored(outputs.features, outputs.prompts, scales[0]),
+            Scored(features, outputs.teacher_prompts, scales[1]),
+            rng.getrandbits(63),
+            weight,
+            self.clip_prompts,
+        )
+
     def encode(self, frames: Tensor) -> Features:
         with autocast(frames.device, self.dtype):
-            return self.student.encode(frames)
+            features = self.student.encode(frames)
+        if self.specialise is None:
+            return features
+        return self.specialise.features(self.student, features)
 
+    @torch.no_grad()
     def teacher_features(self, frames: Tensor) -> Features | None:
-        """None where the vision side is not distilled."""
-        if self.teacher is None or self.distill is None or self.distill.projector_v is None:
+        """None where nothing on the vision side is compared."""
+        if self.teacher is None or self.distill is None:
             return None
-        chosen = self.student.frames_of(frames.shape[1])
-        if len(chosen) < frames.shape[1]:
-            frames = frames[:, chosen]
-        with torch.no_grad(), autocast(frames.device, self.dtype):
+        config = self.distill.config
+        if self.distill.projector_v is None and not config.joint:
+            return None
+        with autocast(frames.device, self.dtype):
+            if isinstance(self.teacher, VideoCLIP):
+                return self.teacher.encode(frames)
+            chosen = self.student.frames_of(frames.shape[1])
+            if len(chosen) < frames.shape[1]:
+                frames = frames[:, chosen]
             f = self.teacher.encode_image(frames).float()
-        return Features(f, f.mean(dim=1), pool(f, "frame_unit"))
+        # Features are compared as the release pools them, all else as the student does.
+        pooling = "frame_unit" if config.target == "features" else self.student.pooling
+        return Features(f, f.mean(dim=1), pool(f, pooling))
 
     def teacher_rows(self, rows: list[int]) -> Tensor | None:
         """The teacher's raw prompts for these rows of the bank, (P, K, E)."""
         if self.teacher is None:
             return None
-        return self.teacher_prompts if self.teacher_has_own_prompts else self.teacher_prompts[rows]
+        if not isinstance(self.teacher, VideoCLIP):
+            table = self.teacher_prompts
+            return table if self.teacher_has_own_prompts else table[rows]
+        table = (
+            self.teacher_prompts[rows]
+            if self.text_is_frozen
+            else self.prompt_table(self.teacher, self.bank, rows)
+        )
+        return self.teacher.text_embeddings(table)
 
     @torch.no_grad()
-    def prompt_table(self, model: VideoCLIP, bank: PromptBank) -> Tensor:
-        """Every prompt of every class, encoded once: (P, K, E), raw."""
+    def prompt_table(
+        self, model: VideoCLIP, bank: PromptBank, rows: list[int] | None = None
+    ) -> Tensor:
+        """These rows of prompts, or all, of every class: (P, K, E), raw."""
         with autocast(model.clip.logit_scale.device, self.dtype):
-            return model.prompts(bank, bank.rows).float()
+            return model.prompts(bank, bank.rows if rows is None else rows).float()
 
     def text_prompts(self, rows: list[int]) -> Tensor:
         """The student's raw embeddings of these rows of prompts, (P, K, E); the ranks share the
@@ -308,12 +326,11 @@ class Task(nn.Module):
         mine = (torch.arange(each) + each * this_rank()).clamp(max=K - 1)
         return GatherClasses.apply(self.encode_tokens(tokens[:, mine]))[:, :K]
 
-    def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """(P, k, L) -> (P, k, E), raw."""
+    def encode_tokens(self, tokens: Tensor, model: VideoCLIP | None = None) -> Tensor:
+        """(P, k, L) -> (P, k, E), raw, by the student or another network."""
+        model = model or self.student
         with autocast(self.student.clip.logit_scale.device, self.dtype):
-            return torch.stack(
-                [self.bank.encode(self.student.encode_text, row) for row in tokens]
-            ).float()
+            return torch.stack([self.bank.encode(model.encode_text, row) for row in tokens]).float()
 
 
 def no_other_weights(weights: Mapping[str, Tensor]) -> Tensor:
@@ -348,9 +365,7 @@ class InBatchTask(Task):
         video, text = in_batch_kl(logits, same_class(known))
         mine = unit(features.video) @ t.T
 
-        teacher = None
-        if self.teacher is not None:
-            teacher = self.teacher_prompts[templates, labels.cpu()][None]
+        teacher = self.teacher_prompts_of_clips(templates, labels)
         predicted = known[mine.argmax(-1)]
         losses = self.student.losses(features, t, logits, lambda _: (video + text) / 2)
         losses = {name: loss * (1.0 if name == "ce" else weight) for name, loss in losses.items()}
@@ -364,6 +379,16 @@ class InBatchTask(Task):
             return self.student_prompts[templates.to(labels.device), labels]
         tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
         return self.encode_tokens(tokens[None])[0]
+
+    @torch.no_grad()
+    def teacher_prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor | None:
+        """Those of the teacher, (1, B, E)."""
+        if self.teacher is None:
+            return None
+        if isinstance(self.teacher, VideoCLIP) and not self.text_is_frozen:
+            tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
+            return self.encode_tokens(tokens[None], self.teacher)
+        return self.teacher_prompts[templates, labels.cpu()][None]
 
 
 def task_class(method: Method) -> type[Task]:

@@ -1,4 +1,4 @@
-"""`froster.train`: everything from a folder of labelled videos to a model that has been measured."""
+"""`froster.train`: from a folder of labelled videos to a model that has been measured."""
 
 from __future__ import annotations
 
@@ -10,40 +10,54 @@ from typing import Any
 
 import torch.distributed as dist
 
-from froster.data.dataset import VideoDataset
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
-from froster.data.manifest import read_items
 from froster.data.splits import Split, split
 from froster.errors import UsageError
 from froster.inference.fingerprint import weights_fingerprint
+from froster.inference.model_report import (
+    ReportedVideos,
+    counted,
+    report_of,
+    reported_videos,
+    written,
+)
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
-from froster.inference.seen import Seen, counted, report_of, seen_by, written
 from froster.methods import Method, method_from_dict
 from froster.text.labels import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
+from froster.training.distill import Distill
 from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.held_out import novel_by_column
-from froster.training.measure import Measuring, load_reported, passed_over_lines, summary_line
+from froster.training.importance import read_importance
+from froster.training.measure import (
+    Measuring,
+    labelled_videos,
+    load_reported,
+    summary_line,
+    training_dataset,
+)
+from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
     Changes,
     TrainPlan,
     choose,
+    ema_beta_of,
     holdout_share,
     is_plain,
     make_plan,
     validation_share,
 )
 from froster.training.reporter import Reporter
-from froster.training.run_folder import RunSource
+from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
-from froster.utils.progress import Log, open_logger
 
 
 @dataclass(frozen=True)
@@ -67,22 +81,21 @@ def train(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> TrainingResult | None:
-    """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
-    `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
+    """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos
+    of `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
 
-    `options` are the fields of `TrainOptions`, which `froster train` has too. `reporter` is told
+    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too. `reporter` is told
     what happens. Returns the model and what was measured; None on all processes of torchrun but the
-    first. Raises FrosterError.
-    """
-    asked, out, name = TrainOptions(**options), Path(out), model or DEFAULT_MODEL
+    first. Raises FrosterError."""
+    asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
     videos = read_videos(Path(data), asked, reporter)
-    start = seen_by(report_of(name))
-    with process_group(asked.device) as (rank, own_device), ExitStack() as held:
+    start = reported_videos(report_of(name))
+    with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
-        device = str(own_device) if own_device else asked.device
+        device = str(of_rank) if of_rank else asked.device
         base = load_reported(name, device, asked.precision, reporter)
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
@@ -90,6 +103,8 @@ def train(
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter)
         run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how)
+        if asked.hold is not None:
+            run.importance.update(read_importance(name))
         if rank == 0:
             prepare_folder(out, asked.resume, held, reporter)
             run.chosen.extend(why)
@@ -113,11 +128,7 @@ def train(
 
 
 def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:
-    items = read_items(
-        data, labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
-    )
-    for line in passed_over_lines(items):
-        reporter.say(line)
+    items = labelled_videos(data, asked, reporter)
     novel = None
     if asked.novel_file is not None:
         novel = read_label_set(asked.novel_file)
@@ -136,9 +147,9 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
         holdout=holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,
-        watch=share,
+        validation=share,
     )
-    if asked.patience and not parts.watch:
+    if asked.patience and not parts.validation:
         raise UsageError(
             "--patience needs videos to watch the training by, and there are too few: --watch 0.2,"
             " or more videos"
@@ -156,11 +167,15 @@ def plan_of(
             f"{method.name} knows only the classes that it is trained on, so that nothing can be"
             " measured on novel ones: leave --novel-fraction out, or take another --variant"
         )
-    schedule = ("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience")
+    schedule = (
+        *("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience"),
+        *("averaging", "average_mu", "average_sigma", "specialise", "meta", "meta_rate"),
+        *("remember", "hold", "hold_strength"),
+    )
     changes = Changes(
         preset=asked.preset,
         distill=asked.distill,
-        loss=asked.asked("alpha", "beta_v", "beta_t", "distance", "level"),
+        loss=dict(asked.loss),
         recipe=asked.asked(*schedule),
         sampling=asked.asked("clamp", "frames", kind="sampling"),
         views=asked.views,
@@ -170,10 +185,8 @@ def plan_of(
     given = set(asked.asked("epochs", "batch_size", "patience", "shots"))
     choice = choose(plan.preset.recipe, videos.parts, given, videos.plain, ranks())
     if asked.average_from is not None and asked.average_from > choice.recipe.epochs:
-        raise UsageError(
-            f"--average-from {asked.average_from} comes after the last epoch,"
-            f" {choice.recipe.epochs}"
-        )
+        last = choice.recipe.epochs
+        raise UsageError(f"--average-from {asked.average_from} comes after the last epoch, {last}")
     recipe = dataclasses.replace(
         choice.recipe,
         seed=asked.seed,
@@ -183,8 +196,14 @@ def plan_of(
         compile=asked.compile,
         checkpointing=asked.checkpointing,
     )
+    distill, why = plan.distill, choice.why
+    if videos.plain and distill.teacher == "ema" and "ema_beta" not in asked.loss:
+        clips = len(videos.parts.train)
+        beta = round(ema_beta_of(recipe.epochs * steps_of_epoch(recipe, clips)), 4)
+        why = [*why, f"EMA teacher {beta:g} in place of {distill.ema_beta:g}: so few steps"]
+        distill = dataclasses.replace(distill, ema_beta=beta)
     preset = dataclasses.replace(plan.preset, recipe=recipe)
-    return dataclasses.replace(plan, preset=preset), choice.why
+    return dataclasses.replace(plan, preset=preset, distill=distill), why
 
 
 def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter) -> None:
@@ -204,11 +223,7 @@ def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter)
 def plan_lines(run: TrainingRun) -> list[str]:
     """What will be done, for the user."""
     parts, plan, distill, recipe = run.parts, run.plan, run.plan.distill, run.plan.preset.recipe
-    teacher = (
-        f"distil {distill.kind} ({distill.distance}, {distill.level})"
-        if distill.kind != "none"
-        else "no distillation"
-    )
+    teacher = "no distillation" if distill.kind == "none" else f"distil {words_of(distill)}"
     rates = f"learning rate {recipe.lr:g}"
     if plan.method.trains_clip and plan.has_new:
         rates += f", new weights {recipe.lr * recipe.new_scale:g}"
@@ -217,7 +232,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
     return [
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
         f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
-        f" classes); watched: {len(parts.watch)}",
+        f" classes); watched: {len(parts.validation)}",
         *parts.notes,
         f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size},"
         f" {rates}, seed {recipe.seed}",
@@ -227,25 +242,27 @@ def plan_lines(run: TrainingRun) -> list[str]:
     ]
 
 
+def words_of(distill: Distill) -> str:
+    """`residual (cosine, frame)`, and what else is not as FROSTER's."""
+    compared = distill.distance if distill.target == "features" else distill.target
+    more = [f"{distill.side} alone"] if distill.side != "both" else []
+    if distill.teacher == "ema":
+        more.append(f"EMA teacher {distill.ema_beta:g}")
+    return f"{distill.kind} ({', '.join([compared, distill.level, *more])})"
+
+
 def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
     base, plan, parts, how = run.base, run.plan, run.parts, run.how
     preset, recipe = plan.preset, plan.preset.recipe
-    train_set = VideoDataset(
-        parts.train,
-        parts.base,
-        preset.sampling,
-        base.image_size,
-        train=True,
-        seed=recipe.seed,
-        augment=preset.augment,
-        how=base.preprocessing,
-    )
-    identity = {
-        "data": list_fingerprint(parts.train),
-        "augment": dataclasses.asdict(preset.augment),
-    }
+    train_set = training_dataset(base, preset, parts.train, parts.base, recipe.seed)
     settings = FineTuning(
-        plan.method, plan.distill, recipe, preset, truncate=how.truncate, run=identity
+        plan.method,
+        plan.distill,
+        recipe,
+        preset,
+        truncate=how.truncate,
+        run={"data": list_fingerprint(parts.train), "augment": dataclasses.asdict(preset.augment)},
+        importance=run.importance,
     )
     sets = validation_sets(base, preset, parts, run.sentences, split_seed)
     validate = Validator(base, sets, how) if sets else None
@@ -262,8 +279,8 @@ def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[R
 
 def source_of(
     data: Path, model: str, base: Recognizer, videos: TrainingVideos, asked: TrainOptions
-) -> RunSource:
-    return RunSource(
+) -> RunInputs:
+    return RunInputs(
         model=whereabouts(model),
         weights=weights_fingerprint(base),
         data=str(absolute(data)),
@@ -287,29 +304,26 @@ def whereabouts(name: str | Path) -> str:
     return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
-def trained_before(start: Seen | None, parts: Split, reporter: Reporter) -> list[str]:
+def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporter) -> list[str]:
     """Test videos that the model which is started from has learnt from already."""
     if start is None:
         return []
     test = [*parts.base_test, *parts.novel_test]
     with reporter.bar("looking for training videos", len(test), keep=False) as bar:
         trained, _ = counted(start.parts(test, bar))
-    if not trained:
-        return []
-    return [
+    line = (
         f"{trained} of {len(test)} test videos trained the model that this run starts from, so the"
         " test is too easy"
-    ]
+    )
+    return [line] if trained else []
 
 
-def marks(parts: Split, start: Seen | None, reporter: Reporter) -> tuple[str, str]:
-    """The fingerprints of the videos that the model has been trained on and watched by, those of its
+def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tuple[str, str]:
+    """The fingerprints of the videos that the model was trained on and validated by, those of its
     start among them."""
-    before = start or Seen(frozenset(), frozenset())
-    total = len(parts.train) + len(parts.watch)
+    before = start or ReportedVideos(frozenset(), frozenset())
+    total = len(parts.train) + len(parts.validation)
     with reporter.bar("note the training videos", total) as bar:
-        trained, watched = (
-            written([*file_fingerprints(items, bar), *known])
-            for items, known in ((parts.train, before.trained), (parts.watch, before.watched))
-        )
+        trained = written([*file_fingerprints(parts.train, bar), *before.trained])
+        watched = written([*file_fingerprints(parts.validation, bar), *before.watched])
     return trained, watched

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,12 @@ from froster.training.batches import (
 )
 from froster.training.checkpoint import Checkpoints, RunState
 from froster.training.distributed import from_all_ranks, from_rank_0, ranks, this_rank
+from froster.training.importance import PathIntegral
+from froster.training.meta import add_query_gradient, with_query
 from froster.training.metrics_log import MetricsLog
 from froster.training.optim import optimizer_of
 from froster.training.task import Task
+from froster.training.weights import RunningMean
 from froster.utils.interrupt import check
 from froster.utils.tensors import StateDict, cpu_state
 
@@ -40,7 +43,8 @@ MAY_CHANGE = ("workers", "keep", "compile", "checkpointing")
 OnStep = Callable[[int, dict[str, float]], None]
 """`on_step(step, metrics)`, on rank 0; steps count from 1."""
 Validate = Callable[[int], dict[str, float]]
-"""`validate(epoch)`, on rank 0: what is measured after an epoch, of which "base" may stop the run."""
+"""`validate(epoch)`, on rank 0: what is measured after an epoch, of which "base" may stop the run.
+"""
 
 
 @dataclass
@@ -56,6 +60,8 @@ class Trained:
     """Epochs done: fewer than the recipe's where the run was stopped early."""
     history: list[dict[str, float]]
     """What was measured after each epoch."""
+    importance: StateDict = field(default_factory=dict)
+    """What every weight has done for the loss (`PathIntegral.record`), where it was gathered."""
 
 
 @dataclass
@@ -84,6 +90,9 @@ class Trainer:
         self.optimizer = optimizer_of(task, recipe)
         self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.device = task.student.clip.logit_scale.device
+        self.path: PathIntegral | None = None
+        if recipe.remember:
+            self.path = PathIntegral(task.student, task.hold, recipe.hold == "si-total")
         self.network: torch.nn.Module = task
 
     def fit(
@@ -107,7 +116,11 @@ class Trainer:
         global_batch(recipe, clips)
         settings = {k: v for k, v in asdict(recipe).items() if k not in MAY_CHANGE}
         settings |= {**run, "clips": clips, "world": self.world}
-        state = RunState(self.task.checkpoint_modules(), self.optimizer, settings)
+        mean = RunningMean(lambda n: recipe.weight_of_epoch(recipe.first_averaged + n - 1))
+        modules = self.task.checkpoint_modules()
+        if self.path is not None:
+            modules["importance"] = self.path
+        state = RunState(modules, self.optimizer, settings, mean)
         checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
         first = done = checkpoints.resume(state)
         log = MetricsLog(out / "metrics.jsonl", first, active=self.rank == 0)
@@ -119,10 +132,10 @@ class Trainer:
         for epoch in range(first, recipe.epochs):
             if stops_early(state.history, recipe.patience):
                 break
-            mean = self.epoch(epoch, dataset, state, log, on_step if self.rank == 0 else None)
+            means = self.epoch(epoch, dataset, state, log, on_step if self.rank == 0 else None)
             if epoch + 1 >= recipe.first_averaged:
                 state.average.add(cpu_state(self.task.student))
-            line: dict[str, Any] = {"mean": mean, "averaged": state.average.count}
+            line: dict[str, Any] = {"mean": means, "averaged": state.average.count}
             if validate is not None:
                 measured = from_rank_0(validate(epoch + 1) if self.rank == 0 else None)
                 state.history.append(measured)
@@ -135,7 +148,10 @@ class Trainer:
             done = epoch + 1
         last, average = cpu_state(self.task.student), state.average
         mean_state = average.weights(like=last) if average.count else last
-        return Trained(last, mean_state, average.count, state.unreadable, done, state.history)
+        record = {} if self.path is None else self.path.record()
+        return Trained(
+            last, mean_state, average.count, state.unreadable, done, state.history, record
+        )
 
     def epoch(
         self, epoch: int, dataset: Dataset, state: RunState, log: MetricsLog, on_step: OnStep | None
@@ -177,7 +193,7 @@ class Trainer:
         """The optimiser steps of one epoch, as they are started. `errors` receives what cannot be
         read."""
         recipe, bank = self.recipe, self.task.bank
-        for number, batch in enumerate(batches):
+        for number, (batch, query) in enumerate(with_query(batches, bool(recipe.meta))):
             lr = recipe.rate(epoch + number / count)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["scale"]
@@ -186,18 +202,55 @@ class Trainer:
             template = draw_template(recipe.seed, epoch, number, bank.num_templates)
             rng = random.Random(f"step/{recipe.seed}/{epoch}/{number}/{self.rank}")
             torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
-            values = self.step(batch, rows_of_step(recipe.draw, template, bank), rng)
+            values = self.step(batch, rows_of_step(recipe.draw, template, bank), rng, query)
             if values is not None:
                 yield StartedStep(number, lr, template, values)
 
-    def step(self, batch: Batch, rows: list[int], rng: random.Random) -> dict[str, Tensor] | None:
+    def step(
+        self, batch: Batch, rows: list[int], rng: random.Random, query: Batch | None = None
+    ) -> dict[str, Tensor] | None:
         """One optimiser step; returns its metrics, 0-D tensors, or None when no rank could read a
-        clip.
+        clip. `query`: the batch of the meta step."""
+        share = self.share(batch)
+        if share is None:
+            return None
+        frames, labels, weight = share
+        self.task.update_teacher()
+        losses, report = self.network(frames, labels, rows, rng, weight=weight)
+        loss = sum(losses.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        share = self.share(query) if query is not None else None
+        if share is not None:
+            frames, labels, weight = share
 
-        Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its share,
-        so that the gradient is that of the mean over all clips; a rank with none computes on a blank
-        clip of weight zero, as DDP needs it to.
-        """
+            def loss_of_query() -> Tensor:
+                return sum(self.network(frames, labels, rows, rng, weight=weight)[0].values())
+
+            recipe = self.recipe
+            report["query"] = add_query_gradient(
+                self.weights, loss_of_query, recipe.meta, recipe.meta_rate
+            )
+        if self.path is not None:
+            self.path.before()
+        limit = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, limit)
+        self.optimizer.step()
+        if self.path is not None:
+            self.path.after()
+        means = {"loss": loss.detach(), **report}
+        if self.world > 1:
+            reduced = torch.stack(list(means.values()))
+            dist.all_reduce(reduced)
+            means = dict(zip(means, reduced / self.world, strict=True))
+        return {**means, "grad_norm": norm}
+
+    def share(self, batch: Batch) -> tuple[Tensor, Tensor, float] | None:
+        """This rank's frames and labels, and their weight; None when no rank could read a clip.
+
+        Ranks may hold different numbers of readable clips. Each rank's mean is weighted by its
+        share, so that the gradient is that of the mean over all clips; a rank with none computes on
+        a blank clip of weight zero, as DDP needs it to."""
         mine = total = float(len(batch.labels))
         if self.world > 1:
             count = torch.tensor([mine], device=self.device)
@@ -211,19 +264,7 @@ class Trainer:
             frames = torch.zeros(1, self.num_frames, 3, size, size, dtype=torch.uint8)
             labels = torch.zeros(1, dtype=torch.long)
         frames, labels = (x.to(self.device, non_blocking=True) for x in (frames, labels))
-        losses, report = self.network(frames, labels, rows, rng, weight=mine * self.world / total)
-        loss = sum(losses.values())
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        limit = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, limit)
-        self.optimizer.step()
-        means = {"loss": loss.detach(), **report}
-        if self.world > 1:
-            reduced = torch.stack(list(means.values()))
-            dist.all_reduce(reduced)
-            means = dict(zip(means, reduced / self.world, strict=True))
-        return {**means, "grad_norm": norm}
+        return frames, labels, mine * self.world / total
 
 
 def prefetch_metrics(steps: Iterator[StartedStep]) -> Iterator[StartedStep]:
@@ -238,8 +279,8 @@ def prefetch_metrics(steps: Iterator[StartedStep]) -> Iterator[StartedStep]:
 
 
 def stops_early(history: Sequence[dict[str, float]], patience: int | None) -> bool:
-    """Is the best accuracy on the base validation videos `patience` epochs old? An epoch that equals
-    it is as good."""
+    """Is the best accuracy on the base validation videos `patience` epochs old? An epoch that
+    equals it is as good."""
     if not patience or not history:
         return False
     accuracies = [values["base"] for values in history]

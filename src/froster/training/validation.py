@@ -1,9 +1,8 @@
 """What a training run gains and loses, epoch by epoch, on a few videos that neither train nor test.
 
 `base`, the accuracy on validation videos of the training classes, may stop the run. What is kept of
-CLIP is shown beside it and chooses nothing: the accuracy on some videos of novel classes and how
-often the model answers there as frozen CLIP does; without novel classes, how often it does so among
-labels that have nothing to do with the training.
+CLIP chooses nothing: the accuracy on some videos of novel classes and how often the model answers
+them as frozen CLIP does; without novel classes, that among labels that were not trained on.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Preset
 from froster.training.measure import (
     Change,
+    EvalRow,
     EvalSet,
     Measuring,
-    Row,
     changes,
     eval_sets,
     measure,
@@ -45,39 +44,31 @@ def foreign_labels(labels: Sequence[str], count: int = FOREIGN) -> list[str]:
 
 def agreement(first: Predictions, second: Predictions) -> float:
     """How many readable videos get the same answer from both, per cent."""
-    readable = ~(first.logits.isnan().any(1) | second.logits.isnan().any(1))
-    same = first.logits[readable].argmax(1) == second.logits[readable].argmax(1)
+    kept = ~(first.logits.isnan().any(1) | second.logits.isnan().any(1))
+    same = first.logits[kept].argmax(1) == second.logits[kept].argmax(1)
     return percent(same) if len(same) else 0.0
 
 
 def validation_sets(
     model: Recognizer, setting: Preset, parts: Split, sentences: dict[str, str], seed: int
 ) -> list[EvalSet]:
-    """What is measured after every epoch, one clip a video; empty where no video is held out for
-    it."""
-    if not parts.watch:
+    """What is measured after every epoch, one clip a video; empty without validation videos."""
+    if not parts.validation:
         return []
-    once = dataclasses.replace(setting, views=1)
-    some = dataclasses.replace(
-        parts, base_test=parts.watch, novel_test=evenly(parts.novel_test, MOST_NOVEL, seed)
-    )
+    once, novel = dataclasses.replace(setting, views=1), evenly(parts.novel_test, MOST_NOVEL, seed)
+    some = dataclasses.replace(parts, base_test=parts.validation, novel_test=novel)
     sets = eval_sets(model, once, some, sentences)
     if len(sets) == 1:
         names = foreign_labels(parts.base)
-        unlabelled = [
-            dataclasses.replace(item, label=names[0]) for item in parts.watch
-        ]  # their answers are compared alone
-        sets.append(EvalSet("foreign", video_dataset(model, once, unlabelled, names), names))
+        # Any label will do: what is compared are answers.
+        items = [dataclasses.replace(item, label=names[0]) for item in parts.validation]
+        sets.append(EvalSet("foreign", video_dataset(model, once, items, names), names))
     return sets
 
 
 class Validator:
-    """Measures a student after an epoch, and says it in a line. Frozen CLIP is measured once, before
-    the first.
-
-    `sets` holds "base", the validation videos, and "novel" or, of the validation videos among
-    foreign labels, "foreign".
-    """
+    """Measures a student after an epoch, and frozen CLIP before the first, and says it in a line.
+    `sets`: "base", the validation videos, and "novel", or the same videos in "foreign"."""
 
     def __init__(self, base: Recognizer, sets: Sequence[EvalSet], how: Measuring | None = None):
         self.base, self.sets, self.how = base, sets, how or Measuring()
@@ -94,12 +85,9 @@ class Validator:
         by_set = changes(self.frozen, tuned)
         values: dict[str, float] = {"epoch": epoch}
         for name, change in by_set.items():
-            values |= {
-                name: change.after,
-                f"{name}_frozen": change.before,
-                f"{name}_error": change.error,
-            }
-        before, after = (Row("", "", p).generalised for p in (self.frozen, tuned))
+            values |= {name: change.after, f"{name}_frozen": change.before}
+            values[f"{name}_error"] = change.error
+        before, after = (EvalRow("", "", p).generalised for p in (self.frozen, tuned))
         together = {name: (before[name], after[name]) for name in before}
         for name, (frozen, now) in together.items():
             values |= {f"{name}_together": now, f"{name}_together_frozen": frozen}
@@ -110,7 +98,7 @@ class Validator:
         return values
 
     def measure(self, model: Recognizer) -> dict[str, Predictions]:
-        return measure(model, self.sets, self.how, "watch", keep=False)
+        return measure(model, self.sets, self.how, "validation videos", keep=False)
 
 
 def epoch_line(
@@ -124,14 +112,11 @@ def epoch_line(
         name: f"{change} on {change.videos} {name} videos (chance {change.chance:.1f})"
         for name, change in by_set.items()
     }
-    foreign = values.get("foreign")
-    where = "" if foreign is None else f" among {foreign:.0f} other labels"
+    among = f" among {values['foreign']:.0f} other labels" if "foreign" in values else ""
     kept = [words["novel"]] if "novel" in words else []
-    kept.append(f"{values['agreement']:.0f} % as CLIP answers{where}")
+    kept.append(f"{values['agreement']:.0f} % as CLIP answers{among}")
     asked = [
         f"{TITLES[name]} {before:.1f} -> {after:.1f}" for name, (before, after) in together.items()
     ]
-    together_words = f"; asked together: {', '.join(asked)}" if asked else ""
-    return (
-        f"epoch {values['epoch']}: gained {words['base']}; kept {', '.join(kept)}{together_words}"
-    )
+    line = f"epoch {values['epoch']}: gained {words['base']}; kept {', '.join(kept)}"
+    return f"{line}; asked together: {', '.join(asked)}" if asked else line

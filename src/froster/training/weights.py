@@ -1,10 +1,12 @@
-"""What can be done with weights after training: their mean, and interpolation with CLIP (WiSE-FT)."""
+"""Weights after training: their mean, and interpolation with CLIP (WiSE-FT)."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import torch
 
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
@@ -26,7 +28,7 @@ def average(states: Sequence[StateDict]) -> StateDict:
     for state in states[1:]:
         check_same_keys(states[0], state)
     return {
-        name: sum(state[name].double() for state in states).div(len(states)).to(like.dtype)  # type: ignore[union-attr]
+        name: torch.stack([state[name].double() for state in states]).mean(0).to(like.dtype)
         for name, like in states[0].items()
     }
 
@@ -83,18 +85,22 @@ def with_weights(
 
 
 class RunningMean:
-    """The uniform mean of the weights it was shown, without keeping them all."""
+    """The mean of the weights it was shown, without keeping them all: uniform, or with a factor for
+    the first, the second and so on (`factor_of`, from 1), of which ratios matter."""
 
-    def __init__(self) -> None:
+    def __init__(self, factor_of: Callable[[int], float] = lambda number: 1.0) -> None:
         self.count = 0
         self.mean: StateDict = {}
+        self.factor_of = factor_of
 
     def add(self, state: StateDict) -> None:
         self.count += 1
+        total = sum(self.factor_of(number) for number in range(1, self.count + 1))
+        share = total / self.factor_of(self.count)
         for name, tensor in state.items():
             old = self.mean.get(name)
             new = tensor.float()
-            self.mean[name] = new if old is None else old + (new - old) / self.count
+            self.mean[name] = new if old is None else old + (new - old) / share
 
     def weights(self, like: StateDict) -> StateDict:
         return {name: tensor.to(like[name].dtype) for name, tensor in self.mean.items()}

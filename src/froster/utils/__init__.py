@@ -1,1 +1,1 @@
-"""What every room uses: files that are whole or not there, a pool of processes, Ctrl-C, progress."""
+"""What every room uses: files that are whole or not, a pool of processes, Ctrl-C, progress."""

@@ -21,8 +21,6 @@ from froster.utils import strict_json as json
 
 Entry = TypeVar("Entry")
 
-CALIBRATION = "calibration.json"
-"""Beside the weights in a model folder."""
 NAME_ERRORS = "surrogateescape"
 """How Python holds the bytes of a file name that is no UTF-8; written so, they are those bytes
 again."""
@@ -36,14 +34,23 @@ def cannot_write(path: Path, error: Exception) -> WriteError:
     return WriteError(f"cannot write {path}: {cause}")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses in the block is a WriteError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def absolute(path: str | Path | None) -> str | None:
     """The whole path, for a file that another command will read from another folder."""
     return None if path is None else str(Path(path).absolute())
 
 
 def refuse_current(path: Path) -> None:
-    """Raises UsageError where `path` is the current folder, or one above it: replaced, it would
-    leave the shell in a folder that is gone."""
+    """Raises UsageError where `path` is the current folder or one above it, which the shell would
+    lose."""
     with suppress(FileNotFoundError):  # it is gone already
         if Path.cwd().is_relative_to(os.path.realpath(path)):
             raise UsageError(
@@ -128,6 +135,10 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
+    write_text(path, json.dumps(values, indent=indent) + "\n")
+
+
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Records that end in \\n. Cells with a line end of any kind are quoted (Python 3.12 and before
     leave \\r bare)."""
@@ -178,8 +189,8 @@ def sole_writer(folder: Path) -> AbstractContextManager[None]:
 def sole_maker(path: Path) -> AbstractContextManager[None]:
     """The same for a file or folder that appears whole, or is made of several: its lock lies beside
     it."""
-    whole = Path(os.path.realpath(path))
-    return exclusive(whole.parent / f".{whole.name}.lock", _busy(path))
+    real = Path(os.path.realpath(path))
+    return exclusive(real.parent / f".{real.name}.lock", _busy(path))
 
 
 def _busy(path: Path) -> str:
@@ -187,22 +198,17 @@ def _busy(path: Path) -> str:
 
 
 def claim_folder(path: Path, marker: str, again: str) -> None:
-    """Makes an output folder, or takes one over that a run of the same kind left behind.
-
-    `marker` is a file by which such a folder is known; `again` says in the error what to do about
-    any other folder. Raises UsageError when `path` is a file or a folder of something else,
-    WriteError when it cannot be written.
-    """
+    """Makes an output folder, or takes one over that has the file `marker`: a run of the same kind
+    left it. Raises UsageError for a file and any other folder (`again` says what to do),
+    WriteError."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file; --out needs a folder")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).exists():
         raise UsageError(f"{path} exists and holds something else: {again}")
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         if not (path / marker).exists():
             (path / marker).touch()
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 class Appender:
@@ -213,28 +219,23 @@ class Appender:
     def __init__(self, path: Path, keep: int | None = None) -> None:
         """`keep`: bytes of an existing file that are kept; a kill has cut off what follows them."""
         self.path = path
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             if keep is not None:
                 os.ftruncate(self._file, keep)
-        except OSError as error:
-            raise cannot_write(path, error) from error
 
     def add(self, text: str) -> None:
         data = text.encode("utf-8", NAME_ERRORS)
-        try:
+        with writing(self.path):
             if os.write(self._file, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
 
     def close(self) -> None:
         """Onto the disk, not only into its cache."""
         try:
-            os.fsync(self._file)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
+            with writing(self.path):
+                os.fsync(self._file)
         finally:
             os.close(self._file)
 
@@ -283,8 +284,8 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 def read_entries(
     path: Path, kind: type[Entry], is_current: Callable[[Entry], bool]
 ) -> dict[str, Entry]:
-    """The dataclasses of type `kind` in a journal by their `path`, the last of each, where they are
-    still true. What is cut off or of another form is passed over: it is done once more."""
+    """The dataclasses of type `kind` in a journal by their `path`, the last of each, as far as they
+    are still true. What is cut off or of another form is passed over."""
     entries: dict[str, Entry] = {}
     for data in whole_lines(path):
         try:

@@ -60,9 +60,8 @@ def limited(limit: Callable[[], None]) -> Iterator[None]:
         _limit.reset(token)
 
 
-def ignore(worker: int = 0) -> None:
-    """For loader workers, which get the terminal's Ctrl-C too: the parent ends them, also while
-    they hand memory over."""
+def ignore() -> None:
+    """For reading processes, which get the terminal's Ctrl-C too: the parent ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _orphaned
 

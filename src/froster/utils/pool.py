@@ -35,7 +35,7 @@ class Channel:
         self._incoming = self._messages()
 
     def send(self, message: Any) -> None:
-        """Waits until the system has taken all of it. Raises OSError where the other end is gone."""
+        """Returns once the system has taken all of it. Raises OSError if the other end is gone."""
         arrays: list[pickle.PickleBuffer] = []
         body = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
         parts: list[bytes | memoryview] = [body, *(array.raw() for array in arrays)]
@@ -66,8 +66,8 @@ class Channel:
             yield (pickle.loads(parts[0], buffers=parts[1:]),)
 
     def _bytes(self, size: int) -> Generator[None, None, bytearray]:
-        whole = bytearray(size)
-        rest = memoryview(whole)
+        data = bytearray(size)
+        rest = memoryview(data)
         while rest:
             try:
                 received = self.socket.recv_into(rest)
@@ -77,7 +77,7 @@ class Channel:
             if not received:
                 raise EOFError
             rest = rest[received:]
-        return whole
+        return data
 
 
 SECONDS_OF_SILENCE = 300.0
@@ -193,9 +193,7 @@ def in_order(events: Iterable[Event]) -> Iterator[Event]:
 
 def ends(events: Iterable[Event]) -> Generator[tuple[int, Any, str], None, None]:
     """For work that finds one part in a file: each file's position, its part or None, and what
-    failed where there is none.
-
-    A process that dies after it has handed its part on costs nothing.
+    failed where there is none. A process that dies after it has handed its part on costs nothing.
     """
     parts: dict[int, Any] = {}
     for event in events:
@@ -252,7 +250,8 @@ class _Worker:
         self.started = self.dead = False
         mine, other = socket.socketpair()
         self.channel = Channel(mine, blocking=False)
-        self.process = context.Process(target=_serve, args=(other, work), daemon=True)  # type: ignore[attr-defined]
+        make: Any = context.Process  # type: ignore[attr-defined]
+        self.process = make(target=_serve, args=(other, work), daemon=True)
         try:
             self.process.start()
         except BaseException:
@@ -314,14 +313,14 @@ class _Worker:
 
 def _start(context: BaseContext, work: Work) -> _Worker:
     """Tries again where the system has no process to give, or their server has been killed."""
-    for pause in (*PAUSES, None):
-        try:
+    for pause in PAUSES:
+        with contextlib.suppress(EOFError, OSError):
             return _Worker(context, work)
-        except (EOFError, OSError) as error:
-            if pause is None:
-                raise no_process(str(error) or type(error).__name__) from error
-            time.sleep(pause)
-    raise AssertionError
+        time.sleep(pause)
+    try:
+        return _Worker(context, work)
+    except (EOFError, OSError) as error:
+        raise no_process(str(error) or type(error).__name__) from error
 
 
 def no_process(cause: str) -> FrosterError:

@@ -1,4 +1,4 @@
-"""Progress bars and the two consoles of all commands; metrics for loggers; steps that may fail."""
+"""Progress bars and the two consoles of all commands; steps that may fail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -14,26 +13,21 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    TaskID,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from froster.errors import FrosterError, UsageError, WriteError, install
+from froster.errors import FrosterError, WriteError
 from froster.utils.interrupt import Interrupted, check
 from froster.utils.text import printable
 
 
 class Plain(Console):
     """Shows texts as they are: square brackets and colons of names and labels mean nothing, and
-    controls are written out.
-
-    A line end is a control too, as it would let a name look like two lines: each `print` is one
-    line.
-    """
+    controls are written out, line ends too, so that each `print` is one line."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
@@ -47,37 +41,22 @@ class Plain(Console):
         self.print(text, soft_wrap=True)
 
 
-class _Bars(Progress):
-    """Texts before and beside the bars come from names and labels as well."""
-
-    def add_task(self, description: str, **fields: Any) -> TaskID:  # type: ignore[override]
-        return super().add_task(printable(description), **_shown_as_text(fields))
-
-    def update(self, task_id: TaskID, **fields: Any) -> None:  # type: ignore[override]
-        super().update(task_id, **_shown_as_text(fields))
-
-
-def _shown_as_text(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: printable(value) if name in ("note", "description") else value
-        for name, value in fields.items()
-    }
-
-
 console = Plain(stderr=True)
 output = Plain()
 """For what a command was asked for, on standard output."""
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
+class _PlainColumn(TextColumn):
+    """Texts beside the bars come from names and labels as well."""
+
+    def render(self, task: Task) -> Text:
+        return Text(printable(self.text_format.format(task=task)))
+
+
+def _bars(**options: Any) -> Progress:
+    numbers = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    before, after = _PlainColumn("{task.description}"), _PlainColumn("{task.fields[note]}")
+    return Progress(before, *numbers, after, console=console, **options)
 
 
 _shown: list[Progress] = []
@@ -86,8 +65,8 @@ _shown: list[Progress] = []
 
 @contextmanager
 def progress(quiet: bool = False) -> Iterator[Progress]:
-    """A live display; `add_task(description, total=…)` and `update(task, advance=…, note=…)` on it."""
-    with _Bars(*_columns(), console=console, disable=quiet) as display:
+    """A live display, for `add_task(what, total=…)` and `update(task, advance=…, note=…)`."""
+    with _bars(disable=quiet) as display:
         if quiet:
             yield display
             return
@@ -130,7 +109,7 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
 
 @contextmanager
 def _after_a_second(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    bars = _Bars(*_columns(), console=console, transient=True)
+    bars = _bars(transient=True)
     task = bars.add_task(what, total=total, note="")
     lock, over = threading.Lock(), False
 
@@ -171,10 +150,7 @@ def attempt(
     what: str, step: Callable[[], Result], say: Callable[[str], None] = leave_out
 ) -> Result | None:
     """What `step` returns; None where it fails, and a line that begins with `what` says why.
-
-    Ctrl-C and a file that cannot be written (a full disk) are raised: what comes next would meet
-    them too.
-    """
+    Ctrl-C and a full disk are raised: what comes next would meet them too."""
     try:
         return step()
     except (Interrupted, WriteError):
@@ -192,38 +168,3 @@ def reason(error: Exception) -> str:
     if isinstance(error, FrosterError):
         return line
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-Log = Callable[[int, dict[str, float]], None]
-
-
-def open_logger(kind: str | None, out: Path) -> Log | None:
-    """A function (step, metrics), or None. Raises UsageError when the extra is not installed."""
-    if kind is None:
-        return None
-    if kind not in ("tensorboard", "wandb"):
-        raise UsageError(f"--logger must be tensorboard or wandb, not {kind!r}")
-    try:
-        return _tensorboard(out) if kind == "tensorboard" else _wandb(out)
-    except ImportError as error:
-        raise UsageError(f"{kind} is not installed: {install(kind)}") from error
-
-
-def _tensorboard(out: Path) -> Log:
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(out / "tensorboard")
-
-    def log(step: int, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            writer.add_scalar(f"train/{name}", value, step)
-        writer.flush()
-
-    return log
-
-
-def _wandb(out: Path) -> Log:
-    import wandb
-
-    run = wandb.init(project="froster", dir=str(out), name=out.name)
-    return lambda step, metrics: run.log(metrics, step=step)

@@ -19,11 +19,8 @@ StateDict = dict[str, Tensor]
 def save_tensors(
     tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """A safetensors file with the mode that the umask gives: `save_file` alone keeps it from
-    everybody else.
-
-    Raises WriteError where it cannot be written.
-    """
+    """A safetensors file with the mode that the umask gives, as `save_file` alone keeps it from
+    everybody else. Raises WriteError."""
     try:
         path.touch()
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -35,11 +32,8 @@ def save_tensors(
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises OSError where it cannot be read."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cpu_state(module: nn.Module) -> StateDict:

@@ -1,10 +1,6 @@
 """The augmentations of training clips: FROSTER's crop and mirror image, and what the methods in the
-comparison add.
-
-Everything is drawn from the one generator that is handed in, and is the same for all frames of a
-clip except where it says otherwise. Pictures are changed by PIL, as in the references, and stay
-uint8.
-"""
+comparison add. Everything is drawn from one generator and, unless it says otherwise, is the same
+for all frames of a clip. Pictures are changed by PIL, as in the references, and stay uint8."""
 
 import math
 import random
@@ -14,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
@@ -65,21 +62,15 @@ class Augment:
     def __post_init__(self) -> None:
         one_of("crop", self.crop, *_CROPS)
         for name in ("color_jitter", "grayscale", "erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(
-                    f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}"
-                )
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise UsageError(f"{name} must be a probability from 0 to 1, not {share!r}")
         if self.rand_augment is not None:
             # From JSON it comes as a list.
             object.__setattr__(self, "rand_augment", tuple(self.rand_augment))
-            if (
-                len(self.rand_augment) != 2
-                or self.rand_augment[0] < 1
-                or not 0 <= self.rand_augment[1] <= 10
-            ):
+            drawn = self.rand_augment
+            if len(drawn) != 2 or drawn[0] < 1 or not 0 <= drawn[1] <= 10:
                 raise UsageError(
-                    "rand_augment must be (operations, magnitude from 0 to 10), not"
-                    f" {self.rand_augment!r}"
+                    f"rand_augment must be (operations, magnitude from 0 to 10), not {drawn!r}"
                 )
 
 
@@ -87,21 +78,18 @@ FROSTER_AUGMENT = Augment()
 
 
 def augment(
-    frames: Tensor,
+    frames: UInt8[Tensor, "n height width 3"],
     size: int,
     rng: random.Random,
     how: Augment,
     tested: Preprocessing = CLIP_PREPROCESSING,
-) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8, whatever the height and the width.
-
-    Crops are cut out of the shapes that the model meets when it is `tested`: of the whole frame, or
-    of the square that it is squashed to or put into. What a `shortest` resize cuts off then,
+) -> UInt8[Tensor, "n 3 {size} {size}"]:
+    """Crops are cut out of the shapes that the model sees when it is `tested`: of the whole frame,
+    or of the square that it is squashed to or put into. What a `shortest` resize cuts off then,
     training still sees, as in the references.
 
     RandAugment sees whole frames, as in the references, so that a crop can leave out the edges that
-    it moves in; but it sees them resized, so that its cost does not grow with the video's
-    resolution.
+    it moves in, but resized, so that its cost does not grow with the video's resolution.
     """
     largest = round(size * _LARGEST_SCALE)
     if tested.resize != "shortest":
@@ -125,10 +113,9 @@ def augment(
 
 def _by_pil(images: Tensor, change: Change) -> Tensor:
     """(n, 3, h, w) -> the same, each picture changed."""
-    changed = [
-        change(Image.fromarray(image)) for image in images.permute(0, 2, 3, 1).contiguous().numpy()
-    ]
-    return torch.from_numpy(np.stack([np.asarray(image) for image in changed])).permute(0, 3, 1, 2)
+    arrays = images.permute(0, 2, 3, 1).contiguous().numpy()
+    changed = np.stack([np.asarray(change(Image.fromarray(array))) for array in arrays])
+    return torch.from_numpy(changed).permute(0, 3, 1, 2)
 
 
 def _jitter_colors(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -184,9 +171,8 @@ def _rand_augment(images: Tensor, n: int, m: int, rng: random.Random) -> Tensor:
     for _ in range(n):
         operation = rng.choice(list(OPERATIONS.values()))
         if rng.random() < 0.5:
-            drawn.append(
-                (operation, rng.choice((-1, 1)) * min(10.0, max(0.0, rng.gauss(m, 0.5))) / 10)
-            )
+            sign, size = rng.choice((-1, 1)), min(10.0, max(0.0, rng.gauss(m, 0.5)))
+            drawn.append((operation, sign * size / 10))
 
     def change(image: Image.Image) -> Image.Image:
         for operation, strength in drawn:
@@ -206,12 +192,9 @@ def _erase(images: Tensor, rng: random.Random) -> Tensor:
         rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < rows < height and 0 < columns < width:
             top, left = rng.randint(0, height - rows), rng.randint(0, width - columns)
-            noise = torch.frombuffer(
-                bytearray(rng.randbytes(n * channels * rows * columns)), dtype=torch.uint8
-            )
+            noise = bytearray(rng.randbytes(n * channels * rows * columns))
+            box = torch.frombuffer(noise, dtype=torch.uint8).view(n, channels, rows, columns)
             images = images.clone()
-            images[:, :, top : top + rows, left : left + columns] = noise.view(
-                n, channels, rows, columns
-            )
+            images[:, :, top : top + rows, left : left + columns] = box
             break
     return images

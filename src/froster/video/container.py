@@ -154,11 +154,8 @@ class Orientation(NamedTuple):
 
     @classmethod
     def of_matrix(cls, a: int, b: int, c: int, d: int) -> Orientation:
-        """Of a display matrix: x' = a x + c y, y' = b x + d y, y downwards. Its scale is ignored.
-
-        A matrix that is singular (all zeros, as some writers leave it) or not along the axes means
-        upright, as in FFmpeg.
-        """
+        """Of a display matrix: x' = a x + c y, y' = b x + d y, y downwards. Its scale is ignored;
+        one that is singular or not along the axes means upright, as in FFmpeg."""
         if a and d and max(abs(b), abs(c)) < _OFF * min(abs(a), abs(d)):
             return cls(False, a < 0, d < 0)
         if b and c and max(abs(a), abs(d)) < _OFF * min(abs(b), abs(c)):
@@ -199,7 +196,7 @@ def _stated(frame: av.VideoFrame) -> Orientation | None:
         return _TURNS.get(frame.rotation)
     if not len(data):  # almost always, and asked of every frame
         return None
-    matrix = next((each for each in data if each.type is Type.DISPLAYMATRIX), None)
+    matrix = next((item for item in data if item.type is Type.DISPLAYMATRIX), None)
     if matrix is None:
         return None
     a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
@@ -210,10 +207,7 @@ def upright(
     frame: av.VideoFrame, size: tuple[int, int], orientation: Orientation, by: VideoReformatter
 ) -> np.ndarray:
     """(height, width, 3) uint8 RGB, as shown: fitted to `size` (width, height), mirrored and
-    turned; a view.
-
-    One converter for all frames: setting one up costs as much as converting a small picture.
-    """
+    turned; a view. One converter for all frames, as setting one up costs as much as a picture."""
     picture = by.reformat(frame, *orientation.stored(*size), format="rgb24", threads=_THREADS)
     return orientation.applied(picture.to_ndarray())
 
@@ -248,21 +242,18 @@ def _sized_units(data: memoryview, prefix: int) -> Iterator[tuple[int, int]]:
 
 def _marked_units(data: memoryview) -> Iterator[tuple[int, int]]:
     """Start and end of the units where a mark stands between them, as in a TS."""
-    whole, mark = bytes(data), b"\0\0\1"
-    start = whole.find(mark) + 3
-    while 3 <= start < len(whole):
-        end = whole.find(mark, start)
-        yield start, len(whole) if end < 0 else end
+    packet, mark = bytes(data), b"\0\0\1"
+    start = packet.find(mark) + 3
+    while 3 <= start < len(packet):
+        end = packet.find(mark, start)
+        yield start, len(packet) if end < 0 else end
         start = end + 3
 
 
 def unreferenced(packet: av.Packet, prefix: int) -> bool:
     """Whether the packet of an H.264 stream holds slices of an unreferenced picture and nothing
-    that later packets need.
-
-    The standard lets any of these pictures be left out (nal_ref_idc 0: "not used for reference",
-    7.4.1): about half of the frames of a file that x264 wrote. False wherever there is a doubt.
-    """
+    that later packets need; False wherever there is a doubt. The standard lets any of these be left
+    out (nal_ref_idc 0, "not used for reference", 7.4.1): about half of the frames of x264."""
     data = memoryview(packet)
     slices = place = 0
     for start, end in _sized_units(data, prefix):

@@ -94,11 +94,8 @@ class StreamSource:
 
     def _open_address(self, timeout: float) -> av.container.InputContainer:
         formats = ",".join(filter(None, [FORMATS, _FORMATS.get(self.protocol)]))
-        options = {
-            "format_whitelist": formats,
-            "protocol_whitelist": PROTOCOLS[self.protocol],
-            **_PROBE,
-        }
+        protocols = PROTOCOLS[self.protocol]
+        options = {"format_whitelist": formats, "protocol_whitelist": protocols, **_PROBE}
         if self.protocol in _FORMATS:
             options["rtsp_flags"] = "prefer_tcp"
         end = time.monotonic() + timeout
@@ -114,7 +111,7 @@ class StreamSource:
 
 
 def open_apart(name: str, options: dict[str, str], timeout: float) -> None:
-    """Opens an address in a process of its own. Raises VideoError where that fails or takes longer."""
+    """Opens an address in a process of its own. Raises VideoError if that fails or takes longer."""
     command = [sys.executable, "-c", _OPENER]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -163,8 +160,7 @@ class Arrival:
 
 
 class Live:
-    """Samples of a source, one every `step` seconds; at most `room` of them wait. To be closed with
-    `close`.
+    """Samples of a source, one every `step` seconds; at most `room` of them wait. To be `close`d.
 
     What states a length (a file, here or at an address) plays at its own speed and ends. All else
     is opened again whenever it ends or stalls, but not if the very first try fails.
@@ -201,8 +197,7 @@ class Live:
         self._thread.start()
 
     def take(self, timeout: float) -> list[Arrival]:
-        """What has come since the last call, oldest first; waits for `timeout` seconds if that is
-        nothing."""
+        """What has come since the last call, oldest first; for that it waits `timeout` seconds."""
         with self._changed:
             if not self._waiting and not self._ended:
                 self._changed.wait(timeout)
@@ -266,7 +261,7 @@ class Live:
                 if self.connections > 1:
                     self.notes.put(f"{self.source.name}: connected again")
                 plays = self.source.is_file or stream.duration is not None
-                self._read(stream, plays)
+                self._follow(stream, plays)
                 return None if plays else "the stream ended"
         except (av.ExitError, TimeoutError):
             return f"nothing came for {self.policy.stall:g} s"
@@ -275,54 +270,50 @@ class Live:
         except (av.FFmpegError, OSError, IndexError) as error:
             return f"cannot be read ({getattr(error, 'strerror', None) or error})"
 
-    def _read(self, stream: Stream, plays: bool) -> None:
-        reading = _Reading(stream, plays, self.patience)
+    def _follow(self, stream: Stream, plays: bool) -> None:
+        connection = _Connection(stream, plays, self.patience)
         last = asked = time.monotonic()
         packets = stream.packets() if self.source.is_file else stream.container.demux(stream.stream)
         for packet in packets:
             if self._stop.is_set():
                 return
             arrived = time.monotonic()
-            frames = reading.frames(packet, asked, arrived)
-            if frames is None:
-                self._drop()
+            frames = connection.frames(packet, asked, arrived)
+            with self._changed:
+                self.dropped += frames is None
             for frame in frames or []:
                 last = arrived
-                self._sample(frame, reading, arrived)
-            if arrived - last > self.policy.stall + reading.skipped_for(arrived):
+                self._sample(frame, connection, arrived)
+            if arrived - last > self.policy.stall + connection.skipped_for(arrived):
                 raise TimeoutError
             asked = time.monotonic()
         # A file's packets end without the empty one that makes the decoder give the last frames.
         if self.source.is_file:
             for frame in stream.decode(None):
-                self._sample(frame, reading, asked)
+                self._sample(frame, connection, asked)
 
-    def _sample(self, frame: Frame, reading: _Reading, arrived: float) -> None:
-        due = reading.due(frame, arrived)
-        if reading.paced and due > time.monotonic():
+    def _sample(self, frame: Frame, connection: _Connection, arrived: float) -> None:
+        due = connection.due(frame, arrived)
+        if connection.paced and due > time.monotonic():
             self._stop.wait(due - time.monotonic())
-        if reading.fresh:
-            reading.wanted = frame.time
+        if connection.fresh:
+            connection.wanted = frame.time
             if self._came is not None:
-                reading.base = self._time + time.monotonic() - self._came - frame.time
-        if frame.time < reading.wanted - 1e-4:
+                connection.base = self._time + time.monotonic() - self._came - frame.time
+        if frame.time < connection.wanted - 1e-4:
             return
-        reading.wanted = max(reading.wanted, frame.time - self.step / 2) + self.step
+        connection.wanted = max(connection.wanted, frame.time - self.step / 2) + self.step
         sample = self.keep(frame)
-        sample.time = self._time = reading.base + frame.time
+        sample.time = self._time = connection.base + frame.time
         self._came = time.monotonic()
         with self._changed:
             self.dropped += len(self._waiting) == self._waiting.maxlen
-            self._waiting.append(Arrival(sample, due, reading.fresh))
+            self._waiting.append(Arrival(sample, due, connection.fresh))
             self._changed.notify()
-        reading.fresh = False
-
-    def _drop(self) -> None:
-        with self._changed:
-            self.dropped += 1
+        connection.fresh = False
 
 
-class _Reading:
+class _Connection:
     """One connection: how late it is read, and what is passed over for that."""
 
     def __init__(self, stream: Stream, paced: bool, patience: float):

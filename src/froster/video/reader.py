@@ -16,6 +16,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
 from torch import Tensor
 
 from froster.errors import VideoError
@@ -95,9 +96,9 @@ class Video:
         """What `Sampling` needs to know."""
         return Timing(self._pts, self.fps, self._header_frames, self._duration)
 
-    def read(self, indices: Sequence[int]) -> Tensor:
-        """Frames by index, in any order and with repeats: (n, H, W, 3) uint8 RGB, native size,
-        upright, all of the size of the first frame of the video.
+    def read(self, indices: Sequence[int]) -> UInt8[Tensor, "n height width 3"]:
+        """Frames by index, in any order and with repeats: RGB, native size, upright, all of the
+        size of the first frame of the video.
 
         Each needed frame is decoded once, in one pass that seeks over what is not needed. The
         nearest frame stands in for one that cannot be decoded, and `damaged` counts it. Where
@@ -126,10 +127,8 @@ class Video:
     @property
     def seconds(self) -> float:
         """From the first frame to the end of the last one, by their times and not by the rate."""
-        times = self.times()
-        return (
-            Clock.of(self._container, self._stream).end(times[-1], self._last_duration) - times[0]
-        )
+        times, clock = self.times(), Clock.of(self._container, self._stream)
+        return clock.end(times[-1], self._last_duration) - times[0]
 
     def times(self) -> list[float]:
         """When each frame is shown, in seconds after the first one; they go forward whatever the
@@ -260,10 +259,8 @@ class Video:
                 self._container.seek(key, stream=self._stream)
                 packets = self._packets()
                 landed = next(packets, None)
-                if (
-                    landed is not None
-                    and self._order.get(_stamp(landed), _LAST) <= self._order[key]
-                ):
+                order = _LAST if landed is None else self._order.get(_stamp(landed), _LAST)
+                if landed is not None and order <= self._order[key]:
                     return itertools.chain([landed], packets)
         self._reopen()
         return self._packets()
@@ -335,7 +332,7 @@ class Video:
             self._count()
 
     def _is_trusted(self, scan: list[_Packet], stamps: list[int]) -> bool:
-        """Whether the packets' time stamps can be the index: `stamps` are those of what is shown."""
+        """Can the packets' time stamps be the index? `stamps` are those of what is shown."""
         context = self._stream.codec_context
         decoded = [packet.dts for packet in scan if packet.dts is not None]
         clock_runs_on = all(a <= b for a, b in itertools.pairwise(decoded))

@@ -72,17 +72,11 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.kind not in ("dense", "uniform"):
             raise UsageError(f"unknown sampling '{self.kind}': expected 'dense' or 'uniform'")
-        counts = type(self.frames) is type(self.rate) is int and type(self.target_fps) in (
-            int,
-            float,
-        )
-        if not (
-            counts
-            and 1 <= self.frames <= MOST_FRAMES
-            and 1 <= self.rate <= 10**6
-            and 0 < self.target_fps <= 10**6
-        ):
-            numbers = f"{self.frames!r:.50}, {self.rate!r:.50}, {self.target_fps!r:.50}"
+        frames, rate, fps = self.frames, self.rate, self.target_fps
+        counts = type(frames) is type(rate) is int and type(fps) in (int, float)
+        most = MOST_FRAMES, 10**6, 10**6
+        if not (counts and 1 <= frames <= most[0] and 1 <= rate <= most[1] and 0 < fps <= most[2]):
+            numbers = f"{frames!r:.50}, {rate!r:.50}, {fps!r:.50}"
             raise UsageError(
                 f"sampling needs frames (at most {MOST_FRAMES}), rate and target_fps above zero (at"
                 f" most a million), not {numbers}"
@@ -111,12 +105,9 @@ class Sampling:
         ]
 
     def view_indices(self, timing: Timing, views: int) -> list[list[int]]:
-        """The `views` clips of a test, `frames` indices each; the same at every call.
-
-        Dense views of a video shorter than the stretch are identical. View v of a uniform test
-        takes every segment at (v + 1/2) / views of its length, so that a single view takes the
-        centres.
-        """
+        """The `views` clips of a test, `frames` indices each; the same at every call. Dense views of
+        a video shorter than the stretch are identical. View v of a uniform test takes every segment
+        at (v + 1/2) / views of its length: a single view takes the centres."""
         if views < 1:
             raise UsageError(f"a video is seen in one view or more, not in {views}")
         if self.kind == "dense":
@@ -135,18 +126,15 @@ class Sampling:
         return self._dense(timing, lambda room: u * room, lambda room: u * room)
 
     def _dense_view(self, timing: Timing, view: int, views: int) -> list[int]:
-        def whole(room: float) -> float:
+        def start(room: float) -> float:
             return math.floor(room / 2) if views == 1 else view * math.floor(room / (views - 1))
 
-        return self._dense(timing, lambda room: room * view / views, whole)
+        return self._dense(timing, lambda room: room * view / views, start)
 
     def _dense(self, timing: Timing, cut_start: Start, whole_start: Start) -> list[int]:
-        """Indices of a dense clip, its start chosen by the rule for a stated length or by the one
-        for none.
-
+        """Indices of a dense clip, its start by the rule for a stated length or by the one for none.
         The reference's floating-point operations are kept in its order: their truncations decide
-        indices.
-        """
+        indices."""
         length = self.rate * self.frames / self.target_fps * timing.fps
         if self.clamp == "even":
             length = min(length, timing.num_frames)
@@ -163,11 +151,8 @@ class Sampling:
 
     def _cut(self, timing: Timing, cut_start: Start) -> list[int]:
         """The frames that lie in the stretch by their time stamps, and one beyond; none where no
-        length is stated.
-
-        Also none where the header claims a length that the file does not have (a truncated video):
-        the reference fails there, the rule for videos without a stated length does not.
-        """
+        length is stated, or one that the file does not have (a truncated video): the reference
+        fails there, the rule for videos without a stated length does not."""
         if timing.duration is None or timing.header_frames < 1:
             return []
         length = max(1.0, math.ceil(self.rate * (self.frames - 1) / self.target_fps * timing.fps))

@@ -1,9 +1,5 @@
 """A video as a stream: decoded once and in order, whatever its length, holding nothing but the
-frame that is shown.
-
-`reader.Video` knows every frame of a file by its index, for which it reads the whole file first; a
-stream knows none of them.
-"""
+frame that is shown. (`reader.Video` reads the whole file first and knows every frame by index.)"""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from pathlib import Path
 import av
 import torch
 from av.video.reformatter import VideoReformatter
+from jaxtyping import UInt8
 from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
@@ -80,8 +77,7 @@ class Clock:
         seconds that counts as zero, if it is known; `stamped`: whether stamps are those of showing.
         """
         self.tick, self.period, self.pause = tick, period, pause
-        self._start = start
-        self._stamped = stamped
+        self._start, self._stamped = start, stamped
         self._last: float | None = None
         self._first = 0.0
         "stamp, in seconds, with which the present run of stamps began"
@@ -94,13 +90,12 @@ class Clock:
     @classmethod
     def of(cls, container: av.container.InputContainer, stream: av.VideoStream) -> Clock:
         rate = float(stream.average_rate or stream.guessed_rate or 30)
+        period = 1 / min(max(rate, 1.0), 240.0)
         pause = _BROADCAST_PAUSE if container.format.flags & _TS_DISCONT else _PAUSE
         # Avi has the times of decoding only, and frames may be decoded in another order than shown.
         stamped = not (container.format.name == "avi" and stream.codec_context.has_b_frames)
         tick = float(stream.time_base or 1 / 90_000)
-        return cls(
-            tick, 1 / min(max(rate, 1.0), 240.0), pause, _seconds(container.start_time), stamped
-        )
+        return cls(tick, period, pause, _seconds(container.start_time), stamped)
 
     def time(self, stamp: int | None, key: bool = False) -> float:
         """Of the next frame; `key`: whether it is a key frame."""
@@ -124,9 +119,8 @@ class Clock:
                 self._first = shown
                 self._recent.clear()
         self._remember(shown)
-        self._last = (
-            shown - self._start if last is None else max(shown - self._start, last + _LEAST_STEP)
-        )
+        time = shown - self._start
+        self._last = time if last is None else max(time, last + _LEAST_STEP)
         return self._last
 
     def end(self, time: float, duration: int | None) -> float:
@@ -138,13 +132,12 @@ class Clock:
     def _anew(self, shown: float, back: float, begins: bool) -> bool:
         if back > _DISORDER:
             return True
-        taken = any(abs(shown - other) < _FREE * self.period for other in self._recent)
-        if (begins and (taken or shown < self._first)) or (
-            taken and abs(shown - self._first) < self.period / 2
-        ):
+        filled = any(abs(shown - other) < _FREE * self.period for other in self._recent)
+        first = abs(shown - self._first) < self.period / 2
+        anew = (begins and (filled or shown < self._first)) or (filled and first)
+        if anew:
             self._before = self._start or 0.0, max(self._recent)
-            return True
-        return False
+        return anew
 
     def _confirm(self, shown: float) -> None:
         """Takes a new beginning back where the stamps leap ahead of all that there were."""
@@ -174,16 +167,17 @@ class Frame:
     converter: VideoReformatter
     orientation: Orientation = UPRIGHT
 
-    def square(self, side: int, how: Preprocessing = CLIP_PREPROCESSING) -> Tensor:
-        """The network's square, (3, side, side) uint8, upright. Raises ValueError or av.FFmpegError
-        on a broken frame."""
+    def square(
+        self, side: int, how: Preprocessing = CLIP_PREPROCESSING
+    ) -> UInt8[Tensor, "3 {side} {side}"]:
+        """The network's square, upright. Raises ValueError or av.FFmpegError on a broken frame."""
         size = self.orientation.stored(self.picture.width, self.picture.height)
         pixels = upright(self.picture, size, self.orientation, self.converter)
         return inference_transform(torch.from_numpy(pixels.copy())[None], side, how)[0]
 
 
 class Stream:
-    """The frames of an open container, in order. A context manager, or to be closed with `close`."""
+    """The frames of an open container, in order. A context manager, or to be `close`d."""
 
     damaged: int
     "packets that could not be read or decoded, and frames that the decoder says are corrupt"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -22,34 +23,24 @@ _STRIP = 16
 
 
 def inference_transform(
-    frames: Tensor, size: int, how: Preprocessing = CLIP_PREPROCESSING
-) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, 3, size, size) uint8: the model's preprocessing up to the
-    normalisation.
-
-    CLIP's: short side to `size` by antialiased bicubic, the long side rounded down, centre crop.
-    PIL's result, which CLIP was trained on, is met within 2 of 255 levels (0.002 on average), eight
-    times faster.
-    """
+    frames: UInt8[Tensor, "n height width 3"], size: int, how: Preprocessing = CLIP_PREPROCESSING
+) -> UInt8[Tensor, "n 3 {size} {size}"]:
+    """The model's preprocessing up to the normalisation. CLIP's: short side to `size` by antialiased
+    bicubic, the long side rounded down, centre crop; within 2 of 255 levels (0.002 on average) of
+    PIL's result, which CLIP was trained on, eight times faster."""
     _, height, width, _ = frames.shape
     new_height, new_width = how.resized(height, width, size)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     if how.resize == "shortest" and max(height, width) > _STRIP * min(height, width):
         # Only what the crop keeps, first across and then down, as PIL does with whole pictures.
         x, y = width / new_width, height / new_height
-        across, down = (
-            (left * x, 0, (left + size) * x, height),
-            (0, top * y, size, (top + size) * y),
-        )
+        across = left * x, 0, (left + size) * x, height
+        down = 0, top * y, size, (top + size) * y
         kernel = Image.Resampling[how.interpolation.upper()]
         images = [Image.fromarray(frame.numpy()) for frame in frames]
         images = [image.resize((size, height), kernel, across) for image in images]
-        images = [image.resize((size, size), kernel, down) for image in images]
-        return (
-            torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-            .permute(0, 3, 1, 2)
-            .contiguous()
-        )
+        arrays = [np.asarray(image.resize((size, size), kernel, down)) for image in images]
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     resized = _resize(frames, new_height, new_width, mode=how.interpolation, antialias=True)
     if how.resize == "longest":
         return _filled(resized, size, how.fill)
@@ -57,8 +48,7 @@ def inference_transform(
 
 
 def whole_square(frames: Tensor, size: int, how: Preprocessing) -> Tensor:
-    """(n, H, W, 3) uint8 -> (n, size, size, 3) uint8: all of each frame, squashed or filled up as
-    `how` says."""
+    """(n, H, W, 3) uint8 -> (n, size, size, 3) uint8: all of it, squashed or filled up by `how`."""
     square = inference_transform(frames, size, dataclasses.replace(how, scale=1.0))
     return square.permute(0, 2, 3, 1).contiguous()
 
@@ -68,9 +58,8 @@ def _filled(images: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
     open_clip places it."""
     _, _, height, width = images.shape
     top, left = (size - height) // 2, (size - width) // 2
-    square = (
-        torch.tensor(fill, dtype=torch.uint8).view(1, 3, 1, 1).repeat(len(images), 1, size, size)
-    )
+    colour = torch.tensor(fill, dtype=torch.uint8).view(1, 3, 1, 1)
+    square = colour.repeat(len(images), 1, size, size)
     square[:, :, top : top + height, left : left + width] = images
     return square
 
@@ -87,16 +76,19 @@ def packed(images: Tensor, mirrored: bool = False) -> Tensor:
 
 def scaled(frames: Tensor, short: int, rng: random.Random) -> Tensor:
     """(n, H, W, 3) uint8 -> (n, 3, h, w) uint8 with a short side of `short`, bilinear without
-    antialias as in training.
-
-    Of a strip, a random part. The references interpolate floats; whole numbers change a value by at
-    most 1.001 of 255 levels, 0.3 on average.
-    """
+    antialias as in training; of a strip, a random part along its long side. The references
+    interpolate floats; whole numbers differ by at most 1.001 of 255 levels, 0.3 on average."""
     _, height, width, _ = frames.shape
-    if max(height, width) > _STRIP * min(height, width):
-        frames = _random_stretch(frames, rng)
+    longest = _STRIP * min(height, width)
+    if max(height, width) > longest:
+        start = rng.randint(0, max(height, width) - longest)
+        part = slice(start, start + longest)
+        frames = frames[:, :, part] if width > height else frames[:, part]
         _, height, width, _ = frames.shape
-    return _resize(frames, *_short_side_to(height, width, short), mode="bilinear", antialias=False)
+    rows, columns = short, int(short * width / height)
+    if height > width:
+        rows, columns = int(short * height / width), short
+    return _resize(frames, rows, columns, mode="bilinear", antialias=False)
 
 
 def random_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
@@ -105,11 +97,8 @@ def random_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
 
 
 def multiscale_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
-    """(n, 3, h, w) -> (n, 3, size, size): X-CLIP's MultiScaleCrop.
-
-    Each side is one of four fractions of the short side, the two at most one step apart, and the
-    crop lies in a corner or in the middle.
-    """
+    """(n, 3, h, w) -> (n, 3, size, size): X-CLIP's MultiScaleCrop. Each side is one of four
+    fractions of the short side, the two at most one step apart, in a corner or in the middle."""
     _, _, height, width = images.shape
     sides = [max(1, int(min(height, width) * fraction)) for fraction in (1, 0.875, 0.75, 0.66)]
     rows, columns = rng.choice(
@@ -122,11 +111,7 @@ def multiscale_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
 
 def resized_crop(images: Tensor, size: int, rng: random.Random) -> Tensor:
     """(n, 3, h, w) -> (n, 3, size, size): RandomResizedCrop, 8 to 100 % of the area at an aspect of
-    3/4 to 4/3.
-
-    Where ten draws do not fit (a narrow picture), a random square of the short side, as in
-    Text4Vis.
-    """
+    3/4 to 4/3; where ten draws do not fit, a random square of the short side, as in Text4Vis."""
     _, _, height, width = images.shape
     for _ in range(10):
         area = height * width * rng.uniform(0.08, 1)
@@ -149,12 +134,6 @@ def _squared(images: Tensor, size: int) -> Tensor:
     return _resize(images.permute(0, 2, 3, 1), size, size, mode="bilinear", antialias=False)
 
 
-def _short_side_to(height: int, width: int, size: int) -> tuple[int, int]:
-    if height <= width:
-        return size, int(size * width / height)
-    return int(size * height / width), size
-
-
 def _resize(frames: Tensor, height: int, width: int, mode: str, antialias: bool) -> Tensor:
     # Frames as decoded are channels-last images, the layout that PyTorch resizes in whole numbers
     # as PIL does.
@@ -164,23 +143,11 @@ def _resize(frames: Tensor, height: int, width: int, mode: str, antialias: bool)
     return F.interpolate(images, (height, width), mode=mode, antialias=antialias)
 
 
-def _random_stretch(frames: Tensor, rng: random.Random) -> Tensor:
-    """A random part of a strip, along its long side."""
-    _, height, width, _ = frames.shape
-    kept = _STRIP * min(height, width)
-    start = rng.randint(0, max(height, width) - kept)
-    return frames[:, :, start : start + kept] if width > height else frames[:, start : start + kept]
-
-
 def given_frames(video: Tensor | np.ndarray, count: int) -> Tensor:
     """Frames (T, H, W, 3) uint8 of numpy or torch, whatever their strides. Raises UsageError unless
     T is `count`."""
-    fits = (
-        video.ndim == 4
-        and video.shape[0] == count
-        and video.shape[-1] == 3
-        and 0 not in video.shape
-    )
+    shape = tuple(video.shape)
+    fits = len(shape) == 4 and shape[0] == count and shape[-1] == 3 and 0 not in shape
     if not fits or not is_uint8(video):
         raise UsageError(
             f"expected uint8 frames (T, H, W, 3) with T = {count} as the model reads, got"
@@ -193,14 +160,9 @@ def given_clips(clips: Any, size: int, names: str = "B, T") -> Tensor:
     """Clips (B, T, 3, S, S) uint8 of numpy or torch, S being `size`; with other leading dimensions
     where `names` says so."""
     dims = len(names.split(", ")) + 3
-    array = isinstance(clips, (Tensor, np.ndarray))
-    if (
-        not array
-        or clips.ndim != dims
-        or tuple(clips.shape[-3:]) != (3, size, size)
-        or 0 in clips.shape
-        or not is_uint8(clips)
-    ):
+    shape = tuple(clips.shape) if isinstance(clips, (Tensor, np.ndarray)) else ()
+    fits = len(shape) == dims and shape[-3:] == (3, size, size) and 0 not in shape
+    if not fits or not is_uint8(clips):
         raise UsageError(
             f"expected uint8 clips ({names}, 3, {size}, {size}), got {described(clips)}"
         )

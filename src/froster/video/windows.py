@@ -10,6 +10,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
@@ -28,11 +29,8 @@ _EARLY = 1e-4  # a frame that is due by less than this is shown: times are round
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Windows of `window` seconds, one every `stride` seconds, seen through `frames` frames each.
-
-    A window is `frames` equal parts, and the frame that is shown in the middle of each part is
-    taken.
-    """
+    """Windows of `window` seconds, one every `stride` seconds. A window is `frames` equal parts, of
+    each of which the frame is taken that is shown in its middle."""
 
     window: float
     stride: float
@@ -44,16 +42,11 @@ class WindowPlan:
                 f"window and stride are seconds above zero, not {self.window:g} and {self.stride:g}"
             )
         if self.stride > self.window * (1 + 1e-9):
-            raise UsageError(
-                f"a stride of {self.stride:g} s would leave gaps between windows of"
-                f" {self.window:g} s"
-            )
+            gaps = f"gaps between windows of {self.window:g} s"
+            raise UsageError(f"a stride of {self.stride:g} s would leave {gaps}")
         if self.window > self.stride * MOST_OPEN * (1 + 1e-9):
-            least = self.window / MOST_OPEN
-            raise UsageError(
-                f"a window of {self.window:g} s needs a stride of {least:g} s or more, not"
-                f" {self.stride:g}"
-            )
+            least = f"a stride of {self.window / MOST_OPEN:g} s or more, not {self.stride:g}"
+            raise UsageError(f"a window of {self.window:g} s needs {least}")
 
     @property
     def step(self) -> float:
@@ -78,14 +71,12 @@ class WindowPlan:
 
 @dataclass(eq=False)
 class HeldFrame:
-    """A frame as it is held: its pixels, or what a network that sees frames one by one has made of
-    them."""
+    """A frame's pixels, or what a network that sees frames one by one has made of them."""
 
     time: float
-    pixels: Tensor | None
-    """(3, S, S) uint8."""
-    embedding: Tensor | None = None
-    """(E,), raw."""
+    pixels: UInt8[Tensor, "3 size size"] | None
+    embedding: Float[Tensor, " embed"] | None = None
+    """Raw."""
 
 
 class Window(NamedTuple):
@@ -100,8 +91,7 @@ Keep = Callable[[Frame], HeldFrame]
 
 
 class Squares:
-    """Frames as the network's squares of `size` pixels. Where a picture is broken the one before it
-    stands in."""
+    """Frames as the network's squares of `size` pixels. The one before stands in for a broken one."""
 
     def __init__(self, size: int, how: Preprocessing = CLIP_PREPROCESSING):
         self.size, self.how = size, how
@@ -178,11 +168,12 @@ class SlidingWindows:
 
     def _last(self, frame: Frame) -> Iterator[Window]:
         """The window that is open at the end, if the one before it left something out."""
-        whole = self._opened - len(self.held)
-        covered = self.start + (whole - 1) * self.plan.stride + self.plan.window
-        if whole and covered > self.end - self.plan.step / 2:
+        complete = self._opened - len(self.held)
+        covered = self.start + (complete - 1) * self.plan.stride + self.plan.window
+        if complete and covered > self.end - self.plan.step / 2:
             return
-        start, samples = self.held[0] if self.held else (self.start + whole * self.plan.stride, [])
+        following = self.start + complete * self.plan.stride
+        start, samples = self.held[0] if self.held else (following, [])
         yield Window(start, spread(samples or [self.keep(frame)], self.plan.frames))
 
 
@@ -257,8 +248,7 @@ class ReadSegments:
 
 
 class _Joined:
-    """Windows to segments. One that shows nothing but what the one before it showed last makes that
-    one longer."""
+    """Windows to segments. One that shows only what the one before showed last prolongs that."""
 
     def __init__(self, length: float) -> None:
         self._length = length

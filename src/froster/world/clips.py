@@ -21,13 +21,8 @@ class WorldClips(Dataset):
     def __init__(
         self, videos: Videos, sampling: Sampling, *, train: bool, views: int = 1, seed: int = 0
     ):
-        self.videos, self.sampling, self.train, self.views, self.seed = (
-            videos,
-            sampling,
-            train,
-            views,
-            seed,
-        )
+        self.videos, self.sampling, self.train = videos, sampling, train
+        self.views, self.seed = views, seed
         self.timing = Timing(range(videos.frames.shape[1]), FPS)
         self.epoch = 0
 

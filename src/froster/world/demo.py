@@ -17,15 +17,23 @@ from rich.table import Table
 
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
+from froster.methods.recipe import Recipe
 from froster.report import page
 from froster.report.accuracy import Column, accuracy_chart, accuracy_table
 from froster.report.clips import Clip, Verdict, classified_clips
 from froster.report.plots import training_curves
 from froster.training.distill import distill_preset
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
-from froster.training.measure import EvalSet, Measuring, Row, asked_together, change_lines, measure
+from froster.training.measure import (
+    EvalRow,
+    EvalSet,
+    Measuring,
+    asked_together,
+    change_lines,
+    measure,
+)
 from froster.training.plan import default_recipe
-from froster.training.reporter import Drawn
+from froster.training.reporter import Drawn, Reporter
 from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
@@ -65,10 +73,8 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
         rows, clips = measured(base, seed, out)
         seconds = round(time.monotonic() - began, 1)
         result = {"seed": seed, "rows": [row.to_dict() for row in rows], "seconds": seconds}
-        write_text(
-            out / "report.json",
-            json.dumps({**result, "settings": settings(base, seed)}, indent=2) + "\n",
-        )
+        report = {**result, "settings": settings(base, seed)}
+        write_text(out / "report.json", json.dumps(report, indent=2) + "\n")
         attempt("report.html", lambda: write_report(out, rows, clips, seed))
     if as_json:
         print(json.dumps(result))
@@ -77,44 +83,32 @@ def run(seed: int, out: Path, *, as_json: bool = False) -> dict[str, Any]:
     return result
 
 
-def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[Row], list[Clip]]:
+def measured(base: Recognizer, seed: int, out: Path) -> tuple[list[EvalRow], list[Clip]]:
     """The rows of frozen CLIP and of each arm, which is tuned for them, and the videos of novel
     classes, if these worked."""
     with progress() as bars:
-        videos = render(seed, bars)
-        train_set = WorldClips(videos["train"], base.config.sampling, train=True, seed=seed)
-        sets = [
-            EvalSet(
-                name,
-                WorldClips(videos[name], base.config.sampling, train=False),
-                videos[name].classes,
-            )
-            for name in TEST_SETS
-        ]
+        videos, sampling = render(seed, bars), base.config.sampling
+        how = Measuring(reporter=Drawn(bars))
+        train_set = WorldClips(videos["train"], sampling, train=True, seed=seed)
+        tests = {name: WorldClips(videos[name], sampling, train=False) for name in TEST_SETS}
+        sets = [EvalSet(name, clips, clips.videos.classes) for name, clips in tests.items()]
         sets = asked_together(sets)
-        rows = [
-            Row(
-                "frozen",
-                "as shipped",
-                measure(base, sets, Measuring(reporter=Drawn(bars)), "frozen CLIP"),
-            )
-        ]
+        rows = [EvalRow("frozen", "as shipped", measure(base, sets, how, "frozen CLIP"))]
         students: dict[str, Recognizer] = {"frozen": base}
         for arm in ARMS:
-            student, trained = tune(base, arm, train_set, seed, out, bars)
+            student, trained = tune(base, arm, train_set, seed, out, how.reporter)
             students[arm] = with_weights(student, trained.average)
-            rows += arm_rows(base, arm, student, trained, sets, bars)
+            rows += arm_rows(base, arm, student, trained, sets, how)
             students[arm].save(out / arm, {"demo": True, "seed": seed, **rows[-3].to_dict()})
-        shown = lambda: classify_novel(students, videos["novel"], out / "videos", bars)  # noqa: E731
+        novel = videos["novel"]
+        shown = lambda: classify_novel(students, novel, out / "videos", bars)  # noqa: E731
         return rows, attempt("videos of novel classes", shown) or []
 
 
 def render(seed: int, bars: Progress) -> dict[str, Videos]:
-    """The 16 training videos a base class, drawn by the seed, and the fixed test videos of every
-    set."""
-    total = SHOTS * len(SETS["base"].classes) + TESTS_PER_CLASS * sum(
-        len(SETS[name].classes) for name in TEST_SETS
-    )
+    """The training videos, drawn by the seed, and the fixed test videos of every set."""
+    tested = sum(len(SETS[name].classes) for name in TEST_SETS)
+    total = SHOTS * len(SETS["base"].classes) + TESTS_PER_CLASS * tested
     bar = bars.add_task("render the world", total=total, note="")
     tick = lambda _: bars.update(bar, advance=1)  # noqa: E731
     videos = {"train": render_set("base", SHOTS, seed, "train", tick)}
@@ -123,19 +117,16 @@ def render(seed: int, bars: Progress) -> dict[str, Videos]:
     return videos
 
 
+def recipe_of(base: Recognizer, seed: int) -> Recipe:
+    return dataclasses.replace(default_recipe(base), seed=seed)
+
+
 def tune(
-    base: Recognizer, arm: str, train_set: WorldClips, seed: int, out: Path, bars: Progress
+    base: Recognizer, arm: str, train_set: WorldClips, seed: int, out: Path, reporter: Reporter
 ) -> tuple[Recognizer, Trained]:
-    recipe = dataclasses.replace(default_recipe(base), seed=seed)
-    distill = distill_preset(ARMS[arm])
-    return fine_tune(
-        base,
-        FineTuning(VCLIP(), distill, recipe, name=NAMES[arm]),
-        train_set,
-        train_set.videos.classes,
-        out / "runs" / arm,
-        Hooks(Drawn(bars)),
-    )
+    distill, classes = distill_preset(ARMS[arm]), train_set.videos.classes
+    how = FineTuning(VCLIP(), distill, recipe_of(base, seed), name=NAMES[arm])
+    return fine_tune(base, how, train_set, classes, out / "runs" / arm, Hooks(reporter))
 
 
 def arm_rows(
@@ -144,8 +135,8 @@ def arm_rows(
     student: Recognizer,
     trained: Trained,
     sets: list[EvalSet],
-    bars: Progress,
-) -> list[Row]:
+    how: Measuring,
+) -> list[EvalRow]:
     """The epoch average (the row that counts), the last epoch, and half the average with half of
     CLIP."""
     half = halfway(base, student, trained.average)
@@ -155,11 +146,7 @@ def arm_rows(
         (f"{arm}_blend", "half the mean, half frozen", half),
     ]
     return [
-        Row(
-            name,
-            weights,
-            measure(with_weights(student, state), sets, Measuring(reporter=Drawn(bars)), name),
-        )
+        EvalRow(name, weights, measure(with_weights(student, state), sets, how, name))
         for name, weights, state in variants
     ]
 
@@ -191,10 +178,7 @@ def video_of(folder: Path, label: str) -> Path:
 
 def try_it(clips: list[Clip], out: Path) -> str | None:
     """A command that asks FROSTER for one of the videos, one that it named right if there is one,
-    among the labels of all.
-
-    None where there is no video.
-    """
+    among the labels of all. None where there is no video."""
     if not clips:
         return None
     right = [clip for clip in clips if clip.verdicts[-1].labels[0] == clip.label]
@@ -206,17 +190,15 @@ def try_it(clips: list[Clip], out: Path) -> str | None:
 
 
 def settings(base: Recognizer, seed: int) -> dict[str, Any]:
-    recipe = dataclasses.asdict(dataclasses.replace(default_recipe(base), seed=seed))
-    distill = {arm: dataclasses.asdict(distill_preset(kind)) for arm, kind in ARMS.items()}
     return {
         "shots": SHOTS,
         "tests_per_class": TESTS_PER_CLASS,
-        "recipe": recipe,
-        "distill": distill,
+        "recipe": dataclasses.asdict(recipe_of(base, seed)),
+        "distill": {arm: dataclasses.asdict(distill_preset(kind)) for arm, kind in ARMS.items()},
     }
 
 
-def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
+def show(rows: list[EvalRow], clips: list[Clip], out: Path, seconds: float) -> None:
     table = Table("method", "weights", *(c.name for c in COLUMNS), box=None, pad_edge=False)
     for row in rows:
         style = "bold" if row.method in NAMES else "dim"
@@ -230,11 +212,10 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
     )
     console.print(WORDS)
     console.print()
-    for row in rows:
-        if row.method in ARMS:
-            console.print(f"{NAMES[row.method]}:")
-            for line in change_lines(rows[0], row):
-                console.print(f"  {line}")
+    for row in (row for row in rows if row.method in ARMS):
+        console.print(f"{NAMES[row.method]}:")
+        for line in change_lines(rows[0], row):
+            console.print(f"  {line}")
     console.print()
     console.tell(f"{seconds:.0f} s. Report: {out / 'report.html'}")
     if (pasted := try_it(clips, out)) is not None:
@@ -242,14 +223,12 @@ def show(rows: list[Row], clips: list[Clip], out: Path, seconds: float) -> None:
         console.tell(pasted)
 
 
-def write_report(out: Path, rows: list[Row], clips: list[Clip], seed: int) -> None:
+def write_report(out: Path, rows: list[EvalRow], clips: list[Clip], seed: int) -> None:
     main = {NAMES[row.method]: row for row in rows if row.method in NAMES}
-    columns = [*COLUMNS, *TOGETHER]
-    figures = out / "figures"
+    columns, figures, report = [*COLUMNS, *TOGETHER], out / "figures", out / "report.html"
     chart = accuracy_chart(main, columns, figures / "accuracy.png")
     metrics = {NAMES[arm]: out / "runs" / arm / "metrics.jsonl" for arm in ARMS}
     curves = training_curves(metrics, figures / "training.png")
-    report = out / "report.html"
     tests = ", ".join(f"{name} {len(rows[0].predictions[name].labels)}" for name in TEST_SETS)
     caption = (
         "Top-1 accuracy with one standard error of test sampling; dashed what guessing gets. Test"
@@ -280,8 +259,7 @@ def write_report(out: Path, rows: list[Row], clips: list[Clip], seed: int) -> No
 
 
 def novel_sections(clips: list[Clip], out: Path, report: Path) -> list[page.Section]:
-    """What the page shows of videos of novel classes, and the command to ask for one; nothing where
-    there are none."""
+    """The videos of novel classes, and the command to ask for one; nothing where there are none."""
     pasted = try_it(clips, out.absolute())
     if pasted is None:
         return []

@@ -23,18 +23,15 @@ def moved(rest: np.ndarray, verb: str, times: np.ndarray, rng: np.random.Generat
 
     Speed, phase and direction are drawn from `rng`, the same number of draws for every verb.
     """
-    speed, phase, amount = (
-        rng.uniform(0.85, 1.2),
-        rng.uniform(0, 2 * np.pi),
-        rng.uniform(0.85, 1.15),
-    )
+    speed, phase = rng.uniform(0.85, 1.2), rng.uniform(0, 2 * np.pi)
+    amount = rng.uniform(0.85, 1.15)
     direction = 1.0 if rng.random() < 0.5 else -1.0
     jitter = rng.uniform(-1, 1, (2, FRAMES + 4))
     cycles = 2 * np.pi * speed * direction * times / FRAMES
     poses = np.repeat(rest[None], len(times), axis=0)
-    reverse = {first: second for second, first in REVERSALS}
-    if verb in reverse:
-        verb, times = reverse[verb], FRAMES - 1 - times
+    for forwards, backwards in REVERSALS:
+        if verb == backwards:
+            verb, times = forwards, FRAMES - 1 - times
     progress = np.clip(times / (FRAMES - 1), 0, 1)
 
     def wave(frequency: float) -> np.ndarray:

@@ -28,18 +28,15 @@ def coverage(nouns: Tensor, poses: Tensor, size: int) -> Tensor:
     x, y, angle, width, height, shear, opacity, gain = poses[..., None, None].unbind(1)
     axis = torch.arange(size, dtype=torch.float32) + 0.5
     dx, dy = axis.view(1, 1, -1) - x, axis.view(1, -1, 1) - y
-    # In float64, because a vectorised and a scalar float32 cosine differ in the last bit, and batch
-    # size decides which runs.
+    # In float64: a vectorised and a scalar float32 cosine differ in the last bit.
     cosine, sine = torch.cos(angle.double()).float(), torch.sin(angle.double()).float()
     # Things seen edge-on keep a sliver of width: dividing by nothing would give NaN.
     width = torch.where(width.abs() < 0.6, torch.full_like(width, 0.6), width)
     height = torch.where(height.abs() < 0.6, torch.full_like(height, 0.6), height)
     v = (dy * cosine - dx * sine) / height
     u = (dx * cosine + dy * sine) / width + shear * v
-    planes = (
-        F.grid_sample(atlas()[nouns], torch.stack([u, v], dim=-1), align_corners=False)
-        * opacity[:, None]
-    )
+    planes = F.grid_sample(atlas()[nouns], torch.stack([u, v], dim=-1), align_corners=False)
+    planes = planes * opacity[:, None]
     planes[:, 1:] *= gain[:, None]
     return planes
 
@@ -47,9 +44,7 @@ def coverage(nouns: Tensor, poses: Tensor, size: int) -> Tensor:
 def lay_over(canvas: Tensor, planes: Tensor, colours: Tensor, opacity: float = 1.0) -> Tensor:
     """canvas (N, 3, H, W) in 0..255 with things laid over it: planes (N, 3, H, W), colours (N, 3)
     in 0..255."""
-    if opacity != 1:
-        planes = planes * opacity
-    alpha, colour, white = planes[:, :1], planes[:, 1:2], planes[:, 2:]
+    alpha, colour, white = (opacity * planes).split(1, dim=1)
     return canvas * (1 - alpha) + colour * colours[:, :, None, None] + 255 * white
 
 
@@ -73,8 +68,9 @@ def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray
     is alone."""
     direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(12.5, 17)
     sizes, angles = rng.uniform(10.5, 14.5, 2), rng.uniform(-0.25, 0.25, 2)
-    slack = rng.uniform(-9, 9, 2) if alone else np.zeros(2)
-    dx, dy = slack if alone else (distance * np.cos(direction), distance * np.sin(direction))
+    dx, dy = distance * np.cos(direction), distance * np.sin(direction)
+    if alone:
+        dx, dy = rng.uniform(-9, 9, 2)
     centre = FRAME_SIZE / 2
     first = motion.at_rest(centre + dx, centre + dy, sizes[0], angles[0])
     return first, motion.at_rest(centre - dx, centre - dy, sizes[1], angles[1])

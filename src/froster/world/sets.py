@@ -77,17 +77,16 @@ BASE_NOUNS, NOVEL_NOUNS, FAR_NOUNS = NOUNS[:12], NOUNS[12:26], NOUNS[26:]
 
 
 def pairings(nouns: tuple[str, ...], verbs: tuple[str, ...], *shifts: int) -> tuple[Action, ...]:
-    """Every noun with the verbs that lie `shifts` further than itself: other shifts, other pairs."""
+    """Every noun with the verbs that lie `shifts` further than itself."""
     return tuple(
         Action(noun, verbs[(i + s) % len(verbs)]) for s in shifts for i, noun in enumerate(nouns)
     )
 
 
 def tinted(actions: tuple[Action, ...]) -> tuple[Action, ...]:
-    colours = tuple(COLOURS)
-    return tuple(
-        Action(a.noun, a.verb, colours[3 * i % len(colours)]) for i, a in enumerate(actions)
-    )
+    """In a colour each, which their names tell."""
+    every = tuple(COLOURS)
+    return tuple(Action(a.noun, a.verb, every[3 * i % len(every)]) for i, a in enumerate(actions))
 
 
 SETS: dict[str, ClassSet] = {
@@ -122,11 +121,8 @@ def record(members: ClassSet, label: int, rng: np.random.Generator) -> Tensor:
     action = members.actions[label]
     bystanders = [other for other in members.actions if other.noun != action.noun]
     other = bystanders[rng.integers(len(bystanders))]
-    tints = [COLOURS[tuple(COLOURS)[i]] for i in rng.integers(0, len(COLOURS), 2)]
-    tints = [
-        COLOURS[a.colour] if a.colour else tint
-        for a, tint in zip((action, other), tints, strict=True)
-    ]
+    drawn = [tuple(COLOURS)[i] for i in rng.integers(0, len(COLOURS), 2)]
+    names = [a.colour or name for a, name in zip((action, other), drawn, strict=True)]
     scene, texture = rng.integers(0, len(SCENES)), rng.integers(STILL_TEXTURES, TEXTURES)
     light = np.full(motion.FRAMES, rng.uniform(*members.brightness), np.float32)
     walk = render.camera_walk(rng, TEXTURE_SIZE - render.FRAME_SIZE)
@@ -140,13 +136,9 @@ def record(members: ClassSet, label: int, rng: np.random.Generator) -> Tensor:
     drift = walk - middle
     poses[:, [motion.X, motion.Y]] -= np.concatenate([drift[:1], drift, drift[-1:]])
     noun, other_noun = (torch.tensor([NOUNS.index(name)]) for name in (action.noun, other.noun))
-    colours = torch.tensor(tints, dtype=torch.float32)
-    stage = textures()[scene, texture][None].float()
-    stage = render.lay_over(
-        stage,
-        render.coverage(other_noun, torch.from_numpy(other_rest)[None], TEXTURE_SIZE),
-        colours[1:],
-    )
+    colours = torch.tensor([COLOURS[name] for name in names], dtype=torch.float32)
+    planes = render.coverage(other_noun, torch.from_numpy(other_rest)[None], TEXTURE_SIZE)
+    stage = render.lay_over(textures()[scene, texture][None].float(), planes, colours[1:])
     size = render.FRAME_SIZE
     canvas = torch.cat([stage[:, :, y : y + size, x : x + size] for x, y in walk.tolist()])
 
@@ -175,9 +167,8 @@ def render_set(
         raise ValueError(f"there is no set {name!r} in the world; it has {', '.join(SETS)}")
     members = SETS[name]
     total = per_class * len(members.actions)
-    frames = torch.empty(
-        total, motion.FRAMES, 3, render.FRAME_SIZE, render.FRAME_SIZE, dtype=torch.uint8
-    )
+    side = render.FRAME_SIZE
+    frames = torch.empty(total, motion.FRAMES, 3, side, side, dtype=torch.uint8)
     stream = [seed, 3, SPLITS.index(split), zlib.crc32(name.encode())]
     for index in range(total):
         label, take = divmod(index, per_class)

@@ -17,15 +17,12 @@ from torch import Tensor
 
 from froster.world.vocabulary import NOUNS
 
-SPRITE_SIZE = 32
-BOARD = 256
-DARK, BODY, LIGHT = 1, 2, 3
-TONES = {"dark": DARK, "body": BODY, "light": LIGHT}
+SPRITE_SIZE, BOARD = 32, 256
+TONES = {"dark": 1, "body": 2, "light": 3}
 
 
 class Shape(NamedTuple):
-    """One stroke of the pen: an ellipse (two corners), a filled polygon, or an open line of some
-    width."""
+    """An ellipse (two corners), a filled polygon, or an open line of some width."""
 
     kind: str
     tone: int
@@ -81,12 +78,10 @@ def draw(noun: str) -> np.ndarray:
             pen.ellipse(points, outline=shape.tone, width=width)
         else:
             pen.ellipse(points, fill=shape.tone)
-    covered = (
-        np.asarray(board.point(lambda tone: 255 * (tone > 0)).filter(ImageFilter.MaxFilter(13)))
-        / 255
-    )
+    outlined = board.point(lambda tone: 255 * (tone > 0)).filter(ImageFilter.MaxFilter(13))
+    covered = np.asarray(outlined) / 255
     tones = np.asarray(board)
-    body, light = (tones == BODY).astype(np.float32), (tones == LIGHT).astype(np.float32)
+    body, light = ((tones == TONES[tone]).astype(np.float32) for tone in ("body", "light"))
     planes = np.stack([covered, body + 0.3 * light, 0.68 * light]).astype(np.float32)
     step = BOARD // SPRITE_SIZE
     return planes.reshape(3, SPRITE_SIZE, step, SPRITE_SIZE, step).mean((2, 4))

@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-NOUNS: tuple[str, ...] = (
-    "cat",
-    "fish",
-    "car",
-    "tree",
-    "key",
-    "clock",
-    "star",
-    "umbrella",
-    "mushroom",
-    "boat",
-    "ladder",
-    "apple",
-    "rabbit",
-    "bird",
-    "plane",
-    "flower",
-    "hammer",
-    "cup",
-    "heart",
-    "turtle",
-    "house",
-    "carrot",
-    "anchor",
-    "balloon",
-    "spider",
-    "lamp",
-    "snail",
-    "butterfly",
-    "rocket",
-    "cactus",
-    "chair",
-    "moon",
-    "crown",
-    "cherry",
-    "snake",
-    "octopus",
-    "bicycle",
-    "bell",
-    "cake",
-    "guitar",
-)
+_THINGS = """
+cat fish car tree key clock star umbrella mushroom boat ladder apple
+rabbit bird plane flower hammer cup heart turtle house carrot anchor balloon spider lamp
+snail butterfly rocket cactus chair moon crown cherry snake octopus bicycle bell cake guitar
+"""
+NOUNS = tuple(_THINGS.split())
+_PLACES = "meadow desert ocean sky snow forest kitchen space street library cave volcano"
+SCENES = tuple(_PLACES.split())
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 32, 32),
@@ -57,56 +23,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "brown": (124, 72, 32),
     "white": (240, 240, 240),
 }
-
-SCENES: tuple[str, ...] = (
-    "meadow",
-    "desert",
-    "ocean",
-    "sky",
-    "snow",
-    "forest",
-    "kitchen",
-    "space",
-    "street",
-    "library",
-    "cave",
-    "volcano",
-)
-
-BASE_VERBS: tuple[str, ...] = (
-    "spinning",
-    "bouncing",
-    "swinging",
-    "pulsing",
-    "blinking",
-    "pacing",
-    "circling",
-    "stretching",
-)
-UNSEEN_VERBS: tuple[str, ...] = (
-    "shaking",
-    "flipping",
-    "rocking",
-    "zigzagging",
-    "hopping",
-    "glowing",
-    "wobbling",
-    "tumbling",
-)
-VERBS: tuple[str, ...] = BASE_VERBS + UNSEEN_VERBS
-"""Motions that look the same when the video runs backwards."""
-
-REVERSALS: tuple[tuple[str, str], ...] = (
-    ("moving left", "moving right"),
-    ("rising", "falling"),
-    ("growing", "shrinking"),
-    ("appearing", "vanishing"),
-)
-"""Pairs of motions, each the other one run backwards: no single frame and no set of frames tells
-them apart."""
-
-ORDERED_VERBS: tuple[str, ...] = tuple(verb for pair in REVERSALS for verb in pair)
-ALL_VERBS: tuple[str, ...] = VERBS + ORDERED_VERBS
 
 MOTIONS = {
     "spinning": "turns round and round on one spot",
@@ -135,3 +51,11 @@ MOTIONS = {
     "vanishing": "goes out of sight",
 }
 """Verb -> what the motion looks like, as people write sentences for real classes."""
+
+ALL_VERBS = tuple(MOTIONS)
+BASE_VERBS, UNSEEN_VERBS, ORDERED_VERBS = ALL_VERBS[:8], ALL_VERBS[8:16], ALL_VERBS[16:]
+VERBS = BASE_VERBS + UNSEEN_VERBS
+"""Motions that look the same when the video runs backwards."""
+REVERSALS = tuple(zip(ORDERED_VERBS[::2], ORDERED_VERBS[1::2], strict=True))
+"""Pairs of motions, each the other one run backwards: no single frame and no set of frames tells
+them apart."""

@@ -15,27 +15,20 @@ from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
 
 Part = Literal["test", "trained", "watched"]
-INHERITED = (
-    "source",
-    "base_classes",
-    "novel_classes",
-    "training_videos",
-    "watched_videos",
-    "epochs",
-    "recipe",
-    "distill",
-    "augment",
+TRAINING = (
+    *("base_classes", "novel_classes", "training_videos", "watched_videos", "epochs"),
+    *("recipe", "distill", "augment"),
 )
-"""What the report of a model that was made of another one's weights says too."""
+"""What a report says of the training."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReportedVideos:
     """The videos of a model's training, by `file_fingerprint`."""
 
     trained: frozenset[str]
     watched: frozenset[str]
-    """They stopped, calibrated or blended it."""
+    """The validation videos."""
 
     def part(self, mark: str | None) -> Part:
         return "trained" if mark in self.trained else "watched" if mark in self.watched else "test"
@@ -43,7 +36,6 @@ class Seen:
     def parts(
         self, items: Sequence[Item], on_videos: Callable[[int], None] = lambda n: None
     ) -> list[Part]:
-        """Of each video; what the model has never seen may test it."""
         if not self.trained and not self.watched:
             return ["test"] * len(items)
         return [self.part(mark) for mark in file_fingerprints(items, on_videos)]
@@ -54,26 +46,21 @@ def written(marks: Sequence[str | None] | frozenset[str]) -> str:
     return " ".join(sorted({mark for mark in marks if mark}))
 
 
-def seen_by(report: dict[str, Any]) -> Seen | None:
-    """What a model's report says of the videos that it has seen; None where it does not say which
-    these were."""
+def reported_videos(report: dict[str, Any]) -> ReportedVideos | None:
+    """None where a report does not say which videos these were."""
     source = report.get("source")
-    trained, watched = (
-        source.get(name) if isinstance(source, dict) else None
-        for name in ("trained_on", "watched_by")
-    )
+    if not isinstance(source, dict):
+        return None
+    trained, watched = source.get("trained_on"), source.get("watched_by")
     if not isinstance(trained, str) or not isinstance(watched, str):
         return None
-    return Seen(frozenset(trained.split()), frozenset(watched.split()))
+    return ReportedVideos(frozenset(trained.split()), frozenset(watched.split()))
 
 
 def report_of(model: str | Path) -> dict[str, Any]:
-    """The report beside the weights of the model that `froster.load` reads by this name; empty
-    where there is none.
-
-    A model of the hub is downloaded. Raises CheckpointError where there is no such model,
-    FrosterError without the hub.
-    """
+    """The report beside the weights of the model that `froster.load` reads by this name, which may
+    be downloaded; empty where there is none. Raises CheckpointError without such a model,
+    FrosterError without the hub."""
     if str(model) == "nano":
         return {}
     refuse_address(model)
@@ -90,7 +77,8 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def inherited(report: dict[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in INHERITED if name in report}
+    """What the report of a model says too that is made of this one's weights."""
+    return {name: report[name] for name in ("source", *TRAINING) if name in report}
 
 
 def counted(parts: Sequence[Part]) -> tuple[int, int]:

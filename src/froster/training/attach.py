@@ -1,0 +1,67 @@
+"""What is trained, and where distillation has a gradient."""
+
+from __future__ import annotations
+
+from froster.errors import UsageError
+from froster.methods.base import Method, VideoCLIP
+from froster.training.grid import Distill
+
+
+def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
+    """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
+    tower more or less."""
+    for name, parameter in student.named_parameters():
+        # A closed set of classes has no use for the text tower.
+        text = name.startswith(("clip.text.", "text_")) and not method.closed
+        own = method.trains(name)
+        trained = {"method": own, "both": own or text, "image": own and not text, "text": text}[
+            tune
+        ]
+        parameter.requires_grad_(own if name == "clip.logit_scale" else trained)
+
+
+def trained(student: VideoCLIP, *parts: str) -> bool:
+    """Is any weight of the named parts trained?"""
+    return any(p.requires_grad for name, p in student.named_parameters() if name.startswith(parts))
+
+
+def attach(
+    student: VideoCLIP, distill: Distill, network: str = "this network"
+) -> tuple[bool, bool, list[str]]:
+    """Where distillation has a gradient: on the vision side, on the text side, and what to tell the
+    user.
+
+    Frame level needs a trained image tower, video level that or a trained head; text a trained text
+    tower or learned prompts. Raises UsageError where the chosen vision level has no gradient but
+    the other one would, the chosen side has none, or nothing has.
+    """
+    text = trained(student, "clip.text.") or (
+        student.shared_prompts and trained(student, "text_prompt")
+    )
+    encoder = trained(student, "clip.visual.")
+    head = trained(student, "head.")
+    vision = encoder or (head and distill.level == "video")
+    if not vision and head and distill.side != "text":
+        raise UsageError(
+            f"{network} trains nothing below the frame embeddings, so distillation at frame level"
+            " has no gradient: use --level video"
+        )
+    if not vision and not text:
+        raise UsageError(
+            f"{network} trains nothing that distillation could hold: use --distill none"
+        )
+    attached = {"vision": vision, "text": text}
+    if distill.side != "both":
+        if not attached[distill.side]:
+            other = "text" if distill.side == "vision" else "vision"
+            raise UsageError(
+                f"{network} trains nothing on the {distill.side} side that distillation could hold:"
+                f" use --side {other}"
+            )
+        return distill.side == "vision", distill.side == "text", []
+    own = trained(student, "text_prompt")
+    why = "prompts that belong to one class have no teacher" if own else "text is frozen"
+    notes = [] if text else [f"{why}: distillation on the vision side only"]
+    if not vision:
+        notes.append("the image side is frozen: distillation on the text side only")
+    return vision, text, notes
