@@ -89,13 +89,15 @@ class ActionNet(VideoCLIP):
 class ShiftBlock(Block):
     """A CLIP block whose input is shifted in time (TSM)."""
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, prefix: int):
         self.init_from(block)
+        self.prefix = prefix
 
     def attention_sublayer(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames tokens width"]:
-        return super().attention_sublayer(temporal_shift(x, num_frames), num_frames)
+        shifted = temporal_shift(x, num_frames, self.prefix)
+        return super().attention_sublayer(shifted, num_frames)
 
 
 Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]
@@ -134,7 +136,8 @@ class ActionCLIP(Method):
 
     def build(self, clip: CLIP) -> VideoCLIP:
         if self.shift:
-            replace_blocks(clip, ShiftBlock)
+            prefix = clip.config.vision.prefix
+            replace_blocks(clip, lambda block: ShiftBlock(block, prefix))
         return ActionNet(clip, "mean_then_unit", self.make_head(clip))
 
     def make_head(self, clip: CLIP) -> nn.Module | None:
