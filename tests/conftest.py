@@ -19,6 +19,16 @@ ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
 install_import_hook([f"froster.{room}" for room in ROOMS], "shapes.check_shapes")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where `shared_files` keeps what is made once: all workers of a session see one folder."""
+    import shared_files
+
+    base = tmp_path_factory.getbasetemp()
+    shared_files.FOLDER = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared_files.FOLDER.mkdir(exist_ok=True)
+
+
 @pytest.fixture
 def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which a compiler traces the network: it cannot trace the checks."""
@@ -26,6 +36,24 @@ def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(config, "jaxtyping_disable", True)
     monkeypatch.setattr(Features, "__init__", Features.__init__.__wrapped__)
+
+
+@pytest.fixture
+def few_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the 28 templates, for tests that would spend their time on texts."""
+    from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
+
+    few = KINETICS_28[::14]
+    monkeypatch.setattr("froster.inference.model_folder.KINETICS_28", few)
+    monkeypatch.setitem(vars(FROSTER_PROMPTS), "templates", few)
+    monkeypatch.setattr(Prompting.__init__, "__defaults__", (few, FROSTER_PROMPTS.form))
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page at the end of `froster train`: half of the time of a small one. For tests that ask
+    nothing of it."""
+    monkeypatch.setattr("froster.cli.train.write_page", lambda result: None)
 
 
 settings.register_profile("quick", max_examples=30, deadline=None)

@@ -143,6 +143,13 @@ class Popen:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
+    def __del__(self) -> None:
+        for stream in (self.stdout, self.stderr, self.stdin):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._status.close()
+
     def __enter__(self) -> Popen:
         return self
 
@@ -174,6 +181,13 @@ def run(
     if check:
         done.check_returncode()
     return done
+
+
+def pasted(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command of Python's as a shell reads it."""
+    words = subprocess.run(["sh", "-c", f"printf '%s\\0' {line}"], capture_output=True).stdout
+    command = list(map(os.fsdecode, words.split(b"\0")[:-1]))
+    return run(command, cwd=folder, capture_output=True, text=True)
 
 
 @functools.cache

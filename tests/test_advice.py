@@ -15,9 +15,8 @@ from froster.inference.recognizer import load
 from froster.methods.recipe import FROSTER, Recipe
 from froster.training import checks, plan
 from froster.video.reader import Video
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import shared
+from shared_files import World
 
 
 def items(counts: dict[str, int], word: str | None = None) -> list[Item]:
@@ -78,8 +77,8 @@ def test_labels_that_clip_reads_as_the_same() -> None:
 
 
 def test_the_same_video_in_training_and_test(tmp_path: Path) -> None:
-    videos = render_set("base", 2, split="val")
-    paths = [write_video(tmp_path / f"{i}.mp4", videos.frames[i]) for i in range(6)]
+    videos = World("base", 2)
+    paths = [videos.write(i, tmp_path / f"{i}.mp4") for i in range(6)]
     known = [Item(path, "x") for path in paths]
     copy = Item(again(paths[3], tmp_path / "copy.mp4", 1.5, 28), "x")
     (tmp_path / "broken.mp4").write_bytes(b"x")
@@ -92,7 +91,7 @@ def test_the_same_video_in_training_and_test(tmp_path: Path) -> None:
 def test_real_clips_that_are_there_twice_are_found_and_no_others(tmp_path: Path) -> None:
     """Weizmann's camera stands still: those clips differ in what moves alone."""
     root = shared("videos")
-    rows = list(csv.DictReader((root / "manifest.csv").open()))
+    rows = list(csv.DictReader((root / "manifest.csv").read_text().splitlines()))
     clips = [
         Item(root / row["path"], row["label"]) for row in rows if row["dataset"] == "Weizmann"
     ][:30]

@@ -25,11 +25,13 @@ from froster.training.blend import choose
 from froster.training.held_out import choosing_half
 from froster.training.run_folder import read_run
 from froster.training.weights import average, halfway
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import close
+from shared_files import World
 
-TRAIN = ("--model", "nano", "--batch-size", 6, "--workers", 0, "--lr", 1e-3)
+TRAIN = (
+    *("--model", "nano", "--batch-size", 6, "--workers", 0, "--lr", 1e-3),
+    *("--no-look", "--blend-points", 0),
+)
 
 
 def exit_code(*arguments: object) -> int:
@@ -69,7 +71,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     the line is steep.
     """
     folder, rows = tmp_path_factory.mktemp("data"), ["path,label,split,zone"]
-    videos = render_set("base", 10, split="val")
+    videos = World("base", 10)
     for i in range(50):
         label, take = divmod(i, 10)
         zone, split = (
@@ -77,7 +79,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "train" if take < 4 else "test" if take < 9 else "val",
         )
         if zone == "base" or 4 <= take < 8:
-            write_video(folder / f"{i}.mp4", videos.frames[i])
+            videos.write(i, folder / f"{i}.mp4")
             name = videos.classes[(label + 1) % 3 if zone == "base" else label]
             rows.append(f"{i}.mp4,{name},{split},{zone}")
     (folder / "all.csv").write_text("\n".join(rows) + "\n")
@@ -229,6 +231,7 @@ def test_a_validation_split_chooses_where_there_is_one(
     assert found["choosing"]["of"] == "the validation split"
 
 
+@pytest.mark.usefixtures("no_page")
 def test_open_vclip_is_blended_from_its_unpatched_mean(data: Path, tmp_path: Path, capfd) -> None:
     """Its `model/` holds half of CLIP already."""
     run = tmp_path / "run"
@@ -264,6 +267,7 @@ def test_open_vclip_is_blended_from_its_unpatched_mean(data: Path, tmp_path: Pat
     complaint(capfd, 1, "no checkpoint of epoch 2", run, "--ratio", 0)
 
 
+@pytest.mark.usefixtures("no_page")
 def test_train_averages_from_the_epoch_that_is_asked_for(data: Path, tmp_path: Path, capfd) -> None:
     run = tmp_path / "run"
     train = (

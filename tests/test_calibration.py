@@ -34,8 +34,8 @@ from froster.inference.watch import WatchResult
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of
 from froster.video.windows import WindowPlan
-from froster.world.files import write_video
 from froster.world.sets import render_set
+from shared_files import World
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -75,10 +75,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six classes of base videos, five for validation and two for the test of each."""
     folder, rows = tmp_path_factory.mktemp("data"), ["path,label,split"]
     for split, each in (("val", 5), ("test", 2)):
-        videos = render_set("base", each, split=split)  # type: ignore[arg-type]
+        videos = World("base", each, split)  # type: ignore[arg-type]
         for i in range(6 * each):
-            path = write_video(folder / f"{split}{i}.mp4", videos.frames[i])
-            rows.append(f"{path.name},{videos.classes[int(videos.labels[i])]},{split}")
+            path = videos.write(i, folder / f"{split}{i}.mp4")
+            rows.append(f"{path.name},{videos.label(i)},{split}")
     (folder / "videos.csv").write_text("\n".join(rows) + "\n")
     return folder
 

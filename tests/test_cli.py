@@ -22,9 +22,8 @@ from froster.encoders.model import CLIP
 from froster.encoders.vision import VisionTower
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import shared
+from shared_files import World
 from typed import arguments, one_line
 
 NAMES = [name for names in COMMANDS.values() for name in names]
@@ -34,10 +33,10 @@ NAMES = [name for names in COMMANDS.values() for name in names]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of world videos: five classes, four videos each, and one file that is no video."""
     root = tmp_path_factory.mktemp("data") / "videos"
-    videos = render_set("base", 4, split="val")
+    videos = World("base", 4)
     for i in range(20):
-        name = videos.classes[int(videos.labels[i])].replace(" ", "_")
-        write_video(root / name / f"{i}.mp4", videos.frames[i])
+        name = videos.label(i).replace(" ", "_")
+        videos.write(i, root / name / f"{i}.mp4")
     return root
 
 
@@ -56,7 +55,7 @@ def test_help_and_import_are_instant() -> None:
         [sys.executable, "-m", "froster", "--help"],
         [sys.executable, "-c", "import cyclopts, rich.table"],
     )
-    times = [(processor_seconds(help_page), processor_seconds(least)) for _ in range(5)]
+    times = [(processor_seconds(help_page), processor_seconds(least)) for _ in range(3)]
     ours, least = (min(some) for some in zip(*times, strict=True))
     assert ours < max(0.3, 2.5 * least), (
         times
@@ -168,6 +167,9 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
         2,
         "--batch-size",
         4,
+        "--no-look",
+        "--blend-points",
+        0,
     )
     result = run(*train, "--json")
     assert result.code == 0, result.err
@@ -235,6 +237,7 @@ METHODS_LINES = [
 @pytest.mark.parametrize(
     ("options", "said", "name"), METHODS_LINES, ids=[row[2] for row in METHODS_LINES]
 )
+@pytest.mark.usefixtures("no_page")
 def test_methods_train_and_say_what_distillation_does(
     run, folder: Path, video: Path, tmp_path: Path, options: tuple[str, ...], said: str, name: str
 ) -> None:
@@ -252,6 +255,9 @@ def test_methods_train_and_say_what_distillation_does(
         "--batch-size",
         5,
         "--workers",
+        0,
+        "--no-look",
+        "--blend-points",
         0,
     )
     result = run(*train, *options, "--distill", "residual", "--json")
@@ -419,6 +425,7 @@ def test_bad_output_folders(run, folder: Path, tmp_path: Path) -> None:
     one_line(run("demo", "--out", tmp_path / "full"), 2, "something else")
 
 
+@pytest.mark.usefixtures("no_page")
 def test_unreadable_training_videos_are_counted(run, folder: Path, tmp_path: Path) -> None:
     videos = sorted(folder.glob("*/*.mp4"))
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
@@ -442,6 +449,11 @@ def test_unreadable_training_videos_are_counted(run, folder: Path, tmp_path: Pat
         1,
         "--batch-size",
         4,
+        "--workers",
+        0,
+        "--no-look",
+        "--blend-points",
+        0,
         "--json",
     ).json
     assert list(report["unreadable_in_training"].values()) == [1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import importlib.util
+import io
 import json
 import os
 import re
@@ -11,36 +13,96 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+import quick
 from froster.errors import FrosterError, UsageError
 from froster.report import clips, page, plots
 from froster.text.labels import as_option, some_labels, split_labels
 from froster.training import plan as experiment
+from froster.training.measure import EvalRow
 from froster.utils import text
 from froster.utils.files import sole_writer
 from froster.utils.text import printable
 from froster.world import demo
+from froster.world.sets import SETS
+
+CLASSES = 6
+"""Of each set of the world: a quarter of what `froster demo` takes."""
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "SHOTS", 2)
-    monkeypatch.setattr(demo, "TESTS_PER_CLASS", 1)
-    monkeypatch.setattr(
-        experiment, "SMALL_RECIPE", dataclasses.replace(experiment.SMALL_RECIPE, epochs=2)
-    )
+@dataclasses.dataclass(frozen=True)
+class Demos:
+    """Two demos of one seed, one after the other in one folder; no video could be written by the
+    second. Each page as it was when its demo had ended."""
+
+    out: Path
+    written: list[str]
+    results: list[dict]
+    errors: list[str]
+    pages: list[str]
+    printed: list[str]
+    rows: list[EvalRow]
 
 
-def test_demo(small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "demo"
-    for _ in range(2):  # it works twice in a row
-        demo.run(3, out, as_json=True)
-    printed = capfd.readouterr().out.strip().splitlines()
-    result = json.loads(printed[-1])
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Demos:
+    """In a window of 80 columns."""
+    out = tmp_path_factory.mktemp("demo") / "my $demo, it's 1"
+    found = Demos(out, [], [], [], [], [], [])
+
+    def fail(*_: object) -> Path:
+        raise FrosterError("no encoder")
+
+    def watched(plain: Callable[[Path, str], None], path: Path, text: str) -> None:
+        found.written.append(path.name)
+        if importlib.util.find_spec("fcntl"):
+            with pytest.raises(UsageError, match="another froster is writing"), sole_writer(out):
+                pass
+        plain(path, text)
+
+    def kept(plain: Callable[..., tuple[list[EvalRow], list]], *arguments: object) -> tuple:
+        rows, shown = plain(*arguments)
+        found.rows.extend(rows)
+        return rows, shown
+
+    recipe = dataclasses.replace(experiment.SMALL_RECIPE, epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "SHOTS", 2)
+        patch.setattr(demo, "TESTS_PER_CLASS", 1)
+        patch.setattr(experiment, "SMALL_RECIPE", recipe)
+        for name in demo.TEST_SETS:
+            fewer = dataclasses.replace(SETS[name], actions=SETS[name].actions[:CLASSES])
+            patch.setitem(SETS, name, fewer)
+        patch.setenv("COLUMNS", "80")
+        patch.chdir(out.parent)
+        for number in range(2):
+            with (
+                patch.context() as once,
+                redirect_stderr(io.StringIO()) as err,
+                redirect_stdout(io.StringIO()) as printed,
+            ):
+                if number == 0:
+                    for place in (demo, page):
+                        once.setattr(place, "write_text", partial(watched, place.write_text))
+                else:
+                    once.setattr(demo, "write_video", fail)
+                    once.setattr(demo, "measured", partial(kept, demo.measured))
+                demo.run(3, Path(out.name), as_json=number == 1)
+            found.errors.append(err.getvalue())
+            found.printed.append(printed.getvalue())
+            found.results.append(json.loads((out / "report.json").read_text()))
+            found.pages.append((out / "report.html").read_text())
+    return found
+
+
+def test_demo(demos: Demos) -> None:
+    result, out = demos.results[0], demos.out
     assert result["seed"] == 3 and result["seconds"] > 0
     rows = {row["method"]: row for row in result["rows"]}
     assert len(rows) == len(result["rows"])
@@ -66,71 +128,62 @@ def test_demo(small: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
         assert (out / name).stat().st_size > 0
     assert (out / "froster" / "model.safetensors").is_file()
     assert len(list((out / "videos").glob("*.mp4"))) == 3
-    first, second = (json.loads(line)["rows"] for line in printed)
-    assert first == second, "the same seed gives the same numbers"
 
 
-def test_the_last_line_of_the_demo_works_as_it_is_pasted(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_the_demo_works_twice_in_a_row_and_the_same_seed_gives_the_same_numbers(
+    demos: Demos,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    out = Path("my $demo, it's 1")
-    demo.run(3, out)
-    found = capfd.readouterr()
-    last = found.err.rstrip("\n").splitlines()[-1]
+    printed = json.loads(demos.printed[1].strip().splitlines()[-1])
+    assert printed.items() <= demos.results[1].items()
+    assert demos.results[0]["rows"] == printed["rows"]
+
+
+def test_the_last_line_of_the_demo_works_as_it_is_pasted(demos: Demos) -> None:
+    err, page = demos.errors[0], demos.pages[0]
+    last = err.rstrip("\n").splitlines()[-1]
     assert len(last) > 80, "it is one line, however narrow the window"
-    assert "\\" not in found.err.replace(last, ""), "a line end is a line end"
-    shown = found.err[found.err.index("accuracy in per cent") :].splitlines()
+    assert "\\" not in err.replace(last, ""), "a line end is a line end"
+    shown = err[err.index("accuracy in per cent") :].splitlines()
     assert shown[-2] == "try:" and re.fullmatch(r"[0-9]+ s\. Report: .*", shown[-3]), shown[-4:]
     assert [line for line in shown if line.endswith(":")] == [
         "fine-tuned (VCLIP):",
         "FROSTER:",
         "try:",
     ]
-    told = " ".join(found.err.split())
+    told = " ".join(err.split())
     assert (
         "near, mid and far: labels ever less like base ones" in told
         and "hm: the harmonic mean of both" in told
     )
     assert (
         "FROSTER: gained on base classes" in told
-        and "asked for all 48 labels together (chance 2.1)" in told
+        and f"asked for all {2 * CLASSES} labels together (chance 8.3)" in told
     )
-    page = (out / "report.html").read_text()
     assert "near, mid and far: labels ever less like base ones" in page
     in_page = html.unescape(
         page[page.index("<h2>Use the model</h2>") :].split("<pre>")[1].split("</pre>")[0]
     )
-    for line, folder in ((last, tmp_path), (in_page, Path("/"))):
-        done = subprocess.run(
-            ["sh", "-c", f"{line.strip()} --json"], cwd=folder, capture_output=True, text=True
-        )
+    for line, folder in ((last, demos.out.parent), (in_page.strip(), Path("/"))):
+        done = quick.pasted(f"{line} --json", folder)
         assert done.returncode == 0, done.stderr
         (answer,) = json.loads(done.stdout)["results"]
         right = Path(answer["video"]).stem.replace("_", " ")
-        assert (
-            right in {score["label"] for score in answer["scores"]} and len(answer["scores"]) == 3
-        )
+        scored = {score["label"] for score in answer["scores"]}
+        assert right in scored and len(answer["scores"]) == 3
 
 
 def test_a_demo_whose_videos_cannot_be_shown_ends_as_well(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    demos: Demos, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> Path:
-        raise FrosterError("no encoder")
-
-    monkeypatch.setattr(demo, "write_video", fail)
-    out = tmp_path / "demo"
-    demo.run(3, out)
-    err = capfd.readouterr().err
+    err, page = demos.errors[1], demos.pages[1]
     assert (
         "left out: videos of novel classes: no encoder" in err
         and "left out: report.html" not in err
     )
-    assert re.fullmatch(r"[0-9]+ s\. Report: .*report\.html", err.splitlines()[-1])
-    assert "try:" not in err and demo.try_it([], out) is None
-    page = (out / "report.html").read_text()
+    demo.show(demos.rows, [], demos.out, 7.4)
+    err = capfd.readouterr().err
+    assert re.fullmatch(r"7 s\. Report: .*report\.html", err.splitlines()[-1])
+    assert "try:" not in err and demo.try_it([], demos.out) is None
     assert (
         "<h2>Training</h2>" in page
         and "novel classes</h2>" not in page
@@ -138,23 +191,9 @@ def test_a_demo_whose_videos_cannot_be_shown_ends_as_well(
     )
 
 
-def test_all_that_the_demo_writes_is_written_under_its_lock(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_that_the_demo_writes_is_written_under_its_lock(demos: Demos) -> None:
     pytest.importorskip("fcntl")
-    out, written = tmp_path / "demo", []
-    for place in (demo, page):
-        plain = place.write_text
-
-        def watched(path: Path, text: str, plain: Callable[[Path, str], None] = plain) -> None:
-            written.append(path.name)
-            with pytest.raises(UsageError, match="another froster is writing"), sole_writer(out):
-                pass
-            plain(path, text)
-
-        monkeypatch.setattr(place, "write_text", watched)
-    demo.run(3, out, as_json=True)
-    assert written == ["demo.txt", "report.json", "report.html"]
+    assert demos.written == ["demo.txt", "report.json", "report.html"]
 
 
 def test_a_command_names_this_very_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ def test_labels_asked_together_are_as_if_asked_for_alone(nano, name: str) -> Non
 
 def test_predictions_file(tmp_path: Path) -> None:
     predictions().save(tmp_path / "p.csv")
-    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "p.csv").read_text().splitlines()))
     assert [row["prediction"] for row in rows] == ["a", "a", "c", ""]
     assert rows[0]["video"] == "w"
     assert rows[3]["rank"] == ""

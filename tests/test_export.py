@@ -32,8 +32,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.weight_names import new_weights
 from froster.video.sampling import Sampling
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from test_methods import T, method_of
 from typed import one_line
 
@@ -204,7 +203,7 @@ def test_differences_are_measured_against_the_largest_value() -> None:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "clip.mp4"
-    write_video(path, render_set("base", 1, split="val").frames[0])
+    World("base", 1).write(0, path)
     return path
 
 
@@ -215,22 +214,21 @@ WORDS = ["cat spinning", "key pacing", "moon glowing"]
 def test_the_command_and_the_page_on_it(
     run, target: str, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `docs/export.md` shows classifies a file as `froster classify` does."""
+    """What `docs/export.md` shows classifies a file as `froster classify` does. An earlier export is
+    replaced."""
     out = tmp_path / "exported"
+    out.mkdir()
+    earlier = "model.onnx" if target == "openvino" else "model.xml"
+    for name in ("export.json", "classes.safetensors", earlier):
+        (out / name).write_text("earlier")
     result = run(
-        "export",
-        "--model",
-        "nano",
-        "--to",
-        target,
-        "--labels",
-        ", ".join(WORDS),
-        "--out",
-        out,
-        "--json",
+        "export", "--model", "nano", "--to", target, "--labels", ", ".join(WORDS), "--out", out
     )
     assert result.code == 0, result.err
-    assert result.json["outputs"] == {"embedding": ["batch", 128], "logits": ["batch", 3]}
+    assert "largest difference to PyTorch, embedding" in " ".join(result.err.split())
+    assert not (out / earlier).exists()
+    about = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    assert about["outputs"] == {"embedding": ["batch", 128], "logits": ["batch", 3]}
     page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     code, openvino = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     if target == "openvino":
@@ -244,18 +242,6 @@ def test_the_command_and_the_page_on_it(
     found = load("nano", precision="float32").classify(video, WORDS)
     scores = dict(zip(names["about"]["labels"], names["scores"].tolist(), strict=True))
     assert scores == pytest.approx(dict(zip(found.labels, found.scores, strict=True)), abs=1e-5)
-
-
-def test_an_earlier_export_is_replaced(run, tmp_path: Path) -> None:
-    onnx_only()
-    out = tmp_path / "exported"
-    out.mkdir()
-    for name in ("export.json", "classes.safetensors", "model.xml"):
-        (out / name).write_text("earlier")
-    result = run("export", "-m", "nano", "--out", out)
-    assert result.code == 0, result.err
-    assert "largest difference to PyTorch, embedding" in " ".join(result.err.split())
-    assert sorted(file.name for file in out.iterdir()) == ["export.json", "model.onnx"]
 
 
 def test_mistakes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ from froster.training.run_folder import read_run
 from froster.training.trainer import Trained, stops_early
 from froster.training.validation import Validator, foreign_labels
 from froster.world.clips import WorldClips
-from froster.world.files import write_video
 from froster.world.sets import render_set
+from shared_files import World
 from train_worker import small_world
 
 SECTIONS = [
@@ -62,14 +62,16 @@ def command(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five classes of nine videos each."""
     root = tmp_path_factory.mktemp("data") / "videos"
-    videos = render_set("base", 9, split="val")
+    videos = World("base", 9)
     for i in range(45):
-        name = videos.classes[int(videos.labels[i])].replace(" ", "_")
-        write_video(root / name / f"{i}.mp4", videos.frames[i])
+        name = videos.label(i).replace(" ", "_")
+        videos.write(i, root / name / f"{i}.mp4")
     return root
 
 
-def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, capfd) -> None:
+def test_a_folder_becomes_a_model_and_a_report(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
     out = tmp_path / "run"
     train = (
         "train",
@@ -84,7 +86,7 @@ def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, cap
         "--workers",
         0,
     )
-    few = ("--epochs", 3, "--holdout", 0.2, "--watch", 0.5, "--blend-points", 3)
+    few = ("--epochs", 2, "--holdout", 0.2, "--watch", 0.5, "--blend-points", 3)
     code, text, err = command(capfd, *train, *few, "--json")
     assert code == 0, err
     report = json.loads(text)
@@ -125,6 +127,7 @@ def test_a_folder_becomes_a_model_and_a_report(folder: Path, tmp_path: Path, cap
     assert confusions and max(confusions.values()) <= 3, "not the same confusion again and again"
     assert f"froster blend {out}" in page and f"froster push {out}" in page
     assert read_run(out).source.watch == 0.5
+    monkeypatch.setattr("froster.cli.train.write_page", lambda result: None)
     code, text, err = command(capfd, "blend", out, "--points", 2, "--workers", 0, "--json")
     assert code == 0, err
     assert json.loads(text)["choosing"]["of"] == "the watched videos"

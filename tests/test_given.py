@@ -28,6 +28,7 @@ from froster.text.sentences import read_descriptions
 from froster.training.measure import EvalSet, measure
 from froster.world.files import write_video
 from froster.world.sets import render_set
+from shared_files import World
 from typed import one_line
 
 LABELS = ["cat spinning", "boat pacing"]
@@ -39,9 +40,7 @@ def nano() -> Recognizer:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(
-        tmp_path_factory.mktemp("given") / "clip.mp4", render_set("base", 1, split="val").frames[0]
-    )
+    return World("base", 1).write(0, tmp_path_factory.mktemp("given") / "clip.mp4")
 
 
 # Precision and device

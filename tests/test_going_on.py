@@ -19,9 +19,8 @@ from froster.methods import METHODS
 from froster.methods.penalised import Consolidated, consolidate
 from froster.training.fine_tune import student_of
 from froster.training.importance import FILE, PathIntegral, holding, read_importance
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import close
+from shared_files import World
 from test_training import run, weights
 
 QUIET = {"epochs": 3, "batch_size": 2, "blend_points": 0, "look": False, "device": "cpu"}
@@ -100,14 +99,11 @@ def test_remembering_changes_nothing_of_the_training(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two tasks of two classes with four videos each."""
-    rendered, folders = render_set("base", 4, split="val"), []
+    rendered, folders = World("base", 4), []
     for task in range(2):
         root = tmp_path_factory.mktemp("task")
-        for i, label in enumerate(rendered.labels.tolist()):
-            if label // 2 == task:
-                folder = root / rendered.classes[label]
-                folder.mkdir(exist_ok=True)
-                write_video(folder / f"{i}.mp4", rendered.frames[i])
+        for i in range(8 * task, 8 * task + 8):
+            rendered.write(i, root / rendered.label(i) / f"{i}.mp4")
         folders.append(root)
     return folders
 

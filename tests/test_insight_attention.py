@@ -28,9 +28,8 @@ from froster.report.attention import (
     weights,
 )
 from froster.video.reader import Video
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import close
+from shared_files import World
 from test_methods import EVERY, T, clips, network
 from typed import one_line
 
@@ -195,8 +194,8 @@ def test_a_row_is_bright_where_the_model_looks(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    videos = render_set("base", 1, split="val")
-    return write_video(tmp_path_factory.mktemp("video") / "world.mp4", videos.frames[0])
+    videos = World("base", 1)
+    return videos.write(0, tmp_path_factory.mktemp("video") / "world.mp4")
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def test_short_names_and_the_nearest() -> None:
 def test_a_folder_of_that_name_comes_first(nano, tmp_path, monkeypatch) -> None:
     nano.save(tmp_path / "clip-b16")
     monkeypatch.chdir(tmp_path)
-    assert froster.load("clip-b16", device="cpu").origin == "froster"
+    assert froster.load("clip-b16", device="cpu").provenance == "froster"
 
 
 def test_licences_in_words(tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from torch import Tensor
 
 import froster.training.evaluate
 from froster.evaluation.metrics import Predictions
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from golden import shared
+from shared_files import World
 
 NAMINGS = ("true", "lying", "scrambled")
 
@@ -33,17 +32,11 @@ class Clip(NamedTuple):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     """Four rendered classes: three training videos and two test videos of each."""
-    rendered = render_set("base", 5, split="val")
+    rendered = World("base", 5)
     clips = []
     for i in range(20):
-        file = write_video(tmp_path_factory.mktemp("world") / "x.mp4", rendered.frames[i])
-        clips.append(
-            Clip(
-                file.read_bytes(),
-                rendered.classes[int(rendered.labels[i])],
-                "test" if i % 5 > 2 else "train",
-            )
-        )
+        file = rendered.write(i, tmp_path_factory.mktemp("world") / "x.mp4")
+        clips.append(Clip(file.read_bytes(), rendered.label(i), "test" if i % 5 > 2 else "train"))
     return clips
 
 
@@ -215,6 +208,8 @@ def trained(
         2,
         "--workers",
         0,
+        "--blend-points",
+        0,
         "--json",
     )
     assert result.code == 0, result.err
@@ -225,6 +220,7 @@ def trained(
     return (out / "metrics.jsonl").read_text(), weights, logits, json.loads(result.out)
 
 
+@pytest.mark.usefixtures("no_page")
 def test_training_does_not_see_names(run, world: list[Clip], tmp_path: Path) -> None:
     """Neither the names of any video nor the labels of the test videos change a loss, a weight or a
     logit."""

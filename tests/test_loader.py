@@ -25,8 +25,7 @@ from froster.training.trainer import Trained
 from froster.utils import pool
 from froster.video.sampling import Sampling
 from froster.world.clips import WorldClips
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from train_worker import small_world
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
@@ -97,9 +96,9 @@ def test_a_process_that_dies_after_its_part_costs_nothing_and_moves_nothing() ->
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("videos")
-    videos = render_set("base", 1, split="val")
+    videos = World("base", 1)
     for i in range(5):
-        write_video(root / "ab"[i % 2] / f"{i}.mp4", videos.frames[i])
+        videos.write(i, root / "ab"[i % 2] / f"{i}.mp4")
     (root / "a" / "broken.mp4").write_bytes(b"no video")
     return root
 

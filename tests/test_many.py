@@ -23,8 +23,7 @@ from froster.inference.batch import ReadOptions
 from froster.inference.recognizer import load
 from froster.inference.results import BatchProgress, ResultFile, ResultRow
 from froster.video.container import unchanged
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from typed import one_line
 from video_files import make_video
 
@@ -38,9 +37,9 @@ FORMATS = ["csv", "jsonl", pytest.param("parquet", marks=needs_parquet)]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen videos in folders, a broken one, an empty one, and a file that is no video."""
     root = tmp_path_factory.mktemp("many") / "videos"
-    videos = render_set("base", 2, split="val")
+    videos = World("base", 2)
     for i in range(16):
-        write_video(root / f"{i % 3}" / f"{i:02d}.mp4", videos.frames[i])
+        videos.write(i, root / f"{i % 3}" / f"{i:02d}.mp4")
     (root / "1" / "broken.mp4").write_bytes(b"not a video")
     (root / "2" / "empty.mp4").touch()
     (root / "notes.txt").touch()

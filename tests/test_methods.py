@@ -46,6 +46,9 @@ from train_worker import small_world
 TINY = CLIPConfig(VisionConfig(32, 8, 128, 3, 2), TextConfig(77, 99, 64, 1, 1), embed_dim=64)
 T, LABELS = 4, ["cat", "dog", "key"]
 EVERY = [(name, variant) for name, method in METHODS.items() for variant in method.variants or [""]]
+FIRST = {(name, next(iter(method.variants), "")) for name, method in METHODS.items()}
+LATER_SLOW = [one if one in FIRST else pytest.param(*one, marks=pytest.mark.slow) for one in EVERY]
+"""For promises that a method keeps in all variants if it does in one."""
 TRAINABLE = [(name, variant) for name, variant in EVERY if name != "frozen"]
 
 
@@ -240,7 +243,7 @@ def step(
     return task, total
 
 
-@pytest.mark.parametrize("distill", ["none", "residual"])
+@pytest.mark.parametrize("distill", [pytest.param("none", marks=pytest.mark.slow), "residual"])
 @pytest.mark.parametrize(("name", "variant"), TRAINABLE)
 def test_gradients_reach_what_is_trained_and_nothing_else(
     name: str, variant: str, distill: str
@@ -279,7 +282,7 @@ def test_new_weights_have_their_own_rate() -> None:
     assert decays == {0.2}
 
 
-@pytest.mark.parametrize(("name", "variant"), EVERY)
+@pytest.mark.parametrize(("name", "variant"), LATER_SLOW)
 def test_a_saved_network_is_the_same_network(name: str, variant: str, tmp_path: Path) -> None:
     nano = load("nano")
     method = METHODS[name].make(variant or None).for_classes(LABELS)

@@ -18,9 +18,8 @@ from froster.paper.figures import rank_of_gain
 from froster.report.distance import ClassGain, gain_scatter, rank_correlation
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import attempt
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from results.claims import correlation_line, verdict
+from shared_files import World
 
 NAN = float("nan")
 
@@ -108,10 +107,10 @@ def test_what_an_attempt_lets_through() -> None:
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty-four readable videos of four classes, and as many that are not."""
     folder, rows = tmp_path_factory.mktemp("data"), ["path,label"]
-    videos = render_set("base", 6, split="val")
+    videos = World("base", 6)
     for i in range(24):
-        label = videos.classes[int(videos.labels[i])]
-        write_video(folder / f"{i}.mp4", videos.frames[i])
+        label = videos.label(i)
+        videos.write(i, folder / f"{i}.mp4")
         (folder / f"broken{i}.mp4").write_bytes(b"not a video")
         rows += [f"{i}.mp4,{label}", f"broken{i}.mp4,{label}"]
     (folder / "videos.csv").write_text("\n".join(rows) + "\n")

@@ -117,6 +117,7 @@ def test_the_released_settings_of_each_data_set() -> None:
     )
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_rows_train_test_and_resume(
     ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +191,8 @@ def test_what_is_missing_and_what_it_costs_is_said_first(ucf: Path, froster: Cal
     assert plan["tables"]["table2"]["flops"] > plan["tables"]["table1"]["flops"] > 0
     assert not out.exists()
     code, printed, said = froster(*command)
-    assert code == 0 and "froster prepare k400" in said and "hours on one a100" in printed
+    assert code == 0 and "froster prepare k400" in " ".join(said.split())
+    assert "hours on one a100" in " ".join(printed.split())
 
 
 def test_frozen_clip_across_data_sets_needs_no_training_data(ucf: Path) -> None:
@@ -205,6 +207,7 @@ def test_frozen_clip_across_data_sets_needs_no_training_data(ucf: Path) -> None:
 FROZEN = PaperRun(None, "cross-dataset", "k400", 1)
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_figures_of_the_runs_that_are_there(ucf: Path) -> None:
     data, base = RealData(ucf, Options()), load("nano", device="cpu")
     source = RealProgramme(base, data, ucf / "out", seeds=1)
@@ -273,6 +276,7 @@ def test_the_plan_needs_no_weights(
     assert plan["tables"]["table2"]["flops"] > 1e18
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_a_lost_mount_is_no_result(ucf: Path) -> None:
     rows = (ucf / "ucf101.csv").read_text().splitlines()
     empty = ucf / "empty.avi"

@@ -12,8 +12,7 @@ import torch
 from froster.inference.recognizer import Recognizer
 from froster.utils import progress as module
 from froster.utils.progress import Plain, progress, working
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 
 
 def test_only_what_takes_long_says_so(
@@ -96,7 +95,7 @@ def test_names_before_a_bar_are_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> N
     assert "\x1b]" not in shown and "\x07" not in shown and "\u202e" not in shown
 
 
-@pytest.mark.parametrize("count", [2, 60, 200])
+@pytest.mark.parametrize("count", [2, 60, pytest.param(200, marks=pytest.mark.slow)])
 def test_labels_that_are_encoded_in_steps_have_the_same_embeddings(
     nano: Recognizer, count: int
 ) -> None:
@@ -111,7 +110,7 @@ def test_a_command_says_what_it_waits_for(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.0)
-    video = write_video(tmp_path / "a.mp4", render_set("base", 1, split="test").frames[0])
+    video = World("base", 1, "test").write(0, tmp_path / "a.mp4")
     result = run("classify", video, "--labels", "cat spinning, boat pacing", "--model", "nano")
     told = [line for line in result.err.splitlines() if line.endswith("…")]
     assert result.code == 0 and told == ["loading nano …", "encoding 2 labels …", "reading a.mp4 …"]

@@ -19,9 +19,8 @@ from froster.errors import CheckpointError
 from froster.evaluation.calibration import Calibration
 from froster.inference.hub import files
 from froster.inference.recognizer import load
-from froster.world.files import write_video
-from froster.world.sets import render_set
 from hub_server import TOKEN, Hub
+from shared_files import World
 
 REPORT = {
     "rows": [
@@ -128,8 +127,8 @@ def test_a_model_goes_to_the_hub_and_comes_back(model: Path, hub: Hub, tmp_path:
     )
     assert f"{hub.url}/ada/gestures" in done.stdout
 
-    videos = render_set("base", 1, split="val")
-    video = write_video(tmp_path / "v.mp4", videos.frames[0])
+    videos = World("base", 1)
+    video = videos.write(0, tmp_path / "v.mp4")
     ask = ("classify", video, "--labels", "cat spinning, key pacing", "--json", "--model")
     there = command(hub, tmp_path / "bob", *ask, "ada/gestures")
     assert there.returncode == 0, there.stderr
@@ -147,9 +146,9 @@ def test_the_first_use_of_a_model_of_the_hub_knows_its_report(
     model: Path, hub: Hub, tmp_path: Path
 ) -> None:
     assert command(hub, tmp_path / "ada", "push", model, "ada/gestures").returncode == 0
-    data, videos = tmp_path / "data", render_set("base", 1, split="val")
+    data, videos = tmp_path / "data", World("base", 1)
     for number, label in enumerate(("waving", "bowing")):
-        write_video(data / label / "a.mp4", videos.frames[number])
+        videos.write(number, data / label / "a.mp4")
     ask = ("evaluate", "--data", data, "--model", "ada/gestures", "--json", "--workers", 0)
     first, second = (command(hub, tmp_path / "bob", *ask) for _ in range(2))
     assert first.returncode == 0, first.stderr

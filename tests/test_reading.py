@@ -93,7 +93,7 @@ def test_many_names_of_one_tensor_are_not_made_many_tensors_of(tmp_path: Path) -
 def test_what_is_no_plain_tensor_is_refused(kind: str, tmp_path: Path) -> None:
     tensor = {
         "sparse": torch.sparse_coo_tensor(
-            torch.tensor([[0], [0]]), torch.ones(1), (1 << 20, 1 << 20)
+            torch.tensor([[0], [0]]), torch.ones(1), (1 << 20, 1 << 20), check_invariants=True
         ),
         "complex": torch.ones(3, dtype=torch.complex64),
         "meta": torch.empty(1 << 20, 1 << 20, device="meta"),

@@ -28,8 +28,7 @@ from froster.inference.store import IndexEntry, Store
 from froster.methods import METHODS
 from froster.video.reader import Video
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from typed import one_line
 from video_files import make_video, numbers
 
@@ -40,9 +39,9 @@ NANO = ("--model", "nano", "--workers", 0)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten videos of 2 seconds, named by what they show."""
     root = tmp_path_factory.mktemp("search") / "videos"
-    videos = render_set("base", 1, split="val")
+    videos = World("base", 1)
     for i in range(10):
-        write_video(root / f"{videos.classes[int(videos.labels[i])]}.mp4", videos.frames[i])
+        videos.write(i, root / f"{videos.label(i)}.mp4")
     return root
 
 

@@ -4,7 +4,9 @@ by now."""
 from __future__ import annotations
 
 import csv
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +24,8 @@ from froster.inference.model_report import ReportedVideos, report_of, reported_v
 from froster.training.held_out import of_data, untrained
 from froster.training.reporter import Reporter
 from froster.training.teach import trained_before
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from quick import pasted
+from shared_files import World
 from test_fine_tune import command
 from typed import one_line
 
@@ -36,12 +38,10 @@ TRAINED, WATCHED, TESTED = 12, 6, (6, 16)
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders whose files bear the same names in each."""
     root = tmp_path_factory.mktemp("data") / "videos"
-    rendered = render_set("base", EACH, split="val")
+    rendered = World("base", EACH)
     for i in range(EACH * (BASE + NOVEL)):
         label, take = divmod(i, EACH)
-        write_video(
-            root / rendered.classes[label].replace(" ", "_") / f"{take}.mp4", rendered.frames[i]
-        )
+        rendered.write(i, root / rendered.classes[label].replace(" ", "_") / f"{take}.mp4")
     return root
 
 
@@ -313,27 +313,19 @@ def test_an_older_run_with_fewer_novel_tests_is_not_taken_apart(
 
 
 def test_the_commands_of_the_report_page_run_in_a_shell(
-    videos: Path, trained: Path, tmp_path: Path, capfd
+    videos: Path, trained: Path, tmp_path: Path
 ) -> None:
-    import html
-    import re
-    import subprocess
-
     page = (trained / "report.html").read_text()
     section = page[page.index("<h2>Use the model</h2>") :]
     lines = html.unescape(re.search(r"<pre>(.*?)</pre>", section, re.DOTALL)[1]).splitlines()  # type: ignore[index]
-    done = subprocess.run(
-        ["sh", "-c", f"{lines[0]} --json"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = pasted(f"{lines[0]} --json", tmp_path)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["results"]
     right = Path(found["video"]).parent.name.replace("_", " ")
     assert Path(found["video"]).is_relative_to(videos) and right in {
         score["label"] for score in found["scores"]
     }
-    done = subprocess.run(
-        ["sh", "-c", f"{lines[1]} --workers 0 --json"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = pasted(f"{lines[1]} --workers 0 --json", tmp_path)
     assert json.loads(done.stdout)["splits"]["test"]["videos"] == sum(TESTED), done.stderr
 
 

@@ -20,7 +20,7 @@ from froster.inference.timeline import timeline
 from froster.serve import Refusal
 from froster.serve.service import Service
 from froster.world.files import write_video
-from froster.world.sets import render_set
+from froster.world.sets import render_video
 from video_files import make_video
 
 LABELS = ["cat spinning", "fish bouncing", "moon, glowing"]
@@ -28,8 +28,7 @@ LABELS = ["cat spinning", "fish bouncing", "moon, glowing"]
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    videos = render_set("base", 1, split="val")
-    frames = torch.cat([videos.frames[0], videos.frames[5]])
+    frames = torch.cat([render_video("base", label, 0, split="val") for label in (0, 5)])
     return write_video(tmp_path_factory.mktemp("serve") / "clip.mp4", frames)
 
 

@@ -18,16 +18,13 @@ from froster.errors import UsageError, VideoError
 from froster.inference.recognizer import Recognizer
 from froster.inference.timeline import timeline
 from froster.utils.interrupt import check, limited
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from video_files import make_video
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(
-        tmp_path_factory.mktemp("bad") / "clip.mp4", render_set("base", 1, split="val").frames[0]
-    )
+    return World("base", 1).write(0, tmp_path_factory.mktemp("bad") / "clip.mp4")
 
 
 @pytest.fixture(scope="module")

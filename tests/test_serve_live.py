@@ -29,8 +29,7 @@ from froster.serve.guard import Guard
 from froster.serve.limits import Limits
 from froster.serve.models import Models
 from froster.serve.service import Service
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 from video_files import make_video
 
 ROOT = Path(__file__).parents[1]
@@ -40,8 +39,8 @@ LABELS = ["cat spinning", "fish bouncing", "car swinging", "moon glowing"]
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("clips")
-    videos = render_set("base", 1, split="val")
-    return [write_video(folder / f"{i}.mp4", videos.frames[i]) for i in range(4)]
+    videos = World("base", 1)
+    return [videos.write(i, folder / f"{i}.mp4") for i in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -258,12 +257,18 @@ def test_a_boundary_that_is_too_long_is_a_bad_request(command: Command, boundary
     assert "Traceback" not in command.said
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Thousands of windows for a timeline."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    return make_video(path, 4000, "mpeg4", fps=100, size=(64, 64)).read_bytes()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_who_waits_is_told_that_the_server_ends(number: int, tmp_path: Path) -> None:
+def test_who_waits_is_told_that_the_server_ends(number: int, long: bytes, tmp_path: Path) -> None:
     """About 8 s. What is in hand may go on for ten seconds; asked a second time, the server gives
     it up now."""
     served = Command("--no-page", "--max-seconds", "600", folder=tmp_path / "tmp")
-    long = make_video(tmp_path / "long.mp4", 4000, "mpeg4", fps=100, size=(320, 320)).read_bytes()
     fields = {"labels": "a,b", "window": "0.5", "stride": "0.02"}
 
     def ask():

@@ -24,7 +24,7 @@ from froster.serve.models import Models
 from froster.serve.page import add_page
 from froster.serve.service import Service
 from froster.world.files import write_video
-from froster.world.sets import render_set
+from froster.world.sets import render_video
 from video_files import make_video
 
 HOSTILE = "<img src=x onerror=alert(1)>{{constructor.constructor('alert(1)')()}}${alert(1)}\"'`"
@@ -34,10 +34,8 @@ TOKEN = "0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    frames = render_set("base", 1, split="val").frames
-    return write_video(
-        tmp_path_factory.mktemp("page") / "clip.mp4", torch.cat([frames[0], frames[5]])
-    )
+    frames = [render_video("base", label, 0, split="val") for label in (0, 5)]
+    return write_video(tmp_path_factory.mktemp("page") / "clip.mp4", torch.cat(frames))
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,15 @@ def same(one: Recognizer, other: Recognizer) -> None:
         torch.testing.assert_close(theirs, mine, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "variant"), EVERY)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        one
+        if one in TO_DISK or one[1] == first_variant(one[0])
+        else pytest.param(*one, marks=pytest.mark.slow)
+        for one in EVERY
+    ],
+)
 def test_every_method_from_this_start(name: str, variant: str, tmp_path: Path) -> None:
     """The start as it is made, and as it is loaded again: both give the same network, or are
     refused in a line."""

@@ -25,8 +25,7 @@ from froster.report import page
 from froster.report.distance import confusion_picture
 from froster.utils.progress import Plain
 from froster.utils.text import printable, short_names
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 
 CONTROL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -44,9 +43,7 @@ LABELS = [
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(
-        tmp_path_factory.mktemp("clip") / "a.mp4", render_set("base", 1, split="val").frames[0]
-    )
+    return World("base", 1).write(0, tmp_path_factory.mktemp("clip") / "a.mp4")
 
 
 def test_what_is_written_out_and_what_is_not() -> None:
@@ -184,21 +181,33 @@ def test_terminals_of_any_encoding(clip: Path, tmp_path: Path, encoding: str) ->
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
-def test_a_system_without_utf8(clip: Path, tmp_path: Path) -> None:
+AT_ITS_WORD = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        (["旅行.mp4", "."], {}),
+        (["m.csv"], AT_ITS_WORD),
+        pytest.param(["m.csv"], {}, marks=pytest.mark.slow),
+        pytest.param(["旅行.mp4", "."], AT_ITS_WORD, marks=pytest.mark.slow),
+    ],
+)
+def test_a_system_without_utf8(
+    asked: list[str], more: dict[str, str], clip: Path, tmp_path: Path
+) -> None:
     """LC_ALL=C, and with Python told to take it at its word."""
     shutil.copyfile(clip, tmp_path / "旅行.mp4")
     (tmp_path / "m.csv").write_text("path\n旅行.mp4\n", encoding="utf-8")
     command = [sys.executable, "-m", "froster", "classify"]
     options = ["--labels", "cat, boat", "--model", "nano"]
-    for more in ({}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
-        environment = {**os.environ, "LC_ALL": "C", **more}
-        environment.pop("PYTHONIOENCODING", None)
-        for asked in (["旅行.mp4", "."], ["m.csv"]):
-            done = subprocess.run(
-                [*command, *asked, *options], capture_output=True, env=environment, cwd=tmp_path
-            )
-            assert b"Traceback" not in done.stderr, done.stderr
-            assert done.returncode == 0 or (asked == ["m.csv"] and more), done.stderr
+    environment = {**os.environ, "LC_ALL": "C", **more}
+    environment.pop("PYTHONIOENCODING", None)
+    done = subprocess.run(
+        [*command, *asked, *options], capture_output=True, env=environment, cwd=tmp_path
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0 or (asked == ["m.csv"] and more), done.stderr
 
 
 def test_the_card_shows_labels_as_text() -> None:

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 import froster
+import quick
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
@@ -200,7 +200,7 @@ def test_every_file_of_a_calibrated_timeline_says_the_same(
         assert segment["label"] == (
             NONE if none > 0.5 else found["labels"][shares.index(max(shares))]
         )
-    assert [row["label"] for row in csv.DictReader(outputs[1].open())] == said
+    assert [row["label"] for row in csv.DictReader(outputs[1].read_text().splitlines())] == said
     for path in outputs[2:4]:
         assert re.findall(r"^(.+) \(\d+ %\)$", path.read_text(), re.MULTILINE) == said
     plain = run(*asked, "--model", "nano").json
@@ -248,7 +248,7 @@ def test_the_command_writes_every_format(run, known: Known, tmp_path: Path) -> N
     assert result.code == 0, result.err
     assert [s["label"] for s in result.json["segments"]] == [label for label, _ in PARTS]
     assert json.loads(outputs[0].read_text(encoding="utf-8")) == result.json
-    rows = list(csv.DictReader(outputs[1].open()))
+    rows = list(csv.DictReader(outputs[1].read_text().splitlines()))
     found = [{**row, **{key: float(row[key]) for key in ("start", "end", "score")}} for row in rows]
     assert found == result.json["segments"]
     assert outputs[2].read_text().startswith("1\n00:00:00,000 --> 00:00:0")
@@ -336,7 +336,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
             size=(160, 120),
             options={"preset": "ultrafast"},
         )
-        child = subprocess.run(
+        child = quick.run(
             [sys.executable, "-c", CHILD, path], check=True, capture_output=True, text=True
         )
         end, peak = map(float, child.stdout.split())

@@ -9,8 +9,7 @@ import pytest
 
 import froster
 from froster.training.reporter import Reporter
-from froster.world.files import write_video
-from froster.world.sets import render_set
+from shared_files import World
 
 
 class Kept(Reporter):
@@ -25,12 +24,12 @@ class Kept(Reporter):
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four videos of each of two classes."""
     root = tmp_path_factory.mktemp("videos")
-    rendered = render_set("base", 4, split="val")
+    rendered = World("base", 4)
     for i, label in enumerate(rendered.labels.tolist()):
         if label < 2:
             folder = root / rendered.classes[label]
             folder.mkdir(exist_ok=True)
-            write_video(folder / f"{i}.mp4", rendered.frames[i])
+            rendered.write(i, folder / f"{i}.mp4")
     return root
 
 

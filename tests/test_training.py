@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,10 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
 
+def two(*arguments: object) -> subprocess.CompletedProcess:
+    return run(*arguments, processes=2)
+
+
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
@@ -67,13 +72,21 @@ def steps(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs, the checkpoints of all kept."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    done = run(out)
+    done = run(out, "--keep", 3)
     assert done.returncode == 0, done.stderr
     return out
 
 
-@pytest.mark.parametrize("kill", [("--kill-at", 1), ("--kill-at", 5), ("--kill-in-save", 2)])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(("--kill-at", 1), marks=pytest.mark.slow),
+        ("--kill-at", 5),
+        ("--kill-in-save", 2),
+    ],
+)
 def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run(out, *kill).returncode == -signal.SIGKILL
@@ -89,8 +102,10 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
     "name",
     [
         "student.safetensors",
-        "state.json",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("average.safetensors", "optimizer.pt")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("state.json", "average.safetensors", "optimizer.pt")
+        ),
     ],
 )
 def test_a_flipped_bit_is_named_and_the_epoch_before_taken(
@@ -135,14 +150,11 @@ def test_steps_are_numbered_and_the_loss_falls(whole: Path) -> None:
     assert abs(first["loss"] - first["ce"] - 2 * first["distill_v"] - 2 * first["distill_t"]) < 1e-4
 
 
-def test_average_is_the_mean_of_the_epochs_from_the_second(tmp_path: Path) -> None:
+def test_average_is_the_mean_of_the_epochs_from_the_second(whole: Path) -> None:
     """Three epochs: the average holds two, so the second epoch's weights are twice the average less
     the last."""
-    out = tmp_path / "run"
-    assert run(out, "--kill-at", 7).returncode == -signal.SIGKILL  # in epoch 3
-    second = load_file(out / "checkpoints" / "epoch-0002" / "student.safetensors")
-    assert run(out).returncode == 0
-    found = weights(out)
+    second = load_file(whole / "checkpoints" / "epoch-0002" / "student.safetensors")
+    found = weights(whole)
     for name, tensor in second.items():
         mean = (tensor + found["last"][name]) / 2
         torch.testing.assert_close(found["average"][name], mean, atol=1e-6, rtol=1e-5)
@@ -195,8 +207,11 @@ def test_dropped_branches_are_the_same_after_a_resume(tmp_path: Path) -> None:
         assert torch.equal(weights(out)["last"][name], tensor), name
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
-    done = torchrun(tmp_path / "run", "--batch", 7)
+@pytest.mark.parametrize("start", [two, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_a_batch_that_cannot_be_shared_out_is_refused(
+    start: Callable[..., subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    done = start(tmp_path / "run", "--batch", 7)
     assert done.returncode != 0
     assert "cannot be shared out evenly over 2 processes" in done.stderr
 

@@ -189,15 +189,22 @@ def test_damage_is_left_to_the_full_decoding(tmp_path, monkeypatch):
         assert video.damaged == damaged
 
 
-@pytest.mark.parametrize("folder", ["originals", pytest.param("clips", marks=pytest.mark.slow)])
-def test_real_frames_are_those_of_the_full_decoding(folder, counted):
-    """About 12 s: all originals and every tenth clip, eight frames over the whole and five in a
-    row."""
+@pytest.mark.parametrize(
+    ("folder", "step"),
+    [
+        ("originals", 4),
+        pytest.param("originals", 1, marks=pytest.mark.slow),
+        pytest.param("clips", 10, marks=pytest.mark.slow),
+    ],
+)
+def test_real_frames_are_those_of_the_full_decoding(folder, step, counted):
+    """Some originals, all of them (12 s) or every tenth clip (12 s): eight frames over the whole and
+    five in a row."""
     paths = sorted(
         path for path in shared("videos", folder).rglob("*.*") if path.suffix in VIDEO_SUFFIXES
     )
     spared = whole = 0
-    for path in paths if folder == "originals" else paths[::10]:
+    for path in paths[::step]:
         with Video(path) as video, Video(path) as other:
             n = video.num_frames
             for indices in (

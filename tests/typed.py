@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from cyclopts.argument import Argument
@@ -28,6 +29,7 @@ def one_line(result: Result, code: int, *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
+@cache
 def arguments(command: str) -> list[Argument]:
     """What a command takes, each with all its names."""
     with app.app_stack([command]):
@@ -35,6 +37,7 @@ def arguments(command: str) -> list[Argument]:
     return [argument for argument in collection if argument.name != "*"]
 
 
+@cache
 def options(command: str) -> set[str]:
     """Every option of a command as it is typed."""
     return {"--config", *(name for argument in arguments(command) for name in argument.names)}

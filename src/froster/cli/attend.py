@@ -100,10 +100,8 @@ def load_named(
     source = base if name == "frozen" else name
     recognizer = load_model(source, device, "float32", kind=sampling, frames=frames)
     if name == "frozen" and not isinstance(recognizer.config.method, Frozen):
-        raise UsageError(
-            f"frozen is a plain CLIP, but --model {base} is a {recognizer.config.method.name}"
-            " network"
-        )
+        method = recognizer.config.method.name
+        raise UsageError(f"frozen is a plain CLIP, but --model {base} is a {method} network")
     return recognizer
 
 

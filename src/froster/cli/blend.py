@@ -53,16 +53,14 @@ def blend(
     from froster.training.run_folder import read_run
 
     if ratio is not None and not 0 <= ratio <= 1:
-        raise UsageError(
-            f"--ratio lies between 0 (the tuned weights) and 1 (CLIP's), not {ratio:g}"
-        )
+        raise UsageError(f"--ratio lies between 0 (tuned) and 1 (CLIP), not {ratio:g}")
     if points < 2:
         raise UsageError(f"--points must be 2 or more (ratio 0 and ratio 1), not {points}")
     wanted = parse_epochs(epochs)
     run = read_run(folder)
     out, source, clip = out or folder / "blend", run.source, model or run.source.model
     held = of_run(run, data, root) if ratio is None else None
-    base = load_model(clip, device, precision)
+    base = load_model(clip, device, precision, classes=source.class_file)
     if weights_fingerprint(base) != source.weights:
         hint = "the run did not start from" if model else "has changed since the run: pass --model"
         raise CheckpointError(f"{clip} holds another CLIP, which {hint}")
@@ -71,7 +69,7 @@ def blend(
             raise CheckpointError(
                 f"{clip} has another {name} than the CLIP that the run started from"
             )
-    student = load_model(str(folder / "model"), device, precision)
+    student = load_model(str(folder / "model"), device, precision, classes=source.class_file)
     student.calibration = Calibration()  # the run's is of other weights
     tuned, words = run.tuned(student, wanted)
     line = Line(base, student, tuned)

@@ -62,10 +62,7 @@ def describe(
         tokenizer = tokenizer_at_hand()
         complaint = complaints(tokenizer)
         if tokenizer is None:
-            console.print(
-                "no CLIP vocabulary at hand (FROSTER_BPE): the length of sentences is counted in"
-                " words"
-            )
+            console.print("no CLIP vocabulary (FROSTER_BPE): sentences are measured in words")
         refused: dict[str, str] = {}
         if from_file is not None:
             refused = copy(sentences, read_descriptions(from_file), complaint, report)
@@ -165,14 +162,10 @@ def fill(
 
 def key_of(endpoint: str | None, key_env: str) -> str | None:
     """The key from the environment. A server of one's own may need none."""
-    from froster.text.sentences import OPENAI
 
     key = os.environ.get(key_env, "").strip() or None
     if key is None and endpoint is None:
-        raise UsageError(
-            f"{key_env} is not set: put the key for {OPENAI} there, or name another server with"
-            " --endpoint"
-        )
+        raise UsageError(f"{key_env} is not set: put the key there, or give --endpoint")
     return key
 
 

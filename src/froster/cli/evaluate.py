@@ -19,7 +19,7 @@ Arranged = arranged(
     EvaluateOptions,
     {
         None: "labels_file split part views sampling clamp transport",
-        DATA: LABELLED,
+        DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
     CHANGES,

@@ -1,4 +1,4 @@
-"""`froster models`: the encoders that can be asked for by a short name, and what is known of each."""
+"""`froster models`: encoders that have a short name, and what is known of each."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def time_it(known: KnownEncoder, device: str | None, precision: str) -> None:
         speed = measure(known, device, precision)
     console.tell(
         f"{known.name}: {speed.frames_per_second:.3g} frames a second through the image tower on"
-        f" {speed.device} in {speed.precision} with {speed.threads} threads; random weights, nothing"
-        " was downloaded or decoded"
+        f" {speed.device} in {speed.precision} with {speed.threads} threads; random weights,"
+        " nothing was downloaded or decoded"
     )
 
 
@@ -127,12 +127,12 @@ def row(known: KnownEncoder, speeds: dict[str, Speed], cached: Iterable[str]) ->
 def notes() -> Iterable[str]:
     yield f"Without --model it is {DEFAULT_MODEL}."
     yield (
-        "M weights: image + text tower. GB: in float32, downloaded and in memory. frames/s: measured"
-        " here (froster models --measure NAME). here: in the hub's cache."
+        "M weights: image + text tower. GB: in float32, downloaded and in memory. frames/s:"
+        " measured here (froster models --measure NAME). here: in the hub's cache."
     )
     yield (
-        "Zero-shot top-1, in percent, as their sources measured it, not froster (froster models NAME"
-        " names them)."
+        "Zero-shot top-1, in percent, as their sources measured it, not froster (froster models"
+        " NAME names them)."
     )
     limits = {known.licence: restriction(known.licence) for known in KNOWN}
     yield "* " + "; ".join(f"{licence}: {limit}" for licence, limit in limits.items() if limit)
@@ -141,14 +141,14 @@ def notes() -> Iterable[str]:
 def show(known: KnownEncoder, speeds: dict[str, Speed], cached: set[str]) -> None:
     """All that is known of one."""
     speed, limit = speeds.get(known.name), restriction(known.licence)
-    here = "in the hub's cache" if known.hub_id in cached else "not in the hub's cache"
+    place = "in the hub's cache" if known.hub_id in cached else "not in the hub's cache"
     measured = (
         f"froster models --measure {known.name} measures it"
         if speed is None
         else f"{speed.stated()} with {speed.threads} threads, {speed.date}"
     )
     rows = [
-        ("hub", f"{known.hub_id} ({here})"),
+        ("hub", f"{known.hub_id} ({place})"),
         ("family", f"{known.family} {known.size}, {known.pixels} px"),
         ("weights", f"{known.image_millions:g} M image, {known.text_millions:g} M text"),
         ("float32", f"{known.float32_bytes / 1e9:.2f} GB"),

@@ -86,6 +86,7 @@ Shard = Annotated[str | None, option(SHARD)]
 Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, skiing, cooking".')]
 LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json."
 LabelsFile = Annotated[Path | None, option(LABELS_FILE)]
+Classes = Annotated[Path | None, option(HELPS["classes"])]
 Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]

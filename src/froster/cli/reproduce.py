@@ -68,10 +68,7 @@ def reproduce(
     Example: froster reproduce table2 --data-root DATA --dry-run
     """
     if world == (data_root is not None):
-        raise UsageError(
-            "pass --data-root DIR for the real data sets (froster prepare makes them), or --world"
-            " for the miniature"
-        )
+        raise UsageError("pass --data-root DIR (froster prepare makes it), or --world")
     from froster.paper import results
     from froster.paper.programme import parse_shard, runs_of_tables
     from froster.paper.tables import table_names
@@ -108,10 +105,8 @@ def reproduce(
         elif dry_run:
             print(json.dumps(planned))
         if not (planned["runs"]["possible"] or report or dry_run):
-            raise UsageError(
-                f"none of the needed manifests is in {data_root}; it lacks"
-                f" {', '.join(planned['missing'])}"
-            )
+            needed = ", ".join(planned["missing"])
+            raise UsageError(f"{data_root} has none of the needed manifests: {needed}")
         if not (report or dry_run):
             announce(base, model)
     if dry_run:
@@ -122,9 +117,8 @@ def reproduce(
     for line in result["failed"]:
         console.print(f"not done: {line}")
     if result["failed"]:
-        raise FrosterError(
-            f"{len(result['failed'])} runs could not be done; the others are in the tables"
-        )
+        count = len(result["failed"])
+        raise FrosterError(f"{count} runs could not be done; the others are in the tables")
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:

@@ -60,10 +60,7 @@ def serve(
 
     token = read_token(token_env)
     if token is None and not is_loopback(host):
-        raise UsageError(
-            f"--host {host} is open to other machines: name a token by --token-env, or serve"
-            " 127.0.0.1"
-        )
+        raise UsageError(f"--host {host} is open to other machines: give --token-env")
 
     limits = Limits(round(max_upload * MB), max_seconds, max_labels, waiting=queue, timeout=timeout)
     with bound(host, port) as listening:
@@ -149,10 +146,7 @@ def read_token(name: str | None) -> str | None:
         return None
     token = os.environ.get(name, "").strip()
     if len(token) < _SHORTEST_TOKEN:
-        raise UsageError(
-            f"--token-env {name}: the environment variable {name} must hold {_SHORTEST_TOKEN}"
-            " characters or more"
-        )
+        raise UsageError(f"{name} must hold a token of {_SHORTEST_TOKEN} characters or more")
     return token
 
 

@@ -124,15 +124,10 @@ def show(timeline: Timeline) -> None:
 def remark(timeline: Timeline, outputs: Sequence[Path]) -> None:
     """What is wrong with the file, and where the results are."""
     if timeline.damaged:
-        console.print(
-            f"damaged: {timeline.damaged} packets or frames could not be decoded and were passed"
-            " over"
-        )
+        console.print(f"damaged: {timeline.damaged} packets or frames could not be decoded")
     stated = timeline.stated or 0.0
     if timeline.complete and stated - timeline.end > max(1.0, 0.02 * stated):
-        console.print(
-            f"the file states {stated:.1f} s but ends at {timeline.end:.1f} s: it was cut,"
-            " or is damaged"
-        )
+        ends = f"the file states {stated:.1f} s but ends at {timeline.end:.1f} s"
+        console.print(f"{ends}: it was cut, or is damaged")
     if outputs:
         console.print(f"written: {'   '.join(map(str, outputs))}")

@@ -99,9 +99,7 @@ def _kinetics(dataset: str, folder: Path) -> Annotations | None:
                 continue
             split = split_word(row.get("split") or path.stem)
             if split is None:
-                raise DataError(
-                    f"{where}: no split is said, neither in a column nor by the file's name"
-                )
+                raise DataError(f"{where}: no split is said by a column or the file's name")
             names: tuple[str, ...] = (video,)
             if row.get("time_start") and row.get("time_end"):
                 start, end = (_seconds(row[name], where) for name in ("time_start", "time_end"))
@@ -167,9 +165,7 @@ def _ssv2(dataset: str, folder: Path) -> Annotations | None:
         if "labels" in path.stem:
             names = parse_json(read_utf8(path), path)
             if not isinstance(names, (dict, list)) or not all(isinstance(n, str) for n in names):
-                raise DataError(
-                    f"{path}: expected the class names, as the keys of an object or as a list"
-                )
+                raise DataError(f"{path}: expected the class names, as keys or as a list")
             for name in names:
                 _class(dataset, name, str(path))
     clips: list[ListedClip] = []
@@ -224,10 +220,7 @@ def _lists(dataset: str, folder: Path) -> Annotations | None:
         split = kind if kind == "train" else TEST_SPLIT[dataset]
         for number, (video, label) in enumerate(rows, 1):
             if label not in names:
-                raise DataError(
-                    f"{path}, video {number}: label {label} is not in the label file ({len(names)}"
-                    " names)"
-                )
+                raise DataError(f"{path}, video {number}: label {label} is not in the label file")
             name = _class(dataset, names[label], f"the label file of {path}")
             clips.append(ListedClip(video, name, (split,), (stem(video),)))
     return Annotations("lists of FROSTER, Open-VCLIP or ViFi-CLIP", clips) if paths else None

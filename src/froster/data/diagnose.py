@@ -48,8 +48,7 @@ Columns = Mapping[str, Mapping[str, str]]
 class Needs:
     """What a video must have."""
 
-    seconds: float = 8 * 16 / 30
-    """A dense clip: 8 frames at every 16th of 30 a second."""
+    seconds: float = 8 * 16 / 30  # a dense clip: 8 frames at every 16th of 30 a second
     frames: int = 8
 
 
@@ -60,8 +59,7 @@ class Finding:
     path: str
     kind: str
     why: str
-    other: str = ""
-    """The earlier file, of duplicates."""
+    other: str = ""  # the earlier file, of duplicates
 
     @property
     def severity(self) -> str:

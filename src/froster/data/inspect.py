@@ -41,11 +41,9 @@ more than 2 ms."""
 class Inspection:
     """What one file is. `size` and `mtime` tell later whether it is still the same file."""
 
-    path: str
-    """Its key in the listing."""
+    path: str  # its key in the listing
     size: int = 0
-    mtime: int = 0
-    """Nanoseconds."""
+    mtime: int = 0  # nanoseconds
     sha256: str = ""
     codec: str = ""
     width: int = 0
@@ -55,29 +53,21 @@ class Inspection:
     turned: int = 0
     """Degrees counter-clockwise that the file asks to be turned by; width and height are those
     after it."""
-    pixel_aspect: float = 1.0
-    """Width of a pixel by its height as shown; they are read as square."""
+    pixel_aspect: float = 1.0  # width of a pixel by its height as shown; they are read as square
     transfer: str = ""
     """That of a high dynamic range, arib-std-b67 (HLG) or smpte2084 (PQ); empty for others."""
-    interlaced: float = 0.0
-    """Share of the frames that hold two fields."""
+    interlaced: float = 0.0  # share of the frames that hold two fields
     fps: float = 0.0
-    frames: int = 0
-    """Decoded."""
+    frames: int = 0  # decoded
     seconds: float = 0.0
     stated_frames: int = 0
     stated_seconds: float = 0.0
-    damaged: int = 0
-    """Packets that do not decode, and frames that the decoder marks as corrupt."""
-    uneven: float = 0.0
-    """Share of the intervals between frames that are not the usual one."""
-    frozen: float = 0.0
-    """Seconds in which the picture does not change."""
-    black: float = 0.0
-    """Seconds in which there is none."""
+    damaged: int = 0  # packets that do not decode, and frames that the decoder marks as corrupt
+    uneven: float = 0.0  # share of the intervals between frames that are not the usual one
+    frozen: float = 0.0  # seconds in which the picture does not change
+    black: float = 0.0  # seconds in which there is none
     likeness: str = ""
-    error: str = ""
-    """Why it cannot be used."""
+    error: str = ""  # why it cannot be used
 
 
 def beside(out: Path, ending: str) -> Path:

@@ -21,8 +21,7 @@ AHEAD = 2
 class _SampleReader:
     """From an item to its `Sample`, whose frames are an array, as these are sent without a copy."""
 
-    source: Callable[[Any], Any]
-    """A `ReadClip`, or a dataset's `__getitem__`."""
+    source: Callable[[Any], Any]  # a `ReadClip`, or a dataset's `__getitem__`
 
     def __call__(self, item: Any) -> Iterator[Sample]:
         sample = self.source(item)

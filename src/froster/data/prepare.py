@@ -60,10 +60,7 @@ def prepare(
     checks = beside(out, "checks.jsonl")
     with sole_maker(out):
         if not resume and (out.exists() or checks.exists()):
-            raise UsageError(
-                f"{out} has been prepared, in part at least: --resume goes on and keeps what was"
-                " checked"
-            )
+            raise UsageError(f"{out} has been prepared, in part at least: --resume goes on")
         tree, listed, placed = place(dataset, videos, annotations)
         paths = dict.fromkeys(item.path for item in placed if item.path)
         listed_videos = [ListedVideo(videos / path, path) for path in paths]
@@ -102,10 +99,8 @@ def place(
         )
     folder = videos.resolve().name
     if {item.clip.label for item in placed if item.path} == {official(dataset, folder)}:
-        raise DataError(
-            f"{videos}: the videos of one class alone ({folder}); --videos needs the folder above,"
-            " with all classes"
-        )
+        alone = f"the videos of one class alone ({folder})"
+        raise DataError(f"{videos}: {alone}; --videos needs the folder above")
     return tree, listed, placed
 
 

@@ -53,9 +53,7 @@ def parse_shard(text: str | None, environment: Mapping[str, str] = os.environ) -
         return _of_environment(environment)
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
-        raise UsageError(
-            f"--shard is I/N with I from 0 to N - 1, such as 0/4, or auto; not {text!r}"
-        )
+        raise UsageError(f"--shard is I/N with 0 <= I < N, such as 0/4, or auto; not {text!r}")
     return Shard(int(match[1]), int(match[2]))
 
 
@@ -68,10 +66,7 @@ def _of_environment(environment: Mapping[str, str]) -> Shard:
             task, first, last, step = (numbers[name] for name in names)
             shard, known = Shard((task - first) // step, (last - first) // step + 1), True
             if environment.get("SLURM_ARRAY_TASK_COUNT", str(shard.count)) != str(shard.count):
-                raise UsageError(
-                    "--shard auto: the job array has gaps, and their videos would be left out; pass"
-                    " --shard I/N"
-                )
+                raise UsageError("--shard auto: the job array has gaps; pass --shard I/N")
     for number, count in _PLACES.values():
         if number in numbers and count in numbers:
             index = shard.index * numbers[count] + numbers[number]

@@ -33,8 +33,7 @@ class Split:
     train: list[Item]
     base_test: list[Item]
     novel_test: list[Item]
-    notes: list[str] = field(default_factory=list)
-    """What was left out, for the report."""
+    notes: list[str] = field(default_factory=list)  # what was left out, for the report
     validation: list[Item] = field(default_factory=list)
     """Videos of base classes that neither train nor test: they stop the training and calibrate it.
     """

@@ -28,10 +28,8 @@ _SPLIT_NAMES = {"training": "train", "testing": "test"}
 class ListedClip:
     """One clip as the annotations list it."""
 
-    name: str
-    """Its path or id in the annotations."""
-    label: str
-    """The class, in the official spelling."""
+    name: str  # its path or id in the annotations
+    label: str  # the class, in the official spelling
     splits: tuple[str, ...]
     """One of train, val, test and "" (not used) for each official split; one for Kinetics and SSv2,
     three for the others."""

@@ -126,8 +126,8 @@ _VIDEO: dict[str, dict[str, tuple[float, ...]]] = {
     },
     PE_README: {"pe-core-t16": (41.5,), "pe-core-s16": (55.0,)},
 }
-"""Eight frames, the mean of their embeddings. The paper on PE measured all of its rows alike; that of
-CLIP is printed there as "CLIP, 0.1 B, 224"."""
+"""Eight frames, the mean of their embeddings. The paper on PE measured all of its rows alike; that
+of CLIP is printed there as "CLIP, 0.1 B, 224"."""
 
 
 def _figures(name: str) -> Iterator[Figure]:
@@ -142,7 +142,7 @@ def _figures(name: str) -> Iterator[Figure]:
 def _family(
     family: str, licence: str, *rows: tuple[str, str, str, int, float, float]
 ) -> Iterator[KnownEncoder]:
-    """Rows of: name, hub id, size, pixels, millions of weights of the image and of the text tower."""
+    """Rows of: name, hub id, size, pixels, millions of weights of the image and the text tower."""
     for name, hub_id, size, pixels, image, text in rows:
         figures = tuple(_figures(name))
         yield KnownEncoder(name, hub_id, family, size, pixels, image, text, licence, figures)

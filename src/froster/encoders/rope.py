@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from froster.encoders.kernels import use_cpu_kernels
+
 Rope = Literal["", "columns-1", "columns-0", "rows-16"]
 ROPES: tuple[Rope, ...] = ("", "columns-1", "columns-0", "rows-16")
 _BASE, _EVA_SIDE = 10000.0, 16.0
@@ -62,7 +64,13 @@ class Rotary(nn.Module):
         self, x: Float[Tensor, "rows heads tokens dim"]
     ) -> Float[Tensor, "rows heads tokens dim"]:
         known = min(x.shape[2], len(self.cos))
-        cos, sin = self.cos[:known], self.sin[:known]
-        a, b = x[:, :, :known].float().unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)
+        cos, sin, first = self.cos[:known], self.sin[:known], x[:, :, :known].float()
+        if use_cpu_kernels(x) and first.stride(-1) == 1:
+            # A pair is a complex number: one pass over memory instead of several.
+            pairs = torch.view_as_complex(first.unflatten(-1, (-1, 2)))
+            turned = torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
+        else:
+            a, b = first.unflatten(-1, (-1, 2)).unbind(-1)
+            turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+        turned = turned.to(x.dtype)
         return turned if known == x.shape[2] else torch.cat([turned, x[:, :, known:]], dim=2)

@@ -1,8 +1,8 @@
-"""Class embeddings on disk: the same labels asked of the same model again cost no pass over the text.
+"""Class embeddings on disk: the same labels asked of the same model again cost no pass over the
+text.
 
 An entry holds numbers alone. Its name is a digest of all that they depend on, so that whatever
-changes (a weight in memory, a template, a label, the code that computes) asks for another entry.
-"""
+changes (a weight in memory, a template, a label, the code that computes) asks for another entry."""
 
 from __future__ import annotations
 

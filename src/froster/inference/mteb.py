@@ -1,8 +1,8 @@
 """A model of ours as mteb (github.com/embeddings-benchmark/mteb) takes one, for its video tasks.
 
-mteb hands out the files themselves; which frames are read of them, and how they are prepared, is the
-model's own business here as everywhere. Its own way, decoding by torchcodec, is not used, so that
-package is not needed.
+mteb hands out the files themselves; which frames are read of them, and how they are prepared, is
+the model's own business here as everywhere. Its own way, decoding by torchcodec, is not used, so
+that package is not needed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class ReadRows:
 
     rows: Any
     """mteb's dataset, with a column `video` of {"path", "bytes"}."""
-    read: ReadViews
+    reader: ReadViews
 
     def __call__(self, number: int) -> Iterator[Views]:
         """Raises VideoError."""
         with _file_of(self.rows[number]["video"]) as path:
-            yield from self.read(path)
+            yield from self.reader(path)
 
 
 @contextmanager
@@ -148,13 +148,17 @@ class MTEBModel:
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """(n, E), (m, E) -> cosines (n, m)."""
-        one, other = (unit(torch.as_tensor(each).float()) for each in (embeddings1, embeddings2))
+        one, other = map(_units, (embeddings1, embeddings2))
         return one @ other.T
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
         """(n, E), (n, E) -> cosines (n,)."""
-        one, other = (unit(torch.as_tensor(each).float()) for each in (embeddings1, embeddings2))
+        one, other = map(_units, (embeddings1, embeddings2))
         return (one * other).sum(-1)
+
+
+def _units(embeddings: Any) -> Tensor:
+    return unit(torch.as_tensor(embeddings).float())
 
 
 def _meta(model: Recognizer, name: str | None, revision: str | None) -> Any:

@@ -42,7 +42,7 @@ def keep(speed: Speed) -> None:
         return
     with suppress(OSError, WriteError), cache_lock(file.parent):
         kept = {**measured(), speed.encoder: speed}
-        write_text(file, json.dumps([asdict(each) for each in kept.values()], indent=1) + "\n")
+        write_text(file, json.dumps([asdict(one) for one in kept.values()], indent=1) + "\n")
 
 
 def measured() -> dict[str, Speed]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Transformer
-from froster.encoders.model import CLIP
+from froster.encoders.config import CLIPConfig, TextConfig
 from froster.errors import UsageError
 
 
@@ -175,23 +175,27 @@ def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[
 
 
 def require(
-    method: str, clip: CLIP, *, class_token: bool = False, causal_text: bool = False
+    method: str, config: CLIPConfig, *, class_token: bool = False, causal_text: bool = False
 ) -> None:
     """Raises UsageError that names what of this the encoder lacks: frames that are embedded by
     their class token, texts whose tokens see only those before them."""
     lacks = []
-    if class_token and clip.config.vision.pool != "class":
+    if class_token and config.vision.pool != "class":
         lacks.append("no class token that stands for a frame")
-    if causal_text and clip.config.text.full_length:
+    if causal_text and config.text.full_length:
         lacks.append("a text tower whose tokens see those behind them")
     if lacks:
         raise UsageError(f"{method} cannot use this encoder: it has {' and '.join(lacks)}")
 
 
-def check_reserved(count: int, context: int) -> int:
-    """Learned tokens, of which a name must still fit beside. Raises UsageError."""
-    if not 0 <= count <= context - 3:
+def check_reserved(count: int, text: TextConfig) -> int:
+    """Learned tokens, beside which a name must still fit. Raises UsageError, also where padding
+    counts: there is no room behind a text then."""
+    if count and text.full_length:
+        raise UsageError("learned prompts need a causal text tower, which this encoder has not")
+    if not 0 <= count <= text.context - 3:
         raise UsageError(
-            f"{count} learned tokens do not fit a context of {context} with start, name and end"
+            f"{count} learned tokens do not fit a context of {text.context} with start, name and"
+            " end"
         )
     return count

@@ -1,8 +1,8 @@
 """Fine-tuning that is held near earlier weights by a penalty: L2-SP and EWC, and synaptic
 intelligence between tasks.
 
-    L + lambda / 2 * sum_i F_i (theta_i - theta0_i)^2           L2-SP: F = 1; EWC: F the Fisher information's diagonal
-    L + c * sum_i Omega_i (theta_i - theta*_i)^2                SI: theta* the weights an earlier task left
+    L + lambda / 2 * sum_i F_i (theta_i - theta0_i)^2     L2-SP: F = 1; EWC: the Fisher information
+    L + c * sum_i Omega_i (theta_i - theta*_i)^2          SI: theta* is what an earlier task left
 
 Only weights that CLIP has are held. CLIP's own training data cannot be had, so the Fisher
 information is estimated on the training videos with the starting weights (`fisher`).

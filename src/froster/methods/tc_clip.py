@@ -147,7 +147,8 @@ class TCNet(VideoCLIP):
         super().__init__(clip, "mean_then_unit")
         text = clip.config.text
         self.length = min(length, text.context)
-        self.reserved_tokens = text.context - self.length + check_reserved(learned, self.length)
+        missing = text.context - self.length
+        self.reserved_tokens = check_reserved(learned + missing, text)
         start = torch.randn(learned, text.width) * 0.02
         if text.vocab == 49408 and learned == len(A_PHOTO_OF_A):
             start = clip.text.token_embedding.weight.detach()[list(A_PHOTO_OF_A)].clone()
@@ -279,7 +280,7 @@ class TCCLIP(Method):
         return self.clip_share
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        require(self.name, clip, class_token=True, causal_text=True)
+        require(self.name, clip.config, class_token=True, causal_text=True)
         blocks, tokens = clip.visual.transformer.resblocks, clip.config.vision.tokens
         for i, block in enumerate(clip.visual.transformer.blocks()):
             blocks[i] = ContextBlock(block, tokens, self.seed_share, self.context_tokens, i == 0)

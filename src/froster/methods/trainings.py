@@ -1,5 +1,6 @@
-"""Trainings of the literature that bring no network of their own, as presets for any method: TACO and
-Open-MeDe. Their published setting, where it is known; what has no counterpart stands in the note."""
+"""Trainings of the literature that bring no network of their own, as presets for any method: TACO
+and Open-MeDe. Their published setting, where it is known; what has no counterpart is in the note.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ OPEN_MEDE = dataclasses.replace(
     note="Open-MeDe has published no code: the weights of its inner step and of its Gaussian mean"
     " (--meta, --meta-rate, --average-mu, --average-sigma) are not its authors' but chosen here",
 )
-"""Yu et al., ICCV 2025, arXiv 2502.20158: Open-VCLIP's network (`vclip`) and recipe, text frozen, no
-teacher."""
+"""Yu et al., ICCV 2025, arXiv 2502.20158: Open-VCLIP's network (`vclip`) and recipe, text frozen,
+no teacher."""
 
 TRAININGS = {"taco": TACO, "open-mede": OPEN_MEDE}
 

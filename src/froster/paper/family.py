@@ -1,6 +1,6 @@
-"""Two tables that the paper does not have: the family of distillation, for which nobody has published
-numbers, and the systems around and after FROSTER, with what each of them prints and why it cannot be
-compared as it stands."""
+"""Two tables that the paper does not have: the family of distillation, for which nobody has
+published numbers, and the systems around and after FROSTER, with what they print and why that
+cannot be compared as it stands."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ PRINTED = rows_of(
 DUALPATH: Values = {"K400 closed": 85.4}
 CAVEATS = {
     "ER-ZASR": "ResNets and BERT of before CLIP, 8 frames; by our reading UCF and HMDB were trained"
-    " on half of the classes of that very data set, and the spread is of another score than the mean",
+    " on half of the classes of that very data set, and the spread is of another score",
     "DUALPATH": "closed set: it has no class embeddings, so nothing open was published",
     "FROSTER": "8 frames, 3 views; labels described by GPT",
     "EZ-CLIP": "8 frames, 1 view; a language model's text in place of the names; its"
@@ -118,8 +118,8 @@ def later_cell(name: str) -> Cell | None:
     }
     if name in trained:
         return trained[name]
-    network = NETWORKS.get(name)
-    return Cell(network, preset="official") if network in METHODS else None  # type: ignore[arg-type]
+    network = NETWORKS.get(name, "")
+    return Cell(network, preset="official") if network in METHODS else None
 
 
 def around_froster() -> tuple[TableRow, ...]:

@@ -55,6 +55,7 @@ class RunSource(ABC):
     """Of a cross-dataset table, those that figures show."""
     training_classes: list[str]
 
+    @abstractmethod
     def check(self) -> None:
         """Raises UsageError where `out` holds runs of other settings."""
 

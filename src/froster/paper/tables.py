@@ -171,7 +171,7 @@ TABLES: dict[str, PaperTable] = {
 
 
 def table_names(asked: Sequence[str]) -> list[str]:
-    """Names of tables and figures without repeats, "all" spelt out. Raises UsageError for others."""
+    """Tables and figures without repeats, "all" spelt out. Raises UsageError for others."""
     names = list(TABLES) if "all" in asked else list(dict.fromkeys(asked))
     for name in names:
         one_of("a table or figure", name, "all", *TABLES)

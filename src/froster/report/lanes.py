@@ -49,7 +49,9 @@ def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
         lane, width = labels.index(segment.label), segment.end - segment.start
         above.barh(lane, width, 1, segment.start, color=colours[lane], linewidth=0)
     above.hlines(rows[1:-1], *edges[[0, -1]], color="#f3f3f3", linewidth=0.8)
-    above.set_yticks(range(len(labels)), list(map(_short, labels)), fontsize=8)
+    names = [printable(label) for label in labels]
+    names = [n if len(n) <= LONGEST_NAME else f"{n[: LONGEST_NAME - 1]}…" for n in names]
+    above.set_yticks(range(len(labels)), names, fontsize=8)
     for tick, colour in zip(above.get_yticklabels(), colours, strict=True):
         tick.set_color(colour if colour != GREY else "#555555")
     above.set_ylim(len(labels) - 0.5, -0.5)
@@ -97,8 +99,3 @@ def _thinned(edges: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
     starts = np.arange(0, len(scores), every)
     counts = np.diff([*starts, len(scores)])
     return edges[[*starts, len(scores)]], np.add.reduceat(scores, starts) / counts[:, None]
-
-
-def _short(label: str) -> str:
-    label = printable(label)
-    return label if len(label) <= LONGEST_NAME else label[: LONGEST_NAME - 1] + "…"

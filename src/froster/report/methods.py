@@ -2,6 +2,7 @@
 of docs/methods.md."""
 
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from froster.utils.files import write_text
 MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
 
 
+@functools.cache
 def facts(method: Method) -> dict[str, Any]:
     """What a method has and trains on CLIP B/16, counted without allocating a weight, and its two
     recipes in full."""

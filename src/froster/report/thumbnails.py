@@ -25,9 +25,7 @@ def span(hit: Hit) -> str:
 def check_target(path: Path) -> None:
     """Raises UsageError on what is neither a picture to write nor a folder."""
     if path.suffix and path.suffix.lower() not in (".png", ".jpg"):
-        raise UsageError(
-            f"--thumbnails takes a .png or .jpg for one sheet, or a folder, not {path.name!r}"
-        )
+        raise UsageError(f"--thumbnails takes a .png, a .jpg or a folder, not {path.name!r}")
 
 
 def thumbnails(hits: Sequence[Hit], root: Path, path: Path, title: str) -> None:

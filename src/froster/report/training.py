@@ -92,10 +92,9 @@ def in_short(rows: list[EvalRow], parts: Split, report: dict[str, Any]) -> list[
         text = "given as CLIP gave them before"
         values.append(("Kept: answers among other labels", share, text, ""))
     if not rows[0].predictions:
-        tests = parts.base_test or parts.novel_test
-        cause = (
-            "No accuracy was measured on the test videos" if tests else "There are no test videos"
-        )
+        cause = "There are no test videos"
+        if parts.base_test or parts.novel_test:
+            cause = "No accuracy was measured on the test videos"
         sentences.append(f"{cause}, so nothing is known of the model's accuracy.")
     return [
         *([page.Part("cards", cards=values)] if values else []),
@@ -126,9 +125,7 @@ def accuracy(out: Path, rows: list[EvalRow]) -> list[page.Part]:
         " what guessing gets."
     )
     if rows[0].together:
-        caption += (
-            " With *: the same videos, asked for the labels of base and novel classes together."
-        )
+        caption += " With *: the same videos, asked for base and novel labels together."
     return [page.embedded(figure, caption), accuracy_table(rows, columns, [1], errors=True)]
 
 
@@ -194,10 +191,7 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Par
             f" is not in {last['right']:.0f} % of the cases, among two in {of_two:.0f} % (chance is"
             " 50)."
         )
-    caption = (
-        "If only the surest answers are taken, how many of them are right. Test videos of base"
-        " classes."
-    )
+    caption = "Share of right answers among the surest ones, on test videos of base classes."
     figure = coverage_figure(curves, out / "figures" / "coverage.png")
     return [*map(page.paragraph, texts), page.embedded(figure, caption)]
 
@@ -205,10 +199,7 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Par
 def confusion(out: Path, name: str, predictions: Predictions) -> list[page.Part]:
     counts, classes = confusion_matrix(predictions), predictions.classes
     picture = confusion_picture(counts, classes, out / "figures" / f"confusion_{name}.png")
-    caption = (
-        "Rows are the right classes, columns the answers; darker is more, and the diagonal is"
-        " right."
-    )
+    caption = "Rows are the right classes, columns the answers; darker is more."
     pairs = common_mistakes(counts, classes)
     table = page.table(["the right class", "was taken for", "videos"], pairs)
     return [*([table] if pairs else []), page.embedded(picture, caption)]

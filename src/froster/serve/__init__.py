@@ -7,6 +7,7 @@ is taken for a path.
 
 from pathlib import Path
 
+from starlette.responses import JSONResponse
 from starlette.templating import Jinja2Templates
 
 from froster.errors import FrosterError
@@ -23,3 +24,8 @@ class Refusal(FrosterError):
         super().__init__(message)
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def problem(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The form of every error; none tells anything about the server."""
+    return JSONResponse({"error": " ".join(message.split())}, status, headers)

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from froster import __version__
-from froster.serve import PAGES, STATIC, Refusal, schemas
+from froster.serve import PAGES, STATIC, Refusal, problem, schemas
 from froster.serve.jobs import Gone
 from froster.serve.preview import preview_format
 from froster.serve.service import Service
@@ -148,8 +148,6 @@ def add_videos(app: FastAPI, service: Service) -> None:
 
 
 def add_errors(app: FastAPI) -> None:
-    """Every error has the same form, and none tells anything about the server."""
-
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
         return problem(error.status, str(error), error.headers)
@@ -168,7 +166,3 @@ def add_errors(app: FastAPI) -> None:
     add(ClientDisconnect, 499, "the client hung up")
     add(MemoryError, 503, "the server is short of memory", **{"Retry-After": "5"})
     add(Exception, 500, "the server failed at this; its log says why")
-
-
-def problem(status: int, message: str, headers: dict[str, str]) -> JSONResponse:
-    return JSONResponse({"error": " ".join(message.split())}, status, headers)

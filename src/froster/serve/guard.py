@@ -8,10 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from froster.serve import PAGES, Refusal
+from froster.serve import PAGES, Refusal, problem
 from froster.serve.upload import read_body
 
 _COOKIE = "froster"
@@ -57,13 +57,13 @@ class Guard:
         """The answer, where the request goes no further."""
         headers, host = request.headers, request.headers.get("host", "")
         if self.token is None and not is_loopback(name_of(host)):
-            return refused(
+            return problem(
                 403, f"{host[:100]!r} is not this machine: without a token only localhost is served"
             )
         reading = request.method in ("GET", "HEAD")
         sender = headers.get("origin")
         if sender is not None and not reading and urlsplit(sender).netloc != host:
-            return refused(403, "sent by a page of another site")
+            return problem(403, "sent by a page of another site")
         # The one that is routed: that of `request.url` is put together from the Host header.
         path = request.scope["path"]
         if self.token is not None and path not in _OPEN:
@@ -73,10 +73,10 @@ class Guard:
                 if reading and "text/html" in headers.get("accept", ""):
                     return login_page(request, "")
                 message = "the token is missing or wrong: Authorization: Bearer …"
-                return refused(401, message, {"WWW-Authenticate": "Bearer"})
+                return problem(401, message, {"WWW-Authenticate": "Bearer"})
         if _HOST.fullmatch(host):
             return None
-        return refused(400, "the Host header is no name of a host")
+        return problem(400, "the Host header is no name of a host")
 
     def _knows(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -99,7 +99,7 @@ class Guard:
         try:
             body = await read_body(request, _LONGEST_LOGIN)
         except Refusal as error:
-            return refused(error.status, str(error), error.headers)
+            return problem(error.status, str(error), error.headers)
         given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
         if not self._equal(given.strip(), self.token or ""):
             return login_page(request, "That is not the token.")
@@ -119,10 +119,6 @@ def name_of(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-def refused(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status, headers)
 
 
 def login_page(request: Request, complaint: str) -> Response:

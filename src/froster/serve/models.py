@@ -5,24 +5,11 @@ from pathlib import Path
 
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
-from froster.inference.timeline import Scan
+from froster.inference.timeline import timeline
 from froster.report.attention import video_attention
-from froster.serve import Refusal
+from froster.serve import Refusal, schemas
 from froster.serve.limits import Limits, Measured
 from froster.serve.preview import jpeg
-from froster.serve.schemas import (
-    AttentionAnswer,
-    AttentionRequest,
-    ClassifyAnswer,
-    ClassifyRequest,
-    EmbedAnswer,
-    EmbedRequest,
-    Score,
-    ServedModel,
-    TimelineAnswer,
-    TimelineRequest,
-    VideoFacts,
-)
 from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
@@ -57,9 +44,9 @@ class Models:
         """The models that know the rendered world alone: the nano, and what was trained from it."""
         return [name for name, model in self.named.items() if model.tokenizer.vocab_size < 1000]
 
-    def describe(self) -> list[ServedModel]:
+    def describe(self) -> list[schemas.ServedModel]:
         return [
-            ServedModel(
+            schemas.ServedModel(
                 name=name,
                 method=model.config.method.name,
                 device=str(model.device),
@@ -71,14 +58,16 @@ class Models:
             for name, model in self.named.items()
         ]
 
-    def classify(self, asked: ClassifyRequest, path: Path) -> ClassifyAnswer:
+    def classify(self, asked: schemas.ClassifyRequest, path: Path) -> schemas.ClassifyAnswer:
         name, model = self.get(asked.model)
         self.limits.check_labels(asked.labels)
         video = self._measure(model, path, asked.views)
         answer = model.classify(path, asked.labels, views=asked.views, truncate=asked.truncate)
         rows = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
-        scores = [Score(label=label, score=score, probability=p) for label, score, p in rows]
-        return ClassifyAnswer(
+        scores = [
+            schemas.Score(label=label, score=score, probability=p) for label, score, p in rows
+        ]
+        return schemas.ClassifyAnswer(
             model=name,
             label=answer.label,
             answer=answer.answer,
@@ -86,27 +75,19 @@ class Models:
             cosine=answer.cosine,
             calibrated=model.calibration.fitted is not None,
             scores=scores[: asked.top],
-            video=VideoFacts.of(video),
+            video=schemas.VideoFacts.of(video),
         )
 
-    def timeline(self, asked: TimelineRequest, path: Path) -> TimelineAnswer:
+    def timeline(self, asked: schemas.TimelineRequest, path: Path) -> schemas.TimelineAnswer:
         name, model = self.get(asked.model)
         self.limits.check_labels(asked.labels)
         plan = WindowPlan.of(model.config.sampling, asked.window, asked.stride)
         self.limits.check_plan(self.limits.measure(path), plan, len(asked.labels))
-        scan = Scan(
-            model,
-            asked.labels,
-            window=asked.window,
-            stride=asked.stride,
-            shortest=asked.min_segment,
-            truncate=asked.truncate,
-        )
-        for _ in scan.run(path):
-            pass
-        return TimelineAnswer.model_validate({"model": name, **scan.result().to_dict()})
+        options = asked.model_dump(include={"window", "stride", "min_segment", "truncate"})
+        answer = timeline(model, path, asked.labels, **options)
+        return schemas.TimelineAnswer.model_validate({"model": name, **answer.to_dict()})
 
-    def embed(self, asked: EmbedRequest, path: Path | None) -> EmbedAnswer:
+    def embed(self, asked: schemas.EmbedRequest, path: Path | None) -> schemas.EmbedAnswer:
         name, model = self.get(asked.model)
         if path is None and asked.labels is None:
             raise Refusal(422, "send a video, labels, or both")
@@ -117,9 +98,9 @@ class Models:
         if path is not None:
             self._measure(model, path, asked.views)
             video = model.embed_video(path, asked.views).tolist()
-        return EmbedAnswer(model=name, video=video, labels=labels)
+        return schemas.EmbedAnswer(model=name, video=video, labels=labels)
 
-    def attention(self, asked: AttentionRequest, path: Path) -> AttentionAnswer:
+    def attention(self, asked: schemas.AttentionRequest, path: Path) -> schemas.AttentionAnswer:
         """The frames of the model's window around a moment, and its attention in them."""
         name, model = self.get(asked.model)
         plan = WindowPlan.of(model.config.sampling)
@@ -135,7 +116,7 @@ class Models:
         except UsageError:  # a method that attends in a way of its own
             attention = None
         shown = inference_transform(frames, max(_SHOWN, model.image_size), model.preprocessing)
-        return AttentionAnswer(
+        return schemas.AttentionAnswer(
             model=name,
             seconds=[round(second, 3) for second in seconds],
             frames=[jpeg(frame) for frame in shown],

@@ -92,10 +92,8 @@ def settings_of(service: Service, samples: list[SampleVideo]) -> dict[str, Any]:
 class SampleVideo:
     path: Path
     name: str
-    thumbnail: str
-    """A JPEG as a data: address."""
-    labels: tuple[str, ...] = ()
-    """What is seen in it, where that is known."""
+    thumbnail: str  # a JPEG as a data: address
+    labels: tuple[str, ...] = ()  # what is seen in it, where that is known
 
     @classmethod
     def of(cls, path: Path, name: str, labels: tuple[str, ...] = ()) -> SampleVideo:

@@ -51,14 +51,23 @@ def preview_format() -> Format:
 
 def write_preview(source: Path, target: Path) -> None:
     """Raises VideoError where no frame can be shown, and what `check` raises between packets."""
-    form = preview_format()
-    part = target.with_suffix(".part")
+    form, part = preview_format(), target.with_suffix(".part")
     try:
         with (
             Stream.of_file(source) as stream,
             av.open(str(part), "w", format=form.container) as out,
         ):
-            _write(pictures(stream), out, form)
+            frames = pictures(stream)
+            first = next(frames, None)
+            if first is None:
+                raise VideoError("video: no frame can be shown")
+            added = out.add_stream(form.codec, MOST_FPS, options=form.options)
+            encoder = cast(av.VideoStream, added)
+            encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, "yuv420p"
+            encoder.codec_context.time_base = encoder.time_base = Fraction(1, _TICKS)
+            for frame in chain([first], frames):
+                out.mux(encoder.encode(frame))
+            out.mux(encoder.encode(None))
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)
@@ -95,20 +104,6 @@ def preview_size(width: int, height: int) -> tuple[int, int]:
     """Even, as codecs want them, and not larger than it was."""
     scale = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
     return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)
-
-
-def _write(
-    frames: Iterator[av.VideoFrame], out: av.container.OutputContainer, form: Format
-) -> None:
-    first = next(frames, None)
-    if first is None:
-        raise VideoError("video: no frame can be shown")
-    encoder = cast(av.VideoStream, out.add_stream(form.codec, MOST_FPS, options=form.options))
-    encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, "yuv420p"
-    encoder.codec_context.time_base = encoder.time_base = Fraction(1, _TICKS)
-    for frame in chain([first], frames):
-        out.mux(encoder.encode(frame))
-    out.mux(encoder.encode(None))
 
 
 def jpeg(frame: Tensor) -> str:

@@ -51,8 +51,10 @@ class Service:
     ) -> Answer:
         """Takes a place, the upload and the fields, and has `work` done on them. Nothing of the
         upload is left."""
-        new_folder = TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True)
-        with self.jobs.place() as place, new_folder as folder:
+        with (
+            self.jobs.place() as place,
+            TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder,
+        ):
             sent = await receive(request, Path(folder, "video"), self.limits)
             asked = parsed(kind, sent.fields)
             path = sent.file

@@ -4,7 +4,6 @@ once."""
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,7 @@ KEPT_SECONDS, MOST_KEPT = 600, 16
 @dataclass
 class Upload:
     folder: Path
-    used: float = field(default_factory=time.monotonic)
-    """Seconds of the monotonic clock."""
+    used: float = field(default_factory=time.monotonic)  # seconds of the monotonic clock
 
     @property
     def path(self) -> Path:
@@ -32,12 +30,11 @@ class Upload:
 
 class Uploads:
     """Kept videos by their ids. An id is looked up, never made a path, and nobody can guess
-    another's."""
+    another's. Used by the server's own thread alone."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._kept: dict[str, Upload] = {}
-        self._changing = threading.Lock()
 
     def new(self) -> Upload:
         """A folder for one upload; it is the caller's until `keep`."""
@@ -46,30 +43,26 @@ class Uploads:
     def keep(self, video: Upload) -> str:
         """The id under which the video is found from now on."""
         name = secrets.token_urlsafe(16)
-        with self._changing:
-            self._kept[name] = video
+        self._kept[name] = video
         self.sweep()
         return name
 
     def get(self, name: str) -> Upload:
         """Raises Refusal where there is no such video, or no longer."""
-        with self._changing:
-            if (video := self._kept.get(name)) is None:
-                raise Refusal(404, "the video is not kept here any longer: send it again")
-            video.used = time.monotonic()
-            return video
+        if name not in self._kept:
+            raise Refusal(404, "the video is not kept here any longer: send it again")
+        video = self._kept[name]
+        video.used = time.monotonic()
+        return video
 
     def delete(self, name: str) -> None:
-        with self._changing:
-            video = self._kept.pop(name, None)
-        if video is not None:
+        if video := self._kept.pop(name, None):
             shutil.rmtree(video.folder, ignore_errors=True)
 
     def sweep(self) -> None:
         """Deletes what was not used for long, and the oldest of what is too many."""
-        with self._changing:
-            newest = sorted(self._kept, key=lambda name: -self._kept[name].used)
-            late = time.monotonic() - KEPT_SECONDS
-            old = {name for name in newest if self._kept[name].used < late}
-        for name in old.union(newest[MOST_KEPT:]):
-            self.delete(name)
+        newest = sorted(self._kept, key=lambda name: -self._kept[name].used)
+        late = time.monotonic() - KEPT_SECONDS
+        for place, name in enumerate(newest):
+            if place >= MOST_KEPT or self._kept[name].used < late:
+                self.delete(name)

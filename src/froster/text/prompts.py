@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -92,3 +93,17 @@ def _sentences(label: str) -> tuple[list[str], list[str]]:
 
 
 FROSTER_PROMPTS = Prompting()
+CLIP_CONTEXT = 77
+"""Tokens that CLIP's text tower reads."""
+
+
+DESCRIBED = 64
+"""Tokens within which every shipped description fits in FROSTER's form."""
+
+
+def fitting(prompting: Prompting, context: int) -> Prompting:
+    """The plain form for a text tower that would cut most prompts of FROSTER's, which say the label
+    twice (PE-Core's 32 tokens; 16 of the smallest So400m)."""
+    if context >= DESCRIBED or not prompting.templates:
+        return prompting
+    return dataclasses.replace(prompting, form="plain")

@@ -6,18 +6,22 @@ from froster.errors import UsageError
 from froster.methods.base import Method, VideoCLIP
 from froster.training.grid import Distill
 
+TOKENS = "clip.text.token_embedding.weight"
+CLIP_VOCABULARY = 49408
+
 
 def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
-    tower more or less."""
+    tower more or less. A table of more tokens than CLIP's stays as it is, and so does a bias of the
+    logits, which a soft-max does not see."""
     for name, parameter in student.named_parameters():
         # A closed set of classes has no use for the text tower.
         text = name.startswith(("clip.text.", "text_")) and not method.closed
-        own = method.trains(name)
-        trained = {"method": own, "both": own or text, "image": own and not text, "text": text}[
-            tune
-        ]
-        parameter.requires_grad_(own if name == "clip.logit_scale" else trained)
+        mine = method.trains(name)
+        chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
+        large = name == TOKENS and len(parameter) > CLIP_VOCABULARY
+        wanted = mine if name == "clip.logit_scale" else chosen[tune]
+        parameter.requires_grad_(wanted and not large and name != "clip.logit_bias")
 
 
 def trained(student: VideoCLIP, *parts: str) -> bool:
@@ -59,8 +63,9 @@ def attach(
                 f" use --side {other}"
             )
         return distill.side == "vision", distill.side == "text", []
-    own = trained(student, "text_prompt")
-    why = "prompts that belong to one class have no teacher" if own else "text is frozen"
+    why = "text is frozen"
+    if trained(student, "text_prompt"):
+        why = "prompts that belong to one class have no teacher"
     notes = [] if text else [f"{why}: distillation on the vision side only"]
     if not vision:
         notes.append("the image side is frozen: distillation on the text side only")

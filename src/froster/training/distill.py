@@ -80,14 +80,14 @@ def projector_of(width: int, config: Distill) -> nn.Module:
 def distance(student: Tensor, teacher: Tensor, config: Distill) -> Tensor:
     """Features (…, E) of the projected student and of the teacher -> one number."""
     if config.distance == "cosine":
-        each = 1 - F.cosine_similarity(student, teacher, dim=-1)
+        distances = 1 - F.cosine_similarity(student, teacher, dim=-1)
     elif config.distance == "l2":
-        each = (student - teacher).norm(dim=-1)
+        distances = (student - teacher).norm(dim=-1)
     elif config.distance == "hint":
-        each = (student - teacher).square().mean(dim=-1)
+        distances = (student - teacher).square().mean(dim=-1)
     else:
-        each = (student - teacher).square().sum(dim=-1)
-    return each.mean() if config.reduction == "mean" else each.sum()
+        distances = (student - teacher).square().sum(dim=-1)
+    return distances.mean() if config.reduction == "mean" else distances.sum()
 
 
 def gathered(student: Tensor, teacher: Tensor, counts: bool) -> tuple[Tensor, Tensor]:
@@ -130,8 +130,9 @@ class Distillation(nn.Module):
         """Features of B clips and raw prompts (P, K, E) of the student and of the teacher -> what
         is minimised, beta times the distances, and the distances, which are reported.
 
-        `weight` is that of this rank's clips (`Task.forward`). `clip_prompts`: each clip has brought
-        a prompt of its own; else the prompts are those of all classes, the same on every rank.
+        `weight` is that of this rank's clips (`Task.forward`). `clip_prompts`: each clip has
+        brought a prompt of its own; else the prompts are those of all classes, the same on every
+        rank.
         """
         config = self.config
         of_clips = weight if config.reduction == "mean" else ranks() * (weight > 0)

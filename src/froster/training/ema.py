@@ -1,9 +1,8 @@
-"""The teacher that follows its student (TACO, Mean Teacher): a moving mean of the student's weights.
+"""The teacher that follows its student (TACO, Mean Teacher): a moving mean of its weights.
 
     theta_T <- beta theta_T + (1 - beta) theta          once a step, before the teacher is asked
 
-It starts as the student does, and so with what the method adds to CLIP. Checkpoints hold it.
-"""
+It starts as the student does, and so with what the method adds to CLIP. Checkpoints hold it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def evaluate(
     looked_for = len(items) if reported_videos(known) is not None else 0
     with reporter.bar("look for training videos", looked_for, keep=False) as bar:
         chosen = videos_to_score(items, asked.split, asked.part, known, bar)
-    recognizer = load_reported(name, asked.device, asked.precision, reporter)
+    recognizer = load_reported(name, asked, reporter)
     config = recognizer.config
     sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
     views = asked.views or config.views

@@ -1,8 +1,7 @@
-"""The grid of distillation: what is compared, through what, with which teacher, on which side and at
-which level. PyTorch is not needed to read it.
+"""The grid of distillation: what is compared, through what, with which teacher, on which side and
+at which level. PyTorch is not needed to read it.
 
-A cell that can have no meaning is refused with its reason as soon as it is made.
-"""
+A cell that can have no meaning is refused with its reason as soon as it is made."""
 
 from __future__ import annotations
 

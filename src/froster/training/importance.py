@@ -23,8 +23,8 @@ from froster.methods.penalised import Consolidated, consolidate
 from froster.utils.tensors import StateDict, finite
 
 FILE = "importance.safetensors"
-"""In the folder of a run: `path/`, `change/` and, where an earlier task was held, `held/` before the
-name of each trained weight."""
+"""In the folder of a run: `path/`, `change/` and, where an earlier task was held, `held/` before
+the name of each trained weight."""
 
 
 class PathIntegral(nn.Module):

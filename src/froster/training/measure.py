@@ -244,7 +244,7 @@ ClassSource = Callable[[Sequence[str]], Tensor]
 
 
 def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) -> ClassSource:
-    """Texts are encoded once for all sets, except where a class's embedding depends on the others."""
+    """Texts are encoded once for all sets, unless an embedding depends on the other classes."""
     if not model.model.shared_prompts:
         return lambda labels: model.class_embeddings([texts[name] for name in labels], truncate)
     place = {label: i for i, label in enumerate(texts)}
@@ -347,10 +347,15 @@ def change_lines(before: EvalRow, after: EvalRow) -> list[str]:
     return lines
 
 
-def load_reported(name: str, device: str | None, precision: str, reporter: Reporter) -> Recognizer:
-    """The model of that name, whose own long jobs are reported too."""
+def load_reported(
+    name: str, asked: LabelledOptions, reporter: Reporter, device: str | None = None
+) -> Recognizer:
+    """The model of that name, whose own long jobs are reported too. `device`: not the one that was
+    asked for."""
     with reporter.bar(f"loading {name}", None, keep=False):
-        model = load(name, device=device, precision=precision)
+        model = load(
+            name, classes=asked.classes, device=device or asked.device, precision=asked.precision
+        )
     model.working = partial(reporter.bar, keep=False)
     return model
 

@@ -34,8 +34,8 @@ def with_query(batches: Iterator[Batch], wanted: bool) -> Iterator[tuple[Batch, 
 
 @contextmanager
 def inner_step(weights: Sequence[nn.Parameter], rate: float) -> Iterator[None]:
-    """The weights after a plain step of gradient descent by the gradients that they hold; at the end
-    they are what they were."""
+    """The weights after a plain step of gradient descent by the gradients that they hold; at the
+    end they are what they were."""
     moved = [weight for weight in weights if weight.grad is not None]
     start = [weight.detach().clone() for weight in moved]
     with torch.no_grad():

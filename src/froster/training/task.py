@@ -60,12 +60,11 @@ class Outputs:
 
 
 class Task(nn.Module):
-    """Cross-entropy over the classes plus, with a teacher, feature distillation, and what the method
-    adds to hold the weights near CLIP's.
+    """Cross-entropy over the classes plus, with a teacher, distillation, and what the method adds
+    to hold the weights near CLIP's.
 
     Text of one step: the rows of the bank that the caller names, the same on all ranks (FROSTER:
-    one template and the bare label). A frozen teacher's text never changes: it is encoded once.
-    """
+    one template and the bare label). A frozen teacher's text never changes: it is encoded once."""
 
     # Constants on the student's device, not buffers: DDP would send them round at every step.
     teacher_prompts: Tensor
@@ -322,8 +321,8 @@ class Task(nn.Module):
                 return self.student.prompts(self.bank, rows).float()
         tokens = self.bank.tokens(*rows)  # (P, K, L)
         K = tokens.shape[1]
-        each = -(-K // world)
-        mine = (torch.arange(each) + each * this_rank()).clamp(max=K - 1)
+        share = -(-K // world)
+        mine = (torch.arange(share) + share * this_rank()).clamp(max=K - 1)
         return GatherClasses.apply(self.encode_tokens(tokens[:, mine]))[:, :K]
 
     def encode_tokens(self, tokens: Tensor, model: VideoCLIP | None = None) -> Tensor:

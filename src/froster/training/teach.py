@@ -84,9 +84,9 @@ def train(
     """Fine-tune `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos
     of `data`, a folder of class folders or a manifest, and write the run into the folder `out`.
 
-    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too. `reporter` is told
-    what happens. Returns the model and what was measured; None on all processes of torchrun but the
-    first. Raises FrosterError."""
+    `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too.
+    `reporter` is told what happens. Returns the model and what was measured; None on all processes
+    of torchrun but the first. Raises FrosterError."""
     asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
@@ -95,8 +95,8 @@ def train(
     with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
-        device = str(of_rank) if of_rank else asked.device
-        base = load_reported(name, device, asked.precision, reporter)
+        device = str(of_rank) if of_rank else None
+        base = load_reported(name, asked, reporter, device)
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
             # A label that is too long is found before the training.
@@ -289,6 +289,7 @@ def source_of(
         where=dict(asked.where),
         descriptions=whereabouts(asked.descriptions) if asked.descriptions else None,
         truncate=asked.truncate,
+        classes=None if asked.classes is None else str(absolute(asked.classes)),
         holdout=videos.holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,

@@ -271,7 +271,7 @@ class Live:
             return f"cannot be read ({getattr(error, 'strerror', None) or error})"
 
     def _follow(self, stream: Stream, plays: bool) -> None:
-        connection = _Connection(stream, plays, self.patience)
+        connection = _OpenStream(stream, plays, self.patience)
         last = asked = time.monotonic()
         packets = stream.packets() if self.source.is_file else stream.container.demux(stream.stream)
         for packet in packets:
@@ -292,7 +292,7 @@ class Live:
             for frame in stream.decode(None):
                 self._sample(frame, connection, asked)
 
-    def _sample(self, frame: Frame, connection: _Connection, arrived: float) -> None:
+    def _sample(self, frame: Frame, connection: _OpenStream, arrived: float) -> None:
         due = connection.due(frame, arrived)
         if connection.paced and due > time.monotonic():
             self._stop.wait(due - time.monotonic())
@@ -313,7 +313,7 @@ class Live:
         connection.fresh = False
 
 
-class _Connection:
+class _OpenStream:
     """One connection: how late it is read, and what is passed over for that."""
 
     def __init__(self, stream: Stream, paced: bool, patience: float):

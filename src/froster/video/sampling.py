@@ -105,9 +105,9 @@ class Sampling:
         ]
 
     def view_indices(self, timing: Timing, views: int) -> list[list[int]]:
-        """The `views` clips of a test, `frames` indices each; the same at every call. Dense views of
-        a video shorter than the stretch are identical. View v of a uniform test takes every segment
-        at (v + 1/2) / views of its length: a single view takes the centres."""
+        """The `views` clips of a test, `frames` indices each; the same at every call. Dense views
+        of a video shorter than the stretch are identical. View v of a uniform test takes every
+        segment at (v + 1/2) / views of its length: a single view takes the centres."""
         if views < 1:
             raise UsageError(f"a video is seen in one view or more, not in {views}")
         if self.kind == "dense":
@@ -132,9 +132,9 @@ class Sampling:
         return self._dense(timing, lambda room: room * view / views, start)
 
     def _dense(self, timing: Timing, cut_start: Start, whole_start: Start) -> list[int]:
-        """Indices of a dense clip, its start by the rule for a stated length or by the one for none.
-        The reference's floating-point operations are kept in its order: their truncations decide
-        indices."""
+        """Indices of a dense clip, its start by the rule for a stated length or by the one for
+        none. The reference's floating-point operations are kept in its order: their truncations
+        decide indices."""
         length = self.rate * self.frames / self.target_fps * timing.fps
         if self.clamp == "even":
             length = min(length, timing.num_frames)

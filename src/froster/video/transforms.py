@@ -25,9 +25,9 @@ _STRIP = 16
 def inference_transform(
     frames: UInt8[Tensor, "n height width 3"], size: int, how: Preprocessing = CLIP_PREPROCESSING
 ) -> UInt8[Tensor, "n 3 {size} {size}"]:
-    """The model's preprocessing up to the normalisation. CLIP's: short side to `size` by antialiased
-    bicubic, the long side rounded down, centre crop; within 2 of 255 levels (0.002 on average) of
-    PIL's result, which CLIP was trained on, eight times faster."""
+    """The model's preprocessing up to the normalisation. CLIP's: short side to `size` by
+    antialiased bicubic, the long side rounded down, centre crop; within 2 of 255 levels (0.002 on
+    average) of PIL's result, which CLIP was trained on, eight times faster."""
     _, height, width, _ = frames.shape
     new_height, new_width = how.resized(height, width, size)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)

@@ -91,7 +91,7 @@ Keep = Callable[[Frame], HeldFrame]
 
 
 class Squares:
-    """Frames as the network's squares of `size` pixels. The one before stands in for a broken one."""
+    """Frames as the network's squares of `size` pixels; for a broken one the one before it."""
 
     def __init__(self, size: int, how: Preprocessing = CLIP_PREPROCESSING):
         self.size, self.how = size, how

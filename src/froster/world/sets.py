@@ -169,14 +169,18 @@ def render_set(
     total = per_class * len(members.actions)
     side = render.FRAME_SIZE
     frames = torch.empty(total, motion.FRAMES, 3, side, side, dtype=torch.uint8)
-    stream = [seed, 3, SPLITS.index(split), zlib.crc32(name.encode())]
     for index in range(total):
-        label, take = divmod(index, per_class)
-        frames[index] = record(members, label, np.random.default_rng([*stream, label, take]))
+        frames[index] = render_video(name, *divmod(index, per_class), seed, split)
         if progress is not None:
             progress(index + 1)
     labels = torch.arange(len(members.actions)).repeat_interleave(per_class)
     return Videos(frames, labels, members.classes)
+
+
+def render_video(name: str, label: int, take: int, seed: int = 0, split: Split = "test") -> Tensor:
+    """Video `take` of class `label` of set `name`, (16, 3, 60, 60) uint8."""
+    stream = [seed, 3, SPLITS.index(split), zlib.crc32(name.encode()), label, take]
+    return record(SETS[name], label, np.random.default_rng(stream))
 
 
 def sentences(sets: Iterable[str] = tuple(SETS)) -> dict[str, str]:
