@@ -346,7 +346,7 @@ class Recognizer:
             config,
             device=self.device,
             precision=self.precision,
-            origin=self.origin,
+            provenance=self.provenance,
         )
         other.source, other.working = self.source, self.working
         return other
