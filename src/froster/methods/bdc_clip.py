@@ -219,7 +219,7 @@ class BDCCLIP(Method):
         return dataclasses.replace(self, seen=len(labels))
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        require(self.name, clip.config, class_token=True)
+        require(self.name, clip, class_token=True)
         blocks = clip.visual.transformer.resblocks
         for i in range(self.every - 1, len(blocks), self.every):
             blocks[i] = JointBlock(clip.visual.transformer.blocks()[i])

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Transformer
-from froster.encoders.config import CLIPConfig, TextConfig
+from froster.encoders.config import TextConfig
+from froster.encoders.model import CLIP
 from froster.errors import UsageError
 
 
@@ -175,14 +176,14 @@ def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[
 
 
 def require(
-    method: str, config: CLIPConfig, *, class_token: bool = False, causal_text: bool = False
+    method: str, clip: CLIP, *, class_token: bool = False, causal_text: bool = False
 ) -> None:
     """Raises UsageError that names what of this the encoder lacks: frames that are embedded by
     their class token, texts whose tokens see only those before them."""
     lacks = []
-    if class_token and config.vision.pool != "class":
+    if class_token and clip.config.vision.pool != "class":
         lacks.append("no class token that stands for a frame")
-    if causal_text and config.text.full_length:
+    if causal_text and clip.config.text.full_length:
         lacks.append("a text tower whose tokens see those behind them")
     if lacks:
         raise UsageError(f"{method} cannot use this encoder: it has {' and '.join(lacks)}")

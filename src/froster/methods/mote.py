@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from froster.encoders.mlp import QuickGELU
+from froster.encoders.mlp import MLP
 from froster.encoders.model import CLIP, unit
 from froster.encoders.reading import State
 from froster.errors import UsageError
@@ -75,7 +75,8 @@ class ExpertHead(TemporalTransformer):
         super().__init__(width, heads, layers, positions, eps=1e-12)
         self.experts = experts
         for block in self.transformer.blocks():
-            block.mlp = ExpertMLP(width, experts, QuickGELU())  # type: ignore[assignment]
+            assert isinstance(block.mlp, MLP)
+            block.mlp = ExpertMLP(width, experts, block.mlp.gelu)  # type: ignore[assignment]
         self.initialise(std=0.02, positions_std=0.02)
         self.spe_cls_feature: Tensor | None
         self.register_buffer("spe_cls_feature", torch.zeros(seen, width) if seen else None)

@@ -14,7 +14,7 @@ Text, per video:   [SOT] [4 learned] name.   Before the last block the learned o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -147,8 +147,8 @@ class TCNet(VideoCLIP):
         super().__init__(clip, "mean_then_unit")
         text = clip.config.text
         self.length = min(length, text.context)
-        missing = text.context - self.length
-        self.reserved_tokens = check_reserved(learned + missing, text)
+        self.reserved_tokens = text.context - self.length
+        self.reserved_tokens += check_reserved(learned, replace(text, context=self.length))
         start = torch.randn(learned, text.width) * 0.02
         if text.vocab == 49408 and learned == len(A_PHOTO_OF_A):
             start = clip.text.token_embedding.weight.detach()[list(A_PHOTO_OF_A)].clone()
@@ -280,7 +280,7 @@ class TCCLIP(Method):
         return self.clip_share
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        require(self.name, clip.config, class_token=True, causal_text=True)
+        require(self.name, clip, class_token=True, causal_text=True)
         blocks, tokens = clip.visual.transformer.resblocks, clip.config.vision.tokens
         for i, block in enumerate(clip.visual.transformer.blocks()):
             blocks[i] = ContextBlock(block, tokens, self.seed_share, self.context_tokens, i == 0)
