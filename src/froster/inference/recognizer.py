@@ -210,9 +210,8 @@ class Recognizer:
 
     def prompts(
         self, labels: Sequence[str], truncate: bool = False
-    ) -> Float[Tensor, "prompts labels embed"]:
-        """The raw embeddings of all prompts of all labels. Raises UsageError on empty or repeated
-        labels."""
+    ) -> Float[Tensor, "prompts labels columns"]:
+        """What the text tower makes of all prompts of all labels. Raises UsageError as `bank`."""
         bank = self.bank(labels, truncate)
         steps = bank.together(bank.rows)
         with (
