@@ -164,6 +164,6 @@ def timm_family(name: str) -> Family:
                 f"this is {what} ({name}), which froster does not have: {instead}"
             )
     raise CheckpointError(
-        f"its image tower is timm's {name!r:.60}, which froster does not know: it knows the towers of"
-        " CLIP, SigLIP, PE-Core, EVA02-CLIP and MobileCLIP-B"
+        f"its image tower is timm's {name!r:.60}, which froster does not know: it knows the towers"
+        " of CLIP, SigLIP, PE-Core, EVA02-CLIP and MobileCLIP-B"
     )

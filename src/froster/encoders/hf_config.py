@@ -134,7 +134,8 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
     for tower in (vision, text):
         if tower["hidden_act"] not in _ACTIVATIONS:
             raise CheckpointError(
-                f"hidden_act is {tower['hidden_act']!r:.60}: froster knows {', '.join(_ACTIVATIONS)}"
+                f"hidden_act is {tower['hidden_act']!r:.60}: froster knows"
+                f" {', '.join(_ACTIVATIONS)}"
             )
     if vision["num_channels"] != 3:
         raise CheckpointError(f"num_channels is {vision['num_channels']}, a CLIP reads 3")
@@ -231,8 +232,8 @@ def _unknown_settings(values: dict[str, Any], kind: str) -> list[str]:
     """What a config of a CLIP says beyond what `CLIP` can be."""
     no_matter = frozenset(_NO_MATTER.split())
     vision, text, architecture = _FAMILIES[kind]
-    whole = {**_REQUIRED, "architectures": [architecture]}
-    unknown = unknown_settings(values, "", whole, no_matter.union(_TOP_KEYS) - {"architectures"})
+    top = {**_REQUIRED, "architectures": [architecture]}
+    unknown = unknown_settings(values, "", top, no_matter.union(_TOP_KEYS) - {"architectures"})
     for name, known in (("vision", vision), ("text", text)):
         tower = {**_REQUIRED, "model_type": f"{kind}_{name}_model"}
         for part in (f"{name}_config", f"{name}_config_dict"):
@@ -243,7 +244,7 @@ def _unknown_settings(values: dict[str, Any], kind: str) -> list[str]:
 
 
 def hf_family(config: CLIPConfig) -> str:
-    """The `model_type` of a network. Raises UsageError on one that Hugging Face has no class for."""
+    """The `model_type` of a network. Raises UsageError where Hugging Face has no class for it."""
     vision, text = config.vision, config.text
     options = {name: getattr(vision, name) for name in _SIGLIP_TOWER}
     plain = VisionConfig()
