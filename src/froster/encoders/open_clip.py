@@ -4,6 +4,7 @@ network."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,14 @@ class OpenClipConfig:
             unknown.append(f"text_cfg.tokenizer_kwargs is {kwargs!r:.60}")
         return unknown
 
+    @property
+    def structure(self) -> Mapping[str, Any]:
+        """What the image tower has and lacks, where it is not CLIP's."""
+        if family := self.family():
+            return family.structure
+        pool = "mean" if self.vision.get("pool_type") == "avg" else "class"
+        return {"pre_norm": not self.vision.get("no_ln_pre", False), "pool": pool}
+
     def heads(self, vision_width: int, text_width: int) -> tuple[int, int]:
         """Of the image and of the text tower, as open_clip counts them. Raises CheckpointError
         where they do not fit."""
@@ -189,10 +198,7 @@ class OpenClipConfig:
         """The sizes that the weights have, with what only the config knows. Raises CheckpointError
         where they differ."""
         family = self.family()
-        try:
-            config = family.apply(config) if family else config
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
+        config = family.apply(config) if family else config
         vision, text = config.vision, config.text
         image_size = self._image_size(config)
         self._check(config)
@@ -200,8 +206,6 @@ class OpenClipConfig:
         vision_options = {} if family else _block(self.vision)
         if family and not vision.activation:
             vision_options["activation"] = "gelu"  # quick_gelu is said of the text tower alone
-        if self.vision.get("pool_type") == "avg":
-            vision_options["pool"] = "mean"
         preprocessing = config.preprocessing
         if self.preprocess or not family:
             try:
@@ -241,15 +245,11 @@ class OpenClipConfig:
             ("text_cfg.layers", self.text.get("layers"), text.layers),
             ("text_cfg.context_length", self.text.get("context_length"), text.context),
             ("text_cfg.vocab_size", self.text.get("vocab_size"), text.vocab),
-            ("text_cfg.proj_bias", self.text.get("proj_bias"), text.projection_bias),
+            ("text_cfg.proj_bias", self.text.get("proj_bias", False), text.projection_bias),
         ]
         if not config.logit_bias:
             pairs.append(
                 ("model_cfg.init_logit_bias", self.model.get("init_logit_bias"), "no bias")
-            )
-        if not timm:
-            pairs.append(
-                ("vision_cfg.no_ln_pre", self.vision.get("no_ln_pre"), not vision.pre_norm)
             )
         for where, part, tower in (
             ("vision_cfg", self.vision, vision),
