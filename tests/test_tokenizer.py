@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from tokenizers import models, pre_tokenizers
 
-from froster.encoders.tokenizer import BPE_FILE, END, START, Tokenizer
+from froster.encoders.layouts import BPE_FILE
+from froster.encoders.pipelines import END, START
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -108,7 +110,7 @@ def test_openai_ids_from_every_kind_of_file(
 def test_words_are_split_as_openai_does(
     text: str, words: list[str], clip_tokenizer: Tokenizer
 ) -> None:
-    model = clip_tokenizer._backend.model
+    model = clip_tokenizer._pipeline._backend.model
     alone = [[clip_tokenizer.end] if word == END else byte_level_ids(model, word) for word in words]
     assert clip_tokenizer.encode(text) == [index for ids in alone for index in ids]
 

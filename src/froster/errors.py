@@ -45,6 +45,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
+class FrosterWarning(UserWarning):
+    """Something goes on otherwise than one may expect. The command line prints it on one line."""
+
+
 class VideoError(FrosterError):
     """A video of which no frame can be had. Names the file and the cause."""
 

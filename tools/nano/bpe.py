@@ -10,7 +10,9 @@ from itertools import pairwise
 
 from tokenizers import pre_tokenizers
 
-from froster.encoders.tokenizer import END, START, Tokenizer, clean
+from froster.encoders.cleaning import clip as clean
+from froster.encoders.pipelines import END, START
+from froster.encoders.tokenizer import Tokenizer
 from tools.nano.captions import corpus
 
 Pair = tuple[str, str]

@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 from cyclopts.exceptions import CycloptsError
@@ -15,8 +15,9 @@ from cyclopts.exceptions import CycloptsError
 from froster import __version__
 from froster.cli.arguments import read_config, refuse_addresses, sentence
 from froster.cli.options import OUTPUT, option
-from froster.errors import FrosterError, out_of_memory
+from froster.errors import FrosterError, FrosterWarning, out_of_memory
 from froster.utils import interrupt
+from froster.utils.progress import console
 from froster.utils.text import printable, use_any_encoding
 
 COMMANDS = {
@@ -92,6 +93,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # It is started anew, and nothing of ours is in its care.
     warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly")
+    warnings.showwarning = show_warning
     use_any_encoding()
     try:
         interrupt.install()
@@ -116,6 +118,17 @@ def main() -> None:
         if not out_of_memory(error):
             raise
         fail("out of memory: try a smaller --batch-size, fewer --workers, or a smaller model", 1)
+
+
+_show_any = warnings.showwarning
+
+
+def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Froster's own on one line, by the first of torchrun's processes; others as Python does."""
+    if not issubclass(category, FrosterWarning):
+        _show_any(message, category, *place, **more)
+    elif os.environ.get("RANK", "0") == "0":
+        console.tell(f"warning: {message}")
 
 
 def fail(message: str, code: int) -> None:

@@ -60,7 +60,7 @@ def blend(
     run = read_run(folder)
     out, source, clip = out or folder / "blend", run.source, model or run.source.model
     held = of_run(run, data, root) if ratio is None else None
-    base = load_model(clip, device, precision)
+    base = load_model(clip, device, precision, classes=source.class_file)
     if weights_fingerprint(base) != source.weights:
         hint = "the run did not start from" if model else "has changed since the run: pass --model"
         raise CheckpointError(f"{clip} holds another CLIP, which {hint}")
@@ -69,7 +69,7 @@ def blend(
             raise CheckpointError(
                 f"{clip} has another {name} than the CLIP that the run started from"
             )
-    student = load_model(str(folder / "model"), device, precision)
+    student = load_model(str(folder / "model"), device, precision, classes=source.class_file)
     student.calibration = Calibration()  # the run's is of other weights
     tuned, words = run.tuned(student, wanted)
     line = Line(base, student, tuned)

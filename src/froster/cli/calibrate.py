@@ -59,10 +59,12 @@ def calibrate(
     target = out or folder_of(model)
     if target is None:
         raise nowhere_to_write(model)
+    classes = None
     if data is None:
         run = run_of(model)
         held = of_run(run, root=labelled.root)  # type: ignore[attr-defined]
         truncate, descriptions = run.source.truncate, run.source.descriptions
+        classes = run.source.class_file
     else:
         values = typed(labelled)
         truncate, descriptions = values.pop("truncate"), values.pop("descriptions")
@@ -70,7 +72,7 @@ def calibrate(
         mention(items)
         held = untrained(of_data(items, split), report_of(model), Drawn())
     sentences = read_descriptions(descriptions) if descriptions else {}
-    recognizer = load_model(model, device, precision, views=views)
+    recognizer = load_model(model, device, precision, classes=classes, views=views)
     announce(recognizer, model)
     with lock_of(target, new=out is not None):
         with progress() as bars:

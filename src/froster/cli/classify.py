@@ -39,6 +39,7 @@ def classify(
     *,
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
+    classes: options.Classes = None,
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
@@ -49,6 +50,7 @@ def classify(
     model: options.Model = None,
     views: options.Views = None,
     sampling: options.Sampling = None,
+    transport: options.Transport = False,
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5,
     truncate: options.Truncate = False,
     workers: options.Workers = None,
@@ -74,11 +76,17 @@ def classify(
         check_suffix(out)
     elif part.count > 1 or retry_failed:
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
-    names = given_labels(labels, labels_file)
+    every_class = classes is not None and labels is None and labels_file is None
+    names = [] if every_class else given_labels(labels, labels_file)
     listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
     device = device or device_of(part)
-    recognizer = load_model(model, device, precision, kind=sampling, views=views)
+    recognizer = load_model(model, device, precision, classes=classes, kind=sampling, views=views)
+    if every_class:
+        assert recognizer.class_file is not None
+        names = recognizer.class_file.names
+    if transport:
+        recognizer = recognizer.by_transport()
     recognizer.class_embeddings(names, truncate)  # once for all videos
     how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate)
     if out is None:

@@ -34,6 +34,7 @@ def load_model(
     device: str | None,
     precision: str,
     *,
+    classes: Path | None = None,
     views: int | None = None,
     **sampling: Any,
 ) -> Recognizer:
@@ -43,7 +44,7 @@ def load_model(
 
     name = name_of(source)
     with working(f"loading {name}"):
-        model = load(name, device=device, precision=precision)
+        model = load(name, classes=classes, device=device, precision=precision)
     model.working = working
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp",
-        DATA: LABELLED,
+        None: "labels_file split part views sampling clamp transport",
+        DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
     CHANGES,

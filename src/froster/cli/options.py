@@ -86,10 +86,12 @@ Shard = Annotated[str | None, option(SHARD)]
 Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, skiing, cooking".')]
 LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json."
 LabelsFile = Annotated[Path | None, option(LABELS_FILE)]
+Classes = Annotated[Path | None, option(HELPS["classes"])]
 Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]
 Sampling = Annotated[Literal["dense", "uniform"] | None, option(HELPS["sampling"])]
+Transport = Annotated[bool, option(HELPS["transport"])]
 Stride = Annotated[float | None, seconds("Between windows; default: a quarter of one.")]
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
 

@@ -33,7 +33,7 @@ Arranged = arranged(
     TrainOptions,
     {
         None: "method preset distill novel_fraction epochs batch_size lr",
-        DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED}",
+        DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED} classes",
         Group("Method", sort_key=2): "variant option tune",
         Group("Distillation", sort_key=3): (
             "kind target teacher ema_beta side level distance beta_v beta_t alpha zero_init"

@@ -10,9 +10,10 @@ from froster.encoders.hf_config import config_from_hf, config_to_hf
 from froster.encoders.layouts import HF_WEIGHTS, as_object, read_object
 from froster.encoders.model import CLIP
 from froster.encoders.names import state_to_hf
+from froster.encoders.pipelines import END, START
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
 from froster.encoders.reading import State, flat_weights, read_file, read_safetensors
-from froster.encoders.tokenizer import END, START, Tokenizer
+from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -107,6 +107,12 @@ def read_safetensors(path: Path) -> State:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({_first_line(error)})"
         ) from None
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Of a file that `read_safetensors` has read."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def flat_weights(content: Any) -> State:

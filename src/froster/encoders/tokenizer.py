@@ -1,36 +1,36 @@
-"""CLIP's byte-pair tokenizer, carried out by the `tokenizers` library.
+"""Texts to token rows: CLIP's byte-pair tokenizer, and those of the families with another one,
+carried out by the `tokenizers` library.
 
-A tokenizer is read from a `tokenizer.json` (Hugging Face's or our own), from `vocab.json` +
-`merges.txt`, or from OpenAI's `bpe_simple_vocab_16e6.txt.gz`. All give the ids of OpenAI's code:
-the text is cleaned here, as OpenAI does, and the file's own normaliser is left out, because Hugging
-Face's composes characters after lower-casing and does not know HTML entities.
+A tokenizer is read from a `tokenizer.json` (Hugging Face's or our own), and CLIP's also from
+`vocab.json` + `merges.txt`, or from OpenAI's `bpe_simple_vocab_16e6.txt.gz`. All of CLIP's give the
+ids of OpenAI's code. Texts are cleaned here, as the text tower was trained; which rule, how a row
+ends and what stands behind its end says the tower's `TextConfig`.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import html
 import os
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import ftfy
 import torch
 from jaxtyping import Int64
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from torch import Tensor
 
+from froster.encoders.cleaning import RULES
+from froster.encoders.config import TextConfig
 from froster.encoders.layouts import BPE_FILE
+from froster.encoders.pipelines import END, START, WORD, CLIPPipeline, pipeline_of
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.files import write_text
 
-START = "<|startoftext|>"
-END = "<|endoftext|>"
 HUB_ID = "openai/clip-vit-base-patch16"
 
 # The published file holds more merges than CLIP uses: 49,408 ids = 256 bytes, as many word-final,
@@ -38,63 +38,91 @@ HUB_ID = "openai/clip-vit-base-patch16"
 _BPE_MERGES = 49408 - 2 * 256 - 2
 _LONGEST = 1 << 24
 """Characters of a vocabulary that are unpacked; OpenAI's has three million."""
-# Ignoring case matters for one letter only: a long s after an apostrophe is a contraction for CLIP
-# too.
-_WORD = Regex(
-    r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-)
+_USED = 0.9
+"""Of a table of token embeddings at least so much is the tokenizer's: CLIPA's BERT has 30,522 tokens
+in a table of 32,000."""
 
 # The library warns loudly when a process forks (loader workers do) after it has used its threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def clean(text: str) -> str:
-    """The text as CLIP reads it: broken encodings repaired, HTML un-escaped, white space collapsed,
-    lower case."""
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+class AnotherModels(CheckpointError):
+    """A tokenizer whose tokens are not those of the text tower."""
 
 
 class Tokenizer:
-    """Text to CLIP's token ids and back.
+    """Text to a text tower's token ids and back.
 
-    Attributes: `start` and `end` (ids of the two special tokens), `vocab_size` (specials included).
+    Attributes: `start` and `end` (ids of the special tokens round a text, None where a family has
+    none), `vocab_size` (specials included).
     """
 
-    def __init__(self, backend: Backend) -> None:
-        start, end = backend.token_to_id(START), backend.token_to_id(END)
-        if start is None or end is None:
-            raise CheckpointError(
-                f"this is not a CLIP tokenizer: its vocabulary has no {START} or no {END}"
-            )
-        self.start: int = start
-        self.end: int = end
+    def __init__(self, backend: Backend, text: TextConfig | None = None) -> None:
+        """`text`: of the tower that it is for; None: some CLIP's. Raises AnotherModels where it
+        cannot be that tower's, CheckpointError where it is none of CLIP's without `text`."""
+        self._pipeline = pipeline_of(backend, clip_alone=text is None)
+        self._text = text or TextConfig()
         self.vocab_size: int = backend.get_vocab_size()
-        self._saved = backend.to_str()
-        backend.normalizer = normalizers.Sequence([])
-        backend.no_padding()
-        backend.no_truncation()
-        self._backend = backend
-        self._words = pre_tokenizers.Split(_WORD, "removed", invert=True)
+        self.start = self._pipeline.start
+        self.end = self._pipeline.end if self._text.end < 0 or self.is_clip else self._text.end
+        if text is not None:
+            self._check(text)
+
+    @property
+    def is_clip(self) -> bool:
+        """Is it CLIP's byte-pair encoding?"""
+        return isinstance(self._pipeline, CLIPPipeline)
+
+    @property
+    def full_length(self) -> bool:
+        """Are rows as long as the context, whatever their texts?"""
+        return self._text.full_length
+
+    def lengths(self, tokens: Int64[Tensor, "*texts length"]) -> Int64[Tensor, "*texts"]:
+        """How much of each row has to be kept."""
+        if self.full_length:
+            return torch.full(tokens.shape[:-1], tokens.shape[-1])
+        return lengths(tokens, self._text.pad)
+
+    def _check(self, text: TextConfig) -> None:
+        """Raises AnotherModels unless these are the tower's tokens."""
+        most, least = text.vocab, text.vocab if self.is_clip else _USED * text.vocab
+        if not least <= self.vocab_size <= most:
+            raise AnotherModels(
+                f"the model has {text.vocab} token embeddings, its tokenizer {self.vocab_size}"
+                " tokens: it is another model's"
+            )
+        wanted = text.end if text.end >= 0 else text.vocab - 1
+        theirs = self._pipeline.end
+        if self.is_clip or (text.pool == "end" and text.end < 0):
+            fits = theirs == wanted
+        else:  # 0 stands in the place of the file's own end (CLIPA)
+            fits = text.end <= 0 or theirs in (None, wanted)
+        if not fits:
+            raise AnotherModels(
+                f"the model ends a text with token {wanted}, its tokenizer with {theirs}: it is"
+                " another model's"
+            )
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
-        """Read a `tokenizer.json`. Raises CheckpointError naming the file."""
+    def from_file(cls, path: str | Path, text: TextConfig | None = None) -> Tokenizer:
+        """Read a `tokenizer.json`, of any family where `text` says of which tower. Raises
+        CheckpointError naming the file."""
         try:
-            return cls(Backend.from_str(Path(path).read_text(encoding="utf-8")))
+            return cls(Backend.from_str(Path(path).read_text(encoding="utf-8")), text)
         except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from None
+            raise type(error)(f"{path}: {error}") from None
         except Exception as error:  # the library raises bare Exception for a malformed file
             raise CheckpointError(f"{path}: not a readable tokenizer.json ({error})") from None
 
     @classmethod
-    def from_bpe(cls, path: str | Path) -> Tokenizer:
+    def from_bpe(cls, path: str | Path, text: TextConfig | None = None) -> Tokenizer:
         """Read OpenAI's `bpe_simple_vocab_16e6.txt.gz` (49,408 ids). Raises CheckpointError naming
         the file."""
         try:
             with gzip.open(path, "rt", encoding="utf-8") as file:
-                text = file.read(_LONGEST)
-                lines = text.split("\n")[1 : 1 + _BPE_MERGES]  # the first line is a header
+                # The first line is a header.
+                lines = file.read(_LONGEST).split("\n")[1 : 1 + _BPE_MERGES]
         except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
             raise CheckpointError(f"{path}: not a readable BPE vocabulary ({error})") from None
         merges = [(pair[0], pair[1]) for pair in map(str.split, lines) if len(pair) == 2]
@@ -112,10 +140,15 @@ class Tokenizer:
             START,
             END,
         ]
-        return cls.build({word: index for index, word in enumerate(words)}, merges)
+        try:
+            return cls.build({word: index for index, word in enumerate(words)}, merges, text)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
 
     @classmethod
-    def from_vocab_merges(cls, vocab: str | Path, merges: str | Path) -> Tokenizer:
+    def from_vocab_merges(
+        cls, vocab: str | Path, merges: str | Path, text: TextConfig | None = None
+    ) -> Tokenizer:
         """Read Hugging Face's older pair, `vocab.json` and `merges.txt`. Raises CheckpointError
         naming them."""
         try:
@@ -126,14 +159,19 @@ class Tokenizer:
                 for pair in map(str.split, lines)
                 if len(pair) == 2 and pair[0] != "#version:"
             ]
-            return cls.build(words, pairs)
+            return cls.build(words, pairs, text)
         except CheckpointError as error:
             raise CheckpointError(f"{vocab}: {error}") from None
         except Exception as error:  # the library raises bare Exception for merges that the vocabulary does not hold
             raise CheckpointError(f"{vocab}, {merges}: not a CLIP vocabulary ({error})") from None
 
     @classmethod
-    def build(cls, vocab: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
+    def build(
+        cls,
+        vocab: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        text: TextConfig | None = None,
+    ) -> Tokenizer:
         """A tokenizer with CLIP's pipeline from byte-level tokens (word-final ones end in `</w>`)
         and ordered merges.
 
@@ -149,7 +187,7 @@ class Tokenizer:
         )
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(_WORD, "removed", invert=True),
+                pre_tokenizers.Split(WORD, "removed", invert=True),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
@@ -160,30 +198,39 @@ class Tokenizer:
                 single=f"{START} $A {END}",
                 special_tokens=[(START, vocab[START]), (END, vocab[END])],
             )
-        return cls(backend)
+        return cls(backend, text)
 
     @classmethod
-    def find(cls, source: str | Path | None = None) -> Tokenizer:
-        """The tokenizer that belongs to a checkpoint.
+    def read(cls, file: Path, text: TextConfig | None = None) -> Tokenizer:
+        """Read a file of any of the kinds. Raises CheckpointError naming it."""
+        if file.name.endswith(".gz"):
+            return cls.from_bpe(file, text)
+        if file.name == "vocab.json":
+            return cls.from_vocab_merges(file, file.with_name("merges.txt"), text)
+        return cls.from_file(file, text)
+
+    @classmethod
+    def find(cls, source: str | Path | None = None, text: TextConfig | None = None) -> Tokenizer:
+        """The CLIP tokenizer that belongs to a checkpoint, of the text tower `text`.
 
         Looks in the folder (or beside the file) `source`, then at the environment variable
         FROSTER_BPE (a file or a folder), then in `openai/clip-vit-base-patch16` on the Hugging Face
         hub, whose cached copy works offline. Raises FrosterError in one sentence if there is none.
         """
-        found = None if source is None else cls._in_folder(Path(source))
-        if found is not None:
-            return found
+        file = None if source is None else tokenizer_file(Path(source))
+        if file is not None:
+            return cls.read(file, text)
         if named := os.environ.get("FROSTER_BPE"):
-            found = cls._in_folder(Path(named))
-            if found is None:
+            file = tokenizer_file(Path(named))
+            if file is None:
                 raise UsageError(
                     f"FROSTER_BPE={named}: there is no {BPE_FILE} and no tokenizer.json"
                 )
-            return found
+            return cls.read(file, text)
         import huggingface_hub  # slow to import, and only needed here
 
         try:
-            return cls.from_file(huggingface_hub.hf_hub_download(HUB_ID, "tokenizer.json"))
+            return cls.from_file(huggingface_hub.hf_hub_download(HUB_ID, "tokenizer.json"), text)
         except CheckpointError:
             raise
         except Exception as error:  # every transport has its own family of errors
@@ -194,54 +241,48 @@ class Tokenizer:
                 " internet, then put it beside the checkpoint or set FROSTER_BPE to its path"
             ) from None
 
-    @classmethod
-    def _in_folder(cls, path: Path) -> Tokenizer | None:
-        if path.name.endswith(".gz") and path.is_file():
-            return cls.from_bpe(path)
-        if path.name == "tokenizer.json" and path.is_file():
-            return cls.from_file(path)
-        folder = path if path.is_dir() else path.parent
-        if (folder / "tokenizer.json").is_file():
-            return cls.from_file(folder / "tokenizer.json")
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return cls.from_vocab_merges(folder / "vocab.json", folder / "merges.txt")
-        if (folder / BPE_FILE).is_file():
-            return cls.from_bpe(folder / BPE_FILE)
-        return None
-
     @cached_property
     def fingerprint(self) -> str:
-        """Of its file: vocabulary, merges and pipeline."""
-        return hashlib.blake2b(self._saved.encode(), digest_size=16).hexdigest()
+        """Of its file, and of how texts are cleaned and filled up for the tower."""
+        content = f"{self._text}{self._pipeline.saved()}"
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, whole or not at all. Raises FrosterError when it cannot be
         written."""
-        write_text(Path(path), self._saved)
+        write_text(Path(path), self._pipeline.saved())
+
+    def clean(self, text: str) -> str:
+        """A text as the tower was trained to see it."""
+        return RULES[self._text.clean](text)
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without start and end tokens."""
-        return self._encode([text])[0]
+        return self._pipeline.ids([self.clean(text)])[0]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, a blank after each word, as CLIP's own decoder gives it."""
-        tokens = [self._backend.id_to_token(index) for index in ids]
-        return (
-            decoders.ByteLevel()
-            .decode([token for token in tokens if token is not None])
-            .replace("</w>", " ")
-        )
+        """The text of ids."""
+        return self._pipeline.text(ids)
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text with start and end, however long."""
+        before = [] if self.start is None else [self.start]
+        behind = [] if self.end is None else [self.end]
+        rows = self._pipeline.ids([self.clean(text) for text in texts])
+        if not self.is_clip:  # where a label spells the end token out, the text does not end
+            rows = [[token for token in row if token != self.end] for row in rows]
+        return [[*before, *row, *behind] for row in rows]
 
     def __call__(
         self, texts: Sequence[str], context: int, truncate: bool = False
     ) -> Int64[Tensor, "texts length"]:
         """Token rows for the text tower.
 
-        A row is: start token, ids, end token, zeros; the length is the longest row's length, at
-        most `context`. `truncate` cuts a longer text and keeps the end token at the last place;
-        without it such a text raises UsageError.
+        A row is: start token, ids, end token, padding; the length is the longest row's length, at
+        most `context`, or the context where padding counts. `truncate` cuts a longer text and keeps
+        the end token at the last place; without it such a text raises UsageError.
         """
-        rows = [[self.start, *ids, self.end] for ids in self._encode(texts)]
+        rows = self.rows(texts)
         for text, row in zip(texts, rows, strict=True):
             if len(row) <= context:
                 continue
@@ -250,27 +291,86 @@ class Tokenizer:
                     f"text of {len(row)} tokens, the model reads at most {context} (start and end"
                     f" included): {text[:80]!r}; shorten it, or pass --truncate to cut it"
                 )
-            row[context - 1 :] = [self.end]
-        tokens = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=torch.int64)
+            row[context - 1 :] = row[context - 1 : context] if self.end is None else [self.end]
+        length = context if self.full_length else max(map(len, rows), default=0)
+        tokens = torch.full((len(rows), length), self._text.pad, dtype=torch.int64)
         for index, row in enumerate(rows):
             tokens[index, : len(row)] = torch.tensor(row)
         return tokens
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        cleaned = [clean(text) for text in texts]
-        rows = [row.ids for row in self._backend.encode_batch(cleaned, add_special_tokens=False)]
-        # The library finds special tokens anywhere; for CLIP they are words, and "?<|endoftext|>"
-        # is three others.
-        for index, text in enumerate(cleaned):
-            if START in text or END in text:
-                rows[index] = [
-                    token
-                    for word, _ in self._words.pre_tokenize_str(text)
-                    for token in self._word(word)
-                ]
-        return rows
 
-    def _word(self, word: str) -> list[int]:
-        if word in (START, END):
-            return [self.start if word == START else self.end]
-        return list(self._backend.encode(word, add_special_tokens=False).ids)
+def lengths(tokens: Int64[Tensor, "*texts length"], pad: int = 0) -> Int64[Tensor, "*texts"]:
+    """Of rows without the padding behind them."""
+    places = torch.arange(1, tokens.shape[-1] + 1)
+    return torch.where(tokens != pad, places, 0).amax(-1)
+
+
+class DeferredTokenizer:
+    """The tokenizer in a `tokenizer.json`, read when a label has to be: one of 256,000 tokens costs
+    more than a small network."""
+
+    def __init__(self, file: Path, text: TextConfig):
+        self.file, self.text = file, text
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises CheckpointError naming the file."""
+        return Tokenizer.from_file(self.file, self.text)
+
+
+TokenizerSource = Tokenizer | DeferredTokenizer | FrosterError
+"""A model's tokenizer, or why it has none."""
+
+
+def opened(source: TokenizerSource) -> Tokenizer:
+    """Raises FrosterError where there is none."""
+    if isinstance(source, FrosterError):
+        raise source
+    return source.tokenizer if isinstance(source, DeferredTokenizer) else source
+
+
+def tokenizer_in(file: Path, text: TextConfig) -> TokenizerSource:
+    """The tokenizer in a `tokenizer.json`; CLIP's, which is small, is read at once. Raises
+    CheckpointError where it cannot be."""
+    if text.clean != "clip" and file.is_file():
+        return DeferredTokenizer(file, text)
+    try:
+        return Tokenizer.from_file(file, text)
+    except AnotherModels as error:
+        return error
+
+
+def tokenizer_of(source: Path, text: TextConfig) -> TokenizerSource:
+    """The tokenizer of a text tower whose weights are in the folder or file `source`."""
+    try:
+        if text.clean == "clip":
+            return Tokenizer.find(source, text)
+        file = tokenizer_file(source)
+        if file is None or file.name != "tokenizer.json":
+            raise CheckpointError(_without_file(source))
+        return DeferredTokenizer(file, text)
+    except FrosterError as error:
+        return error
+
+
+def _without_file(source: Path) -> str:
+    folder = source if source.is_dir() else source.parent
+    models = [entry.name for entry in sorted(folder.glob("*.model"))]
+    what = f"{models[0]} alone is not read: " if models else ""
+    return (
+        f"{source}: there is no tokenizer.json beside it, and its text tower reads another vocabulary"
+        f" than CLIP's; {what}AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers"
+        " writes one"
+    )
+
+
+def tokenizer_file(source: Path) -> Path | None:
+    """The file of a tokenizer that `source` is, or that lies in that folder or beside that file."""
+    if source.is_file() and (source.name.endswith(".gz") or source.name == "tokenizer.json"):
+        return source
+    folder = source if source.is_dir() else source.parent
+    if (folder / "tokenizer.json").is_file():
+        return folder / "tokenizer.json"
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return folder / "vocab.json"
+    return folder / BPE_FILE if (folder / BPE_FILE).is_file() else None

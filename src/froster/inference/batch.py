@@ -203,6 +203,7 @@ def _made_with(
         "model": model_fingerprint(model),
         "precision": str(model.dtype).removeprefix("torch."),
         "labels": list(labels),
+        **({"classes": model.class_file.digest} if model.class_file else {}),
         **{name: config[name] for name in ("sampling", "views", "fusion")},
         "top": options.top,
         "truncate": options.truncate,

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from froster.encoders.checkpoints import Checkpoint, LoadReport, load_clip
 from froster.encoders.known import DEFAULT_MODEL
-from froster.encoders.model import CLIP
-from froster.encoders.tokenizer import Tokenizer
+from froster.encoders.tokenizer import TokenizerSource, tokenizer_of
 from froster.errors import CheckpointError, FrosterError
 from froster.inference.model_folder import (
     LoadedModel,
@@ -21,6 +20,7 @@ from froster.inference.model_folder import (
 from froster.inference.released import complete, find_released, missing_parts
 from froster.methods import VCLIP, Frozen, Method
 from froster.methods.base import Official
+from froster.text.prompts import FROSTER_PROMPTS, fitting
 from froster.utils.address import refuse_address
 
 NANO = Path(__file__).parents[1] / "world" / "nano"
@@ -49,8 +49,9 @@ def load_path(path: Path, clip: str | Path | None) -> LoadedModel:
     if (release := find_released(checkpoint)) is not None:
         return _load_release(release, path, clip)
     plain, report = load_clip(checkpoint)
-    config = ModelConfig(VCLIP() if report.method == "vclip" else Frozen())
-    tokenizer = _tokenizer_beside(path, plain)
+    method = VCLIP() if report.method == "vclip" else Frozen()
+    config = ModelConfig(method, prompting=fitting(FROSTER_PROMPTS, plain.config.text.context))
+    tokenizer = tokenizer_of(path, plain.config.text)
     return LoadedModel(
         config.method.build(plain), tokenizer, config, _provenance(report, tokenizer)
     )
@@ -62,7 +63,9 @@ def _load_release(release: Official, path: Path, clip: str | Path | None) -> Loa
     base = _load_base(release, path, clip) if missing else None
     network = complete(release, path, base.network.clip if base else None)
     borrows_text = base is not None and "text tower" in missing
-    tokenizer = base.tokenizer if base and borrows_text else _tokenizer_beside(path, network.clip)
+    tokenizer = (
+        base.tokenizer if base and borrows_text else tokenizer_of(path, network.clip.config.text)
+    )
     provenance = _provenance(release, tokenizer, ", ".join(missing))
     return LoadedModel(network, tokenizer, _preset_config(release.method), provenance)
 
@@ -86,22 +89,8 @@ def _preset_config(method: Method) -> ModelConfig:
     return ModelConfig(method, sampling, preset.views, preset.prompting, preset.fusion)
 
 
-def _tokenizer_beside(path: Path, clip: CLIP) -> Tokenizer | FrosterError:
-    """The tokenizer of a checkpoint, or why there is none."""
-    try:
-        tokenizer = Tokenizer.find(path)
-    except FrosterError as error:
-        return error
-    if tokenizer.vocab_size == clip.config.text.vocab:
-        return tokenizer
-    return CheckpointError(
-        f"{path}: the model has {clip.config.text.vocab} token embeddings, its tokenizer"
-        f" {tokenizer.vocab_size} tokens"
-    )
-
-
 def _provenance(
-    report: LoadReport | Official, tokenizer: Tokenizer | FrosterError, missing: str = ""
+    report: LoadReport | Official, tokenizer: TokenizerSource, missing: str = ""
 ) -> str:
     """What the weights were taken for, and what was left out or assumed."""
     parts = [report.format, *(f"ignored {name}" for name in report.ignored), *report.notes]

@@ -15,7 +15,7 @@ from froster.encoders.layouts import is_model_folder, read_object, refuse_settin
 from froster.encoders.model import CLIP
 from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import State, read_safetensors
-from froster.encoders.tokenizer import Tokenizer
+from froster.encoders.tokenizer import TokenizerSource, opened, tokenizer_in
 from froster.errors import CheckpointError, FrosterError, UsageError, one_of
 from froster.evaluation.calibration import Calibration, read_calibration
 from froster.evaluation.metrics import Fusion
@@ -78,8 +78,7 @@ class LoadedModel:
     """What is read of a model, on the CPU."""
 
     network: VideoCLIP
-    tokenizer: Tokenizer | FrosterError
-    """Or why there is none."""
+    tokenizer: TokenizerSource
     config: ModelConfig
     provenance: str = "froster"
     """What the weights were taken for."""
@@ -189,7 +188,7 @@ def load_folder(folder: Path) -> LoadedModel:
         load_saved(network, state)
     except CheckpointError as error:
         raise CheckpointError(f"{weights}: {error}") from None
-    tokenizer = Tokenizer.from_file(folder / "tokenizer.json")
+    tokenizer = tokenizer_in(folder / "tokenizer.json", architecture.text)
     return LoadedModel(network, tokenizer, config, calibration=read_calibration(folder))
 
 
@@ -211,8 +210,7 @@ def save_folder(folder: Path, model: LoadedModel, report: dict[str, Any]) -> Non
         folder.is_dir() and not is_model_folder(folder) and any(folder.iterdir())
     ):
         raise UsageError(f"{folder} exists and is no model folder: it is not overwritten")
-    if isinstance(model.tokenizer, FrosterError):
-        raise model.tokenizer
+    tokenizer = opened(model.tokenizer)
     clip = model.network.clip
     config = {
         "format": "froster",
@@ -226,7 +224,7 @@ def save_folder(folder: Path, model: LoadedModel, report: dict[str, Any]) -> Non
         weights = {saved: state[name] for saved, name in names.items()}
         save_tensors(weights, part / "model.safetensors")
         (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        model.tokenizer.save(part / "tokenizer.json")
+        tokenizer.save(part / "tokenizer.json")
         if model.calibration.fitted is not None:
             model.calibration.save(part)
         (part / "report.json").write_text(json.dumps(report, indent=2) + "\n")

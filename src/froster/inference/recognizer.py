@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -25,16 +27,19 @@ from froster.encoders.precision import (
     with_cast_weights,
 )
 from froster.encoders.preprocessing import Preprocessing, normalise
-from froster.encoders.tokenizer import Tokenizer
-from froster.errors import FrosterError, UsageError
+from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
+from froster.errors import FrosterWarning, UsageError
 from froster.evaluation.calibration import Calibration, LabelScores, fits_none
 from froster.inference.class_cache import kept_or_computed
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
+from froster.methods.ost import DESCRIPTORS, matched
 from froster.text.bank import PromptBank
+from froster.text.class_file import ClassFile, GivenBank
 from froster.text.labels import check_texts
+from froster.text.prompts import CLIP_CONTEXT
 from froster.utils.address import refuse_address
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import finite
@@ -84,14 +89,16 @@ class Recognizer:
     def __init__(
         self,
         model: VideoCLIP,
-        tokenizer: Tokenizer | FrosterError,
+        tokenizer: TokenizerSource,
         config: ModelConfig,
         *,
         device: torch.device | None = None,
         precision: str | torch.dtype = "auto",
         provenance: str = "froster",
         calibration: Calibration | None = None,
+        class_file: ClassFile | None = None,
     ):
+        """`class_file`: embeddings of the labels, in place of those of the text tower."""
         self.provenance, self.precision = provenance, parse_precision(precision)
         "`provenance`: what the weights were taken for"
         self.source: str | None = None
@@ -99,6 +106,7 @@ class Recognizer:
         self.device = device or pick_device()
         self.model = model.to(self.device).eval().requires_grad_(False)
         self._tokenizer = tokenizer
+        self.class_file = None if class_file is None else class_file.to(self.device)
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
@@ -107,6 +115,7 @@ class Recognizer:
         self.remembered = 1
         "label sets whose class embeddings are kept"
         self._cache = WeightCache()
+        self._warned = False
 
     @property
     def clip(self) -> CLIP:
@@ -127,9 +136,7 @@ class Recognizer:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        if isinstance(self._tokenizer, FrosterError):
-            raise self._tokenizer
-        return self._tokenizer
+        return opened(self._tokenizer)
 
     @property
     def inference(self) -> VideoCLIP:
@@ -142,12 +149,40 @@ class Recognizer:
         return self._cache.cast
 
     def _may_keep(self) -> bool:
-        settings = (self.config.prompting, self.dtype, self._tokenizer)
+        settings = (self.config.prompting, self.dtype, self._tokenizer, self.class_file)
         return self._cache.holds(self.model, settings)
 
+    @property
+    def cuts_texts(self) -> bool:
+        """Are texts that are too long cut unasked? So they are for a shorter context than CLIP's."""
+        return self.clip.config.text.context < CLIP_CONTEXT
+
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
+        """All prompts of all labels. Raises UsageError on empty or repeated labels, and on those
+        that are too long for a context of CLIP's length unless `truncate`; a shorter one cuts them,
+        with one warning a model. Of a file of class embeddings: theirs, all of which it must have."""
+        if self.class_file is not None:
+            return GivenBank(self.class_file, labels)
         context = self.clip.config.text.context - self.model.reserved_tokens
-        return PromptBank(self.tokenizer, labels, context, self.config.prompting, truncate=truncate)
+        prompting = self.config.prompting
+        cuts = truncate or self.cuts_texts
+        bank = PromptBank(self.tokenizer, labels, context, prompting, truncate=cuts)
+        if cuts and not truncate and not self._warned:
+            self._warn_of_cuts([text for row in prompting.prompts(labels) for text in row], context)
+        return bank
+
+    def _warn_of_cuts(self, prompts: list[str], context: int) -> None:
+        lengths = [len(row) for row in self.tokenizer.rows(prompts)]
+        if max(lengths) <= context:
+            return
+        self._warned = True
+        share = sum(length > context for length in lengths) / len(lengths)
+        warnings.warn(
+            f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this text"
+            " tower reads, and are cut",
+            FrosterWarning,
+            stacklevel=3,
+        )
 
     @torch.no_grad()
     def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
@@ -166,7 +201,8 @@ class Recognizer:
             return finite(self.model.classes(self.prompts(labels, truncate)), "class embeddings")
 
         def recall() -> Tensor:
-            return kept_or_computed(self, labels, truncate, compute) if may_keep else compute()
+            on_disk = may_keep and self.class_file is None
+            return kept_or_computed(self, labels, truncate, compute) if on_disk else compute()
 
         keep = self.remembered if may_keep else 0
         return self._cache.classes((truncate, *labels), recall, keep)
@@ -193,7 +229,12 @@ class Recognizer:
         self, texts: Sequence[str], truncate: bool = False
     ) -> Float[Tensor, "texts embed"]:
         """Labels -> unit embeddings, each the mean over the model's prompt templates."""
-        return finite(class_embeddings(self.prompts(texts, truncate)).cpu(), "text embeddings")
+        if self.config.method.closed:
+            raise UsageError(
+                f"{self.config.method.name} knows its classes by number and embeds no texts"
+            )
+        prompts = self.model.text_embeddings(self.prompts(texts, truncate))
+        return finite(class_embeddings(prompts).cpu(), "text embeddings")
 
     @torch.no_grad()
     def embed_video(
@@ -288,6 +329,25 @@ class Recognizer:
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
 
+    def by_transport(self) -> Recognizer:
+        """The same weights, not to be saved: frames are matched with the sentences of each label by
+        optimal transport, without training (OST).
+
+        A label is "name: sentence; sentence | sentence; sentence", what is seen and how it goes on;
+        one set serves for both. Raises UsageError where the network compares more than frames.
+        """
+        config = dataclasses.replace(self.config, prompting=DESCRIPTORS)
+        other = Recognizer(
+            matched(self.model),
+            self._tokenizer,
+            config,
+            device=self.device,
+            precision=self.precision,
+            provenance=self.provenance,
+        )
+        other.source, other.working = self.source, self.working
+        return other
+
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at
         all."""
@@ -297,6 +357,17 @@ class Recognizer:
         )
         save_folder(Path(folder), loaded, report or {})
         return Path(folder)
+
+    def with_network(self, model: VideoCLIP, config: ModelConfig) -> Recognizer:
+        """Another network that reads the same labels, on the same device."""
+        return Recognizer(
+            model,
+            self._tokenizer,
+            config,
+            device=self.device,
+            precision=self.precision,
+            class_file=self.class_file,
+        )
 
     def check_network(self) -> None:
         """Raises UsageError where the config does not describe the network, so that another one
@@ -313,6 +384,7 @@ def load(
     source: str | Path = DEFAULT_MODEL,
     *,
     clip: str | Path | None = None,
+    classes: str | Path | None = None,
     device: str | None = None,
     precision: str | torch.dtype = "auto",
 ) -> Recognizer:
@@ -321,10 +393,13 @@ def load(
 
     Released checkpoints of the methods are recognised by the names of their weights; `provenance`
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
-    of the same width, gives what they lack. Raises CheckpointError when the weights do not fit,
-    FrosterError when the hub cannot be reached."""
+    of the same width, gives what they lack. `classes`: a safetensors of class names and their
+    embeddings (`ClassFile`), made by another text tower. Raises CheckpointError when the weights do
+    not fit, FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
+    width = loaded.network.clip.config.embed_dim
+    class_file = None if classes is None else ClassFile.read(classes, width)
     recognizer = Recognizer(
         loaded.network,
         loaded.tokenizer,
@@ -333,6 +408,7 @@ def load(
         precision=precision,
         provenance=loaded.provenance,
         calibration=loaded.calibration,
+        class_file=class_file,
     )
     path = os.path.abspath(os.path.expanduser(source))
     is_path = str(source) != "nano" and os.path.exists(path)

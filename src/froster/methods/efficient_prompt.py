@@ -34,7 +34,7 @@ class PromptedNet(VideoCLIP):
     def __init__(self, clip: CLIP, head: TemporalTransformer, prefix: int, postfix: int):
         super().__init__(clip, "mean_then_unit", head)
         self.prefix, self.postfix = prefix, postfix
-        self.reserved_tokens = check_reserved(prefix + postfix, clip.config.text.context)
+        self.reserved_tokens = check_reserved(prefix + postfix, clip.config.text)
         text = clip.config.text
         self.text_prompt = nn.Embedding(text.context, text.width)
         nn.init.normal_(self.text_prompt.weight, std=0.01)
@@ -45,7 +45,7 @@ class PromptedNet(VideoCLIP):
         """The column of `tokens` that stands there, or -1 for a
         learned row."""
         # As many as the name's tokens, plus one for the start.
-        end = tokens.argmax(dim=-1, keepdim=True)
+        end = self.clip.config.text.ends(tokens)[:, None]
         place = torch.arange(length, device=tokens.device).expand(len(tokens), -1)
         name = (place > self.prefix) & (place < self.prefix + end)
         column = torch.where(name, place - self.prefix, -1)
@@ -63,7 +63,7 @@ class PromptedNet(VideoCLIP):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         tokens = tokens.to(self.text_prompt.weight.device)
-        end = tokens.argmax(dim=-1) + self.reserved_tokens
+        end = self.clip.config.text.ends(tokens) + self.reserved_tokens
         length = int(end.max()) + 1
         if length > len(self.text_prompt.weight):
             raise UsageError(

@@ -86,7 +86,7 @@ class VitaNet(VideoCLIP):
         self.shared_prompts = not classes
         shape = (*([len(classes)] if classes else []), context, clip.config.text.width)
         self.text_prompt = nn.Parameter(torch.randn(shape) * 0.02) if context else None
-        self.reserved_tokens = check_reserved(context, clip.config.text.context)
+        self.reserved_tokens = check_reserved(context, clip.config.text)
 
     def encode_text(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Token ids (K, L). `context`: (n, W) or (K, n, W); by default the generic one, or none
@@ -99,9 +99,9 @@ class VitaNet(VideoCLIP):
         words = self.clip.text.token_embedding(tokens)
         words = torch.cat([words[:, :1], context.expand(len(tokens), -1, -1), words[:, 1:]], dim=1)
         same = 1 + context.shape[0] if context.ndim == 2 else 1
-        return self.clip.text.encode(
-            words[:, : self.clip.config.text.context], tokens.argmax(-1) + context.shape[-2], same
-        )
+        text = self.clip.config.text
+        end = text.ends(tokens) + context.shape[-2]
+        return self.clip.text.encode(words[:, : text.context], end, same)
 
     def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
         known = {name: i for i, name in enumerate(self.class_names)}

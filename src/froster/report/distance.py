@@ -74,7 +74,8 @@ def folded(name: str) -> str:
 def text_features(recognizer: Recognizer, names: list[str], truncate: bool = False) -> Tensor:
     """The bare names through the text tower, without template or description, as the released code
     does: (n, E)."""
-    tokens = recognizer.tokenizer(names, recognizer.clip.config.text.context, truncate)
+    context = recognizer.clip.config.text.context
+    tokens = recognizer.tokenizer(names, context, truncate or recognizer.cuts_texts)
     features = PromptBank.encode(recognizer.clip.encode_text, tokens)
     return finite(features.float().cpu(), "text embeddings")
 

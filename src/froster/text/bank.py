@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from froster.encoders.tokenizer import Tokenizer
-from froster.text.labels import check_labels
+from froster.encoders.tokenizer import Tokenizer, lengths
+from froster.text.labels import check_cleaned, check_labels
 from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.utils.interrupt import check
 
+Tokenize = Callable[[list[str], int, bool], Tensor]
+"""Texts, context, whether they may be cut -> token ids (n, L), zeros behind the end."""
 EncodeText = Callable[[Tensor], Tensor]
 """Token ids (n, L) -> embeddings (n, E)."""
 
@@ -28,13 +30,13 @@ FULL_BATCH = 128
 class PromptBank:
     """Every prompt of every class, P rows of K; in FROSTER's form the last row is the bare labels.
 
-    Raises UsageError on empty or repeated labels, and on a prompt longer than the context (unless
-    `truncate`).
+    Raises UsageError on empty or repeated labels, also where they are so after the tokenizer's
+    cleaning, and on a prompt longer than the context (unless `truncate`).
     """
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | Tokenize,
         labels: Sequence[str],
         context: int,
         prompting: Prompting = FROSTER_PROMPTS,
@@ -42,11 +44,15 @@ class PromptBank:
         truncate: bool = False,
     ):
         check_labels(labels)
+        if isinstance(tokenizer, Tokenizer):
+            check_cleaned(labels, tokenizer.clean)
         self.labels = list(labels)
         self.num_templates = len(prompting.templates)
         rows = prompting.prompts(labels)
         flat = tokenizer([text for row in rows for text in row], context, truncate)
         self._tokens = flat.unflatten(0, (len(rows), len(labels)))  # (P, K, L)
+        count = tokenizer.lengths if isinstance(tokenizer, Tokenizer) else lengths
+        self._lengths = count(self._tokens)
 
     @property
     def rows(self) -> list[int]:
@@ -55,8 +61,8 @@ class PromptBank:
 
     def tokens(self, *rows: int) -> Tensor:
         """Token ids of the given rows of prompts, (len(rows), K, L)."""
-        chosen = self._tokens[list(rows)]
-        return chosen[..., : int(lengths(chosen).max())]
+        chosen = list(rows)
+        return self._tokens[chosen][..., : int(self._lengths[chosen].max())]
 
     def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:
         """The raw embeddings of the given rows of prompts, (len(rows), K, E)."""
@@ -83,8 +89,3 @@ class PromptBank:
             check()
             embeddings.append(encode_text(part))
         return torch.cat(embeddings)[inverse]
-
-
-def lengths(tokens: Tensor) -> Tensor:
-    """Tokens up to the end token, which has the largest id, for rows (…, L)."""
-    return tokens.argmax(dim=-1) + 1

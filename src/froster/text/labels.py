@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,24 @@ def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
     if several := list(dict.fromkeys(repeated)):
         more = f"; and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
         raise UsageError(f"labels given more than once: {'; '.join(several[:_SHOWN])}{more}")
+
+
+def check_cleaned(labels: Sequence[str], clean: Callable[[str], str]) -> None:
+    """Raises UsageError where the cleaning of a text tower leaves nothing of a label's name, or makes
+    two labels one: the encoder could not tell them apart."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        if not clean(label.partition(":")[0]):
+            raise UsageError(
+                f"the label {label!r:.100} is empty for this encoder, which leaves punctuation out"
+            )
+        text = clean(label)
+        if text in seen:
+            raise UsageError(
+                f"the labels {seen[text]!r:.100} and {label!r:.100} are the same for this encoder,"
+                f" which reads {text!r:.100} in both: rename one or leave it out"
+            )
+        seen[text] = label
 
 
 def split_labels(text: str) -> list[Any]:

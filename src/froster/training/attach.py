@@ -6,15 +6,22 @@ from froster.errors import UsageError
 from froster.methods.base import Method, VideoCLIP
 from froster.training.grid import Distill
 
+TOKENS = "clip.text.token_embedding.weight"
+CLIP_VOCABULARY = 49408
+
 
 def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
-    tower more or less."""
+    tower more or less. A table of more tokens than CLIP's stays as it is, and so does a bias of the
+    logits, which a soft-max does not see."""
     for name, parameter in student.named_parameters():
-        text = name.startswith(("clip.text.", "text_prompt"))
+        # A closed set of classes has no use for the text tower.
+        text = name.startswith(("clip.text.", "text_")) and not method.closed
         mine = method.trains(name)
         chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
-        parameter.requires_grad_(mine if name == "clip.logit_scale" else chosen[tune])
+        large = name == TOKENS and len(parameter) > CLIP_VOCABULARY
+        wanted = mine if name == "clip.logit_scale" else chosen[tune]
+        parameter.requires_grad_(wanted and not large and name != "clip.logit_bias")
 
 
 def trained(student: VideoCLIP, *parts: str) -> bool:

@@ -67,11 +67,13 @@ def evaluate(
     looked_for = len(items) if reported_videos(known) is not None else 0
     with reporter.bar("look for training videos", looked_for, keep=False) as bar:
         chosen = videos_to_score(items, asked.split, asked.part, known, bar)
-    recognizer = load_reported(name, asked.device, asked.precision, reporter)
+    recognizer = load_reported(name, asked, reporter)
     config = recognizer.config
     sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
     views = asked.views or config.views
     recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
+    if asked.transport:
+        recognizer = recognizer.by_transport()
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     with nullcontext() if out is None else sole_writer(out):

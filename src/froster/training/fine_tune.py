@@ -79,7 +79,7 @@ def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -
         fields = ("prompting", "sampling", "views", "fusion")
         config = dataclasses.replace(config, **{name: getattr(preset, name) for name in fields})
     model = copy.deepcopy(base.model) if goes_on else method.build(plain_clip(base.model))
-    return Recognizer(model, base.tokenizer, config, device=base.device, precision=base.precision)
+    return base.with_network(model, config)
 
 
 def fine_tune(
@@ -127,6 +127,7 @@ def fine_tune(
         "classes": classes,
         "start": fingerprint(base),
         "input": student.config.to_dict(),
+        **({"class_file": base.class_file.digest} if base.class_file else {}),
         **use_of_weights(student),
         **how.run,
     }

@@ -347,10 +347,15 @@ def change_lines(before: EvalRow, after: EvalRow) -> list[str]:
     return lines
 
 
-def load_reported(name: str, device: str | None, precision: str, reporter: Reporter) -> Recognizer:
-    """The model of that name, whose own long jobs are reported too."""
+def load_reported(
+    name: str, asked: LabelledOptions, reporter: Reporter, device: str | None = None
+) -> Recognizer:
+    """The model of that name, whose own long jobs are reported too. `device`: not the one that was
+    asked for."""
     with reporter.bar(f"loading {name}", None, keep=False):
-        model = load(name, device=device, precision=precision)
+        model = load(
+            name, classes=asked.classes, device=device or asked.device, precision=asked.precision
+        )
     model.working = partial(reporter.bar, keep=False)
     return model
 

@@ -44,12 +44,20 @@ class LabelledOptions:
     """JSON of name: sentence; or kinetics400, kinetics600, ucf101, hmdb51, ssv2."""
     truncate: bool = False
     """Cut labels that are too long for the text tower."""
+    classes: Path | None = None
+    """Safetensors of class names and embeddings, in place of the text tower."""
     clamp: Literal["released", "even"] | None = None
     """Of dense sampling; default: as the model does."""
     device: str | None = None
     """cpu, cuda, cuda:1 …; the default is CUDA if there is one."""
     precision: str = "auto"
     """auto (bfloat16 where the chip has it), float32 (fp32) or bfloat16 (bf16)."""
+
+    def __post_init__(self) -> None:
+        if self.classes is not None and self.descriptions is not None:
+            raise UsageError(
+                "descriptions are for the text tower, whose place --classes takes: give one of them"
+            )
 
     def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
         """Of these fields those that were asked for; `renamed` have other names in the result."""
@@ -159,6 +167,7 @@ class TrainOptions(LabelledOptions):
     """Compute activations again in the backward pass: less memory, slower."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "frames" in self.option:
             raise UsageError(
                 "a network is made for clips of as many frames as --frames says: use that"
@@ -198,6 +207,8 @@ class EvaluateOptions(LabelledOptions):
     """Clips a video."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
+    transport: bool = False
+    """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
     batch_size: int = 8
     """Videos a batch."""
     workers: int = 0

@@ -20,11 +20,12 @@ from froster.encoders.blank import blank
 from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
-from froster.methods import Method
+from froster.methods import Method, VideoCLIP
 from froster.methods.recipe import FROSTER, Preset, Recipe
 from froster.methods.trainings import setting_of
 from froster.methods.weight_names import new_weights
-from froster.training.attach import attach, freeze
+from froster.text.prompts import fitting
+from froster.training.attach import CLIP_VOCABULARY, attach, freeze, trained
 from froster.training.distill import Distill, distill_preset
 from froster.video.augment import FROSTER_AUGMENT
 
@@ -33,6 +34,7 @@ MOST_EPOCHS = 40
 VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
 """Fewer say too little to stop a training by, or to calibrate with; more take too long after every
 epoch."""
+TEXT = ("clip.text.", "text_prompt")
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
 SMALL_RECIPE = Recipe(
@@ -95,17 +97,29 @@ def make_plan(
     except (ValueError, RuntimeError, TypeError) as error:
         raise UsageError(f"{method.name} cannot be built with these options: {error}") from None
     freeze(probe, method, setting.recipe.tune)
-    trained = {name: p.numel() for name, p in probe.named_parameters() if p.requires_grad}
-    if not trained:
+    image_alone = "tune" not in changes.recipe and leaves_text(base, probe)
+    if image_alone:
+        setting = dataclasses.replace(
+            setting, recipe=dataclasses.replace(setting.recipe, tune="image")
+        )
+        freeze(probe, method, "image")
+    if base.class_file is not None and trained(probe, *TEXT):
+        raise UsageError(
+            f"{method.name} trains the text side, whose place the file of class embeddings takes:"
+            " --tune image, or another method"
+        )
+    counts = {name: p.numel() for name, p in probe.named_parameters() if p.requires_grad}
+    if not counts:
         raise UsageError(
             f"the method {method.name} trains nothing; choose another, for example --method vclip"
         )
     notes = [setting.note] if setting.note else []
+    notes += text_note(base, probe, image_alone)
     if distill.kind != "none":
         notes += attach(probe, distill, method.name)[2]
     new = new_weights(probe)
-    has_new = bool(new & trained.keys()) or setting.recipe.specialise
-    has_clip = bool(trained.keys() - new)
+    has_new = bool(new & counts.keys()) or setting.recipe.specialise
+    has_clip = bool(counts.keys() - new)
     if "new_scale" in changes.recipe and not (has_new and has_clip):
         which = "only new weights" if has_new else "no new weights"
         raise UsageError(
@@ -114,8 +128,49 @@ def make_plan(
         )
     weights = sum(p.numel() for p in probe.parameters())
     return TrainPlan(
-        method, setting, distill, sum(trained.values()), weights, has_new, has_clip, notes
+        method, setting, distill, sum(counts.values()), weights, has_new, has_clip, notes
     )
+
+
+def has_dear_text(clip: CLIP) -> bool:
+    """Does a step's text cost far more than CLIP's? It does where rows cannot be cut, with a larger
+    vocabulary, and where the text tower has as many weights as the image tower, unless both are
+    small.
+
+    A prompt of PE-Core or SigLIP costs 8 to 12 times one of CLIP B/16.
+    """
+    text = clip.config.text
+    image_weights, text_weights = (
+        sum(weight.numel() for weight in tower.transformer.parameters())
+        for tower in (clip.visual, clip.text)
+    )
+    heavy = text_weights >= image_weights and clip.config.vision.width > SMALL_WIDTH
+    return text.full_length or text.vocab > CLIP_VOCABULARY or heavy
+
+
+def leaves_text(base: Recognizer, probe: VideoCLIP) -> bool:
+    """Is the text side left as it is unasked? So it is where something else is trained, and the text
+    tower is dear, or class embeddings from a file take its place."""
+    if not trained(probe, "clip.visual.", "head."):
+        return False
+    if base.class_file is not None:
+        return trained(probe, *TEXT)
+    return has_dear_text(base.clip) and trained(probe, "clip.text.")
+
+
+def text_note(base: Recognizer, probe: VideoCLIP, image_alone: bool) -> list[str]:
+    """What is left as it is of the text tower, in one line."""
+    if image_alone and base.class_file is not None:
+        return ["the image tower is trained alone, as the class embeddings come from a file"]
+    if image_alone:
+        return [
+            "the image tower is trained alone, as the text tower of this encoder is dear"
+            " (--tune both trains it too)"
+        ]
+    rows = base.clip.config.text.vocab
+    if rows > CLIP_VOCABULARY and trained(probe, "clip.text."):
+        return [f"the {rows:,} token embeddings stay as they are"]
+    return []
 
 
 def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:
@@ -133,6 +188,7 @@ def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:
         sampling=preset.sampling.changed(**changes.sampling),
         views=changes.views or preset.views,
         augment=augment if changes.flip else dataclasses.replace(augment, flip=False),
+        prompting=fitting(preset.prompting, base.clip.config.text.context),
     )
 
 

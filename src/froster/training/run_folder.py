@@ -52,6 +52,12 @@ class RunInputs:
     preprocessing: dict[str, Any] | None = None
     """How the CLIP's frames are prepared; this and the next are missing in older versions."""
     architecture: dict[str, Any] | None = None
+    classes: str | None = None
+    """The file of class embeddings that stood in the place of the text tower."""
+
+    @property
+    def class_file(self) -> Path | None:
+        return None if self.classes is None else Path(self.classes)
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are

@@ -95,8 +95,8 @@ def train(
     with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
-        device = str(of_rank) if of_rank else asked.device
-        base = load_reported(name, device, asked.precision, reporter)
+        device = str(of_rank) if of_rank else None
+        base = load_reported(name, asked, reporter, device)
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
             # A label that is too long is found before the training.
@@ -162,6 +162,11 @@ def plan_of(
     base: Recognizer, method: Method, videos: TrainingVideos, asked: TrainOptions
 ) -> tuple[TrainPlan, list[str]]:
     """What will be done, and why what was not asked for."""
+    if method.closed and videos.parts.novel:
+        raise UsageError(
+            f"{method.name} knows only the classes that it is trained on, so that nothing can be"
+            " measured on novel ones: leave --novel-fraction out, or take another --variant"
+        )
     schedule = (
         *("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience"),
         *("averaging", "average_mu", "average_sigma", "specialise", "meta", "meta_rate"),
@@ -284,6 +289,7 @@ def source_of(
         where=dict(asked.where),
         descriptions=whereabouts(asked.descriptions) if asked.descriptions else None,
         truncate=asked.truncate,
+        classes=None if asked.classes is None else str(absolute(asked.classes)),
         holdout=videos.holdout,
         shots=asked.shots,
         split_seed=asked.split_seed,

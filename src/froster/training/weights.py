@@ -75,13 +75,7 @@ def with_weights(
     """The same network with other weights of it."""
     model = copy.deepcopy(student.model)
     model.load_state_dict(state)
-    return Recognizer(
-        model,
-        student.tokenizer,
-        config or student.config,
-        device=student.device,
-        precision=student.precision,
-    )
+    return student.with_network(model, config or student.config)
 
 
 class RunningMean:
