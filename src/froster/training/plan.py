@@ -114,6 +114,11 @@ def make_plan(
         raise UsageError(
             f"the method {method.name} trains nothing; choose another, for example --method vclip"
         )
+    if setting.recipe.specialise and not probe.compares:
+        raise UsageError(
+            f"{method.name} has a closed head, which sees no projection of the video's features:"
+            " leave --specialise out"
+        )
     notes = [setting.note] if setting.note else []
     notes += text_note(base, probe, image_alone)
     if distill.kind != "none":
