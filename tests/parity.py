@@ -10,6 +10,7 @@ can compute.
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import struct
@@ -35,8 +36,13 @@ from froster.encoders.model import CLIP, unit
 from froster.inference.released import assemble, recognise
 from froster.methods import VCLIP, Frozen, VideoCLIP, class_embeddings, pool
 from froster.methods.actionclip import ActionNet, in_batch_kl, same_class
+from froster.methods.bdc_clip import BDCNet
+from froster.methods.dualpath import ClosedDualPath, mosaic, side_of, time_code
 from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
+from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
+from froster.methods.ost import OST, match, transport_plan
+from froster.methods.tc_clip import ContextBlock, TCNet, merged_groups
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
 from froster.training.distill import Distill
@@ -253,7 +259,10 @@ def actionclip_heads(g: Golden) -> Outputs:
 TINY = architecture_from_state_dict(
     {
         "visual.conv1.weight": torch.zeros(64, 3, 8, 8),
+        "visual.class_embedding": torch.zeros(64),
         "visual.positional_embedding": torch.zeros(5, 64),
+        "visual.ln_pre.weight": torch.zeros(64),
+        "visual.proj": torch.zeros(64, 64),
         "positional_embedding": torch.zeros(8, 64),
         "token_embedding.weight": torch.zeros(9, 64),
         "text_projection": torch.zeros(64, 64),
@@ -294,6 +303,218 @@ def text4vis(g: Golden) -> Outputs:
         "logits": logits,
         "mean_logits": scale * pool(z, "mean_then_unit") @ classes.T,
     }
+
+
+@torch.enable_grad()
+def bdc_clip(g: Golden) -> Outputs:
+    """A training step of one prompt a class, its gradients, and the test of one view."""
+    shares = {"cosine_share": g.config["cb"], "bdc_share": g.config["cv"]}
+    model = network(g, **shares, bdc_divisor=g.config["scale"])
+    assert isinstance(model, BDCNet)
+    frames, tokens, targets = (g.inputs[name] for name in ("frames", "tokens", "targets"))
+    chosen = tokens[torch.arange(len(tokens)), g.inputs["train_prompt_index"]]
+    model.train()
+    features = model.encode(frames)
+    classes = model.classes(model.encode_text(chosen)[None])
+    cosine, bdc = model.two_logits(features.video, classes, features.context)
+    fused = model.logits(features.video, classes, features.context)
+    losses = model.losses(features, classes, fused, lambda logits: F.cross_entropy(logits, targets))
+    sum(losses.values()).backward()
+    assert model.closed is not None and features.context is not None
+    out = {
+        "train_logits_cos": cosine,
+        "train_logits_bdc": bdc,
+        "train_logits_cls": model.closed(features.context[:, 0]),
+        "loss_cos": losses["ce"],
+        "loss_bdc": losses["bdc"],
+        "loss_cls": losses["closed"],
+        **gradients_of(g, model),
+    }
+    model.eval()
+    projected = model.tokens(frames)
+    prompts = torch.stack([model.encode_text(rows) for rows in tokens.transpose(0, 1)])
+    classes = model.classes(prompts)
+    cosine, bdc = model.two_logits(features.video, classes, features.context)
+    return {
+        **out,
+        "tokens_projected": projected,
+        "frame_bdc": model.bdc_of_frames(model.video_bdc.reduced(projected)),
+        "video_bdc": features.context[:, 0],
+        "text_bdc_prompt0": model.parts(prompts[0])[1],
+        "eval_logits_cos": cosine,
+        "eval_logits_bdc": bdc,
+        "eval_fused": model.logits(features.video, classes, features.context).exp(),
+    }
+
+
+def gradients_of(g: Golden, model: VideoCLIP) -> Outputs:
+    """Those that the file has, under its own names, which the loader maps to ours."""
+    wanted = {name.removeprefix("grad/") for name in g.outputs if name.startswith("grad/")}
+    release = recognise(g.weights)
+    assert release is not None
+    places = {id(tensor): name for name, tensor in release.state.items()}
+    parameters = {name.removeprefix("clip."): p for name, p in model.named_parameters()}
+    return {
+        f"grad/{name}": parameters[places[id(g.weights[name])]].grad  # type: ignore[misc]
+        for name in wanted
+        if id(g.weights[name]) in places
+    }
+
+
+@torch.enable_grad()
+def ost(g: Golden) -> Outputs:
+    """The match of a batch's frames with its own descriptors, and the contrast."""
+    names = ("frame_unit", "spatial_unit", "temporal_unit")
+    frames, *sets = (g.inputs[name].requires_grad_() for name in names)
+    model = OST().build(CLIP(replace(TINY, embed_dim=frames.shape[-1])))
+    model.clip.logit_scale.data.fill_(2.75)
+    scale = math.exp(2.75)
+    spatial, temporal = (x.transpose(0, 1) for x in sets)
+    logits = model.logits(frames.mean(1), torch.cat([spatial, temporal]), frames)
+    loss = sum(in_batch_kl(logits, same_class(g.inputs["labels"])))
+    loss.backward()
+    cosines = torch.einsum("bte,nke->bktn", frames, spatial)
+    return {
+        "logits": logits,
+        "loss": loss,
+        "ot_logits_spatial": scale * match(frames, spatial)[1],
+        "plan_spatial": transport_plan(cosines),
+        **{f"grad/{name}": g.inputs[name].grad for name in names},  # type: ignore[dict-item]
+    }
+
+
+@torch.enable_grad()
+def ez_clip(g: Golden) -> Outputs:
+    """A training step; the tokens are the texts of the batch."""
+    model, labels = network(g), g.inputs["labels"]
+    z, text = model.encode_frames(g.inputs["frames"]), model.encode_text(g.inputs["tokens"])
+    logits = g.weights["logit_scale"].exp() * pool(z, "mean_then_unit") @ unit(text).T
+    image, of_text = in_batch_kl(logits, same_class(labels))
+    features = model.pool_frames(z)
+    losses = model.losses(features, unit(text), logits, lambda _: (image + of_text) / 2)
+    loss = sum(losses.values())
+    loss.backward()  # type: ignore[union-attr]
+    out = {"frame_emb": z, "text_emb": text, "kl_image": image, "kl_text": of_text}
+    out |= {"motion_loss": losses["motion"], "loss": loss, **gradients_of(g, model)}  # type: ignore[dict-item]
+    prompts = [block.time_prompts.grad for block in model.clip.visual.transformer.resblocks]
+    return {**out, "grad/visual.transformer.T_prompt_embeddings": torch.stack(prompts)}  # type: ignore[arg-type]
+
+
+@torch.enable_grad()
+def dualpath(g: Golden) -> Outputs:
+    """Both paths and the head, with and without antialiasing, and the gradients without."""
+    frames, out = g.inputs["frames"], {}
+    for suffix, antialias in (("_antialias", True), ("", False)):
+        model = network(g, antialias=antialias)
+        assert isinstance(model, ClosedDualPath)
+        features = model.encode(frames)
+        assert features.context is not None
+        logits = model.closed(features.context.flatten(1))
+        vision, side = model.clip.config.vision, side_of(frames.shape[1])
+        framesets = mosaic(frames, side, antialias)
+        sets, grid = framesets.shape[1], vision.image_size // vision.patch_size
+        out |= {
+            f"frameset{suffix}": framesets,
+            f"logits{suffix}": logits,
+            f"temporal_code{suffix}": time_code(sets, side, grid, vision.width, antialias),
+            f"temporal_code_14x14_d16{suffix}": time_code(sets, side, 14, 16, antialias),
+        }
+    loss = F.cross_entropy(logits, g.inputs["targets"])
+    loss.backward()
+    tower = model.clip.visual
+    first = tower.patches(frames[:1, 0])
+    spatial = torch.cat([tower.class_embedding.expand(1, 1, -1), first], dim=1)
+    temporal = model.embed_framesets(frames[:1])
+    return {
+        **out,
+        **gradients_of(g, model),
+        "loss": loss,
+        "feature": features.context.flatten(1),
+        "frame_emb_spatial": features.frames,
+        "frame_emb_temporal": model.encode_framesets(frames),
+        "tokens_before_ln_pre": torch.cat([temporal, spatial + tower.positional_embedding])[None],
+    }
+
+
+@torch.enable_grad()
+def tc_clip(g: Golden) -> Outputs:
+    """Both sides and the loss; of every block the seeds and what was merged; gradients, of which
+    those of single projections are rows of our one."""
+    frames, tokens = g.inputs["frames"], g.inputs["tokens"]
+    model = network(g, context_tokens=g.config["k"], seed_share=g.config["a"])
+    assert isinstance(model, TCNet)
+    n, (B, T) = len(model.text_prompt), frames.shape[:2]
+    classes = model.encode_text(torch.cat([tokens[:, :1], tokens[:, 1 + n :]], dim=1))[None]
+    features = model.encode(frames)
+    assert features.context is not None
+    logits = model.logits(features.video, classes, features.context)
+    loss = F.cross_entropy(logits, g.inputs["targets"])
+    loss.backward()
+    out = {
+        "frame_cls_projected": features.frames,
+        "context_tokens_projected": features.context,
+        "video_emb_unit": features.video,
+        "text_emb_unit": model.conditioned(classes, features.context),
+        "logits": logits,
+        "loss": loss,
+        **gradients_of(g, model),
+    }
+    blocks = model.clip.visual.transformer.resblocks
+    for name in g.outputs:
+        match_ = re.fullmatch(r"grad/\S+resblocks\.(\d+)\.attn\.([qkv])_proj\.(\w+)", name)
+        if match_:
+            gradient = getattr(blocks[int(match_[1])].attn, f"in_proj_{match_[3]}").grad
+            out[name] = gradient.chunk(3)["qkv".index(match_[2])]
+    x = model.clip.visual.embed(frames.flatten(0, 1), T)
+    for i, block in enumerate(blocks):
+        assert isinstance(block, ContextBlock)
+        own, seen = block.attended(x, T)
+        places = seen.topk(block.seeds, dim=-1).indices
+        out[f"seed_index_sorted/layer{i}"] = places.sort().values.unflatten(0, (B, T)).float()
+        seeds = block.seeds_of(own, seen).unflatten(0, (B, T)).flatten(1, 2)
+        k = min(block.most, seeds.shape[1])
+        source = F.one_hot(merged_groups(seeds, k), k).transpose(1, 2).float()  # (B, k, seeds)
+        patches = places.unflatten(0, (B, T)) + seen.shape[1] * torch.arange(T)[:, None]
+        spread = torch.zeros(B, k, T * seen.shape[1])
+        columns = patches.flatten(1)[:, None].expand(-1, k, -1)
+        out[f"merge_source/layer{i}"] = spread.scatter(2, columns, source)
+        x = block(x, T)
+    return out
+
+
+@torch.enable_grad()
+def mote(g: Golden) -> Outputs:
+    """Both training passes with the stored draws, their losses, and the test with its factor."""
+    z, classes = g.inputs["frame_emb"], g.inputs["class_unit"]
+    state = {f"fusion_model.{name}": tensor for name, tensor in g.weights.items()}
+    heads = {"heads": max(1, g.config["tw"] // 64)}
+    scale, head = math.exp(2.75), head_of(state, z.shape[-1], heads)
+    assert isinstance(head, ExpertHead)
+
+    def logits(frames: Tensor) -> Tensor:
+        """Without the scale, as the file has them."""
+        return unit(frames.mean(1)) @ unit(classes).T
+
+    one = z + head.change(z, head.one_each(g.inputs["expert_index"]))
+    both = z + head.change(z, head.at(g.inputs["merge_tau"].tolist()))
+    first, second = logits(one), logits(both)
+    targets = g.inputs["targets"]
+    ce, ce_merged = (F.cross_entropy(scale * x, targets) for x in (first, second))
+    mse = F.mse_loss(both, z)
+    loss = ce + 0.5 * ce_merged + 0.1 * mse
+    loss.backward()
+    out = {"train_logits_expert": first, "train_logits_merged": second, "loss": loss}
+    out |= {"ce_expert": ce, "ce_merged": ce_merged, "mse": mse}
+    names = {"frame_position_embeddings.weight": "positional_embedding"}
+    parameters = dict(head.named_parameters())
+    for name in g.outputs:
+        if name.startswith("grad/"):
+            official = name.removeprefix("grad/")
+            out[name] = parameters[names.get(official, official)].grad  # type: ignore[assignment]
+    change, factor = head.change(z, head.fused()), head.nearness(z.mean(1), classes)
+    frames = z + factor[:, None, None] * change
+    out |= {"eval_factor": factor, "eval_frames": frames, "eval_logits": logits(frames)}
+    return {**out, "eval_frames_without_factor": z + change}
 
 
 def efficient_prompt(g: Golden) -> Outputs:
@@ -551,6 +772,12 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "ActionCLIP temporal heads": actionclip_heads,
     "ActionCLIP in-network": blocks,
     "Text4Vis": text4vis,
+    "MoTE": mote,
+    "TC-CLIP": tc_clip,
+    "DUALPATH": dualpath,
+    "EZ-CLIP": ez_clip,
+    "OST": ost,
+    "BDC-CLIP": bdc_clip,
     "Efficient-Prompt": efficient_prompt,
     "Vita-CLIP": vita_clip,
     "X-CLIP cross-frame message": blocks,

@@ -159,7 +159,7 @@ def onnx_only() -> None:
 
 def test_xclip_needs_its_labels(tmp_path: Path) -> None:
     onnx_only()
-    with pytest.raises(UsageError, match="depend on the video: give the labels"):
+    with pytest.raises(UsageError, match="more of a video than its embedding: give the labels"):
         export(recognizer_of("xclip"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -146,6 +146,9 @@ BLIND = {
     ("ewc", "both"),
     ("ewc", "image"),
     ("ewc", "text"),
+    ("bdc-clip", ""),
+    ("ost", ""),
+    ("tc-clip", ""),  # as long as there is nothing to merge, which goes by the order
 }
 
 
@@ -184,6 +187,13 @@ COUNTS = {
     ("stan", "third"): 149_620_737 + 40_218_624,
     ("lora", "r2-qkv"): 110_592 + 73_728,
     ("lora", "r16-qkvo"): 12 * 4 * 16 * 2 * (768 + 512),
+    ("mote", ""): 86_192_640 + 37_845_504 + 1,
+    ("bdc-clip", ""): 149_620_737 + 272_385 + 2 * 18_529,
+    ("ost", ""): 149_620_737 - 25_296_896,
+    ("ez-clip", ""): 12 * 295_872 + 12 * 131_712 + 12 * 8 * 768,
+    ("dualpath", "closed"): 17_752_320 + 524_800 + 2 * 513 + 2 * 151_296 + 768,
+    ("dualpath", "open"): 17_752_320 + 2 * 151_296 + 768 + 1,
+    ("tc-clip", ""): 149_620_737 + 264 + 3_153_408 + 2_048,
     ("frozen", ""): 0,
 }
 
@@ -222,7 +232,7 @@ def step(
     config = Distill(kind=distill, level=method.level, zero_init=False)  # type: ignore[arg-type]
     own = bank if method.learns_prompts else None
     teacher = Teacher(tiny_clip(), config, own) if distill != "none" else None
-    task = task_class(method)(student, bank, recipe, teacher=teacher, **options)
+    task = task_class(method)(student, bank, recipe, teacher=teacher, **options).train()
     frames = torch.randint(
         0, 256, (3, T, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
     )
@@ -385,7 +395,7 @@ def test_lora_folds_into_plain_weights() -> None:
 
 
 def test_frames_must_be_those_the_network_was_made_for() -> None:
-    for name in ("aim", "vita-clip", "xclip", "efficient-prompt"):
+    for name in ("aim", "vita-clip", "xclip", "efficient-prompt", "ez-clip"):
         with pytest.raises(UsageError, match="frames"):
             network(name).encode(clips(frames=T + 1))
 

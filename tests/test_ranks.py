@@ -31,6 +31,7 @@ SHARES = [(2, 2), (3, 1), (4, 0)]
 CASES = {
     "within the batch, text": ("actionclip", Distill(beta_v=0.0), None, False),
     "within the batch, sums": ("actionclip", Distill(reduction="sum", unit=False), None, False),
+    "sets within the batch": ("ost", Distill(beta_v=0.0), None, False),
     "classes, text": ("finetuned", Distill(), None, False),
     "held by L2-SP": ("l2sp", Distill(kind="none"), None, True),
     "relations of clips": (

@@ -81,6 +81,10 @@ FILES = [
         "STAN (depth 2)",
         "stan",
     ),
+    ("bdc_clip", lambda w: {"model": under("module.", w)}, "BDC-CLIP", "bdc-clip"),
+    ("ezclip", lambda w: {"model_state_dict": w}, "EZ-CLIP", "ez-clip"),
+    ("dualpath", lambda w: {"model": w}, "DUALPATH", "dualpath"),
+    ("tcclip", lambda w: {"model": w, "epoch": 9}, "TC-CLIP", "tc-clip"),
 ]
 
 

@@ -50,6 +50,7 @@ def classify(
     model: options.Model = None,
     views: options.Views = None,
     sampling: options.Sampling = None,
+    transport: options.Transport = False,
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5,
     truncate: options.Truncate = False,
     workers: options.Workers = None,
@@ -84,6 +85,8 @@ def classify(
     if every_class:
         assert recognizer.class_file is not None
         names = recognizer.class_file.names
+    if transport:
+        recognizer = recognizer.by_transport()
     recognizer.class_embeddings(names, truncate)  # once for all videos
     how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate)
     if out is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp",
+        None: "labels_file split part views sampling clamp transport",
         DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },

@@ -91,6 +91,7 @@ Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]
 Sampling = Annotated[Literal["dense", "uniform"] | None, option(HELPS["sampling"])]
+Transport = Annotated[bool, option(HELPS["transport"])]
 Stride = Annotated[float | None, seconds("Between windows; default: a quarter of one.")]
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
 

@@ -152,7 +152,8 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int = 1
-    ) -> Float[Tensor, "frames tokens width"]:
+    ) -> Float[Tensor, "frames _ width"]:
+        """As many tokens as there were, unless a subclass passes others on behind them."""
         return self.mlp_sublayer(self.attention_sublayer(x, num_frames))
 
     def attention_sublayer(
@@ -256,7 +257,7 @@ class Transformer(nn.Module):
         x: Float[Tensor, "frames tokens width"],
         num_frames: int = 1,
         layers: list[Tensor] | None = None,
-    ) -> Float[Tensor, "frames tokens width"]:
+    ) -> Float[Tensor, "frames _ width"]:
         for block in self.resblocks:
             x = self.run_block(block, x, num_frames)
             if layers is not None:

@@ -79,7 +79,7 @@ class TextTower(nn.Module):
         x = packed.last_block(last, x)
         return packed.unsort(self.project(x))
 
-    def project(self, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts embed"]:
-        """What is pooled of the last block -> embeddings."""
+    def project(self, pooled: Float[Tensor, "*texts width"]) -> Float[Tensor, "*texts embed"]:
+        """What is pooled of the last block, or all of its tokens -> embeddings."""
         embeddings = self.ln_final(pooled) @ self.text_projection
         return embeddings if self.projection_bias is None else embeddings + self.projection_bias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
+from froster.methods.ost import DESCRIPTORS, matched
 from froster.text.bank import PromptBank
 from froster.text.class_file import ClassFile, GivenBank
 from froster.text.labels import check_texts
@@ -227,7 +229,12 @@ class Recognizer:
         self, texts: Sequence[str], truncate: bool = False
     ) -> Float[Tensor, "texts embed"]:
         """Labels -> unit embeddings, each the mean over the model's prompt templates."""
-        return finite(class_embeddings(self.prompts(texts, truncate)).cpu(), "text embeddings")
+        if self.config.method.closed:
+            raise UsageError(
+                f"{self.config.method.name} knows its classes by number and embeds no texts"
+            )
+        prompts = self.model.text_embeddings(self.prompts(texts, truncate))
+        return finite(class_embeddings(prompts).cpu(), "text embeddings")
 
     @torch.no_grad()
     def embed_video(
@@ -321,6 +328,25 @@ class Recognizer:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
+
+    def by_transport(self) -> Recognizer:
+        """The same weights, not to be saved: frames are matched with the sentences of each label by
+        optimal transport, without training (OST).
+
+        A label is "name: sentence; sentence | sentence; sentence", what is seen and how it goes on;
+        one set serves for both. Raises UsageError where the network compares more than frames.
+        """
+        config = dataclasses.replace(self.config, prompting=DESCRIPTORS)
+        other = Recognizer(
+            matched(self.model),
+            self._tokenizer,
+            config,
+            device=self.device,
+            precision=self.precision,
+            provenance=self.provenance,
+        )
+        other.source, other.working = self.source, self.working
+        return other
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at

@@ -12,13 +12,19 @@ from froster.methods.actionclip import ActionCLIP
 from froster.methods.adaptformer import AdaptFormer
 from froster.methods.aim import AIM
 from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, pool
+from froster.methods.bdc_clip import BDCCLIP
 from froster.methods.clip_per_frame import FineTuned, Frozen
+from froster.methods.dualpath import DualPath
 from froster.methods.efficient_prompt import EfficientPrompt
+from froster.methods.ez_clip import EZCLIP
 from froster.methods.lora import LoRA
+from froster.methods.mote import MoTE
 from froster.methods.openvclip import OpenVCLIP
+from froster.methods.ost import OST
 from froster.methods.penalised import EWC, L2SP
 from froster.methods.st_adapter import STAdapter
 from froster.methods.stan import STAN
+from froster.methods.tc_clip import TCCLIP
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
 from froster.methods.vita_clip import VitaCLIP
@@ -36,11 +42,17 @@ METHODS: dict[str, type[Method]] = {
         XCLIP,
         EfficientPrompt,
         Text4Vis,
+        MoTE,
         AIM,
         STAdapter,
         AdaptFormer,
         VitaCLIP,
         STAN,
+        BDCCLIP,
+        OST,
+        EZCLIP,
+        DualPath,
+        TCCLIP,
         LoRA,
         L2SP,
         EWC,

@@ -176,8 +176,8 @@ class ActionCLIP(Method):
             return None
         head: Head = "meanp"
         if has(state, r"^fusion_model\.transformer\."):
-            if not has(state, "token_embedding"):
-                return None  # Text4Vis, whose head has the same names
+            if not has(state, "token_embedding") or has(state, r"\.mlp\.fc_up\."):
+                return None  # Text4Vis and MoTE, whose heads have the same names
             head = "transf"
         elif has(state, r"^fusion_model\.lstm_visual\."):
             head = "lstm"

@@ -56,8 +56,13 @@ class Features:
     """Raw: the mean of the frames, or what the temporal head makes of them."""
     video: Float[Tensor, "batch embed"]
     """As it is multiplied with the classes."""
-    context: Float[Tensor, "batch patches embed"] | None = None
-    """What the text side wants to know of the clip (X-CLIP: its patches), or None."""
+    context: Float[Tensor, "batch rows columns"] | None = None
+    """What `logits` wants to know of the clip beside its embedding (X-CLIP: its patches), or
+    None."""
+
+
+Objective = Callable[[Tensor], Tensor]
+"""Logits -> the loss of a step's clips."""
 
 
 class VideoCLIP(nn.Module):
@@ -123,10 +128,15 @@ class VideoCLIP(nn.Module):
         """Normalised frames -> frame embeddings, not unit length."""
         return self.clip.encode_image(frames)
 
+    def frames_of(self, count: int) -> list[int]:
+        """Which of a clip's `count` frames are those of `Features.frames`: what a teacher looks
+        at."""
+        return list(range(count))
+
     def pool_frames(
         self,
         z: Float[Tensor, "batch time embed"],
-        context: Float[Tensor, "batch patches embed"] | None = None,
+        context: Float[Tensor, "batch rows columns"] | None = None,
     ) -> Features:
         """Frame embeddings -> the clip's features."""
         if self.head is None:
@@ -134,25 +144,31 @@ class VideoCLIP(nn.Module):
         pooled = self.head(z).float()
         return Features(z, pooled, unit(pooled), context)
 
-    def encode_text(self, tokens: Int[Tensor, "classes length"]) -> Float[Tensor, "classes embed"]:
-        """Token ids -> text embeddings, not unit length."""
+    def encode_text(
+        self, tokens: Int[Tensor, "classes length"]
+    ) -> Float[Tensor, "classes columns"]:
+        """Token ids -> what the text tower makes of them: for most networks embeddings, not unit
+        length."""
         return self.clip.encode_text(tokens)
 
-    def prompts(self, bank: PromptBank, rows: list[int]) -> Float[Tensor, "prompts classes embed"]:
-        """The raw embeddings of the given rows of prompts of every class."""
+    def prompts(
+        self, bank: PromptBank, rows: list[int]
+    ) -> Float[Tensor, "prompts classes columns"]:
+        """What the text tower makes of the given rows of prompts of every class: for most networks
+        raw embeddings."""
         return bank.embed(self.encode_text, rows)
 
     def classes(
-        self, prompts: Float[Tensor, "prompts classes embed"]
-    ) -> Float[Tensor, "*prompts classes embed"]:
-        """Raw prompt embeddings -> what `logits` compares videos with."""
+        self, prompts: Float[Tensor, "prompts classes columns"]
+    ) -> Float[Tensor, "*prompts classes columns"]:
+        """The result of `prompts` -> what `logits` compares videos with."""
         return class_embeddings(prompts)
 
     def logits(
         self,
         video: Float[Tensor, "batch embed"],
-        classes: Float[Tensor, "*prompts classes embed"],
-        context: Float[Tensor, "batch patches embed"] | None = None,
+        classes: Float[Tensor, "*prompts classes columns"],
+        context: Float[Tensor, "batch rows columns"] | None = None,
     ) -> Float[Tensor, "batch classes"]:
         """Of video embeddings, the result of `classes` and the clip's context."""
         return self.clip.logit_scale.exp() * video @ classes.T
@@ -160,11 +176,25 @@ class VideoCLIP(nn.Module):
     def forward(
         self,
         frames: Float[Tensor, "batch time 3 height width"],
-        classes: Float[Tensor, "*prompts classes embed"],
+        classes: Float[Tensor, "*prompts classes columns"],
     ) -> Float[Tensor, "batch classes"]:
         """Normalised frames and the result of `classes` -> logits."""
         features = self.encode(frames)
         return self.logits(features.video, classes, features.context)
+
+    def losses(
+        self, features: Features, classes: Tensor, logits: Tensor, objective: Objective
+    ) -> dict[str, Tensor]:
+        """What a step of training minimises, by name, each with its weight: the objective of the
+        logits, "ce", and what the method adds to it."""
+        return {"ce": objective(logits)}
+
+    def text_embeddings(
+        self, prompts: Float[Tensor, "prompts classes columns"]
+    ) -> Float[Tensor, "prompts classes embed"]:
+        """The raw embeddings of the texts alone, of the result of `prompts`, which may hold more:
+        what is distilled and searched by."""
+        return prompts
 
     def merged(self) -> CLIP | None:
         """A plain CLIP that computes the same frame by frame, where there is one (LoRA)."""
@@ -226,8 +256,9 @@ class Method:
     level: ClassVar[Level] = "frame"
     """Where vision distillation attaches by itself: at `video` level where only what follows the
     frames is trained."""
-    objective: ClassVar[Literal["classes", "in-batch"]] = "classes"
-    """Cross-entropy over all classes, or ActionCLIP's contrast within the batch."""
+    objective: ClassVar[Literal["classes", "in-batch", "in-batch sets"]] = "classes"
+    """Cross-entropy over all classes, ActionCLIP's contrast within the batch, or OST's, in which a
+    class is all of its prompts."""
     trains_clip: ClassVar[bool] = True
     """Does it train CLIP's weights? Else it trains adapters or prompts in their place, and a
     recipe's `lr` is their rate."""
@@ -242,6 +273,11 @@ class Method:
     def learns_prompts(self) -> bool:
         """Prompts for all classes are learned, so the teacher's class embeddings are those of the
         28 templates."""
+        return False
+
+    @property
+    def closed(self) -> bool:
+        """Does it know only the classes that it was trained on?"""
         return False
 
     @property
@@ -272,7 +308,7 @@ class Method:
         return True
 
     def for_classes(self, labels: Sequence[str]) -> Method:
-        """The method as it is trained on these classes; only class-specific prompts depend on them."""
+        """The method as it is trained on these classes; most do not depend on them."""
         return self
 
     def regulariser(

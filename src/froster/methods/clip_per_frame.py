@@ -97,6 +97,8 @@ class FineTuned(Method):
         classes' prompts."""
         if cls is not FineTuned or not has(state, r"^image_encoder\."):
             return None
+        if has(state, r"^vision_bdc_head\.|\.prompt_generation_layer\."):
+            return None  # BDC-CLIP and TC-CLIP, which grew from its code
         ignored = [name for name in state if name.startswith("prompt_learner.")]
         rules = [(r"^image_encoder\.", "visual."), (r"^text_encoder\.", "text.")]
         return Official("ViFi-CLIP", cls(), rename(without(state, ignored), rules), ignored)

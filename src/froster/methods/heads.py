@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from froster.encoders.block import Transformer
 from froster.encoders.config import TextConfig
+from froster.encoders.model import CLIP
 from froster.errors import UsageError
 
 
@@ -58,13 +59,18 @@ class TemporalTransformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, z: Float[Tensor, "batch time embed"]) -> Float[Tensor, "batch embed"]:
-        T, known = z.shape[1], len(self.positional_embedding)
-        if known < T:
-            raise UsageError(
-                f"this network's temporal head was made for at most {known} frames, not for {T}"
-            )
-        y = self.transformer(z + self.positional_embedding[:T])
+        y = self.transformer(z + self.positions(z.shape[1]))
         return (y + z if self.skip else y).mean(dim=1)
+
+    def positions(self, frames: int) -> Float[Tensor, "time embed"]:
+        """Of so many frames. Raises UsageError where there are not as many."""
+        known = len(self.positional_embedding)
+        if known < frames:
+            raise UsageError(
+                f"this network's temporal head was made for at most {known} frames, not for"
+                f" {frames}"
+            )
+        return self.positional_embedding[:frames]
 
 
 class LSTMHead(nn.Module):
@@ -167,6 +173,20 @@ def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[
     keep = 1 - rate
     mask = torch.empty(len(x), *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype).bernoulli_(keep)
     return x * mask / keep
+
+
+def require(
+    method: str, clip: CLIP, *, class_token: bool = False, causal_text: bool = False
+) -> None:
+    """Raises UsageError that names what of this the encoder lacks: frames that are embedded by
+    their class token, texts whose tokens see only those before them."""
+    lacks = []
+    if class_token and clip.config.vision.pool != "class":
+        lacks.append("no class token that stands for a frame")
+    if causal_text and clip.config.text.full_length:
+        lacks.append("a text tower whose tokens see those behind them")
+    if lacks:
+        raise UsageError(f"{method} cannot use this encoder: it has {' and '.join(lacks)}")
 
 
 def check_reserved(count: int, text: TextConfig) -> int:

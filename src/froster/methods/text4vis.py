@@ -65,7 +65,9 @@ class Text4Vis(Method):
     def from_official(cls, state: State) -> Official | None:
         """Image tower, logit scale and head in one model; ActionCLIP's files have the text tower
         too."""
-        if not has(state, r"^fusion_model\.transformer\.") or has(state, "token_embedding"):
+        if not has(state, r"^fusion_model\.transformer\..*\.c_fc\.") or has(
+            state, "token_embedding"
+        ):
             return None
         layers = count_layers(state, "fusion_model.transformer.resblocks")
         return Official("Text4Vis", cls(layers=layers), rename(ours(state), HEAD_NAMES))

@@ -15,7 +15,8 @@ def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     tower more or less. A table of more tokens than CLIP's stays as it is, and so does a bias of the
     logits, which a soft-max does not see."""
     for name, parameter in student.named_parameters():
-        text = name.startswith(("clip.text.", "text_prompt"))
+        # A closed set of classes has no use for the text tower.
+        text = name.startswith(("clip.text.", "text_")) and not method.closed
         mine = method.trains(name)
         chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
         large = name == TOKENS and len(parameter) > CLIP_VOCABULARY

@@ -72,6 +72,8 @@ def evaluate(
     sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
     views = asked.views or config.views
     recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
+    if asked.transport:
+        recognizer = recognizer.by_transport()
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     with nullcontext() if out is None else sole_writer(out):

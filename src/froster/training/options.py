@@ -207,6 +207,8 @@ class EvaluateOptions(LabelledOptions):
     """Clips a video."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
+    transport: bool = False
+    """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
     batch_size: int = 8
     """Videos a batch."""
     workers: int = 0

@@ -45,8 +45,8 @@ class Teacher:
 class Outputs:
     """What the student makes of the clips of a step, and the loss of its objective."""
 
-    loss: Tensor
-    """With this rank's weight."""
+    losses: Losses
+    """The objective ("ce") and what the method adds to it, with this rank's weight."""
     logits: Tensor
     """(B, K), or over all ranks' clips (B, B) within the batch."""
     predicted: Tensor
@@ -87,7 +87,7 @@ class Task(nn.Module):
         self.recipe, self.dtype = recipe or Recipe(), dtype
         self.regulariser = regulariser
         self.hold: Consolidated | None = None
-        self.text_is_frozen = not trained(student, "clip.text.", "text_prompt")
+        self.text_is_frozen = not trained(student, "clip.text.", "text_")
         self.teacher: CLIP | VideoCLIP | None = None
         self.distill: Distillation | None = None
         if teacher is not None:
@@ -197,6 +197,9 @@ class Task(nn.Module):
         features = self.encode(frames)
         classes = self.student.classes(prompts)
         logits = self.student.logits(features.video, classes, features.context)
+        losses = self.student.losses(
+            features, classes, logits, lambda logits: F.cross_entropy(logits, targets)
+        )
 
         def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
             with autocast(frames.device, self.dtype):
@@ -204,11 +207,11 @@ class Task(nn.Module):
             return F.cross_entropy(mixed.float(), targets) * weight
 
         return Outputs(
-            F.cross_entropy(logits, targets) * weight,
+            {name: loss * weight for name, loss in losses.items()},
             logits,
             logits.argmax(-1),
             features,
-            prompts,
+            self.student.text_embeddings(prompts),
             self.teacher_rows(rows),
             loss_at,
         )
@@ -218,7 +221,8 @@ class Task(nn.Module):
     ) -> tuple[Losses, Losses]:
         """The objective, what the method adds to it and distillation: what is minimised, and what
         is reported of these."""
-        losses, report = {"ce": outputs.loss}, {"ce": outputs.loss.detach()}
+        losses = dict(outputs.losses)
+        report = {name: loss.detach() for name, loss in losses.items()}
         if self.regulariser is not None:
             losses["regulariser"], report["regulariser"] = self.regulariser(
                 self.student, outputs.loss_at, rng
@@ -275,6 +279,9 @@ class Task(nn.Module):
         with autocast(frames.device, self.dtype):
             if isinstance(self.teacher, VideoCLIP):
                 return self.teacher.encode(frames)
+            chosen = self.student.frames_of(frames.shape[1])
+            if len(chosen) < frames.shape[1]:
+                frames = frames[:, chosen]
             f = self.teacher.encode_image(frames).float()
         # Features are compared as the release pools them, all else as the student does.
         pooling = "frame_unit" if config.target == "features" else self.student.pooling
@@ -284,9 +291,15 @@ class Task(nn.Module):
         """The teacher's raw prompts for these rows of the bank, (P, K, E)."""
         if self.teacher is None:
             return None
-        if isinstance(self.teacher, VideoCLIP) and not self.text_is_frozen:
-            return self.prompt_table(self.teacher, self.bank, rows)
-        return self.teacher_prompts if self.teacher_has_own_prompts else self.teacher_prompts[rows]
+        if not isinstance(self.teacher, VideoCLIP):
+            table = self.teacher_prompts
+            return table if self.teacher_has_own_prompts else table[rows]
+        table = (
+            self.teacher_prompts[rows]
+            if self.text_is_frozen
+            else self.prompt_table(self.teacher, self.bank, rows)
+        )
+        return self.teacher.text_embeddings(table)
 
     @torch.no_grad()
     def prompt_table(
@@ -319,6 +332,14 @@ class Task(nn.Module):
             return torch.stack([self.bank.encode(model.encode_text, row) for row in tokens]).float()
 
 
+def no_other_weights(weights: Mapping[str, Tensor]) -> Tensor:
+    """The `loss_at` of a contrast within the batch."""
+    raise UsageError(
+        "this method's regulariser takes the loss at other weights, which the contrast within the"
+        " batch does not have: train it with the objective of classes"
+    )
+
+
 class InBatchTask(Task):
     """ActionCLIP's contrast in place of the cross-entropy: every clip with its own class by a
     template of its own, over all ranks' clips together."""
@@ -343,16 +364,13 @@ class InBatchTask(Task):
         video, text = in_batch_kl(logits, same_class(known))
         mine = unit(features.video) @ t.T
 
-        def loss_at(weights: Mapping[str, Tensor]) -> Tensor:
-            raise UsageError(
-                "this method's regulariser takes the loss at other weights, which the contrast"
-                " within the batch does not have: train it with the objective of classes"
-            )
-
         teacher = self.teacher_prompts_of_clips(templates, labels)
         predicted = known[mine.argmax(-1)]
-        loss = (video + text) / 2
-        return Outputs(loss, logits, predicted, features, prompts[None], teacher, loss_at)
+        losses = self.student.losses(features, t, logits, lambda _: (video + text) / 2)
+        losses = {name: loss * (1.0 if name == "ce" else weight) for name, loss in losses.items()}
+        return Outputs(
+            losses, logits, predicted, features, prompts[None], teacher, no_other_weights
+        )
 
     def prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor:
         """The prompt of each clip, (B, E), raw."""
@@ -374,4 +392,6 @@ class InBatchTask(Task):
 
 def task_class(method: Method) -> type[Task]:
     """By the method's objective."""
-    return {"classes": Task, "in-batch": InBatchTask}[method.objective]
+    from froster.training.contrast import SetTask  # which is made of a task itself
+
+    return {"classes": Task, "in-batch": InBatchTask, "in-batch sets": SetTask}[method.objective]

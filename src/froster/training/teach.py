@@ -162,6 +162,11 @@ def plan_of(
     base: Recognizer, method: Method, videos: TrainingVideos, asked: TrainOptions
 ) -> tuple[TrainPlan, list[str]]:
     """What will be done, and why what was not asked for."""
+    if method.closed and videos.parts.novel:
+        raise UsageError(
+            f"{method.name} knows only the classes that it is trained on, so that nothing can be"
+            " measured on novel ones: leave --novel-fraction out, or take another --variant"
+        )
     schedule = (
         *("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience"),
         *("averaging", "average_mu", "average_sigma", "specialise", "meta", "meta_rate"),
