@@ -154,13 +154,14 @@ class Recognizer:
 
     @property
     def cuts_texts(self) -> bool:
-        """Are texts that are too long cut unasked? So they are for a shorter context than CLIP's."""
+        """Are too long texts cut unasked? They are for a shorter context than CLIP's."""
         return self.clip.config.text.context < CLIP_CONTEXT
 
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
         """All prompts of all labels. Raises UsageError on empty or repeated labels, and on those
         that are too long for a context of CLIP's length unless `truncate`; a shorter one cuts them,
-        with one warning a model. Of a file of class embeddings: theirs, all of which it must have."""
+        with one warning a model. Of a file of class embeddings: theirs, all of which it must have.
+        """
         if self.class_file is not None:
             return GivenBank(self.class_file, labels)
         context = self.clip.config.text.context - self.model.reserved_tokens
@@ -178,8 +179,8 @@ class Recognizer:
         self._warned = True
         share = sum(length > context for length in lengths) / len(lengths)
         warnings.warn(
-            f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this text"
-            " tower reads, and are cut",
+            f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this"
+            " text tower reads, and are cut",
             FrosterWarning,
             stacklevel=3,
         )

@@ -149,8 +149,8 @@ def has_dear_text(clip: CLIP) -> bool:
 
 
 def leaves_text(base: Recognizer, probe: VideoCLIP) -> bool:
-    """Is the text side left as it is unasked? So it is where something else is trained, and the text
-    tower is dear, or class embeddings from a file take its place."""
+    """Is the text side left as it is unasked? So it is where something else is trained, and the
+    text tower is dear, or class embeddings from a file take its place."""
     if not trained(probe, "clip.visual.", "head."):
         return False
     if base.class_file is not None:
