@@ -34,7 +34,7 @@ MOST_EPOCHS = 40
 VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
 """Fewer say too little to stop a training by, or to calibrate with; more take too long after every
 epoch."""
-TEXT = ("clip.text.", "text_prompt")
+TEXT = ("clip.text.", "text_")
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
 SMALL_RECIPE = Recipe(
