@@ -19,8 +19,8 @@ strangers
 CLASSES = {"Asker", "Book", "Judgement", "Seen", "Sighting"}
 PROMISED = {("training/options.py", "look"), ("video/reader.py", "read")}
 """The option --no-look, and the method of a video."""
-NAMES_LEFT = {'encoders': 13, 'methods': 8, 'text': 1}
-LINES_LEFT = {'encoders': 28, 'methods': 13, 'text': 7}
+NAMES_LEFT = {"encoders": 13, "methods": 8, "text": 1}
+LINES_LEFT = {"encoders": 28, "methods": 13, "text": 7}
 FILES_LEFT = {"inference/recognizer.py": 422}
 """What there still is. These numbers only fall; what has come to its end leaves."""
 
