@@ -34,7 +34,7 @@ MOST_EPOCHS = 40
 VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
 """Fewer say too little to stop a training by, or to calibrate with; more take too long after every
 epoch."""
-TEXT = ("clip.text.", "text_prompt")
+TEXT = ("clip.text.", "text_")
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
 SMALL_RECIPE = Recipe(
@@ -113,6 +113,11 @@ def make_plan(
     if not counts:
         raise UsageError(
             f"the method {method.name} trains nothing; choose another, for example --method vclip"
+        )
+    if setting.recipe.specialise and not probe.compares:
+        raise UsageError(
+            f"{method.name} has a closed head, which sees no projection of the video's features:"
+            " leave --specialise out"
         )
     notes = [setting.note] if setting.note else []
     notes += text_note(base, probe, image_alone)
