@@ -144,10 +144,14 @@ def _architecture(state: State, base: CLIP | None, missing: dict[str, str]) -> C
     config = base.config
     stand_ins = {
         "visual.conv1.weight": (64, 3, 8, 8),
+        "visual.class_embedding": (64,),
         "visual.positional_embedding": (5, 64),
+        "visual.ln_pre.weight": (64,),
+        "visual.proj": (64, 64),
         "positional_embedding": (8, 64),
         "token_embedding.weight": (9, 64),
         "text_projection": (64, 64),
+        **({"visual.proj": (64, 64)} if "image tower" in missing else {}),
     }
     known = {name: torch.empty(shape, device="meta") for name, shape in stand_ins.items()}
     hidden = ("visual.",) if "image tower" in missing else ()
