@@ -76,7 +76,8 @@ def render_chunk(stills: Sequence[Still], seed: int, first: int) -> Tensor:
         )
         poses.append(np.concatenate([three, other[None]]))
         rngs.append(rng)
-    pose = render.pose_tensor(poses)  # (N, 4, 8): before, after, now, other
+    # (N, 4, 8): before, after, now, other
+    pose = torch.from_numpy(np.stack(poses).astype(np.float32, copy=False))
 
     size = render.FRAME_SIZE
     canvas = torch.stack(

@@ -108,8 +108,8 @@ def export(
     how = recognizer.preprocessing
     if classes is None and model.encode(normalise(batches[0], how)).context is not None:
         raise UsageError(
-            f"{config.method.name} compares labels with more of a video than its embedding: give the"
-            " labels to export them with it"
+            f"{config.method.name} compares labels with more of a video than its embedding: give"
+            " the labels to export them with it"
         )
     expected = [tuple(finite(x, "outputs") for x in net(frames)) for frames in batches]
     with sole_maker(folder), atomic_folder(folder) as part:

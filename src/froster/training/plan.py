@@ -34,7 +34,7 @@ MOST_EPOCHS = 40
 VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
 """Fewer say too little to stop a training by, or to calibrate with; more take too long after every
 epoch."""
-TEXT = ("clip.text.", "text_prompt")
+TEXT = ("clip.text.", "text_")
 SMALL_WIDTH = 256
 SMALL_LR = 3e-4
 SMALL_RECIPE = Recipe(
@@ -91,6 +91,7 @@ def make_plan(
             f"nothing is distilled in this setting, so {names} would change nothing: choose a"
             " distillation with --distill"
         )
+    check_use_of_features(method, distill, setting.recipe)
     try:
         with blank():
             probe = method.for_classes(classes).build(CLIP(base.clip.config))
@@ -154,8 +155,8 @@ def has_dear_text(clip: CLIP) -> bool:
 
 
 def leaves_text(base: Recognizer, probe: VideoCLIP) -> bool:
-    """Is the text side left as it is unasked? So it is where something else is trained, and the text
-    tower is dear, or class embeddings from a file take its place."""
+    """Is the text side left as it is unasked? So it is where something else is trained, and the
+    text tower is dear, or class embeddings from a file take its place."""
     if not trained(probe, "clip.visual.", "head."):
         return False
     if base.class_file is not None:
@@ -176,6 +177,20 @@ def text_note(base: Recognizer, probe: VideoCLIP, image_alone: bool) -> list[str
     if rows > CLIP_VOCABULARY and trained(probe, "clip.text."):
         return [f"the {rows:,} token embeddings stay as they are"]
     return []
+
+
+def check_use_of_features(method: Method, distill: Distill, recipe: Recipe) -> None:
+    """Raises UsageError where a method does not use what is to be held or projected."""
+    if method.closed and distill.kind != "none" and distill.joint:
+        raise UsageError(
+            f"{method.name} has a head of its own classes, whose scores cannot be held against"
+            " those of texts: --target features"
+        )
+    if recipe.specialise and (method.closed or method.objective == "in-batch sets"):
+        raise UsageError(
+            f"{method.name} does not compare a video's embedding with the labels, so that"
+            " --specialise would change nothing"
+        )
 
 
 def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:

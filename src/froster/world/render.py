@@ -58,11 +58,6 @@ def photograph(canvas: Tensor, brightness: Tensor, rngs: list[np.random.Generato
     return (canvas * brightness.view(-1, 1, 1, 1) + grain).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def pose_tensor(poses: list[np.ndarray]) -> Tensor:
-    """A list of poses (…, 8) as one float32 tensor."""
-    return torch.from_numpy(np.stack(poses).astype(np.float32, copy=False))
-
-
 def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray]:
     """Resting poses (8,) of the first thing and of the second, on opposite sides unless the first
     is alone."""
