@@ -21,6 +21,7 @@ import torch
 import froster.cli
 import quick
 import run_tutorial
+from froster.encoders import cleaning
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.model import CLIP
 from froster.errors import install
@@ -106,7 +107,8 @@ def test_files_that_are_named_are_there(page: str) -> None:
         places = [home / name for home in homes]
         if page == "docs/add-a-method.md":
             places += [ROOT / "src" / "froster" / "methods" / name]
-        assert any(map(Path.exists, places)) or name.endswith("methods/motion.py"), name
+        made_up = name.endswith(("methods/motion.py", "encoders/lantern.py"))
+        assert any(map(Path.exists, places)) or made_up, name
     for module in re.findall(r"\bfroster(?:\.[a-z_]+){2,}", PAGES[page]):
         try:
             found = find_spec(module)
@@ -271,6 +273,26 @@ def test_the_page_on_adding_a_method_adds_one(
     assert measure(tuned, [test])["order"].logits.isfinite().all()
     again = froster.load(tuned.save(tmp_path / "model"), device="cpu")
     assert again.config.method == module.Motion()
+
+
+def test_the_page_on_adding_an_encoder_adds_one(
+    nano, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs the code of docs/add-an-encoder.md: the family, its fixture, its test, and a file of
+    class embeddings."""
+    page = PAGES["docs/add-an-encoder.md"]
+    module = types.ModuleType("lantern")
+    monkeypatch.setitem(sys.modules, "lantern", module)
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        assert len(code.splitlines()) < 60
+        exec(compile(code, "docs/add-an-encoder.md", "exec"), module.__dict__)
+    module.test_lantern(tmp_path)
+    names = ["打太极拳", "archery"]
+    module.save_classes(tmp_path / "classes.safetensors", names, nano.embed_text(names))
+    given = froster.load("nano", classes=tmp_path / "classes.safetensors")
+    assert given.class_file is not None and given.class_file.names == names
+    for row in re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", page, re.MULTILINE):
+        assert cleaning.RULES[row[0]]("Playing_Guitar, live!") == row[1]
 
 
 class Images(HTMLParser):

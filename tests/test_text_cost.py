@@ -19,8 +19,8 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Frozen, method_from_dict
 from froster.text.prompts import FROSTER_PROMPTS, Prompting
+from froster.training.attach import freeze
 from froster.training.plan import Changes, has_dear_text, make_plan
-from froster.training.task import freeze
 
 WIDE = VisionConfig(224, 16, 768, 12, 12)
 NAMES = {

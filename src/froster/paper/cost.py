@@ -14,7 +14,7 @@ import torch
 
 from froster.data.public import classes, partition, published_clips
 from froster.encoders.blank import blank
-from froster.encoders.config import ARCHITECTURES, CLIPConfig
+from froster.encoders.config import ARCHITECTURES, CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.model import CLIP
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
@@ -37,20 +37,24 @@ K400_CLIPS = 240_000
 """About as many of its training videos can be had."""
 
 
-def layers_flops(layers: int, width: int, tokens: int) -> float:
-    return layers * (24 * tokens * width**2 + 4 * tokens**2 * width)
+def blocks_flops(tower: VisionConfig | TextConfig, tokens: int) -> float:
+    width, hidden = tower.width, tower.mlp_width or 4 * tower.width
+    a_token = 8 * width**2 + 4 * width * hidden
+    return tower.layers * (a_token * tokens + 4 * tokens**2 * width)
 
 
 def frame_flops(config: CLIPConfig) -> float:
     """The image tower on one frame, forward."""
     vision = config.vision
     patches = 2 * vision.side**2 * 3 * vision.patch_size**2 * vision.width
-    return layers_flops(vision.layers, vision.width, vision.tokens) + patches
+    return blocks_flops(vision, vision.tokens) + patches
 
 
 def prompt_flops(config: CLIPConfig, tokens: int) -> float:
-    """The text tower on one prompt, forward."""
-    return layers_flops(config.text.layers, config.text.width, tokens)
+    """The text tower on one prompt, forward: of `tokens`, or of its whole context where padding
+    counts."""
+    text = config.text
+    return blocks_flops(text, text.context if text.full_length else min(tokens, text.context))
 
 
 def training_flops(
