@@ -4,8 +4,10 @@ turns.
 Layer i of the branch reads h + [mean over T of CLS ; patches] of CLIP's layer (the first one starts h from them), then
     patches += W_t MHA(LN patches) over T, at every position          W_t = 0 at the start
     one CLIP block per frame, the branch's class token shown to every frame and averaged back
-Output: CLS_t + branch CLS -> ln_post -> proj -> mean over T. With an attention pool (PE-Core) the sum takes the place
-of CLS_t among the tokens that the pool reads; that is ours, and was never trained.
+Output: CLS_t + branch CLS -> ln_post -> proj -> mean over T.
+
+With an attention pool (PE-Core) the sum takes the place of CLS_t among the tokens that the pool
+reads; that is ours, and was never trained.
 """
 
 from __future__ import annotations

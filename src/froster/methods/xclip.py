@@ -7,8 +7,8 @@ Head:             mean over T of MIT(z + P) + z.
 Text, per video:  y = mean over T of LN(patches) W_p;  two decoder layers of the raw class embeddings c over LN(y) give
                   t;  logits = s u(v) . u(c + alpha t).
 
-Without a class token the message is made of the mean of the patches. FROSTER compares with the message
-tokens alone.
+Without a class token the message is made of the mean of the patches. FROSTER compares with the
+message tokens alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Where a model looks: the attention of what a frame is embedded by to the patches of every frame,
 as numbers and as pictures.
 
-A frame is embedded by its class token (CLIP), by the mean of its patches (CLIPA), or by a probe that
-asks all of its tokens (SigLIP, PE-Core). A block's picture is the attention of the tokens that are
-so read, each as much as it is; a probe stands behind the blocks and has a picture of its own.
+A frame is embedded by its class token (CLIP), by the mean of its patches (CLIPA), or by a probe
+that asks all of its tokens (SigLIP, PE-Core). A block's picture is the attention of the tokens that
+are so read, each as much as it is; a probe stands behind the blocks and has a picture of its own.
 
 The weights are those of the forward pass: they are made again from what each block's attention was
 given, with its own projections, neighbours and mask, and are compared with what the block made of
@@ -81,7 +81,7 @@ def cls_attention(
     where there is no such block, or where a block does not attend as `Block.attend` does.
     """
     tower = model.clip.visual
-    inputs, read = tower_inputs(tower, lambda: model.encode_frames(frames[None]))
+    inputs, reading = tower_inputs(tower, lambda: model.encode_frames(frames[None]))
     count = len(inputs) + (tower.attn_pool is not None)
     if not -count <= layer < count:
         raise UsageError(
@@ -91,9 +91,9 @@ def cls_attention(
     L, prefix, last = tower.config.tokens, tower.config.prefix, layer % count
     if last < len(inputs) or rollout:
         used = inputs[: last + 1]
-        given = rolled_out(used, read) if rollout else in_block(used[-1], read)  # (T, T, n)
+        given = rolled_out(used, reading) if rollout else in_block(used[-1], reading)  # (T, T, n)
     else:
-        given = on_own_frame(read)
+        given = on_own_frame(reading)
     total = given.sum(dim=(0, 1)) / len(given)  # (n,)
     shares = {
         "patches": float(total[prefix:L].sum()),
@@ -114,11 +114,11 @@ def video_attention(
     return cls_attention(recognizer.model, normalise(pixels, how), layer, rollout)
 
 
-def rolled_out(inputs: Sequence[BlockInput], read: Tensor) -> Tensor:
-    """Frame t to token j of frame s through several blocks and `read` (T, L), (T, T, L)."""
-    L = read.shape[1]
+def rolled_out(inputs: Sequence[BlockInput], reading: Tensor) -> Tensor:
+    """Frame t to token j of frame s through several blocks and `reading` (T, L), (T, T, L)."""
+    L = reading.shape[1]
     # From the last block down, so that only one row a frame is ever multiplied.
-    rows = on_own_frame(read).flatten(1)  # (T, T*L)
+    rows = on_own_frame(reading).flatten(1)  # (T, T*L)
     for block_input in reversed(inputs):
         A = joint(block_input, rows=L)[..., :L]  # (T, L, T, L)
         A = (A / A.sum(dim=(2, 3), keepdim=True)).flatten(2).flatten(0, 1)  # (T*L, T*L)
@@ -126,16 +126,16 @@ def rolled_out(inputs: Sequence[BlockInput], read: Tensor) -> Tensor:
     return rows.unflatten(1, (-1, L))
 
 
-def in_block(block_input: BlockInput, read: Tensor) -> Tensor:
+def in_block(block_input: BlockInput, reading: Tensor) -> Tensor:
     """Frame t to token j of frame s in one block, (T, T, n): the attention of the tokens by as much
     as each is read, (T, L)."""
-    used = int(read.sum(dim=0).nonzero().max()) + 1
-    return torch.einsum("tl,tlsn->tsn", read[:, :used], joint(block_input, rows=used))
+    used = int(reading.sum(dim=0).nonzero().max()) + 1
+    return torch.einsum("tl,tlsn->tsn", reading[:, :used], joint(block_input, rows=used))
 
 
-def on_own_frame(read: Tensor) -> Tensor:
+def on_own_frame(reading: Tensor) -> Tensor:
     """What each frame reads of its own tokens (T, L), among those of all frames, (T, T, L)."""
-    return torch.diag_embed(read.T).permute(1, 2, 0)
+    return torch.diag_embed(reading.T).permute(1, 2, 0)
 
 
 def joint(block_input: BlockInput, rows: int) -> Tensor:
@@ -190,12 +190,12 @@ def tower_inputs(
     config, pool = tower.config, tower.attn_pool
     if pool is None:
         inputs = block_inputs(tower, forward)
-        read = inputs[-1].x.new_zeros(len(inputs[-1].x), config.tokens)
+        reading = inputs[-1].x.new_zeros(len(inputs[-1].x), config.tokens)
         if config.pool == "class":
-            read[:, 0] = 1
+            reading[:, 0] = 1
         else:
-            read[:, config.prefix :] = 1 / config.side**2
-        return inputs, read
+            reading[:, config.prefix :] = 1 / config.side**2
+        return inputs, reading
     asked: list[Tensor] = []
     hook = pool.register_forward_pre_hook(lambda pool, given: asked.append(given[0]))
     try:
@@ -203,8 +203,8 @@ def tower_inputs(
     finally:
         hook.remove()
     q, k, _ = pool.queries_keys_values(asked[-1])
-    read = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)[:, 0]
-    return inputs, finite(read, "attention weights")
+    reading = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)[:, 0]
+    return inputs, finite(reading, "attention weights")
 
 
 def block_inputs(tower: VisionTower, forward: Callable[[], object]) -> list[BlockInput]:
