@@ -193,7 +193,6 @@ def test_neutral_values_and_what_does_not_matter(clip: CLIP, tmp_path: Path) -> 
         ("text_cfg", "heads", 5, "width of 64"),
         ("vision_cfg", "mlp_ratio", 4.9231, "the weights have 512"),
         ("text_cfg", "mlp_ratio", 3.0, "the weights have 256"),
-        ("vision_cfg", "no_ln_pre", True, "the weights have False"),
         ("text_cfg", "proj_bias", True, "the weights have False"),
         ("model_cfg", "init_logit_bias", -10, "the weights have no bias"),
         ("vision_cfg", "timm_model_name", "vit_base_patch16_siglip_224", "do not have timm's"),
@@ -203,6 +202,21 @@ def test_sizes_that_are_not_the_weights(
     part: str, key: str, value: Any, there: str, clip: CLIP, tmp_path: Path
 ) -> None:
     refused(open_clip_folder(tmp_path / "m", clip, with_(part, **{key: value})), key, there)
+
+
+def test_what_a_file_lacks_is_a_damage_unless_the_config_says_so(
+    clip: CLIP, tmp_path: Path
+) -> None:
+    said = with_("vision_cfg", no_ln_pre=True)
+    refused(open_clip_folder(tmp_path / "m", clip, said), "2 unexpected (visual.ln_pre.bias")
+    for gone in ("visual.ln_pre.", "visual.class_embedding", "visual.proj", "text_projection"):
+        folder = open_clip_folder(tmp_path / gone, clip, SAYS)
+        weights = load_file(folder / "open_clip_model.safetensors")
+        kept = {name: t for name, t in weights.items() if not name.startswith(gone)}
+        save_file(kept, folder / "open_clip_model.safetensors")
+        refused(folder, gone)
+        (folder / "open_clip_config.json").unlink()
+        refused(folder / "open_clip_model.safetensors", gone)
 
 
 def test_what_only_the_config_knows(clip: CLIP, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def repos(clip: CLIP, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
             "config.json": b'{"model_type": "bert"}',
             "model.safetensors": tower,
         },
-        "a/siglip": {"config.json": b'{"model_type": "siglip"}', "model.safetensors": tower},
+        "a/siglip": {"config.json": b'{"model_type": "siglip2"}', "model.safetensors": tower},
         "a/gguf": {"model.gguf": b"GGUF", "README.md": b"# hi"},
         "a/readme": {"README.md": b"# hi"},
     }
@@ -288,7 +288,7 @@ REFUSED = {
     "a/adapter": r"a PEFT adapter (LoRA or the like) for 'openai/clip-vit-base-patch16'",
     "a/diffusers": r"a diffusers pipeline ('StableDiffusionPipeline')",
     "a/sentences": r"a sentence-transformers model",
-    "a/siglip": r"config.json: its config is of type 'siglip'",
+    "a/siglip": r"config.json: this is SigLIP 2 NaFlex",
     "a/gguf": r"there is no config.json",
     "a/readme": r"there is no config.json",
 }

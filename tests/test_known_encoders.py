@@ -1,7 +1,11 @@
 """Encoders that have a short name: what the table states is what the architectures are, and a
 wrong name gets the nearest."""
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +13,12 @@ import torch
 
 import froster
 from froster.encoders.blank import blank
-from froster.encoders.config import VisionConfig
+from froster.encoders.config import TextConfig, VisionConfig
+from froster.encoders.families import EVA02, MOBILECLIP_B, PE_CORE, PE_CORE_G
+from froster.encoders.hf_config import config_from_hf
 from froster.encoders.known import DEFAULT_MODEL, KNOWN, KnownEncoder, hub_id_of, known_encoder
 from froster.encoders.licence import restriction, stated_licence
+from froster.encoders.text import TextTower
 from froster.encoders.vision import VisionTower
 from froster.errors import CheckpointError
 from froster.inference.speeds import measured
@@ -42,6 +49,74 @@ def test_the_image_tower_has_so_many_weights(known: KnownEncoder) -> None:
     # EVA02's keys have no bias; ours have one of zeros.
     without = config.layers * config.width / 1e6 if known.family == "EVA02" else 0
     assert millions - without == pytest.approx(known.image_millions, abs=0.006)
+
+
+def text_config(known: KnownEncoder) -> TextConfig:
+    """The sizes of the text tower, as the family's authors have them."""
+    width, layers = {"B": (512, 12), "L": (768, 12), "H": (1024, 24), "g": (1024, 24)}.get(
+        known.size[0], (1280, 32)
+    )
+    size, more = known.size.split("/")[0], {}
+    if known.family.startswith("SigLIP"):
+        width, layers = {"B": (768, 12), "L": (1024, 24)}.get(size, (1152, 27))
+        more = {"context": 64, "vocab": 32000 if known.family == "SigLIP" else 256000}
+        more |= {"projection_bias": True, "mlp_width": 4304 if width == 1152 else 0}
+        if (known.family, known.size, known.pixels) == ("SigLIP", "So400m/14", 224):
+            more["context"] = 16
+    elif known.family == "PE-Core":
+        width, layers = {"T": (512, 12), "S": (512, 12), "G": (1280, 24)}.get(size, (1024, 24))
+        more = {"context": 72 if size == "G" else 32}
+    elif known.family == "MetaCLIP 2":
+        more = {"vocab": 901629}
+    elif known.family == "CLIPA":
+        more = {"vocab": 32000, "context": 32}
+    elif size == "bigG":
+        width, layers = 1280, 32
+    return TextConfig(width=width, layers=layers, heads=width // 64, **more)
+
+
+@pytest.mark.parametrize("known", ONE_OF_EACH, ids=lambda known: known.name)
+def test_the_text_tower_has_so_many_weights(known: KnownEncoder) -> None:
+    with blank():
+        tower = TextTower(text_config(known), architecture(known)[1], "gelu")
+    millions = sum(weight.numel() for weight in tower.parameters()) / 1e6
+    assert millions == pytest.approx(known.text_millions, abs=0.006)
+
+
+def test_what_is_timed_is_what_is_loaded() -> None:
+    """The options of a family are stated for its loader too."""
+    for known in KNOWN:
+        config, embed_dim, activation = architecture(known)
+        if known.family.startswith("SigLIP"):
+            heads = {"num_attention_heads": config.heads, "num_hidden_layers": config.layers}
+            sizes = {"image_size": known.pixels, "patch_size": config.patch_size}
+            width = {"hidden_size": config.width, "intermediate_size": config.mlp_width or None}
+            if not config.mlp_width:
+                width["intermediate_size"] = 4 * config.width
+            loaded = config_from_hf(
+                {
+                    "model_type": "siglip",
+                    "vision_config": {**heads, **sizes, **width},
+                    "text_config": {"projection_size": embed_dim},
+                }
+            )
+            assert dataclasses.replace(loaded.vision, mlp_width=config.mlp_width) == config
+            assert (loaded.embed_dim, loaded.activation) == (embed_dim, activation)
+        elif (family := FAMILIES.get((known.family, known.size))) is not None:
+            stated = {**family.has, **family.vision}
+            assert {name: getattr(config, name) for name in stated} == stated, known.name
+            assert config.heads == (family.head_count or config.width // 64)
+
+
+FAMILIES = {
+    ("PE-Core", "B/16"): PE_CORE,
+    ("PE-Core", "L/14"): PE_CORE,
+    ("PE-Core", "G/14"): PE_CORE_G,
+    ("EVA02", "B/16"): EVA02,
+    ("EVA02", "L/14"): EVA02,
+    ("MobileCLIP", "B/16"): MOBILECLIP_B,
+    ("MobileCLIP 2", "B/16"): MOBILECLIP_B,
+}
 
 
 def test_short_names_and_the_nearest() -> None:
@@ -131,9 +206,6 @@ def test_what_is_measured_is_kept_and_shown(run, monkeypatch, tmp_path) -> None:
 
 def test_what_lies_in_the_hubs_cache(tmp_path) -> None:
     """Asked in a process of its own, as the hub's client reads its settings when it is imported."""
-    import os
-    import subprocess
-    import sys
 
     def repo(name: str, file: str) -> None:
         folder = tmp_path / "hub" / f"models--{name.replace('/', '--')}"

@@ -121,7 +121,8 @@ def test_published_numbers_that_cannot_be_compared_say_why(tmp_path: Path) -> No
 def test_the_family_is_every_target_with_both_teachers() -> None:
     cells = [row.cell for row in TABLES["family"].rows]
     losses = [cell.loss(METHODS["vclip"]()) for cell in cells if cell is not None]
-    kinds = {(loss.target, loss.kind, loss.teacher) for loss in losses if loss.kind != "none"}
-    targets = {(target, kind) for target, kind, _ in kinds}
-    assert len(targets) == 9 and len(kinds) == 18
-    assert {target for target, _ in targets} == set(get_args(get_type_hints(Distill)["target"]))
+    distilled = [loss for loss in losses if loss.kind != "none"]
+    targets = {(loss.target, loss.kind, loss.distance) for loss in distilled}
+    both = {(loss.target, loss.kind, loss.distance, loss.teacher) for loss in distilled}
+    assert len(targets) == 9 and len(both) == 18
+    assert {target for target, *_ in targets} == set(get_args(get_type_hints(Distill)["target"]))

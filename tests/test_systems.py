@@ -15,6 +15,7 @@ from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
+from froster.inference.transport import by_transport
 from froster.methods import METHODS
 from froster.methods.bdc_clip import BDCNet, TokenBDC
 from froster.methods.dualpath import ClosedDualPath, DualPathNet, mosaic, side_of, time_code
@@ -78,6 +79,17 @@ def test_learns_from_the_nano(
     one, other = (model.classify(frames, videos.classes) for model in (student, again))
     assert one.labels == other.labels
     assert one.scores == pytest.approx(other.scores, abs=1e-5)
+
+
+def test_what_would_have_no_effect_is_refused(base: Recognizer) -> None:
+    closed, open_ = (METHODS["dualpath"].make(variant) for variant in ("closed", "open"))
+    logits = Changes(distill="plain", loss={"target": "logits"})
+    with pytest.raises(UsageError, match=r"head of its own classes.*--target features"):
+        make_plan(base, closed, LABELS, logits)
+    make_plan(base, open_, LABELS, logits)
+    for method in (closed, METHODS["ost"]()):
+        with pytest.raises(UsageError, match="--specialise would change nothing"):
+            make_plan(base, method, LABELS, Changes(recipe={"specialise": True}))
 
 
 # MoTE
@@ -234,6 +246,16 @@ def test_any_network_that_compares_frames_can_be_matched_without_training() -> N
     for name in ("xclip", "text4vis", "actionclip", "bdc-clip"):
         with pytest.raises(UsageError, match="cannot be matched"):
             matched(network(name, next(iter(METHODS[name].variants), "")))
+
+
+def test_a_model_by_transport_reads_several_sentences_a_label(base: Recognizer) -> None:
+    labels = ["cat: fur; ears | it spins", "boat: a hull | it paces; it turns"]
+    other = by_transport(base)
+    assert other.class_embeddings(labels).shape[:2] == (4, 2)
+    frames = torch.randint(0, 256, (8, 60, 60, 3), dtype=torch.uint8)
+    answer = other.classify(frames, labels)
+    assert sum(answer.scores) == pytest.approx(1) and answer.cosine is None
+    assert base.class_embeddings(labels).ndim == 2  # the model itself is as it was
 
 
 def test_descriptors_are_parted_by_semicolons_and_a_bar() -> None:

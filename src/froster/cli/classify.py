@@ -86,7 +86,9 @@ def classify(
         assert recognizer.class_file is not None
         names = recognizer.class_file.names
     if transport:
-        recognizer = recognizer.by_transport()
+        from froster.inference.transport import by_transport
+
+        recognizer = by_transport(recognizer)
     recognizer.class_embeddings(names, truncate)  # once for all videos
     how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate)
     if out is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
@@ -16,6 +16,11 @@ from froster.errors import CheckpointError
 
 class Stated(Protocol):
     """What is known of a network beside its weights."""
+
+    @property
+    def structure(self) -> Mapping[str, Any]:
+        """What the image tower has and lacks: options of `VisionConfig`, where they are not
+        CLIP's."""
 
     def heads(self, vision_width: int, text_width: int) -> tuple[int, int]:
         """Of the image and of the text tower. Raises CheckpointError where they do not fit."""
@@ -49,33 +54,23 @@ def architecture_from_state_dict(official: State, stated: Stated | None = None) 
         hidden = shape(name, 2)[0] if name in official else 0
         return 0 if hidden == 4 * width else hidden
 
-    options: dict[str, Any] = {}
-    if "visual.conv1.4.weight" in official:
-        width, patch, options["stem"] = shape("visual.conv1.4.weight", 4)[0], 16, "mobileclip"
+    # What a file lacks is an option where that is stated, else a damage that `strict_load` names.
+    options: dict[str, Any] = {"projection": "matrix", **(stated.structure if stated else {})}
+    if options.get("stem") == "mobileclip":
+        width, patch = shape("visual.conv1.4.weight", 4)[0], 16
     else:
         width, _, patch, _ = shape("visual.conv1.weight", 4)
-        options["patch_bias"] = "visual.conv1.bias" in official
+    if options["projection"] == "matrix" and "visual.proj_bias" in official:
+        options["projection"] = "affine"
     tokens, _ = shape("visual.positional_embedding", 2)
     context, text_width = shape("positional_embedding", 2)
     vocab, _ = shape("token_embedding.weight", 2)
     _, embed_dim = shape("text_projection", 2)
-    has_class = "visual.class_embedding" in official
-    pool = "map" if "visual.attn_pool.probe" in official else "class" if has_class else "mean"
-    projection = "none"
-    if "visual.proj" in official:
-        projection = "affine" if "visual.proj_bias" in official else "matrix"
-    options |= {
-        "mlp_width": mlp_width("visual.", width),
-        "class_token": has_class,
-        "pre_norm": "visual.ln_pre.weight" in official,
-        "pool": pool,
-        "projection": projection,
-        "gated": "visual.transformer.resblocks.0.mlp.c_gate.weight" in official,
-    }
+    options["mlp_width"] = mlp_width("visual.", width)
     heads = (
         stated.heads(width, text_width) if stated else (heads_of_64(width), heads_of_64(text_width))
     )
-    side = math.isqrt(max(0, tokens - has_class))
+    side = math.isqrt(tokens - options.get("class_token", True))
     try:
         vision = VisionConfig(
             image_size=patch * side,

@@ -37,11 +37,11 @@ def blank(weights: int | None = None) -> Iterator[None]:
     compiler for it (seconds). Raises CheckpointError where a network asks for many more than so
     many `weights`, which are all that a file has: its config may speak of a billion layers.
     """
-    room, here = max(1000, 2 * (weights or 0)), threading.get_ident()
+    room, thread = max(1000, 2 * (weights or 0)), threading.get_ident()
 
     def count(*_: Any) -> None:
         nonlocal room
-        room -= threading.get_ident() == here
+        room -= threading.get_ident() == thread
         if room < 0:
             raise CheckpointError(
                 f"it asks for a network of more than the {weights} weights that there are"

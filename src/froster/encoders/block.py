@@ -3,8 +3,8 @@
 A method of the literature changes one step of `Block` (what the attention sees, an extra branch, an
 extra pass) and is built *from* a CLIP block, so the pretrained weights carry over.
 
-Sizes: `frames` are those of all clips, one clip after the other (B*T), or prompts; D width, h heads,
-`dim` is D/h.
+Sizes: `frames` are those of all clips, one clip after the other (B*T), or prompts; D width, h
+heads, `dim` is D/h.
 """
 
 from __future__ import annotations
@@ -57,8 +57,11 @@ class Attention(nn.Module):
         Float[Tensor, "rows heads tokens dim"],
         Float[Tensor, "rows heads tokens dim"],
     ]:
-        """Queries, keys and values, turned where the tower turns them; with `queries_of` the queries
-        are those of these tokens alone, which are turned as the first of a row are."""
+        """Queries, keys and values, turned where the tower turns them.
+
+        With `queries_of` the queries are those of these tokens alone, turned as the first of a row
+        are.
+        """
         q, k, v = self.plain(x, queries_of)
         return self.turn(q), self.turn(k), v
 
@@ -203,7 +206,7 @@ class Block(nn.Module):
         Float[Tensor, "frames heads keys dim"],
         Bool[Tensor, ...] | None,
     ]:
-        """What each frame attends to: keys, values and a mask (True = seen), or None for no mask."""
+        """What each frame attends to: keys, values and a mask (True = seen), or None for none."""
         return k, v, None
 
     def forward_at(

@@ -127,7 +127,7 @@ def strict_load(module: nn.Module, state: State) -> None:
 
 
 class Checkpoint:
-    """Weights in a file or a folder on this machine: read when they are first asked for, and once."""
+    """Weights in a file or a folder on this machine: read when first asked for, and once."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -197,7 +197,7 @@ def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
     if kind == "torchscript":  # OpenAI's archives alone are of this kind
         return _from_official_state(state, LoadReport("openai"))
     config = path.with_name(OPEN_CLIP_CONFIG)
-    stated = OpenClipConfig.read(config) if config.is_file() else None
+    stated = OpenClipConfig.from_file(config) if config.is_file() else None
     if stated is not None:
         stated.check_names(is_timm(state))
         check_told(state, stated)
@@ -235,8 +235,8 @@ def refuse_own(path: Path, state: State) -> None:
     if named_as_ours and not path.with_name(OPEN_CLIP_CONFIG).is_file():
         raise CheckpointError(
             "weights under the names of a froster model, without the config.json that says how"
-            f" they are used: pass the whole folder (if they are open_clip's, put their {OPEN_CLIP_CONFIG}"
-            " beside them)"
+            " they are used: pass the whole folder (if they are open_clip's, put their"
+            f" {OPEN_CLIP_CONFIG} beside them)"
         )
 
 
@@ -246,13 +246,13 @@ def check_told(state: State, stated: OpenClipConfig | None) -> None:
     words = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
     if width > _WIDEST_WITH_HEADS_OF_64 and not (stated and stated.vision):
         raise CheckpointError(
-            f"needs {OPEN_CLIP_CONFIG} with a vision_cfg beside it: the weights do not tell the number of"
-            " heads"
+            f"needs {OPEN_CLIP_CONFIG} with a vision_cfg beside it: the weights do not tell the"
+            " number of heads"
         )
     if words is not None and len(words) > _LARGEST_VOCABULARY and not (stated and stated.text):
         raise CheckpointError(
-            f"needs {OPEN_CLIP_CONFIG} with a text_cfg beside it: with {len(words)} tokens the weights do not"
-            " tell how a text ends"
+            f"needs {OPEN_CLIP_CONFIG} with a text_cfg beside it: with {len(words)} tokens the"
+            " weights do not tell how a text ends"
         )
 
 

@@ -28,8 +28,8 @@ def clip(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """As `clip`, without ASCII punctuation; an underscore becomes a blank. A template must be filled
-    before, as `{}` is punctuation."""
+    """As `clip`, without ASCII punctuation; an underscore becomes a blank. A template must be
+    filled before, as `{}` is punctuation."""
     return spaces(spaces(text).translate(_SIGNS)).lower()
 
 

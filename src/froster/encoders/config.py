@@ -51,7 +51,7 @@ def check_choice(what: str, value: Any, *choices: Any) -> None:
 
 
 def check_block(part: str, mlp_width: Any, eps: Any) -> None:
-    """Raises ValueError on a width of the perceptron, or a LayerNorm's epsilon, that no block has."""
+    """Raises ValueError on a width of the MLP, or a LayerNorm's epsilon, that no block has."""
     if mlp_width != 0 or type(mlp_width) is not int:
         check_sizes(part, mlp_width=mlp_width)
     if type(eps) is not float or not 0 < eps < 1:

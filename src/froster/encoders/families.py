@@ -21,9 +21,10 @@ class Family:
     """Options of `VisionConfig` and `TextConfig` that a family has."""
 
     name: str
-    has: Mapping[str, Any] = field(default_factory=dict)
-    """What the weights must show."""
+    structure: Mapping[str, Any] = field(default_factory=dict)
+    """What its image towers have and lack; the weights must fit."""
     vision: Mapping[str, Any] = field(default_factory=dict)
+    """What else they compute, which no weight shows."""
     text: Mapping[str, Any] = field(default_factory=dict)
     head_count: int = 0
     """Of the image tower; 0: heads of 64."""
@@ -39,14 +40,7 @@ class Family:
         return count, heads_of_64(text_width)
 
     def apply(self, config: CLIPConfig) -> CLIPConfig:
-        """The sizes that the weights have, with what the family adds. Raises CheckpointError where
-        they are not the family's."""
-        for name, expected in self.has.items():
-            if getattr(config.vision, name) != expected:
-                raise CheckpointError(
-                    f"these weights are not of {self.name}: {name} is"
-                    f" {getattr(config.vision, name)!r}, not {expected!r}"
-                )
+        """The sizes that the weights have, with what the family adds."""
         return dataclasses.replace(
             config,
             vision=dataclasses.replace(config.vision, **self.vision),
@@ -65,17 +59,16 @@ def heads_of_64(width: int) -> int:
 
 
 _PE = Preprocessing(_HALF, _HALF, "squash", "bilinear")
-_PE_HAS = {"pool": "map", "pre_norm": True, "gated": False}
 PE_CORE = Family(
     "PE-Core",
-    {**_PE_HAS, "class_token": True},
+    {"pool": "map"},
     {"rope": "columns-1", "pool_heads": 8},
     preprocessing=_PE,
     pools=("map",),
 )
 PE_CORE_G = Family(
     "PE-Core G",
-    {**_PE_HAS, "class_token": False},
+    {"pool": "map", "class_token": False},
     {"rope": "columns-0", "pool_heads": 8},
     head_count=16,
     preprocessing=_PE,
@@ -83,16 +76,23 @@ PE_CORE_G = Family(
 )
 EVA02 = Family(
     "EVA02-CLIP",
-    {"gated": True, "class_token": True, "pre_norm": False, "pool": "class"},
+    {"gated": True, "pre_norm": False, "patch_bias": True},
     {"rope": "rows-16", "eps": 1e-6},
 )
 SIGLIP_PREPROCESSING = Preprocessing(_HALF, _HALF, "squash", "bicubic")
+SIGLIP_TOWER: dict[str, Any] = {
+    "class_token": False,
+    "patch_bias": True,
+    "pre_norm": False,
+    "pool": "map",
+    "projection": "none",
+}
 SIGLIP_TEXT = {"end": 1, "pad": 1, "clean": "canonical"}
 SIGLIP2_VOCABULARY = 256000
 _MOBILECLIP = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "shortest", "bilinear")
 MOBILECLIP_B = Family(
     "MobileCLIP-B",
-    {"stem": "mobileclip", "class_token": True, "pool": "class"},
+    {"stem": "mobileclip", "pre_norm": False},
     {"eps": 1e-6},
     preprocessing=_MOBILECLIP,
 )
@@ -101,7 +101,7 @@ MOBILECLIP_B = Family(
 def _siglip(activation: str, head_count: int = 0) -> Family:
     return Family(
         "SigLIP",
-        {"class_token": False, "pool": "map", "pre_norm": False, "projection": "none"},
+        SIGLIP_TOWER,
         {"eps": 1e-6, "activation": activation},
         SIGLIP_TEXT,
         head_count,
@@ -111,8 +111,7 @@ def _siglip(activation: str, head_count: int = 0) -> Family:
 
 
 def _clip(head_count: int = 0, **vision: Any) -> Family:
-    has = {"class_token": True, "pool": "class", "pre_norm": True, "gated": False, "stem": False}
-    return Family("CLIP under timm's names", has, vision, head_count=head_count)
+    return Family("CLIP under timm's names", {}, vision, head_count=head_count)
 
 
 # timm computes some SigLIPs with the exact GELU, and others, as they were trained, with its
@@ -164,6 +163,6 @@ def timm_family(name: str) -> Family:
                 f"this is {what} ({name}), which froster does not have: {instead}"
             )
     raise CheckpointError(
-        f"its image tower is timm's {name!r:.60}, which froster does not know: it knows the towers of"
-        " CLIP, SigLIP, PE-Core, EVA02-CLIP and MobileCLIP-B"
+        f"its image tower is timm's {name!r:.60}, which froster does not know: it knows the towers"
+        " of CLIP, SigLIP, PE-Core, EVA02-CLIP and MobileCLIP-B"
     )

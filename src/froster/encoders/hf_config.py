@@ -6,7 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 from froster.encoders.config import Activation, CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.families import SIGLIP2_VOCABULARY, SIGLIP_PREPROCESSING, SIGLIP_TEXT
+from froster.encoders.families import (
+    SIGLIP2_VOCABULARY,
+    SIGLIP_PREPROCESSING,
+    SIGLIP_TEXT,
+    SIGLIP_TOWER,
+)
 from froster.encoders.layouts import as_object, refuse_settings, unknown_settings
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
 from froster.errors import CheckpointError, UsageError
@@ -134,7 +139,8 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
     for tower in (vision, text):
         if tower["hidden_act"] not in _ACTIVATIONS:
             raise CheckpointError(
-                f"hidden_act is {tower['hidden_act']!r:.60}: froster knows {', '.join(_ACTIVATIONS)}"
+                f"hidden_act is {tower['hidden_act']!r:.60}: froster knows"
+                f" {', '.join(_ACTIVATIONS)}"
             )
     if vision["num_channels"] != 3:
         raise CheckpointError(f"num_channels is {vision['num_channels']}, a CLIP reads 3")
@@ -150,7 +156,7 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
             image_size=vision["image_size"],
             patch_size=vision["patch_size"],
             **_block(vision),
-            **(_SIGLIP_TOWER if kind == "siglip" else {}),
+            **(SIGLIP_TOWER if kind == "siglip" else {}),
         ),
         TextConfig(
             context=text["max_position_embeddings"],
@@ -164,15 +170,6 @@ def config_from_hf(values: dict[str, Any]) -> CLIPConfig:
         SIGLIP_PREPROCESSING if kind == "siglip" else CLIP_PREPROCESSING,
         logit_bias=kind == "siglip",
     )
-
-
-_SIGLIP_TOWER: dict[str, Any] = {
-    "class_token": False,
-    "patch_bias": True,
-    "pre_norm": False,
-    "pool": "map",
-    "projection": "none",
-}
 
 
 def _block(tower: dict[str, Any]) -> dict[str, Any]:
@@ -231,8 +228,8 @@ def _unknown_settings(values: dict[str, Any], kind: str) -> list[str]:
     """What a config of a CLIP says beyond what `CLIP` can be."""
     no_matter = frozenset(_NO_MATTER.split())
     vision, text, architecture = _FAMILIES[kind]
-    whole = {**_REQUIRED, "architectures": [architecture]}
-    unknown = unknown_settings(values, "", whole, no_matter.union(_TOP_KEYS) - {"architectures"})
+    top = {**_REQUIRED, "architectures": [architecture]}
+    unknown = unknown_settings(values, "", top, no_matter.union(_TOP_KEYS) - {"architectures"})
     for name, known in (("vision", vision), ("text", text)):
         tower = {**_REQUIRED, "model_type": f"{kind}_{name}_model"}
         for part in (f"{name}_config", f"{name}_config_dict"):
@@ -243,15 +240,15 @@ def _unknown_settings(values: dict[str, Any], kind: str) -> list[str]:
 
 
 def hf_family(config: CLIPConfig) -> str:
-    """The `model_type` of a network. Raises UsageError on one that Hugging Face has no class for."""
+    """The `model_type` of a network. Raises UsageError where Hugging Face has no class for it."""
     vision, text = config.vision, config.text
-    options = {name: getattr(vision, name) for name in _SIGLIP_TOWER}
+    options = {name: getattr(vision, name) for name in SIGLIP_TOWER}
     plain = VisionConfig()
     if vision.stem:
         reason = "its image tower has a convolutional stem"
     elif vision.rope or vision.gated:
         reason = "its image tower has rotary positions"
-    elif options == _SIGLIP_TOWER and vision.pool_heads in (0, vision.heads):
+    elif options == SIGLIP_TOWER and vision.pool_heads in (0, vision.heads):
         if (text.causal, text.pool, text.projection_bias) == (False, "last", True):
             return "siglip"
         reason = "its text tower is none of SigLIP's"

@@ -1,11 +1,12 @@
 """Faster ways on a CPU through what a block computes; everywhere else PyTorch's own are taken.
 
-- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, so rows
-  are taken a few at a time, scores and all, and the scores are made again in the backward pass.
+- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, so
+  rows are taken a few at a time, scores and all, and the scores are made again in the backward
+  pass.
 - The two-layer perceptron: its activation costs one pass over memory, and training keeps half as
-  much. QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. The two factors go into the matrix
-  products, which scale for nothing, so that one fused kernel remains of three; in the backward pass
-  they cancel. What the activation makes is not kept for that pass but made again.
+  much. QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. The two factors go into the
+  matrix products, which scale for nothing, so that one fused kernel remains of three; in the
+  backward pass they cancel. What the activation makes is not kept for that pass but made again.
 - The frames around a frame (VCLIP): overlapping views of one padded copy in place of many copies.
 
 `use_cpu_kernels` is the one switch. Sizes in comments: N rows, h heads, L queries, M keys, d = D/h.
@@ -46,8 +47,8 @@ def dot_product_attention(
 ) -> Float[Tensor, "rows heads queries dim"]:
     """Soft-max attention.
 
-    `mask`: broadcast to (rows, heads, queries, keys), True = seen. `causal`: token i sees the keys up to i.
-    Any strides.
+    `mask`: broadcast to (rows, heads, queries, keys), True = seen. `causal`: token i sees the keys
+    up to i. Any strides.
     """
     if q.dtype != torch.bfloat16 or not use_cpu_kernels(q):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)

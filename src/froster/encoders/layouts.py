@@ -40,7 +40,8 @@ _SMALL_FILES = ("*.json", "merges.txt", BPE_FILE, "README.md")
 def layout_of(path: Path) -> Layout:
     """Whose layout a file or folder has.
 
-    "huggingface" is also a folder whose config.json is of something else: who reads it says of what.
+    "huggingface" is also a folder whose config.json is of something else: who reads it says of
+    what.
     Raises CheckpointError, which says what it is, on any other that holds no CLIP.
     """
     if not path.is_dir():
@@ -195,8 +196,8 @@ def refuse_folder(folder: Path) -> None:
         )
     if OPEN_CLIP_CONFIG in names:
         raise CheckpointError(
-            f"{folder} has {OPEN_CLIP_CONFIG}, but neither {' nor '.join(OPEN_CLIP_WEIGHTS)}: half a"
-            " model"
+            f"{folder} has {OPEN_CLIP_CONFIG}, but neither {' nor '.join(OPEN_CLIP_WEIGHTS)}: half"
+            " a model"
         )
     if "config.json" in names:
         return  # who reads the config says what it is, or what is missing

@@ -4,6 +4,7 @@ network."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ _WHOLE = {"multimodal_cfg": None}
 _NO_MATTER = "output_tokens init_logit_scale init_logit_bias output_dict cast_dtype custom_text"
 _BLOCK_READ = "layers width mlp_ratio act_kwargs norm_kwargs"
 _VISION_KNOWN = (
-    f"{_BLOCK_READ} head_width patch_size image_size attn_pooler_queries attn_pooler_heads no_ln_pre"
-    " pool_type final_ln_after_pool timm_model_name timm_pool timm_proj timm_proj_bias"
+    f"{_BLOCK_READ} head_width patch_size image_size attn_pooler_queries attn_pooler_heads"
+    " no_ln_pre pool_type final_ln_after_pool timm_model_name timm_pool timm_proj timm_proj_bias"
     f" timm_drop_path timm_model_pretrained {_NO_MATTER}"
 )
 _TEXT_KNOWN = (
@@ -67,31 +68,31 @@ class OpenClipConfig:
     """A config whose every entry is one that `CLIP` honours."""
 
     path: Path
-    whole: dict[str, Any]
+    model: dict[str, Any]
     vision: dict[str, Any]
     text: dict[str, Any]
     preprocess: dict[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> OpenClipConfig:
+    def from_file(cls, path: Path) -> OpenClipConfig:
         """Raises CheckpointError naming the file, and what in it is not known."""
         values = read_object(path, "open_clip config")
         complaint = f"{path}: not a readable open_clip config"
         if "model_cfg" not in values:
             raise CheckpointError(f"{complaint} (it has no model_cfg)")
-        whole = as_object(values["model_cfg"], f"{complaint}: model_cfg")
+        model = as_object(values["model_cfg"], f"{complaint}: model_cfg")
         vision, text, preprocess = (
             {} if holder.get(name) is None else as_object(holder[name], f"{complaint}: {name}")
             for holder, name in (
-                (whole, "vision_cfg"),
-                (whole, "text_cfg"),
+                (model, "vision_cfg"),
+                (model, "text_cfg"),
                 (values, "preprocess_cfg"),
             )
         )
-        config = cls(path, whole, _without_null(vision), _without_null(text), preprocess)
+        config = cls(path, model, _without_null(vision), _without_null(text), preprocess)
         config.family()
         unknown = unknown_settings(values, "", {}, ("model_cfg", "preprocess_cfg"))
-        unknown += unknown_settings(whole, "model_cfg.", _WHOLE, _WHOLE_KNOWN.split())
+        unknown += unknown_settings(model, "model_cfg.", _WHOLE, _WHOLE_KNOWN.split())
         unknown += unknown_settings(vision, "vision_cfg.", _VISION, _VISION_KNOWN.split())
         unknown += unknown_settings(text, "text_cfg.", _TEXT, _TEXT_KNOWN.split())
         unknown += config._unknown_values()
@@ -105,8 +106,8 @@ class OpenClipConfig:
         if bool(name) != timm:
             theirs = "have" if timm else "do not have"
             raise CheckpointError(
-                f"{self.path}: vision_cfg.timm_model_name is {name!r:.60}, and the weights {theirs} timm's"
-                " names"
+                f"{self.path}: vision_cfg.timm_model_name is {name!r:.60}, and the weights {theirs}"
+                " timm's names"
             )
 
     def family(self) -> Family | None:
@@ -116,8 +117,8 @@ class OpenClipConfig:
         try:
             if isinstance(self.vision.get("layers"), list):  # the stages of a ResNet
                 raise CheckpointError(
-                    "this is a CLIP with a ResNet, which froster does not have: take one with a vision"
-                    " transformer"
+                    "this is a CLIP with a ResNet, which froster does not have: take one with a"
+                    " vision transformer"
                 )
             return timm_family(str(name)) if name else None
         except CheckpointError as error:
@@ -136,8 +137,8 @@ class OpenClipConfig:
             ("text_cfg.", text, "pool_type", ("argmax", "last", "eos")),
             ("text_cfg.", text, "no_causal_mask", (False, True)),
             ("text_cfg.", text, "proj_bias", (False, True)),
-            ("model_cfg.", self.whole, "quick_gelu", (False, True)),
-            ("model_cfg.", self.whole, "nonscalar_logit_scale", (False, True)),
+            ("model_cfg.", self.model, "quick_gelu", (False, True)),
+            ("model_cfg.", self.model, "nonscalar_logit_scale", (False, True)),
         ]
         unknown = [
             f"{where}{key} is {values[key]!r:.60}"
@@ -153,7 +154,7 @@ class OpenClipConfig:
             norm, act = part.get("norm_kwargs", {}), part.get("act_kwargs", {})
             if not isinstance(norm, dict) or norm.keys() - {"eps"}:
                 unknown.append(f"{where}norm_kwargs is {norm!r:.60}")
-            bare = self.whole.get("quick_gelu") is not True
+            bare = self.model.get("quick_gelu") is not True
             if act != {} and not (
                 bare and act in ({"approximate": "tanh"}, {"approximate": "none"})
             ):
@@ -166,6 +167,14 @@ class OpenClipConfig:
         ):
             unknown.append(f"text_cfg.tokenizer_kwargs is {kwargs!r:.60}")
         return unknown
+
+    @property
+    def structure(self) -> Mapping[str, Any]:
+        """What the image tower has and lacks, where it is not CLIP's."""
+        if family := self.family():
+            return family.structure
+        pool = "mean" if self.vision.get("pool_type") == "avg" else "class"
+        return {"pre_norm": not self.vision.get("no_ln_pre", False), "pool": pool}
 
     def heads(self, vision_width: int, text_width: int) -> tuple[int, int]:
         """Of the image and of the text tower, as open_clip counts them. Raises CheckpointError
@@ -189,19 +198,14 @@ class OpenClipConfig:
         """The sizes that the weights have, with what only the config knows. Raises CheckpointError
         where they differ."""
         family = self.family()
-        try:
-            config = family.apply(config) if family else config
-        except CheckpointError as error:
-            raise CheckpointError(f"{self.path}: {error}") from None
+        config = family.apply(config) if family else config
         vision, text = config.vision, config.text
         image_size = self._image_size(config)
         self._check(config)
-        activation: Activation = "quick_gelu" if self.whole.get("quick_gelu") else "gelu"
+        activation: Activation = "quick_gelu" if self.model.get("quick_gelu") else "gelu"
         vision_options = {} if family else _block(self.vision)
         if family and not vision.activation:
             vision_options["activation"] = "gelu"  # quick_gelu is said of the text tower alone
-        if self.vision.get("pool_type") == "avg":
-            vision_options["pool"] = "mean"
         preprocessing = config.preprocessing
         if self.preprocess or not family:
             try:
@@ -233,7 +237,7 @@ class OpenClipConfig:
         of."""
         vision, text, timm = config.vision, config.text, self.vision.get("timm_model_name")
         pairs: list[tuple[str, Any, Any]] = [
-            ("model_cfg.embed_dim", self.whole.get("embed_dim"), config.embed_dim),
+            ("model_cfg.embed_dim", self.model.get("embed_dim"), config.embed_dim),
             ("vision_cfg.width", self.vision.get("width"), vision.width),
             ("vision_cfg.layers", self.vision.get("layers"), vision.layers),
             ("vision_cfg.patch_size", self.vision.get("patch_size"), vision.patch_size),
@@ -241,15 +245,11 @@ class OpenClipConfig:
             ("text_cfg.layers", self.text.get("layers"), text.layers),
             ("text_cfg.context_length", self.text.get("context_length"), text.context),
             ("text_cfg.vocab_size", self.text.get("vocab_size"), text.vocab),
-            ("text_cfg.proj_bias", self.text.get("proj_bias"), text.projection_bias),
+            ("text_cfg.proj_bias", self.text.get("proj_bias", False), text.projection_bias),
         ]
         if not config.logit_bias:
             pairs.append(
-                ("model_cfg.init_logit_bias", self.whole.get("init_logit_bias"), "no bias")
-            )
-        if not timm:
-            pairs.append(
-                ("vision_cfg.no_ln_pre", self.vision.get("no_ln_pre"), not vision.pre_norm)
+                ("model_cfg.init_logit_bias", self.model.get("init_logit_bias"), "no bias")
             )
         for where, part, tower in (
             ("vision_cfg", self.vision, vision),
@@ -261,8 +261,8 @@ class OpenClipConfig:
                 not isinstance(ratio, (int, float)) or int(tower.width * ratio) != hidden
             ):
                 raise CheckpointError(
-                    f"{self.path}: {where}.mlp_ratio is {ratio!r:.60}, the weights have {hidden} for a"
-                    f" width of {tower.width}"
+                    f"{self.path}: {where}.mlp_ratio is {ratio!r:.60}, the weights have {hidden}"
+                    f" for a width of {tower.width}"
                 )
         for where, stated, actual in pairs:
             if stated is not None and stated != actual:

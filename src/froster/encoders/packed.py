@@ -128,20 +128,22 @@ class Packed:
         `split`, not slices: of that many slices each would fill a gradient as long as the whole
         with zeros.
         """
-        shared, *own = x[0].split(
+        shared, *rest = x[0].split(
             [self.shared, *(rows * width for rows, width in self.runs)], dim=1
         )
-        runs = zip(own, self.runs, strict=True)
+        runs = zip(rest, self.runs, strict=True)
         return [
             shared[None],
             *(part.unflatten(1, (rows, -1)).transpose(0, 1) for part, (rows, _) in runs),
         ]
 
 
-def _behind(shared: Tensor, own: Tensor) -> Tensor:
+def _behind(shared: Tensor, rows: Tensor) -> Tensor:
     """What every row of a run looks at: (1, h, shared, d), (rows, h, width, d) -> (rows, h, shared
     + width, d)."""
-    return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2) if shared.shape[2] else own
+    return (
+        torch.cat([shared.expand(len(rows), -1, -1, -1), rows], dim=2) if shared.shape[2] else rows
+    )
 
 
 def _runs(ascending: list[int], spare: int) -> list[tuple[int, int, int]]:

@@ -69,14 +69,14 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def devices_here() -> list[str]:
-    found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    return [*found, "mps"] if torch.backends.mps.is_available() else found
+    names = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [*names, "mps"] if torch.backends.mps.is_available() else names
 
 
 def pick_dtype(
     device: torch.device, width: int, precision: str | torch.dtype = "auto"
 ) -> torch.dtype:
-    """The type of the towers' matrix products. Weights, losses and logits are float32 in any case."""
+    """The type of the towers' matrix products. Weights, losses and logits are always float32."""
     precision = parse_precision(precision)
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32

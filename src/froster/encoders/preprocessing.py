@@ -113,8 +113,8 @@ def _triple(name: str, value: Any) -> tuple[Any, Any, Any]:
     """One number for each channel, or one for all."""
     values = [value] * 3 if isinstance(value, (int, float)) else value
     numbers = isinstance(values, (list, tuple)) and all(
-        isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < math.inf
-        for each in values
+        isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < math.inf
+        for x in values
     )
     if not numbers or len(values) != 3:
         raise CheckpointError(
@@ -129,7 +129,8 @@ _OPEN_CLIP_KEYS = ("size", "mean", "std", "interpolation", "resize_mode", "fill_
 
 
 def from_open_clip(values: Mapping[str, Any], size: int) -> Preprocessing:
-    """open_clip's `preprocess_cfg` of a network that reads `size` pixels. Raises CheckpointError."""
+    """open_clip's `preprocess_cfg` of a network that reads `size` pixels. Raises
+    CheckpointError."""
     refuse_settings(
         unknown_settings(values, "preprocess_cfg.", {"mode": "RGB"}, _OPEN_CLIP_KEYS),
         "froster does not know this preprocessing",
@@ -274,8 +275,8 @@ def _side(value: Any) -> int | None:
         if isinstance(value, (list, tuple))
         else [value]
     )
-    whole = sides and all(isinstance(side, int) and side == sides[0] for side in sides)
-    return sides[0] if whole else None
+    square = sides and all(isinstance(side, int) and side == sides[0] for side in sides)
+    return sides[0] if square else None
 
 
 def normalise(

@@ -182,8 +182,8 @@ def _read_weights(path: Path, is_zip: bool) -> dict[str, Any]:
 
 
 def _read_as_data(path: Path, is_script: bool) -> Any:
-    """A torch archive, of which nothing is run: other objects than tensors become empty shells. Of a
-    TorchScript archive the tensors by their dotted names."""
+    """A torch archive, of which nothing is run: other objects than tensors become empty shells. Of
+    a TorchScript archive the tensors by their dotted names."""
     try:
         with zipfile.ZipFile(path) as archive:
             root = archive.namelist()[0].split("/")[0]

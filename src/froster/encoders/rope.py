@@ -1,5 +1,5 @@
-"""Rotary positions in two dimensions: queries and keys are turned by the row and the column of their
-patch.
+"""Rotary positions in two dimensions: queries and keys are turned by the row and the column of
+their patch.
 
 A head's d numbers are d/2 pairs of neighbours (2i, 2i + 1), each turned by an angle: the first d/4
 by one coordinate of the patch, the others by the other, at frequencies 10000^(-i / (d/4)). What is

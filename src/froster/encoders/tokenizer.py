@@ -39,8 +39,8 @@ _BPE_MERGES = 49408 - 2 * 256 - 2
 _LONGEST = 1 << 24
 """Characters of a vocabulary that are unpacked; OpenAI's has three million."""
 _USED = 0.9
-"""Of a table of token embeddings at least so much is the tokenizer's: CLIPA's BERT has 30,522 tokens
-in a table of 32,000."""
+"""Of a table of token embeddings at least so much is the tokenizer's: CLIPA's BERT has 30,522
+tokens in a table of 32,000."""
 
 # The library warns loudly when a process forks (loader workers do) after it has used its threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -162,7 +162,7 @@ class Tokenizer:
             return cls.build(words, pairs, text)
         except CheckpointError as error:
             raise CheckpointError(f"{vocab}: {error}") from None
-        except Exception as error:  # the library raises bare Exception for merges that the vocabulary does not hold
+        except Exception as error:  # bare, for merges that the vocabulary does not hold
             raise CheckpointError(f"{vocab}, {merges}: not a CLIP vocabulary ({error})") from None
 
     @classmethod
@@ -358,9 +358,9 @@ def _without_file(source: Path) -> str:
     models = [entry.name for entry in sorted(folder.glob("*.model"))]
     what = f"{models[0]} alone is not read: " if models else ""
     return (
-        f"{source}: there is no tokenizer.json beside it, and its text tower reads another vocabulary"
-        f" than CLIP's; {what}AutoTokenizer.from_pretrained(…).save_pretrained(…) of transformers"
-        " writes one"
+        f"{source}: there is no tokenizer.json beside it, and its text tower reads another"
+        f" vocabulary than CLIP's; {what}AutoTokenizer.from_pretrained(…).save_pretrained(…) of"
+        " transformers writes one"
     )
 
 

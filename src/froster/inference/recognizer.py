@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
@@ -35,7 +34,6 @@ from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
-from froster.methods.ost import DESCRIPTORS, matched
 from froster.text.bank import PromptBank
 from froster.text.class_file import ClassFile, GivenBank
 from froster.text.labels import check_texts
@@ -163,6 +161,8 @@ class Recognizer:
         with one warning a model. Of a file of class embeddings: theirs, all of which it must have.
         """
         if self.class_file is not None:
+            if type(self.model).text_embeddings is not VideoCLIP.text_embeddings:
+                raise UsageError(f"{self.config.method.name} reads more of labels than embeddings")
             return GivenBank(self.class_file, labels)
         context = self.clip.config.text.context - self.model.reserved_tokens
         prompting = self.config.prompting
@@ -210,9 +210,8 @@ class Recognizer:
 
     def prompts(
         self, labels: Sequence[str], truncate: bool = False
-    ) -> Float[Tensor, "prompts labels embed"]:
-        """The raw embeddings of all prompts of all labels. Raises UsageError on empty or repeated
-        labels."""
+    ) -> Float[Tensor, "prompts labels columns"]:
+        """What the text tower makes of all prompts of all labels. Raises UsageError as `bank`."""
         bank = self.bank(labels, truncate)
         steps = bank.together(bank.rows)
         with (
@@ -231,9 +230,7 @@ class Recognizer:
     ) -> Float[Tensor, "texts embed"]:
         """Labels -> unit embeddings, each the mean over the model's prompt templates."""
         if self.config.method.closed:
-            raise UsageError(
-                f"{self.config.method.name} knows its classes by number and embeds no texts"
-            )
+            raise UsageError(f"{self.config.method.name} numbers its classes and embeds no texts")
         prompts = self.model.text_embeddings(self.prompts(texts, truncate))
         return finite(class_embeddings(prompts).cpu(), "text embeddings")
 
@@ -329,25 +326,6 @@ class Recognizer:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
-
-    def by_transport(self) -> Recognizer:
-        """The same weights, not to be saved: frames are matched with the sentences of each label by
-        optimal transport, without training (OST).
-
-        A label is "name: sentence; sentence | sentence; sentence", what is seen and how it goes on;
-        one set serves for both. Raises UsageError where the network compares more than frames.
-        """
-        config = dataclasses.replace(self.config, prompting=DESCRIPTORS)
-        other = Recognizer(
-            matched(self.model),
-            self._tokenizer,
-            config,
-            device=self.device,
-            precision=self.precision,
-            provenance=self.provenance,
-        )
-        other.source, other.working = self.source, self.working
-        return other
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at

@@ -151,6 +151,7 @@ def _architecture(state: State, base: CLIP | None, missing: dict[str, str]) -> C
         "positional_embedding": (8, 64),
         "token_embedding.weight": (9, 64),
         "text_projection": (64, 64),
+        **({"visual.proj": (64, 64)} if "image tower" in missing else {}),
     }
     known = {name: torch.empty(shape, device="meta") for name, shape in stand_ins.items()}
     hidden = ("visual.",) if "image tower" in missing else ()

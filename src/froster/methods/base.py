@@ -79,6 +79,8 @@ class VideoCLIP(nn.Module):
     """Places of the text context that `encode_text` fills itself."""
     shared_prompts = True
     """Learned prompts serve every class; such prompts can be distilled."""
+    compares = True
+    """Videos are compared with embeddings of the classes, and not scored by a closed head."""
 
     def __init__(self, clip: CLIP, pooling: Pooling = "frame_unit", head: nn.Module | None = None):
         super().__init__()

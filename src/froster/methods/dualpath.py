@@ -191,6 +191,7 @@ class ClosedDualPath(DualPathNet):
     """A text is the place of its class among the head's outputs."""
 
     shared_prompts = False
+    compares = False
 
     def __init__(self, clip: CLIP, antialias: bool, classes: tuple[str, ...]):
         super().__init__(clip, antialias)

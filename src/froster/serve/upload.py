@@ -118,6 +118,7 @@ class _FormReader(MultiPartParser):
         if part.file is not None:
             if key != self.name or self.file is not None:
                 raise Refusal(422, f"one file is taken, in the field {self.name!r}")
+            part.file.file.close()
             self.file = part.file.file = self.path.open("x+b")
             return
         if key == self.name:

@@ -42,6 +42,11 @@ def attach(
     text = trained(student, "clip.text.") or (
         student.shared_prompts and trained(student, "text_prompt")
     )
+    if distill.joint and not student.compares:
+        raise UsageError(
+            f"{network} has a closed head, so there are no embeddings of classes to take"
+            f" {distill.target} of: use --target features"
+        )
     encoder = trained(student, "clip.visual.")
     head = trained(student, "head.")
     vision = encoder or (head and distill.level == "video")

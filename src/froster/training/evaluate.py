@@ -13,6 +13,7 @@ from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
 from froster.evaluation.reliability import reliability
 from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
+from froster.inference.transport import by_transport
 from froster.text.labels import check_labels, read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.held_out import VideosToScore, videos_to_score
@@ -73,7 +74,7 @@ def evaluate(
     views = asked.views or config.views
     recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
     if asked.transport:
-        recognizer = recognizer.by_transport()
+        recognizer = by_transport(recognizer)
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     with nullcontext() if out is None else sole_writer(out):

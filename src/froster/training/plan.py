@@ -91,6 +91,7 @@ def make_plan(
             f"nothing is distilled in this setting, so {names} would change nothing: choose a"
             " distillation with --distill"
         )
+    check_use_of_features(method, distill, setting.recipe)
     try:
         with blank():
             probe = method.for_classes(classes).build(CLIP(base.clip.config))
@@ -112,6 +113,11 @@ def make_plan(
     if not counts:
         raise UsageError(
             f"the method {method.name} trains nothing; choose another, for example --method vclip"
+        )
+    if setting.recipe.specialise and not probe.compares:
+        raise UsageError(
+            f"{method.name} has a closed head, which sees no projection of the video's features:"
+            " leave --specialise out"
         )
     notes = [setting.note] if setting.note else []
     notes += text_note(base, probe, image_alone)
@@ -171,6 +177,20 @@ def text_note(base: Recognizer, probe: VideoCLIP, image_alone: bool) -> list[str
     if rows > CLIP_VOCABULARY and trained(probe, "clip.text."):
         return [f"the {rows:,} token embeddings stay as they are"]
     return []
+
+
+def check_use_of_features(method: Method, distill: Distill, recipe: Recipe) -> None:
+    """Raises UsageError where a method does not use what is to be held or projected."""
+    if method.closed and distill.kind != "none" and distill.joint:
+        raise UsageError(
+            f"{method.name} has a head of its own classes, whose scores cannot be held against"
+            " those of texts: --target features"
+        )
+    if recipe.specialise and (method.closed or method.objective == "in-batch sets"):
+        raise UsageError(
+            f"{method.name} does not compare a video's embedding with the labels, so that"
+            " --specialise would change nothing"
+        )
 
 
 def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:

@@ -32,7 +32,7 @@ class Specialisation(nn.Module):
     def features(self, student: VideoCLIP, features: Features) -> Features:
         """A clip's features, projected. What pools frames by a mean pools the projected ones, which
         for `mean_then_unit` is the formula above; of a temporal head the result is projected."""
-        if student.head is None and type(student).pool_frames is VideoCLIP.pool_frames:
+        if student.head is None:
             return student.pool_frames(self(features.frames), features.context)
         pooled = self(features.pooled)
         return dataclasses.replace(features, pooled=pooled, video=unit(pooled))
