@@ -24,7 +24,7 @@ from froster.encoders.mlp import GatedMLP
 from froster.encoders.model import CLIP
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.encoders.rope import Rotary, angles
-from froster.errors import CheckpointError, UsageError
+from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import LoadedModel, ModelConfig, load_folder, save_folder
 from froster.methods import VCLIP, Frozen
 from froster.methods.lora import LoRA, LoRANet
@@ -432,3 +432,59 @@ def test_a_siglip_config_of_the_hub_says_only_what_differs() -> None:
     assert (config.text.pad, config.text.context, config.text.eps) == (0, 64, 1e-6)
     del values["text_config"]["vocab_size"]  # type: ignore[attr-defined]
     assert config_from_hf(values).text.pad == 1
+
+
+def test_a_hugging_face_config_whose_picture_is_no_multiple_of_the_patch(tmp_path: Path) -> None:
+    g = read("siglip")
+    config = json.loads(json.dumps(g.config))
+    config["vision_config"]["image_size"] = 36
+    clip, _ = load_clip(write_checkpoint(config, g.weights, tmp_path))
+    frames = torch.nn.functional.pad(g.inputs["frames"], (0, 4, 0, 4), value=3)
+    with torch.no_grad():
+        close(clip.eval().encode_image(frames), g.outputs["frame_emb"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_attention_heads", 5), ("image_size", 4)])
+def test_sizes_that_do_not_divide(key: str, value: int, tmp_path: Path) -> None:
+    g = read("siglip")
+    config = json.loads(json.dumps(g.config))
+    config["vision_config"][key] = value
+    with pytest.raises(CheckpointError, match=r"config\.json.*do not fit together") as caught:
+        load_clip(write_checkpoint(config, g.weights, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_one_line(tmp_path: Path) -> None:
+    vision = VisionConfig(32, 8, 32, 1, 2, **SIGLIP_VISION)
+    text = TextConfig(16, TOKENIZER.vocab_size, 32, 1, 1)
+    clip = CLIP(CLIPConfig(vision, text, 32, "gelu_tanh"))
+    assert clip.visual.attn_pool is not None
+    clip.visual.attn_pool.probe.data[0, 0, 0] = float("nan")
+    model = LoadedModel(Frozen().build(clip), TOKENIZER, ModelConfig(Frozen()))
+    save_folder(tmp_path / "m", model, {})
+    frames = torch.zeros(8, 32, 32, 3, dtype=torch.uint8)
+    with pytest.raises(FrosterError, match=r"not finite|NaN|nan") as caught:
+        froster.load(tmp_path / "m", device="cpu").embed_video(frames)
+    assert "\n" not in str(caught.value)
+
+
+def test_metaclip2_in_open_clips_form(tmp_path: Path) -> None:
+    """Pooled at the first id 2, which open_clip's config says."""
+    g = read("metaclip2")
+    clip, _ = loaded(g, tmp_path)
+    weights = {n.removeprefix("text."): t.detach() for n, t in clip.state_dict().items()}
+    stated = {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 128, "patch_size": 8},
+        "text_cfg": {
+            "hf_tokenizer_name": "facebook/xlm-v-base",
+            "pool_type": "eos",
+            "eos_id": 2,
+            "heads": 1,
+        },
+    }
+    (tmp_path / "o").mkdir()
+    found, _ = load_clip(write_checkpoint({"open_clip": stated}, weights, tmp_path / "o"))
+    assert (found.config.text.end, found.config.text.clean) == (2, "spaces")
+    check(found.eval(), g)

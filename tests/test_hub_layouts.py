@@ -21,12 +21,16 @@ import froster
 from froster.encoders.checkpoints import to_official
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.huggingface import save_hf_folder
+from froster.encoders.known import known_encoder
 from froster.encoders.model import CLIP
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
+from froster.inference.tower_speed import architecture
 from froster.methods import VCLIP
 from froster.text.prompts import Prompting
+from golden import shared, write_checkpoint
 from hub_server import Hub
+from parity import Golden
 
 NANO = froster.load("nano", device="cpu")
 CONFIG = CLIPConfig(
@@ -346,3 +350,38 @@ def test_the_licence_is_told_once_when_weights_are_downloaded(
     for line, (_, words) in zip(first, LICENCES.values(), strict=True):
         assert line.startswith(words)
     assert told() == told(offline=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hub_id", "fixture"),
+    [
+        ("pe-core-b16", "timm/PE-Core-B-16", "pe_core_openclip"),
+        ("eva02-b16", "timm/eva02_base_patch16_clip_224.merged2b_s8b_b131k", "eva02_clip"),
+        ("siglip2-b16", "google/siglip2-base-patch16-224", "siglip"),
+        ("metaclip2-b16", "facebook/metaclip-2-worldwide-b16", "metaclip2"),
+    ],
+)
+def test_a_short_name_downloads_an_encoder_of_its_family(
+    hub: Hub, repos: dict[str, dict[str, bytes]], tmp_path: Path, name, hub_id, fixture
+) -> None:
+    g = Golden.read(shared("fixtures", f"backbone_{fixture}.safetensors"))
+    (tmp_path / "model").mkdir()
+    write_checkpoint(g.config, g.weights, tmp_path / "model")
+    repos[hub_id] = files_of(tmp_path / "model")
+    script = (
+        "import sys; from froster.encoders.checkpoints import load_clip;"
+        "clip, report = load_clip(sys.argv[1]); print(clip.config.vision)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, name],
+        env=environment(hub, tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    known = known_encoder(name)
+    assert known is not None
+    of_family, _, _ = architecture(known)
+    for option in ("class_token", "pool", "rope", "gated", "pre_norm"):
+        assert f"{option}={getattr(of_family, option)!r}" in done.stdout

@@ -38,7 +38,15 @@ def blocks_of(model: VideoCLIP) -> list[Block]:
     return list(model.clip.visual.transformer.resblocks)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("name", "variant"), EVERY)
+SHOWN = [(name, variant) for name, variant in EVERY if name != "tc-clip"]
+
+
+def test_attention_beyond_the_frame_s_tokens_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"ContextBlock.* has no attention within frames"):
+        cls_attention(network("tc-clip"), clips(1)[0])
+
+
+@pytest.mark.parametrize(("name", "variant"), SHOWN)
 @torch.no_grad()
 def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> None:
     """What reaches each block's output projection in an ordinary forward pass is made again from
@@ -71,7 +79,7 @@ def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> N
     close(model.encode_frames(frames), plain, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "variant"), EVERY)
+@pytest.mark.parametrize(("name", "variant"), SHOWN)
 def test_shares_say_where_all_of_it_goes(name: str, variant: str) -> None:
     for rollout in (False, True):
         found = cls_attention(network(name, variant), clips(1)[0], rollout=rollout)
@@ -88,7 +96,7 @@ def test_shares_say_where_all_of_it_goes(name: str, variant: str) -> None:
         }
         assert (found.shares["padding"] > 0.01) == (not rollout and (name, variant) in padded)
         assert (found.shares["added tokens"] > 0.01) == (
-            not rollout and name in ("vita-clip", "xclip")
+            not rollout and name in ("vita-clip", "xclip", "ez-clip")
         )
 
 

@@ -14,7 +14,6 @@ import torch
 import froster
 from froster.encoders.blank import blank
 from froster.encoders.config import TextConfig, VisionConfig
-from froster.encoders.families import EVA02, MOBILECLIP_B, PE_CORE, PE_CORE_G
 from froster.encoders.hf_config import config_from_hf
 from froster.encoders.known import DEFAULT_MODEL, KNOWN, KnownEncoder, hub_id_of, known_encoder
 from froster.encoders.licence import restriction, stated_licence
@@ -84,7 +83,7 @@ def test_the_text_tower_has_so_many_weights(known: KnownEncoder) -> None:
 
 
 def test_what_is_timed_is_what_is_loaded() -> None:
-    """The options of a family are stated for its loader too."""
+    """A SigLIP of Hugging Face's has a loader of its own."""
     for known in KNOWN:
         config, embed_dim, activation = architecture(known)
         if known.family.startswith("SigLIP"):
@@ -102,21 +101,6 @@ def test_what_is_timed_is_what_is_loaded() -> None:
             )
             assert dataclasses.replace(loaded.vision, mlp_width=config.mlp_width) == config
             assert (loaded.embed_dim, loaded.activation) == (embed_dim, activation)
-        elif (family := FAMILIES.get((known.family, known.size))) is not None:
-            stated = {**family.has, **family.vision}
-            assert {name: getattr(config, name) for name in stated} == stated, known.name
-            assert config.heads == (family.head_count or config.width // 64)
-
-
-FAMILIES = {
-    ("PE-Core", "B/16"): PE_CORE,
-    ("PE-Core", "L/14"): PE_CORE,
-    ("PE-Core", "G/14"): PE_CORE_G,
-    ("EVA02", "B/16"): EVA02,
-    ("EVA02", "L/14"): EVA02,
-    ("MobileCLIP", "B/16"): MOBILECLIP_B,
-    ("MobileCLIP 2", "B/16"): MOBILECLIP_B,
-}
 
 
 def test_short_names_and_the_nearest() -> None:

@@ -17,6 +17,7 @@ from froster.inference.recognizer import Recognizer
 from golden import shared
 
 mteb = pytest.importorskip("mteb", reason="needs mteb: pip install -e '.[mteb]'")
+pytestmark = pytest.mark.filterwarnings("default")  # those of mteb and what it brings
 EACH = 4
 """Videos of a class."""
 

@@ -96,8 +96,17 @@ RATES = {
     "lora": ((2e-4, 2e-4), (3.33e-6, 2e-4), (3e-4, 9e-3)),
     "l2sp": ((2e-6, 2e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
     "ewc": ((2e-6, 2e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+    "mote": ((3.5e-6, 5e-5), (3.33e-6, 5e-5), (3e-4, 9e-3)),
+    "bdc-clip": ((4e-6, 4e-4), (3.33e-6, 4e-4), (3e-4, 9e-3)),
+    "ost": ((8e-6, 8e-6), (3.33e-6, 3.33e-6), (3e-4, 9e-3)),
+    "ez-clip": ((1e-4, 1e-4), (3.33e-6, 1e-4), (3e-4, 9e-3)),
+    "dualpath": ((1.6796875e-4, 1.6796875e-4), (3.33e-6, 1.6796875e-4), (3e-4, 9e-3)),
+    "tc-clip": ((8e-6, 8e-5), (3.33e-6, 8e-5), (3e-4, 9e-3)),
 }
-ADAPTERS = ("efficient-prompt", "aim", "st-adapter", "adaptformer", "vita-clip", "lora")
+ADAPTERS = (
+    *("efficient-prompt", "aim", "st-adapter", "adaptformer", "vita-clip", "lora"),
+    *("ez-clip", "dualpath"),
+)
 
 
 def presets(name: str) -> tuple[Preset, Preset, Preset, Preset]:

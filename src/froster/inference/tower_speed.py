@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from froster.encoders.config import VisionConfig
+from froster.encoders.families import EVA02, MOBILECLIP_B, PE_CORE, PE_CORE_G, SIGLIP_TOWER, Family
 from froster.encoders.known import KnownEncoder
 from froster.encoders.precision import autocast, pick_device, pick_dtype, with_cast_weights
 from froster.encoders.vision import VisionTower
@@ -47,41 +48,33 @@ _MLP_WIDTHS = {
     "bigG/14": 8192,
 }
 _QUICK = ("CLIP", "DFN", "MetaCLIP", "MetaCLIP 2")
-_SIGLIP: dict[str, Any] = {
-    "class_token": False,
-    "patch_bias": True,
-    "pre_norm": False,
-    "pool": "map",
-    "projection": "none",
-    "eps": 1e-6,
-}
-_MOBILE: dict[str, Any] = {"pre_norm": False, "projection": "affine", "eps": 1e-6}
+_LINEAR = {"projection": "affine"}
+
+
+def _of(family: Family) -> dict[str, Any]:
+    return {**family.structure, **family.vision}
+
+
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "SigLIP": _SIGLIP,
-    "SigLIP 2": _SIGLIP,
-    "PE-Core": {"pool": "map", "pool_heads": 8, "rope": "columns-1"},
-    "EVA02": {
-        "patch_bias": True,
-        "pre_norm": False,
-        "projection": "affine",
-        "rope": "rows-16",
-        "gated": True,
-        "eps": 1e-6,
-    },
+    "SigLIP": SIGLIP_TOWER | {"eps": 1e-6},
+    "SigLIP 2": SIGLIP_TOWER | {"eps": 1e-6},
+    "PE-Core": _of(PE_CORE),
+    "EVA02": _of(EVA02) | _LINEAR,
     "CLIPA": {"pre_norm": False, "pool": "mean"},
-    "MobileCLIP": _MOBILE | {"stem": "mobileclip"},
-    "MobileCLIP 2": _MOBILE | {"stem": "mobileclip"},
+    "MobileCLIP": _of(MOBILECLIP_B) | _LINEAR,
+    "MobileCLIP 2": _of(MOBILECLIP_B) | _LINEAR,
 }
 _OF_SIZE: dict[tuple[str, str], dict[str, Any]] = {
-    ("PE-Core", "G/14"): {"class_token": False, "rope": "columns-0"},
-    ("MobileCLIP 2", "L/14"): {"stem": False, "pre_norm": True, "eps": 1e-5},
+    ("PE-Core", "G/14"): _of(PE_CORE_G),
+    ("MobileCLIP 2", "L/14"): _LINEAR,
 }
+"""In place of the family's."""
 
 
 def architecture(known: KnownEncoder) -> tuple[VisionConfig, int, str]:
     """The image tower of a known encoder: its config, the joint width and the activation."""
     patch, width, layers, heads, embed_dim = _SIZES[known.size]
-    options = _OPTIONS.get(known.family, {}) | _OF_SIZE.get((known.family, known.size), {})
+    options = _OF_SIZE.get((known.family, known.size), _OPTIONS.get(known.family, {}))
     if known.size in _MLP_WIDTHS:
         options = options | {"mlp_width": _MLP_WIDTHS[known.size]}
     if options.get("gated"):

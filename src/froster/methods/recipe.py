@@ -69,7 +69,7 @@ class Recipe:
     hold: Literal["si", "si-total"] | None = None
     """Hold what an earlier run has learnt by synaptic intelligence: by its authors' rule, or by van
     de Ven's, of the total loss and not clipped."""
-    hold_strength: float = 100.0
+    hold_strength: float = 1e4
     """c, the weight of that penalty."""
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -158,7 +158,7 @@ LATER: dict[str, Any] = {
     "meta_rate": 0.01,
     "remember": False,
     "hold": None,
-    "hold_strength": 100.0,
+    "hold_strength": 1e4,
     "distill": {
         "target": "features",
         "teacher": "frozen",

@@ -149,7 +149,7 @@ class TrainOptions(LabelledOptions):
     """Hold what --model, a run trained with --remember, has learnt: by synaptic intelligence, or by
     its form of the total loss."""
     hold_strength: float | None = None
-    """Weight of that penalty; default: 100."""
+    """Weight of that penalty; default: 10,000."""
 
     resume: bool = False
     """Go on with the run that --out holds."""
