@@ -23,12 +23,12 @@ from froster.methods.recipe import Recipe
 from froster.methods.trainings import TRAININGS
 from froster.training.attach import attach, freeze
 from froster.training.distill import PRESETS, Distill, Distillation, Scored, distill_preset
+from froster.training.distill_relations import RELATIONS, random_anchors, soft_divergence
 from froster.training.ema import follow, follower
 from froster.training.fine_tune import student_of
 from froster.training.optim import optimizer_of
 from froster.training.options import Distillations, TrainOptions
 from froster.training.plan import Changes, ema_beta_of, make_plan
-from froster.training.relations import RELATIONS, random_anchors, soft_divergence
 from froster.training.task import Task, Teacher, task_class
 from golden import close
 from test_training import run, steps, weights
