@@ -310,7 +310,7 @@ def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
 
 def test_a_closed_head_has_no_classes_to_compare_with(base: Recognizer) -> None:
     method = METHODS["dualpath"].make()
-    with pytest.raises(UsageError, match="no embeddings of classes to take anchors of"):
+    with pytest.raises(UsageError, match="a head of its own classes"):
         make_plan(base, method, LABELS, Changes(None, "anchors"))
     with pytest.raises(UsageError, match="leave --specialise out"):
         make_plan(base, method, LABELS, Changes(recipe={"specialise": True}))
