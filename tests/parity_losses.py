@@ -24,9 +24,7 @@ from froster.methods import FineTuned, VideoCLIP, class_embeddings
 from froster.methods.penalised import Consolidated, consolidate
 from froster.methods.recipe import Recipe
 from froster.training.distill import Distill, distance, distill_preset
-from froster.training.importance import PathIntegral
-from froster.training.meta import add_query_gradient
-from froster.training.relations import (
+from froster.training.distill_relations import (
     anchor_scores,
     probability_transfer,
     relational,
@@ -35,6 +33,8 @@ from froster.training.relations import (
     similarity_preserving,
     soft_divergence,
 )
+from froster.training.importance import PathIntegral
+from froster.training.meta import add_query_gradient
 from froster.training.task import Task, Teacher
 from froster.training.weights import RunningMean
 

@@ -25,9 +25,9 @@ from froster.encoders.checkpoints import (
 )
 from froster.encoders.config import ARCHITECTURES, CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.hf_config import config_from_hf, config_to_hf
+from froster.encoders.hf_names import hf_names
 from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP
-from froster.encoders.names import hf_names
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from golden import clip_from, close, golden, part

@@ -20,7 +20,7 @@ from froster.inference.loading import NANO
 from froster.inference.recognizer import Recognizer
 from froster.methods import method_from_dict
 from froster.training.plan import Changes, make_plan
-from test_train_function import videos  # noqa: F401
+from shared_files import World
 
 LABELS = ["a red ball", "a blue box", "a green cone"]
 
@@ -35,6 +35,15 @@ def written(path: Path, names: object, table: Tensor | None, **others: Tensor) -
 @pytest.fixture(scope="module")
 def nano() -> Recognizer:
     return froster.load("nano")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos of each of two classes."""
+    root, world = tmp_path_factory.mktemp("videos"), World("base", 4)
+    for i in range(8):
+        world.write(i, root / world.label(i) / f"{i}.mp4")
+    return root
 
 
 @pytest.fixture
@@ -128,10 +137,7 @@ def test_the_tokenizer_of_the_model_is_kept(file: Path, tmp_path: Path) -> None:
 
 
 def test_train_evaluate_and_classify_with_a_file(
-    videos: Path,  # noqa: F811
-    tmp_path: Path,
-    nano: Recognizer,
-    capsys: pytest.CaptureFixture[str],
+    videos: Path, tmp_path: Path, nano: Recognizer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = sorted(folder.name for folder in videos.iterdir())
     file = written(tmp_path / "classes.safetensors", names, nano.embed_text(names))

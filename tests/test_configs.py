@@ -27,7 +27,7 @@ WRONG = [0, -1, 7.5, 128.0, "64", True, None, [], {}, 10**9, 10**30, float("inf"
 
 
 def refused(source: Path, match: str | None = None) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(CheckpointError, match=match) as caught:
         froster.load(source, device="cpu")
     assert (
@@ -35,7 +35,7 @@ def refused(source: Path, match: str | None = None) -> None:
         and len(str(caught.value)) < 600
         and str(source) in str(caught.value)
     )
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def edited(config: Path, keys: tuple[str, ...], value: Any) -> None:

@@ -23,12 +23,12 @@ from froster.methods.recipe import Recipe
 from froster.methods.trainings import TRAININGS
 from froster.training.attach import attach, freeze
 from froster.training.distill import PRESETS, Distill, Distillation, Scored, distill_preset
+from froster.training.distill_relations import RELATIONS, random_anchors, soft_divergence
 from froster.training.ema import follow, follower
 from froster.training.fine_tune import student_of
 from froster.training.optim import optimizer_of
 from froster.training.options import Distillations, TrainOptions
 from froster.training.plan import Changes, ema_beta_of, make_plan
-from froster.training.relations import RELATIONS, random_anchors, soft_divergence
 from froster.training.task import Task, Teacher, task_class
 from golden import close
 from test_training import run, steps, weights
@@ -310,9 +310,9 @@ def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
 
 def test_a_closed_head_has_no_classes_to_compare_with(base: Recognizer) -> None:
     method = METHODS["dualpath"].make()
-    with pytest.raises(UsageError, match="no embeddings of classes to take anchors of"):
+    with pytest.raises(UsageError, match="a head of its own classes"):
         make_plan(base, method, LABELS, Changes(None, "anchors"))
-    with pytest.raises(UsageError, match="leave --specialise out"):
+    with pytest.raises(UsageError, match="--specialise would change nothing"):
         make_plan(base, method, LABELS, Changes(recipe={"specialise": True}))
     open_ = METHODS["dualpath"].make("open")
     assert make_plan(base, open_, LABELS, Changes(None, "taco", recipe={"specialise": True}))

@@ -27,8 +27,8 @@ from froster.paper.figures import draw
 from froster.paper.programme import PaperRun, carry_out
 from froster.paper.protocols import Options
 from froster.paper.published import TABLE_1
-from froster.paper.real import NOVEL_RECIPE, RealProgramme, setting
 from froster.paper.real_data import RealData
+from froster.paper.real_runs import NOVEL_RECIPE, RealProgramme, setting
 from froster.paper.tables import PICTURED, TABLES
 from froster.training.fine_tune import student_of
 from froster.utils.progress import progress

@@ -23,13 +23,9 @@ class Kept(Reporter):
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four videos of each of two classes."""
-    root = tmp_path_factory.mktemp("videos")
-    rendered = World("base", 4)
-    for i, label in enumerate(rendered.labels.tolist()):
-        if label < 2:
-            folder = root / rendered.classes[label]
-            folder.mkdir(exist_ok=True)
-            rendered.write(i, folder / f"{i}.mp4")
+    root, world = tmp_path_factory.mktemp("videos"), World("base", 4)
+    for i in range(8):
+        world.write(i, root / world.label(i) / f"{i}.mp4")
     return root
 
 

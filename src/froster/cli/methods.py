@@ -5,7 +5,7 @@ from typing import Any
 
 from froster.cli import options
 from froster.cli.common import print_table
-from froster.training.grid import Distill
+from froster.training.distill_options import Distill
 from froster.utils import strict_json as json
 from froster.utils.progress import output
 
@@ -15,7 +15,7 @@ def methods(*, as_json: options.Json = False) -> None:
     from froster.methods.recipe import FROSTER
     from froster.methods.trainings import TRAININGS
     from froster.report.methods import listing, preset_line
-    from froster.training.grid import PRESETS
+    from froster.training.distill_options import PRESETS
 
     networks = listing()
     if as_json:

@@ -92,8 +92,8 @@ def reproduce(
     else:
         from froster.paper.cost import plan, weightless
         from froster.paper.protocols import Options
-        from froster.paper.real import RealProgramme
         from froster.paper.real_data import RealData
+        from froster.paper.real_runs import RealProgramme
 
         choices = Options(hmdb_labels, hmdb_full, ssv2_flip, sampling, clamp, shots, base_sets)
         data, title = RealData(data_root, choices, lists), "# The programme"

@@ -21,7 +21,7 @@ from froster.cli.options import (
     option,
     typed,
 )
-from froster.training.grid import Distill
+from froster.training.distill_options import Distill
 from froster.training.options import TrainOptions
 from froster.utils.files import sole_writer, write_json
 from froster.utils.progress import console, leave_out

@@ -20,6 +20,7 @@ from froster.encoders.architecture import Stated, architecture_from_state_dict, 
 from froster.encoders.blank import blank
 from froster.encoders.config import Activation, CLIPConfig
 from froster.encoders.families import EVA02, PE_CORE, PE_CORE_G
+from froster.encoders.hf_names import scalar, state_from_hf
 from froster.encoders.huggingface import read_hf_config, read_hf_preprocessing, read_hf_weights
 from froster.encoders.layouts import (
     OPEN_CLIP_CONFIG,
@@ -30,10 +31,9 @@ from froster.encoders.layouts import (
     open_clip_weights,
 )
 from froster.encoders.model import CLIP
-from froster.encoders.names import scalar, state_from_hf
 from froster.encoders.open_clip import OpenClipConfig
 from froster.encoders.reading import State, flat_weights, read_file
-from froster.encoders.timm import from_eva, from_timm, is_eva, is_timm
+from froster.encoders.timm_names import from_eva, from_timm, is_eva, is_timm
 from froster.errors import CheckpointError, FrosterError
 
 # Where training loops put the weights.

@@ -7,9 +7,9 @@ from typing import Any
 
 from froster.encoders.config import CLIPConfig
 from froster.encoders.hf_config import config_from_hf, config_to_hf
+from froster.encoders.hf_names import state_to_hf
 from froster.encoders.layouts import HF_WEIGHTS, as_object, read_object
 from froster.encoders.model import CLIP
-from froster.encoders.names import state_to_hf
 from froster.encoders.pipelines import END, START
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
 from froster.encoders.reading import State, flat_weights, read_file, read_safetensors

@@ -289,8 +289,9 @@ class OpenClipConfig:
 
 
 def _without_null(part: dict[str, Any]) -> dict[str, Any]:
-    """A key that says null says nothing."""
-    return {key: value for key, value in part.items() if value is not None}
+    """A key that says null says nothing, but for the heads, which no weight tells."""
+    sizes = ("head_width", "heads")
+    return {key: value for key, value in part.items() if value is not None or key in sizes}
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any]:

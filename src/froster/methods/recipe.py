@@ -117,20 +117,6 @@ class Recipe:
         if self.average_sigma is not None and not self.average_sigma > 0:
             raise UsageError(f"average_sigma must be positive, it is {self.average_sigma}")
 
-    def rate(self, epoch: float) -> float:
-        """The rate of what the method trains at a (fractional) epoch."""
-        if self.schedule == "constant":
-            return self.lr
-        ends, warmup = self.lr * self.lr_ends, min(self.warmup_epochs, self.epochs / 2)
-        return learning_rate(
-            epoch,
-            base=self.lr,
-            start=ends,
-            end=ends,
-            warmup_epochs=warmup,
-            max_epochs=float(self.epochs),
-        )
-
     @property
     def clip_scale(self) -> float:
         """The rate of CLIP's weights, as a multiple of `lr`."""
@@ -247,14 +233,3 @@ def tuned(lr: float, **changes: Any) -> Recipe:
     """A recipe without FROSTER's own habits: no norm clipping, no averaging of epochs, all
     prompts in every step."""
     return Recipe(**{"lr": lr, "clip_norm": None, "average_from": None, "draw": "all", **changes})
-
-
-def learning_rate(
-    epoch: float, *, base: float, start: float, end: float, warmup_epochs: float, max_epochs: float
-) -> float:
-    """The rate at a (fractional) epoch: linear from `start` to `base` over the warm-up, then a
-    cosine down to `end`."""
-    if epoch < warmup_epochs:
-        return start + (base - start) * epoch / warmup_epochs
-    progress = (epoch - warmup_epochs) / (max_epochs - warmup_epochs)
-    return end + (base - end) * (math.cos(math.pi * progress) + 1) / 2

@@ -23,7 +23,7 @@ from froster.methods import Frozen, Method
 from froster.methods.recipe import Preset
 from froster.paper.cells import Cell
 from froster.paper.programme import PaperRun, runs_of_tables
-from froster.paper.real import RealProgramme, setting
+from froster.paper.real_runs import RealProgramme, setting
 from froster.paper.tables import TABLES
 
 GPUS = {"v100": 125.0, "a100": 312.0, "h100": 989.0, "h200": 989.0, "l40s": 362.0, "rtx4090": 165.0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from froster.errors import UsageError
 from froster.methods.base import Method, VideoCLIP
-from froster.training.grid import Distill
+from froster.training.distill_options import Distill
 
 TOKENS = "clip.text.token_embedding.weight"
 CLIP_VOCABULARY = 49408

@@ -24,9 +24,14 @@ from torch import Tensor, nn
 
 from froster.encoders.model import unit
 from froster.methods.base import Features, class_embeddings
+from froster.training.distill_options import JOINT, PRESETS, Distill, distill_preset
+from froster.training.distill_relations import (
+    RELATIONS,
+    anchor_scores,
+    random_anchors,
+    soft_divergence,
+)
 from froster.training.distributed import gather_clips, ranks
-from froster.training.grid import JOINT, PRESETS, Distill, distill_preset
-from froster.training.relations import RELATIONS, anchor_scores, random_anchors, soft_divergence
 
 __all__ = [
     "JOINT",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from froster.errors import UsageError
-from froster.training.grid import Distill
+from froster.training.distill_options import Distill
 
 Distillations = Literal[
     "froster",

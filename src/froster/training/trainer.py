@@ -32,6 +32,7 @@ from froster.training.importance import PathIntegral
 from froster.training.meta import add_query_gradient, with_query
 from froster.training.metrics_log import MetricsLog
 from froster.training.optim import optimizer_of
+from froster.training.schedule import rate
 from froster.training.task import Task
 from froster.training.weights import RunningMean
 from froster.utils.interrupt import check
@@ -194,7 +195,7 @@ class Trainer:
         read."""
         recipe, bank = self.recipe, self.task.bank
         for number, (batch, query) in enumerate(with_query(batches, bool(recipe.meta))):
-            lr = recipe.rate(epoch + number / count)
+            lr = rate(recipe, epoch + number / count)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["scale"]
             check()
