@@ -228,6 +228,14 @@ def test_the_default_padding_is_decided_before_it_is_kept() -> None:
     assert asked.for_encoder(config_of("pe")) == asked
 
 
+@pytest.mark.parametrize("name", ["actionclip", "text4vis", "mote"])
+def test_a_text_tower_may_be_narrower_than_the_joint_space(name: str) -> None:
+    """SigLIP 2 g-opt: 18 heads of the text tower do not divide 1536."""
+    vision, text = VisionConfig(32, 16, 256, 1, 2), TextConfig(77, 99, 192, 1, 3)
+    model = METHODS[name]().build(CLIP(CLIPConfig(vision, text, embed_dim=256)))
+    assert model.encode(clips()).pooled.shape == (2, 256)
+
+
 @pytest.mark.parametrize("encoder", ["pe", "eva02"])
 @torch.no_grad()
 def test_attention_over_time_at_one_place_needs_no_rotation(encoder: str) -> None:

@@ -73,6 +73,13 @@ class TemporalTransformer(nn.Module):
         return self.positional_embedding[:frames]
 
 
+def heads_of(clip: CLIP) -> int:
+    """Attention heads of a temporal transformer by default: the text tower's width / 64, or the
+    joint width's where that many do not divide it (SigLIP 2 g-opt)."""
+    width, heads = clip.config.embed_dim, max(1, clip.config.text.width // 64)
+    return heads if width % heads == 0 else max(1, width // 64)
+
+
 class LSTMHead(nn.Module):
     """ActionCLIP's `LSTM`: one layer over the frames, with a skip, then the mean."""
 
