@@ -82,8 +82,8 @@ class ActionNet(VideoCLIP):
         context: Tensor | None = None,
     ) -> Float[Tensor, "batch classes"]:
         """The log of the mean over the templates of the soft-max over the classes."""
-        each = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
-        return each.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
+        logits = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
+        return logits.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
 
 
 class ShiftBlock(Block):
@@ -173,7 +173,7 @@ class ActionCLIP(Method):
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
-        """`model_state_dict` and `fusion_model_state_dict`, the latter under `fusion_model.` here."""
+        """`model_state_dict` and `fusion_model_state_dict`, the latter under `fusion_model.`."""
         shift = has(state, r"resblocks\.\d+\.net\.")
         if not shift and not has(state, r"^fusion_model\."):
             return None

@@ -111,10 +111,10 @@ class VideoCLIP(nn.Module):
         Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame
         embeddings; of others it is not assumed.
         """
-        visual, own = self.clip.visual, type(self)
+        visual, kind = self.clip.visual, type(self)
         return (
-            own.encode is VideoCLIP.encode
-            and own.encode_frames is VideoCLIP.encode_frames
+            kind.encode is VideoCLIP.encode
+            and kind.encode_frames is VideoCLIP.encode_frames
             and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
             and visual.temporal_embedding is None
             and all(type(block) is Block for block in visual.transformer.resblocks)

@@ -1,7 +1,8 @@
 """STAN: a second branch beside the last layers of the image tower, which sees space and time by
 turns.
 
-Layer i of the branch reads h + [mean over T of CLS ; patches] of CLIP's layer (the first one starts h from them), then
+Layer i of the branch reads h + [mean over T of CLS ; patches] of CLIP's layer (the first one starts
+h from them), then
     patches += W_t MHA(LN patches) over T, at every position          W_t = 0 at the start
     one CLIP block per frame, the branch's class token shown to every frame and averaged back
 Output: CLS_t + branch CLS -> ln_post -> proj -> mean over T.
@@ -45,7 +46,8 @@ from froster.video.sampling import Sampling
 
 # Its release keeps the tower deep inside a retrieval model.
 _PREFIX = re.compile(
-    r"^.*?(?=STAN_|layers\.|class_embedding|patch_embedding|position_embedding|pre_layrnorm|post_layernorm|visual_projection)"
+    r"^.*?(?=STAN_|layers\.|class_embedding|patch_embedding|position_embedding|pre_layrnorm"
+    r"|post_layernorm|visual_projection)"
 )
 
 
@@ -107,7 +109,8 @@ class STANTower(VisionTower):
         if not 1 <= depth <= len(blocks):
             raise UsageError(f"the branch stands beside 1 to {len(blocks)} layers, not {depth}")
         self.depth = depth
-        self.branch = nn.ModuleList(BranchLayer(block) for block in blocks[-depth:])  # type: ignore[arg-type]
+        last = blocks[-depth:]
+        self.branch = nn.ModuleList(BranchLayer(block) for block in last)  # type: ignore[arg-type]
         self.time_embedding = nn.Parameter(torch.randn(max_frames, self.config.width))
 
     def forward(

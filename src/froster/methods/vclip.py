@@ -30,8 +30,8 @@ Pad = Literal["", "zero", "mask"]
 WIDEST = 64
 """Neighbours on each side. Keys are made for all of them, in the clip or beyond its ends."""
 SMALL_CLIP = 1 << 18
-"""Numbers in the keys of a clip below which copies cost less than many calls: B/16 has five times as
-many, the nano a tenth."""
+"""Numbers in the keys of a clip below which copies cost less than many calls: B/16 has five times
+as many, the nano a tenth."""
 
 
 def neighbours(

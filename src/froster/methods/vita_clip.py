@@ -48,7 +48,10 @@ class VitaBlock(Block):
         self.init_from(block)
         self.prefix, width = prefix, block.width
         spread = (6 / (3 * 16 * 16 + width)) ** 0.5
-        prompt = lambda rows: nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))  # noqa: E731
+
+        def prompt(rows: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))
+
         self.global_prompts = prompt(num_global) if num_global else None
         self.local_prompts = prompt(num_frames) if local else None
         self.cls_proj = nn.Linear(width, width) if local or summary_token else None
@@ -117,8 +120,8 @@ class VitaNet(VideoCLIP):
         names = [label.partition(":")[0] for label in bank.labels]
         if self.text_prompt is None or not all(name in known for name in names):
             return super().prompts(bank, rows)
-        own = self.text_prompt[[known[name] for name in names]]
-        return torch.stack([self.encode_text(bank.tokens(row)[0], own) for row in rows])
+        context = self.text_prompt[[known[name] for name in names]]
+        return torch.stack([self.encode_text(bank.tokens(row)[0], context) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,6 @@ class VitaCLIP(Method):
         notes = []
         if specific:
             notes = [
-                "the file does not name the classes of its class-specific context, so it is left out"
+                "the file does not name the classes of its class-specific context: it is left out"
             ]
         return Official("Vita-CLIP", method, weights, [*specific, *buffers], notes)

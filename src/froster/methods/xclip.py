@@ -1,11 +1,11 @@
 """X-CLIP: message tokens between the frames, multi-frame integration, and text prompts made from
 the video.
 
-Block, per clip:  m_t = W x_t,cls;  m = m + MHA(LN m) over the T messages;  [x_t ; m_t] through ln_1 and the block's
-attention, the message dropped again, then the MLP.
+Block, per clip:  m_t = W x_t,cls;  m = m + MHA(LN m) over the T messages;  [x_t ; m_t] through
+                  ln_1 and the block's attention, the message dropped again, then the MLP.
 Head:             mean over T of MIT(z + P) + z.
-Text, per video:  y = mean over T of LN(patches) W_p;  two decoder layers of the raw class embeddings c over LN(y) give
-                  t;  logits = s u(v) . u(c + alpha t).
+Text, per video:  y = mean over T of LN(patches) W_p;  two decoder layers of the raw class
+                  embeddings c over LN(y) give t;  logits = s u(v) . u(c + alpha t).
 
 Without a class token the message is made of the mean of the patches. FROSTER compares with the
 message tokens alone.
