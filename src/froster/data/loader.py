@@ -25,9 +25,8 @@ class _SampleReader:
 
     def __call__(self, item: Any) -> Iterator[Sample]:
         sample = self.source(item)
-        if sample.frames is not None:
-            sample = dataclasses.replace(sample, frames=sample.frames.numpy())
-        yield sample
+        frames = None if sample.frames is None else sample.frames.numpy()
+        yield dataclasses.replace(sample, frames=frames)
 
 
 def batches(
