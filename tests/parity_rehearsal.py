@@ -9,7 +9,7 @@ from torch import Tensor
 
 from froster.encoders.checkpoints import strict_load
 from froster.methods.bit_resnet import BiTResNet, top_concepts
-from froster.methods.rehearsal import ElaborativeRehearsal, Texts, contrast, losses, rehearse
+from froster.methods.er_zasr import ElaborativeRehearsal, Texts, losses
 from froster.methods.tsm_resnet import TSMResNet, shift
 
 Outputs = dict[str, Tensor]
@@ -69,7 +69,7 @@ def model(g: Any) -> Outputs:
         **{f"loss_{name}": term for name, term in terms.items()},
         "loss": total,
         "loss_without_er": sum(term for name, term in terms.items() if name.startswith("ce")),
-        "loss_early_fusion": contrast(scores.early(), targets) + rehearse(among.early(), shown),
+        "loss_early_fusion": sum(losses(scores, targets, among, shown, "early").values()),
         "bert_hidden_text": network.bert(*texts),
         "class_embed": classes,
         "rehearsal_embed": concepts,

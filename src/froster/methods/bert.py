@@ -6,17 +6,49 @@ the weights. The pooler is left out: it is not used.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from froster.encoders.checkpoints import strict_load
+from froster.encoders.huggingface import read_hf_weights
+from froster.encoders.layouts import read_object, refuse_settings, unknown_settings
 from froster.encoders.reading import State
 from froster.errors import CheckpointError
 from froster.methods.weight_names import count_layers, rename
 
 EPS = 1e-12
 DROPOUT = 0.1
+_REQUIRED = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "layer_norm_eps": EPS,
+    "hidden_dropout_prob": DROPOUT,
+    "attention_probs_dropout_prob": DROPOUT,
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+_KNOWN = frozenset(
+    {
+        *("architectures", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout"),
+        *(
+            "do_sample",
+            "dtype",
+            "eos_token_id",
+            "gradient_checkpointing",
+            "hidden_size",
+            "id2label",
+        ),
+        *("initializer_range", "intermediate_size", "is_encoder_decoder", "label2id"),
+        *("max_position_embeddings", "num_attention_heads", "num_hidden_layers", "problem_type"),
+        *("output_attentions", "output_hidden_states", "pad_token_id", "return_dict", "vocab_size"),
+        *("tie_word_embeddings", "torch_dtype", "transformers_version", "type_vocab_size"),
+        *("use_cache", "_name_or_path"),
+    }
+)
 
 
 class Embeddings(nn.Module):
@@ -139,6 +171,21 @@ def bare(state: State) -> State:
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
     older = [(r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")]
     return rename(kept, older)
+
+
+def read_bert(folder: Path) -> tuple[State, int]:
+    """The weights in a folder of Hugging Face's and the number of heads. Raises CheckpointError,
+    also on a setting that is none of BERT's."""
+    path = folder / "config.json"
+    values = read_object(path, "BERT config")
+    refuse_settings(
+        unknown_settings(values, "", _REQUIRED, _KNOWN), f"{path} is of no BERT that froster knows"
+    )
+    heads = values.get("num_attention_heads")
+    if values.get("model_type") != "bert" or type(heads) is not int:
+        raise CheckpointError(f"{path}: model_type and num_attention_heads must be a BERT's")
+    state = {name: tensor.float() for name, tensor in read_hf_weights(folder).items()}
+    return state, heads
 
 
 def mean_token(

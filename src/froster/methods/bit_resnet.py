@@ -117,7 +117,7 @@ class BiTResNet(nn.Module):
 
     def stem(
         self, frames: Float[Tensor, "frames 3 height width"]
-    ) -> Float[Tensor, "frames width rows columns"]:
+    ) -> Float[Tensor, "frames channels rows columns"]:
         """What the first block is given. The zeros of the padding take part in the maximum."""
         return F.max_pool2d(F.pad(self.root["conv"](frames), (1, 1, 1, 1)), 3, 2)
 

@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Frames -> the mean over the places of the last layer. `state`: weights that tell the sizes."""
+    """Frames -> the mean over the places of the last layer. `state` tells the sizes."""
 
     def __init__(self, state: State):
         super().__init__()
@@ -119,7 +119,8 @@ class TSMResNet(nn.Module):
         self.base_model = ResNet(
             {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
         )
-        self.new_fc = nn.Linear(*reversed(state["new_fc.weight"].shape))
+        classes, features = state["new_fc.weight"].shape
+        self.new_fc = nn.Linear(features, classes)
 
     @classmethod
     def of(cls, state: State) -> TSMResNet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,15 +31,15 @@ class Texts(NamedTuple):
     mask: Int[Tensor, "texts length"]
 
 
-class Pair(NamedTuple):
+class Paired(NamedTuple):
     """A batch's videos by what moves and by what is seen, each unit length, or their products with
     texts."""
 
     video: Float[Tensor, "batch _"]
     objects: Float[Tensor, "batch _"]
 
-    def times(self, texts: Float[Tensor, "texts embed"]) -> Pair:
-        return Pair(self.video @ texts.T, self.objects @ texts.T)
+    def times(self, texts: Float[Tensor, "texts embed"]) -> Paired:
+        return Paired(self.video @ texts.T, self.objects @ texts.T)
 
     def late(self) -> Float[Tensor, "batch _"]:
         """The score of the paper's model: objects speak for a class, never against one."""
@@ -80,22 +80,27 @@ class ElaborativeRehearsal(nn.Module):
     def bert(self) -> Bert:
         return self.txt_backbone["bert"]  # type: ignore[return-value]
 
+    @property
+    def features(self) -> int:
+        """Width of the video features that it reads."""
+        return int(self.vis_encoder["ft_embed"].in_features)  # type: ignore[arg-type]
+
     def texts(self, texts: Texts) -> Float[Tensor, "texts embed"]:
         """Unit length."""
         hidden = F.dropout(self.bert(*texts), DROPOUT, self.training)
         return unit(self.txt_encoder["ft_embed"](mean_token(hidden, texts.mask)))
 
-    def raw(self, features: Float[Tensor, "batch features"], objects: Texts) -> Pair:
+    def raw(self, features: Float[Tensor, "batch features"], objects: Texts) -> Paired:
         """Both streams of videos before they see each other."""
-        return Pair(unit(self.vis_encoder["ft_embed"](features)), self.texts(objects))
+        return Paired(unit(self.vis_encoder["ft_embed"](features)), self.texts(objects))
 
-    def gated(self, raw: Pair) -> Pair:
+    def gated(self, raw: Paired) -> Paired:
         """Each stream weighed by what both show."""
         both = torch.cat(raw, dim=1)
         gates = (gate(both).sigmoid() for gate in (self.act_gate_fc, self.obj_gate_fc))
-        return Pair(*(unit(gate * x) for gate, x in zip(gates, raw, strict=True)))
+        return Paired(*(unit(gate * x) for gate, x in zip(gates, raw, strict=True)))
 
-    def forward(self, features: Float[Tensor, "batch features"], objects: Texts) -> Pair:
+    def forward(self, features: Float[Tensor, "batch features"], objects: Texts) -> Paired:
         return self.gated(self.raw(features, objects))
 
 
@@ -115,10 +120,20 @@ def rehearse(
 
 
 def losses(
-    classes: Pair, targets: Int[Tensor, " batch"], concepts: Pair, shown: Int[Tensor, "batch _"]
+    classes: Paired,
+    targets: Int[Tensor, " batch"],
+    concepts: Paired,
+    shown: Int[Tensor, "batch concepts"],
+    fusion: Literal["late", "early"] = "late",
 ) -> dict[str, Tensor]:
-    """The six terms of training, each with weight 1. Objects are cut off at zero in the sum over
-    classes, and not in the sum over concepts, as in the authors' code."""
+    """The terms of training, each with weight 1: those of both streams and of their sum, or, with
+    early fusion, of the sum alone. Objects are cut off at zero in the late sum over classes, and
+    not in the sum over concepts, as in the authors' code."""
+    if fusion == "early":
+        return {
+            "ce_sum": contrast(classes.early(), targets),
+            "er_sum": rehearse(concepts.early(), shown),
+        }
     return {
         "ce_act": contrast(classes.video, targets),
         "ce_obj": contrast(classes.objects, targets),
