@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from froster.data.dataset import Batch
 from froster.encoders.block import Block, Transformer
+from froster.encoders.config import CLIPConfig
 from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.encoders.reading import State
@@ -311,6 +312,10 @@ class Method:
 
     def for_classes(self, labels: Sequence[str]) -> Method:
         """The method as it is trained on these classes; most do not depend on them."""
+        return self
+
+    def for_encoder(self, config: CLIPConfig) -> Method:
+        """The method as it is trained on this encoder; most do not depend on it."""
         return self
 
     def regulariser(
