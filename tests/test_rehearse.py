@@ -192,6 +192,8 @@ def test_both_stages_and_the_head_again(run, videos: Path, tmp_path: Path) -> No
     report = json.loads(result.out)
     assert report["computed"] == 4 + 4  # the novel ones serve twice
     assert report["novel"]["videos"] == 5 and report["novel"]["unreadable"] == 1
+    assert all(str(videos / "novel" / "blue" / "2.mp4") in error for error in report["unreadable"])
+    assert len(set(report["unreadable"])) == 1 and report["unreadable"][0].count("2.mp4") == 1
     losses = [epoch["loss"] for epoch in report["epochs"]]
     assert losses[-1] < losses[0]
     rows = (out / "predictions.csv").read_text().splitlines()
@@ -226,10 +228,20 @@ def test_mistakes_are_one_sentence(run, videos: Path, tmp_path: Path) -> None:
     assert result.code == 2 and "nothing to train on" in result.err
     result = run("rehearse", *parts, *base, *out, "--epochs", 0)
     assert result.code == 2 and "pass --head" in result.err
+    result = run("rehearse", *parts, *base, *out, "--epochs", 0, "--head", tmp_path / "head")
+    assert result.code == 2 and "pass --novel" in result.err
     (tmp_path / "concepts.txt").write_text("a thing\n")
     novel = ("--data", videos / "novel", "--workers", 0, "--width", 8)
+    fresh = ("--features", tmp_path / "fresh")
     result = run("rehearse", *parts, *novel, *out)
     assert result.code == 1 and "the table has 1 texts" in result.err
+    np.save(tmp_path / "bit.npy", np.zeros(3))
+    (tmp_path / "bit.npy").rename(tmp_path / "bit.npz")
+    result = run("rehearse", *parts, *novel, *out, "--bit", tmp_path / "bit.npz", *fresh)
+    assert result.code == 1 and "bit.npz: not a readable npz" in result.err
+    for option in ("--tsm", "--bit", "--bert", "--concepts", "--definitions", "--novel", "--head"):
+        result = run("rehearse", *parts, *novel, *out, option, tmp_path / "none")
+        assert result.code in (1, 2) and "none" in result.err and result.err.count("\n") == 1
     torch.save({"a": torch.zeros(2)}, tmp_path / "bit.pth")
     result = run("rehearse", *parts, *novel, *out)
     assert result.code == 1 and "bit.pth: no BiT ResNet" in result.err

@@ -64,6 +64,8 @@ def rehearse(
         raise UsageError("there is nothing to train on: pass --data, or --head with --epochs 0")
     if not given.epochs and head is None:
         raise UsageError("--epochs 0 uses a trained head as it is: pass --head")
+    if not given.epochs and novel is None:
+        raise UsageError("--epochs 0 trains nothing: pass --novel, the videos to be tested on")
     refuse_current(out)
     sets = {}
     for name, path in (("base", data), ("validation", validation), ("novel", novel)):

@@ -102,7 +102,9 @@ class Rehearsal:
         return 100 * float(right.float().mean())
 
 
-def new_network(bert: State, heads: int, features: int, width: int, seed: int) -> Any:
+def new_network(
+    bert: State, heads: int, features: int, width: int, seed: int
+) -> ElaborativeRehearsal:
     """A head at its random start on a pretrained BERT."""
     torch.manual_seed(seed)
     return ElaborativeRehearsal(Bert.of(bert, heads), features, width)

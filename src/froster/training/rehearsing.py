@@ -73,6 +73,9 @@ def rehearse(
     classes = {name: sorted({item.label for item in items}) for name, items in sets.items()}
     texts = {name: class_texts(definitions, labels) for name, labels in classes.items()}
     pieces, (bert, heads) = WordPieces(parts.bert), read_bert(parts.bert)
+    trained = None
+    if parts.head is not None:
+        trained = given_network(unwrap(read_file(parts.head)[1]), heads).float()
     streams = Streams(parts.tsm, parts.bit)
     extracted = {
         name: extract([item.path for item in items], streams, features, place, workers, working)
@@ -84,11 +87,12 @@ def rehearse(
     }
     every = [stored for part in videos.values() for stored in part.features]
     check_concepts(concepts, every)
-    if parts.head is not None:
-        network = given_network(unwrap(read_file(parts.head)[1]), heads).float()
-        check_width(network.features, len(every[0].video), parts)
-    else:
-        network = new_network(bert, heads, len(every[0].video), options.width, options.seed)
+    width = len(every[0].video)
+    if trained is not None and trained.features != width:
+        raise CheckpointError(
+            f"{parts.head} reads features of width {trained.features}, {parts.tsm} makes {width}"
+        )
+    network = trained or new_network(bert, heads, width, options.width, options.seed)
     model = Rehearsal(network, pieces, concepts, place, options.fusion)
     epochs = []
     if options.epochs:
@@ -147,10 +151,3 @@ def predict(
         errors=extracted.errors,
         names=[str(item.path) for item in items],
     )
-
-
-def check_width(of_head: int, of_features: int, parts: Parts) -> None:
-    if of_head != of_features:
-        raise CheckpointError(
-            f"{parts.head} reads features of width {of_head}, {parts.tsm} makes {of_features}"
-        )

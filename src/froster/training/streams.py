@@ -10,6 +10,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Streams:
     """A BiT ResNet: its authors' npz, or weights under their names or timm's, in a file or a
     folder."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of both files' content."""
         files = [self.tsm, self.bit]
@@ -118,7 +119,7 @@ def read_bit(path: Path) -> State:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return from_npz(dict(arrays))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"not a readable npz ({error})") from None
 
 
@@ -155,7 +156,7 @@ def extract(
         for task, frames, error in pool.ends(events):
             place = missing[task]
             if frames is None:
-                errors.append((place, error))
+                errors.append((place, f"{tasks[task]}: {error}"))
             else:
                 segments, points = (torch.from_numpy(part).to(device) for part in frames)
                 stored[place] = known = through(tsm, bit, segments, points)
