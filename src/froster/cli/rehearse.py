@@ -85,6 +85,7 @@ def rehearse(
             working=working,
         )
         result.save(out / "model.safetensors")
+        (out / "predictions.csv").unlink(missing_ok=True)  # an earlier run's
         if result.predictions is not None:
             result.predictions.save(out / "predictions.csv")
         write_text(out / REPORT, json.dumps(result.report, indent=2) + "\n")
