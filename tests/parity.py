@@ -51,6 +51,7 @@ from froster.training.task import Task, Teacher
 from froster.training.weights import interpolate
 from golden import write_checkpoint
 from parity_losses import TokenBank, clip_of, distill_losses, openmede_step, si_path, taco_step
+from parity_rehearsal import bit, model, tsm
 
 State = dict[str, Tensor]
 Outputs = dict[str, Tensor]
@@ -798,6 +799,9 @@ CHECKS: dict[str, Callable[[Golden], Outputs]] = {
     "TACO": taco_step,
     "Synaptic Intelligence": si_path,
     "Open-MeDe": openmede_step,
+    "ER-ZASR video stream": tsm,
+    "ER-ZASR object stream": bit,
+    "ER-ZASR: BERT": model,
 }
 """By the beginning of the header's `method`; the first that fits."""
 

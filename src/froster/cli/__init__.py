@@ -25,7 +25,7 @@ COMMANDS = {
     "Teach": ("train", "evaluate", "calibrate", "blend", "demo"),
     "Data": ("doctor", "prepare", "describe"),
     "Look and ship": ("attend", "distance", "export", "push"),
-    "Research": ("models", "methods", "reproduce"),
+    "Research": ("models", "methods", "rehearse", "reproduce"),
 }
 
 app = App(

@@ -213,3 +213,32 @@ class EvaluateOptions(LabelledOptions):
     """Videos a batch."""
     workers: int = 0
     """Processes that decode videos."""
+
+
+@dataclass(frozen=True)
+class RehearsalOptions:
+    """How the head is trained. The defaults are the authors' setting."""
+
+    epochs: int = 10
+    """Passes over the training videos; 0: none, the head is used as it is."""
+    batch_size: int = 128
+    """Videos a step."""
+    lr: float = 1e-4
+    """Peak rate, after a first epoch in which it rises by equal ratios."""
+    weight_decay: float = 1e-4
+    """L2 on the head, not on the BERT."""
+    negatives: int = 0
+    """Random concepts that a video does not show, added to the batch's for each video."""
+    fusion: Literal["late", "early"] = "late"
+    """late: the paper's score, in which objects only speak for a class; early: that of the authors'
+    evaluation over three splits."""
+    width: int = 512
+    """Of the space in which videos and texts are compared."""
+    seed: int = 0
+    """Draws the head's first weights, the order of the videos and the negatives."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.width < 1 or self.negatives < 0:
+            raise UsageError("epochs and negatives are 0 or more, batch size and width 1 or more")
+        if not (self.lr > 0 and self.weight_decay >= 0):
+            raise UsageError("lr must be positive, and weight_decay not negative")

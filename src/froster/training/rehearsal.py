@@ -1,0 +1,197 @@
+"""ER-ZASR's second stage: the head and the last layers of the BERT, trained on stored features."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from froster.encoders.checkpoints import strict_load
+from froster.encoders.reading import State
+from froster.errors import CheckpointError
+from froster.methods.bert import Bert
+from froster.methods.er_zasr import ElaborativeRehearsal, Texts, learning_rate, losses, union
+from froster.text.definitions import WordPieces
+from froster.training.options import RehearsalOptions
+from froster.training.streams import Stored
+from froster.utils.interrupt import check
+from froster.utils.progress import Working, silently
+from froster.utils.tensors import cpu_state
+
+SHOWN = 5
+"""Objects of a video whose texts are read."""
+TRAINED_LAYERS = 2
+CLIP_NORM = 10.0
+AT_ONCE = 64
+"""Texts, where nothing is trained."""
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """Videos of one set of classes, as they are stored."""
+
+    features: list[Stored]
+    labels: list[int]
+    classes: list[str]
+    """The elaborated text of each class."""
+
+
+class Rehearsal:
+    """A network with what its texts are made of."""
+
+    def __init__(
+        self,
+        network: ElaborativeRehearsal,
+        pieces: WordPieces,
+        concepts: Sequence[str],
+        device: torch.device,
+        fusion: Literal["late", "early"] = "late",
+    ):
+        self.network = network.to(device)
+        self.pieces, self.concepts, self.device, self.fusion = pieces, concepts, device, fusion
+        pieces.limit(network.bert.context)
+
+    def tokens(self, texts: Sequence[str]) -> Texts:
+        return Texts(*(part.to(self.device) for part in self.pieces(texts)))
+
+    def shown(self, videos: Sequence[Stored]) -> list[list[str]]:
+        """The texts of each video's likeliest objects."""
+        return [[self.concepts[i] for i in v.objects[:SHOWN].tolist()] for v in videos]
+
+    def inputs(self, videos: Sequence[Stored]) -> tuple[Tensor, Texts]:
+        """Features, and the objects of each video as one text."""
+        features = torch.stack([video.video for video in videos]).to(self.device)
+        return features, self.tokens([" ".join(texts) for texts in self.shown(videos)])
+
+    def loss(
+        self, videos: Sequence[Stored], targets: Tensor, classes: Texts, others: Any
+    ) -> Tensor:
+        """Of a batch: the sum of all terms."""
+        texts, shown = union(self.shown(videos), others)
+        pairs = self.network(*self.inputs(videos))
+        scores = pairs.times(self.network.texts(classes))
+        among = pairs.times(self.network.texts(self.tokens(texts)))
+        terms = losses(scores, targets, among, shown.to(self.device), self.fusion)
+        return torch.stack(list(terms.values())).sum()
+
+    @torch.no_grad()
+    def scores(self, videos: VideoSet, working: Working = silently) -> Tensor:
+        """(videos, classes)."""
+        self.network.eval()
+        chunks = range(0, len(videos.classes), AT_ONCE)
+        texts = [self.tokens(videos.classes[i : i + AT_ONCE]) for i in chunks]
+        classes = torch.cat([self.network.texts(some) for some in texts])
+        rows = []
+        with working(f"scores of {len(videos.features)} videos", len(videos.features)) as advance:
+            for start in range(0, len(videos.features), AT_ONCE):
+                check()
+                some = videos.features[start : start + AT_ONCE]
+                pairs = self.network(*self.inputs(some)).times(classes)
+                rows.append(pairs.early() if self.fusion == "early" else pairs.late())
+                advance(len(some))
+        return torch.cat(rows).cpu()
+
+    def accuracy(self, videos: VideoSet) -> float:
+        """Top-1 in per cent."""
+        right = self.scores(videos).argmax(1) == torch.tensor(videos.labels)
+        return 100 * float(right.float().mean())
+
+
+def new_network(
+    bert: State, heads: int, features: int, width: int, seed: int
+) -> ElaborativeRehearsal:
+    """A head at its random start on a pretrained BERT."""
+    torch.manual_seed(seed)
+    return ElaborativeRehearsal(Bert.of(bert, heads), features, width)
+
+
+def given_network(state: State, heads: int) -> ElaborativeRehearsal:
+    """A trained one, from weights under the authors' names. Raises CheckpointError."""
+    state = {n: t for n, t in state.items() if not n.startswith("txt_backbone.bert.pooler.")}
+    try:
+        network = ElaborativeRehearsal.for_weights(state, heads)
+    except (LookupError, ValueError) as error:
+        raise CheckpointError(f"no head of ER-ZASR: {error} is missing") from None
+    strict_load(network, state)
+    return network
+
+
+def train(
+    model: Rehearsal,
+    videos: VideoSet,
+    options: RehearsalOptions,
+    validation: VideoSet | None = None,
+    tell: Callable[[dict[str, Any]], None] = lambda epoch: None,
+    working: Working = silently,
+) -> list[dict[str, Any]]:
+    """Every epoch's loss and validation accuracy. The network ends with the weights of the best
+    epoch by validation, or of the last one without."""
+    network, rng = model.network, random.Random(options.seed)
+    network.requires_grad_(True)
+    network.bert.freeze_all_but(TRAINED_LAYERS)
+    bert = [weight for weight in network.bert.parameters() if weight.requires_grad]
+    others = {id(weight) for weight in network.bert.parameters()}
+    head = [weight for weight in network.parameters() if id(weight) not in others]
+    groups: list[dict[str, Any]] = [
+        {"params": head, "weight_decay": options.weight_decay},
+        {"params": bert},
+    ]
+    optimizer = torch.optim.Adam(groups, lr=options.lr)
+    count, size = len(videos.features), options.batch_size
+    per_epoch = -(-count // size)
+    classes, targets = model.tokens(videos.classes), torch.tensor(videos.labels)
+    records: list[dict[str, Any]] = []
+    best: tuple[float, State] | None = None
+    torch.manual_seed(options.seed)
+    for epoch in range(options.epochs):
+        network.train()
+        order = rng.sample(range(count), count)
+        total = 0.0
+        with working(f"epoch {epoch + 1}", per_epoch) as advance:
+            for step, (start, end) in enumerate(pairwise([*range(0, count, size), count])):
+                check()
+                rows = order[start:end]
+                batch = [videos.features[row] for row in rows]
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(
+                        epoch * per_epoch + step,
+                        options.epochs * per_epoch,
+                        per_epoch if options.epochs > 1 else 0,
+                        options.lr,
+                        size,
+                    )
+                drawn = draw_negatives(model, batch, options.negatives, rng)
+                loss = model.loss(batch, targets[rows].to(model.device), classes, drawn)
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_([*head, *bert], CLIP_NORM)
+                optimizer.step()
+                total += float(loss.detach()) * len(rows)
+                advance(1)
+        accuracy = model.accuracy(validation) if validation is not None else None
+        records.append({"epoch": epoch + 1, "loss": total / count, "validation": accuracy})
+        tell(records[-1])
+        if accuracy is not None and (best is None or accuracy > best[0]):
+            best = accuracy, cpu_state(network)
+    if best is not None:
+        network.load_state_dict(best[1])
+    network.eval()
+    return records
+
+
+def draw_negatives(
+    model: Rehearsal, batch: Sequence[Stored], count: int, rng: random.Random
+) -> list[list[str]]:
+    """Concepts for each video that are none of its own."""
+    if not count:
+        return []
+    drawn = []
+    for shown in model.shown(batch):
+        some = rng.sample(model.concepts, min(count + len(shown), len(model.concepts)))
+        drawn.append([text for text in some if text not in shown][:count])
+    return drawn
