@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from froster.encoders.model import CLIP
+from froster.encoders.tokenizer import DeferredTokenizer
+from froster.errors import CheckpointError
 from froster.inference.class_cache import ClassCache, code_of, key_of, text_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Frozen, VideoCLIP
@@ -59,6 +61,32 @@ def test_a_second_process_makes_no_pass_over_the_text(kept: Path, passes: list[i
     assert torch.equal(fresh().class_embeddings(LABELS), first)
     assert not passes
     assert len(entries(kept)) == 1
+
+
+def test_a_large_vocabulary_is_not_opened_for_labels_that_are_kept(
+    kept: Path, tmp_path: Path
+) -> None:
+    """But its file is read: a change of one letter asks for another entry."""
+    file = tmp_path / "tokenizer.json"
+    fresh().tokenizer.save(file)
+
+    def deferred() -> tuple[Recognizer, DeferredTokenizer]:
+        model = fresh()
+        source = DeferredTokenizer(file, model.clip.config.text)
+        model.tokenizer_source = source
+        return model, source
+
+    first = deferred()[0].class_embeddings(LABELS)
+    model, source = deferred()
+    assert torch.equal(model.class_embeddings(LABELS), first)
+    assert "tokenizer" not in vars(source)
+    file.write_text(file.read_text() + " ")
+    model, source = deferred()
+    assert torch.equal(model.class_embeddings(LABELS), first)
+    assert "tokenizer" in vars(source)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a readable"):
+        deferred()[0].class_embeddings(LABELS)
 
 
 def test_the_second_command_with_many_labels(

@@ -157,8 +157,11 @@ def test_the_table(run, monkeypatch, tmp_path) -> None:
     assert "google/siglip2-base-patch16-224" in one.out and "2504.13181" in one.out
     wrong = run("models", "siglip2-b61")
     assert wrong.code == 1 and "siglip2-b16" in wrong.err and wrong.err.count("\n") == 1
-    other = run("models", "anybody/anything")
-    assert other.code == 2 and other.err.count("\n") == 1
+    for name in ("anybody/anything", "nano", ""):
+        for option in ((), ("--measure",)):
+            other = run("models", *option, name)
+            assert other.code in (1, 2) and other.err.count("\n") == 1 and not other.out
+            assert "did you mean" not in other.err
 
 
 def test_what_is_measured_is_kept_and_shown(run, monkeypatch, tmp_path) -> None:

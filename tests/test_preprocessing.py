@@ -195,6 +195,7 @@ def test_what_files_say() -> None:
         (from_hf, {"do_rescale": False}, "do_rescale is False"),
         (from_hf, {"rescale_factor": 1.0}, r"rescale_factor is 1\.0"),
         (from_hf, {"resample": 0}, "resample is 0"),
+        (from_hf, {"resample": [3]}, r"resample is \[3\]"),
         (from_hf, {"size": 336, "crop_size": 336}, "crop_size 336 does not fit.*224 x 224"),
         (
             from_hf,

@@ -224,7 +224,7 @@ def test_a_released_checkpoint_as_a_start(name: str, tmp_path: Path) -> None:
             with pytest.raises(UsageError, match="already"):
                 student_of(base, made(method, first_variant(method)))
             continue
-        base._tokenizer = plain().tokenizer
+        base.tokenizer_source = plain().tokenizer
         student = moved(student_of(base, made(method, first_variant(method))))
         student.save(tmp_path / "model")
         again = froster.load(tmp_path / "model", device="cpu")

@@ -45,7 +45,8 @@ def models(
     """
     if name is not None and measure is not None:
         raise UsageError("give one name: to be shown, or after --measure")
-    chosen = [one(name or measure or "")] if name or measure else list(KNOWN)
+    asked = measure if name is None else name
+    chosen = list(KNOWN) if asked is None else [one(asked)]
     if measure is not None:
         time_it(chosen[0], device, precision)
     speeds, cached = speeds_kept(), cached_repositories()
@@ -63,6 +64,8 @@ def models(
 
 def one(name: str) -> KnownEncoder:
     """Raises CheckpointError on a name that is none, with the nearest."""
+    if name == "nano":
+        raise UsageError("nano comes with froster: froster models lists what is on the hub")
     known = known_encoder(hub_id_of(name))
     if known is None:
         raise UsageError(f"{name}: not one of the encoders that froster models lists")

@@ -225,7 +225,7 @@ def from_hf(values: Mapping[str, Any], size: int) -> Preprocessing:
             else f"size {settings['size']!r}"
         )
         raise CheckpointError(f"{what} does not fit the network, which reads {size} x {size}")
-    if settings["resample"] not in _RESAMPLE:
+    if type(settings["resample"]) is not int or settings["resample"] not in _RESAMPLE:
         raise CheckpointError(
             f"resample is {settings['resample']!r}: froster knows 2 (bilinear) and 3 (bicubic)"
         )

@@ -317,9 +317,25 @@ class DeferredTokenizer:
         """Raises CheckpointError naming the file."""
         return Tokenizer.from_file(self.file, self.text)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the file as it lies there, which need not be understood. Raises CheckpointError."""
+        try:
+            content = self.file.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self.file}: not a readable tokenizer.json ({error})") from None
+        return hashlib.blake2b(f"{self.text}".encode() + content, digest_size=16).hexdigest()
+
 
 TokenizerSource = Tokenizer | DeferredTokenizer | FrosterError
 """A model's tokenizer, or why it has none."""
+
+
+def fingerprint_of(source: TokenizerSource) -> str:
+    """Without opening it, where that can wait. Raises FrosterError where there is none."""
+    return (
+        source.fingerprint if isinstance(source, DeferredTokenizer) else opened(source).fingerprint
+    )
 
 
 def opened(source: TokenizerSource) -> Tokenizer:

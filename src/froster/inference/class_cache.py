@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import froster
+from froster.encoders.tokenizer import fingerprint_of
 from froster.errors import WriteError
 from froster.methods import VideoCLIP, method_dict
 from froster.methods.weight_names import structure
@@ -71,7 +72,7 @@ def key_of(model: Recognizer, labels: Sequence[str], truncate: bool) -> str | No
         "method": method_dict(model.config.method),
         "architecture": model.clip.architecture(),
         "weights": text_fingerprint(model.model),
-        "tokenizer": model.tokenizer.fingerprint,
+        "tokenizer": fingerprint_of(model.tokenizer_source),
         "device": model.device.type,
         "precision": str(model.dtype),
         "templates": list(prompting.templates),

@@ -103,7 +103,7 @@ class Recognizer:
         "what `load` was given, a path made absolute"
         self.device = device or pick_device()
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self._tokenizer = tokenizer
+        self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
         self.config = config
         self.calibration = calibration or Calibration()
@@ -134,7 +134,7 @@ class Recognizer:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return opened(self._tokenizer)
+        return opened(self.tokenizer_source)
 
     @property
     def inference(self) -> VideoCLIP:
@@ -147,7 +147,7 @@ class Recognizer:
         return self._cache.cast
 
     def _may_keep(self) -> bool:
-        settings = (self.config.prompting, self.dtype, self._tokenizer, self.class_file)
+        settings = (self.config.prompting, self.dtype, self.tokenizer_source, self.class_file)
         return self._cache.holds(self.model, settings)
 
     @property
@@ -332,7 +332,7 @@ class Recognizer:
         all."""
         self.check_network()
         loaded = LoadedModel(
-            self.model, self._tokenizer, self.config, self.provenance, self.calibration
+            self.model, self.tokenizer_source, self.config, self.provenance, self.calibration
         )
         save_folder(Path(folder), loaded, report or {})
         return Path(folder)
@@ -341,7 +341,7 @@ class Recognizer:
         """Another network that reads the same labels, on the same device."""
         return Recognizer(
             model,
-            self._tokenizer,
+            self.tokenizer_source,
             config,
             device=self.device,
             precision=self.precision,
