@@ -354,16 +354,6 @@ def test_lora_starts_at_the_encoder_and_folds_into_its_kind(name: str, tmp_path:
         close(network.merged().encode_image(frames), changed, atol=1e-4)
 
 
-def test_summary_of_a_frame() -> None:
-    x = torch.randn(2, 7, 16)
-    for has_class in (True, False):
-        options = {**SIGLIP_VISION, "class_token": has_class}
-        vision = VisionConfig(16, 8, 16, 1, 2, **options)
-        tower = CLIP(CLIPConfig(vision, TextConfig(8, 9, 16, 1, 1), 16)).visual
-        expected = x[:, 0] if has_class else x[:, :4].mean(dim=1)
-        torch.testing.assert_close(tower.summary(x), expected)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -229,7 +229,13 @@ def test_rows_are_sorted_by_what_is_shown() -> None:
     assert with_none([("a", 0.9), ("b", 0.1)], None) == [("a", 0.9), ("b", 0.1)]
 
 
-UNLIKE_COSINES = {"actionclip": None, "efficient-prompt": 1 / 0.07}
+UNLIKE_COSINES = {
+    "actionclip": None,
+    "bdc-clip": None,
+    "dualpath": None,
+    "efficient-prompt": 1 / 0.07,
+    "ost": None,
+}
 
 
 @pytest.mark.parametrize("name", METHODS)

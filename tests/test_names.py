@@ -425,10 +425,8 @@ def test_how_many_others_are_there(
     copies = [
         Path(shutil.copyfile(clips[0], tmp_path / f"{number}.mp4")) for number in range(others)
     ]
-    assert (
-        list_videos([*copies, tmp_path / "gone.mp4"]).check()
-        == f"no such file: {tmp_path / 'gone.mp4'}; {words}"
-    )
+    notes = list_videos([*copies, tmp_path / "gone.mp4"]).notes()
+    assert notes == [f"no such file: {tmp_path / 'gone.mp4'}; {words}"]
 
 
 def test_videos_of_one_name_are_told_apart(run, clips: tuple[Path, Path], tmp_path: Path) -> None:

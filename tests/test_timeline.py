@@ -131,7 +131,10 @@ def test_a_frame_is_embedded_once_where_frames_are_seen_apart(
     )  # two a second of 34 seconds; windows by themselves would have cost 31 * 8
 
 
-FAST = {"frozen", "finetuned", "lora", "l2sp", "ewc", "text4vis", "actionclip", "efficient-prompt"}
+FAST = {
+    *("frozen", "finetuned", "lora", "l2sp", "ewc", "text4vis", "actionclip", "efficient-prompt"),
+    *("mote", "ost"),
+}
 
 
 @pytest.mark.parametrize("name", METHODS)

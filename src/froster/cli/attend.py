@@ -45,7 +45,9 @@ def attend(
         str, option("Between commas: frozen (the CLIP of --model), nano, model folders, hub ids.")
     ],
     out: Annotated[Path, option("The picture, a .png: one row a model, one column a frame.")],
-    layer: Annotated[int, option("Block of the image tower; -1 is the last one.")] = -1,
+    layer: Annotated[
+        int, option("Block of the image tower; -1 is the last one, or its attention pool.")
+    ] = -1,
     rollout: Annotated[bool, option("Through all blocks up to that one.")] = False,
     animate: Annotated[Path | None, option("Also as a moving picture, a .gif or .mp4.")] = None,
     model: options.Model = None,
@@ -54,8 +56,8 @@ def attend(
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
-    """Where models look: the attention of [CLS] to the patches of each frame, drawn over the
-    frames.
+    """Where models look: the attention of [CLS], or of an attention pool, to the patches of each
+    frame, drawn over the frames.
 
     Example: froster attend holiday.mp4 --models frozen,runs/first --model nano --out attention.png
     """
@@ -146,8 +148,7 @@ def draw(
     rows.insert(0, StripRow("frames", rows[0].frames))
     columns = [f"{second:.1f} s" for second in clip.seconds]
     note = (
-        f"{what}; a patch is as bright as what it gets from the class tokens of all frames that see"
-        " it; one scale a row"
+        f"{what}; a patch is as bright as what it gets from all frames that see it; one scale a row"
     )
     attention_strip(rows, columns, note, out)
     if animate is not None:
@@ -162,9 +163,9 @@ def label_of(name: str, recognizer: Recognizer) -> str:
 
 
 def show(report: dict[str, Any]) -> None:
-    """What the class tokens give to what a picture does not show."""
+    """What the frames give to what a picture does not show."""
     rows = [
         [row["model"], *(f"{100 * share:.1f}" for share in row["shares"].values())]
         for row in report["models"]
     ]
-    print_table(["attention of [CLS], per cent", *report["models"][0]["shares"]], rows)
+    print_table(["attention, per cent", *report["models"][0]["shares"]], rows)

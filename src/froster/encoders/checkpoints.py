@@ -143,7 +143,7 @@ class Checkpoint:
         return open_clip_weights(self.path) or self.path
 
     @cached_property
-    def read(self) -> tuple[str, dict[str, Any]]:
+    def content(self) -> tuple[str, dict[str, Any]]:
         """How the weights are stored ("safetensors", "torchscript", "pickle"), and they. Raises
         CheckpointError."""
         if self.is_file:
@@ -176,7 +176,7 @@ def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
         if checkpoint.is_file:
             return _load_file(checkpoint)
         config = read_hf_config(path)
-        return _from_hf_state(checkpoint.read[1], config, path)
+        return _from_hf_state(checkpoint.content[1], config, path)
     except FrosterError as error:
         if str(path) in str(error):
             raise
@@ -184,7 +184,7 @@ def load_clip(source: str | Path | Checkpoint) -> tuple[CLIP, LoadReport]:
 
 
 def _load_file(checkpoint: Checkpoint) -> tuple[CLIP, LoadReport]:
-    kind, content = checkpoint.read
+    kind, content = checkpoint.content
     path = checkpoint.file
     state = unwrap(content)
     if isinstance(content.get("model_state"), dict):

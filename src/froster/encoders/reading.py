@@ -209,7 +209,7 @@ class _ModuleTree(Unpickler):
         super().__init__(file)
         self._archive = archive
         self._root = root
-        self._read: dict[str, bytearray] = {}
+        self._unpacked: dict[str, bytearray] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in STORAGES:
@@ -226,9 +226,9 @@ class _ModuleTree(Unpickler):
             )
         if not numel:
             return torch.empty(0, dtype=dtype)
-        if key not in self._read:
-            self._read[key] = bytearray(self._archive.read(entry))
-        return torch.frombuffer(self._read[key], dtype=dtype)
+        if key not in self._unpacked:
+            self._unpacked[key] = bytearray(self._archive.read(entry))
+        return torch.frombuffer(self._unpacked[key], dtype=dtype)
 
 
 def _rebuild(

@@ -201,7 +201,7 @@ class Tokenizer:
         return cls(backend, text)
 
     @classmethod
-    def read(cls, file: Path, text: TextConfig | None = None) -> Tokenizer:
+    def from_any(cls, file: Path, text: TextConfig | None = None) -> Tokenizer:
         """Read a file of any of the kinds. Raises CheckpointError naming it."""
         if file.name.endswith(".gz"):
             return cls.from_bpe(file, text)
@@ -219,14 +219,14 @@ class Tokenizer:
         """
         file = None if source is None else tokenizer_file(Path(source))
         if file is not None:
-            return cls.read(file, text)
+            return cls.from_any(file, text)
         if named := os.environ.get("FROSTER_BPE"):
             file = tokenizer_file(Path(named))
             if file is None:
                 raise UsageError(
                     f"FROSTER_BPE={named}: there is no {BPE_FILE} and no tokenizer.json"
                 )
-            return cls.read(file, text)
+            return cls.from_any(file, text)
         import huggingface_hub  # slow to import, and only needed here
 
         try:

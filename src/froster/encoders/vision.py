@@ -166,11 +166,6 @@ class VisionTower(nn.Module):
         z = z if self.proj is None else z @ self.proj
         return z if self.proj_bias is None else z + self.proj_bias
 
-    def summary(self, x: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames dim"]:
-        """One vector for what a frame shows, of the tokens between two blocks: the class token, or
-        without one the mean of the patches."""
-        return x[:, 0] if self.config.class_token else self.mean(x)
-
     def mean(self, x: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames dim"]:
         """Of a frame's patches."""
         return x[:, self.config.prefix : self.config.tokens].mean(dim=1)

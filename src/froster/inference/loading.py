@@ -49,7 +49,7 @@ def load_path(path: Path, clip: str | Path | None) -> LoadedModel:
     if (release := find_released(checkpoint)) is not None:
         return _load_release(release, path, clip)
     plain, report = load_clip(checkpoint)
-    method = VCLIP() if report.method == "vclip" else Frozen()
+    method = VCLIP(pad="zero") if report.method == "vclip" else Frozen()
     config = ModelConfig(method, prompting=fitting(FROSTER_PROMPTS, plain.config.text.context))
     tokenizer = tokenizer_of(path, plain.config.text)
     return LoadedModel(

@@ -378,7 +378,7 @@ def load(
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
     width = loaded.network.clip.config.embed_dim
-    class_file = None if classes is None else ClassFile.read(classes, width)
+    class_file = None if classes is None else ClassFile.from_file(classes, width)
     recognizer = Recognizer(
         loaded.network,
         loaded.tokenizer,

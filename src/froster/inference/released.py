@@ -84,7 +84,7 @@ def _naming(path: Path, error: FrosterError) -> FrosterError:
 def _read_state(checkpoint: Checkpoint) -> tuple[State, bool]:
     """The weights of a checkpoint under their official names, without what a training loop wrapped
     round them, and whether it holds a head apart from them."""
-    kind, content = checkpoint.read
+    kind, content = checkpoint.content
     state = unwrap(content)
     if kind == "safetensors" and checkpoint.is_file:
         refuse_own(checkpoint.file, state)

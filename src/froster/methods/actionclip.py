@@ -23,7 +23,7 @@ from froster.encoders.model import CLIP, unit
 from froster.encoders.reading import State
 from froster.errors import one_of
 from froster.methods.base import Method, Official, VideoCLIP, replace_blocks
-from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, temporal_shift
+from froster.methods.heads import ConvHead, LSTMHead, TemporalTransformer, heads_of, temporal_shift
 from froster.methods.recipe import Preset, tuned, with_head
 from froster.methods.weight_names import count_layers, has, ours, rename, without
 from froster.text.prompts import Prompting
@@ -82,20 +82,22 @@ class ActionNet(VideoCLIP):
         context: Tensor | None = None,
     ) -> Float[Tensor, "batch classes"]:
         """The log of the mean over the templates of the soft-max over the classes."""
-        each = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
-        return each.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
+        logits = self.clip.logit_scale.exp() * torch.einsum("be,pke->pbk", video, classes)
+        return logits.log_softmax(-1).logsumexp(dim=0) - math.log(len(classes))
 
 
 class ShiftBlock(Block):
     """A CLIP block whose input is shifted in time (TSM)."""
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, prefix: int):
         self.init_from(block)
+        self.prefix = prefix
 
     def attention_sublayer(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames tokens width"]:
-        return super().attention_sublayer(temporal_shift(x, num_frames), num_frames)
+        shifted = temporal_shift(x, num_frames, self.prefix)
+        return super().attention_sublayer(shifted, num_frames)
 
 
 Head = Literal["transf", "meanp", "lstm", "conv1d", "conv1d-released"]
@@ -127,14 +129,15 @@ class ActionCLIP(Method):
     """Shift patch channels in time at the input of every block."""
     layers: int = 6
     heads: int | None = None
-    """Attention heads of `transf`; default: the text tower's width / 64."""
+    """Attention heads of `transf`; default: `heads_of`."""
 
     def __post_init__(self) -> None:
         one_of("head", self.head, "transf", "meanp", "lstm", "conv1d", "conv1d-released")
 
     def build(self, clip: CLIP) -> VideoCLIP:
         if self.shift:
-            replace_blocks(clip, ShiftBlock)
+            prefix = clip.config.vision.prefix
+            replace_blocks(clip, lambda block: ShiftBlock(block, prefix))
         return ActionNet(clip, "mean_then_unit", self.make_head(clip))
 
     def make_head(self, clip: CLIP) -> nn.Module | None:
@@ -170,7 +173,7 @@ class ActionCLIP(Method):
 
     @classmethod
     def from_official(cls, state: State) -> Official | None:
-        """`model_state_dict` and `fusion_model_state_dict`, the latter under `fusion_model.` here."""
+        """`model_state_dict` and `fusion_model_state_dict`, the latter under `fusion_model.`."""
         shift = has(state, r"resblocks\.\d+\.net\.")
         if not shift and not has(state, r"^fusion_model\."):
             return None
@@ -208,9 +211,7 @@ HEAD_NAMES = [
 def late_transformer(clip: CLIP, layers: int, heads: int | None) -> TemporalTransformer:
     """The head of ActionCLIP and Text4Vis: 77 positions, outer skip, LayerNorm eps 1e-12, all
     linear layers N(0, 0.02)."""
-    text = clip.config.text
-    head = TemporalTransformer(
-        clip.config.embed_dim, heads or max(1, text.width // 64), layers, 77, eps=1e-12
-    )
+    width = clip.config.embed_dim
+    head = TemporalTransformer(width, heads or heads_of(clip), layers, 77, eps=1e-12)
     head.initialise(std=0.02, positions_std=0.02)
     return head

@@ -1,7 +1,7 @@
 """AdaptFormer: a bottleneck beside the MLP of every block. Official: 64 wide, ReLU, times 0.1,
 reads x before ln_2.
 
-x + mlp(ln_2 x) + s * up(relu(down x))         FROSTER's version: D/4 wide, GELU, s = 0.5, reads ln_2 x
+x + mlp(ln_2 x) + s * up(relu(down x))     FROSTER's version: D/4 wide, GELU, s = 0.5, reads ln_2 x
 """
 
 from __future__ import annotations

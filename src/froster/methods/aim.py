@@ -1,7 +1,7 @@
 """AIM: three adapters a block around CLIP's frozen layers, and the block's own attention used a
 second time, over time.
 
-    x += A_T( attend over T of ln_1 x )            same attention weights, same ln_1; no skip inside A_T
+    x += A_T( attend over T of ln_1 x )        same attention weights, same ln_1; no skip inside A_T
     y  = attend( ln_1 x );       x += y + A_S(y)
     n  = ln_2 x;                 x += mlp(n) + scale * A_M(n)
 

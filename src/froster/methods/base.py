@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from froster.data.dataset import Batch
 from froster.encoders.block import Block, Transformer
+from froster.encoders.config import CLIPConfig
 from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.encoders.reading import State
@@ -110,10 +111,10 @@ class VideoCLIP(nn.Module):
         Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame
         embeddings; of others it is not assumed.
         """
-        visual, own = self.clip.visual, type(self)
+        visual, kind = self.clip.visual, type(self)
         return (
-            own.encode is VideoCLIP.encode
-            and own.encode_frames is VideoCLIP.encode_frames
+            kind.encode is VideoCLIP.encode
+            and kind.encode_frames is VideoCLIP.encode_frames
             and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
             and visual.temporal_embedding is None
             and all(type(block) is Block for block in visual.transformer.resblocks)
@@ -311,6 +312,10 @@ class Method:
 
     def for_classes(self, labels: Sequence[str]) -> Method:
         """The method as it is trained on these classes; most do not depend on them."""
+        return self
+
+    def for_encoder(self, config: CLIPConfig) -> Method:
+        """The method as it is trained on this encoder; most do not depend on it."""
         return self
 
     def regulariser(

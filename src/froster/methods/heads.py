@@ -73,6 +73,13 @@ class TemporalTransformer(nn.Module):
         return self.positional_embedding[:frames]
 
 
+def heads_of(clip: CLIP) -> int:
+    """Attention heads of a temporal transformer by default: the text tower's width / 64, or the
+    joint width's where that many do not divide it (SigLIP 2 g-opt)."""
+    width, heads = clip.config.embed_dim, max(1, clip.config.text.width // 64)
+    return heads if width % heads == 0 else max(1, width // 64)
+
+
 class LSTMHead(nn.Module):
     """ActionCLIP's `LSTM`: one layer over the frames, with a skip, then the mean."""
 
@@ -111,11 +118,12 @@ class ConvHead(nn.Module):
 
 
 def temporal_shift(
-    x: Float[Tensor, "frames tokens width"], num_frames: int, parts: int = 8
+    x: Float[Tensor, "frames tokens width"], num_frames: int, prefix: int = 1, parts: int = 8
 ) -> Float[Tensor, "frames tokens width"]:
-    """Token 0 is the class token. Of the patches, 1/8 of the channels come from the next
-    frame, 1/8 from the previous one; zeros beyond the clip's ends (TSM)."""
-    cls, patches = x[:, :1], x[:, 1:].unflatten(0, (-1, num_frames))  # (B, T, N, D)
+    """The first `prefix` tokens stay: the class token, if there is one. Of the patches, 1/8 of the
+    channels come from the next frame, 1/8 from the previous one; zeros beyond the clip's ends
+    (TSM)."""
+    cls, patches = x[:, :prefix], x[:, prefix:].unflatten(0, (-1, num_frames))  # (B, T, N, D)
     fold = x.shape[-1] // parts
     padded = F.pad(patches, (0, 0, 0, 0, 1, 1))
     later, earlier, same = (
@@ -124,6 +132,12 @@ def temporal_shift(
         patches[..., 2 * fold :],
     )
     return torch.cat([cls, torch.cat([later, earlier, same], dim=-1).flatten(0, 1)], dim=1)
+
+
+def summary(x: Float[Tensor, "frames tokens width"], prefix: int) -> Float[Tensor, "frames width"]:
+    """One vector for what a frame shows, of its tokens between two blocks: the class token, or
+    without one (`prefix` 0) the mean of the patches."""
+    return x[:, 0] if prefix else x.mean(dim=1)
 
 
 class Adapter(nn.Module):
@@ -176,13 +190,21 @@ def drop_path(x: Float[Tensor, "*shape"], rate: float, training: bool) -> Float[
 
 
 def require(
-    method: str, clip: CLIP, *, class_token: bool = False, causal_text: bool = False
+    method: str,
+    clip: CLIP,
+    *,
+    class_token: bool = False,
+    class_token_read: bool = False,
+    causal_text: bool = False,
 ) -> None:
     """Raises UsageError that names what of this the encoder lacks: frames that are embedded by
-    their class token, texts whose tokens see only those before them."""
-    lacks = []
-    if class_token and clip.config.vision.pool != "class":
+    their class token, or by tokens of which that is one; texts whose tokens see only those before
+    them."""
+    lacks, vision = [], clip.config.vision
+    if class_token and vision.pool != "class":
         lacks.append("no class token that stands for a frame")
+    if class_token_read and (not vision.class_token or vision.pool == "mean"):
+        lacks.append("no class token that a frame's embedding is made of")
     if causal_text and clip.config.text.full_length:
         lacks.append("a text tower whose tokens see those behind them")
     if lacks:
@@ -196,7 +218,7 @@ def check_reserved(count: int, text: TextConfig) -> int:
         raise UsageError("learned prompts need a causal text tower, which this encoder has not")
     if not 0 <= count <= text.context - 3:
         raise UsageError(
-            f"{count} learned tokens do not fit a context of {text.context} with start, name and"
-            " end"
+            f"{count} learned tokens do not fit a context of {text.context}, which has room for"
+            f" {text.context - 3} beside start, name and end"
         )
     return count

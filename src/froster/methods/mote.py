@@ -29,7 +29,7 @@ from froster.encoders.reading import State
 from froster.errors import UsageError
 from froster.methods.actionclip import HEAD_NAMES
 from froster.methods.base import Features, Method, Objective, Official, VideoCLIP
-from froster.methods.heads import TemporalTransformer
+from froster.methods.heads import TemporalTransformer, heads_of
 from froster.methods.recipe import Preset, tuned, with_head
 from froster.methods.weight_names import count_layers, has, ours, rename
 from froster.text.prompts import KINETICS_28, Prompting
@@ -184,7 +184,7 @@ class MoTE(Method):
     """6 in the paper's ViT-L/14."""
     experts: int = 4
     heads: int | None = None
-    """Attention heads; default: the text tower's width / 64."""
+    """Attention heads; default: `heads_of`."""
     positions: int = 77
     """The most frames that the head can take."""
     seen: int = 0
@@ -204,7 +204,7 @@ class MoTE(Method):
         return dataclasses.replace(self, seen=len(labels))
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        heads = self.heads or max(1, clip.config.text.width // 64)
+        heads = self.heads or heads_of(clip)
         width = clip.config.embed_dim
         head = ExpertHead(width, heads, self.layers, self.positions, self.experts, self.seen)
         return MoTENet(clip, "mean_then_unit", head)

@@ -4,8 +4,8 @@
 
 Official: before the MLP of every block (K400), or before the attention and before the MLP (SSv2);
 the convolution starts at zero. FROSTER's version sits before the attention and starts with W2 = 0.
-The adapter before the last MLP is in the release, but has no effect: it changes patches that no
-class token reads any more.
+The adapter before the last MLP is in the release, but has no effect where the class token is a
+frame's embedding: it changes patches that no class token reads any more.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ Zero = Literal["conv", "up"]
 
 
 class TimeAdapter(nn.Module):
-    def __init__(self, width: int, inner: int, kernel: int, zero: Zero):
+    def __init__(self, width: int, inner: int, kernel: int, zero: Zero, prefix: int):
         super().__init__()
+        self.prefix = prefix
         self.down = nn.Linear(width, inner)
         self.conv = nn.Conv1d(inner, inner, kernel, padding=kernel // 2, groups=inner)
         self.up = nn.Linear(inner, width)
@@ -49,8 +50,8 @@ class TimeAdapter(nn.Module):
     def forward(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames tokens width"]:
-        """Token 0 is the class token."""
-        cls, patches = x[:, :1], x[:, 1:]
+        """The first `prefix` tokens stay: the class token, if there is one."""
+        cls, patches = x[:, : self.prefix], x[:, self.prefix :]
         y = self.down(patches).unflatten(0, (-1, num_frames))  # (B, T, N, C)
         B, _, N, _ = y.shape
         y = self.conv(y.permute(0, 2, 3, 1).flatten(0, 1)).unflatten(0, (B, N)).permute(0, 3, 1, 2)
@@ -58,10 +59,13 @@ class TimeAdapter(nn.Module):
 
 
 class STAdapterBlock(Block):
-    def __init__(self, block: Block, place: Place, bottleneck: int, kernel: int, zero: Zero):
+    def __init__(
+        self, block: Block, place: Place, bottleneck: int, kernel: int, zero: Zero, prefix: int
+    ):
         self.init_from(block)
         width = block.width
-        adapter = lambda: TimeAdapter(width, bottleneck or width // 2, kernel, zero)  # noqa: E731
+        inner = bottleneck or width // 2
+        adapter = lambda: TimeAdapter(width, inner, kernel, zero, prefix)  # noqa: E731
         self.before_attn = adapter() if place != "mlp" else None
         self.before_mlp = adapter() if place != "attention" else None
 
@@ -113,10 +117,11 @@ class STAdapter(Method):
             )
 
     def build(self, clip: CLIP) -> VideoCLIP:
+        prefix = clip.config.vision.prefix
         replace_blocks(
             clip,
             lambda block: STAdapterBlock(
-                block, self.place, self.bottleneck, self.kernel, self.zero
+                block, self.place, self.bottleneck, self.kernel, self.zero, prefix
             ),
         )
         return VideoCLIP(clip, self.pooling)

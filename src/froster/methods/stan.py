@@ -1,10 +1,14 @@
 """STAN: a second branch beside the last layers of the image tower, which sees space and time by
 turns.
 
-Layer i of the branch reads h + [mean over T of CLS ; patches] of CLIP's layer (the first one starts h from them), then
+Layer i of the branch reads h + [mean over T of CLS ; patches] of CLIP's layer (the first one starts
+h from them), then
     patches += W_t MHA(LN patches) over T, at every position          W_t = 0 at the start
     one CLIP block per frame, the branch's class token shown to every frame and averaged back
 Output: CLS_t + branch CLS -> ln_post -> proj -> mean over T.
+
+With an attention pool (PE-Core) the sum takes the place of CLS_t among the tokens that the pool
+reads; that is ours, and was never trained.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from froster.encoders.reading import State
 from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
 from froster.methods.base import Method, Official, Pooling, VideoCLIP
+from froster.methods.heads import require
 from froster.methods.recipe import Preset, tuned, with_head
 from froster.methods.weight_names import (
     count_layers,
@@ -41,7 +46,8 @@ from froster.video.sampling import Sampling
 
 # Its release keeps the tower deep inside a retrieval model.
 _PREFIX = re.compile(
-    r"^.*?(?=STAN_|layers\.|class_embedding|patch_embedding|position_embedding|pre_layrnorm|post_layernorm|visual_projection)"
+    r"^.*?(?=STAN_|layers\.|class_embedding|patch_embedding|position_embedding|pre_layrnorm"
+    r"|post_layernorm|visual_projection)"
 )
 
 
@@ -96,13 +102,15 @@ class STANTower(VisionTower):
         self.config = tower.config
         for name in ("class_embedding", "positional_embedding", "proj", "temporal_embedding"):
             self.register_parameter(name, getattr(tower, name))
-        for name, module in tower.named_children():
-            setattr(self, name, module)
+        self.register_parameter("proj_bias", tower.proj_bias)
+        for name in ("conv1", "ln_pre", "transformer", "ln_post", "attn_pool"):
+            self.add_module(name, getattr(tower, name))
         blocks = list(self.transformer.resblocks)
         if not 1 <= depth <= len(blocks):
             raise UsageError(f"the branch stands beside 1 to {len(blocks)} layers, not {depth}")
         self.depth = depth
-        self.branch = nn.ModuleList(BranchLayer(block) for block in blocks[-depth:])  # type: ignore[arg-type]
+        last = blocks[-depth:]
+        self.branch = nn.ModuleList(BranchLayer(block) for block in last)  # type: ignore[arg-type]
         self.time_embedding = nn.Parameter(torch.randn(max_frames, self.config.width))
 
     def forward(
@@ -112,7 +120,10 @@ class STANTower(VisionTower):
         states: list[Tensor] = [] if layers is None else layers
         x = self.transformer(self.embed(frames.flatten(0, 1), T), T, states)
         cls = x[:, 0].unflatten(0, (B, T)) + self.branch_class_token(states[-self.depth :], T)
-        return self.ln_post(cls) @ self.proj
+        if self.attn_pool is None:
+            return self.project(self.ln_post(cls))
+        x = torch.cat([cls.flatten(0, 1)[:, None], x[:, 1:]], dim=1)
+        return self.project(self.pool(x)).unflatten(0, (B, T))
 
     def branch_class_token(
         self, states: list[Float[Tensor, "frames tokens width"]], num_frames: int
@@ -164,6 +175,7 @@ class STAN(Method):
     pooling: Pooling = "mean_then_unit"
 
     def build(self, clip: CLIP) -> VideoCLIP:
+        require(self.name, clip, class_token_read=True)
         layers = clip.config.vision.layers
         clip.visual = STANTower(
             clip.visual, min(self.depth or max(1, layers // 3), layers), self.max_frames

@@ -31,7 +31,7 @@ class Text4Vis(Method):
     head: str = "transf"
     layers: int = 6
     heads: int | None = None
-    """Attention heads; default: the text tower's width / 64."""
+    """Attention heads; default: `heads_of`."""
 
     def __post_init__(self) -> None:
         one_of("head", self.head, "transf", "mean")

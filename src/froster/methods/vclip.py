@@ -4,13 +4,13 @@ CLIP's own weights.
 In every block the queries of frame t see the keys and values of frames t-r … t+r (r = 1: three
 frames, `3L` keys). No parameter is added. The released code puts *zero* keys and values, unmasked,
 where a clip has no neighbour: logit 0, so they take softmax weight and shrink the output at the
-ends of a clip. Weights trained that way need it (`pad="zero"`, the default); `pad="mask"` leaves
-the missing neighbours out.
+ends of a clip. Weights trained that way need it (`pad="zero"`); `pad="mask"` leaves the missing
+neighbours out.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,17 +20,18 @@ from torch import Tensor
 
 from froster.encoders import kernels
 from froster.encoders.block import Block
+from froster.encoders.config import CLIPConfig
 from froster.encoders.model import CLIP
 from froster.errors import UsageError, one_of
 from froster.methods.base import Method, Pooling, VideoCLIP, replace_blocks
 from froster.methods.recipe import FROSTER, Preset
 
-Pad = Literal["zero", "mask"]
+Pad = Literal["", "zero", "mask"]
 WIDEST = 64
 """Neighbours on each side. Keys are made for all of them, in the clip or beyond its ends."""
 SMALL_CLIP = 1 << 18
-"""Numbers in the keys of a clip below which copies cost less than many calls: B/16 has five times as
-many, the nano a tenth."""
+"""Numbers in the keys of a clip below which copies cost less than many calls: B/16 has five times
+as many, the nano a tenth."""
 
 
 def neighbours(
@@ -106,17 +107,26 @@ class VCLIP(Method):
 
     radius: int = 1
     """Neighbours seen on each side (the released code's step 1, 2, 3)."""
-    pad: Pad = "zero"
+    pad: Pad = ""
+    """Empty: "zero" where frames are embedded by a class token of plain positions, as in all
+    released weights of this network, else "mask"."""
     pooling: Pooling = "frame_unit"
 
     def __post_init__(self) -> None:
-        one_of("pad", self.pad, "zero", "mask")
+        if self.pad:
+            one_of("pad", self.pad, "zero", "mask")
         one_of("pooling", self.pooling, "frame_unit", "mean_then_unit")
         if not isinstance(self.radius, int) or not 1 <= self.radius <= WIDEST:
             raise UsageError(f"radius must be 1 to {WIDEST}, not {self.radius!r:.100}")
 
+    def for_encoder(self, config: CLIPConfig) -> VCLIP:
+        vision = config.vision
+        as_released = vision.pool == "class" and not vision.rope
+        return replace(self, pad=self.pad or ("zero" if as_released else "mask"))
+
     def build(self, clip: CLIP) -> VideoCLIP:
-        replace_blocks(clip, lambda block: VCLIPBlock(block, self.radius, self.pad))
+        pad = self.for_encoder(clip.config).pad
+        replace_blocks(clip, lambda block: VCLIPBlock(block, self.radius, pad))
         return VideoCLIP(clip, self.pooling)
 
     def preset(self) -> Preset:

@@ -4,7 +4,8 @@ context.
 Block, per frame t:  8 global tokens (through attention and MLP, fresh in every layer);
                      T local tokens p_j + W_c x_j,cls of all frames, shown to every frame;
                      a summary token q_t + MHA(LN q) over the frames, q = W_c x_cls.
-Local and summary tokens are dropped after the attention. W_c is frozen at its random start, as released.
+Local and summary tokens are dropped after the attention. Without a class token x_cls is the mean of
+the patches. W_c is frozen at its random start, as released.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from froster.encoders.model import CLIP
 from froster.encoders.reading import State
 from froster.errors import UsageError, one_of
 from froster.methods.base import Method, Official, VideoCLIP, replace_blocks
-from froster.methods.heads import check_reserved
+from froster.methods.heads import check_reserved, summary
 from froster.methods.recipe import Preset, tuned, with_adapters
 from froster.methods.weight_names import fuse_attention, has, rename, without
 from froster.methods.xclip import xavier
@@ -35,27 +36,38 @@ NAME_ALONE = Prompting(("{}.",), "plain")
 
 
 class VitaBlock(Block):
-    def __init__(self, block: Block, num_frames: int, num_global: int, local: bool, summary: bool):
+    def __init__(
+        self,
+        block: Block,
+        prefix: int,
+        num_frames: int,
+        num_global: int,
+        local: bool,
+        summary_token: bool,
+    ):
         self.init_from(block)
-        width = block.width
+        self.prefix, width = prefix, block.width
         spread = (6 / (3 * 16 * 16 + width)) ** 0.5
-        prompt = lambda rows: nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))  # noqa: E731
+
+        def prompt(rows: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(rows, width).uniform_(-spread, spread))
+
         self.global_prompts = prompt(num_global) if num_global else None
         self.local_prompts = prompt(num_frames) if local else None
-        self.cls_proj = nn.Linear(width, width) if local or summary else None
-        self.summary_ln = nn.LayerNorm(width) if summary else None
-        self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary else None
+        self.cls_proj = nn.Linear(width, width) if local or summary_token else None
+        self.summary_ln = nn.LayerNorm(width) if summary_token else None
+        self.summary_attn = xavier(Attention(width, block.attn.heads)) if summary_token else None
 
     def attention_sublayer(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames tokens width"]:
         length = x.shape[1]  # what is added is seen, and thrown away again
+        frames = x
         if self.global_prompts is not None:
             x = torch.cat([x, self.global_prompts.expand(len(x), -1, -1)], dim=1)
         if self.cls_proj is not None:
-            x = torch.cat(
-                [x, *self.clip_tokens(self.cls_proj(x[:, 0]).unflatten(0, (-1, num_frames)))], dim=1
-            )
+            q = self.cls_proj(summary(frames, self.prefix)).unflatten(0, (-1, num_frames))
+            x = torch.cat([x, *self.clip_tokens(q)], dim=1)
         return (x + self.attend(self.ln_1(x), num_frames))[:, :length]
 
     def clip_tokens(
@@ -108,8 +120,8 @@ class VitaNet(VideoCLIP):
         names = [label.partition(":")[0] for label in bank.labels]
         if self.text_prompt is None or not all(name in known for name in names):
             return super().prompts(bank, rows)
-        own = self.text_prompt[[known[name] for name in names]]
-        return torch.stack([self.encode_text(bank.tokens(row)[0], own) for row in rows])
+        context = self.text_prompt[[known[name] for name in names]]
+        return torch.stack([self.encode_text(bank.tokens(row)[0], context) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -158,7 +170,12 @@ class VitaCLIP(Method):
         replace_blocks(
             clip,
             lambda block: VitaBlock(
-                block, self.frames, self.num_global, self.local, self.summary_token
+                block,
+                clip.config.vision.prefix,
+                self.frames,
+                self.num_global,
+                self.local,
+                self.summary_token,
             ),
         )
         clip.visual.temporal_embedding = nn.Parameter(
@@ -227,6 +244,6 @@ class VitaCLIP(Method):
         notes = []
         if specific:
             notes = [
-                "the file does not name the classes of its class-specific context, so it is left out"
+                "the file does not name the classes of its class-specific context: it is left out"
             ]
         return Official("Vita-CLIP", method, weights, [*specific, *buffers], notes)

@@ -37,7 +37,7 @@ def saved_names(model: nn.Module) -> dict[str, str]:
 def structure(network: nn.Module) -> dict[str, tuple[object, ...]]:
     """Every module of a network by its name: its class, its plain settings, the shapes of its own
     weights."""
-    found: dict[str, tuple[object, ...]] = {}
+    modules: dict[str, tuple[object, ...]] = {}
     for name, module in network.named_modules():
         settings = {
             key: value
@@ -47,8 +47,8 @@ def structure(network: nn.Module) -> dict[str, tuple[object, ...]]:
         shapes = {
             key: tuple(weight.shape) for key, weight in module.named_parameters(recurse=False)
         }
-        found[name] = type(module).__qualname__, settings, shapes
-    return found
+        modules[name] = type(module).__qualname__, settings, shapes
+    return modules
 
 
 def first_difference(one: nn.Module, other: nn.Module) -> str:
@@ -58,7 +58,7 @@ def first_difference(one: nn.Module, other: nn.Module) -> str:
     for name in [*mine, *theirs]:
         if mine.get(name) != theirs.get(name):
             kinds = [
-                str(found[name][0]) if name in found else "nothing" for found in (mine, theirs)
+                str(parts[name][0]) if name in parts else "nothing" for parts in (mine, theirs)
             ]
             return f"{name or 'the whole'} is {kinds[0]} where it should be {kinds[1]}" + (
                 " with other settings or sizes" if kinds[0] == kinds[1] else ""
@@ -113,7 +113,7 @@ def width_of(state: State, ending: str) -> int:
 
 
 def count_layers(state: State, prefix: str) -> int:
-    """How many N the names of the form `prefix.N.…` have. Raises LookupError where there are none."""
+    """How many N the names `prefix.N.…` have. Raises LookupError where there are none."""
     numbers = {re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in state}
     layers = len({match[1] for match in numbers if match})
     if not layers:
@@ -131,11 +131,11 @@ def fuse_attention(state: State) -> State:
             parts.setdefault((match[1], match[3]), {})[match[2]] = tensor
         else:
             fused[name] = tensor
-    for (prefix, kind), found in parts.items():
-        if found.keys() == {"q", "k", "v"}:
-            fused[f"{prefix}in_proj_{kind}"] = torch.cat([found[part] for part in "qkv"])
+    for (prefix, kind), qkv in parts.items():
+        if qkv.keys() == {"q", "k", "v"}:
+            fused[f"{prefix}in_proj_{kind}"] = torch.cat([qkv[part] for part in "qkv"])
         else:
-            fused |= {f"{prefix}{part}_proj.{kind}": tensor for part, tensor in found.items()}
+            fused |= {f"{prefix}{part}_proj.{kind}": tensor for part, tensor in qkv.items()}
     return fused
 
 
@@ -160,8 +160,8 @@ def hf_blocks(prefix: str, ours: str) -> list[tuple[str, str]]:
     return [
         (rf"^{prefix}(\d+)\.(self_attn|layer_norm1|layer_norm2|mlp)\.", rf"{ours}\1.\2."),
         *(
-            (rf"^({re.escape(ours)}\d+)\.{theirs}\.", rf"\1.{own}.")
-            for theirs, own in (
+            (rf"^({re.escape(ours)}\d+)\.{theirs}\.", rf"\1.{name}.")
+            for theirs, name in (
                 ("self_attn", "attn"),
                 ("layer_norm1", "ln_1"),
                 ("layer_norm2", "ln_2"),
@@ -182,9 +182,9 @@ def text_of_huggingface(state: State) -> State:
         (r"^text_model\.final_layer_norm\.", "text.ln_final."),
         *hf_blocks(r"text_model\.encoder\.layers\.", "text.transformer.resblocks."),
     ]
-    found = rename(
+    renamed = rename(
         fuse_attention({n: t for n, t in state.items() if not n.endswith("position_ids")}), rules
     )
-    if "text.text_projection" in found:
-        found["text.text_projection"] = found["text.text_projection"].T.contiguous()
-    return found
+    if "text.text_projection" in renamed:
+        renamed["text.text_projection"] = renamed["text.text_projection"].T.contiguous()
+    return renamed

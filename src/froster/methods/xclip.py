@@ -1,13 +1,14 @@
 """X-CLIP: message tokens between the frames, multi-frame integration, and text prompts made from
 the video.
 
-Block, per clip:  m_t = W x_t,cls;  m = m + MHA(LN m) over the T messages;  [x_t ; m_t] through ln_1 and the block's
-attention, the message dropped again, then the MLP.
+Block, per clip:  m_t = W x_t,cls;  m = m + MHA(LN m) over the T messages;  [x_t ; m_t] through
+                  ln_1 and the block's attention, the message dropped again, then the MLP.
 Head:             mean over T of MIT(z + P) + z.
-Text, per video:  y = mean over T of LN(patches) W_p;  two decoder layers of the raw class embeddings c over LN(y) give
-                  t;  logits = s u(v) . u(c + alpha t).
+Text, per video:  y = mean over T of LN(patches) W_p;  two decoder layers of the raw class
+                  embeddings c over LN(y) give t;  logits = s u(v) . u(c + alpha t).
 
-FROSTER compares with the message tokens alone.
+Without a class token the message is made of the mean of the patches. FROSTER compares with the
+message tokens alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from froster.encoders.preprocessing import Preprocessing
 from froster.encoders.reading import State
 from froster.methods.base import Features, Method, Official, Pooling, VideoCLIP, replace_blocks
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
-from froster.methods.heads import TemporalTransformer
+from froster.methods.heads import TemporalTransformer, summary
 from froster.methods.recipe import Preset, tuned, with_head
 from froster.methods.weight_names import (
     count_layers,
@@ -46,9 +47,9 @@ training through froster keeps those of the CLIP that it starts from."""
 
 
 class XCLIPBlock(Block):
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, prefix: int):
         self.init_from(block)
-        width = block.width
+        self.prefix, width = prefix, block.width
         self.message_fc = nn.Linear(width, width)
         self.message_ln = nn.LayerNorm(width)
         self.message_attn = xavier(Attention(width, block.attn.heads))
@@ -56,7 +57,7 @@ class XCLIPBlock(Block):
     def attention_sublayer(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames tokens width"]:
-        m = self.message_fc(x[:, 0]).unflatten(0, (-1, num_frames))  # (B, T, D)
+        m = self.message_fc(summary(x, self.prefix)).unflatten(0, (-1, num_frames))  # (B, T, D)
         m = (m + self.message_attn(self.message_ln(m))).flatten(0, 1)[:, None]
         seen = torch.cat([x, m], dim=1)
         return (seen + self.attend(self.ln_1(seen), num_frames))[:, :-1]
@@ -152,7 +153,9 @@ class XCLIPNet(VideoCLIP):
     def encode(self, frames: Tensor) -> Features:
         layers: list[Tensor] = []
         z = self.clip.encode_image(frames, layers).float()
-        patches = layers[-1][:, 1:].unflatten(0, frames.shape[:2])  # (B, T, N, D)
+        patches = layers[-1][:, self.clip.config.vision.prefix :].unflatten(
+            0, frames.shape[:2]
+        )  # (B, T, N, D)
         return self.pool_frames(z, self.video_prompts.embed_patches(patches).float())
 
     def classes(self, prompts: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ class XCLIP(Method):
     """Of `message_only`; otherwise the integration's mean is made unit."""
 
     def build(self, clip: CLIP) -> VideoCLIP:
-        replace_blocks(clip, XCLIPBlock)
+        replace_blocks(clip, lambda block: XCLIPBlock(block, clip.config.vision.prefix))
         if self.message_only:
             return VideoCLIP(clip, self.pooling)
         width = clip.config.embed_dim

@@ -1,13 +1,17 @@
-"""Where the class token looks: the attention of [CLS] to the patches of every frame, as numbers and
-as pictures.
+"""Where a model looks: the attention of what a frame is embedded by to the patches of every frame,
+as numbers and as pictures.
+
+A frame is embedded by its class token (CLIP), by the mean of its patches (CLIPA), or by a probe
+that asks all of its tokens (SigLIP, PE-Core). A block's picture is the attention of the tokens that
+are so read, each as much as it is; a probe stands behind the blocks and has a picture of its own.
 
 The weights are those of the forward pass: they are made again from what each block's attention was
 given, with its own projections, neighbours and mask, and are compared with what the block made of
 them. Of the methods' additions:
 
 - neighbour frames (VCLIP): a patch is a key of its own frame and of the frames beside it. What is
-  shown on a frame is the sum of what the class tokens of all frames give to *its* patches, so that
-  colour lies on the pixels it is about.
+  shown on a frame is the sum of what all frames give to *its* patches, so that colour lies on the
+  pixels it is about.
 - prompt, message and summary tokens (Vita-CLIP, X-CLIP) take their share of the attention but have
   no place in a picture.
 - a second attention over time (AIM), adapters and STAN's branch are not attention to patches of a
@@ -48,19 +52,19 @@ class BlockInput(NamedTuple):
 
     block: Block
     x: Tensor
-    """(T, n, D), after ln_1: the frame's own L tokens, class token first, then what the method
-    adds."""
+    """(T, n, D), after ln_1: the frame's own L tokens, the class token first if there is one, then
+    what the method adds."""
     num_frames: int
 
 
 @dataclass(frozen=True)
 class CLSAttention:
-    """How the class tokens of a clip divide their attention, mean over the heads."""
+    """How the frames of a clip divide their attention, mean over the heads."""
 
     patches: Tensor
-    """(T, rows, columns): what each patch gets from the class tokens of all frames that see it."""
+    """(T, rows, columns): what each patch gets from all frames that see it."""
     shares: dict[str, float]
-    """Of all that the T class tokens give away: to `patches`, `class tokens`, `added tokens` and
+    """Of all that the T frames give away: to `patches`, `class tokens`, `added tokens` and
     `padding`; sums to 1."""
 
 
@@ -68,32 +72,37 @@ class CLSAttention:
 def cls_attention(
     model: VideoCLIP, frames: Tensor, layer: int = -1, rollout: bool = False
 ) -> CLSAttention:
-    """One clip's frames (T, 3, H, W), normalised -> the attention of its class tokens in one block.
+    """One clip's frames (T, 3, H, W), normalised -> their attention in one block; an attention pool
+    counts as the last one.
 
     `rollout`: through all blocks up to that one (Abnar & Zuidema, 2020): the product of (A + I) /
     2, where A is a block's attention among the clip's own tokens, without padding and added tokens,
-    its rows made to sum to 1 again. Raises UsageError where there is no such block, or where a
-    block does not attend as `Block.attend` does.
+    its rows made to sum to 1 again; a pool's weights are multiplied as they are. Raises UsageError
+    where there is no such block, or where a block does not attend as `Block.attend` does.
     """
     tower = model.clip.visual
-    inputs = block_inputs(tower, lambda: model.encode_frames(frames[None]))
-    if not -len(inputs) <= layer < len(inputs):
+    inputs, reading = tower_inputs(tower, lambda: model.encode_frames(frames[None]))
+    count = len(inputs) + (tower.attn_pool is not None)
+    if not -count <= layer < count:
         raise UsageError(
-            f"there is no layer {layer}: the network has {len(inputs)}, 0 to {len(inputs) - 1} or"
-            f" -{len(inputs)} to -1"
+            f"there is no layer {layer}: the network has {count}, 0 to {count - 1} or -{count} to"
+            " -1"
         )
-    L = tower.config.tokens
-    used = inputs[: layer % len(inputs) + 1]
-    given = rolled_out(used, L) if rollout else joint(used[-1], rows=1)[:, 0]  # (T, T, n)
+    L, prefix, last = tower.config.tokens, tower.config.prefix, layer % count
+    if last < len(inputs) or rollout:
+        used = inputs[: last + 1]
+        given = rolled_out(used, reading) if rollout else in_block(used[-1], reading)  # (T, T, n)
+    else:
+        given = on_own_frame(reading)
     total = given.sum(dim=(0, 1)) / len(given)  # (n,)
     shares = {
-        "patches": float(total[1:L].sum()),
-        "class tokens": float(total[0]),
+        "patches": float(total[prefix:L].sum()),
+        "class tokens": float(total[:prefix].sum()),
         "added tokens": float(total[L:].sum()),
         "padding": max(0.0, 1 - float(total.sum())),
     }
-    side = tower.config.image_size // tower.config.patch_size
-    return CLSAttention(given[..., 1:L].sum(dim=0).unflatten(-1, (side, side)).cpu(), shares)
+    side = tower.config.side
+    return CLSAttention(given[..., prefix:L].sum(dim=0).unflatten(-1, (side, side)).cpu(), shares)
 
 
 def video_attention(
@@ -105,17 +114,28 @@ def video_attention(
     return cls_attention(recognizer.model, normalise(pixels, how), layer, rollout)
 
 
-def rolled_out(inputs: Sequence[BlockInput], L: int) -> Tensor:
-    """Class token of frame t to token j of frame s through several blocks, (T, T, L)."""
-    # From the last block down, so that only the class tokens' rows are ever multiplied.
-    rows = None
+def rolled_out(inputs: Sequence[BlockInput], reading: Tensor) -> Tensor:
+    """Frame t to token j of frame s through several blocks and `reading` (T, L), (T, T, L)."""
+    L = reading.shape[1]
+    # From the last block down, so that only one row a frame is ever multiplied.
+    rows = on_own_frame(reading).flatten(1)  # (T, T*L)
     for block_input in reversed(inputs):
         A = joint(block_input, rows=L)[..., :L]  # (T, L, T, L)
         A = (A / A.sum(dim=(2, 3), keepdim=True)).flatten(2).flatten(0, 1)  # (T*L, T*L)
-        A = (A + torch.eye(len(A), device=A.device)) / 2
-        rows = A[::L] if rows is None else rows @ A
-    assert rows is not None
+        rows = (rows @ A + rows) / 2
     return rows.unflatten(1, (-1, L))
+
+
+def in_block(block_input: BlockInput, reading: Tensor) -> Tensor:
+    """Frame t to token j of frame s in one block, (T, T, n): the attention of the tokens by as much
+    as each is read, (T, L)."""
+    used = int(reading.sum(dim=0).nonzero().max()) + 1
+    return torch.einsum("tl,tlsn->tsn", reading[:, :used], joint(block_input, rows=used))
+
+
+def on_own_frame(reading: Tensor) -> Tensor:
+    """What each frame reads of its own tokens (T, L), among those of all frames, (T, T, L)."""
+    return torch.diag_embed(reading.T).permute(1, 2, 0)
 
 
 def joint(block_input: BlockInput, rows: int) -> Tensor:
@@ -160,6 +180,31 @@ def sources(block_input: BlockInput) -> Tensor:
     # Numbered tokens take the way of the keys, so this holds for whatever a method gathers.
     places = torch.arange(1.0, T * n + 1, device=x.device).view(T, 1, n, 1)
     return block.keys_values(places, places, num_frames)[0][:, 0, :, 0].long()
+
+
+def tower_inputs(
+    tower: VisionTower, forward: Callable[[], object]
+) -> tuple[list[BlockInput], Tensor]:
+    """The same with how much of a frame's embedding is made of each of its tokens behind the last
+    block, (T, L)."""
+    config, pool = tower.config, tower.attn_pool
+    if pool is None:
+        inputs = block_inputs(tower, forward)
+        reading = inputs[-1].x.new_zeros(len(inputs[-1].x), config.tokens)
+        if config.pool == "class":
+            reading[:, 0] = 1
+        else:
+            reading[:, config.prefix :] = 1 / config.side**2
+        return inputs, reading
+    asked: list[Tensor] = []
+    hook = pool.register_forward_pre_hook(lambda pool, given: asked.append(given[0]))
+    try:
+        inputs = block_inputs(tower, forward)
+    finally:
+        hook.remove()
+    q, k, _ = pool.queries_keys_values(asked[-1])
+    reading = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)[:, 0]
+    return inputs, finite(reading, "attention weights")
 
 
 def block_inputs(tower: VisionTower, forward: Callable[[], object]) -> list[BlockInput]:

@@ -1,4 +1,4 @@
-"""Class embeddings from a file: what any text tower made of the labels, in place of the model's own.
+"""Class embeddings from a file: what any text tower made of the labels, for the model's own.
 
 The file is a safetensors with one tensor, `embeddings` (K, E), and in its metadata `names`, a JSON
 list of the K names.
@@ -34,7 +34,7 @@ class ClassFile:
     embeddings: Float[Tensor, "classes embed"]
 
     @classmethod
-    def read(cls, path: str | Path, width: int) -> ClassFile:
+    def from_file(cls, path: str | Path, width: int) -> ClassFile:
         """Of an encoder whose joint space has that width. Raises UsageError, or CheckpointError
         where it is no safetensors."""
         path = Path(path)
@@ -90,7 +90,8 @@ class ClassFile:
         if missing:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise UsageError(
-                f"{self.path}: it has no embedding of {', '.join(map(repr, missing[:_SHOWN]))}{more}"
+                f"{self.path}: it has no embedding of"
+                f" {', '.join(map(repr, missing[:_SHOWN]))}{more}"
             )
         return self.embeddings[[places[label] for label in labels]]
 
@@ -109,8 +110,8 @@ class GivenBank(PromptBank):
 
     def tokens(self, *rows: int) -> Tensor:
         raise UsageError(
-            "class embeddings from a file have no texts: train the image tower alone (--tune image),"
-            " by a method without learned prompts"
+            "class embeddings from a file have no texts: train the image tower alone (--tune"
+            " image), by a method without learned prompts"
         )
 
     def embed(self, encode_text: EncodeText, rows: Sequence[int]) -> Tensor:

@@ -70,8 +70,8 @@ def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
 
 
 def check_cleaned(labels: Sequence[str], clean: Callable[[str], str]) -> None:
-    """Raises UsageError where the cleaning of a text tower leaves nothing of a label's name, or makes
-    two labels one: the encoder could not tell them apart."""
+    """Raises UsageError where the cleaning of a text tower leaves nothing of a label's name, or
+    makes two labels one: the encoder could not tell them apart."""
     seen: dict[str, str] = {}
     for label in labels:
         if not clean(label.partition(":")[0]):

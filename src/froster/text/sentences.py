@@ -84,10 +84,11 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 PROMPT = """\
 You write the label texts of a video classifier, which compares short videos with sentences.
-Write one English sentence of 10 to 25 words on what a camera sees in a typical video of the class "{name}": who or what \
-moves, in which way, with which objects and where. Name only what is visible; no opinions, no comparison with other classes.
-Do not repeat the name of the class, and use no colon, no quotation marks and no abbreviations. Answer with the sentence \
-alone."""
+Write one English sentence of 10 to 25 words on what a camera sees in a typical video of the class \
+"{name}": who or what moves, in which way, with which objects and where. Name only what is \
+visible; no opinions, no comparison with other classes.
+Do not repeat the name of the class, and use no colon, no quotation marks and no abbreviations. \
+Answer with the sentence alone."""
 
 OPENAI = "https://api.openai.com/v1"
 MAX_TOKENS = 64

@@ -96,7 +96,7 @@ def fine_tune(
     hooks = hooks or Hooks()
     recipe, reporter = how.recipe, hooks.reporter
     torch.manual_seed(recipe.seed)
-    method = how.method.for_classes(classes)
+    method = how.method.for_encoder(base.clip.config).for_classes(classes)
     student = student_of(base, method, how.preset)
     freeze(student.model, method, recipe.tune)
     if not any(p.requires_grad for p in student.model.parameters()):
