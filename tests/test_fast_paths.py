@@ -3,6 +3,7 @@ as PyTorch's own."""
 
 from __future__ import annotations
 
+import copy
 import random
 
 import pytest
@@ -10,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from froster.encoders import kernels
 from froster.encoders.block import Attention, Block
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.kernels import NeighbourFrames, dot_product_attention
-from froster.encoders.mlp import MLP
+from froster.encoders.mlp import MLP, GatedMLP
 from froster.encoders.model import CLIP
 from froster.encoders.precision import with_cast_weights
+from froster.encoders.rope import Rotary
 from froster.encoders.vision import VisionTower
 from froster.inference.recognizer import load
 from froster.methods.lora import LoRAAttention
@@ -152,6 +155,59 @@ def test_the_perceptron_is_the_plain_one(activation: str, frozen: tuple[str, ...
     assert half[0][0].dtype == half[1][0].dtype == torch.bfloat16
     for mine, fused, truth in zip(*half, exact, strict=True):
         assert relative(mine, truth) < 1.5 * relative(fused, truth) + 1e-3
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused where it can be", "apart"])
+def test_the_perceptron_in_use_is_the_plain_one(
+    activation: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without gradients the activation may be made within the matrix product."""
+    if not fused:
+        monkeypatch.setattr(kernels, "_fuses", lambda: False)
+    torch.manual_seed(0)
+    mlp = MLP(64, activation).requires_grad_(False)
+    x = 3 * torch.randn(3, 5, 64)
+    truth = plain_mlp(copy.deepcopy(mlp).double(), x.double())
+    with torch.no_grad():
+        close(mlp(x), truth)
+        with torch.autocast("cpu", torch.bfloat16):
+            mine, theirs = mlp(x), plain_mlp(mlp, x)
+            assert mlp(x[:0]).shape == (0, 5, 64)
+    assert mine.dtype == theirs.dtype == torch.bfloat16
+    assert relative(mine, truth) < 1.5 * relative(theirs, truth) + 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gated_perceptron_in_use_is_the_plain_one(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    mlp, x = GatedMLP(24, 40, 1e-6), torch.randn(3, 5, 24)
+    before = x.clone()
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        found = mlp(x)
+        monkeypatch.setattr(kernels, "ENABLED", False)
+        assert torch.equal(found, mlp(x)) and torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [5, 17, 20], ids=["few", "all", "more than have a place"])
+@pytest.mark.parametrize("kind", ["columns-1", "rows-16"])
+def test_pairs_as_complex_numbers_turn_as_pairs_do(
+    kind: str, tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = Rotary(kind, 4, 1, 16)  # type: ignore[arg-type]
+    x = torch.randn(3, tokens, 2, 16).to(dtype).transpose(1, 2)  # heads of a fused projection
+    upstream, before = torch.randn(3, 2, tokens, 16), x.clone()
+    with torch.no_grad():
+        used = turn(x)
+    trained = run(turn, [x], upstream)
+    monkeypatch.setattr(kernels, "ENABLED", False)
+    plain = run(turn, [x], upstream)
+    assert torch.equal(x, before) and used.dtype == dtype
+    for mine, truth in zip([used, *trained], [plain[0], *plain], strict=True):
+        close(mine, truth, 1e-6 if dtype == torch.float32 else 1e-3)
 
 
 def test_the_perceptron_keeps_no_activation_for_the_backward_pass() -> None:

@@ -45,32 +45,38 @@ class Rotary(nn.Module):
     """Turns the first tokens of every row: `prefix` of them not at all, then the patches. What a
     method adds behind them has no place and is not turned."""
 
-    cos: Tensor
-    sin: Tensor
+    table: Tensor
+    """(tokens, d/2, 2): cosine and sine."""
 
     def __init__(self, kind: Rope, side: int, prefix: int, dim: int):
         super().__init__()
-        table = torch.cat(
+        turns = torch.cat(
             [
                 torch.zeros(prefix, dim // 2, dtype=torch.float64, device="cpu"),
                 angles(kind, side, dim),
             ]
         )
-        # Not weights: they belong to no file, and stay in float32.
-        self.register_buffer("cos", table.cos().float(), persistent=False)
-        self.register_buffer("sin", table.sin().float(), persistent=False)
+        # No weight: it belongs to no file, and stays in float32.
+        table = torch.stack([turns.cos(), turns.sin()], dim=-1).float()
+        self.register_buffer("table", table, persistent=False)
 
     def forward(
         self, x: Float[Tensor, "rows heads tokens dim"]
     ) -> Float[Tensor, "rows heads tokens dim"]:
-        known = min(x.shape[2], len(self.cos))
-        cos, sin, first = self.cos[:known], self.sin[:known], x[:, :, :known].float()
-        if use_cpu_kernels(x) and first.stride(-1) == 1:
-            # A pair is a complex number: one pass over memory instead of several.
+        known = min(x.shape[2], len(self.table))
+        table, first = self.table[:known], x[:, :, :known]
+        if use_cpu_kernels(x) and x.stride(-1) == 1:
+            # A pair is a complex number: one pass over memory instead of several. What must be
+            # copied anyway lies then as the attention in bfloat16 wants it.
+            first = first.to(torch.float32, memory_format=torch.contiguous_format)
             pairs = torch.view_as_complex(first.unflatten(-1, (-1, 2)))
-            turned = torch.view_as_real(pairs * torch.complex(cos, sin)).flatten(-2)
+            turns = torch.view_as_complex(table)
+            in_place = x.dtype != torch.float32 and not torch.is_grad_enabled()
+            pairs = pairs.mul_(turns) if in_place else pairs * turns
+            turned = torch.view_as_real(pairs).flatten(-2)
         else:
-            a, b = first.unflatten(-1, (-1, 2)).unbind(-1)
+            a, b = first.float().unflatten(-1, (-1, 2)).unbind(-1)
+            cos, sin = table.unbind(-1)
             turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
         turned = turned.to(x.dtype)
         return turned if known == x.shape[2] else torch.cat([turned, x[:, :, known:]], dim=2)
