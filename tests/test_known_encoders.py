@@ -211,3 +211,18 @@ def test_what_lies_in_the_hubs_cache(tmp_path) -> None:
         text=True,
     )
     assert done.stdout.split() == ["timm/PE-Core-B-16"], done.stderr
+
+
+def test_a_narrow_terminal_has_fewer_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from froster.cli import models
+
+    rows = [models.row(known, {}, ()) for known in KNOWN]
+    for width in (70, 90, 120, 400):
+        monkeypatch.setattr(models, "output", Console(force_terminal=True, width=width))
+        columns, cells = models.fitting(list(models.COLUMNS), rows)
+        widths = [max(map(len, map(str, column))) for column in zip(columns, *cells, strict=True)]
+        assert sum(widths) + 2 * len(widths) <= width
+        assert {"name", "K400", "licence"} <= set(columns)
+    assert columns == list(models.COLUMNS)

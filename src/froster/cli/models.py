@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SHOWN = ("K400", "UCF101", "HMDB51", "ImageNet")
 COLUMNS = ("name", "size", "px", "M weights", "GB", "frames/s", *SHOWN, "licence", "", "hub")
+LEFT_OUT = ("hub", "M weights", "size", "HMDB51", "UCF101", "frames/s")
+"""Of these the first that a terminal is too narrow for."""
 
 
 def models(
@@ -56,7 +58,8 @@ def models(
     elif len(chosen) == 1:
         show(chosen[0], speeds, cached)
     else:
-        print_table(COLUMNS, (row(known, speeds, cached) for known in chosen), wide=True)
+        columns, rows = fitting(list(COLUMNS), [row(known, speeds, cached) for known in chosen])
+        print_table(columns, rows, wide=True)
         output.print()
         for line in notes():
             output.print(line, soft_wrap=True)
@@ -127,15 +130,26 @@ def row(known: KnownEncoder, speeds: dict[str, Speed], cached: Iterable[str]) ->
     ]
 
 
+def fitting(columns: list[str], rows: list[list[object]]) -> tuple[list[str], list[list[object]]]:
+    """As many columns as the terminal is wide; all of them where the table goes to a file."""
+    for name in LEFT_OUT:
+        widths = (max(map(len, map(str, cells))) for cells in zip(columns, *rows, strict=True))
+        if not output.is_terminal or sum(width + 2 for width in widths) <= output.width:
+            break
+        place = columns.index(name)
+        columns = [*columns[:place], *columns[place + 1 :]]
+        rows = [[*cells[:place], *cells[place + 1 :]] for cells in rows]
+    return columns, rows
+
+
 def notes() -> Iterable[str]:
-    yield f"Without --model it is {DEFAULT_MODEL}."
+    yield f"Without --model it is {DEFAULT_MODEL}. froster models NAME: all that is known of one."
     yield (
         "M weights: image + text tower. GB: in float32, downloaded and in memory. frames/s:"
         " measured here (froster models --measure NAME). here: in the hub's cache."
     )
     yield (
-        "Zero-shot top-1, in percent, as their sources measured it, not froster (froster models"
-        " NAME names them)."
+        "Zero-shot top-1, in percent, as their sources measured it, not froster (which NAME names)."
     )
     limits = {known.licence: restriction(known.licence) for known in KNOWN}
     yield "* " + "; ".join(f"{licence}: {limit}" for licence, limit in limits.items() if limit)
