@@ -79,10 +79,7 @@ def rehearse(
             rehearsing.Parts(tsm, bit, bert, concepts, definitions, head),
             features or out / "features",
             given,
-            device=device,
-            workers=decoders(workers),
-            tell=tell,
-            working=working,
+            rehearsing.Running(device, decoders(workers), tell, working),
         )
         result.save(out / "model.safetensors")
         (out / "predictions.csv").unlink(missing_ok=True)  # an earlier run's

@@ -39,6 +39,16 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Running:
+    """On what it runs, and whom it tells how far it has come."""
+
+    device: str | None = None
+    workers: int = 0
+    tell: Callable[[dict[str, Any]], None] = lambda epoch: None
+    working: Working = silently
+
+
+@dataclass(frozen=True)
 class Result:
     model: Rehearsal
     report: dict[str, Any]
@@ -56,11 +66,7 @@ def rehearse(
     parts: Parts,
     features: Path,
     options: RehearsalOptions,
-    *,
-    device: str | None = None,
-    workers: int = 0,
-    tell: Callable[[dict[str, Any]], None] = lambda epoch: None,
-    working: Working = silently,
+    running: Running = Running(),
 ) -> Result:
     """`sets` are labelled videos: "base" to train on, "validation" to choose the epoch, "novel" to
     test on. Features are kept below `features`.
@@ -68,7 +74,7 @@ def rehearse(
     Raises CheckpointError, DataError where definitions or concepts do not fit, or where no video of
     a set can be read.
     """
-    place = pick_device(device)
+    place, working = pick_device(running.device), running.working
     definitions, concepts = read_definitions(parts.definitions), read_concepts(parts.concepts)
     classes = {name: sorted({item.label for item in items}) for name, items in sets.items()}
     texts = {name: class_texts(definitions, labels) for name, labels in classes.items()}
@@ -78,7 +84,9 @@ def rehearse(
         trained = given_network(unwrap(read_file(parts.head)[1]), heads).float()
     streams = Streams(parts.tsm, parts.bit)
     extracted = {
-        name: extract([item.path for item in items], streams, features, place, workers, working)
+        name: extract(
+            [item.path for item in items], streams, features, place, running.workers, working
+        )
         for name, items in sets.items()
     }
     videos = {
@@ -96,7 +104,9 @@ def rehearse(
     model = Rehearsal(network, pieces, concepts, place, options.fusion)
     epochs = []
     if options.epochs:
-        epochs = train(model, videos["base"], options, videos.get("validation"), tell, working)
+        epochs = train(
+            model, videos["base"], options, videos.get("validation"), running.tell, working
+        )
     predictions = None
     if "novel" in sets:
         predictions = predict(model, sets["novel"], extracted["novel"], videos["novel"], classes)
