@@ -10,8 +10,9 @@ import pytest
 
 from froster.errors import UsageError
 from froster.evaluation.metrics import harmonic_mean
-from froster.inference.recognizer import load
+from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
+from froster.paper import miniature
 from froster.paper.cells import Cell
 from froster.paper.miniature import Miniature
 from froster.paper.programme import carry_out
@@ -21,6 +22,7 @@ from froster.paper.tables import TABLES
 from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
 from froster.training.distill import Distill
+from froster.training.fine_tune import FineTuning
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
 from results.claims import claims, family_claims, verdict
@@ -126,3 +128,24 @@ def test_the_family_is_every_target_with_both_teachers() -> None:
     both = {(loss.target, loss.kind, loss.distance, loss.teacher) for loss in distilled}
     assert len(targets) == 9 and len(both) == 18
     assert {target for target, *_ in targets} == set(get_args(get_type_hints(Distill)["target"]))
+
+
+def test_an_ema_teacher_is_fitted_to_the_steps_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its published decay it would not move in so few steps."""
+    trained: list[Distill] = []
+
+    def keep(base: Recognizer, how: FineTuning, *_: object) -> tuple[Recognizer, None]:
+        trained.append(how.distill)
+        return base, None
+
+    monkeypatch.setattr(miniature, "tuned", keep)
+    source = Miniature(load("nano", device="cpu"), tmp_path, seeds=1, shots=2, videos=24)
+    with progress(quiet=True) as bars:
+        for teacher in ("frozen", "ema"):
+            cell = Cell("vclip", "step1", distill="residual", changes=(("teacher", teacher),))
+            source.train(cell, 1, bars)
+    frozen, ema = trained
+    assert (frozen.teacher, ema.teacher) == ("frozen", "ema")
+    assert frozen.ema_beta == Distill.ema_beta and ema.ema_beta < 0.99

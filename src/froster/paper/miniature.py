@@ -114,15 +114,13 @@ class Miniature(RunSource):
     def train(self, cell: Cell, seed: int, bars: Progress) -> Recognizer:
         """The network that a run ends with."""
         method, preset = cell.setting(self.base, seed=seed)
-        how = FineTuning(
-            method, cell.loss(method), preset.recipe, preset, name=f"{cell.key} {seed}"
-        )
         videos = render_set("base", self.sizes["shots"], seed, "train")
         train_set = WorldClips(videos, self.base.config.sampling, train=True, seed=seed)
         loss, recipe = cell.loss(method), preset.recipe
         if loss.teacher == "ema":
             steps = recipe.epochs * steps_of_epoch(recipe, len(train_set))
             loss = dataclasses.replace(loss, ema_beta=ema_beta_of(steps))
+        how = FineTuning(method, loss, recipe, preset, name=f"{cell.key} {seed}")
         labels = texts(self.training_classes, cell.described)
         with tempfile.TemporaryDirectory() as folder:
             return tuned(self.base, how, train_set, labels, Path(folder), bars)[0]
