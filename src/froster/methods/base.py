@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -246,7 +247,7 @@ class Official:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """A network of the literature: the fields of a subclass are its options, `build` makes it from
     a CLIP."""
 
@@ -301,9 +302,9 @@ class Method:
         """The method inside FROSTER's training: its prompts, clips, schedule and distillation."""
         return FROSTER
 
+    @abstractmethod
     def build(self, clip: CLIP) -> VideoCLIP:
         """Turn `clip` into the video network, in place."""
-        raise NotImplementedError
 
     def trains(self, name: str) -> bool:
         """Does the paper train this weight of the network (`clip.visual.…`, `clip.text.…`,
