@@ -42,7 +42,9 @@ SHOWN = [(name, variant) for name, variant in EVERY if name != "tc-clip"]
 
 
 def test_attention_beyond_the_frame_s_tokens_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"ContextBlock.* has no attention within frames"):
+    with pytest.raises(
+        UsageError, match=r"cannot be drawn: it is not within frames in block 0 .ContextBlock"
+    ):
         cls_attention(network("tc-clip"), clips(1)[0])
 
 

@@ -231,7 +231,11 @@ def block_inputs(tower: VisionTower, forward: Callable[[], object]) -> list[Bloc
             del block.attend
     for i, module in enumerate(blocks):
         if module not in inputs:
-            raise UsageError(f"block {i} ({type(module).__name__}) has no attention within frames")
+            kind = type(module).__name__
+            raise UsageError(
+                "the attention of this network cannot be drawn: it is not within frames in block"
+                f" {i} ({kind})"
+            )
     return [inputs[module] for module in blocks]
 
 
