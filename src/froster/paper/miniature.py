@@ -37,14 +37,14 @@ from froster.training.batches import steps_of_epoch
 from froster.training.fine_tune import FineTuning
 from froster.training.plan import ema_beta_of
 from froster.utils import strict_json as json
-from froster.utils.files import write_json
+from froster.utils.files import atomic_file, write_json
 from froster.utils.interrupt import check
 from froster.utils.pool import cores
 from froster.utils.tensors import save_tensors
 from froster.world.clips import WorldClips
 from froster.world.habits import Strength
 from froster.world.sets import SETS, sentences
-from froster.world.stock import stocked
+from froster.world.stock import once, stocked
 
 TEST_SETS = ("base", "base-swapped", "novel", "near", "mid", "far")
 STANDS_FOR = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
@@ -137,10 +137,13 @@ class Miniature(RunSource):
         self.frames = on_device(self.base, tests)
         self.frozen = self.frozen_logits()
         self.tests = tests
-        if not self.is_done(self.frozen_run):
-            logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
-            record = {**self.sizes, **self.measured(logits)}
-            write_json(self.path(self.frozen_run), record, indent=None)
+        path = self.path(self.frozen_run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        once(path, lambda: write_json(path, self.frozen_record(), indent=None))
+
+    def frozen_record(self) -> dict[str, Any]:
+        logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
+        return {**self.sizes, **self.measured(logits)}
 
     @property
     def stock(self) -> Path:
@@ -153,15 +156,18 @@ class Miniature(RunSource):
             self.stock
             / f"frozen_{fingerprint}_{self.sizes['videos']}_{self.sizes['habits']}.safetensors"
         )
-        if not path.exists():
-            logits = logits_of(self.base, self.frames)
-            flat = {f"{kind}/{name}": x for kind, of in logits.items() for name, x in of.items()}
-            save_tensors(flat, path)
+        once(path, lambda: self.save_frozen_logits(path))
         stored: dict[str, Logits] = {}
         for name, x in load_file(path).items():
             kind, _, test = name.partition("/")
             stored.setdefault(kind, {})[test] = x
         return stored
+
+    def save_frozen_logits(self, path: Path) -> None:
+        logits = logits_of(self.base, self.frames)
+        flat = {f"{kind}/{name}": x for kind, of in logits.items() for name, x in of.items()}
+        with atomic_file(path) as part:
+            save_tensors(flat, part)
 
     def train(self, cell: Cell, seed: int, bars: Progress) -> Recognizer:
         """The network that a run ends with."""

@@ -29,6 +29,15 @@ def processes(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, context, torch.set_num_threads, initargs=(1,))
 
 
+def once(path: Path, make: Callable[[], object]) -> None:
+    """Have `make` write the file `path`, unless it is there; wait while another process is at it."""
+    while not path.exists():
+        with suppress(UsageError), sole_maker(path):  # which says that another process has it
+            if not path.exists():
+                make()
+        check()
+
+
 def pixels(
     name: str, label: int, takes: range, seed: int, split: Split, strength: Strength
 ) -> np.ndarray:
@@ -51,11 +60,7 @@ def stocked(
     shares = "-".join(f"{share:g}" for share in astuple(strength))
     path = folder / f"{name}_{split}_{seed}_{per_class}_{shares}.npy"
     folder.mkdir(parents=True, exist_ok=True)
-    while not path.exists():
-        with suppress(UsageError), sole_maker(path):  # another process may be at it
-            if not path.exists():
-                fill(path, name, per_class, seed, split, strength, workers)
-        check()
+    once(path, lambda: fill(path, name, per_class, seed, split, strength, workers))
     frames = torch.from_numpy(np.load(path, mmap_mode="c"))
     classes = SETS[name].classes
     return Videos(frames, torch.arange(len(classes)).repeat_interleave(per_class), classes)
