@@ -478,7 +478,8 @@ def tc_clip_outputs(g: Golden) -> Outputs:
     x = model.clip.visual.embed(frames.flatten(0, 1), T)
     for i, block in enumerate(blocks):
         assert isinstance(block, ContextBlock)
-        own, seen = block.attended(x, T)
+        made, seen = block.attended(block.ln_1(x), T)
+        own = x[:, : block.tokens] + made
         places = seen.topk(block.seeds, dim=-1).indices
         out[f"seed_index_sorted/layer{i}"] = places.sort().values.unflatten(0, (B, T)).float()
         seeds = block.seeds_of(own, seen).unflatten(0, (B, T)).flatten(1, 2)
