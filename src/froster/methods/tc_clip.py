@@ -161,6 +161,8 @@ class TCNet(VideoCLIP):
     """A text is what comes out of the last block but one, of all of its tokens, and the place of
     its end: the last block's outcome depends on the video."""
 
+    cuts_texts = True
+
     def __init__(self, clip: CLIP, learned: int, length: int):
         super().__init__(clip, "mean_then_unit")
         text = clip.config.text

@@ -67,9 +67,11 @@ def rehearse(
     features: Path,
     options: RehearsalOptions,
     running: Running = Running(),
+    labels: Sequence[str] | None = None,
 ) -> Result:
     """`sets` are labelled videos: "base" to train on, "validation" to choose the epoch, "novel" to
-    test on. Features are kept below `features`.
+    test on. Features are kept below `features`. `labels`: of the novel classes; default: those that
+    its videos have.
 
     Raises CheckpointError, DataError where definitions or concepts do not fit, or where no video of
     a set can be read.
@@ -77,7 +79,9 @@ def rehearse(
     place, working = pick_device(running.device), running.working
     definitions, concepts = read_definitions(parts.definitions), read_concepts(parts.concepts)
     classes = {name: sorted({item.label for item in items}) for name, items in sets.items()}
-    texts = {name: class_texts(definitions, labels) for name, labels in classes.items()}
+    if labels is not None:
+        classes["novel"] = list(labels)
+    texts = {name: class_texts(definitions, names) for name, names in classes.items()}
     pieces, (bert, heads) = WordPieces(parts.bert), read_bert(parts.bert)
     trained = None
     if parts.head is not None:
