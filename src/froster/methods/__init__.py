@@ -77,6 +77,10 @@ __all__ = [
 
 
 def method_class(name: Any) -> type[Method]:
+    if name == "er-zasr":
+        raise UsageError(
+            "er-zasr has encoders of its own, not CLIP's, and a command of its own: froster rehearse"
+        )
     if name not in METHODS:
         raise UsageError(
             f"unknown method {name!r}; froster methods lists what there is: {', '.join(METHODS)}"
