@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -218,6 +219,8 @@ def _serve(listener: socket.socket) -> None:
     input ends."""
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy every page that it looks at
     read, write = os.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
