@@ -35,5 +35,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "frames tokens width"]) -> Float[Tensor, "frames width"]:
         """Tokens after `ln_post` -> one vector a frame."""
-        y = self.attn.merge(dot_product_attention(*self.queries_keys_values(x)))[:, 0]
+        y = self.attend(x)
         return y + self.mlp(self.layernorm(y))
+
+    def attend(self, x: Float[Tensor, "frames tokens width"]) -> Float[Tensor, "frames width"]:
+        """y, what the probe is answered."""
+        return self.attn.merge(dot_product_attention(*self.queries_keys_values(x)))[:, 0]
