@@ -1,14 +1,15 @@
 """Faster ways on a CPU through what a block computes; everywhere else PyTorch's own are taken.
 
-- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, so
-  rows are taken a few at a time, scores and all, and the scores are made again in the backward
-  pass.
+- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, but
+  for the forward pass on a chip with AMX. So rows are taken a few at a time, scores and all, and
+  the scores are made again in the backward pass.
 - The two-layer perceptron: its activation costs one pass over memory, and training keeps half as
   much. QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. The two factors go into the
   matrix products, which scale for nothing, so that one fused kernel remains of three; in the
   backward pass they cancel. What the activation makes is not kept for that pass but made again.
-  GELU by tanh costs PyTorch four times what SiLU does; oneDNN makes it within the matrix product,
-  from sums that are not yet rounded to bfloat16.
+  GELU by tanh costs PyTorch four times what SiLU does. In bfloat16 oneDNN makes it within the
+  matrix product, from sums that are not yet rounded; in float32 it is x * sigmoid(2u), a few rows
+  at a time.
 - The frames around a frame (VCLIP): overlapping views of one padded copy in place of many copies.
 
 `use_cpu_kernels` is the one switch. Sizes in comments: N rows, h heads, L queries, M keys, d = D/h.
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -86,6 +88,9 @@ def _rows(hidden: Tensor | None, part: slice) -> Tensor | None:
 
 
 def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    if _has_amx():
+        mask = None if hidden is None else ~hidden
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     N, h, L, d = q.shape
     # Tokens before heads in memory, as the output projection reads them.
     out = q.new_empty(N, L, h, d).transpose(1, 2)
@@ -94,6 +99,11 @@ def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) 
             weights = _weights(q[part], k[part], _rows(hidden, part))
             out[part] = torch.bmm(weights, _flat(v[part])).unflatten(0, (-1, h))
     return out
+
+
+@cache
+def _has_amx() -> bool:
+    return torch.cpu._is_amx_tile_supported()
 
 
 class _AttentionInParts(torch.autograd.Function):
@@ -137,13 +147,29 @@ class Activation(NamedTuple):
 
 
 _aten = torch.ops.aten
+# GELU by tanh is x * sigmoid(2u), 2u = x (TWO_U + CUBIC x^2).
+_TWO_U = math.sqrt(8 / math.pi)
+_CUBIC = 0.044715 * _TWO_U
+_ROWS = 32
+
+
+def _gelu_tanh_(x: Tensor) -> Tensor:
+    """GELU by tanh of x (N, D), in place."""
+    if x.dtype != torch.float32:
+        return _aten.gelu_(x, approximate="tanh")
+    factor = torch.tensor(_TWO_U)
+    for part in x.split(_ROWS):
+        part.mul_(torch.addcmul(factor, part, part, value=_CUBIC).mul_(part).sigmoid_())
+    return x
+
+
 ACTIVATIONS = {
     "quick_gelu": Activation(QUICK, F.silu, _aten.silu_, _aten.silu_backward),
     "gelu": Activation(1.0, F.gelu, _aten.gelu_, _aten.gelu_backward),
     "gelu_tanh": Activation(
         1.0,
         partial(F.gelu, approximate="tanh"),
-        partial(_aten.gelu_, approximate="tanh"),
+        _gelu_tanh_,
         partial(_aten.gelu_backward, approximate="tanh"),
         in_product=True,
     ),
