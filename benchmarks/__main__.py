@@ -24,6 +24,7 @@ PARTS = {
     "startup": "froster --help and import froster",
     "demo": "froster demo after installation",
     "export": "ONNX and OpenVINO against PyTorch",
+    "teach": "froster teach on kept features, 20 classes of 20 videos",
     "growth": "how cost grows with clips, frames, classes, views, workers",
 }
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+import froster
 from froster.data.dataset import ReadViews
 from froster.encoders.blank import blank
 from froster.encoders.model import CLIP, unit
@@ -326,6 +327,12 @@ class Recognizer:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
+
+    def teach(self, examples: Any, **options: Any) -> froster.TeachResult:
+        """Another model, which was taught `examples` (label -> videos, pairs (video, label), a
+        folder of class folders, a manifest, an index) and is the result's `model`; this one stays
+        as it is. The options are those of `froster.teach`."""
+        return froster.teach(examples, model=self, **options)
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at
