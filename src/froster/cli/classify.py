@@ -162,16 +162,7 @@ def printed(row: ResultRow) -> dict[str, Any]:
     these" where there is a rule."""
     from froster.inference.batch import row_classification
 
-    answer = row_classification(row)
-    entries = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
-    keys = ("label", "score", "probability")
-    return {
-        "label": answer.label,
-        "answer": answer.answer,
-        "none": answer.none,
-        "cosine": answer.cosine,
-        "scores": [dict(zip(keys, entry, strict=True)) for entry in entries],
-    }
+    return row_classification(row).to_dict()
 
 
 def show_results(report: dict[str, Any]) -> None:

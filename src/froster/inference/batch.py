@@ -16,6 +16,7 @@ from froster.data.dataset import Views
 from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard
 from froster.inference.fingerprint import model_fingerprint
+from froster.inference.inputs import processes
 from froster.inference.recognizer import Classification, Recognizer, as_recognizer
 from froster.inference.results import (
     BatchProgress,
@@ -30,8 +31,6 @@ from froster.inference.results import (
 from froster.utils import pool
 from froster.utils.files import sole_maker
 
-FEW = 8
-"""Videos for which it does not pay to start processes."""
 FORM = 2
 """Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
 were not calibrated."""
@@ -54,9 +53,7 @@ class ReadOptions:
     """Cut labels that are too long, in place of refusing them."""
 
     def processes(self, videos: int) -> int:
-        if self.workers is not None:
-            return self.workers
-        return 0 if videos <= FEW else pool.spare_cores()
+        return processes(self.workers, videos)
 
 
 @dataclass(frozen=True)
