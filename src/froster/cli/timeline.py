@@ -31,6 +31,7 @@ def timeline(
     *,
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
+    template: options.Templates = None,
     out: Annotated[
         list[Path] | None, option("A .json, .csv, .srt, .vtt or .png (a picture); may be repeated.")
     ] = None,
@@ -58,7 +59,7 @@ def timeline(
 
     outputs = out or []
     check_outputs(outputs)
-    recognizer = load_model(model, device, precision)
+    recognizer = load_model(model, device, precision, templates=template)
     announce(recognizer, model)
     scan = Scan(
         recognizer,

@@ -22,18 +22,25 @@ class Classification:
     """Labels with their scores, best first: the soft-max of the logits' mean over the views, or the
     soft-maxes' mean.
 
-    `result["surfing"]` is the probability of a label, and iteration gives all of them, so that
-    `dict(result)` is `{label: probability}`.
+    `result["surfing"]` is the probability of a label or of a group of labels, and iteration gives
+    those of all labels, so that `dict(result)` is `{label: probability}`.
     """
 
     labels: list[str]
     scores: list[float]
-    """How likely each label is if one of them fits; they sum to 1."""
+    """How likely each label is if one of them fits; they sum to 1. With `thresholds`, how likely
+    each is by itself."""
     none: float | None = None
     """How likely it is that none of the labels fits; None of a model without a rule for it, as it
     was not calibrated or its scores do not tell."""
     cosine: float | None = None
     """Of the best label; None where the network's logits are no cosines."""
+    groups: dict[str, float] = field(default_factory=dict)
+    """Of labels such as "sport/archery": the sum of the scores below "sport", outer groups first;
+    with `thresholds` the highest of them."""
+    thresholds: list[float] | None = None
+    """Of a multi-label answer: the probability from which on each label, in the order of `labels`,
+    is taken to fit."""
     pictures: tuple[bytes, ...] = field(default=(), compare=False)
     """A few of the frames that were looked at, as small JPEGs, where `classify` made this."""
 
@@ -44,7 +51,15 @@ class Classification:
     @property
     def answer(self) -> str | None:
         """The best label, or None where it is more likely that none fits."""
-        return None if self.none is not None and fits_none(self.none) else self.labels[0]
+        return next(iter(self.answers), None)
+
+    @property
+    def answers(self) -> list[str]:
+        """The labels that fit: of a multi-label answer any number, else one or none."""
+        if self.thresholds is not None:
+            rows = zip(self.labels, self.scores, self.thresholds, strict=True)
+            return [label for label, score, threshold in rows if score >= threshold]
+        return [] if self.none is not None and fits_none(self.none) else self.labels[:1]
 
     @property
     def probabilities(self) -> list[float]:
@@ -57,7 +72,9 @@ class Classification:
     def __getitem__(self, label: str) -> float:
         """The probability of a label, also of "none of these" where there is a rule for it. Raises
         UsageError on one that was not asked for."""
-        table = dict(with_none(self, self.none))
+        share = 1.0 if self.none is None else 1 - self.none
+        groups = {group: share * score for group, score in self.groups.items()}
+        table = groups | dict(with_none(self, self.none))
         if label not in table:
             near = difflib.get_close_matches(str(label), table, n=3, cutoff=0.0)
             raise UsageError(
@@ -91,6 +108,8 @@ class Classification:
             "none": self.none,
             "cosine": self.cosine,
             "scores": [dict(zip(keys, entry, strict=True)) for entry in entries],
+            **({"groups": {group: self[group] for group in self.groups}} if self.groups else {}),
+            **({} if self.thresholds is None else {"answers": self.answers}),
         }
 
     def to_df(self) -> pd.DataFrame:
@@ -100,5 +119,7 @@ class Classification:
 
     def _repr_html_(self) -> str:
         rows = with_none(self, self.none)
-        answer = self.answer or NONE
-        return filmstrip(self.pictures) + bars([(name, p, name == answer) for name, p in rows])
+        strong = self.answers or [NONE]
+        groups = [(f"{group}/", self[group], False) for group in self.groups]
+        labels = [(name, share, name in strong) for name, share in rows]
+        return filmstrip(self.pictures) + bars([*groups, *labels])

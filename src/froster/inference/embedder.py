@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings
 from froster.text.bank import PromptBank
 from froster.text.class_file import ClassFile, GivenBank
+from froster.text.label_set import Labels, LabelSet, label_set
 from froster.text.labels import check_texts
 from froster.text.prompts import CLIP_CONTEXT
 from froster.utils.address import refuse_address
@@ -147,15 +148,34 @@ class Embedder:
         )
 
     @torch.no_grad()
-    def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
-        """Labels ("Name" or "Name: description") -> what the network compares videos with, over all
-        prompts; for most networks unit class embeddings (K, E).
+    def class_embeddings(self, labels: Labels, truncate: bool = False) -> Tensor:
+        """Labels ("Name" or "Name: description"), or a mapping of them to lists of prompts -> what
+        the network compares videos with, over all prompts; for most networks unit class embeddings
+        (K, E).
 
         The last `remembered` label sets are kept, as long as weights, prompts and tokenizer are the
         same, so that many videos cost one pass over the text; on disk, in the user's cache, all
         that fit are (`class_cache`). Nothing is kept of weights in training. Raises UsageError on
-        empty or repeated labels.
+        empty or repeated labels. A label with several prompts is the mean of their class
+        embeddings, made unit.
         """
+        if not isinstance(labels, (LabelSet, Mapping)):
+            return self._embedded(labels, truncate)
+        labels = label_set(labels)
+        if self.class_file is not None or self.config.method.closed:  # which know names alone
+            return self._embedded(labels.names, truncate)
+        if len(labels.texts) == len(labels):
+            return self._embedded(labels.texts, truncate)
+        if type(self.model).classes is not VideoCLIP.classes:
+            raise UsageError(
+                f"{self.config.method.name} compares a video with more than an embedding of each"
+                " class: give one prompt a label"
+            )
+        texts = self._embedded(labels.texts, truncate).split([*map(len, labels.prompts)])
+        return unit(torch.stack([part.mean(0) for part in texts]))
+
+    def _embedded(self, labels: Sequence[str], truncate: bool) -> Tensor:
+        """Of labels that are asked as they are."""
         check_texts(labels)
         may_keep = self._may_keep()
 

@@ -19,6 +19,7 @@ from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import parse_precision, pick_device
 from froster.errors import UsageError
 from froster.evaluation.calibration import LabelScores
+from froster.evaluation.multi_label import BACKGROUND
 from froster.inference.answering import Reading, answer_each, labels_shown
 from froster.inference.classification import Classification
 from froster.inference.embedder import Embedder
@@ -28,6 +29,9 @@ from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.notebook import small_pictures
 from froster.methods import VideoCLIP, first_difference
 from froster.text.class_file import ClassFile
+from froster.text.label_set import Labels, LabelSet, as_labels, groups_of
+from froster.text.labels import check_labels
+from froster.text.prompts import Prompting
 from froster.utils.tensors import finite
 from froster.video.transforms import given_clips
 
@@ -82,10 +86,11 @@ class Recognizer(Embedder):
     def classify(  # type: ignore[overload-overlap]
         self,
         video: VideoFile | np.ndarray | Tensor | Sequence[Image],
-        labels: Sequence[str],
+        labels: Labels,
         *,
         views: int | None = ...,
         truncate: bool = ...,
+        multi_label: bool = ...,
         fps: float = ...,
         workers: int | None = ...,
         batch_size: int | None = ...,
@@ -97,10 +102,11 @@ class Recognizer(Embedder):
     def classify(
         self,
         video: Sequence[np.ndarray] | Sequence[Tensor],
-        labels: Sequence[str],
+        labels: Labels,
         *,
         views: int | None = ...,
         truncate: bool = ...,
+        multi_label: bool = ...,
         fps: float = ...,
         workers: int | None = ...,
         batch_size: int | None = ...,
@@ -111,10 +117,11 @@ class Recognizer(Embedder):
     def classify(
         self,
         video: Sequence[VideoLike],
-        labels: Sequence[str],
+        labels: Labels,
         *,
         views: int | None = ...,
         truncate: bool = ...,
+        multi_label: bool = ...,
         fps: float = ...,
         workers: int | None = ...,
         batch_size: int | None = ...,
@@ -124,10 +131,11 @@ class Recognizer(Embedder):
     def classify(
         self,
         video: VideoLike | Sequence[VideoLike],
-        labels: Sequence[str],
+        labels: Labels,
         *,
         views: int | None = None,
         truncate: bool = False,
+        multi_label: bool = False,
         fps: float = FPS,
         workers: int | None = None,
         batch_size: int | None = None,
@@ -141,6 +149,10 @@ class Recognizer(Embedder):
         any other list is a list of videos. Frames are sampled as those of a file of `fps` frames
         per second; too few for a dense clip are spread over it.
 
+        `labels` are names, or a mapping of names to a description, a list of prompts or a group of
+        labels; "sport/archery" is in the group "sport", whose score is the sum of its labels'.
+        `multi_label`: any number of labels may fit, each is weighed by itself.
+
         `workers`: processes that read files, by default none for up to 8 videos (a script that has
         some needs `if __name__ == "__main__":`). `batch_size`: videos that the network sees at
         once. `progress`: a bar on standard error.
@@ -149,11 +161,14 @@ class Recognizer(Embedder):
         on what is no video. Where some videos of a list cannot be read the others are answered,
         and BatchError, which is raised at the end, holds the answers.
         """
+        names = as_labels(labels)
         with labels_shown(self, progress):
-            classes = self.class_embeddings(labels, truncate)
+            classes = self.class_embeddings(
+                self.with_background(names) if multi_label else names, truncate
+            )
 
         def answer(clips: Tensor) -> list[Classification]:
-            results = self.classify_clips(clips, labels, classes)
+            results = self.classify_clips(clips, names, classes, multi_label=multi_label)
             return [
                 dataclasses.replace(result, pictures=small_pictures(views))
                 for result, views in zip(results, clips, strict=True)
@@ -163,10 +178,25 @@ class Recognizer(Embedder):
         answers, one = answer_each(self, video, answer, how, "classify")
         return answers[0] if one else answers
 
+    def with_background(self, labels: Sequence[str]) -> LabelSet:
+        """The labels, and behind them the text that each is weighed against where each stands by
+        itself. Raises UsageError where the model knows no texts beside its classes."""
+        if self.class_file is not None or self.config.method.closed:
+            raise UsageError(
+                "multi-label weighs labels against a text that says nothing, and this model can be"
+                " asked for its classes alone"
+            )
+        if not isinstance(labels, LabelSet):
+            check_labels(labels)
+            labels = LabelSet({label: [label] for label in labels})
+        if BACKGROUND in labels:
+            raise UsageError(f"{BACKGROUND!r} is what labels are weighed against: leave it out")
+        return LabelSet({**labels.to_dict(), BACKGROUND: [BACKGROUND]})
+
     def timeline(
         self,
         video: VideoFile,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         window: float | None = None,
         stride: float | None = None,
@@ -175,7 +205,7 @@ class Recognizer(Embedder):
         truncate: bool = False,
         progress: bool = False,
     ) -> Timeline:
-        """Which of `labels` fits when, in a video file of any length, as `froster.timeline` says."""
+        """Which of `labels` fits when, in a video file of any length: see `froster.timeline`."""
         from froster.inference.timeline import timeline
 
         return timeline(
@@ -191,29 +221,62 @@ class Recognizer(Embedder):
         )
 
     def classify_clips(
-        self, clips: Tensor, labels: Sequence[str], classes: Tensor, top: int | None = None
+        self,
+        clips: Tensor,
+        labels: Sequence[str],
+        classes: Tensor,
+        top: int | None = None,
+        multi_label: bool = False,
     ) -> list[Classification]:
         """The views of B videos, uint8 (B, V, T, 3, S, S) -> the `top` best labels of each.
 
-        `classes` is the result of `class_embeddings` for `labels`.
+        `classes` is the result of `class_embeddings` for `labels`, with `multi_label` for
+        `with_background(labels)`.
         """
-        outputs = self.score_clips(clips, classes)
-        scores, places = outputs.scores.sort(dim=-1, descending=True)
-        none, cosine = (
-            [None] * len(scores) if values is None else values.tolist()
-            for values in (outputs.none, outputs.cosine)
-        )
-        rows = zip(places[:, :top].tolist(), scores[:, :top].tolist(), none, cosine, strict=True)
-        return [Classification([labels[i] for i in best], *values) for best, *values in rows]
+        views = self.logits_of_clips(clips, classes)
+        none: list[float | None] = [None] * len(views)
+        cosine, rule = list(none), self.calibration.multi_label
+        if multi_label:
+            likely = rule(views.mean(dim=1))
+        else:
+            outputs = self.score(views)
+            likely = outputs.scores
+            none = none if outputs.none is None else outputs.none.tolist()
+            cosine = cosine if outputs.cosine is None else outputs.cosine.tolist()
+        scores, places = likely.sort(dim=-1, descending=True)
+        groups, thresholds = groups_of(labels), rule.of(labels)
+        answers = []
+        of_group = torch.Tensor.max if multi_label else torch.Tensor.sum
+        for row, best, values, no_label, closeness in zip(
+            likely, places, scores, none, cosine, strict=True
+        ):
+            shown = best[:top].tolist()
+            answers.append(
+                Classification(
+                    [labels[place] for place in shown],
+                    values[:top].tolist(),
+                    no_label,
+                    closeness,
+                    {name: float(of_group(row[below])) for name, below in groups.items()},
+                    [thresholds[place] for place in shown] if multi_label else None,
+                )
+            )
+        return answers
 
     @torch.no_grad()
-    def score_clips(self, clips: Tensor, classes: Tensor) -> LabelScores:
+    def logits_of_clips(
+        self, clips: Tensor, classes: Tensor
+    ) -> Float[Tensor, "batch views columns"]:
         """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` ->
-        scores, on the CPU."""
+        logits, on the CPU."""
         clips = given_clips(clips, self.image_size, "B, V, T")
         features = self.encode_clips(clips.flatten(0, 1))
         logits = self.model.logits(features.video, classes, features.context).float()
-        return self.score(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
+        return finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu()
+
+    def score_clips(self, clips: Tensor, classes: Tensor) -> LabelScores:
+        """The same views and classes -> scores, on the CPU."""
+        return self.score(self.logits_of_clips(clips, classes))
 
     def score(self, views: Float[Tensor, "n views labels"]) -> LabelScores:
         """Logits of the views -> scores and, where there is a rule, how likely it is that no label
@@ -257,6 +320,7 @@ def load(
     *,
     clip: str | Path | None = None,
     classes: str | Path | None = None,
+    templates: Sequence[str] | None = None,
     device: str | None = None,
     precision: str | torch.dtype = "auto",
 ) -> Recognizer:
@@ -266,10 +330,18 @@ def load(
     Released checkpoints of the methods are recognised by the names of their weights; `provenance`
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
     of the same width, gives what they lack. `classes`: a safetensors of class names and their
-    embeddings (`ClassFile`), made by another text tower. Raises CheckpointError when the weights do
+    embeddings (`ClassFile`), made by another text tower. `templates`: sentences with {} for the
+    label, in place of the model's own. Raises CheckpointError when the weights do
     not fit, FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
+    if templates is not None:
+        if classes is not None:
+            raise UsageError("templates are for the text tower, whose place classes take")
+        prompting = Prompting(tuple(templates), "plain")
+        loaded = dataclasses.replace(
+            loaded, config=dataclasses.replace(loaded.config, prompting=prompting)
+        )
     width = loaded.network.clip.config.embed_dim
     class_file = None if classes is None else ClassFile.from_file(classes, width)
     recognizer = Recognizer(

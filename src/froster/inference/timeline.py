@@ -21,6 +21,7 @@ from froster.inference.inputs import GivenFile, VideoFile, as_file, as_videos
 from froster.inference.notebook import Album, data_frame, segment_table
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.scorer import ScoreFunction, WindowScorer, chunked, columns
+from froster.text.label_set import Labels, as_labels
 from froster.text.labels import check_texts
 from froster.utils.interrupt import check
 from froster.utils.progress import progress as bars_shown
@@ -151,7 +152,7 @@ class Scan:
     def __init__(
         self,
         recognizer: Recognizer,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         window: float | None = None,
         stride: float | None = None,
@@ -162,6 +163,7 @@ class Scan:
         album: Album | None = None,
     ):
         """`album`: where small pictures of the video are to go."""
+        labels = as_labels(labels)
         check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
         self.scores, self.album = scores, album
@@ -231,7 +233,7 @@ class Scan:
 def timeline(
     model: Recognizer | str | Path,
     video: VideoFile,
-    labels: Sequence[str],
+    labels: Labels,
     *,
     window: float | None = None,
     stride: float | None = None,
