@@ -480,8 +480,8 @@ def test_python_api(video: Path) -> None:
     similarity = model.embed_text(labels) @ model.embed_video(video)
     assert found.label == labels[int(similarity.argmax())]
     assert float(model.embed_video(video).norm()) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(froster.UsageError, match="T = 8"):
-        model.embed_video(torch.zeros(5, 60, 60, 3, dtype=torch.uint8))
+    with pytest.raises(froster.UsageError, match="T, H, W, 3"):
+        model.embed_video(torch.zeros(5, 60, 60, 4, dtype=torch.uint8))
     with pytest.raises(froster.VideoError, match=r"gone\.mp4"):
         model.classify("gone.mp4", labels)
 

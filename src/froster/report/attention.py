@@ -41,7 +41,7 @@ from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods.base import VideoCLIP
 from froster.methods.tc_clip import ContextBlock
-from froster.report.plots import save
+from froster.utils.drawing import save
 from froster.utils.files import atomic_file
 from froster.utils.tensors import finite
 from froster.video.transforms import inference_transform
