@@ -209,6 +209,9 @@ class EvaluateOptions(LabelledOptions):
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
     transport: bool = False
     """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
+    probe: Sequence[Literal["static", "shuffled", "reversed"]] | None = None
+    """Score the same clips again without their motion: one frame repeated, the frames in another
+    order, or backwards; may be repeated."""
     batch_size: int = 8
     """Videos a batch."""
     workers: int = 0
