@@ -136,7 +136,8 @@ class TrainOptions(LabelledOptions):
     """Mirror half of the training clips (not for left/right classes)."""
 
     look: bool = True
-    """Look for test videos that are training videos too."""
+    """Look at the videos first: for test videos that are training videos too, and for classes that
+    their scenes give away."""
 
     meta: float | None = None
     """Weight of the gradient on the next batch, after an inner step (Open-MeDe); default: 0, as the

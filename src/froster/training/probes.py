@@ -59,7 +59,7 @@ def measure_probes(
 def probes_of(usual: Predictions, probed: Mapping[Probe, Predictions]) -> dict[str, Any]:
     """For a report: of each probe the change in accuracy on the same videos, among base and novel
     labels too where these are apart, and of each class."""
-    report = {}
+    report: dict[str, Any] = {}
     for probe, after in probed.items():
         readable = ~(usual.logits.isnan().any(1) | after.logits.isnan().any(1))
         differs = usual.logits.argmax(1) != after.logits.argmax(1)
