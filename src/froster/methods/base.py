@@ -123,6 +123,21 @@ class VideoCLIP(nn.Module):
             and all(type(block) is Block for block in visual.transformer.resblocks)
         )
 
+    @property
+    def ignores_order(self) -> bool:
+        """Does a clip get the same scores whatever the order of its frames? It does where each
+        frame is embedded alone and the mean is compared with the classes.
+
+        As `frames_apart`: of a network with steps of its own it is not assumed.
+        """
+        kind = type(self)
+        return (
+            self.frames_apart
+            and self.head is None
+            and kind.pool_frames is VideoCLIP.pool_frames
+            and kind.logits is VideoCLIP.logits
+        )
+
     def encode(self, frames: Float[Tensor, "batch time 3 height width"]) -> Features:
         """Normalised frames -> everything that scoring and distillation need, in
         float32."""
