@@ -95,6 +95,8 @@ def reproduce(
             f"{len(runs) // seeds} runs x {seeds} seeds, {missing} of them missing: about"
             f" {hours:.1f} hours on one core"
         )
+        for note in source.notes(names):
+            console.print(note)
         sizes = ["--seeds", str(seeds), "--shots", str(shots), "--videos", str(videos)]
         sizes += [] if habits is None else ["--habits", str(habits)]
         sizes += [] if rate is None else ["--rate", str(rate)]
@@ -132,6 +134,8 @@ def reproduce(
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
+    from froster.paper.cells import REHEARSED
+
     rows = [
         (name, row["runs"], f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
         for name, row in planned["tables"].items()
@@ -142,6 +146,13 @@ def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
         console.print(
             f"missing: {path}   make it: froster prepare {name} --videos … --annotations … --out"
             f" {path}"
+        )
+    if planned["er-zasr"]:
+        folder = data.root / REHEARSED
+        console.print(
+            f"missing: {folder} for the row ER-ZASR: {', '.join(planned['er-zasr'])}; it takes the"
+            f" streams that froster rehearse --features {folder / 'features'} has kept, and computes"
+            " the others"
         )
     runs = planned["runs"]
     console.print(
