@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import froster
-from froster.paper.family import PROJECTED, later_cell, member
+from froster.paper.family import DESCRIBED as ASKED_DESCRIBED
+from froster.paper.family import LATER, PROJECTED, member
 from froster.paper.miniature import RATE, Miniature
 from froster.paper.published import TABLE_1, TABLE_2
 from froster.paper.tables import FROSTER, NETWORKS, OFFICIAL, Cell, froster_cell
@@ -184,10 +185,9 @@ def successor_claims() -> list[Claim]:
     """What the systems after FROSTER say: that they are better than it, and than frozen CLIP."""
     made = []
     for name in SUCCESSORS:
-        cell = later_cell(name)
-        if cell is not None:
-            made.append(Claim(f"{name} beats FROSTER", (cell, PLAIN), AS_PRINTED))
-            made.append(Claim(f"{name} beats frozen CLIP", (cell, PLAIN), FROZEN))
+        run = LATER[name], DESCRIBED if name in ASKED_DESCRIBED else PLAIN
+        made.append(Claim(f"{name} beats FROSTER", run, AS_PRINTED))
+        made.append(Claim(f"{name} beats frozen CLIP", run, FROZEN))
     return made
 
 
