@@ -1,6 +1,6 @@
 """Makes the runs of the claims, the most important first: `python docs/results/run.py OUT` writes
-`OUT/cells` (16 training videos a class), `OUT/long/cells` (60) and `OUT/curve-…/cells` (habits of
-other strengths).
+`OUT/cells` (16 training videos a class), `OUT/long/cells` (60), `OUT/hot/cells` (a higher rate) and
+`OUT/curve-…/cells` (habits of other strengths).
 
 Any number of processes may do it at once, on one device or several: each takes the next run that
 nobody has taken. What a stopped process had begun is begun anew once `OUT/taken` is removed.
@@ -15,22 +15,22 @@ from pathlib import Path
 
 import torch
 from claims import (
-    ALONE,
     CURVE,
-    DISTILLED,
     SEEDS,
     cells_of,
     claims,
+    core_claims,
     curve,
     family_claims,
     habit_claims,
+    hot,
     sources,
     successor_claims,
 )
 
 from froster.paper.miniature import HABITS, RATE, Miniature
 from froster.paper.programme import PaperRun
-from froster.paper.tables import FROSTER, OFFICIAL
+from froster.paper.tables import OFFICIAL
 from froster.utils.files import write_json
 from froster.utils.progress import progress
 
@@ -38,12 +38,16 @@ Job = tuple[Miniature, PaperRun]
 
 
 def jobs(short: Miniature, long: Miniature) -> list[Job]:
-    """Every run once, of each part seed by seed: the question of habits, its core with more videos;
+    """Every run once, of each part seed by seed: the question of habits, its core with more videos and at a higher rate;
     what came after FROSTER, Tables 1 and 2, the family; milder and stricter habits; the rest."""
     habits = cells_of(habit_claims())
-    core = [cell for cell, _ in (*DISTILLED, *ALONE)]
-    parts = [(short, habits), (long, [*core, FROSTER]), (short, cells_of(successor_claims()))]
-    parts += [(short, list(OFFICIAL.values())), (short, cells_of(family_claims()))]
+    core = cells_of(core_claims())
+    parts = [(short, habits), (long, core), (hot(short), core)]
+    parts += [
+        (short, cells_of(successor_claims())),
+        (short, list(OFFICIAL.values())),
+        (short, cells_of(family_claims())),
+    ]
     parts += [(source, CURVE) for source in curve(short).values()]
     parts += [(short, cells_of(claims())), (long, habits)]
     ordered = [
