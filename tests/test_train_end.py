@@ -385,7 +385,8 @@ def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
         for again in (train(data, out, "--seed", 9), train(data, out, "--resume", "--seed", 0)):
             code, _, err = froster(capfd, *again)
             assert code == 2
-            assert err.startswith("froster: ") and err.count("froster: ") == 1, err
+            # On a busy machine the line of what takes longer than a second stands before it.
+            assert err.count("froster: ") == 1, err
             assert "another froster is writing" in err or "holds a run" in err
         assert first.wait(120) == 0, first.communicate()
     assert same_weights(out, whole)
