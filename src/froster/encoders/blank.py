@@ -36,8 +36,8 @@ def blank(weights: int | None = None) -> Iterator[None]:
     from a file.
 
     The meta device alone would still carry out the initial draws and their scaling, in Python, and
-    import the compiler for it (seconds). Raises CheckpointError where a network asks for many more than so
-    many `weights`, which are all that a file has: its config may speak of a billion layers.
+    import the compiler for it (seconds). Raises CheckpointError where a network asks for many more
+    than so many `weights`, which are all that a file has: its config may speak of a billion layers.
     """
     room, thread = max(1000, 2 * (weights or 0)), threading.get_ident()
 

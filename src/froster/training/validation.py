@@ -110,7 +110,7 @@ class Validator:
                 class_source(model, texts_of([s]), how.truncate)(s.classes) for s in self.sets
             )
             scorer = Scorer(model.inference, first, model.dtype, model.config.fusion, [other])
-            (found,) = evaluate(
+            (measured,) = evaluate(
                 [scorer],
                 base.dataset,
                 base.classes,
@@ -120,7 +120,7 @@ class Validator:
                 on_videos=bar,
                 also={foreign.name: foreign.classes},
             )
-        return {base.name: found, foreign.name: found.also.pop(foreign.name)}
+        return {base.name: measured, foreign.name: measured.also.pop(foreign.name)}
 
 
 def epoch_line(
