@@ -65,8 +65,8 @@ def sentence(error: CycloptsError) -> str:
         where = " ".join(("froster", *(error.command_chain or ())))
         _, asked, hint = str(error).partition(" Did you mean ")
         return f"{where} needs {argument.name}" + (f".{asked}{hint}" if hint else "")
-    asked = error.token.keyword if isinstance(error, UnknownOptionError) else ""
-    if asked == "--from" and "train" in (error.command_chain or ()):
+    unknown = error.token.keyword if isinstance(error, UnknownOptionError) else None
+    if unknown == "--from" and "train" in (error.command_chain or ()):
         return f"unknown option --from{SECOND_TASK}"
     if isinstance(error, CoercionError) and argument and error.token:
         value, choices = error.token.value, argument.get_choices(force=True)

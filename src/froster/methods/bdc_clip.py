@@ -57,7 +57,8 @@ class JointBlock(Block):
         v: Float[Tensor, "frames heads tokens dim"],
         num_frames: int,
     ) -> Float[Tensor, "frames heads queries dim"]:
-        seen = dot_product_attention(*(of_clips(x, num_frames) for x in (q, k, v)))
+        q, k, v = (of_clips(x, num_frames) for x in (q, k, v))
+        seen = dot_product_attention(q, k, v)
         return seen.unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1)
 
     def keys_values(
