@@ -58,8 +58,8 @@ def family() -> tuple[TableRow, ...]:
             rows.append(
                 TableRow(f"{name}, {teacher}, projection", member(name, teacher, projection=True))
             )
-    for name, words in ((None, "none"), ("residual", "residual, frozen")):
-        gaussian = dataclasses.replace(member(name), recipe=GAUSSIAN)
+    for words, cell in (("none", member(None)), ("residual, frozen", member("residual"))):
+        gaussian = dataclasses.replace(cell, recipe=GAUSSIAN)
         rows.append(TableRow(f"{words}, Gaussian average", gaussian))
     return tuple(rows)
 

@@ -249,7 +249,7 @@ class Miniature(RunSource):
 def at_rate(preset: Preset, method: Method, rate: float) -> Preset:
     """The preset with this rate of CLIP's weights; that of a method's new weights stays."""
     recipe = preset.recipe
-    changes = {"lr": rate, "new_scale": recipe.new_scale * recipe.lr / rate}
+    changes: dict[str, Any] = {"lr": rate, "new_scale": recipe.new_scale * recipe.lr / rate}
     if not method.trains_clip:
         changes = {"clip_lr": rate}
     return dataclasses.replace(preset, recipe=dataclasses.replace(recipe, **changes))

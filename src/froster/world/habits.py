@@ -37,7 +37,7 @@ FREE = Strength(0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Habit:
+class UsualSetting:
     """What one class is usually filmed with."""
 
     scene: int
@@ -89,8 +89,8 @@ Thing = tuple[str, str | None]
 
 
 def draw_habits(
-    name: str, shown: Sequence[Thing], others: Mapping[str, Sequence[Habit]] | None = None
-) -> tuple[Habit, ...]:
+    name: str, shown: Sequence[Thing], others: Mapping[str, Sequence[UsualSetting]] | None = None
+) -> tuple[UsualSetting, ...]:
     """A habit for every class of set `name`, given what its classes show; always the same. What
     stands by is what another class of the set shows, so that the things alone do not tell who acts.
 
@@ -111,21 +111,23 @@ def draw_habits(
     tints, pans = shuffled(rng, size, len(COLOURS)), shuffled(rng, size, len(PANS))
     lights = shuffled(rng, size, LIGHTS)
     return tuple(
-        Habit(scene, things[bystander][0], things[bystander][1] or colours[tint], PANS[pan], light)
+        UsualSetting(
+            scene, things[bystander][0], things[bystander][1] or colours[tint], PANS[pan], light
+        )
         for scene, bystander, tint, pan, light in zip(
             scenes, bystanders, tints, pans, lights, strict=True
         )
     )
 
 
-def exchanged(habits: tuple[Habit, ...]) -> tuple[Habit, ...]:
+def exchanged(habits: tuple[UsualSetting, ...]) -> tuple[UsualSetting, ...]:
     """The second half's for the first half and the other way round."""
     half = len(habits) // 2
     return habits[half:] + habits[:half]
 
 
 def draw_setting(
-    habit: Habit | None, things: Sequence[Thing], strength: Strength, rng: Generator
+    habit: UsualSetting | None, things: Sequence[Thing], strength: Strength, rng: Generator
 ) -> Setting:
     """What one video of a class is filmed with; `things` are those that may stand by. The number of
     draws is always the same."""
@@ -137,7 +139,7 @@ def draw_setting(
     if habit is None:
         return drawn
     usual = kept < (strength.scene, strength.bystander, strength.camera, strength.light)
-    beside = habit if usual[1] else drawn
+    beside: UsualSetting | Setting = habit if usual[1] else drawn
     return Setting(
         habit.scene if usual[0] else drawn.scene,
         beside.bystander,

@@ -8,9 +8,9 @@ apart. `wide` is base with every pairing that is not in `near`: many classes, fo
 much data.
 
 Classes have habits (`habits`): the three splits of base share them, the other sets have their own,
-and in `base-swapped` the two base classes of a thing have exchanged theirs. `order` has none. A third
-of the base classes are told by what a single frame shows (`told_by_a_frame`), the others by motion
-alone.
+and in `base-swapped` the two base classes of a thing have exchanged theirs. `order` has none. A
+third of the base classes are told by what a single frame shows (`told_by_a_frame`), the others by
+motion alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from froster.world import motion, render
-from froster.world.habits import Habit, Strength, draw_habits, draw_setting, exchanged
+from froster.world.habits import UsualSetting, Strength, draw_habits, draw_setting, exchanged
 from froster.world.scenes import STILL_TEXTURES, TEXTURE_SIZE, TEXTURES, textures
 from froster.world.vocabulary import (
     BASE_VERBS,
@@ -62,7 +62,7 @@ class ClassSet:
 
     actions: tuple[Action, ...]
     brightness: tuple[float, float] = (0.75, 1.15)
-    habits: tuple[Habit, ...] = ()
+    habits: tuple[UsualSetting, ...] = ()
     """None: what a class is filmed with is drawn freely."""
 
     @property
@@ -138,7 +138,7 @@ def class_sets() -> dict[str, ClassSet]:
         for name, actions in CLASSES.items()
     }
     base = draw_habits("base", shown["base"])
-    of_things: dict[str, list[Habit]] = {}
+    of_things: dict[str, list[UsualSetting]] = {}
     for (noun, _), habit in zip(shown["base"], base, strict=True):
         of_things.setdefault(noun, []).append(habit)
     habits = {"base": base, "base-swapped": exchanged(base), "order": ()}

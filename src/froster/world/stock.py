@@ -30,7 +30,7 @@ def processes(workers: int) -> ProcessPoolExecutor:
 
 
 def once(path: Path, make: Callable[[], object]) -> None:
-    """Have `make` write the file `path`, unless it is there; wait while another process is at it."""
+    """Have `make` write the file `path`, unless it is there; wait while another process does."""
     while not path.exists():
         with suppress(UsageError), sole_maker(path):  # which says that another process has it
             if not path.exists():
