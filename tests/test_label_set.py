@@ -227,7 +227,7 @@ def test_a_fit_finds_what_made_the_videos() -> None:
 
 def test_a_rule_is_kept_and_an_older_folder_has_the_default(tmp_path: Path) -> None:
     rule = MultiLabelRule(-1.0, 2.0, 0.5, 0.4, {"cat": 0.3})
-    fitted = Calibration(1.2, None, rule, {"videos": 20})
+    fitted = Calibration(1.2, None, {"videos": 20}, rule)
     fitted.save(tmp_path)
     assert read_calibration(tmp_path) == fitted
     values = json.loads((tmp_path / "calibration.json").read_text())
