@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from froster.data.dataset import VideoDataset
-from froster.data.label_tools import ENDINGS, SegmentedVideo, Span, tool_of
+from froster.data.label_tools import ENDINGS, LabelledSpan, SegmentedVideo, tool_of
 from froster.data.manifest import Item, read_items
 from froster.data.splits import hold_out
 from froster.errors import DataError, UsageError
@@ -42,7 +42,7 @@ def segmented(folder: Path, name: str, seed: int) -> SegmentedVideo:
     with Video(folder / name) as video:
         edges = sorted(rng.sample(range(1, int(video.seconds * 1000)), 8))
         spans = [
-            Span(a / 1000, b / 1000, rng.choice(LABELS), round(rng.random(), 4))
+            LabelledSpan(a / 1000, b / 1000, rng.choice(LABELS), round(rng.random(), 4))
             for a, b in zip(edges[::2], edges[1::2], strict=True)
         ]
         return SegmentedVideo(
@@ -74,7 +74,7 @@ def test_frames_that_a_person_moved_count(videos: Path, ending: str) -> None:
     tool = tool_of(Path(f"x{ending}"))
     assert tool is not None
     video = segmented(videos, "a.mp4", 0)
-    span = Span(2.0, 4.0, "x")
+    span = LabelledSpan(2.0, 4.0, "x")
     text = tool.write([SegmentedVideo(**{**vars(video), "spans": [span]})])
     moved = text.replace('frame="100"', 'frame="150"').replace('"end": 100', '"end": 150')
     assert moved != text

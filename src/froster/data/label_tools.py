@@ -22,11 +22,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 from froster.data.label_tools_xml import read_cvat, read_eaf, write_cvat, write_eaf
-from froster.data.spans import Rate, SegmentedVideo, Span, ToolVideo, needed, seconds_of
+from froster.data.spans import LabelledSpan, Rate, SegmentedVideo, ToolVideo, needed, seconds_of
 from froster.errors import DataError
 from froster.utils import strict_json as json
 
-__all__ = ["ENDINGS", "SegmentedVideo", "Span", "read_segments", "tool_of"]
+__all__ = ["ENDINGS", "LabelledSpan", "SegmentedVideo", "read_segments", "tool_of"]
 
 
 def write_activitynet(videos: Sequence[SegmentedVideo]) -> str:
@@ -53,7 +53,7 @@ def read_activitynet(data: Any, rate: Rate) -> list[ToolVideo]:
     for name, entry in needed(table, dict, "its videos").items():
         rows = entry if isinstance(entry, list) else needed(entry, dict, name).get("annotations")
         spans = [
-            Span(
+            LabelledSpan(
                 *seconds_of(needed(row, dict, name).get("segment"), name), _text(row, "label", name)
             )
             for row in needed(rows, list, f"the annotations of {name}")
@@ -105,7 +105,7 @@ def read_labelstudio(data: Any, rate: Rate) -> list[ToolVideo]:
         stated = about.get("fps")
         fps = float(stated) if isinstance(stated, (int, float)) and stated > 0 else 0.0
         labelled = task.get("annotations") or task.get("predictions") or []
-        spans: list[Span] = []
+        spans: list[LabelledSpan] = []
         for one in needed(labelled, list, f"the annotations of {place}")[:1]:
             for row in needed(
                 needed(one, dict, place).get("result"), list, f"the result of {place}"
@@ -116,7 +116,7 @@ def read_labelstudio(data: Any, rate: Rate) -> list[ToolVideo]:
     return listed
 
 
-def _ranges(row: Mapping[str, Any], place: str, fps: float) -> list[Span]:
+def _ranges(row: Mapping[str, Any], place: str, fps: float) -> list[LabelledSpan]:
     value = needed(row.get("value"), dict, f"a value of {place}")
     labels = needed(value.get("timelinelabels"), list, f"the labels of {place}")
     ranges = needed(value.get("ranges"), list, f"the ranges of {place}")
@@ -126,7 +126,7 @@ def _ranges(row: Mapping[str, Any], place: str, fps: float) -> list[Span]:
     for one in ranges:
         first, last = seconds_of([needed(one, dict, place).get(k) for k in ("start", "end")], place)
         for label in labels:
-            span = Span((first - 1) / fps, last / fps, _label(label, place))
+            span = LabelledSpan((first - 1) / fps, last / fps, _label(label, place))
             spans.append(span.exactly(exact, fps))
     return spans
 
@@ -162,7 +162,7 @@ def read_fiftyone(data: Any, rate: Rate) -> list[ToolVideo]:
             else:
                 first, last = seconds_of(row.get("support"), name)
                 times = (first - 1) / rate(name), last / rate(name)
-            spans.append(Span(*times, _label(label, name)))
+            spans.append(LabelledSpan(*times, _label(label, name)))
         listed.append(ToolVideo(name, spans))
     return listed
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from froster.data.spans import Rate, SegmentedVideo, Span, ToolVideo, seconds_of
+from froster.data.spans import LabelledSpan, Rate, SegmentedVideo, ToolVideo, seconds_of
 from froster.errors import DataError
 from froster.utils.text import printable
 
@@ -82,7 +82,7 @@ def read_eaf(root: Element, rate: Rate) -> list[ToolVideo]:
         label = (annotation.findtext("ANNOTATION_VALUE") or "").strip()
         if not label:
             raise DataError(f"{place} has no text")
-        spans.append(Span(times[0] / 1000, times[1] / 1000, label))
+        spans.append(LabelledSpan(times[0] / 1000, times[1] / 1000, label))
     return [ToolVideo(name, spans)]
 
 
@@ -154,13 +154,15 @@ def read_cvat(root: Element, rate: Rate) -> list[ToolVideo]:
         start: float | None = None
         for frame, outside in sorted(shapes, key=lambda shape: shape[0] or 0.0):
             if outside == "1" and start is not None:
-                spans.append(Span(start / fps, (frame or 0.0) / fps, label).exactly(seconds, fps))
+                spans.append(
+                    LabelledSpan(start / fps, (frame or 0.0) / fps, label).exactly(seconds, fps)
+                )
                 start = None
             elif outside != "1" and start is None:
                 start = frame
         if start is not None:
             last = size if size is not None else (shapes[-1][0] or 0.0) + 1
-            spans.append(Span(start / fps, last / fps, label).exactly(seconds, fps))
+            spans.append(LabelledSpan(start / fps, last / fps, label).exactly(seconds, fps))
     return [ToolVideo(name, spans)]
 
 

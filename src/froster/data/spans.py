@@ -14,7 +14,7 @@ Rate = Callable[[str], float]
 T = TypeVar("T")
 
 
-class Span(NamedTuple):
+class LabelledSpan(NamedTuple):
     """From `start` to `end`, in seconds from the start of the video, `label` is to be seen."""
 
     start: float
@@ -32,7 +32,7 @@ class Span(NamedTuple):
                 f" {self.start:g} s"
             )
 
-    def exactly(self, seconds: Any, fps: float) -> Span:
+    def exactly(self, seconds: Any, fps: float) -> LabelledSpan:
         """The same with its times in seconds, where such are known and lie on the same frames."""
         if not isinstance(seconds, Sequence) or len(seconds) != 2:
             return self
@@ -41,7 +41,7 @@ class Span(NamedTuple):
         except (TypeError, ValueError):
             return self
         near = max(abs(start - self.start), abs(end - self.end)) * fps <= 1.001
-        return Span(start, end, self.label, self.score) if near else self
+        return LabelledSpan(start, end, self.label, self.score) if near else self
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class SegmentedVideo:
     """A video with what was found in it, and what label tools want to know of it."""
 
     path: str
-    spans: list[Span]
+    spans: list[LabelledSpan]
     seconds: float
     fps: float
     frames: int
     width: int
     height: int
 
-    def frames_of(self, span: Span) -> tuple[int, int]:
+    def frames_of(self, span: LabelledSpan) -> tuple[int, int]:
         """The first and the last frame of a segment, counted from 0."""
         last = max(0, self.frames - 1)
         first = min(round(span.start * self.fps), last)
@@ -68,7 +68,7 @@ class ToolVideo:
     """What a file says of one video: its name there, its segments, and its part of the data."""
 
     name: str
-    spans: list[Span]
+    spans: list[LabelledSpan]
     subset: str | None = None
 
 

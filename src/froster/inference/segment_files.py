@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from froster.data.label_tools import ENDINGS, LabelTool, SegmentedVideo, Span, tool_of
+from froster.data.label_tools import ENDINGS, LabelledSpan, LabelTool, SegmentedVideo, tool_of
 from froster.errors import UsageError
 from froster.evaluation.calibration import NONE
 from froster.inference.subtitles import srt, vtt
@@ -148,7 +148,7 @@ def segmented(one: VideoTimeline, folder: Path) -> SegmentedVideo:
     """As label tools have it: named from the folder of their file, without "none of these"."""
     with Video(one.path) as video:
         spans = [
-            Span(s.start, s.end, printable(s.label), s.score)
+            LabelledSpan(s.start, s.end, printable(s.label), s.score)
             for s in one.timeline
             if s.label != NONE
         ]

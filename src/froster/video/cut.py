@@ -125,7 +125,7 @@ def fitted(frame: Frame, width: int, height: int) -> av.VideoFrame:
 
 
 def clip_name(start: float, end: float, label: str) -> str:
-    """Sorts by time, and holds nothing that a file's name must not: "00012.400-00015.000 surfing"."""
+    """`"00012.400-00015.000 surfing"`: sorts by time, and is a name on every system."""
     kept = "".join(c if c.isalnum() or c in " -_.,()" else "_" for c in label)
     short = kept.encode()[:120].decode(errors="ignore").strip(" .")
     return f"{start:09.3f}-{end:09.3f} {short}".strip()
