@@ -206,14 +206,18 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
 def test_methods_lists_what_train_accepts(run) -> None:
     listed = run("methods", "--json").json
     methods = {method["name"]: method for method in listed["methods"]}
-    assert methods.keys() == METHODS.keys()
+    assert methods.keys() == {*METHODS, "er-zasr"}
+    assert methods["er-zasr"]["command"] == "froster rehearse"
+    assert methods["er-zasr"]["variants"]["late"]["trained"] == 17_193_472
     aim = methods["aim"]["variants"]["ssv2"]
     assert (aim["new"], aim["trained"], aim["distils"]) == (14_208_000, 14_209_536, ["frame"])
     assert aim["options"]["t_adapters"] == 2
     assert aim["presets"]["official"]["recipe"]["label_smoothing"] == 0.1
     assert aim["presets"]["froster"]["distill"] == "residual"
     assert {"froster", "froster-paper", "none"} <= listed["distill"].keys()
-    assert "vclip" in run("methods").out
+    printed = run("methods").out
+    assert "vclip" in printed and "froster rehearse --fusion early" in printed
+    assert "--hold si" in " ".join(printed.split())
 
 
 METHODS_LINES = [

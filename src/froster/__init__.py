@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from froster.inference.watch import Watch
     from froster.training.evaluate import evaluate
     from froster.training.teach import train
+    from froster.training.teaching import TeachResult, teach
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,8 @@ _HOMES = {
     "search": "froster.inference.search",
     "export": "froster.inference.export",
     "train": "froster.training.teach",
+    "teach": "froster.training.teaching",
+    "TeachResult": "froster.training.teaching",
     "evaluate": "froster.training.evaluate",
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
@@ -64,6 +67,7 @@ __all__ = [
     "FrosterError",
     "Recognizer",
     "Segment",
+    "TeachResult",
     "Timeline",
     "UsageError",
     "VideoError",
@@ -75,6 +79,7 @@ __all__ = [
     "index",
     "load",
     "search",
+    "teach",
     "timeline",
     "train",
 ]

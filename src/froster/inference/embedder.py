@@ -114,8 +114,8 @@ class Embedder:
 
     @property
     def cuts_texts(self) -> bool:
-        """Are too long texts cut unasked? They are for a shorter context than CLIP's."""
-        return self.clip.config.text.context < CLIP_CONTEXT
+        """Are too long texts cut unasked? For a shorter context than CLIP's, and by TC-CLIP."""
+        return self.model.cuts_texts or self.clip.config.text.context < CLIP_CONTEXT
 
     def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
         """All prompts of all labels. Raises UsageError on empty or repeated labels, and on those

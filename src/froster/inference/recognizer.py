@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 
+import froster
 from froster.encoders.blank import blank
 from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import parse_precision, pick_device
@@ -282,6 +283,12 @@ class Recognizer(Embedder):
         """Logits of the views -> scores and, where there is a rule, how likely it is that no label
         fits."""
         return self.calibration.score(views, self.logit_scale, self.config.fusion)
+
+    def teach(self, examples: Any, **options: Any) -> froster.TeachResult:
+        """Another model, which was taught `examples` (label -> videos, pairs (video, label), a
+        folder of class folders, a manifest, an index) and is the result's `model`; this one stays
+        as it is. The options are those of `froster.teach`."""
+        return froster.teach(examples, model=self, **options)
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at

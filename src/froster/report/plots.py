@@ -15,6 +15,8 @@ DARK = "#333333"
 DASHED = (0, (4, 3))
 NARROW = 0.2
 """A bar of less than this share of its group is too narrow for a number that lies."""
+ROOM = 8.0
+"""Points that a number inside a bar takes."""
 LINES = {
     "base": ("gained: base classes", COLOURS[2]),
     "novel": ("kept: novel classes", COLOURS[1]),
@@ -52,10 +54,12 @@ def accuracy_bars(
             axes.bar(x, value, width * 0.94, color=colour, label=model.name if c == 0 else None)
             if error is not None:
                 axes.errorbar(x, value, error, color=DARK, linewidth=0.8, capsize=1.5)
-            inside = value > 8  # a lower bar has no room for its number
+            guessed = (chance[c] if chance else None) or 0.0
+            foot = guessed if guessed < ROOM else 0.0  # above the dashed line
+            inside = value > foot + ROOM  # a lower bar has no room for its number
             axes.annotate(
                 f"{value:.1f}",
-                (x, 0 if inside else value + (error or 0)),
+                (x, foot if inside else value + (error or 0)),
                 (0, 3),
                 textcoords="offset points",
                 ha="center",
@@ -63,9 +67,9 @@ def accuracy_bars(
                 color="w" if inside else DARK,
                 rotation=90 if width < NARROW else 0,
             )
-    for c, guessed in enumerate(chance):
-        if guessed is not None:
-            line = axes.hlines(guessed, c - 0.46, c + 0.46, DARK, "--", linewidth=1, zorder=3)
+    for c, level in enumerate(chance):
+        if level is not None:
+            line = axes.hlines(level, c - 0.46, c + 0.46, DARK, "--", linewidth=1, zorder=3)
             line.set_label("chance" if c == 0 else None)
     axes.set_xticks(range(len(columns)), columns, fontsize=10)
     axes.set(ylim=(0, 100), ylabel="accuracy, per cent")

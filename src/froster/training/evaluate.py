@@ -23,11 +23,11 @@ from froster.training.measure import (
     Measuring,
     labelled_videos,
     load_reported,
-    measure,
     summary_line,
     video_dataset,
 )
 from froster.training.options import EvaluateOptions
+from froster.training.probes import check_probes, measure_probes, probes_of
 from froster.training.reporter import Reporter
 from froster.utils.files import claim_folder, sole_writer, write_json
 
@@ -55,6 +55,7 @@ def evaluate(
     report. Raises FrosterError.
     """
     asked, name = EvaluateOptions(**options), model or DEFAULT_MODEL
+    probes = check_probes(asked.probe)
     reporter = reporter or Reporter()
     out = None if out is None else Path(out)
     items = labelled_videos(Path(data), asked, reporter)
@@ -89,8 +90,11 @@ def evaluate(
             names = [str(item.path) for item in items_of]
             sets.append(EvalSet(split, dataset, classes, texts, names, groups))
         how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
-        predictions = measure(recognizer, sets, how)
+        predictions, probed = measure_probes(recognizer, sets, how, probes)
         report = make_report(predictions, recognizer, chosen)
+        for split, of_split in predictions.items() if probes else ():
+            by_probe = {probe: of_sets[split] for probe, of_sets in probed.items()}
+            report["splits"][split]["probes"] = probes_of(of_split, by_probe)
         report["passed_over"] = dict(items.passed_over)
         if out is not None:
             for split, of_split in predictions.items():

@@ -25,6 +25,7 @@ from froster.evaluation.metrics import (
     harmonic_mean_error,
     paired_error,
 )
+from froster.evaluation.probes import Probe
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
@@ -195,9 +196,12 @@ def measure_many(
     how: Measuring | None = None,
     what: str = "videos",
     keep: bool = True,
+    *,
+    probes: Sequence[Probe | None] | None = None,
 ) -> list[dict[str, Predictions]]:
-    """The same for several models, which all see a video from one decode."""
-    how = how or Measuring()
+    """The same for several models, which all see a video from one decode. `probes`: what is done to
+    the frames, of each model."""
+    how, probes = how or Measuring(), probes or [None] * len(models)
     results: list[dict[str, Predictions]] = [{} for _ in models]
 
     def sources(*some: EvalSet) -> list[ClassSource]:
@@ -211,7 +215,7 @@ def measure_many(
             bar(0, s.name)
             labels = [s.classes, *s.also.values()]
             predictions = evaluate(
-                [scorer_of(m, of, labels) for m, of in zip(models, classes, strict=True)],
+                [scorer_of(*one, labels) for one in zip(models, classes, probes, strict=True)],
                 s.dataset,
                 s.classes,
                 names=s.videos,
@@ -252,11 +256,14 @@ def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) ->
 
 
 def scorer_of(
-    model: Recognizer, classes: ClassSource, label_sets: Sequence[Sequence[str]]
+    model: Recognizer,
+    classes: ClassSource,
+    probe: Probe | None,
+    label_sets: Sequence[Sequence[str]],
 ) -> Scorer:
     """Scores videos among the first set of labels, and among the others by the same features."""
     first, *others = map(classes, label_sets)
-    return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
+    return Scorer(model.inference, first, model.dtype, model.config.fusion, others, probe)
 
 
 CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
 from froster.data.splits import Split, split
-from froster.errors import UsageError
+from froster.errors import DataError, UsageError
 from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.model_report import (
     ReportedVideos,
@@ -32,6 +32,7 @@ from froster.training.distill import Distill
 from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
+from froster.training.habits import measure_habits
 from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
 from froster.training.measure import (
@@ -117,6 +118,8 @@ def train(
             run.warnings.extend(trained_before(start, run.parts, reporter))
             for line in run.warnings:
                 reporter.warn(f"warning: {line}")
+            if asked.look:
+                reporter.say(look_for_habits(run))
         log = open_logger(asked.logger, out) if rank == 0 else None
         student, trained = fine_tune_run(run, log, asked.split_seed)
         if rank > 0:
@@ -303,6 +306,15 @@ def source_of(
 def whereabouts(name: str | Path) -> str:
     """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
     return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
+
+
+def look_for_habits(run: TrainingRun) -> str:
+    """Into `run.habits`, and what to say of it: a finding, or why there is none."""
+    try:
+        run.habits.update(measure_habits(run.base, run.parts.train, run.how).to_dict())
+    except (DataError, UsageError) as error:
+        return f"habits of the classes are not known: {error}"
+    return str(run.habits["sentence"])
 
 
 def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporter) -> list[str]:
