@@ -279,6 +279,13 @@ def test_a_label_tools_file_trains(run, known: Known, tmp_path: Path) -> None:
     assert result.json["splits"]["all"]["top1"] > 60
 
 
+def test_who_takes_whole_videos_says_so(run, videos: Path, tmp_path: Path) -> None:
+    data = {"database": {"a": {"annotations": [{"label": "x", "segment": [1, 2]}]}}}
+    (videos / "whole.json").write_text(json.dumps(data))
+    result = run("teach", videos / "whole.json", "--out", tmp_path / "t", "--model", "nano")
+    one_line(result, 2, "froster teach takes whole videos", "froster train")
+
+
 # Files of a timeline, and clips
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from froster.data.label_tools import READ, read_segments
-from froster.errors import DataError
+from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import is_address, refusal, refuse_address
 from froster.utils.files import NAME_ERRORS
@@ -236,6 +236,15 @@ def _from_tool(source: Path, base: Path) -> Items:
         shown = ", ".join(missing[:_MISSING_SHOWN]) + more
         raise DataError(f"{source}: {len(missing)} videos do not exist below {base}: {shown}")
     return items
+
+
+def refuse_segments(items: Sequence[Item], what: str) -> None:
+    """Raises UsageError where an item is a part of a video."""
+    if part := next((item for item in items if item.span), None):
+        raise UsageError(
+            f"{what} takes whole videos, and {part.path} is labelled by segments: froster train"
+            " learns from these"
+        )
 
 
 def class_label(folder: Path) -> str:
