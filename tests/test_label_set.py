@@ -18,7 +18,14 @@ from froster.evaluation.calibration import Calibration, read_calibration
 from froster.evaluation.multi_label import MultiLabelRule, best_threshold, fit_multi_label
 from froster.inference.batch import classify, row_classification
 from froster.inference.recognizer import Recognizer
-from froster.text.label_set import LabelSet, as_labels, groups_of, in_groups, read_label_set
+from froster.text.label_set import (
+    LabelSet,
+    as_labels,
+    groups_of,
+    in_groups,
+    read_label_set,
+    read_names,
+)
 from golden import close
 from shared_files import World
 from typed import one_line
@@ -117,6 +124,10 @@ def test_files_with_prompts(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=words) as caught:
             read_label_set(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+    assert read_names(tmp_path / "list.yml") == ["cat", "boat"]
+    assert read_names(tmp_path / "tree.yaml") == ["animal/cat", "animal/fish"]
+    with pytest.raises(UsageError, match="here a label is its name"):
+        read_names(tmp_path / "l.csv")
 
 
 # What a model makes of them
