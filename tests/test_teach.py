@@ -294,7 +294,7 @@ def test_a_store_is_whole_whatever_happens(
     nano: Recognizer, videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     views = KeptViews(nano.view_reader())
-    about = about_features(nano, views, torch.float16)
+    about = about_features(nano, views.to_dict(), torch.float16)
     store = FeatureStore(tmp_path, about)
     names = views_of(nano.config.views, 2)
     assert names == ["c0", "r0", "r1"]
@@ -332,12 +332,12 @@ def test_a_store_is_whole_whatever_happens(
     part = sorted(fresh.folder.glob("*.safetensors"))[0]
     part.write_bytes(part.read_bytes()[:-7])
     assert keep(nano, FeatureStore(tmp_path, about), requests(videos, *names), views).errors == {}
-    assert about_features(nano, views, torch.float32) != about
+    assert about_features(nano, views.to_dict(), torch.float32) != about
 
 
 def test_kept_features_are_what_the_network_sees(nano: Recognizer, videos: Path) -> None:
     views = KeptViews(nano.view_reader())
-    store = FeatureStore(None, about_features(nano, views, torch.float32))
+    store = FeatureStore(None, about_features(nano, views.to_dict(), torch.float32))
     (wanted,) = requests(videos, "c0")[:1]
     x = keep(nano, store, [wanted], views, dtype=torch.float32).features[0]
     from froster.inference.features import last_map

@@ -208,12 +208,16 @@ class Scorer:
     """Other label sets, made in the same way, that the same features are compared with."""
 
     def __call__(
-        self, views: UInt8[Tensor, "batch views time 3 height width"]
+        self,
+        views: UInt8[Tensor, "batch views time 3 height width"]
+        | Float[Tensor, "batch views time dim"],
     ) -> Float[Tensor, "batch views classes"]:
-        """The logits of every view, on the CPU; those of `also` follow, set by set."""
+        """The logits of every view, of its frames or of what is kept of them, on the CPU; those of
+        `also` follow, set by set."""
         device, how = self.model.clip.logit_scale.device, self.model.clip.config.preprocessing
+        x = views.to(device).flatten(0, 1)
         with autocast(device, self.dtype):
-            features = self.model.encode(normalise(views.to(device).flatten(0, 1), how))
+            features = self.model.encode_kept(normalise(x, how) if x.ndim == 5 else x)
         # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
         sets = [
             self.model.logits(features.video, classes, features.context)

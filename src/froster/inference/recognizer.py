@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -28,14 +27,14 @@ from froster.encoders.precision import (
 )
 from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
-from froster.errors import FrosterWarning, UsageError
+from froster.errors import UsageError
 from froster.evaluation.calibration import Calibration, LabelScores, fits_none
 from froster.inference.class_cache import kept_or_computed
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
-from froster.text.bank import PromptBank
+from froster.text.bank import PromptBank, warn_of_cuts
 from froster.text.class_file import ClassFile, GivenBank
 from froster.text.labels import check_texts
 from froster.text.prompts import CLIP_CONTEXT
@@ -170,21 +169,9 @@ class Recognizer:
         cuts = truncate or self.cuts_texts
         bank = PromptBank(self.tokenizer, labels, context, prompting, truncate=cuts)
         if cuts and not truncate and not self._warned:
-            self._warn_of_cuts([text for row in prompting.prompts(labels) for text in row], context)
+            texts = [text for row in prompting.prompts(labels) for text in row]
+            self._warned = warn_of_cuts(self.tokenizer, texts, context)
         return bank
-
-    def _warn_of_cuts(self, prompts: list[str], context: int) -> None:
-        lengths = [len(row) for row in self.tokenizer.rows(prompts)]
-        if max(lengths) <= context:
-            return
-        self._warned = True
-        share = sum(length > context for length in lengths) / len(lengths)
-        warnings.warn(
-            f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this"
-            " text tower reads, and are cut",
-            FrosterWarning,
-            stacklevel=3,
-        )
 
     @torch.no_grad()
     def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
@@ -329,9 +316,9 @@ class Recognizer:
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
 
     def teach(self, examples: Any, **options: Any) -> froster.TeachResult:
-        """Another model, which was taught `examples` (label -> videos, pairs (video, label), a
-        folder of class folders, a manifest, an index) and is the result's `model`; this one stays
-        as it is. The options are those of `froster.teach`."""
+        """`froster.teach` with this model, which stays as it is: the taught one is the result's
+        `model`. `examples`: label -> videos, pairs (video, label), a folder, a manifest, an index.
+        """
         return froster.teach(examples, model=self, **options)
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
