@@ -14,7 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
+    from froster.errors import (
+        BatchError,
+        CheckpointError,
+        DataError,
+        FrosterError,
+        UsageError,
+        VideoError,
+    )
     from froster.inference.batch import classify
     from froster.inference.export import export
     from froster.inference.index import index
@@ -47,11 +54,13 @@ _HOMES = {
     "FrosterError": "froster.errors",
     "UsageError": "froster.errors",
     "VideoError": "froster.errors",
+    "BatchError": "froster.errors",
     "CheckpointError": "froster.errors",
     "DataError": "froster.errors",
 }
 
 __all__ = [
+    "BatchError",
     "CheckpointError",
     "Classification",
     "DataError",

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from froster.cli import options
 from froster.cli.common import print_table, show_result
 from froster.cli.options import number, option, seconds
-from froster.errors import UsageError
+from froster.errors import DataError, UsageError
 from froster.utils.files import sole_maker
 from froster.utils.progress import console, output, progress
 
 if TYPE_CHECKING:
-    from froster.data.diagnose import Finding
+    from froster.data.diagnose import Columns, Finding
     from froster.data.inspect import Inspection
-    from froster.data.listing import Listing
+    from froster.data.listing import ListedVideo, Listing
+    from froster.inference.recognizer import Recognizer
 
 SHOWN = 20
 """Problems printed where they are not written to a file."""
@@ -43,6 +44,10 @@ def doctor(
     min_frames: Annotated[int, number("Videos of fewer frames too.", 1)] = 8,
     workers: options.Inspectors = None,
     time_limit: options.TimeLimit = 300,
+    habits: Annotated[
+        bool, option("How well scenes alone tell the classes, seen by --model.")
+    ] = False,
+    model: options.Model = None,
     env: Annotated[bool, option("Examine the installation in place of videos.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -75,6 +80,9 @@ def doctor(
     listing = list_videos(videos or [], files_from=files_from, root=root)
     columns = labels_of(listing)
     checks = check_out(out, [*(videos or []), *filter(None, [files_from])]) if out else None
+    if model is not None and not habits:
+        raise UsageError("--model is for --habits; nothing else of this command needs a model")
+    frozen = frozen_clip(model, columns) if habits else None
     with sole_maker(out) if out else nullcontext():
         with progress() as bars:
             processes = cores() if workers is None else workers
@@ -87,9 +95,43 @@ def doctor(
             kept = write_manifest(out, listing, files, problems, columns, dropped)
             write_findings(findings, problems)
             report |= {"manifest": str(out), "problems_file": str(findings), "kept": kept}
+        if frozen is not None:
+            usable = [video for video in listing if not files[video.key].error]
+            report["habits"] = habits_of(frozen, usable, columns, processes)
     show_result(report, as_json, show)
     if report["errors"]:
         raise SystemExit(1)
+
+
+def frozen_clip(model: str | None, columns: Columns) -> Recognizer:
+    """Raises UsageError where videos have no labels, or the model is no frozen CLIP."""
+    from froster.cli.common import load_model
+    from froster.training.habits import check_model
+
+    if not all(row.get("label") for row in columns.values()):
+        raise UsageError("--habits needs labels: a folder of class folders, or a column label")
+    frozen = load_model(model, None, "auto")
+    check_model(frozen)
+    return frozen
+
+
+def habits_of(
+    model: Recognizer, videos: Sequence[ListedVideo], columns: Columns, workers: int
+) -> dict[str, Any]:
+    """What scene words tell of the classes, or one sentence on why that is not known."""
+    from froster.data.manifest import Item
+    from froster.training.habits import measure_habits
+    from froster.training.measure import Measuring
+    from froster.training.reporter import Drawn
+
+    rows = [(video.path, columns[video.key]) for video in videos]
+    items = [Item(path, row["label"], columns=row) for path, row in rows]
+    try:
+        with Drawn() as reporter:
+            measured = measure_habits(model, items, Measuring(workers, reporter=reporter))
+    except DataError as error:
+        return {"kind": None, "sentence": f"habits of the classes are not known: {error}"}
+    return measured.to_dict()
 
 
 def check_out(out: Path, sources: Sequence[Path]) -> Path:
@@ -140,6 +182,10 @@ def show(report: dict[str, Any]) -> None:
     rows = [(kind, counts[kind], severity[kind], KINDS[kind]) for kind in kinds]
     styles = ["red" if severity[kind] == "error" else None for kind in kinds]
     print_table(("", "files", "", "meaning"), rows, styles)
+    if "habits" in report:
+        output.print(report["habits"]["sentence"])
+        if report["habits"]["kind"] == "habits":
+            show_habits(report["habits"]["habits"])
     if "manifest" in report:
         output.print(
             f"{report['manifest']}: {report['kept']} videos; {report['problems_file']}:"
@@ -150,6 +196,14 @@ def show(report: dict[str, Any]) -> None:
         output.tell(f"{problem['path']}: {problem['kind']}: {problem['why']}")
     if len(problems) > SHOWN:
         output.print(f"and {len(problems) - SHOWN} more: --out writes them all, or --json")
+
+
+def show_habits(habits: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        (habit["label"], habit["word"], f"{habit['share']:.0f} %", f"{habit['elsewhere']:.0f} %")
+        for habit in habits[:SHOWN]
+    ]
+    print_table(("class", "its scene", "of its clips", "of others"), rows)
 
 
 def show_environment(facts: dict[str, Any]) -> None:

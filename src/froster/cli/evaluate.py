@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from froster.cli import options
 from froster.cli.common import print_table, show_result
@@ -12,13 +12,10 @@ from froster.training.options import EvaluateOptions
 from froster.utils.files import sole_writer
 from froster.utils.progress import attempt, console
 
-if TYPE_CHECKING:
-    from froster.training.evaluate import Evaluation
-
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp transport",
+        None: "labels_file split part views sampling clamp transport probe",
         DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
@@ -39,6 +36,7 @@ def evaluate(
 
     Example: froster evaluate --data videos/ --model runs/first
     """
+    from froster.report.evaluation import write_evaluation
     from froster.training import evaluate as evaluating
     from froster.training.reporter import Drawn
 
@@ -46,23 +44,13 @@ def evaluate(
         evaluation = evaluating.evaluate(data, model, out, reporter=reporter, **typed(asked))
     if out is not None:
         with sole_writer(out):
-            attempt("the pictures", lambda: draw(evaluation, out))
+            attempt("the report page", lambda: write_evaluation(evaluation, out))
     show_result(evaluation.report, as_json, show)
 
 
-def draw(evaluation: Evaluation, out: Path) -> None:
-    from froster.report.distance import confusion_matrix, confusion_picture
-    from froster.report.plots import coverage_figure
-
-    splits = evaluation.report["splits"].items()
-    curves = {name: result["reliability"]["coverage"] for name, result in splits}
-    coverage_figure(curves, out / "coverage.png")
-    for name, predictions in evaluation.predictions.items():
-        counts, path = confusion_matrix(predictions), out / f"confusion_{name}.png"
-        confusion_picture(counts, predictions.classes, path, name)
-
-
 def show(report: dict[str, Any]) -> None:
+    from froster.training.probes import probe_lines
+
     splits = report["splits"]
     with_top5 = any(result["top5"] is not None for result in splits.values())
     rows: list[tuple[object, ...]] = []
@@ -90,8 +78,16 @@ def show(report: dict[str, Any]) -> None:
     if "over_splits" in report:
         top1 = report["over_splits"]["top1"]
         console.print(f"top-1 over {top1['splits']} splits: {top1['mean']:.2f} ± {top1['std']:.2f}")
-    accuracies = next(iter(splits.values()))["per_class"]
-    print_table(("class", "top-1"), [(name, f"{value:.1f}") for name, value in accuracies.items()])
+    for name, result in splits.items():
+        for line in probe_lines(name, result.get("probes", {})):
+            console.print(line)
+    first = next(iter(splits.values()))
+    probes = {p: v for p, v in first.get("probes", {}).items() if not v["by_construction"]}
+    cells = [
+        (name, f"{value:.1f}", *(points(p["per_class"][name]) for p in probes.values()))
+        for name, value in first["per_class"].items()
+    ]
+    print_table(("class", "top-1", *probes), cells)
     for result in splits.values():
         for message in result["errors"]:
             console.print(f"unreadable, scored wrong: {message}")
@@ -101,6 +97,11 @@ def row(name: str, result: dict[str, Any], labels: dict[str, Any]) -> tuple[obje
     """Accuracy among the `labels`' classes."""
     top1 = f"{result['top1']:.2f} ± {result['standard_error']:.2f}"
     return name, result["videos"], labels["classes"], f"{labels['chance']:.1f}", top1
+
+
+def points(change: dict[str, Any]) -> str:
+    """How far the accuracy with a probe is from the usual one."""
+    return f"{change['gain']:+.0f} ± {change['error']:.0f}" if change["error"] else "="
 
 
 def number(value: float | None, digits: int) -> str:

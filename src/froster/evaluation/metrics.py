@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from froster.data.loader import batches
 from froster.encoders.precision import autocast
 from froster.encoders.preprocessing import normalise
+from froster.evaluation.probes import Probe, frame_order
 from froster.methods import VideoCLIP
 from froster.utils.files import write_csv
 from froster.utils.interrupt import check
@@ -206,6 +207,8 @@ class Scorer:
     fusion: Fusion = "logits"
     also: Sequence[Tensor] = ()
     """Other label sets, made in the same way, that the same features are compared with."""
+    probe: Probe | None = None
+    """What is done to the frames of every clip before the network sees them."""
 
     def __call__(
         self,
@@ -215,6 +218,8 @@ class Scorer:
         """The logits of every view, of its frames or of what is kept of them, on the CPU; those of
         `also` follow, set by set."""
         device, how = self.model.clip.logit_scale.device, self.model.clip.config.preprocessing
+        if self.probe is not None:
+            views = views[:, :, frame_order(self.probe, views.shape[2])]
         x = views.to(device).flatten(0, 1)
         with autocast(device, self.dtype):
             features = self.model.encode_kept(normalise(x, how) if x.ndim == 5 else x)

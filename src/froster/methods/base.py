@@ -79,6 +79,8 @@ class VideoCLIP(nn.Module):
 
     reserved_tokens = 0
     """Places of the text context that `encode_text` fills itself."""
+    cuts_texts = False
+    """Its authors cut what is longer than the context; else such a label is an error."""
     shared_prompts = True
     """Learned prompts serve every class; such prompts can be distilled."""
     compares = True
@@ -119,6 +121,21 @@ class VideoCLIP(nn.Module):
             and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
             and visual.temporal_embedding is None
             and all(type(block) is Block for block in visual.transformer.resblocks)
+        )
+
+    @property
+    def ignores_order(self) -> bool:
+        """Does a clip get the same scores whatever the order of its frames? It does where each
+        frame is embedded alone and the mean is compared with the classes.
+
+        As `frames_apart`: of a network with steps of its own it is not assumed.
+        """
+        kind = type(self)
+        return (
+            self.frames_apart
+            and self.head is None
+            and kind.pool_frames is VideoCLIP.pool_frames
+            and kind.logits is VideoCLIP.logits
         )
 
     def encode(self, frames: Float[Tensor, "batch time 3 height width"]) -> Features:

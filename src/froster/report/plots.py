@@ -5,21 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from froster.utils import strict_json as json
-from froster.utils.files import atomic_file
-from froster.utils.text import printable
+from froster.utils.drawing import COLOURS, save, styled
 
-# Okabe and Ito's palette: told apart by colour-blind readers too. Grey is always the frozen model.
-COLOURS = ("#8c8c8c", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 DARK = "#333333"
 DASHED = (0, (4, 3))
 NARROW = 0.2
 """A bar of less than this share of its group is too narrow for a number that lies."""
+ROOM = 8.0
+"""Points that a number inside a bar takes."""
 LINES = {
     "base": ("gained: base classes", COLOURS[2]),
     "novel": ("kept: novel classes", COLOURS[1]),
@@ -27,27 +24,6 @@ LINES = {
     "agreement": ("kept: answers as CLIP", COLOURS[4]),
 }
 STYLES = {"base": (COLOURS[2], "o"), "novel": (COLOURS[1], "s"), "HM": (COLOURS[3], "D")}
-
-styled = rc_context(
-    {
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.labelsize": 8,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlelocation": "left",
-        "axes.titlesize": 9,
-        "grid.color": "#e6e6e6",
-        "legend.fontsize": 8,
-        "legend.frameon": False,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 3,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-    }
-)
-"""Decorates a function that draws."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +34,6 @@ class Bars:
     name: str
     values: Sequence[float | None]
     errors: Sequence[float | None]
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Texts are names and labels: a $ in them begins no formula, and controls are written out
-    (names of ticks come so)."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
-    with atomic_file(path) as part:
-        figure.savefig(part, format="png", dpi=130, bbox_inches="tight")
-    return path
 
 
 @styled
@@ -89,10 +54,12 @@ def accuracy_bars(
             axes.bar(x, value, width * 0.94, color=colour, label=model.name if c == 0 else None)
             if error is not None:
                 axes.errorbar(x, value, error, color=DARK, linewidth=0.8, capsize=1.5)
-            inside = value > 8  # a lower bar has no room for its number
+            guessed = (chance[c] if chance else None) or 0.0
+            foot = guessed if guessed < ROOM else 0.0  # above the dashed line
+            inside = value > foot + ROOM  # a lower bar has no room for its number
             axes.annotate(
                 f"{value:.1f}",
-                (x, 0 if inside else value + (error or 0)),
+                (x, foot if inside else value + (error or 0)),
                 (0, 3),
                 textcoords="offset points",
                 ha="center",
@@ -100,9 +67,9 @@ def accuracy_bars(
                 color="w" if inside else DARK,
                 rotation=90 if width < NARROW else 0,
             )
-    for c, guessed in enumerate(chance):
-        if guessed is not None:
-            line = axes.hlines(guessed, c - 0.46, c + 0.46, DARK, "--", linewidth=1, zorder=3)
+    for c, level in enumerate(chance):
+        if level is not None:
+            line = axes.hlines(level, c - 0.46, c + 0.46, DARK, "--", linewidth=1, zorder=3)
             line.set_label("chance" if c == 0 else None)
     axes.set_xticks(range(len(columns)), columns, fontsize=10)
     axes.set(ylim=(0, 100), ylabel="accuracy, per cent")

@@ -21,6 +21,8 @@ from froster.utils.progress import attempt
 from froster.utils.text import shell_command
 
 Makers = list[tuple[str, Callable[[], list[page.Part]]]]
+HABITS = 12
+"""Classes whose scene is shown; `report.json` has all."""
 WHAT = {"base": "the classes it was trained on", "novel": "classes it never saw in training"}
 
 
@@ -42,6 +44,7 @@ def write_report(
         ("", partial(in_short, rows, parts, report)),
         ("Accuracy before and after", partial(accuracy, out, rows)),
         ("What was kept of CLIP", partial(kept, out, rows, report)),
+        ("Habits of the classes", partial(habits, report["habits"])),
         ("How far a score can be trusted", partial(trust, out, tuned, report)),
         *confusions,
         ("The worst mistakes", partial(worst_mistakes, tuned, after)),
@@ -161,6 +164,27 @@ def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Pa
     )
     figure = validation_curves(history, out / "figures" / "watched.png")
     return [page.paragraph(text), page.embedded(figure, caption)]
+
+
+def habits(measured: dict[str, Any] | None) -> list[page.Part]:
+    """What scenes alone tell of the training classes, and the clearest of their scenes."""
+    if measured is None:
+        return []
+    text = (
+        "One frame of every training video, of which only the scene word (place, light, camera) is"
+        " known that fits it best: how often does that word tell the class of a held-out video?"
+    )
+    rows = [
+        [h["label"], h["word"], f"{h['share']:.0f} %", f"{h['elsewhere']:.0f} %"]
+        for h in measured["habits"][:HABITS]
+    ]
+    table = page.table(["class", "its scene", "of its clips", "of others"], rows)
+    texts = [page.paragraph(capital(measured["sentence"])), page.paragraph(text, "note")]
+    return [*texts, table] if measured["kind"] == "habits" else texts
+
+
+def capital(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}."
 
 
 def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Part]:

@@ -6,14 +6,12 @@ prompt's end (`encoders/packed.py`).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from froster.encoders.tokenizer import Tokenizer, lengths
-from froster.errors import FrosterWarning
 from froster.text.labels import check_cleaned, check_labels
 from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.utils.interrupt import check
@@ -91,18 +89,3 @@ class PromptBank:
             check()
             embeddings.append(encode_text(part))
         return torch.cat(embeddings)[inverse]
-
-
-def warn_of_cuts(tokenizer: Tokenizer, prompts: Sequence[str], context: int) -> bool:
-    """Warns of prompts that are cut to so many tokens; False where there is none."""
-    sizes = [len(row) for row in tokenizer.rows(prompts)]
-    if max(sizes) <= context:
-        return False
-    share = sum(size > context for size in sizes) / len(sizes)
-    warnings.warn(
-        f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this text"
-        " tower reads, and are cut",
-        FrosterWarning,
-        stacklevel=4,
-    )
-    return True

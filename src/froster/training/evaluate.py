@@ -14,7 +14,8 @@ from froster.evaluation.reliability import reliability
 from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.transport import by_transport
-from froster.text.labels import check_labels, read_label_set
+from froster.text.label_set import read_label_set
+from froster.text.labels import check_labels
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.held_out import VideosToScore, videos_to_score
 from froster.training.measure import (
@@ -22,11 +23,11 @@ from froster.training.measure import (
     Measuring,
     labelled_videos,
     load_reported,
-    measure,
     summary_line,
     video_dataset,
 )
 from froster.training.options import EvaluateOptions
+from froster.training.probes import check_probes, measure_probes, probes_of
 from froster.training.reporter import Reporter
 from froster.utils.files import claim_folder, sole_writer, write_json
 
@@ -54,12 +55,13 @@ def evaluate(
     report. Raises FrosterError.
     """
     asked, name = EvaluateOptions(**options), model or DEFAULT_MODEL
+    probes = check_probes(asked.probe)
     reporter = reporter or Reporter()
     out = None if out is None else Path(out)
     items = labelled_videos(Path(data), asked, reporter)
     classes = sorted({item.label for item in items})
     if asked.labels_file is not None:
-        classes = read_label_set(asked.labels_file)
+        classes = list(read_label_set(asked.labels_file))
     check_labels(classes)
     texts = classes
     if asked.descriptions is not None:
@@ -88,8 +90,11 @@ def evaluate(
             names = [str(item.path) for item in items_of]
             sets.append(EvalSet(split, dataset, classes, texts, names, groups))
         how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
-        predictions = measure(recognizer, sets, how)
+        predictions, probed = measure_probes(recognizer, sets, how, probes)
         report = make_report(predictions, recognizer, chosen)
+        for split, of_split in predictions.items() if probes else ():
+            by_probe = {probe: of_sets[split] for probe, of_sets in probed.items()}
+            report["splits"][split]["probes"] = probes_of(of_split, by_probe)
         report["passed_over"] = dict(items.passed_over)
         if out is not None:
             for split, of_split in predictions.items():

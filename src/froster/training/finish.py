@@ -51,6 +51,8 @@ class TrainingRun:
     chosen: list[str] = field(default_factory=list)
     """The defaults that were chosen, and why."""
     warnings: list[str] = field(default_factory=list)
+    habits: dict[str, Any] = field(default_factory=dict)
+    """What scene words tell of the training classes, if that was looked at (`Habits.to_dict`)."""
     importance: StateDict = field(default_factory=dict)
     """What the run that it goes on from has recorded of its weights."""
     kept: KeptTower | None = None
@@ -132,6 +134,7 @@ def about_run(run: TrainingRun, trained: Trained, source: RunInputs) -> dict[str
         "notes": parts.notes,
         "chosen": run.chosen,
         "warnings": run.warnings,
+        "habits": run.habits or None,
         "recipe": dataclasses.asdict(preset.recipe),
         "distill": dataclasses.asdict(run.plan.distill),
         "augment": dataclasses.asdict(preset.augment),

@@ -25,6 +25,7 @@ from froster.evaluation.metrics import (
     harmonic_mean_error,
     paired_error,
 )
+from froster.evaluation.probes import Probe
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
@@ -202,9 +203,12 @@ def measure_many(
     how: Measuring | None = None,
     what: str = "videos",
     keep: bool = True,
+    *,
+    probes: Sequence[Probe | None] | None = None,
 ) -> list[dict[str, Predictions]]:
-    """The same for several models, which all see a video from one decode."""
-    how = how or Measuring()
+    """The same for several models, which all see a video from one decode. `probes`: what is done to
+    the frames, of each model."""
+    how, probes = how or Measuring(), probes or [None] * len(models)
     results: list[dict[str, Predictions]] = [{} for _ in models]
 
     def sources(*some: EvalSet) -> list[ClassSource]:
@@ -218,7 +222,7 @@ def measure_many(
             bar(0, s.name)
             labels = [s.classes, *s.also.values()]
             predictions = evaluate(
-                [scorer_of(m, of, labels) for m, of in zip(models, classes, strict=True)],
+                [scorer_of(*one, labels) for one in zip(models, classes, probes, strict=True)],
                 s.dataset,
                 s.classes,
                 names=s.videos,
@@ -239,11 +243,10 @@ def videos_of(sets: Sequence[EvalSet]) -> int:
 
 def texts_of(sets: Sequence[EvalSet]) -> dict[str, str]:
     """Label -> what the model is asked for."""
-    return {
-        label: text
-        for s in sets
-        for label, text in zip(s.classes, s.texts or s.classes, strict=True)
-    }
+    texts = {label: label for s in sets for labels in s.also.values() for label in labels}
+    for s in sets:
+        texts |= zip(s.classes, s.texts or s.classes, strict=True)
+    return texts
 
 
 ClassSource = Callable[[Sequence[str]], Tensor]
@@ -260,11 +263,14 @@ def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) ->
 
 
 def scorer_of(
-    model: Recognizer, classes: ClassSource, label_sets: Sequence[Sequence[str]]
+    model: Recognizer,
+    classes: ClassSource,
+    probe: Probe | None,
+    label_sets: Sequence[Sequence[str]],
 ) -> Scorer:
     """Scores videos among the first set of labels, and among the others by the same features."""
     first, *others = map(classes, label_sets)
-    return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
+    return Scorer(model.inference, first, model.dtype, model.config.fusion, others, probe)
 
 
 CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}

@@ -139,7 +139,8 @@ class TrainOptions(LabelledOptions):
     """Mirror half of the training clips (not for left/right classes)."""
 
     look: bool = True
-    """Look for test videos that are training videos too."""
+    """Look at the videos first: for test videos that are training videos too, and for classes that
+    their scenes give away."""
 
     meta: float | None = None
     """Weight of the gradient on the next batch, after an inner step (Open-MeDe); default: 0, as the
@@ -212,6 +213,9 @@ class EvaluateOptions(LabelledOptions):
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
     transport: bool = False
     """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
+    probe: Sequence[Literal["static", "shuffled", "reversed"]] | None = None
+    """Score the same clips again without their motion: one frame repeated, the frames in another
+    order, or backwards; may be repeated."""
     batch_size: int = 8
     """Videos a batch."""
     workers: int = 0

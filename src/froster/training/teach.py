@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
 from froster.data.splits import Split, split
-from froster.errors import UsageError
+from froster.errors import DataError, UsageError
 from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.model_report import (
     ReportedVideos,
@@ -24,7 +24,7 @@ from froster.inference.model_report import (
 )
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.methods import Method, method_from_dict
-from froster.text.labels import read_label_set
+from froster.text.label_set import read_label_set
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
@@ -33,6 +33,7 @@ from froster.training.distill import Distill
 from froster.training.distributed import process_group, ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, finish
+from froster.training.habits import measure_habits
 from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
 from froster.training.kept import KeptTower, moves_frames
@@ -120,6 +121,8 @@ def train(
             run.warnings.extend(trained_before(start, run.parts, reporter))
             for line in run.warnings:
                 reporter.warn(f"warning: {line}")
+            if asked.look:
+                reporter.say(look_for_habits(run))
         log = open_logger(asked.logger, out) if rank == 0 else None
         student, trained = fine_tune_run(run, log, asked)
         if rank > 0:
@@ -134,7 +137,7 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
     items = labelled_videos(data, asked, reporter)
     novel = None
     if asked.novel_file is not None:
-        novel = read_label_set(asked.novel_file)
+        novel = list(read_label_set(asked.novel_file))
     elif asked.novel_column is not None:
         novel = novel_by_column(items, asked.novel_column)
     plain = is_plain(items, asked.preset)
@@ -332,6 +335,15 @@ def source_of(
 def whereabouts(name: str | Path) -> str:
     """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
     return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
+
+
+def look_for_habits(run: TrainingRun) -> str:
+    """Into `run.habits`, and what to say of it: a finding, or why there is none."""
+    try:
+        run.habits.update(measure_habits(run.base, run.parts.train, run.how).to_dict())
+    except (DataError, UsageError) as error:
+        return f"habits of the classes are not known: {error}"
+    return str(run.habits["sentence"])
 
 
 def trained_before(start: ReportedVideos | None, parts: Split, reporter: Reporter) -> list[str]:
