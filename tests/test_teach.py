@@ -280,7 +280,11 @@ def test_requests_that_cannot_be_met(run, videos: Path, tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").write_text("mine")
     ran = run("teach", videos, "--out", tmp_path / "full", "--model", "nano")
     assert ran.code == 2 and "holds something else" in ran.err
-    lp = froster.teach(videos, model="nano", method="tip", views=0, device="cpu").model
+    lp = froster.teach(videos, tmp_path / "tip", "nano", method="tip", views=0, device="cpu").model
+    ran = run("blend", tmp_path / "tip")
+    assert ran.code == 2 and "was taught by froster teach" in ran.err
+    ran = run("train", "--data", videos, "--model", tmp_path / "tip", "--out", tmp_path / "run")
+    assert ran.code == 2 and "train the one that it was made from" in ran.err
     with pytest.raises(froster.UsageError, match="knows its own classes alone"):
         lp.teach({"a": [], "b": []} | {"a": [videos / "x"], "b": [videos / "y"]})
 
