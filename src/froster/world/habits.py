@@ -134,7 +134,7 @@ def draw_setting(
     scene, place = rng.integers(0, len(SCENES)), rng.integers(0, len(things))
     colour, pan = rng.integers(0, len(COLOURS)), rng.integers(0, len(PANS))
     light, kept = rng.random(), rng.random(4)
-    bystander, tint = things[place]
+    bystander, tint = things[int(place)]
     drawn = Setting(int(scene), bystander, tint or tuple(COLOURS)[colour], PANS[pan], light)
     if habit is None:
         return drawn

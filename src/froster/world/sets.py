@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from froster.world import motion, render
-from froster.world.habits import UsualSetting, Strength, draw_habits, draw_setting, exchanged
+from froster.world.habits import Strength, UsualSetting, draw_habits, draw_setting, exchanged
 from froster.world.scenes import STILL_TEXTURES, TEXTURE_SIZE, TEXTURES, textures
 from froster.world.vocabulary import (
     BASE_VERBS,
