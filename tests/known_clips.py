@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from froster.encoders.model import unit
 from froster.encoders.preprocessing import normalise
 from froster.inference.recognizer import Recognizer
 from froster.world.files import write_video
@@ -38,13 +39,14 @@ def known_video(nano: Recognizer, path: Path) -> Known:
 
 @torch.no_grad()
 def recognised(nano: Recognizer, label: str, wanted: int = 3) -> list[Tensor]:
-    """Clips (16, 3, 60, 60) of a label, every frame of which is taken for it."""
-    own = [i for i, name in enumerate(SETS["base"].classes) if name.startswith(label)]
+    """Clips (16, 3, 60, 60) of a label, every frame of which is surely taken for it."""
+    own = [i for i, action in enumerate(SETS["base"].actions) if action.noun == label]
     classes, found = nano.class_embeddings(LABELS), []
     for take in range(100):
         clip = record(SETS["base"], own[take % len(own)], np.random.default_rng([take, own[0]]))
-        best = (nano.model.encode_frames(normalise(clip[None]))[0] @ classes.T).argmax(-1)
-        if (best == LABELS.index(label)).all():
+        frames = unit(nano.model.encode_frames(normalise(clip[None]))[0])
+        shares = (nano.clip.logit_scale.exp() * frames @ classes.T).softmax(-1)
+        if (shares[:, LABELS.index(label)] > 0.9).all():
             found.append(clip)
         if len(found) == wanted:
             return found
