@@ -2,10 +2,12 @@
 JPEG."""
 
 import base64
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -23,6 +25,8 @@ MOST_PIXELS = 854 * 480
 MOST_FPS = 30
 _TICKS = 1000
 """Ticks of a second: frames keep their own times, which are those of a timeline."""
+_JUMP = 40.0
+"""Seconds. A segment that starts later is jumped to, and a jump may land so far before it."""
 
 
 class Format(NamedTuple):
@@ -51,13 +55,43 @@ def preview_format() -> Format:
 
 def write_preview(source: Path, target: Path) -> None:
     """Raises VideoError where no frame can be shown, and what `check` raises between packets."""
+    with Stream.of_file(source) as stream:
+        write_pictures(pictures(stream), target)
+
+
+def write_segment(source: Path, start: float, end: float, target: Path) -> None:
+    """The frames that are shown between two times, in seconds, alone. Raises VideoError."""
+    with segment_stream(source, start) as stream:
+        frames = (
+            dataclasses.replace(frame, time=max(0.0, frame.time - start), end=frame.end - start)
+            for frame in takewhile(lambda frame: frame.time < end, stream)
+            if frame.end > start
+        )
+        write_pictures(pictures(frames), target)
+
+
+@contextmanager
+def segment_stream(source: Path, start: float) -> Iterator[Iterator[Frame]]:
+    """Frames from `start` or before it; from the first one where the file is short, or its clock is
+    such that a jump does not land where it should."""
+    if start > _JUMP:
+        with Stream.of_file(source) as stream:
+            zero = stream.container.start_time or 0
+            with suppress(av.FFmpegError):
+                stream.container.seek(round(start * 1e6) + zero)
+                frames = iter(stream)
+                first = next(frames, None)
+                if first is not None and start - _JUMP < first.time <= start:
+                    yield chain([first], frames)
+                    return
+    with Stream.of_file(source) as stream:
+        yield iter(stream)
+
+
+def write_pictures(frames: Iterator[av.VideoFrame], target: Path) -> None:
     form, part = preview_format(), target.with_suffix(".part")
     try:
-        with (
-            Stream.of_file(source) as stream,
-            av.open(str(part), "w", format=form.container) as out,
-        ):
-            frames = pictures(stream)
+        with av.open(str(part), "w", format=form.container) as out:
             first = next(frames, None)
             if first is None:
                 raise VideoError("video: no frame can be shown")
@@ -73,7 +107,7 @@ def write_preview(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def pictures(stream: Stream) -> Iterator[av.VideoFrame]:
+def pictures(stream: Iterable[Frame]) -> Iterator[av.VideoFrame]:
     """The frames of a stream as they are shown, all of one size, with their own times."""
     size: tuple[int, int] | None = None
     earliest = 0.0
