@@ -17,7 +17,7 @@ from cyclopts.exceptions import (
 from froster.errors import UsageError
 from froster.utils.address import refuse_address
 
-NO_FILES = ("labels", "text", "source", "endpoint")
+NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is
 nothing like an address."""
 FILES = (("describe", "labels"),)

@@ -5,20 +5,19 @@ import base64
 import dataclasses
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import av
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from froster.errors import VideoError
 from froster.serve import Refusal
-from froster.video.container import UPRIGHT, upright
+from froster.video.cut import fitted
 from froster.video.stream import Frame, Stream
 
 MOST_PIXELS = 854 * 480
@@ -76,16 +75,24 @@ def segment_stream(source: Path, start: float) -> Iterator[Iterator[Frame]]:
     such that a jump does not land where it should."""
     if start > _JUMP:
         with Stream.of_file(source) as stream:
-            zero = stream.container.start_time or 0
-            with suppress(av.FFmpegError):
-                stream.container.seek(round(start * 1e6) + zero)
-                frames = iter(stream)
-                first = next(frames, None)
-                if first is not None and start - _JUMP < first.time <= start:
-                    yield chain([first], frames)
-                    return
+            frames = jumped(stream, start)
+            if frames is not None:
+                yield frames
+                return
     with Stream.of_file(source) as stream:
         yield iter(stream)
+
+
+def jumped(stream: Stream, start: float) -> Iterator[Frame] | None:
+    """From a little before `start`; None where the jump does not lead there."""
+    container = stream.container
+    try:
+        container.seek(round(start * av.time_base) + (container.start_time or 0))
+        frames = iter(stream)
+        first = next(frames)
+    except (av.FFmpegError, VideoError):
+        return None
+    return chain([first], frames) if start - _JUMP < first.time <= start else None
 
 
 def write_pictures(frames: Iterator[av.VideoFrame], target: Path) -> None:
@@ -117,21 +124,13 @@ def pictures(stream: Iterable[Frame]) -> Iterator[av.VideoFrame]:
         stored = (frame.picture.width, frame.picture.height)
         size = size or preview_size(*frame.orientation.stored(*stored))
         try:
-            picture = shown(frame, *size)
+            picture = fitted(frame, *size)
         except (ValueError, av.FFmpegError):  # a broken frame: the one before it stays
             continue
         picture.pts, picture.time_base = round(frame.time * _TICKS), Fraction(1, _TICKS)
         picture.duration = max(1, round((frame.end - frame.time) * _TICKS))
         yield picture
         earliest = frame.time + 0.999 / MOST_FPS
-
-
-def shown(frame: Frame, width: int, height: int) -> av.VideoFrame:
-    """Fitted to that size, mirrored and turned as the file asks."""
-    if frame.orientation == UPRIGHT:  # without a detour by RGB
-        return frame.converter.reformat(frame.picture, width, height, format="yuv420p")
-    pixels = upright(frame.picture, (width, height), frame.orientation, frame.converter)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 
 def preview_size(width: int, height: int) -> tuple[int, int]:
