@@ -382,6 +382,10 @@ def test_by_the_keyboard_alone(page: Any, labelling: Labelling) -> None:
 
     until(page, "document.querySelector('#player').videoWidth > 0")
     status("0 labelled, 0 skipped, 12 left")
+    bars = page.locator("#labels .rail")
+    full, shares = bars.first.bounding_box()["width"], labelling.scores[labelling.asked].softmax(-1)
+    widths = [bar.locator("i").bounding_box()["width"] / full for bar in bars.all()]
+    assert widths == pytest.approx(shares.tolist(), abs=0.01)
     page.keyboard.press("2")
     status("1 labelled")
     page.keyboard.press("s")

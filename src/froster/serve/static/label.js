@@ -46,7 +46,7 @@ function showLabels(best) {
     key.hidden = place >= KEYS;
     name.textContent = label.name;
     value.textContent = `${label.count} given, ${percent(label.share)}`;
-    rail.firstChild.style.width = percent(label.share);
+    rail.firstChild.style.width = `${100 * label.share}%`;
     button.classList.toggle("best", label === best && labels.length > 1);
   });
 }
