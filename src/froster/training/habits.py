@@ -1,4 +1,4 @@
-"""The habits of a training set, as a frozen CLIP sees them: a frame a video, a scene word a frame."""
+"""The habits of a training set, as a frozen CLIP sees them: a frame a video, a scene word each."""
 
 from __future__ import annotations
 
