@@ -16,6 +16,7 @@ PARTS = {
     "evaluate": "16 clips x 3 views from files against the released recipe's work",
     "classify": "one clip against transformers' CLIPModel and XCLIPModel",
     "encoders": "image towers of PE-Core, SigLIP and EVA02 against CLIP's and transformers",
+    "towers": "the same against open_clip, which must be installed; on a GPU where there is one",
     "flops": "the vision tower's achieved FLOP/s against a large matrix product",
     "decode": "decode + sample + resize against other readers",
     "loader": "clips a second with workers",

@@ -85,7 +85,7 @@ def measured(rounds: int, toy: bool) -> tuple[list[Row], list[str]]:
         " leave out of the last block all but the class token; a tower with an attention pool"
         " needs every token.",
         "transformers takes its fused attention, the frames as one batch, and its weights in the"
-        " type that is named. open_clip and timm are not compared, for they need torchvision.",
+        " type that is named. open_clip is compared by `python -m benchmarks towers`.",
     ]
 
 

@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 
 from froster.encoders.config import CLIPConfig
 from froster.encoders.model import CLIP, unit
-from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
+from froster.text.prompts import FROSTER_PROMPTS
+from froster.text.sentences import with_descriptions
+from froster.world.sets import SETS, sentences
+from froster.world.vocabulary import ALL_VERBS, COLOURS, MOTIONS, NOUNS, SCENES
 from tools.nano import pretrain
 from tools.nano.bpe import build_tokenizer, learn_merges
-from tools.nano.captions import CONTENT, TEMPLATES, caption, content
+from tools.nano.captions import CONTENT, DESCRIBED, TEMPLATES, caption, content
 from tools.nano.stills import Still, draw_stills
 
 
@@ -48,12 +51,26 @@ def test_the_templates_of_action_recognition_are_in_the_captions():
         if "person" in text or text.split()[1:2] in (["example"], ["demonstration"])
     ]
     assert len(TEMPLATES) == 28
-    assert 0.2 < len(wrapped) / len(captions) < 0.35
+    assert 0.25 < len(wrapped) / len(captions) < 0.45
     still = Still("cat", "red", "snow", "spinning")
     some = {caption(still, rng) for _ in range(3000)}
     assert (
         "a photo of cat spinning. cat spinning" in some and "a red cat spinning in the snow" in some
     )
+
+
+def test_sentences_are_in_the_captions_as_described_labels_are_asked_for():
+    actions = [action for members in SETS.values() for action in members.actions]
+    labels = with_descriptions([action.name for action in actions], sentences())
+    prompts = {text for row in FROSTER_PROMPTS.prompts(labels) for text in row}
+    rng = np.random.default_rng(0)
+    stills = [Still(a.noun, a.colour or "red", "snow", a.verb) for a in actions]
+    captions = [caption(still, rng) for still in stills for _ in range(40)]
+    assert len(prompts & set(captions)) > 100
+    held = [text for text in captions if any(text.endswith(end) for end in MOTIONS.values())]
+    assert abs(len(held) / len(captions) - DESCRIBED) < 0.1  # some end in a full stop
+    words = [CONTENT[i] for i in content("the cat goes up and down as a ball does")]
+    assert words == ["cat", "bouncing"]
 
 
 def test_words_of_the_world_are_one_token_and_others_are_spelt(tokenizer):
@@ -105,7 +122,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_model_folder(tmp_path: Path):
     report = json.loads((tmp_path / "nano" / "report.json").read_text())
     assert report["steps_done"] == 14 and report["recipe"]["seed"] == 0
 
-    again = pretrain.pretrain(recipe, tmp_path / "again", quiet=True)
+    again = pretrain.pretrain(recipe, tmp_path / "again", quiet=True, workers=2)
     assert again == scores
     other = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.equal(state[key], other[key]) for key in state)

@@ -37,20 +37,21 @@ class Exam:
 
 @torch.no_grad()
 def embed_images(clip: CLIP, images: Tensor, batch: int = 200) -> Tensor:
-    """uint8 stills (N, 3, 60, 60) -> unit embeddings (N, E)."""
-    parts = (normalise(part, clip.config.preprocessing) for part in images.split(batch))
-    return torch.cat([unit(clip.encode_image(part[:, None])[:, 0]) for part in parts])
+    """uint8 stills (N, 3, 60, 60) -> unit embeddings (N, E), on the CPU."""
+    device = clip.logit_scale.device
+    parts = (normalise(part.to(device), clip.config.preprocessing) for part in images.split(batch))
+    return torch.cat([unit(clip.encode_image(part[:, None])[:, 0]) for part in parts]).cpu()
 
 
 @torch.no_grad()
 def embed_prompts(
     clip: CLIP, tokenizer: Tokenizer, prompts: Sequence[Sequence[str]], batch: int = 400
 ) -> Tensor:
-    """Prompts of K classes, equally many each -> (K, E), the mean of their unit embeddings, of unit
-    length."""
+    """Prompts of K classes, equally many each -> (K, E) on the CPU, the mean of their unit
+    embeddings, of unit length."""
     rows = tokenizer([prompt for group in prompts for prompt in group], clip.config.text.context)
     embeddings = torch.cat([unit(clip.encode_text(part)) for part in rows.split(batch)])
-    return unit(embeddings.unflatten(0, (len(prompts), -1)).mean(1))
+    return unit(embeddings.unflatten(0, (len(prompts), -1)).mean(1)).cpu()
 
 
 def accuracy(images: Tensor, classes: Tensor, truth: Sequence[int]) -> float:

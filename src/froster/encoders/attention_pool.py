@@ -3,16 +3,19 @@
 n = ln_post(x)
 y = attention(query = probe, keys and values = n)
 z = y + mlp(layernorm(y))            no residual from the probe
+
+One query a head needs no keys and values of its own of every token: the key matrix goes to the
+query, the value matrix to the mean of the tokens. The keys' bias is the same for all tokens.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.block import Attention
-from froster.encoders.kernels import dot_product_attention
 from froster.encoders.mlp import MLP
 
 
@@ -35,5 +38,12 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "frames tokens width"]) -> Float[Tensor, "frames width"]:
         """Tokens after `ln_post` -> one vector a frame."""
-        y = self.attn.merge(dot_product_attention(*self.queries_keys_values(x)))[:, 0]
+        heads = self.attn.heads
+        (w_q, w_k, w_v), (b_q, _, b_v) = self.attn.in_proj_weight.chunk(3), self.attn.bias.chunk(3)
+        q = F.linear(self.probe[0].to(x.dtype), w_q, b_q).view(heads, 1, -1)
+        asked = (q @ w_k.unflatten(0, (heads, -1)).to(q.dtype))[:, 0] * q.shape[-1] ** -0.5
+        weights = (asked @ x.transpose(1, 2)).softmax(-1)
+        means = (weights.to(x.dtype) @ x).transpose(0, 1)  # (h, N, D)
+        values = means @ w_v.unflatten(0, (heads, -1)).transpose(1, 2).to(means.dtype)
+        y = self.attn.out_proj(values.transpose(0, 1).flatten(1) + b_v.to(values.dtype))
         return y + self.mlp(self.layernorm(y))

@@ -1,14 +1,15 @@
 """Faster ways on a CPU through what a block computes; everywhere else PyTorch's own are taken.
 
-- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, so
-  rows are taken a few at a time, scores and all, and the scores are made again in the backward
-  pass.
+- Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, but
+  for the forward pass on a chip with AMX. So rows are taken a few at a time, scores and all, and
+  the scores are made again in the backward pass.
 - The two-layer perceptron: its activation costs one pass over memory, and training keeps half as
   much. QuickGELU is x * sigmoid(1.702 x) = silu(1.702 x) / 1.702. The two factors go into the
   matrix products, which scale for nothing, so that one fused kernel remains of three; in the
   backward pass they cancel. What the activation makes is not kept for that pass but made again.
-  GELU by tanh costs PyTorch four times what SiLU does; oneDNN makes it within the matrix product,
-  from sums that are not yet rounded to bfloat16.
+  GELU by tanh costs PyTorch four times what SiLU does. In bfloat16 oneDNN makes it within the
+  matrix product, from sums that are not yet rounded; in float32 it is x * sigmoid(2u), while a
+  few rows are in the cache.
 - The frames around a frame (VCLIP): overlapping views of one padded copy in place of many copies.
 
 `use_cpu_kernels` is the one switch. Sizes in comments: N rows, h heads, L queries, M keys, d = D/h.
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -30,6 +32,8 @@ ENABLED = True
 QUICK = 1.702
 # Scores of the rows that are taken together: what stays in a core's share of the cache.
 _SCORES = 1 << 21
+# Numbers of float32 that stay in it through a few operations, by measurement.
+_CACHED = 1 << 17
 
 
 def use_cpu_kernels(x: Tensor) -> bool:
@@ -86,6 +90,9 @@ def _rows(hidden: Tensor | None, part: slice) -> Tensor | None:
 
 
 def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
+    if _has_amx():
+        mask = None if hidden is None else ~hidden
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     N, h, L, d = q.shape
     # Tokens before heads in memory, as the output projection reads them.
     out = q.new_empty(N, L, h, d).transpose(1, 2)
@@ -94,6 +101,11 @@ def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) 
             weights = _weights(q[part], k[part], _rows(hidden, part))
             out[part] = torch.bmm(weights, _flat(v[part])).unflatten(0, (-1, h))
     return out
+
+
+@cache
+def _has_amx() -> bool:
+    return torch.cpu._is_amx_tile_supported()
 
 
 class _AttentionInParts(torch.autograd.Function):
@@ -132,20 +144,32 @@ class Activation(NamedTuple):
     in_place: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
     """(gradient of the output, input) -> gradient of the input"""
-    in_product: bool = False
-    """Whether oneDNN has it cheaper within a matrix product of bfloat16."""
+    is_costly: bool = False
+    """Whether a pass of PyTorch's over memory is the smaller part of its cost."""
 
 
 _aten = torch.ops.aten
+# GELU by tanh is x * sigmoid(2u), 2u = x (TWO_U + CUBIC x^2).
+_TWO_U = math.sqrt(8 / math.pi)
+_CUBIC = 0.044715 * _TWO_U
+
+
+def _gelu_tanh_(x: Tensor) -> Tensor:
+    """GELU by tanh, in place."""
+    if x.dtype != torch.float32:
+        return _aten.gelu_(x, approximate="tanh")
+    return x.mul_(torch.addcmul(x.new_tensor(_TWO_U), x, x, value=_CUBIC).mul_(x).sigmoid_())
+
+
 ACTIVATIONS = {
     "quick_gelu": Activation(QUICK, F.silu, _aten.silu_, _aten.silu_backward),
     "gelu": Activation(1.0, F.gelu, _aten.gelu_, _aten.gelu_backward),
     "gelu_tanh": Activation(
         1.0,
         partial(F.gelu, approximate="tanh"),
-        partial(_aten.gelu_, approximate="tanh"),
+        _gelu_tanh_,
         partial(_aten.gelu_backward, approximate="tanh"),
-        in_product=True,
+        is_costly=True,
     ),
 }
 
@@ -183,9 +207,14 @@ def _hidden(x: Tensor, w1: Tensor, b1: Tensor, f: Activation) -> Tensor:
 
 def _active(x: Tensor, w1: Tensor, b1: Tensor, f: Activation) -> Tensor:
     """What the activation makes of `_hidden`, where no gradient is asked for."""
-    if f.in_product and x.dtype == torch.bfloat16 and _fuses():
+    if f.is_costly and x.dtype == torch.bfloat16 and _fuses():
         return torch.ops.mkldnn._linear_pointwise(x, w1, b1, "gelu", [], "tanh")
-    return f.in_place(_hidden(x, w1, b1, f))
+    if not (f.is_costly and x.dtype == torch.float32):
+        return f.in_place(_hidden(x, w1, b1, f))
+    y = x @ w1.T
+    for rows in y.split(max(1, _CACHED // len(b1))):
+        f.in_place(rows.add_(b1))
+    return y
 
 
 def _output(active: Tensor, w2: Tensor, b2: Tensor, f: Activation) -> Tensor:
