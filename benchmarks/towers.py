@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ CLIPS_ON_GPU = 32
 
 @torch.no_grad()
 def run(part: str, rounds: int | None, toy: bool) -> tuple[list[Row], list[str]]:
+    if not find_spec("open_clip"):
+        raise SystemExit("towers: pip install open_clip_torch")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = torch.get_num_threads()
     if device.type == "cpu":

@@ -1,11 +1,14 @@
 """Before torch loads: waiting OpenMP threads that spin make a busy machine crawl."""
 
+import gc
 import os
 import sys
 
 import pytest
 from hypothesis import settings
-from jaxtyping import config, install_import_hook
+from jaxtyping import config
+
+import shapes
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -16,7 +19,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["FROSTER_CACHE"] = "off"
 # Shapes as types are checked at run time.
 ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
-install_import_hook([f"froster.{room}" for room in ROOMS], "shapes.check_shapes")
+shapes.install([f"froster.{room}" for room in ROOMS])
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: a collection of garbage need not look at it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ from froster.methods.efficient_prompt import EfficientPrompt, PromptedNet
 from froster.methods.mote import ExpertHead
 from froster.methods.openvclip import OpenVCLIP
 from froster.methods.ost import OST, match, transport_plan
-from froster.methods.tc_clip import ContextBlock, TCNet, merged_groups
+from froster.methods.tc_clip import TCCLIP, ContextBlock, TCNet, merged_groups
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
 from froster.training.distill import Distill
@@ -418,8 +419,10 @@ def dualpath(g: Golden) -> Outputs:
             f"frameset{suffix}": framesets,
             f"logits{suffix}": logits,
             f"temporal_code{suffix}": time_code(sets, side, grid, vision.width, antialias),
-            f"temporal_code_14x14_d16{suffix}": time_code(sets, side, 14, 16, antialias),
         }
+        for name in g.outputs:
+            if code := re.fullmatch(rf"temporal_code_(\d+)x\1_d(\d+){suffix}", name):
+                out[name] = time_code(sets, side, int(code[1]), int(code[2]), antialias)
     loss = F.cross_entropy(logits, g.inputs["targets"])
     loss.backward()
     tower = model.clip.visual
@@ -437,12 +440,18 @@ def dualpath(g: Golden) -> Outputs:
     }
 
 
-@torch.enable_grad()
 def tc_clip(g: Golden) -> Outputs:
+    with patch("froster.methods.tc_clip.MERGED_A_ROUND", g.config["r"]):
+        return tc_clip_outputs(g)
+
+
+@torch.enable_grad()
+def tc_clip_outputs(g: Golden) -> Outputs:
     """Both sides and the loss; of every block the seeds and what was merged; gradients, of which
     those of single projections are rows of our one."""
     frames, tokens = g.inputs["frames"], g.inputs["tokens"]
-    model = network(g, context_tokens=g.config["k"], seed_share=g.config["a"])
+    length = max(TCCLIP.length, tokens.shape[1])
+    model = network(g, context_tokens=g.config["k"], seed_share=g.config["a"], length=length)
     assert isinstance(model, TCNet)
     n, (B, T) = len(model.text_prompt), frames.shape[:2]
     classes = model.encode_text(torch.cat([tokens[:, :1], tokens[:, 1 + n :]], dim=1))[None]
@@ -469,7 +478,8 @@ def tc_clip(g: Golden) -> Outputs:
     x = model.clip.visual.embed(frames.flatten(0, 1), T)
     for i, block in enumerate(blocks):
         assert isinstance(block, ContextBlock)
-        own, seen = block.attended(x, T)
+        made, seen = block.attended(block.ln_1(x), T)
+        own = x[:, : block.tokens] + made
         places = seen.topk(block.seeds, dim=-1).indices
         out[f"seed_index_sorted/layer{i}"] = places.sort().values.unflatten(0, (B, T)).float()
         seeds = block.seeds_of(own, seen).unflatten(0, (B, T)).flatten(1, 2)

@@ -2,8 +2,8 @@
 that has imported both forks, so that a start costs a tenth of a second and not three.
 
 What is started has a pid, streams, environment, folder, umask and session of its own, and is killed
-like any other. Only what Python reads before the first line (locale, UTF-8 mode) is the parent's: who
-tests that uses `subprocess`.
+like any other. Only what Python reads before the first line (locale, UTF-8 mode) is the parent's, and
+the server that forks its reading processes is one for all: who tests these uses `subprocess`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
+import multiprocessing.forkserver
 import os
 import runpy
 import selectors
@@ -40,6 +42,7 @@ PRELOADED = (
         "matplotlib.pyplot",
     ),
 )
+READERS = ("froster.utils.forkserver", "froster.data.loader", "froster.data.inspect")
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 
 
@@ -218,6 +221,11 @@ def _serve(listener: socket.socket) -> None:
     input ends."""
     for name in PRELOADED:
         importlib.import_module(name)
+    readers = multiprocessing.forkserver
+    readers.set_forkserver_preload(list(READERS))
+    readers.ensure_running()
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy every page that it looks at
     read, write = os.pipe()
     os.set_blocking(read, False)
     os.set_blocking(write, False)
@@ -272,6 +280,8 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"])
     tempfile.tempdir = None  # TMPDIR may be another
+    # It runs, and is another's child, whose end cannot be waited for.
+    multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
     if "COLUMNS" in os.environ:  # read by consoles when they are made, which was before the fork
         progress = importlib.import_module("froster.utils.progress")
         progress.console.width = progress.output.width = int(os.environ["COLUMNS"])

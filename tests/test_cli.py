@@ -206,14 +206,18 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
 def test_methods_lists_what_train_accepts(run) -> None:
     listed = run("methods", "--json").json
     methods = {method["name"]: method for method in listed["methods"]}
-    assert methods.keys() == METHODS.keys()
+    assert methods.keys() == {*METHODS, "er-zasr"}
+    assert methods["er-zasr"]["command"] == "froster rehearse"
+    assert methods["er-zasr"]["variants"]["late"]["trained"] == 17_193_472
     aim = methods["aim"]["variants"]["ssv2"]
     assert (aim["new"], aim["trained"], aim["distils"]) == (14_208_000, 14_209_536, ["frame"])
     assert aim["options"]["t_adapters"] == 2
     assert aim["presets"]["official"]["recipe"]["label_smoothing"] == 0.1
     assert aim["presets"]["froster"]["distill"] == "residual"
     assert {"froster", "froster-paper", "none"} <= listed["distill"].keys()
-    assert "vclip" in run("methods").out
+    printed = run("methods").out
+    assert "vclip" in printed and "froster rehearse --fusion early" in printed
+    assert "--hold si" in " ".join(printed.split())
 
 
 METHODS_LINES = [
@@ -476,8 +480,8 @@ def test_python_api(video: Path) -> None:
     similarity = model.embed_text(labels) @ model.embed_video(video)
     assert found.label == labels[int(similarity.argmax())]
     assert float(model.embed_video(video).norm()) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(froster.UsageError, match="T = 8"):
-        model.embed_video(torch.zeros(5, 60, 60, 3, dtype=torch.uint8))
+    with pytest.raises(froster.UsageError, match="T, H, W, 3"):
+        model.embed_video(torch.zeros(5, 60, 60, 4, dtype=torch.uint8))
     with pytest.raises(froster.VideoError, match=r"gone\.mp4"):
         model.classify("gone.mp4", labels)
 

@@ -49,6 +49,7 @@ def encode(
         str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}
     ) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
+        stream.codec_context.thread_count = 1  # more give other pixels each time
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:

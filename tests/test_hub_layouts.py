@@ -283,6 +283,22 @@ def test_every_layout_that_holds_a_clip(hub: Hub, clip: CLIP, tmp_path: Path) ->
     assert len(hub.requests) == before
 
 
+def test_er_zasrs_networks_come_by_their_id(hub: Hub, tmp_path: Path) -> None:
+    """Neither a BiT ResNet nor a BERT holds a CLIP."""
+    content = {"model.safetensors": save({"x": torch.ones(3)}), "pytorch_model.bin": b"large"}
+    hub.repos["a/bit"] = {"config.json": b'{"architecture": "resnetv2_50x1_bit"}', **content}
+    script = (
+        "import sys; from pathlib import Path; from froster.training.rehearsing import on_disk\n"
+        "print(*sorted(file.name for file in on_disk(Path(sys.argv[1])).iterdir()))"
+    )
+    command = [sys.executable, "-c", script]
+    settings: dict[str, Any] = {"env": environment(hub, tmp_path), "text": True}
+    done = subprocess.run([*command, "a/bit"], capture_output=True, timeout=300, **settings)
+    assert done.stdout.split() == ["config.json", "model.safetensors"], done.stderr
+    done = subprocess.run([*command, "a/nothing"], capture_output=True, timeout=300, **settings)
+    assert "a/nothing is no file or folder here and could not be had" in done.stderr
+
+
 REFUSED = {
     "a/half": r"timm's, of 'vit_base_patch16_clip_224', an image tower alone",
     "a/half-pair": (

@@ -4,6 +4,7 @@ pixels."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +39,17 @@ def blocks_of(model: VideoCLIP) -> list[Block]:
     return list(model.clip.visual.transformer.resblocks)  # type: ignore[arg-type]
 
 
-SHOWN = [(name, variant) for name, variant in EVERY if name != "tc-clip"]
+def shown(name: str, variant: str) -> VideoCLIP:
+    """BDC-CLIP with a block that attends over all frames, which of three its own setting has not."""
+    return network(name, variant, **({"every": 2} if name == "bdc-clip" else {}))
 
 
-def test_attention_beyond_the_frame_s_tokens_is_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"cannot be drawn: it is not within frames in block 0 .ContextBlock"
-    ):
-        cls_attention(network("tc-clip"), clips(1)[0])
-
-
-@pytest.mark.parametrize(("name", "variant"), SHOWN)
+@pytest.mark.parametrize(("name", "variant"), EVERY)
 @torch.no_grad()
 def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> None:
     """What reaches each block's output projection in an ordinary forward pass is made again from
     the weights."""
-    model, frames = network(name, variant), clips(1)
+    model, frames = shown(name, variant), clips(1)
     merged: dict[nn.Module, Tensor] = {}
     for block in blocks_of(model):
         # AIM uses the projection twice a block, for time and then for the frame; the later call
@@ -68,7 +64,8 @@ def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> N
     )
     assert len(seen) == len(blocks_of(model)) == 3
     for layer in seen:
-        n = layer.x.shape[1]
+        # TC-CLIP's context tokens are asked and ask nothing.
+        n = 17 if name == "tc-clip" else layer.x.shape[1]
         found = weights(layer, rows=n)
         close(found.sum(-1), torch.ones(T, 2, n))
         v = layer.block.attn.project(layer.x)[2]
@@ -81,10 +78,10 @@ def test_the_weights_are_those_of_the_forward_pass(name: str, variant: str) -> N
     close(model.encode_frames(frames), plain, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "variant"), SHOWN)
+@pytest.mark.parametrize(("name", "variant"), EVERY)
 def test_shares_say_where_all_of_it_goes(name: str, variant: str) -> None:
     for rollout in (False, True):
-        found = cls_attention(network(name, variant), clips(1)[0], rollout=rollout)
+        found = cls_attention(shown(name, variant), clips(1)[0], rollout=rollout)
         assert found.patches.shape == (T, 4, 4)
         assert float(found.patches.min()) >= 0
         assert sum(found.shares.values()) == pytest.approx(1, abs=1e-5)
@@ -98,8 +95,28 @@ def test_shares_say_where_all_of_it_goes(name: str, variant: str) -> None:
         }
         assert (found.shares["padding"] > 0.01) == (not rollout and (name, variant) in padded)
         assert (found.shares["added tokens"] > 0.01) == (
-            not rollout and name in ("vita-clip", "xclip", "ez-clip")
+            not rollout and name in ("vita-clip", "xclip", "ez-clip", "tc-clip")
         )
+
+
+@torch.no_grad()
+def test_frames_beyond_the_single_ones_stay_dark() -> None:
+    seen = cls_attention(network("dualpath", "open"), clips(1, frames=16)[0])
+    assert seen.patches.shape == (16, 4, 4)
+    bright = seen.patches.sum((1, 2))
+    assert bool((bright[1::2] == 0).all()) and bool((bright[::2] > 0.1).all())
+    assert float(bright.sum()) / 8 == pytest.approx(seen.shares["patches"], abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_joint_block_gives_to_all_frames() -> None:
+    """Every class token over all tokens of the clip, one soft-max."""
+    model, frames = network("bdc-clip", every=3), clips(1)[0]
+    seen = block_inputs(model.clip.visual, lambda: model.encode_frames(frames[None]))[-1]
+    q, k, _ = seen.block.attn.project(seen.x)  # (T, h, 17, d)
+    logits = torch.einsum("thd,shnd->thsn", q[:, :, 0], k) * 64**-0.5
+    given = logits.flatten(2).softmax(-1).unflatten(-1, (T, 17)).mean(1).sum(0)
+    close(cls_attention(model, frames).patches, given[:, 1:].unflatten(-1, (4, 4)))
 
 
 @pytest.mark.parametrize(("variant", "radius"), [("step1", 1), ("step2", 2), ("mask", 1)])
@@ -172,14 +189,24 @@ def test_layers_that_do_not_exist_and_blocks_that_attend_otherwise() -> None:
         def attend(self, x: Tensor, num_frames: int) -> Tensor:
             return super().attend(3 * x, num_frames)
 
-    def sharper(block: Block) -> Block:
-        made = Sharper.__new__(Sharper)
-        made.init_from(block)
-        return made
+    class Blind(Block):
+        def attention_sublayer(self, x: Tensor, num_frames: int) -> Tensor:
+            return x
+
+    def remade(kind: type[Block]) -> Callable[[Block], Block]:
+        def make(block: Block) -> Block:
+            made = kind.__new__(kind)
+            made.init_from(block)
+            return made
+
+        return make
 
     clip: CLIP = model.clip
-    replace_blocks(clip, sharper)
+    replace_blocks(clip, remade(Sharper))
     with pytest.raises(UsageError, match="Sharper attends in a way of its own"):
+        cls_attention(model, clips(1)[0])
+    replace_blocks(clip, remade(Blind))
+    with pytest.raises(UsageError, match=r"cannot be drawn: .* in block 0 \(Blind\)"):
         cls_attention(model, clips(1)[0])
 
 

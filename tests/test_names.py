@@ -507,7 +507,7 @@ def test_addresses_in_lists_manifests_and_python(
         lambda path: read_items(path),
         lambda path: nano.save(path),
     ):
-        for address in ("s3://b/a.mp4", "https://h/a.mp4", Path("s3://b/a.mp4")):
+        for address in ("s3://b/a.mp4", "rtsp://h/a.mp4", Path("s3://b/a.mp4")):
             with pytest.raises(UsageError, match="is an address"):
                 call(address)
     assert not Path("s3:").exists()

@@ -33,6 +33,7 @@ from froster.paper.tables import PICTURED, TABLES
 from froster.training.fine_tune import student_of
 from froster.utils.progress import progress
 from golden import shared
+from tiny_rehearsal import write_parts
 
 FIXTURE = Path(__file__).with_name("fixtures") / "reproduce-real-0.1"
 
@@ -274,6 +275,43 @@ def test_the_plan_needs_no_weights(
     plan = json.loads(printed)
     assert code == 0 and plan["hours"] > 0 and "k400" in plan["missing"]
     assert plan["tables"]["table2"]["flops"] > 1e18
+
+
+def test_er_zasr_says_what_it_needs_and_runs(
+    ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tiny files under the names that are asked for; it is scored between all classes, though
+    eight have videos."""
+    monkeypatch.setitem(
+        TABLES, "table2", dataclasses.replace(TABLES["table2"], rows=TABLES["table2"].rows[:1])
+    )
+    (row,) = TABLES["table2"].rows
+    assert row.name == "ER-ZASR" and row.cell is not None
+    with (ucf / "ucf101.csv").open(newline="") as file:
+        paths = [row["path"] for row in csv.DictReader(file) if row["split"] == "train"]
+    lines = [f"{path},{('archery', 'bowling')[i % 2]},train" for i, path in enumerate(paths)]
+    (ucf / "k400.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    where = ("reproduce", "table2", "--data-root", str(ucf), "--out", str(ucf / "out"))
+    command = (*where, "--model", "nano", "--workers", "0")
+    plan = json.loads(froster(*command, "--dry-run", "--json")[1])
+    lacking = ["tsm.pth", "bit.npz or bit.pth or bit", "bert", "concepts.txt or concepts"]
+    assert plan["er-zasr"] == lacking
+    assert plan["runs"]["possible"] == 0 and plan["tables"]["table2"]["flops"] > 1e16
+    said = " ".join(froster(*command, "--dry-run")[2].split())
+    assert "for the row ER-ZASR: tsm.pth" in said and "froster rehearse --features" in said
+    (ucf / "er-zasr").mkdir()
+    write_parts(ucf / "er-zasr", {})
+    code, printed, _ = froster(*command, "--json")
+    found = json.loads(printed)
+    assert code == 0 and not found["failed"]
+    (row,) = found["tables"]["table2"]
+    assert set(row["ours"]) == {"UCF*", "UCF"} and row["difference"]["UCF"] == pytest.approx(
+        row["ours"]["UCF"] - 51.8
+    )
+    (record,) = (json.loads(p.read_text()) for p in (ucf / "out" / "runs").glob("er-zasr*"))
+    assert record["tests"]["final, described"]["UCF*"]["classes"] == 101
+    assert any("our sentences as definitions" in note for note in found["notes"])
+    assert froster(*command)[0] == 0  # nothing to do
 
 
 @pytest.mark.usefixtures("few_templates")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
-from froster.errors import UsageError
+from froster.errors import FrosterWarning, UsageError
 from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
@@ -22,7 +23,7 @@ from froster.paper.tables import TABLES
 from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
 from froster.training.distill import Distill
-from froster.training.fine_tune import FineTuning
+from froster.training.fine_tune import FineTuning, student_of
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
 from results.claims import claims, family_claims, verdict
@@ -53,6 +54,28 @@ def test_every_row_has_a_run_or_is_a_quotation() -> None:
     printed = [row for row in TABLES["table3"].rows if row.published]
     assert len(TABLES["table3"].rows) == 48 and len(printed) == 2 * len(TABLE_3_ALONE)
     assert sum(bool(row.published) for row in TABLES["table4"].rows) == len(TABLE_4)
+
+
+@pytest.mark.usefixtures("few_templates")
+def test_every_network_of_the_tables_can_be_tested_on_new_classes() -> None:
+    """With plain labels and with described ones: both are scored at the end of every run."""
+    base, novel = load("nano", device="cpu"), SETS["far"].classes
+    makes = {(cell.method, cell.variant): cell for cell in CELLS if cell.on_clip}
+    with warnings.catch_warnings(
+        action="ignore", category=FrosterWarning
+    ):  # TC-CLIP's, of cut texts
+        for cell in makes.values():
+            student = student_of(base, cell.setting(base)[0])
+            for described in (False, True):
+                student.class_embeddings(miniature.texts(novel, described))
+
+
+def test_er_zasr_is_left_out_of_the_miniature_and_said(tmp_path: Path) -> None:
+    source = Miniature(load("nano", device="cpu"), tmp_path, 1, 8, 24)
+    runs = source.runs(TABLES["table2"])
+    assert runs and all(run.cell and run.cell.on_clip for run in runs)
+    assert source.notes(["table2"]) == source.notes(["after"]) == [miniature.NOT_HERE]
+    assert source.notes(["table1"]) == []
 
 
 def test_claims_are_about_runs_of_the_tables() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,14 @@ def test_concepts_of_timms_tables(tmp_path: Path) -> None:
     (tmp_path / "imagenet_synset_to_lemma.txt").write_text("n1\tRed_Thing, blue\nn2\tHand\n")
     (tmp_path / "imagenet_synset_to_definition.txt").write_text("n1\ta kind\nn2\tA part\n")
     assert read_concepts(tmp_path) == ["hand: a part", "red thing, blue: a kind"]
+    wheel = tmp_path / "timm-1.0.31-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for path in tmp_path.glob("*.txt"):
+            file.write(path, f"timm/data/_info/{path.name}")
+    assert read_concepts(wheel) == read_concepts(tmp_path)
+    wheel.write_bytes(b"no wheel")
+    with pytest.raises(DataError, match="no wheel of timm"):
+        read_concepts(wheel)
     (tmp_path / "imagenet_synset_to_lemma.txt").unlink()
     with pytest.raises(DataError, match="imagenet_synset_to_lemma"):
         read_concepts(tmp_path)

@@ -12,7 +12,7 @@ from torch import Tensor
 from froster.encoders.checkpoints import to_official
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.model import CLIP, unit
-from froster.errors import UsageError
+from froster.errors import FrosterWarning, UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
 from froster.inference.transport import by_transport
@@ -26,7 +26,7 @@ from froster.methods.tc_clip import TCNet, merged_groups
 from froster.methods.text4vis import Text4Vis
 from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
-from froster.training.fine_tune import FineTuning, Hooks, fine_tune
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune, student_of
 from froster.training.plan import Changes, make_plan
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, ClassSet, Videos, record
@@ -401,6 +401,17 @@ def test_tc_clips_text_is_clips_until_a_video_changes_it() -> None:
     assert not torch.allclose(texts[0], unit(whole), atol=1e-3)
     assert not torch.allclose(texts[0], texts[1], atol=1e-5)
     close(model.conditioned(prompts[:, :1], features.context)[:, 0], texts[:, 0], atol=1e-5)
+
+
+def test_tc_clip_cuts_labels_that_its_tokens_cannot_hold(base: Recognizer) -> None:
+    """With a warning, as its authors do; other networks refuse them."""
+    model = student_of(base, METHODS["tc-clip"]())
+    long = "a cat that " + "slowly and " * 40 + "walks"
+    with pytest.raises(UsageError, match="the model reads at most"):
+        base.bank([long])
+    with pytest.warns(FrosterWarning, match=r"longer than the 26 tokens .* and are cut"):
+        bank = model.bank([long, "a dog"])
+    assert bank.tokens(0).shape[-1] == 26
 
 
 # What encoders lack

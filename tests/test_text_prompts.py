@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from froster.errors import UsageError
-from froster.text.labels import check_labels, label_file, read_label_set, read_labels, split_labels
+from froster.text.label_set import read_label_set
+from froster.text.labels import check_labels, label_file, read_labels, split_labels
 from froster.text.prompts import KINETICS_28, Prompting
 from froster.text.sentences import read_descriptions, with_descriptions
 from golden import shared

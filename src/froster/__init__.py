@@ -14,7 +14,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from froster.errors import CheckpointError, DataError, FrosterError, UsageError, VideoError
+    from froster.errors import (
+        BatchError,
+        CheckpointError,
+        DataError,
+        FrosterError,
+        UsageError,
+        VideoError,
+    )
     from froster.inference.batch import classify
     from froster.inference.export import export
     from froster.inference.index import index
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
     from froster.inference.watch import Watch
     from froster.training.evaluate import evaluate
     from froster.training.teach import train
+    from froster.training.teaching import TeachResult, teach
 
 __version__ = "0.1.0"
 
@@ -34,6 +42,8 @@ _HOMES = {
     "search": "froster.inference.search",
     "export": "froster.inference.export",
     "train": "froster.training.teach",
+    "teach": "froster.training.teaching",
+    "TeachResult": "froster.training.teaching",
     "evaluate": "froster.training.evaluate",
     "timeline": "froster.inference.timeline",
     "Timeline": "froster.inference.timeline",
@@ -44,17 +54,20 @@ _HOMES = {
     "FrosterError": "froster.errors",
     "UsageError": "froster.errors",
     "VideoError": "froster.errors",
+    "BatchError": "froster.errors",
     "CheckpointError": "froster.errors",
     "DataError": "froster.errors",
 }
 
 __all__ = [
+    "BatchError",
     "CheckpointError",
     "Classification",
     "DataError",
     "FrosterError",
     "Recognizer",
     "Segment",
+    "TeachResult",
     "Timeline",
     "UsageError",
     "VideoError",
@@ -66,6 +79,7 @@ __all__ = [
     "index",
     "load",
     "search",
+    "teach",
     "timeline",
     "train",
 ]

@@ -1,6 +1,8 @@
 """Errors that a person can act on. The command line prints their message on one line and never a
 traceback."""
 
+from typing import Any
+
 
 class FrosterError(Exception):
     """Something failed: the message says what was expected, what was found and what to do next.
@@ -51,6 +53,22 @@ class FrosterWarning(UserWarning):
 
 class VideoError(FrosterError):
     """A video of which no frame can be had. Names the file and the cause."""
+
+
+class BatchError(VideoError):
+    """Some videos of a list could not be read; the others have been answered. Names the first."""
+
+    def __init__(self, results: list[Any], errors: dict[int, str]) -> None:
+        """`results`: in the order of the list, None where `errors`, by position, has the cause."""
+        self.results, self.errors = results, errors
+        first = next(iter(errors.values()))
+        super().__init__(
+            f"{len(errors)} of {len(results)} videos cannot be read, the answers to the others are"
+            f" in `results` of this error: {first}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchError, (self.results, self.errors)
 
 
 class CheckpointError(FrosterError):

@@ -146,6 +146,12 @@ def show(calibration: Calibration, report: dict[str, Any] | None) -> None:
         show_measured(calibration.temperature, report)
     if calibration.none is None:
         console.print(NO_RULE)
+    alone = calibration.multi_label
+    if alone.thresholds or alone.threshold != 0.5:
+        output.print(
+            f"multi-label: a label fits from {100 * alone.threshold:.1f} % on;"
+            f" {len(alone.thresholds)} labels have a threshold of their own"
+        )
     fitted = calibration.fitted or {}
     console.print(
         f"fitted to {fitted['videos']} videos of {fitted['classes']} classes ({fitted['to']})"

@@ -4,6 +4,7 @@ goes on with."""
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,11 @@ def classify(
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     classes: options.Classes = None,
+    template: options.Templates = None,
+    multi_label: Annotated[
+        bool,
+        option("Each label by itself: any number may fit (froster calibrate fits from where)."),
+    ] = False,
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
@@ -77,11 +83,13 @@ def classify(
     elif part.count > 1 or retry_failed:
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     every_class = classes is not None and labels is None and labels_file is None
-    names = [] if every_class else given_labels(labels, labels_file)
+    names: Sequence[str] = [] if every_class else given_labels(labels, labels_file)
     listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
     device = device or device_of(part)
-    recognizer = load_model(model, device, precision, classes=classes, kind=sampling, views=views)
+    recognizer = load_model(
+        model, device, precision, classes=classes, templates=template, kind=sampling, views=views
+    )
     if every_class:
         assert recognizer.class_file is not None
         names = recognizer.class_file.names
@@ -89,14 +97,15 @@ def classify(
         from froster.inference.transport import by_transport
 
         recognizer = by_transport(recognizer)
-    recognizer.class_embeddings(names, truncate)  # once for all videos
-    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate)
+    asked = recognizer.with_background(names) if multi_label else names
+    recognizer.class_embeddings(asked, truncate)  # once for all videos
+    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate, multi_label)
     if out is None:
         results = answer_all(recognizer, names, listing, how)
         failed = any("error" in result for result in results)
         report: dict[str, Any] = {
             "model": name_of(model),
-            "labels": names,
+            "labels": list(names),
             "calibrated": recognizer.calibration.fitted is not None,
             "passed_over": dict(listing.passed_over),
             "results": results,
@@ -133,7 +142,7 @@ def device_of(part: Shard) -> str | None:
 
 
 def answer_all(
-    recognizer: Recognizer, names: list[str], videos: Listing, how: batch.ReadOptions
+    recognizer: Recognizer, names: Sequence[str], videos: Listing, how: batch.ReadOptions
 ) -> list[dict[str, Any]]:
     """The answer to each video, or its error."""
     from froster.inference.batch import answers
@@ -162,16 +171,7 @@ def printed(row: ResultRow) -> dict[str, Any]:
     these" where there is a rule."""
     from froster.inference.batch import row_classification
 
-    answer = row_classification(row)
-    entries = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
-    keys = ("label", "score", "probability")
-    return {
-        "label": answer.label,
-        "answer": answer.answer,
-        "none": answer.none,
-        "cosine": answer.cosine,
-        "scores": [dict(zip(keys, entry, strict=True)) for entry in entries],
-    }
+    return row_classification(row).to_dict()
 
 
 def show_results(report: dict[str, Any]) -> None:
@@ -181,7 +181,7 @@ def show_results(report: dict[str, Any]) -> None:
 
     results = report["results"]
     answered = [result for result in results if "error" not in result]
-    ruled = any(result["none"] is not None for result in answered)
+    ruled = any(result["none"] is not None or "answers" in result for result in answered)
     cosines = not ruled and any(result["cosine"] is not None for result in answered)
     columns = ["video", "label", "probability" if ruled else "score", ""]
     names = short_names([result["video"] for result in results])
@@ -192,9 +192,11 @@ def show_results(report: dict[str, Any]) -> None:
             continue
         scores = [(entry["label"], entry["probability"]) for entry in result["scores"]]
         cosine = f"{result['cosine']:.3f}" if cosines else ""
-        for label, share in with_none(scores, result["none"]):
+        groups = [(f"{group}/", share) for group, share in result.get("groups", {}).items()]
+        strong = result.get("answers", [result["answer"] or NONE])
+        for label, share in [*groups, *with_none(scores, result["none"])]:
             rows.append([name, label, f"{100 * share:.1f} %", "█" * round(20 * share), cosine])
-            styles.append("bold" if label == (result["answer"] or NONE) else "dim")
+            styles.append("bold" if label in strong else "dim")
             name = cosine = ""
     columns = [*columns, "cosine"] if cosines else columns
     print_table(columns, [row[: len(columns)] for row in rows], styles)

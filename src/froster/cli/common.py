@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from froster.errors import UsageError
-from froster.text.labels import check_labels, label_file, read_label_set, split_labels
+from froster.text.label_set import as_labels, read_label_set
+from froster.text.labels import check_labels, label_file, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
 from froster.utils.progress import Plain, console, output, progress, working
@@ -35,6 +36,7 @@ def load_model(
     precision: str,
     *,
     classes: Path | None = None,
+    templates: Sequence[str] | None = None,
     views: int | None = None,
     **sampling: Any,
 ) -> Recognizer:
@@ -44,7 +46,7 @@ def load_model(
 
     name = name_of(source)
     with working(f"loading {name}"):
-        model = load(name, classes=classes, device=device, precision=precision)
+        model = load(name, classes=classes, templates=templates, device=device, precision=precision)
     model.working = working
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(
@@ -114,7 +116,7 @@ def check_png(path: Path | None) -> None:
         raise UsageError(f"--out is a .png, not {path.name}")
 
 
-def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
+def given_labels(labels: str | None, labels_file: Path | None) -> Sequence[str]:
     """The labels of `--labels` or `--labels-file`. Raises UsageError unless it is one of them."""
     if (labels is None) == (labels_file is None):
         raise UsageError('give the labels, either --labels "a, b, c" or --labels-file FILE')
@@ -123,7 +125,7 @@ def given_labels(labels: str | None, labels_file: Path | None) -> list[str]:
         return read_label_set(labels_file)
     names = split_labels(labels or "")
     check_labels(names)
-    return names
+    return as_labels(names)
 
 
 def labels_file_of(labels: str | None, labels_file: Path | None) -> tuple[str | None, Path | None]:

@@ -11,7 +11,7 @@ from froster.utils.progress import output
 
 
 def methods(*, as_json: options.Json = False) -> None:
-    """The video networks and the kinds of distillation that train knows."""
+    """The video networks and the kinds of distillation that there are."""
     from froster.methods.recipe import FROSTER
     from froster.methods.trainings import TRAININGS
     from froster.report.methods import listing, preset_line
@@ -24,7 +24,7 @@ def methods(*, as_json: options.Json = False) -> None:
         return
     output.print(
         "froster train --method NAME --variant NAME    (weights trained on CLIP B/16; where"
-        " distillation attaches)"
+        " distillation attaches; another command where one is named)"
     )
     output.print()
     for network in networks:
@@ -33,6 +33,10 @@ def methods(*, as_json: options.Json = False) -> None:
         "After training, for every method: mean of the epochs' weights, interpolation with CLIP"
         " (WiSE-FT, PAINT), and the mean of its outputs with frozen CLIP's, as logits or"
         " probabilities; train reports all of them."
+    )
+    output.print(
+        "A second task: froster train --remember, then --model RUN --hold si (synaptic"
+        " intelligence). Without training: classify and evaluate --transport (OST's match)."
     )
     output.print()
     output.print("froster train --preset: a method inside another training than its paper's")
@@ -78,5 +82,7 @@ def show(network: dict[str, Any]) -> None:
         places = " and ".join(facts["distils"])
         place = f"distils {places}" if places else "nothing to distil"
         trained = f"{millions(facts['trained']):>9}"
+        if network["command"] == "froster rehearse":
+            place = f"froster rehearse --fusion {name}"
         output.print(f"    {name or '(no variants)':16} {trained}  {place}", soft_wrap=True)
     output.print()

@@ -84,8 +84,10 @@ SHARD = "This process's part, such as 0/4; auto: as torchrun or a job array says
 Shard = Annotated[str | None, option(SHARD)]
 
 Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, skiing, cooking".')]
-LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json."
+LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json or .yaml."
 LabelsFile = Annotated[Path | None, option(LABELS_FILE)]
+TEMPLATE = "A sentence with {} for the label, in place of the model's; may be repeated."
+Templates = Annotated[list[str] | None, option(TEMPLATE, name="--template")]
 Classes = Annotated[Path | None, option(HELPS["classes"])]
 Truncate = Annotated[bool, option(HELPS["truncate"])]
 

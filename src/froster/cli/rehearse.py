@@ -25,10 +25,13 @@ Asked = arranged(
 def rehearse(
     *,
     tsm: Annotated[Path, option("TSM-ResNet-50, as its authors release it (.pth).")],
-    bit: Annotated[Path, option("BiT ResNet: its authors' .npz, or a folder of timm's.")],
-    bert: Annotated[Path, option("BERT folder with config.json, weights and vocabulary.")],
+    bit: Annotated[Path, option("BiT ResNet: its authors' .npz, or a folder or hub id of timm's.")],
+    bert: Annotated[
+        Path, option("BERT: a folder with config.json, weights and vocabulary, or a hub id.")
+    ],
     concepts: Annotated[
-        Path, option("A text for each of BiT's concepts, one a line; or timm's data/_info folder.")
+        Path,
+        option("A text for each of BiT's concepts, one a line; or timm's wheel or data/_info."),
     ],
     definitions: Annotated[
         Path, option('JSON: {"word": …, "cleaned_defn": …} of each class, or {class: definition}.')

@@ -87,6 +87,8 @@ def reproduce(
             f"{len(runs) // seeds} runs x {seeds} seeds, {missing} of them missing: about"
             f" {hours:.1f} hours on one core"
         )
+        for note in source.notes(names):
+            console.print(note)
         sizes = ["--seeds", str(seeds), "--shots", str(shots), "--videos", str(videos)]
         title += f"\n\n    {shlex.join(['froster', 'reproduce', *tables, '--world', *sizes])}"
     else:
@@ -122,6 +124,8 @@ def reproduce(
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
+    from froster.paper.cells import REHEARSED
+
     rows = [
         (name, row["runs"], f"{row['flops'] / 1e18:,.2f}", f"{row['hours']:,.1f}")
         for name, row in planned["tables"].items()
@@ -132,6 +136,13 @@ def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
         console.print(
             f"missing: {path}   make it: froster prepare {name} --videos … --annotations … --out"
             f" {path}"
+        )
+    if planned["er-zasr"]:
+        folder = data.root / REHEARSED
+        console.print(
+            f"missing: {folder} for the row ER-ZASR: {', '.join(planned['er-zasr'])}; it takes the"
+            f" streams that froster rehearse --features {folder / 'features'} has kept, and computes"
+            " the others"
         )
     runs = planned["runs"]
     console.print(

@@ -19,10 +19,10 @@ from froster.cli.common import (
 )
 from froster.cli.options import MACHINE, number, option, seconds
 from froster.utils.interrupt import Interrupted
-from froster.utils.progress import console, progress
+from froster.utils.progress import console
 
 if TYPE_CHECKING:
-    from froster.inference.timeline import Scan, Timeline
+    from froster.inference.timeline import Timeline
 
 
 def timeline(
@@ -31,6 +31,7 @@ def timeline(
     *,
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
+    template: options.Templates = None,
     out: Annotated[
         list[Path] | None, option("A .json, .csv, .srt, .vtt or .png (a picture); may be repeated.")
     ] = None,
@@ -52,13 +53,13 @@ def timeline(
     """
     check_exists(video)
     names = given_labels(labels, labels_file)
+    from froster.inference.lanes import clock, draw_timeline
     from froster.inference.subtitles import check_outputs, write_timeline
-    from froster.inference.timeline import Scan
-    from froster.report.lanes import clock, draw_timeline
+    from froster.inference.timeline import Scan, follow
 
     outputs = out or []
     check_outputs(outputs)
-    recognizer = load_model(model, device, precision)
+    recognizer = load_model(model, device, precision, templates=template)
     announce(recognizer, model)
     scan = Scan(
         recognizer,
@@ -95,23 +96,8 @@ def timeline(
         )
 
 
-def follow(scan: Scan, video: str) -> None:
-    """The scan, with a bar in seconds of the video. Where the file states no length, its bytes tell
-    how much is left."""
-    with progress() as bars:
-        bar = bars.add_task("timeline, seconds of video", total=None, note="")
-        for second in scan.run(video):
-            stream = scan.stream
-            total = stream.duration if stream else None
-            if stream and total is None and stream.share:
-                total = second / stream.share
-            total = None if total is None else max(round(total), round(second))
-            bars.update(bar, completed=round(second), total=total)
-        bars.update(bar, total=round(second), completed=round(second))
-
-
 def show(timeline: Timeline) -> None:
-    from froster.report.lanes import clock
+    from froster.inference.lanes import clock
 
     rows = []
     for segment in timeline.segments:

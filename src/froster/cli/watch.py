@@ -23,6 +23,7 @@ def watch(
     *,
     labels: options.Labels = None,
     labels_file: Annotated[options.LabelsFile, option("Read again whenever it changes.")] = None,
+    template: options.Templates = None,
     window: options.Window = None,
     stride: options.Stride = None,
     stall: Annotated[float, seconds("Without a frame, after which to reconnect.", 0.1)] = 10.0,
@@ -50,7 +51,7 @@ def watch(
         check_exists(source)  # before a model is loaded, or downloaded
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
-    recognizer = load_model(model, device, precision)
+    recognizer = load_model(model, device, precision, templates=template)
     announce(recognizer, model)
 
     def note(text: str) -> None:

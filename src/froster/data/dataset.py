@@ -3,7 +3,7 @@ could not be read is always told."""
 
 import difflib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,10 +85,15 @@ class ReadViews:
 
     def clips(self, video: Video) -> np.ndarray:
         """uint8 (V, T, 3, S, S), each frame decoded and resized once."""
-        views = self.sampling.view_indices(video.timing, self.views)
+        return self.clips_of(video.read, self.sampling.view_indices(video.timing, self.views))
+
+    def clips_of(
+        self, frames_at: Callable[[Sequence[int]], Tensor], views: Sequence[Sequence[int]]
+    ) -> np.ndarray:
+        """The same, of views (V, T) that were sampled elsewhere, of frames by their index."""
         needed = sorted({frame for view in views for frame in view})
         row = {frame: number for number, frame in enumerate(needed)}
-        frames = inference_transform(video.read(needed), self.size, self.how)
+        frames = inference_transform(frames_at(needed), self.size, self.how)
         return frames.numpy()[[[row[frame] for frame in view] for view in views]]
 
 

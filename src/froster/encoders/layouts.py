@@ -87,27 +87,28 @@ def _config(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def locate(source: str | Path) -> Path:
-    """The file or folder, downloaded if `source` is a hub id or a short name of one. Raises
-    CheckpointError, or FrosterError without the hub."""
+def locate(source: str | Path, weights: str | None = None) -> Path:
+    """The file or folder, downloaded if `source` is a hub id or a short name of one; with the name
+    of a file of `weights` a hub id of no image-text encoder too. Raises CheckpointError, or
+    FrosterError without the hub."""
     # Which leaves the home of a user who does not exist as it is.
     path = Path(os.path.expanduser(source))
     if path.exists():
         return path
     hub_id = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
     is_hub_id = isinstance(source, str) and re.fullmatch(hub_id, source)
-    if not is_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors"):
+    if not is_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors", ".npz"):
         raise CheckpointError(f"{source}: there is no such file or folder")
-    return download(hub_id_of(str(source)))
+    return download(str(source) if weights else hub_id_of(str(source)), weights)
 
 
-def download(repo: str) -> Path:
+def download(repo: str, weights: str | None = None) -> Path:
     """A folder with the configs, the tokenizer and the weights of a hub repository; what is cached
     needs no network. A line on standard error states the licence of weights that are downloaded.
 
     Of a repository with several sets of weights one is taken: those that its `config.json`
-    describes, else open_clip's. Raises FrosterError in one sentence that says how else to get the
-    model.
+    describes, else open_clip's; or the file `weights`. Raises FrosterError in one sentence that
+    says how else to get the model.
     """
     import huggingface_hub  # slow to import, and only needed here
 
@@ -128,7 +129,7 @@ def download(repo: str) -> Path:
                 f"{repo}: there is no config.json on the hub, so this is no model"
             )
         licence_is_told = huggingface_hub.constants.HF_HUB_OFFLINE
-        for names in _weights_on_hub(folder):
+        for names in [[weights]] if weights else _weights_on_hub(folder):
             if not is_complete(names):
                 if not licence_is_told:
                     tell_licence(repo, folder)
@@ -142,8 +143,8 @@ def download(repo: str) -> Path:
     except Exception as error:  # every transport has its own family of errors
         raise FrosterError(
             f"{repo} is no file or folder here and could not be had from the Hugging Face hub"
-            f" ({type(error).__name__}): download it on a machine with internet and pass the"
-            " folder, or use --model nano"
+            f" ({type(error).__name__}): download it on a machine with internet and pass the folder"
+            + ("" if weights else ", or use --model nano")
         ) from None
     return folder
 

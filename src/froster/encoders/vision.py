@@ -141,15 +141,20 @@ class VisionTower(nn.Module):
         `layers`: a list that receives every block's output, (B*T, L, D) each.
         """
         B, T = self.check(frames)
+        return self.project(self.pooled(frames, layers)).unflatten(0, (B, T))
+
+    def pooled(
+        self, frames: Float[Tensor, "batch time 3 height width"], layers: list[Tensor] | None = None
+    ) -> Float[Tensor, "frames dim"]:
+        """One vector a frame, before the projection into the joint space."""
+        T = frames.shape[1]
         x = self.embed(frames.flatten(0, 1), T)
         if layers is None and self.config.pool == "class":
             cls = self.transformer.forward_at(
                 x, torch.zeros(len(x), dtype=torch.long, device=x.device), T
             )
-            z = self.ln_post(cls)
-        else:
-            z = self.pool(self.transformer(x, T, layers))
-        return self.project(z).unflatten(0, (B, T))
+            return self.ln_post(cls)
+        return self.pool(self.transformer(x, T, layers))
 
     def pool(self, x: Float[Tensor, "frames tokens dim"]) -> Float[Tensor, "frames dim"]:
         """What the last block makes of a frame's tokens -> one vector a frame, after `ln_post`.

@@ -15,17 +15,19 @@ import dataclasses
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from froster.errors import CheckpointError, DataError
+from froster.evaluation.logistic import logistic
 from froster.evaluation.metrics import Fusion, fuse, readable
+from froster.evaluation.multi_label import MultiLabelRule
 from froster.text.labels import NONE
 from froster.utils import strict_json as json
 from froster.utils.files import write_json
@@ -100,6 +102,8 @@ class Calibration:
     temperature: float = 1.0
     none: NoneRule | None = None
     """None without a fit, and where that found that the scores do not tell whether a label fits."""
+    multi_label: MultiLabelRule = field(default_factory=MultiLabelRule)
+    """How likely each label is by itself, and from where on it is taken to fit."""
     fitted: dict[str, Any] | None = None
     """What it was fitted to and what that measured; None for the default, without effect."""
 
@@ -151,7 +155,8 @@ def read_calibration(folder: Path) -> Calibration:
             raise ValueError("its numbers make no sense")
         if not isinstance(values["fitted"], dict | None):
             raise ValueError("it does not say what it was fitted to")
-        return Calibration(temperature, rule, values["fitted"])
+        alone = MultiLabelRule.from_dict(values.get("multi_label") or {})
+        return Calibration(temperature, rule, alone, values["fitted"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"not a calibration that froster calibrate wrote ({error})"
         raise CheckpointError(f"{path}: {cause}") from error
@@ -239,22 +244,3 @@ def leave_out(
             included.append(logits[i, [right, *drawn[1:]]])
             left_out.append(logits[i, drawn])
     return torch.stack(included), torch.stack(left_out)
-
-
-def logistic(x: Float64[Tensor, "n d"], y: Float64[Tensor, " n"], steps: int = 50) -> list[float]:
-    """Logistic regression of y on x by Newton's method: the constant, then d coefficients."""
-    mean, spread = x.mean(0), x.std(0).clamp(min=1e-12)
-    z = torch.cat([torch.ones_like(x[:, :1]), (x - mean) / spread], dim=1)
-    w = torch.zeros(z.shape[1], dtype=x.dtype)
-    # The ridge keeps a few videos that can be told apart from certainty.
-    ridge = 1e-3 * len(x) * torch.eye(len(w), dtype=x.dtype)
-    ridge[0, 0] = 0.0
-    for _ in range(steps):
-        p = (z @ w).sigmoid()
-        curvature = z.T @ (z * (p * (1 - p))[:, None]) + ridge
-        change = torch.linalg.solve(curvature, z.T @ (y - p) - ridge @ w)
-        w = w + change
-        if float(change.abs().max()) < 1e-9:
-            break
-    slopes = w[1:] / spread
-    return [float(w[0] - (slopes * mean).sum()), *slopes.tolist()]

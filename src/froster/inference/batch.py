@@ -3,6 +3,7 @@ answer, in order."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,6 +17,7 @@ from froster.data.dataset import Views
 from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard
 from froster.inference.fingerprint import model_fingerprint
+from froster.inference.inputs import processes
 from froster.inference.recognizer import Classification, Recognizer, as_recognizer
 from froster.inference.results import (
     BatchProgress,
@@ -27,11 +29,10 @@ from froster.inference.results import (
     check_suffix,
     ignore_progress,
 )
+from froster.text.label_set import Labels, LabelSet, as_labels
 from froster.utils import pool
 from froster.utils.files import sole_maker
 
-FEW = 8
-"""Videos for which it does not pay to start processes."""
 FORM = 2
 """Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
 were not calibrated."""
@@ -52,11 +53,11 @@ class ReadOptions:
     """Labels of a row."""
     truncate: bool = False
     """Cut labels that are too long, in place of refusing them."""
+    multi_label: bool = False
+    """Each label is weighed by itself: any number may fit."""
 
     def processes(self, videos: int) -> int:
-        if self.workers is not None:
-            return self.workers
-        return 0 if videos <= FEW else pool.spare_cores()
+        return processes(self.workers, videos)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def answers(
 ) -> Iterator[list[Answer]]:
     """The answers in the order of the videos, a batch at a time. With processes a file that a
     decoder crashes or hangs on is an error like others."""
-    classes = model.class_embeddings(labels, options.truncate)
+    alone = options.multi_label
+    asked = model.with_background(labels) if alone else labels
+    classes = model.class_embeddings(asked, options.truncate)
     workers = options.processes(len(videos))
     # One on a CPU, where more are no faster and rows are the same to the bit.
     batch_size = options.batch_size or (8 if model.device.type == "cuda" else 1)
@@ -90,7 +93,9 @@ def answers(
         clips = [torch.from_numpy(views.clips) for _, views, _ in batch if views is not None]
         best: Iterator[Classification] = iter(())
         if clips:
-            best = iter(model.classify_clips(torch.stack(clips), labels, classes, options.top))
+            best = iter(
+                model.classify_clips(torch.stack(clips), labels, classes, options.top, alone)
+            )
         return [
             Answer(video, None if views is None else _row(video.key, next(best), views), error)
             for video, views, error in batch
@@ -119,12 +124,21 @@ def _row(key: str, answer: Classification, views: Views) -> ResultRow:
         "seconds": round(views.seconds, 3),
         "frames": views.frames,
         "damaged": views.damaged,
+        **({"groups": answer.groups} if answer.groups else {}),
+        **(
+            {"answers": answer.answers, "thresholds": answer.thresholds}
+            if answer.thresholds is not None
+            else {}
+        ),
     }
 
 
 def row_classification(row: ResultRow) -> Classification:
     """The answer that a row of results holds."""
-    return Classification(row["labels"], row["scores"], row["none"], row["cosine"])
+    groups, thresholds = row.get("groups", {}), row.get("thresholds")
+    return Classification(
+        row["labels"], row["scores"], row["none"], row["cosine"], groups, thresholds
+    )
 
 
 def as_listing(
@@ -140,7 +154,7 @@ def as_listing(
 def classify(
     model: Recognizer | str | Path,
     videos: Listing | Sequence[str | Path] | str | Path,
-    labels: Sequence[str],
+    labels: Labels,
     out: str | Path,
     *,
     options: ReadOptions = ReadOptions(),
@@ -156,6 +170,7 @@ def classify(
     labels or options.
     """
     model, listing, out = as_recognizer(model), as_listing(videos), shard.file(Path(out))
+    labels = as_labels(labels)
     check_suffix(out)
     mine = shard.of(listing)
     with sole_maker(out):
@@ -196,13 +211,15 @@ def _made_with(
     model: Recognizer, labels: Sequence[str], listing: Listing, options: ReadOptions, shard: Shard
 ) -> dict[str, Any]:
     """What decides the rows of a file."""
-    config = model.config.to_dict()
+    config, rule = model.config.to_dict(), model.calibration.multi_label
     return {
         "made_by": "froster classify",
         "rows": FORM,
         "model": model_fingerprint(model),
         "precision": str(model.dtype).removeprefix("torch."),
         "labels": list(labels),
+        "prompts": labels.prompts if isinstance(labels, LabelSet) else None,
+        "multi_label": dataclasses.asdict(rule) if options.multi_label else None,
         **({"classes": model.class_file.digest} if model.class_file else {}),
         **{name: config[name] for name in ("sampling", "views", "fusion")},
         "top": options.top,

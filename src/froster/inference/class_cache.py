@@ -30,18 +30,18 @@ from froster.utils.files import atomic_file
 from froster.utils.tensors import save_tensors
 
 if TYPE_CHECKING:
-    from froster.inference.recognizer import Recognizer
+    from froster.inference.embedder import Embedder
 
 FORMAT = 1
 MOST_BYTES = 256 << 20
 """What all entries may hold together; those that were not used for longest go first."""
 _COLUMNS = 512
-_CODE = ("encoders/*.py", "text/*.py", "methods/*.py", "inference/recognizer.py")
+_CODE = ("encoders/*.py", "text/*.py", "methods/*.py", "inference/embedder.py")
 """Where class embeddings are computed."""
 
 
 def kept_or_computed(
-    model: Recognizer, labels: Sequence[str], truncate: bool, compute: Callable[[], Tensor]
+    model: Embedder, labels: Sequence[str], truncate: bool, compute: Callable[[], Tensor]
 ) -> Tensor:
     """The class embeddings of `labels` from the user's cache, or what `compute` gives, which is
     kept. Raises FrosterError where the model has no tokenizer."""
@@ -57,7 +57,7 @@ def kept_or_computed(
     return embeddings
 
 
-def key_of(model: Recognizer, labels: Sequence[str], truncate: bool) -> str | None:
+def key_of(model: Embedder, labels: Sequence[str], truncate: bool) -> str | None:
     """A digest of all that the class embeddings of `labels` depend on; None where that is not
     known, as of a network whose code is in no file. Raises FrosterError where the model has no
     tokenizer."""

@@ -2,330 +2,293 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
+from PIL.Image import Image
 from torch import Tensor
 
-from froster.data.dataset import ReadViews
+import froster
 from froster.encoders.blank import blank
 from froster.encoders.model import CLIP, unit
-from froster.encoders.precision import (
-    autocast,
-    parse_precision,
-    pick_device,
-    pick_dtype,
-    with_cast_weights,
-)
-from froster.encoders.preprocessing import Preprocessing, normalise
-from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
-from froster.errors import FrosterWarning, UsageError
-from froster.evaluation.calibration import Calibration, LabelScores, fits_none
-from froster.inference.class_cache import kept_or_computed
+from froster.encoders.precision import parse_precision, pick_device
+from froster.errors import UsageError
+from froster.evaluation.calibration import LabelScores
+from froster.evaluation.multi_label import BACKGROUND
+from froster.inference.answering import Reading, answer_each, labels_shown
+from froster.inference.classification import Classification
+from froster.inference.embedder import Embedder
+from froster.inference.inputs import FPS, VideoFile, VideoLike
 from froster.inference.loading import DEFAULT_MODEL, load_source
 from froster.inference.model_folder import LoadedModel, ModelConfig, save_folder
-from froster.inference.weight_cache import WeightCache
-from froster.methods import Features, VideoCLIP, class_embeddings, first_difference
-from froster.text.bank import PromptBank
-from froster.text.class_file import ClassFile, GivenBank
-from froster.text.labels import check_texts
-from froster.text.prompts import CLIP_CONTEXT
-from froster.utils.address import refuse_address
-from froster.utils.progress import Working, silently
+from froster.inference.notebook import small_pictures
+from froster.methods import VideoCLIP, first_difference
+from froster.text.class_file import ClassFile
+from froster.text.label_set import Labels, LabelSet, as_labels, groups_of
+from froster.text.labels import check_labels
+from froster.text.prompts import Prompting
 from froster.utils.tensors import finite
-from froster.video.transforms import described, given_clips, given_frames, inference_transform
+from froster.video.transforms import given_clips
+
+if TYPE_CHECKING:
+    from froster.inference.timeline import Timeline
 
 
-@dataclass(frozen=True)
-class Classification:
-    """Labels with their scores, best first: the soft-max of the logits' mean over the views, or the
-    soft-maxes' mean."""
+class Recognizer(Embedder):
+    """A video network with its tokenizer: classify, embed, save."""
 
-    labels: list[str]
-    scores: list[float]
-    """How likely each label is if one of them fits; they sum to 1."""
-    none: float | None = None
-    """How likely it is that none of the labels fits; None of a model without a rule for it, as it
-    was not calibrated or its scores do not tell."""
-    cosine: float | None = None
-    """Of the best label; None where the network's logits are no cosines."""
-
-    @property
-    def label(self) -> str:
-        return self.labels[0]
-
-    @property
-    def answer(self) -> str | None:
-        """The best label, or None where it is more likely that none fits."""
-        return None if self.none is not None and fits_none(self.none) else self.labels[0]
-
-    @property
-    def probabilities(self) -> list[float]:
-        """Of each label, with the possibility that none fits: with `none` they sum to 1. Without
-        one, the scores."""
-        if self.none is None:
-            return self.scores
-        return [score * (1 - self.none) for score in self.scores]
-
-
-class Recognizer:
-    """A video network with its tokenizer: classify, embed, save.
-
-    The network's weights come out frozen; training says which of them may change (`task.freeze`).
-    `tokenizer` may be the error that says why a checkpoint has none; it is raised when a label has
-    to be read, so that videos can be embedded without one.
-    """
-
-    def __init__(
-        self,
-        model: VideoCLIP,
-        tokenizer: TokenizerSource,
-        config: ModelConfig,
-        *,
-        device: torch.device | None = None,
-        precision: str | torch.dtype = "auto",
-        provenance: str = "froster",
-        calibration: Calibration | None = None,
-        class_file: ClassFile | None = None,
-    ):
-        """`class_file`: embeddings of the labels, in place of those of the text tower."""
-        self.provenance, self.precision = provenance, parse_precision(precision)
-        "`provenance`: what the weights were taken for"
-        self.source: str | None = None
-        "what `load` was given, a path made absolute"
-        self.device = device or pick_device()
-        self.model = model.to(self.device).eval().requires_grad_(False)
-        self.tokenizer_source = tokenizer
-        self.class_file = None if class_file is None else class_file.to(self.device)
-        self.config = config
-        self.calibration = calibration or Calibration()
-        self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
-        self.working: Working = silently
-        "says what takes long; commands set it"
-        self.remembered = 1
-        "label sets whose class embeddings are kept"
-        self._cache = WeightCache()
-        self._warned = False
-
-    @property
-    def clip(self) -> CLIP:
-        return self.model.clip
-
-    @property
-    def image_size(self) -> int:
-        return self.clip.config.vision.image_size
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.clip.config.preprocessing
-
-    @property
-    def logit_scale(self) -> float | None:
-        """What cosines are multiplied with to give logits; None where logits are no cosines."""
-        return self.model.logit_scale
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return opened(self.tokenizer_source)
-
-    @property
-    def inference(self) -> VideoCLIP:
-        """The network as `self.dtype` wants it: `model`, or one that shares its weights with the
-        towers' matrices cast. Weights that are trained are never cast ahead."""
-        if self.dtype == torch.float32 or not self._may_keep():
-            return self.model
-        if self._cache.cast is None:
-            self._cache.cast = with_cast_weights(self.model, self.dtype)
-        return self._cache.cast
-
-    def _may_keep(self) -> bool:
-        settings = (self.config.prompting, self.dtype, self.tokenizer_source, self.class_file)
-        return self._cache.holds(self.model, settings)
-
-    @property
-    def cuts_texts(self) -> bool:
-        """Are too long texts cut unasked? They are for a shorter context than CLIP's."""
-        return self.clip.config.text.context < CLIP_CONTEXT
-
-    def bank(self, labels: Sequence[str], truncate: bool = False) -> PromptBank:
-        """All prompts of all labels. Raises UsageError on empty or repeated labels, and on those
-        that are too long for a context of CLIP's length unless `truncate`; a shorter one cuts them,
-        with one warning a model. Of a file of class embeddings: theirs, all of which it must have.
-        """
-        if self.class_file is not None:
-            if type(self.model).text_embeddings is not VideoCLIP.text_embeddings:
-                raise UsageError(f"{self.config.method.name} reads more of labels than embeddings")
-            return GivenBank(self.class_file, labels)
-        context = self.clip.config.text.context - self.model.reserved_tokens
-        prompting = self.config.prompting
-        cuts = truncate or self.cuts_texts
-        bank = PromptBank(self.tokenizer, labels, context, prompting, truncate=cuts)
-        if cuts and not truncate and not self._warned:
-            self._warn_of_cuts([text for row in prompting.prompts(labels) for text in row], context)
-        return bank
-
-    def _warn_of_cuts(self, prompts: list[str], context: int) -> None:
-        lengths = [len(row) for row in self.tokenizer.rows(prompts)]
-        if max(lengths) <= context:
-            return
-        self._warned = True
-        share = sum(length > context for length in lengths) / len(lengths)
-        warnings.warn(
-            f"{100 * share:.0f} % of the prompts are longer than the {context} tokens that this"
-            " text tower reads, and are cut",
-            FrosterWarning,
-            stacklevel=3,
+    def __repr__(self) -> str:
+        config, vision = self.config, self.clip.config.vision
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"Recognizer({config.method.name} on {self.source or self.provenance}:"
+            f" {vision.layers} layers of {vision.width}, patches of {vision.patch_size},"
+            f" {self.image_size} px, {config.sampling.frames} frames {config.sampling.kind} in"
+            f" {config.views} views, {self.device}, {dtype})"
         )
-
-    @torch.no_grad()
-    def class_embeddings(self, labels: Sequence[str], truncate: bool = False) -> Tensor:
-        """Labels ("Name" or "Name: description") -> what the network compares videos with, over all
-        prompts; for most networks unit class embeddings (K, E).
-
-        The last `remembered` label sets are kept, as long as weights, prompts and tokenizer are the
-        same, so that many videos cost one pass over the text; on disk, in the user's cache, all
-        that fit are (`class_cache`). Nothing is kept of weights in training. Raises UsageError on
-        empty or repeated labels.
-        """
-        check_texts(labels)
-        may_keep = self._may_keep()
-
-        def compute() -> Tensor:
-            return finite(self.model.classes(self.prompts(labels, truncate)), "class embeddings")
-
-        def recall() -> Tensor:
-            on_disk = may_keep and self.class_file is None
-            return kept_or_computed(self, labels, truncate, compute) if on_disk else compute()
-
-        keep = self.remembered if may_keep else 0
-        return self._cache.classes((truncate, *labels), recall, keep)
-
-    def prompts(
-        self, labels: Sequence[str], truncate: bool = False
-    ) -> Float[Tensor, "prompts labels columns"]:
-        """What the text tower makes of all prompts of all labels. Raises UsageError as `bank`."""
-        bank = self.bank(labels, truncate)
-        steps = bank.together(bank.rows)
-        with (
-            autocast(self.device, self.dtype),
-            self.working(f"encoding {len(labels)} labels", len(steps)) as advance,
-        ):
-            parts = []
-            for rows in steps:
-                parts.append(self.inference.prompts(bank, rows).float())
-                advance(1)
-            return torch.cat(parts)
-
-    @torch.no_grad()
-    def embed_text(
-        self, texts: Sequence[str], truncate: bool = False
-    ) -> Float[Tensor, "texts embed"]:
-        """Labels -> unit embeddings, each the mean over the model's prompt templates."""
-        if self.config.method.closed:
-            raise UsageError(f"{self.config.method.name} numbers its classes and embeds no texts")
-        prompts = self.model.text_embeddings(self.prompts(texts, truncate))
-        return finite(class_embeddings(prompts).cpu(), "text embeddings")
 
     @torch.no_grad()
     def embed_video(
-        self, video: str | Path | Tensor | np.ndarray, views: int | None = None
-    ) -> Float[Tensor, " embed"]:
-        """A video file, or its sampled frames (T, H, W, 3) uint8, -> one unit embedding.
+        self,
+        video: VideoLike | Sequence[VideoLike],
+        views: int | None = None,
+        *,
+        fps: float = FPS,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Float[Tensor, "*videos embed"]:
+        """A video, in any form that `classify` takes, -> one unit embedding (E,); a list of videos
+        -> one each (n, E).
 
-        Its product with `embed_text` ranks labels as `classify` does, where the network compares
-        videos with one embedding a class (not X-CLIP, ActionCLIP). Raises VideoError, or UsageError
-        on a wrong T.
+        The product with `embed_text` ranks labels as `classify` does, where the network compares
+        videos with one embedding a class (not X-CLIP, ActionCLIP). Raises as `classify`.
         """
-        embeddings = self.encode_clips(self._clips(video, views)).video
-        return finite(unit(embeddings.mean(0)).cpu(), "video embeddings")
 
-    @torch.no_grad()
-    def embed_clips(self, clips: Tensor) -> Float[Tensor, "batch embed"]:
-        """Clips (B, T, 3, S, S) uint8, as `froster.video` makes them, -> unit embeddings."""
-        embeddings = self.encode_clips(given_clips(clips, self.image_size)).video
-        return finite(unit(embeddings).cpu(), "video embeddings")
+        def answer(clips: Tensor) -> list[Tensor]:
+            embeddings = self.encode_clips(clips.flatten(0, 1)).video.unflatten(0, clips.shape[:2])
+            return list(finite(unit(embeddings.mean(1)).cpu(), "video embeddings"))
+
+        how = Reading(views, fps, workers, batch_size, progress)
+        embeddings, one = answer_each(self, video, answer, how, "embed")
+        if one:
+            return embeddings[0]
+        empty = torch.empty(0, self.clip.config.embed_dim)
+        return torch.stack(embeddings) if embeddings else empty
+
+    # A text is a sequence of texts too; the first form that fits counts.
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self,
+        video: VideoFile | np.ndarray | Tensor | Sequence[Image],
+        labels: Labels,
+        *,
+        views: int | None = ...,
+        truncate: bool = ...,
+        multi_label: bool = ...,
+        fps: float = ...,
+        workers: int | None = ...,
+        batch_size: int | None = ...,
+        progress: bool = ...,
+    ) -> Classification: ...
+
+    # Frames (H, W, 3) of one video, or videos (T, H, W, 3): no type tells.
+    @overload
+    def classify(
+        self,
+        video: Sequence[np.ndarray] | Sequence[Tensor],
+        labels: Labels,
+        *,
+        views: int | None = ...,
+        truncate: bool = ...,
+        multi_label: bool = ...,
+        fps: float = ...,
+        workers: int | None = ...,
+        batch_size: int | None = ...,
+        progress: bool = ...,
+    ) -> Any: ...
+
+    @overload
+    def classify(
+        self,
+        video: Sequence[VideoLike],
+        labels: Labels,
+        *,
+        views: int | None = ...,
+        truncate: bool = ...,
+        multi_label: bool = ...,
+        fps: float = ...,
+        workers: int | None = ...,
+        batch_size: int | None = ...,
+        progress: bool = ...,
+    ) -> list[Classification]: ...
 
     def classify(
         self,
-        video: str | Path | Tensor | np.ndarray,
-        labels: Sequence[str],
+        video: VideoLike | Sequence[VideoLike],
+        labels: Labels,
         *,
         views: int | None = None,
         truncate: bool = False,
-    ) -> Classification:
-        """Which of `labels` fits the video (a file, or sampled frames (T, H, W, 3) uint8).
+        multi_label: bool = False,
+        fps: float = FPS,
+        workers: int | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> Classification | list[Classification]:
+        """Which of `labels` fits the video; for a list of videos, a list of answers.
 
-        Raises VideoError when no frame can be read, UsageError on an empty or repeated label or a
-        wrong T.
+        A video is a path, an http address (downloaded, and deleted again), the bytes of a file, a
+        file opened in binary mode, frames (T, H, W, 3) uint8 of NumPy or PyTorch, or a list of
+        pictures, PIL's or (H, W, 3) uint8. A list whose every entry is one picture is one video;
+        any other list is a list of videos. Frames are sampled as those of a file of `fps` frames
+        per second; too few for a dense clip are spread over it.
+
+        `labels` are names, or a mapping of names to a description, a list of prompts or a group of
+        labels; "sport/archery" is in the group "sport", whose score is the sum of its labels'.
+        `multi_label`: any number of labels may fit, each is weighed by itself.
+
+        `workers`: processes that read files, by default none for up to 8 videos (a script that has
+        some needs `if __name__ == "__main__":`). `batch_size`: videos that the network sees at
+        once. `progress`: a bar on standard error.
+
+        Raises VideoError when no frame can be read, UsageError on an empty or repeated label and
+        on what is no video. Where some videos of a list cannot be read the others are answered,
+        and BatchError, which is raised at the end, holds the answers.
         """
-        classes = self.class_embeddings(labels, truncate)
-        (answer,) = self.classify_clips(self._clips(video, views)[None], labels, classes)
-        return answer
+        names = as_labels(labels)
+        with labels_shown(self, progress):
+            classes = self.class_embeddings(
+                self.with_background(names) if multi_label else names, truncate
+            )
+
+        def answer(clips: Tensor) -> list[Classification]:
+            results = self.classify_clips(clips, names, classes, multi_label=multi_label)
+            return [
+                dataclasses.replace(result, pictures=small_pictures(views))
+                for result, views in zip(results, clips, strict=True)
+            ]
+
+        how = Reading(views, fps, workers, batch_size, progress)
+        answers, one = answer_each(self, video, answer, how, "classify")
+        return answers[0] if one else answers
+
+    def with_background(self, labels: Sequence[str]) -> LabelSet:
+        """The labels, and behind them the text that each is weighed against where each stands by
+        itself. Raises UsageError where the model knows no texts beside its classes."""
+        if self.class_file is not None or self.config.method.closed:
+            raise UsageError(
+                "multi-label weighs labels against a text that says nothing, and this model can be"
+                " asked for its classes alone"
+            )
+        if not isinstance(labels, LabelSet):
+            check_labels(labels)
+            labels = LabelSet({label: [label] for label in labels})
+        if BACKGROUND in labels:
+            raise UsageError(f"{BACKGROUND!r} is what labels are weighed against: leave it out")
+        return LabelSet({**labels.to_dict(), BACKGROUND: [BACKGROUND]})
+
+    def timeline(
+        self,
+        video: VideoFile,
+        labels: Labels,
+        *,
+        window: float | None = None,
+        stride: float | None = None,
+        min_segment: float = 0.0,
+        batch_size: int = 8,
+        truncate: bool = False,
+        progress: bool = False,
+    ) -> Timeline:
+        """Which of `labels` fits when, in a video file of any length: see `froster.timeline`."""
+        from froster.inference.timeline import timeline
+
+        return timeline(
+            self,
+            video,
+            labels,
+            window=window,
+            stride=stride,
+            min_segment=min_segment,
+            batch_size=batch_size,
+            truncate=truncate,
+            progress=progress,
+        )
 
     def classify_clips(
-        self, clips: Tensor, labels: Sequence[str], classes: Tensor, top: int | None = None
+        self,
+        clips: Tensor,
+        labels: Sequence[str],
+        classes: Tensor,
+        top: int | None = None,
+        multi_label: bool = False,
     ) -> list[Classification]:
         """The views of B videos, uint8 (B, V, T, 3, S, S) -> the `top` best labels of each.
 
-        `classes` is the result of `class_embeddings` for `labels`.
+        `classes` is the result of `class_embeddings` for `labels`, with `multi_label` for
+        `with_background(labels)`.
         """
-        outputs = self.score_clips(clips, classes)
-        scores, places = outputs.scores.sort(dim=-1, descending=True)
-        none, cosine = (
-            [None] * len(scores) if values is None else values.tolist()
-            for values in (outputs.none, outputs.cosine)
-        )
-        rows = zip(places[:, :top].tolist(), scores[:, :top].tolist(), none, cosine, strict=True)
-        return [Classification([labels[i] for i in best], *values) for best, *values in rows]
+        views = self.logits_of_clips(clips, classes)
+        none: list[float | None] = [None] * len(views)
+        cosine, rule = list(none), self.calibration.multi_label
+        if multi_label:
+            likely = rule(views.mean(dim=1))
+        else:
+            outputs = self.score(views)
+            likely = outputs.scores
+            none = none if outputs.none is None else outputs.none.tolist()
+            cosine = cosine if outputs.cosine is None else outputs.cosine.tolist()
+        scores, places = likely.sort(dim=-1, descending=True)
+        groups, thresholds = groups_of(labels), rule.of(labels)
+        answers = []
+        of_group = torch.Tensor.max if multi_label else torch.Tensor.sum
+        for row, best, values, no_label, closeness in zip(
+            likely, places, scores, none, cosine, strict=True
+        ):
+            shown = best[:top].tolist()
+            answers.append(
+                Classification(
+                    [labels[place] for place in shown],
+                    values[:top].tolist(),
+                    no_label,
+                    closeness,
+                    {name: float(of_group(row[below])) for name, below in groups.items()},
+                    [thresholds[place] for place in shown] if multi_label else None,
+                )
+            )
+        return answers
 
     @torch.no_grad()
-    def score_clips(self, clips: Tensor, classes: Tensor) -> LabelScores:
+    def logits_of_clips(
+        self, clips: Tensor, classes: Tensor
+    ) -> Float[Tensor, "batch views columns"]:
         """The views of B videos, uint8 (B, V, T, 3, S, S), and the result of `class_embeddings` ->
-        scores, on the CPU."""
+        logits, on the CPU."""
         clips = given_clips(clips, self.image_size, "B, V, T")
         features = self.encode_clips(clips.flatten(0, 1))
         logits = self.model.logits(features.video, classes, features.context).float()
-        return self.score(finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu())
+        return finite(logits, "logits").unflatten(0, (len(clips), -1)).cpu()
+
+    def score_clips(self, clips: Tensor, classes: Tensor) -> LabelScores:
+        """The same views and classes -> scores, on the CPU."""
+        return self.score(self.logits_of_clips(clips, classes))
 
     def score(self, views: Float[Tensor, "n views labels"]) -> LabelScores:
         """Logits of the views -> scores and, where there is a rule, how likely it is that no label
         fits."""
         return self.calibration.score(views, self.logit_scale, self.config.fusion)
 
-    def view_reader(self, views: int | None = None) -> ReadViews:
-        """What reads a video file as this model wants it, `views` clips or the model's number."""
-        views = views or self.config.views
-        return ReadViews(self.config.sampling, views, self.image_size, self.preprocessing)
-
-    def read_views(
-        self, video: str | Path, views: int | None = None
-    ) -> UInt8[Tensor, "views time 3 size size"]:
-        """The clips of a video file, all from one decode."""
-        refuse_address(video)
-        (result,) = self.view_reader(views)(str(video))
-        return torch.from_numpy(result.clips)
-
-    def _clips(self, video: str | Path | Tensor | np.ndarray, views: int | None) -> Tensor:
-        """A video file or its sampled frames -> uint8 (V, T, 3, S, S)."""
-        if isinstance(video, (Tensor, np.ndarray)):
-            frames = given_frames(video, self.config.sampling.frames)
-            return inference_transform(frames, self.image_size, self.preprocessing)[None]
-        if isinstance(video, (str, PathLike)):
-            return self.read_views(video, views)
-        raise UsageError(f"a video is a path or uint8 frames (T, H, W, 3), not {described(video)}")
-
-    def encode_clips(self, clips: Tensor) -> Features:
-        """uint8 (B, T, 3, S, S) -> what the network makes of each."""
-        with autocast(self.device, self.dtype):
-            return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
+    def teach(self, examples: Any, **options: Any) -> froster.TeachResult:
+        """Another model, which was taught `examples` (label -> videos, pairs (video, label), a
+        folder of class folders, a manifest, an index) and is the result's `model`; this one stays
+        as it is. The options are those of `froster.teach`."""
+        return froster.teach(examples, model=self, **options)
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
         """Write a model folder: weights, config, tokenizer and report. It appears whole or not at
@@ -364,6 +327,7 @@ def load(
     *,
     clip: str | Path | None = None,
     classes: str | Path | None = None,
+    templates: Sequence[str] | None = None,
     device: str | None = None,
     precision: str | torch.dtype = "auto",
 ) -> Recognizer:
@@ -373,10 +337,18 @@ def load(
     Released checkpoints of the methods are recognised by the names of their weights; `provenance`
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
     of the same width, gives what they lack. `classes`: a safetensors of class names and their
-    embeddings (`ClassFile`), made by another text tower. Raises CheckpointError when the weights do
+    embeddings (`ClassFile`), made by another text tower. `templates`: sentences with {} for the
+    label, in place of the model's own. Raises CheckpointError when the weights do
     not fit, FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
+    if templates is not None:
+        if classes is not None:
+            raise UsageError("templates are for the text tower, whose place classes take")
+        prompting = Prompting(tuple(templates), "plain")
+        loaded = dataclasses.replace(
+            loaded, config=dataclasses.replace(loaded.config, prompting=prompting)
+        )
     width = loaded.network.clip.config.embed_dim
     class_file = None if classes is None else ClassFile.from_file(classes, width)
     recognizer = Recognizer(

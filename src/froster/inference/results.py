@@ -39,7 +39,8 @@ from froster.utils.text import is_text
 ResultRow = dict[str, Any]
 """path, label, score, labels and scores (the best `top`, best first), answer (the label, or None
 where none fits), none (how likely that is; None of a model without a rule for it), cosine (of the
-label, or None), seconds and frames (of the video), damaged."""
+label, or None), seconds and frames (of the video), damaged; groups (their scores) of labels in
+groups, answers and thresholds of multi-label ones."""
 LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*LINES, ".csv", ".parquet")
 _SHOWN = 60
@@ -144,7 +145,8 @@ def _record(row: ResultRow, columns: Sequence[str]) -> list[str]:
         cells[f"label{place}"], cells[f"score{place}"] = " ".join(label.split()), f"{score:.6g}"
     for name in ("none", "cosine"):
         cells[name] = "" if row[name] is None else f"{row[name]:.6g}"
-    cells |= {"path": row["path"], "answer": " ".join((row["answer"] or NONE).split())}
+    several = row.get("answers", [row["answer"]] if row["answer"] else [])
+    cells |= {"path": row["path"], "answer": " ".join(("; ".join(several) or NONE).split())}
     cells |= {"seconds": f"{row['seconds']:.3f}"}
     cells |= {name: str(row[name]) for name in ("frames", "damaged")}
     return list(cells.values())

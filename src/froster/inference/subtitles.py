@@ -12,7 +12,7 @@ from froster.utils import strict_json as json
 from froster.utils.files import cannot_write, csv_text, write_text
 
 SUFFIXES = (".json", ".csv", ".srt", ".vtt", ".png")
-"""A .png is drawn by `froster.report.lanes`."""
+"""A .png is drawn by `froster.inference.lanes`."""
 
 
 def check_outputs(paths: Sequence[Path]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,22 @@ from torch import Tensor
 from froster.errors import UsageError
 from froster.evaluation.calibration import NONE, answers
 from froster.evaluation.metrics import Fusion, fuse
+from froster.inference.answering import labels_shown
+from froster.inference.inputs import GivenFile, VideoFile, as_file, as_videos
+from froster.inference.notebook import Album, data_frame, segment_table
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.scorer import ScoreFunction, WindowScorer, chunked, columns
+from froster.text.label_set import Labels, as_labels
 from froster.text.labels import check_texts
 from froster.utils.interrupt import check
+from froster.utils.progress import progress as bars_shown
 from froster.video.stream import Stream
+from froster.video.transforms import described
 from froster.video.windows import SlidingWindows, WindowPlan
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class Timeline:
     calibrated: bool = False
     cosine: Float[Tensor, " moments"] | None = None
     """Of the best label of each moment; None where the network's logits are no cosines."""
+    pictures: Mapping[float, bytes] = field(default_factory=dict, compare=False)
+    """Small JPEGs of some moments by their time, where `timeline` made this."""
 
     @property
     def none(self) -> Float[Tensor, " moments"] | None:
@@ -77,6 +89,37 @@ class Timeline:
         """The segment of a time; None outside of the video."""
         inside = (segment for segment in self.segments if segment.start <= seconds < segment.end)
         return next(inside, None)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self.segments)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __getitem__(self, label: str) -> list[Segment]:
+        """The segments of a label. Raises UsageError on one that was not asked for."""
+        if label not in self.labels:
+            raise UsageError(f"{label!r:.100} is none of the labels: {', '.join(self.labels):.300}")
+        return [segment for segment in self.segments if segment.label == label]
+
+    def __repr__(self) -> str:
+        rows = [f"{s.start:.1f}-{s.end:.1f} s {s.label!r} {s.score:.2f}" for s in self.segments[:5]]
+        more = f", … {len(self) - 5} more" if len(self) > 5 else ""
+        return f"Timeline({', '.join(rows)}{more})"
+
+    def to_df(self) -> pd.DataFrame:
+        """A row a segment: start, end, label, score. Raises UsageError where pandas is not
+        installed."""
+        return data_frame([segment.to_dict() for segment in self.segments])
+
+    def plot(self, title: str = "") -> Figure:
+        """The picture that `froster timeline --out FILE.png` writes; a notebook shows it."""
+        from froster.inference.lanes import timeline_figure
+
+        return timeline_figure(self, title)
+
+    def _repr_html_(self) -> str:
+        return segment_table(self.segments, self.pictures)
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to JSON."""
@@ -109,7 +152,7 @@ class Scan:
     def __init__(
         self,
         recognizer: Recognizer,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         window: float | None = None,
         stride: float | None = None,
@@ -117,10 +160,13 @@ class Scan:
         batch_size: int = 8,
         truncate: bool = False,
         scores: ScoreFunction | None = None,
+        album: Album | None = None,
     ):
+        """`album`: where small pictures of the video are to go."""
+        labels = as_labels(labels)
         check_texts(labels)
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
-        self.scores = scores
+        self.scores, self.album = scores, album
         self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
         self.classes = recognizer.class_embeddings(labels, truncate)
         self.scorer = WindowScorer(recognizer, batch_size)
@@ -148,6 +194,8 @@ class Scan:
             self.windows = SlidingWindows(self.stream, self.plan, self.scorer.keep)
             for part in chunked(self.windows, self.scorer.batch):
                 check()
+                if self.album is not None:
+                    self.album.add_newest(part)
                 self.logits.append(self.scorer(part, self.classes))
                 yield self.windows.end
 
@@ -178,13 +226,14 @@ class Scan:
             self.complete,
             calibrated,
             outputs.cosine,
+            {} if self.album is None else self.album.pictures,
         )
 
 
 def timeline(
     model: Recognizer | str | Path,
-    path: str | Path,
-    labels: Sequence[str],
+    video: VideoFile,
+    labels: Labels,
     *,
     window: float | None = None,
     stride: float | None = None,
@@ -192,28 +241,53 @@ def timeline(
     batch_size: int = 8,
     truncate: bool = False,
     scores: ScoreFunction | None = None,
+    progress: bool = False,
 ) -> Timeline:
-    """Which of `labels` fits when, in a video file of any length.
+    """Which of `labels` fits when, in a video file of any length: a path, an http address, the
+    bytes of a file, or a file opened in binary mode.
 
     Windows of `window` seconds slide by `stride` seconds; by default the model's sampling says how
     long they are. The logits of all windows that cover a moment are joined as `classify` joins
     views, `scores` makes probabilities of them (by default as `classify` does), and moments with
-    the same answer become one segment. Raises VideoError where no frame can be read, UsageError on
-    labels, window or stride that cannot be.
+    the same answer become one segment. `progress`: a bar on standard error. Raises VideoError where
+    no frame can be read, UsageError on labels, window or stride that cannot be.
     """
-    scan = Scan(
-        as_recognizer(model),
-        labels,
-        window=window,
-        stride=stride,
-        shortest=min_segment,
-        batch_size=batch_size,
-        truncate=truncate,
-        scores=scores,
-    )
-    for _ in scan.run(path):
-        pass
+    videos, one = as_videos(video)
+    file = videos[0] if one else None
+    if not isinstance(file, GivenFile):
+        raise UsageError(f"a timeline is of one video file, and this is {described(video)}")
+    recognizer = as_recognizer(model)
+    with labels_shown(recognizer, progress):
+        scan = Scan(
+            recognizer,
+            labels,
+            window=window,
+            stride=stride,
+            shortest=min_segment,
+            batch_size=batch_size,
+            truncate=truncate,
+            scores=scores,
+            album=Album(),
+        )
+    with as_file(file) as path:
+        follow(scan, path, quiet=not progress)
     return scan.result()
+
+
+def follow(scan: Scan, path: str | Path, quiet: bool = False) -> None:
+    """The scan, with a bar in seconds of the video. Where the file states no length, its bytes tell
+    how much is left."""
+    second = 0.0
+    with bars_shown(quiet) as bars:
+        bar = bars.add_task("timeline, seconds of video", total=None, note="")
+        for second in scan.run(path):
+            stream = scan.stream
+            total = stream.duration if stream else None
+            if stream and total is None and stream.share:
+                total = second / stream.share
+            total = None if total is None else max(round(total), round(second))
+            bars.update(bar, completed=round(second), total=total)
+        bars.update(bar, total=round(second), completed=round(second))
 
 
 def smoothed(

@@ -18,7 +18,8 @@ from froster.errors import VideoError
 from froster.evaluation.calibration import NONE, answers
 from froster.inference.recognizer import Recognizer
 from froster.inference.scorer import ScoreFunction, WindowScorer, columns
-from froster.text.labels import file_and_column, read_label_set
+from froster.text.label_set import Labels, as_labels, read_label_set
+from froster.text.labels import file_and_column
 from froster.utils.interrupt import check
 from froster.utils.progress import reason
 from froster.video.live import Arrival, Live, Policy, StreamSource
@@ -100,7 +101,7 @@ class Watch:
         self,
         recognizer: Recognizer,
         source: str,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         window: float | None = None,
         stride: float | None = None,
@@ -137,9 +138,10 @@ class Watch:
     def close(self) -> None:
         self.live.close()
 
-    def relabel(self, labels: Sequence[str]) -> None:
+    def relabel(self, labels: Labels) -> None:
         """Other labels from the next stride on, from any thread; only the text is encoded. Raises
         UsageError, and the old ones stay."""
+        labels = as_labels(labels)
         self._current = list(labels), self.recognizer.class_embeddings(labels, self.truncate)
 
     def __iter__(self) -> Iterator[WatchResult]:
@@ -200,8 +202,8 @@ class LabelFile:
     def __init__(
         self,
         path: Path,
-        labels: list[str],
-        apply: Callable[[list[str]], None],
+        labels: Sequence[str],
+        apply: Callable[[Sequence[str]], None],
         note: Callable[[str], None],
     ):
         self.path, self.labels, self.apply, self.note = path, labels, apply, note

@@ -14,6 +14,7 @@ from froster.methods.aim import AIM
 from froster.methods.base import Features, Method, VideoCLIP, class_embeddings, pool
 from froster.methods.bdc_clip import BDCCLIP
 from froster.methods.clip_per_frame import FineTuned, Frozen
+from froster.methods.closed_set import LPPlusPlus, TipAdapter
 from froster.methods.dualpath import DualPath
 from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.ez_clip import EZCLIP
@@ -58,6 +59,9 @@ METHODS: dict[str, type[Method]] = {
         EWC,
     )
 }
+"""What `froster train` can train."""
+TAUGHT: dict[str, type[Method]] = {method.name: method for method in (LPPlusPlus, TipAdapter)}
+"""What `froster teach` makes beside them."""
 
 __all__ = [
     "METHODS",
@@ -77,11 +81,16 @@ __all__ = [
 
 
 def method_class(name: Any) -> type[Method]:
-    if name not in METHODS:
+    if name == "er-zasr":
+        raise UsageError(
+            "er-zasr has encoders of its own, not CLIP's, and a command of its own: froster rehearse"
+        )
+    method = {**METHODS, **TAUGHT}.get(name)
+    if method is None:
         raise UsageError(
             f"unknown method {name!r}; froster methods lists what there is: {', '.join(METHODS)}"
         )
-    return METHODS[name]
+    return method
 
 
 def method_from_dict(values: dict[str, Any], variant: str | None = None) -> Method:

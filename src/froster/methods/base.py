@@ -79,6 +79,8 @@ class VideoCLIP(nn.Module):
 
     reserved_tokens = 0
     """Places of the text context that `encode_text` fills itself."""
+    cuts_texts = False
+    """Its authors cut what is longer than the context; else such a label is an error."""
     shared_prompts = True
     """Learned prompts serve every class; such prompts can be distilled."""
     compares = True

@@ -56,6 +56,22 @@ class JointBlock(Block):
         seen = dot_product_attention(q, k, v)
         return seen.unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1)
 
+    def keys_values(
+        self,
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> tuple[Tensor, Tensor, None]:
+        """Those of all frames for every one, which `attention` does without the copies."""
+        k, v = (
+            x.unflatten(0, (-1, num_frames))
+            .transpose(1, 2)
+            .flatten(2, 3)
+            .repeat_interleave(num_frames, dim=0)
+            for x in (k, v)
+        )
+        return k, v, None
+
 
 class TokenBDC(nn.Module):
     """Tokens of a frame or a text -> their BDC."""

@@ -91,38 +91,56 @@ class ContextBlock(Block):
             nn.init.trunc_normal_(self.local_global_bias_table, std=0.02)
 
     def context_of(
-        self, x: Float[Tensor, "frames tokens width"], num_frames: int
-    ) -> Float[Tensor, "batch context width"]:
-        rows = x[:, self.tokens :].unflatten(0, (-1, num_frames)).flatten(1, 2)
-        return rows[:, : min(self.most, num_frames * self.seeds)]
+        self, x: Float[Tensor, "frames *heads tokens width"], num_frames: int
+    ) -> Float[Tensor, "batch *heads context width"]:
+        rows = x[..., self.tokens :, :].unflatten(0, (-1, num_frames)).movedim(1, -3)
+        return rows.flatten(-3, -2)[..., : min(self.most, num_frames * self.seeds), :]
+
+    def keys_values(
+        self,
+        k: Float[Tensor, "frames heads tokens dim"],
+        v: Float[Tensor, "frames heads tokens dim"],
+        num_frames: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Those of the frame itself and of the video's context, and what is added to the scores of
+        either kind, (1, h, 1, keys)."""
+        if self.local_global_bias_table is None or k.shape[2] == self.tokens:
+            return k, v, None
+        k, v = (
+            torch.cat(
+                [
+                    x[:, :, : self.tokens],
+                    self.context_of(x, num_frames).repeat_interleave(num_frames, 0),
+                ],
+                dim=2,
+            )
+            for x in (k, v)
+        )
+        kind = torch.arange(k.shape[2], device=k.device) >= self.tokens
+        return k, v, self.local_global_bias_table.to(k.dtype)[None, :, :, kind.long()]
 
     def attended(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> tuple[Float[Tensor, "frames alone width"], Float[Tensor, "frames patches"]]:
-        """The tokens of the frames alone after the attention, and how much each class token attends
-        to each patch, the mean over the heads."""
-        alone = x[:, : self.tokens]
-        q, k, v = self.attn.project(self.ln_1(alone))
-        bias = q.new_zeros(1, 1, 1, 1)
-        if self.local_global_bias_table is not None and x.shape[1] > self.tokens:
-            context = self.attn.plain(self.ln_1(self.context_of(x, num_frames)))[1:]
-            k, v = (
-                torch.cat([mine, shared.repeat_interleave(num_frames, dim=0)], dim=2)
-                for mine, shared in zip((k, v), context, strict=True)
-            )
-            table, places = self.local_global_bias_table.to(q.dtype), torch.zeros(k.shape[2]).long()
-            places[self.tokens :] = 1
-            bias = table[None, :, :, places.to(q.device)]
-        scores = q[:, :, :1] @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias
+        """What attention makes of the tokens of the frames alone, and how much each class token
+        attends to each patch, the mean over the heads. `x`: after ln_1."""
+        q, k, v = self.attn.project(x)
+        q = q[:, :, : self.tokens]
+        k, v, bias = self.keys_values(k, v, num_frames)
+        scores = q[:, :, :1] @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        scores = scores if bias is None else scores + bias
         seen = scores.float().softmax(dim=-1).mean(dim=1)[:, 0, 1 : self.tokens]
-        mask = bias.expand(1, q.shape[1], 1, k.shape[2])
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return alone + self.attn.merge(attended), seen
+        mask = None if bias is None else bias.expand(1, q.shape[1], 1, k.shape[2])
+        return self.attn.merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)), seen
+
+    def attend(self, x: Tensor, num_frames: int, positions: Tensor | None = None) -> Tensor:
+        return self.attended(x, num_frames)[0]
 
     def attention_sublayer(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int
     ) -> Float[Tensor, "frames _ width"]:
-        alone, seen = self.attended(x, num_frames)
+        attended, seen = self.attended(self.ln_1(x), num_frames)
+        alone = x[:, : self.tokens] + attended
         k = min(self.most, num_frames * self.seeds)
         if not k:
             return alone
@@ -142,6 +160,8 @@ class ContextBlock(Block):
 class TCNet(VideoCLIP):
     """A text is what comes out of the last block but one, of all of its tokens, and the place of
     its end: the last block's outcome depends on the video."""
+
+    cuts_texts = True
 
     def __init__(self, clip: CLIP, learned: int, length: int):
         super().__init__(clip, "mean_then_unit")

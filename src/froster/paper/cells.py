@@ -16,6 +16,8 @@ from froster.training.plan import adapted, fitted
 
 Protocol = Literal["base-to-novel", "cross-dataset"]
 Weights = Literal["frozen", "final", "ensemble"]
+REHEARSED = "er-zasr"
+"""The method that has encoders of its own, and is no network on CLIP (`paper/er_zasr.py`)."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Cell:
     def labels(self) -> str:
         return "described" if self.described else "plain"
 
+    @property
+    def on_clip(self) -> bool:
+        return self.method != REHEARSED
+
     def setting(self, base: Recognizer, **recipe: Any) -> tuple[Method, Preset]:
         """The method and the preset of a run, fitted to the model it starts from; `recipe` changes
         single settings."""
@@ -75,6 +81,8 @@ class TableRow:
     """What is measured: frozen CLIP, the run's final weights, or the sum of both outputs."""
     caveat: str = ""
     """What keeps the published numbers from being compared with others."""
+    described: bool | None = None
+    """Labels at the test; None: as in training."""
 
     @property
     def quoted(self) -> bool:
@@ -82,8 +90,11 @@ class TableRow:
 
     @property
     def kind(self) -> str:
-        """Weights and labels, such as "final, plain": labels at test are as in training."""
-        return f"{self.weights}, {self.cell.labels if self.cell else 'plain'}"
+        """Weights and labels of the test, such as "final, plain"."""
+        described = self.described
+        if described is None:
+            described = self.cell is not None and self.cell.described
+        return f"{self.weights}, {'described' if described else 'plain'}"
 
 
 @dataclass(frozen=True)
@@ -105,5 +116,6 @@ def froster_cell(**changes: Any) -> Cell:
 
 
 FROSTER = froster_cell()
+ER_ZASR = Cell(REHEARSED, preset="official", described=True)
 ALONE = vclip("image", "none")
 """VCLIP tuned by itself: text frozen, plain labels, no distillation."""

@@ -21,6 +21,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import Frozen, Method
 from froster.methods.recipe import Preset
+from froster.paper import er_zasr
 from froster.paper.cells import Cell
 from froster.paper.programme import PaperRun, runs_of_tables
 from froster.paper.real_runs import RealProgramme, setting
@@ -96,6 +97,8 @@ def run_flops(run: PaperRun, source: RealProgramme) -> float:
         videos = sum(sum(splits) for splits in counts["cross_dataset"].values())
     if run.cell is None:
         return test_flops(config, Preset(), videos)
+    if not run.cell.on_clip:
+        return er_zasr.run_flops(clips, videos, num_classes, DESCRIBED_TOKENS, blocks_flops)
     method, preset = setting(run, source.base, source.data.options)
     tests = test_flops(config, preset, videos) * 2  # the tuned network and frozen CLIP
     return training_flops(config, run.cell, method, preset, clips, num_classes) + tests
@@ -119,12 +122,19 @@ def plan(source: RealProgramme, names: list[str], gpu: str) -> dict[str, Any]:
 
     return {
         "missing": source.data.missing(names),
+        "er-zasr": missing_files(source, names),
         "tables": {name: totals(runs) for name, runs in wanted.items()},
         **totals(todo),
         "runs": {"all": len(cost), "possible": len(possible), "to do": len(todo)},
         "gpu": gpu,
         "utilisation": UTILISATION,
     }
+
+
+def missing_files(source: RealProgramme, names: list[str]) -> list[str]:
+    """Of ER-ZASR, where a table has its row."""
+    cells = [row.cell for name in names for row in TABLES[name].rows if row.cell is not None]
+    return [] if all(c.on_clip for c in cells) else er_zasr.missing_files(source.data.root)
 
 
 def weightless() -> Recognizer:

@@ -24,7 +24,7 @@ from froster.evaluation.metrics import ensemble, harmonic_mean
 from froster.inference.recognizer import Recognizer
 from froster.paper.cells import Cell, PaperTable, Protocol
 from froster.paper.programme import PaperRun, RunSource, tuned
-from froster.paper.tables import PICTURED
+from froster.paper.tables import PICTURED, TABLES
 from froster.text.sentences import with_descriptions
 from froster.training.batches import steps_of_epoch
 from froster.training.fine_tune import FineTuning
@@ -39,6 +39,11 @@ TEST_SETS = ("base", "novel", "near", "mid", "far")
 STANDS_FOR = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 """A column of the paper -> the set of the world that stands for it."""
 BATCH = 32
+
+NOT_HERE = (
+    "ER-ZASR is not in miniature: its ResNets and its BERT are of real videos and English, and froster"
+    " rehearse needs their files"
+)
 
 Logits = dict[str, Tensor]
 """Test set -> logits (N, K)."""
@@ -74,8 +79,12 @@ class Miniature(RunSource):
         return [PaperRun(cell, "cross-dataset", "world", seed) for seed in range(self.seeds)]
 
     def runs(self, table: PaperTable) -> list[PaperRun]:
-        cells = dict.fromkeys(row.cell for row in table.rows if row.cell is not None)
+        cells = dict.fromkeys(row.cell for row in table.rows if row.cell and row.cell.on_clip)
         return [run for cell in cells for run in self.runs_of(cell, table.protocol)]
+
+    def notes(self, names: Sequence[str]) -> list[str]:
+        cells = [row.cell for name in names for row in TABLES[name].rows if row.cell is not None]
+        return [] if all(cell.on_clip for cell in cells) else [NOT_HERE]
 
     def path(self, run: PaperRun) -> Path:
         name = f"{run.cell.key}_seed-{run.number}" if run.cell else "frozen"

@@ -18,11 +18,12 @@ from torch import Tensor
 from froster.data.dataset import VideoDataset
 from froster.data.public import classes, readable
 from froster.errors import DataError, UsageError
-from froster.evaluation.metrics import Scorer, evaluate
+from froster.evaluation.metrics import Predictions, Scorer, evaluate
 from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
+from froster.paper import er_zasr
 from froster.paper.cells import Cell, PaperTable, Protocol
 from froster.paper.programme import PaperRun, RunSource, tuned
 from froster.paper.protocols import CrossSet, Options
@@ -31,6 +32,7 @@ from froster.paper.tables import PICTURED, TABLES
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.fine_tune import FineTuning, use_of_weights
 from froster.training.measure import training_dataset, video_dataset
+from froster.training.rehearsing import Running
 from froster.utils import strict_json as json
 from froster.utils.files import write_json
 from froster.video.sampling import Sampling
@@ -110,6 +112,8 @@ class RealProgramme(RunSource):
 
     def _is_possible(self, run: PaperRun) -> bool:
         has = self.data.has
+        if run.cell and not run.cell.on_clip and er_zasr.missing_files(self.data.root):
+            return False
         if run.protocol == "base-to-novel":
             return has(run.dataset)
         return any(map(has, CROSS_TESTS)) and (run.cell is None or has("k400"))
@@ -145,6 +149,8 @@ class RealProgramme(RunSource):
 
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         """What an earlier call trained is not trained again."""
+        if run.cell is not None and not run.cell.on_clip:
+            return self.rehearse(run, bars)
         tests, notes = self.data.tests_of(run)
         models, unreadable = {"frozen": self.base}, {}
         if run.cell is not None:
@@ -163,6 +169,31 @@ class RealProgramme(RunSource):
             "notes": notes,
             "unreadable_in_training": unreadable,
             "tests": summaries,
+        }
+
+    def rehearse(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
+        """The run of ER-ZASR, which has encoders of its own."""
+        tests, notes = self.data.tests_of(run)
+        notes = [*notes, "ER-ZASR: the last epoch, and our sentences as definitions"]
+        items, names = self.data.training_of(run)
+        model, unreadable = self._model(run), {}
+        running = Running(str(self.base.device), self.workers)
+        bar = bars.add_task(f"evaluate {run.key}", total=len(tests), note="streams and head")
+        if not (model / er_zasr.HEAD).is_file():
+            known = definitions(run.dataset, names)
+            unreadable = er_zasr.train(self.data, items, known, model, run.number, running)
+        summaries = {}
+        for test in tests:
+            known = definitions(test.dataset, test.classes)
+            predictions = er_zasr.test(self.data, test, known, model, running)
+            summaries[test.name] = summary_of(predictions)
+            bars.update(bar, advance=1, note=test.name)
+        kind = f"final, {run.cell.labels if run.cell else 'plain'}"
+        return {
+            "job": dataclasses.asdict(run),
+            "notes": notes,
+            "unreadable_in_training": unreadable,
+            "tests": {kind: summaries},
         }
 
     def _load(self, run: PaperRun) -> Recognizer:
@@ -224,10 +255,7 @@ class RealProgramme(RunSource):
             for labels in asked:
                 frozen, final = predictions[f"frozen, {labels}"], predictions[f"final, {labels}"]
                 predictions[f"ensemble, {labels}"] = frozen.ensemble(final, "logit")
-        return {
-            kind: {**p.summary(), "errors": [message for _, message in p.errors]}
-            for kind, p in predictions.items()
-        }
+        return {kind: summary_of(p) for kind, p in predictions.items()}
 
     def test_videos(self, test: TestSet | CrossSet, sampling: Sampling, views: int) -> VideoDataset:
         config = dataclasses.replace(self.base.config, sampling=sampling, views=views)
@@ -271,6 +299,10 @@ class RealProgramme(RunSource):
         return list(notes)
 
 
+def summary_of(predictions: Predictions) -> dict[str, Any]:
+    return {**predictions.summary(), "errors": [message for _, message in predictions.errors]}
+
+
 def setting(run: PaperRun, base: Recognizer, options: Options) -> tuple[Method, Preset]:
     """FROSTER's runs take clips and mirror images as the options say, other papers' as these do."""
     assert run.cell is not None
@@ -301,3 +333,9 @@ def texts(dataset: str, names: list[str], described: bool) -> list[str]:
     if not described:
         return names
     return with_descriptions(names, read_descriptions(SENTENCES.get(dataset, dataset)))
+
+
+def definitions(dataset: str, names: list[str]) -> dict[str, str]:
+    """Of ER-ZASR's classes: the sentences."""
+    labels = texts(dataset, names, described=True)
+    return {name: label.partition(": ")[2] for name, label in zip(names, labels, strict=True)}

@@ -14,6 +14,7 @@ from froster.errors import one_of
 from froster.methods.recipe import Tune
 from froster.paper.cells import (
     ALONE,
+    ER_ZASR,
     FROSTER,
     Cell,
     PaperTable,
@@ -37,6 +38,7 @@ from froster.paper.published import (
 from froster.training.distill import Distill
 
 OFFICIAL = {
+    "ER-ZASR": ER_ZASR,
     "ActionCLIP": Cell("actionclip", preset="official"),
     "X-CLIP": Cell("xclip", preset="official"),
     "VPT": Cell("efficient-prompt", preset="official"),

@@ -12,8 +12,9 @@ them. Of the methods' additions:
 - neighbour frames (VCLIP): a patch is a key of its own frame and of the frames beside it. What is
   shown on a frame is the sum of what all frames give to *its* patches, so that colour lies on the
   pixels it is about.
-- prompt, message and summary tokens (Vita-CLIP, X-CLIP) take their share of the attention but have
-  no place in a picture.
+- prompt, message, summary and context tokens (Vita-CLIP, X-CLIP, TC-CLIP) take their share of the
+  attention but have no place in a picture.
+- frames that a method does not take for single ones (DUALPATH's beyond its eight) stay dark.
 - a second attention over time (AIM), adapters and STAN's branch are not attention to patches of a
   frame and not shown.
 """
@@ -39,7 +40,8 @@ from froster.encoders.vision import VisionTower
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods.base import VideoCLIP
-from froster.report.plots import save
+from froster.methods.tc_clip import ContextBlock
+from froster.utils.drawing import save
 from froster.utils.files import atomic_file
 from froster.utils.tensors import finite
 from froster.video.transforms import inference_transform
@@ -101,8 +103,9 @@ def cls_attention(
         "added tokens": float(total[L:].sum()),
         "padding": max(0.0, 1 - float(total.sum())),
     }
-    side = tower.config.side
-    return CLSAttention(given[..., prefix:L].sum(dim=0).unflatten(-1, (side, side)).cpu(), shares)
+    patches = given.new_zeros(len(frames), tower.config.side**2)
+    patches[model.frames_of(len(frames))] = given[..., prefix:L].sum(dim=0)
+    return CLSAttention(patches.unflatten(-1, (tower.config.side, -1)).cpu(), shares)
 
 
 def video_attention(
@@ -159,7 +162,9 @@ def weights(block_input: BlockInput, rows: int) -> Tensor:
     q, k, v = block.attn.project(x)
     k, v, mask = block.keys_values(k, v, num_frames)
     logits = q[:, :, :rows] @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    if mask is not None:
+    if mask is not None and mask.is_floating_point():
+        logits = logits + mask
+    elif mask is not None:
         logits = logits.masked_fill(~mask, float("-inf"))
     attention = logits.softmax(dim=-1)
     made = block.attn.merge(attention @ v)
@@ -211,10 +216,9 @@ def block_inputs(tower: VisionTower, forward: Callable[[], object]) -> list[Bloc
     """What the attention of every block of the tower was given while `forward` was called."""
     inputs: dict[object, BlockInput] = {}
 
-    def noting(block: Block):
-        attend = block.attend
+    def noting(block: Block, attend: Callable[..., Any]):
 
-        def note(x: Tensor, num_frames: int, *place: Tensor) -> Tensor:
+        def note(x: Tensor, num_frames: int, *place: Tensor) -> Any:
             inputs[block] = BlockInput(block, x.detach(), num_frames)
             return attend(x, num_frames, *place)
 
@@ -222,13 +226,14 @@ def block_inputs(tower: VisionTower, forward: Callable[[], object]) -> list[Bloc
 
     blocks = list(tower.transformer.resblocks)
     ours = [block for block in blocks if isinstance(block, Block)]
-    for block in ours:
-        block.attend = noting(block)  # type: ignore[method-assign]
+    names = ["attended" if isinstance(block, ContextBlock) else "attend" for block in ours]
+    for block, name in zip(ours, names, strict=True):
+        setattr(block, name, noting(block, getattr(block, name)))
     try:
         forward()
     finally:
-        for block in ours:
-            del block.attend
+        for block, name in zip(ours, names, strict=True):
+            delattr(block, name)
     for i, module in enumerate(blocks):
         if module not in inputs:
             kind = type(module).__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from froster.report.plots import save
+from froster.utils.drawing import save
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from froster.encoders.model import unit
 from froster.errors import UsageError
 from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
-from froster.report.plots import COLOURS, DARK, save, styled
+from froster.report.plots import DARK
 from froster.text.bank import PromptBank
+from froster.utils.drawing import COLOURS, save, styled
 from froster.utils.tensors import finite
 from froster.utils.text import printable
 

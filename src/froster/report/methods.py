@@ -9,13 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from froster.encoders.blank import blank
 from froster.encoders.config import ARCHITECTURES
 from froster.encoders.model import CLIP
 from froster.methods import METHODS, Method
+from froster.methods.bert import Bert
+from froster.methods.er_zasr import ElaborativeRehearsal
 from froster.methods.recipe import Preset
 from froster.methods.weight_names import new_weights
 from froster.training.attach import freeze, trained
+from froster.training.options import RehearsalOptions
+from froster.training.rehearsal import learns
+from froster.training.streams import POINTS, SEGMENTS
 from froster.utils.files import write_text
 
 MARKS = "<!-- froster methods: begin -->\n", "<!-- froster methods: end -->"
@@ -43,10 +50,12 @@ def facts(method: Method) -> dict[str, Any]:
 
 
 def listing() -> list[dict[str, Any]]:
-    """Every method with the facts of each variant; the first variant is the default."""
-    return [
+    """Every method with the facts of each variant; the first variant is the default. The last one
+    is no network on CLIP, and has a command of its own."""
+    networks = [
         {
             "name": method.name,
+            "command": f"froster train --method {method.name}",
             "summary": method.summary,
             "reference": method.reference,
             "variants": {
@@ -56,6 +65,44 @@ def listing() -> list[dict[str, Any]]:
         }
         for method in METHODS.values()
     ]
+    return [*networks, er_zasr()]
+
+
+def er_zasr() -> dict[str, Any]:
+    """ER-ZASR by its authors' sizes, counted without allocating a weight."""
+    sizes = {"word": 30522, "position": 512, "token_type": 2}
+    with blank():
+        bert = {f"embeddings.{n}_embeddings.weight": torch.empty(k, 768) for n, k in sizes.items()}
+        for layer in range(12):
+            name = f"encoder.layer.{layer}.intermediate.dense.weight"
+            bert[name] = torch.empty(3072, 768)
+        network = ElaborativeRehearsal(Bert(bert), features=2048)
+    learns(network)
+    asked = RehearsalOptions()
+    count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    official = (
+        f"adam {asked.lr:.3g}, decay {asked.weight_decay:g}, {asked.epochs} epochs of batch"
+        f" {asked.batch_size}, {SEGMENTS.frames} + {POINTS} frames uniform, 1 views"
+    )
+    variants = {
+        fusion: {
+            "new": sum(p.numel() for p in network.parameters()),
+            "trained": count,
+            "distils": [],
+            "options": {**dataclasses.asdict(asked), "fusion": fusion},
+            "presets": {},
+        }
+        for fusion in ("late", "early")
+    }
+    return {
+        "name": "er-zasr",
+        "command": "froster rehearse",
+        "summary": "no CLIP: what moves (TSM-ResNet) and what is seen (BiT's concepts), compared by a"
+        " BERT with definitions of the classes and with the objects of the batch",
+        "reference": "Chen & Huang, Elaborative Rehearsal, ICCV 2021",
+        "variants": variants,
+        "presets": {"official": official, "froster": "none: it has no CLIP that could be kept"},
+    }
 
 
 def presets_of(method: Method) -> dict[str, Preset]:

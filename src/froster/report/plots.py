@@ -5,17 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from froster.utils import strict_json as json
-from froster.utils.files import atomic_file
-from froster.utils.text import printable
+from froster.utils.drawing import COLOURS, save, styled
 
-# Okabe and Ito's palette: told apart by colour-blind readers too. Grey is always the frozen model.
-COLOURS = ("#8c8c8c", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 DARK = "#333333"
 DASHED = (0, (4, 3))
 NARROW = 0.2
@@ -30,27 +25,6 @@ LINES = {
 }
 STYLES = {"base": (COLOURS[2], "o"), "novel": (COLOURS[1], "s"), "HM": (COLOURS[3], "D")}
 
-styled = rc_context(
-    {
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "axes.labelsize": 8,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlelocation": "left",
-        "axes.titlesize": 9,
-        "grid.color": "#e6e6e6",
-        "legend.fontsize": 8,
-        "legend.frameon": False,
-        "lines.linewidth": 1.6,
-        "lines.markersize": 3,
-        "xtick.labelsize": 7,
-        "ytick.labelsize": 7,
-    }
-)
-"""Decorates a function that draws."""
-
 
 @dataclass(frozen=True)
 class Bars:
@@ -60,17 +34,6 @@ class Bars:
     name: str
     values: Sequence[float | None]
     errors: Sequence[float | None]
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Texts are names and labels: a $ in them begins no formula, and controls are written out
-    (names of ticks come so)."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
-    with atomic_file(path) as part:
-        figure.savefig(part, format="png", dpi=130, bbox_inches="tight")
-    return path
 
 
 @styled

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.ImageFont import FreeTypeFont, truetype
 
 from froster.errors import UsageError, VideoError
+from froster.inference.lanes import clock
 from froster.inference.search import Hit
-from froster.report.lanes import clock
 from froster.utils.files import atomic_file
 from froster.utils.text import printable
 from froster.video.reader import Video

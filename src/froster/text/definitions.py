@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,17 @@ def class_texts(definitions: Mapping[str, str], labels: Sequence[str]) -> list[s
 
 def read_concepts(path: Path) -> list[str]:
     """The text of every concept, in the order of the object network's logits. `path` is a text file
-    with one a line, or a folder with timm's tables of ImageNet-21k (its `timm/data/_info`)."""
-    if not path.is_dir():
+    with one a line, or timm's tables of ImageNet-21k: a folder with them (its `timm/data/_info`) or
+    timm's wheel, which need not be installed. Raises DataError."""
+    if path.suffix == ".whl":
+        ids, lemmas, definitions = tables_of_wheel(path)
+    elif not path.is_dir():
         return [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
-    for name in _TABLE:
-        if not (path / name).is_file():
-            raise DataError(f"{path}: there is no {name}, as timm's folder of tables has")
-    ids, lemmas, definitions = (read_utf8(path / name).splitlines() for name in _TABLE)
+    else:
+        for name in _TABLE:
+            if not (path / name).is_file():
+                raise DataError(f"{path}: there is no {name}, as timm's folder of tables has")
+        ids, lemmas, definitions = (read_utf8(path / name).splitlines() for name in _TABLE)
     lemma, definition = (
         dict(line.split("\t", 1) for line in lines if "\t" in line)
         for lines in (lemmas, definitions)
@@ -82,6 +87,16 @@ def read_concepts(path: Path) -> list[str]:
     if missing:
         raise DataError(f"{path}: {len(missing)} concepts have no text, such as {missing[0]}")
     return [f"{lemma[n]}: {definition[n]}".lower().replace("_", " ") for n in ids]
+
+
+def tables_of_wheel(path: Path) -> list[list[str]]:
+    """The lines of timm's tables in its wheel. Raises DataError."""
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            texts = [wheel.read(f"timm/data/_info/{name}") for name in _TABLE]
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no wheel of timm with its tables ({error})") from None
+    return [text.decode().splitlines() for text in texts]
 
 
 class WordPieces:

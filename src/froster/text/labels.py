@@ -158,7 +158,7 @@ def _json_list(text: str) -> list[Any]:
         ) from None
 
 
-LABEL_SUFFIXES = (".txt", ".csv", ".tsv", ".json")
+LABEL_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".yaml", ".yml")
 _COLUMNS = "label labels name names class classes class_name label_name category action activity"
 LABEL_COLUMNS = tuple(_COLUMNS.split())
 """What the column of the labels is called in tables, the likelier names first."""
@@ -185,17 +185,6 @@ def file_and_column(path: Path) -> tuple[Path, str | None]:
     if colon and file.lower().endswith((".csv", ".tsv")) and not os.path.exists(path):
         return Path(file), column
     return path, None
-
-
-def read_label_set(path: str | Path) -> list[str]:
-    """As `read_labels`, for labels to choose from. Raises UsageError on empty and repeated ones,
-    naming their lines."""
-    entries = label_entries(Path(path))
-    try:
-        check_labels([label for _, label in entries], [place for place, _ in entries])
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    return [label for _, label in entries]
 
 
 def read_labels(path: str | Path) -> list[str]:

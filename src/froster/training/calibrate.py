@@ -4,7 +4,7 @@ others."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from froster.evaluation.calibration import FEWEST_VIDEOS, Calibration, fit
 from froster.evaluation.metrics import Predictions, readable
+from froster.evaluation.multi_label import BACKGROUND, MultiLabelRule, fit_multi_label
 from froster.evaluation.reliability import auroc, measured, share_called_none
 from froster.inference.recognizer import Recognizer
 from froster.text.sentences import with_descriptions
@@ -29,8 +30,15 @@ def predictions_for(
     texts = with_descriptions(parts.base, sentences)
     # The label of a novel video is not asked for: any of those that are will do.
     novel = [dataclasses.replace(item, label=parts.base[0]) for item in parts.novel_test]
+    also = {BACKGROUND: [*parts.base, BACKGROUND]} if knows_background(model, parts.base) else {}
     sets = [
-        EvalSet(name, video_dataset(model, model.config, items, parts.base), parts.base, texts)
+        EvalSet(
+            name,
+            video_dataset(model, model.config, items, parts.base),
+            parts.base,
+            texts,
+            also=also if name == "base" else {},
+        )
         for name, items in (("base", parts.base_test), ("novel", novel))
         if items
     ]
@@ -55,6 +63,9 @@ def calibrate(
     half = choosing_half(held.parts.base_test) if some is None else some
     chosen = slice(None) if some is None else some
     calibration = fit(views[chosen], labels[chosen], scale, fusion)
+    if (alone := base.also.get(BACKGROUND)) is not None:
+        rule = multi_label_rule(alone, chosen, held.parts.base)
+        calibration = dataclasses.replace(calibration, multi_label=rule)
 
     def measurement() -> dict[str, Any]:
         probe = calibration
@@ -78,6 +89,21 @@ def calibrate(
         "measured": report,
     }
     return dataclasses.replace(calibration, fitted=fitted), report
+
+
+def knows_background(model: Recognizer, classes: Sequence[str]) -> bool:
+    """Can the model be asked for a text beside its classes?"""
+    return model.class_file is None and not model.config.method.closed and BACKGROUND not in classes
+
+
+def multi_label_rule(
+    predictions: Predictions, chosen: slice | Tensor, classes: Sequence[str]
+) -> MultiLabelRule:
+    """Fitted to the chosen ones of the readable videos; their logits are the views' mean."""
+    assert predictions.views is not None
+    views, labels = predictions.views[chosen], predictions.labels[chosen]
+    kept = readable(views)
+    return fit_multi_label(views[kept].mean(dim=1), labels[kept], classes)
 
 
 def separation(

@@ -236,11 +236,10 @@ def videos_of(sets: Sequence[EvalSet]) -> int:
 
 def texts_of(sets: Sequence[EvalSet]) -> dict[str, str]:
     """Label -> what the model is asked for."""
-    return {
-        label: text
-        for s in sets
-        for label, text in zip(s.classes, s.texts or s.classes, strict=True)
-    }
+    texts = {label: label for s in sets for labels in s.also.values() for label in labels}
+    for s in sets:
+        texts |= zip(s.classes, s.texts or s.classes, strict=True)
+    return texts
 
 
 ClassSource = Callable[[Sequence[str]], Tensor]

@@ -121,6 +121,12 @@ def given_network(state: State, heads: int) -> ElaborativeRehearsal:
     return network
 
 
+def learns(network: ElaborativeRehearsal) -> None:
+    """Let the head and the last layers of the BERT have gradients, and nothing else."""
+    network.requires_grad_(True)
+    network.bert.freeze_all_but(TRAINED_LAYERS)
+
+
 def train(
     model: Rehearsal,
     videos: VideoSet,
@@ -132,8 +138,7 @@ def train(
     """Every epoch's loss and validation accuracy. The network ends with the weights of the best
     epoch by validation, or of the last one without."""
     network, rng = model.network, random.Random(options.seed)
-    network.requires_grad_(True)
-    network.bert.freeze_all_but(TRAINED_LAYERS)
+    learns(network)
     bert = [weight for weight in network.bert.parameters() if weight.requires_grad]
     others = {id(weight) for weight in network.bert.parameters()}
     head = [weight for weight in network.parameters() if id(weight) not in others]

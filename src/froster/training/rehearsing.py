@@ -12,6 +12,7 @@ import torch
 
 from froster.data.manifest import Item
 from froster.encoders.checkpoints import unwrap
+from froster.encoders.layouts import locate
 from froster.encoders.precision import pick_device
 from froster.encoders.reading import read_file
 from froster.errors import CheckpointError, DataError
@@ -25,10 +26,13 @@ from froster.utils.files import atomic_file
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import cpu_state, save_tensors
 
+WEIGHTS = "model.safetensors"
+"""Of a repository of the hub."""
+
 
 @dataclass(frozen=True)
 class Parts:
-    """The files that ER-ZASR is made of."""
+    """The files that ER-ZASR is made of; `bit` and `bert` may be ids of the hub."""
 
     tsm: Path
     bit: Path
@@ -67,22 +71,27 @@ def rehearse(
     features: Path,
     options: RehearsalOptions,
     running: Running = Running(),
+    labels: Sequence[str] | None = None,
 ) -> Result:
     """`sets` are labelled videos: "base" to train on, "validation" to choose the epoch, "novel" to
-    test on. Features are kept below `features`.
+    test on. Features are kept below `features`. `labels`: of the novel classes; default: those that
+    its videos have.
 
     Raises CheckpointError, DataError where definitions or concepts do not fit, or where no video of
     a set can be read.
     """
     place, working = pick_device(running.device), running.working
+    local = dataclasses.replace(parts, bit=on_disk(parts.bit), bert=on_disk(parts.bert))
     definitions, concepts = read_definitions(parts.definitions), read_concepts(parts.concepts)
     classes = {name: sorted({item.label for item in items}) for name, items in sets.items()}
-    texts = {name: class_texts(definitions, labels) for name, labels in classes.items()}
-    pieces, (bert, heads) = WordPieces(parts.bert), read_bert(parts.bert)
+    if labels is not None:
+        classes["novel"] = list(labels)
+    texts = {name: class_texts(definitions, names) for name, names in classes.items()}
+    pieces, (bert, heads) = WordPieces(local.bert), read_bert(local.bert)
     trained = None
     if parts.head is not None:
         trained = given_network(unwrap(read_file(parts.head)[1]), heads).float()
-    streams = Streams(parts.tsm, parts.bit)
+    streams = Streams(local.tsm, local.bit)
     extracted = {
         name: extract(
             [item.path for item in items], streams, features, place, running.workers, working
@@ -123,6 +132,11 @@ def rehearse(
         "novel": predictions and predictions.summary(),
     }
     return Result(model, report, predictions)
+
+
+def on_disk(path: Path) -> Path:
+    """A file or a folder, from the hub where it is the id of a repository."""
+    return locate(path.as_posix(), WEIGHTS)
 
 
 def stored_videos(

@@ -143,19 +143,6 @@ def _resize(frames: Tensor, height: int, width: int, mode: str, antialias: bool)
     return F.interpolate(images, (height, width), mode=mode, antialias=antialias)
 
 
-def given_frames(video: Tensor | np.ndarray, count: int) -> Tensor:
-    """Frames (T, H, W, 3) uint8 of numpy or torch, whatever their strides. Raises UsageError unless
-    T is `count`."""
-    shape = tuple(video.shape)
-    fits = len(shape) == 4 and shape[0] == count and shape[-1] == 3 and 0 not in shape
-    if not fits or not is_uint8(video):
-        raise UsageError(
-            f"expected uint8 frames (T, H, W, 3) with T = {count} as the model reads, got"
-            f" {described(video)}"
-        )
-    return as_tensor(video)
-
-
 def given_clips(clips: Any, size: int, names: str = "B, T") -> Tensor:
     """Clips (B, T, 3, S, S) uint8 of numpy or torch, S being `size`; with other leading dimensions
     where `names` says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from froster.report.plots import COLOURS, save, styled
+from froster.utils.drawing import COLOURS, plain_texts, save, styled
 from froster.utils.text import printable
 
 if TYPE_CHECKING:
@@ -25,8 +26,22 @@ TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600,
 """Seconds between marks on the axis of time."""
 
 
-@styled
+class Picture(Figure):
+    """A figure that a notebook shows, whether pyplot has been imported or not."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=100, bbox_inches="tight")
+        return file.getvalue()
+
+
 def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
+    """As a .png."""
+    return save(timeline_figure(timeline, title), path)
+
+
+@styled
+def timeline_figure(timeline: Timeline, title: str = "") -> Picture:
     """Lanes: a label's score as the depth of grey, the segments it wins in colour. Curves: the
     scores themselves.
 
@@ -35,7 +50,7 @@ def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
     """
     labels, colours = timeline.labels, _colours(timeline)
     lanes = LANE * len(labels) + 0.15
-    figure = Figure(figsize=(WIDTH, lanes + CURVES + 0.9))
+    figure = Picture(figsize=(WIDTH, lanes + CURVES + 0.9))
     gap = {"hspace": 2 * GAP / (lanes + CURVES)}  # a share of the mean height
     above, below = figure.subplots(
         2, 1, sharex=True, height_ratios=[lanes, CURVES], gridspec_kw=gap
@@ -69,7 +84,8 @@ def draw_timeline(timeline: Timeline, title: str, path: Path) -> Path:
     step = next((step for step in TICKS if length <= 10 * step), length / 10)
     below.xaxis.set_major_locator(MultipleLocator(step))
     below.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds, timeline.end)))
-    return save(figure, path)
+    plain_texts(figure)
+    return figure
 
 
 def clock(seconds: float, longest: float = 0.0) -> str:

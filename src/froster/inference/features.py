@@ -1,0 +1,290 @@
+"""Frame features before the last linear map, computed once and kept: what is taught on them takes
+seconds.
+
+    FOLDER/KEY/about.json          what the features depend on; KEY is its digest
+    FOLDER/KEY/*.safetensors       parts that appear whole: "VIDEO/VIEW" -> (T, D)
+
+VIDEO is the fingerprint of a file, VIEW a clip as the model is tested ("c0", "c1", …) or a random
+one with augmentation ("r0", "r1", …). Parts have names of their own, so that several processes may
+write at once, and a killed one costs what it had not written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from froster.data.dataset import ReadViews
+from froster.encoders.last_map import LastMap
+from froster.encoders.precision import autocast
+from froster.encoders.preprocessing import normalise
+from froster.errors import UsageError
+from froster.inference.batch import ReadOptions
+from froster.inference.recognizer import Recognizer
+from froster.methods import VideoCLIP, method_dict
+from froster.utils import pool
+from froster.utils import strict_json as json
+from froster.utils.files import atomic_file, write_json
+from froster.utils.progress import Working, silently
+from froster.utils.tensors import save_tensors
+from froster.video.augment import FROSTER_AUGMENT, Augment, augment
+from froster.video.container import unchanged
+from froster.video.reader import Video
+
+FORMAT = 1
+PART_SECONDS = 20.0
+PART_BYTES = 64 << 20
+"""A part is written after so long, or so much: what a kill can cost."""
+
+
+def last_map(network: VideoCLIP) -> LastMap:
+    """Of a network whose frames are embedded by the image tower alone. Raises UsageError for
+    others."""
+    kind = type(network)
+    if kind.encode is not VideoCLIP.encode or kind.encode_frames is not VideoCLIP.encode_frames:
+        raise UsageError(
+            f"this network ({kind.__name__}) makes more of a clip than embeddings of its frames, so"
+            " nothing can be kept of them: start from a plain CLIP or vclip"
+        )
+    return LastMap(network.clip.visual)
+
+
+def views_of(tested: int, drawn: int) -> list[str]:
+    """The names of clips as in the test, and of random ones."""
+    return [*(f"c{i}" for i in range(tested)), *(f"r{i}" for i in range(drawn))]
+
+
+@dataclass(frozen=True)
+class KeptViews:
+    """How the views are read from a file: the work of a process."""
+
+    test: ReadViews
+    augment: Augment = FROSTER_AUGMENT
+
+    def __call__(self, request: tuple[str, str, tuple[str, ...]]) -> Iterator[np.ndarray]:
+        """Path, fingerprint and names of views -> uint8 (V, T, 3, S, S). Raises VideoError."""
+        path, video, names = request
+        with unchanged(path), Video(path) as file:
+            clips = self.test.clips(file) if any(name[0] == "c" for name in names) else None
+            views = [
+                self.drawn(file, f"{video}/{name}")
+                if clips is None or name[0] == "r"
+                else clips[int(name[1:])]
+                for name in names
+            ]
+        yield np.stack(views)
+
+    def drawn(self, file: Video, seed: str) -> np.ndarray:
+        """A random clip, changed as in training; the same one at every call."""
+        rng, test = random.Random(seed), self.test
+        frames = file.read(test.sampling.train_indices(file.timing, rng))
+        return augment(frames, test.size, rng, self.augment, test.how).numpy()
+
+
+def about_features(model: Recognizer, views: KeptViews, dtype: torch.dtype) -> dict[str, Any]:
+    """All that kept features depend on, beside the video. The last map is not among it, nor the
+    text: a model that was taught is taught again on the same features."""
+    network, config = model.model, model.config
+    last = f"clip.visual.{last_map(network).name}"
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in sorted(network.state_dict().items()):
+        if name != last and not name.startswith(("clip.text.", "clip.logit_", "head.", "closed.")):
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(
+                weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
+    method = config.method
+    return {
+        "made_by": "froster features",
+        "version": FORMAT,
+        "weights": digest.hexdigest(),
+        "method": method_dict(getattr(method, "inner", method)),
+        "vision": model.clip.architecture()["vision"],
+        "preprocessing": model.preprocessing.to_dict(),
+        "sampling": dataclasses.asdict(config.sampling),
+        "views": config.views,
+        "augment": dataclasses.asdict(views.augment),
+        "computed": str(model.dtype),
+        "dtype": str(dtype),
+    }
+
+
+class FeatureStore:
+    """The features of one model in a folder that may hold those of others too; without a folder
+    nothing is kept. What is damaged is computed again."""
+
+    def __init__(self, folder: Path | None, about: Mapping[str, Any]):
+        text = json.dumps(about, sort_keys=True)
+        key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        self.folder = None if folder is None else folder / key
+        self.about = dict(about)
+        self.places: dict[str, Path] = {}
+        if self.folder is None:
+            return
+        for path in sorted(self.folder.glob("[!.]*.safetensors")):
+            try:
+                with safe_open(path, "pt") as file:
+                    self.places |= dict.fromkeys(file.keys(), path)
+            except (OSError, SafetensorError):
+                continue
+
+    @property
+    def bytes(self) -> int:
+        """On the disk."""
+        return sum(path.stat().st_size for path in set(self.places.values()))
+
+    def add(self, features: Mapping[str, Tensor]) -> None:
+        """A new part. Raises WriteError."""
+        if not features or self.folder is None:
+            return
+        if not (self.folder / "about.json").exists():
+            write_json(self.folder / "about.json", self.about)
+        path = self.folder / f"{uuid.uuid4().hex[:16]}.safetensors"
+        with atomic_file(path) as part:
+            save_tensors({name: x.contiguous() for name, x in features.items()}, part)
+        self.places |= dict.fromkeys(features, path)
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Those that are there and whole."""
+        by_part: dict[Path, list[str]] = {}
+        for name in names:
+            if name in self.places:
+                by_part.setdefault(self.places[name], []).append(name)
+        features: dict[str, Tensor] = {}
+        for path, of_part in by_part.items():
+            try:
+                with safe_open(path, "pt") as file:
+                    features |= {name: file.get_tensor(name) for name in of_part}
+            except (OSError, SafetensorError):
+                for name in of_part:
+                    self.places.pop(name, None)
+        return features
+
+
+@dataclass(frozen=True)
+class Request:
+    """A video whose features are wanted."""
+
+    path: Path
+    video: str | None
+    """Its fingerprint; None where the file cannot be read."""
+    views: tuple[str, ...]
+
+
+@dataclass
+class Kept:
+    """The features of videos, as far as they could be read."""
+
+    features: dict[int, Float[Tensor, "views time kept"]]
+    """By the video's place among the requests."""
+    errors: dict[int, str]
+    """'file: cause' of the others."""
+    new: int
+    """Clips that were computed now."""
+    old: int
+    """Clips that the store had."""
+
+
+def keep(
+    model: Recognizer,
+    store: FeatureStore,
+    requests: Sequence[Request],
+    views: KeptViews,
+    *,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
+    dtype: torch.dtype = torch.float16,
+    working: Working = silently,
+) -> Kept:
+    """The features of all requests: what the store lacks is computed and added to it, part by part,
+    also where this is interrupted."""
+    wanted: dict[str, dict[str, None]] = {}
+    paths: dict[str, Path] = {}
+    for r in requests:
+        if r.video is not None:
+            paths.setdefault(r.video, r.path)
+            wanted.setdefault(r.video, {}).update(dict.fromkeys(r.views))
+    ready = store.read([f"{video}/{view}" for video, names in wanted.items() for view in names])
+    todo = {
+        video: missing
+        for video, names in wanted.items()
+        if (missing := tuple(name for name in names if f"{video}/{name}" not in ready))
+    }
+    tasks = [(str(paths[video]), video, names) for video, names in todo.items()]
+    causes: dict[str, str] = {}
+    with (working if tasks else silently)("features of frames", len(tasks)) as advance:
+        for video, features, error in computed(model, store, tasks, views, options, dtype):
+            ready |= features
+            if error:
+                causes[video] = error
+            advance(1)
+    kept, errors = {}, {}
+    for i, r in enumerate(requests):
+        if r.video is None:
+            errors[i] = f"{r.path}: no such file, or it cannot be read"
+        elif r.video in causes:
+            errors[i] = f"{r.path}: {causes[r.video].removeprefix(f'{r.path}: ')}"
+        else:
+            kept[i] = torch.stack([ready[f"{r.video}/{view}"] for view in r.views])
+    new = sum(len(names) for video, names in todo.items() if video not in causes)
+    clips = sum(len(names) for video, names in wanted.items() if video not in causes)
+    return Kept(kept, errors, new, clips - new)
+
+
+def computed(
+    model: Recognizer,
+    store: FeatureStore,
+    tasks: Sequence[tuple[str, str, tuple[str, ...]]],
+    views: KeptViews,
+    options: ReadOptions,
+    dtype: torch.dtype,
+) -> Iterator[tuple[str, dict[str, Tensor], str]]:
+    """Each video with the features of its views, or what failed. `tasks`: path, fingerprint, views."""
+    if not tasks:
+        return
+    last = last_map(model.inference)
+    workers = options.processes(len(tasks))
+    events: Any = pool.run(views, tasks, workers, limit=options.time_limit)
+    ends = pool.ends(events)
+    part: dict[str, Tensor] = {}
+    written = time.monotonic()
+    try:
+        with closing(pool.ahead(ends, workers + 2) if workers else ends) as following:
+            for task, clips, error in following:
+                _, video, names = tasks[task]
+                if clips is None:
+                    yield video, {}, error
+                    continue
+                x = features_of(model, last, torch.from_numpy(clips)).to(dtype)
+                new = {f"{video}/{name}": f for name, f in zip(names, x, strict=True)}
+                part |= new
+                size = sum(f.nbytes for f in part.values())
+                if time.monotonic() - written > PART_SECONDS or size > PART_BYTES:
+                    store.add(part)
+                    part, written = {}, time.monotonic()
+                yield video, new, ""
+    finally:
+        store.add(part)
+
+
+@torch.no_grad()
+def features_of(
+    model: Recognizer, last: LastMap, clips: Tensor
+) -> Float[Tensor, "clips time kept"]:
+    """uint8 (V, T, 3, S, S) -> what is kept of each frame, on the CPU."""
+    with autocast(model.device, model.dtype):
+        frames = normalise(clips.to(model.device), model.preprocessing)
+        return last.features(frames).float().cpu()

@@ -1,0 +1,182 @@
+"""What the videos are to `froster teach`: kept features of their views, or what an index has of their
+segments; and the networks' answers to them, for which nothing is decoded again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from froster.data.manifest import Item
+from froster.encoders.last_map import LastMap
+from froster.errors import DataError
+from froster.evaluation.metrics import Predictions, fuse
+from froster.inference.batch import ReadOptions
+from froster.inference.features import (
+    FeatureStore,
+    KeptViews,
+    Request,
+    about_features,
+    keep,
+    views_of,
+)
+from froster.inference.index import check_model
+from froster.inference.recognizer import Recognizer
+from froster.inference.store import Store
+from froster.methods import VideoCLIP
+from froster.training.measure import TOGETHER, ClassSource
+from froster.training.reporter import Reporter
+from froster.training.teach_options import TeachOptions
+
+
+@dataclass
+class Inputs:
+    """By the path of a video."""
+
+    taught: dict[Path, Tensor]
+    """(V, T, D) kept features, of which the first views are those of the test; or (n, E) unit
+    embeddings of an index."""
+    tested: dict[Path, Tensor]
+    errors: dict[Path, str]
+    """'file: cause' of those that could not be read."""
+    from_index: bool = False
+    note: str = ""
+    """How much was computed, and where it is kept."""
+    store: dict[str, Any] = field(default_factory=dict)
+    """The same for the report."""
+
+    def videos(self, network: VideoCLIP, path: Path, tested: bool) -> Float[Tensor, "views embed"]:
+        """Embeddings as the network compares them with texts."""
+        x = (self.tested if tested else self.taught)[path].float()
+        x = x.to(network.clip.logit_scale.device)
+        if self.from_index:
+            return x
+        return network.pool_frames(LastMap(network.clip.visual).embed(x)).video
+
+
+def kept_inputs(
+    model: Recognizer,
+    train: Sequence[Item],
+    test: Sequence[Item],
+    marks: Mapping[Path, str | None],
+    folder: Path | None,
+    asked: TeachOptions,
+    reporter: Reporter,
+) -> Inputs:
+    """The features of the videos in the store of `folder`, or kept nowhere; what is not there is
+    computed."""
+    count = model.config.views
+    views = KeptViews(model.view_reader())
+    store = FeatureStore(folder, about_features(model, views, torch.float16))
+    both = tuple(views_of(count, asked.views))
+    requests = [
+        *(Request(item.path, marks[item.path], both) for item in train),
+        *(Request(item.path, marks[item.path], both[:count]) for item in test),
+    ]
+    options = ReadOptions(workers=asked.workers)
+    kept = keep(model, store, requests, views, options=options, working=partial(reporter.bar))
+    taught, tested = {}, {}
+    for i, x in kept.features.items():
+        path = requests[i].path
+        if i < len(train):
+            taught[path] = x
+        tested[path] = x[:count]
+    errors = {requests[i].path: error for i, error in kept.errors.items()}
+    note = f"features of frames: {kept.new} clips computed"
+    if folder is not None:
+        note += f", {kept.old} kept from before; {store.bytes / 1e6:.1f} MB in {folder}"
+    place = None if folder is None else str(folder)
+    about = {"folder": place, "new": kept.new, "kept": kept.old, "bytes": store.bytes}
+    return Inputs(taught, tested, errors, note=note, store=about)
+
+
+def index_inputs(
+    model: Recognizer, index: Path, train: Sequence[Item], test: Sequence[Item]
+) -> Inputs:
+    """The embeddings that an index has of the videos' segments. Raises UsageError where it is of
+    another model."""
+    store = Store(index)
+    check_model(store, model)
+    places = {os.path.abspath(store.root / key): place for key, place in store.places.items()}
+    tensors: dict[str, Tensor] = {}
+    tested, errors = {}, {}
+    for item in (*train, *test):
+        place = places.get(os.path.abspath(item.path))
+        if place is None:
+            errors[item.path] = f"{item.path}: not in the index {index}"
+            continue
+        if place.part not in tensors:
+            tensors[place.part] = store.tensors(place.part)["segments"]
+        rows = tensors[place.part][place.rows].float()
+        tested[item.path] = rows / rows.norm(dim=-1, keepdim=True)
+    taught = {item.path: tested[item.path] for item in train if item.path in tested}
+    note = f"embeddings of {len(tested)} videos from {index}"
+    return Inputs(taught, tested, errors, True, note, {"index": str(index)})
+
+
+def check_teachable(inputs: Inputs, items: Sequence[Item], classes: Sequence[str]) -> list[Item]:
+    """The videos that can teach. Raises DataError where a class has none, or nothing tells any two
+    of them apart."""
+    readable = [item for item in items if item.path in inputs.taught]
+    lost = sorted(set(classes) - {item.label for item in readable})
+    if lost:
+        first = next(iter(inputs.errors.values()), "")
+        raise DataError(
+            f"no video of {', '.join(lost[:3])} ({len(lost)} classes) could be read; the first:"
+            f" {first}"
+        )
+    first_rows = inputs.taught[readable[0].path].float()
+    if all(
+        torch.allclose(x.float().mean(0), first_rows.mean(0), atol=1e-4)
+        for x in (inputs.taught[item.path] for item in readable)
+    ):
+        raise DataError(
+            f"all {len(readable)} videos have the same features, so that nothing tells"
+            f" {classes[0]} from {classes[1]}: are they videos, and does the model see anything?"
+        )
+    return readable
+
+
+@torch.no_grad()
+def predictions(
+    model: Recognizer,
+    inputs: Inputs,
+    items: Sequence[Item],
+    classes: Sequence[str],
+    source: ClassSource,
+    also: Sequence[str] = (),
+) -> Predictions:
+    """Of the videos among `classes`, and among these and the labels `also` together."""
+    labels = [list(classes), *([[*classes, *also]] if also else [])]
+    sets = [source(names) for names in labels]
+    rows: list[Tensor | None] = []
+    for item in items:
+        if item.path in inputs.errors:
+            rows.append(None)
+            continue
+        video = inputs.videos(model.model, item.path, True)
+        logits = torch.cat([model.model.logits(video, c) for c in sets], dim=-1).float().cpu()
+        rows.append(logits.mean(0, keepdim=True) if inputs.from_index else logits)
+    count = next((len(row) for row in rows if row is not None), 1)
+    unread = torch.full((count, sum(map(len, labels))), float("nan"))
+    table = torch.stack([unread if row is None else row for row in rows])
+    of_classes, *others = table.split([len(names) for names in labels], dim=-1)
+    fusion = model.config.fusion
+    result = Predictions(
+        labels[0],
+        torch.tensor([labels[0].index(item.label) for item in items]),
+        fuse(of_classes, fusion),
+        [(i, inputs.errors[item.path]) for i, item in enumerate(items) if rows[i] is None],
+        [str(item.path) for item in items],
+        of_classes,
+    )
+    if also:
+        result.also = {TOGETHER: result.asked(labels[1], others[0], fusion)}
+    return result
