@@ -41,8 +41,8 @@ STANDS_FOR = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 BATCH = 32
 
 NOT_HERE = (
-    "ER-ZASR is not in miniature: its ResNets and its BERT are of real videos and English, and froster"
-    " rehearse needs their files"
+    "ER-ZASR is not in miniature: its ResNets and its BERT are of real videos and English, and"
+    " froster rehearse needs their files"
 )
 
 Logits = dict[str, Tensor]
