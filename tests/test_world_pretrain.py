@@ -129,7 +129,7 @@ def test_a_few_steps_lower_the_loss_and_leave_a_model_folder(tmp_path: Path):
 
 
 def test_the_command_can_be_interrupted(monkeypatch, tmp_path: Path):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pretrain, "pretrain", stop)

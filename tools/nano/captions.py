@@ -29,7 +29,7 @@ PLAIN = ("{}", "{}.", "a photo of {}", "a photo of {}.", "a picture of {}", "the
 JOINS = ("and", "next to", "with")
 WRAPPED, COMPOSED = 0.30, 0.5
 SCENE_KEPT, COLOUR_KEPT, VERB_KEPT, OTHER_KEPT = 0.35, 0.5, 0.6, 0.5
-DESCRIBED = 0.4
+DESCRIBED = 0.6
 """Share of the captions of things in motion that hold a sentence."""
 
 

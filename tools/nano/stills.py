@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from froster.world import motion, render
 from froster.world.scenes import STILL_TEXTURES, TEXTURE_SIZE, textures
+from froster.world.stock import processes
 from froster.world.vocabulary import ALL_VERBS, COLOURS, NOUNS, SCENES
 
 CHUNK = 200
@@ -134,10 +133,3 @@ def render_stills(
             if progress is not None:
                 progress(start + len(part))
     return images
-
-
-def processes(workers: int) -> ProcessPoolExecutor:
-    """Processes of one thread each, which start without this one's state."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, context, torch.set_num_threads, initargs=(1,))

@@ -34,6 +34,10 @@ def reproduce(
     seeds: Annotated[int | None, number("Runs of a row; default: 1, miniature 5.", 1)] = None,
     shots: Annotated[int, number("Training videos a class, few-shot or in miniature.", 1)] = 16,
     videos: Annotated[int, number("In miniature: test videos a set, at least.", 24)] = 500,
+    habits: Annotated[
+        float | None, number("In miniature: how often a video keeps a habit of its class.", 0, 0.99)
+    ] = None,
+    rate: Annotated[float | None, number("In miniature: of CLIP's weights.", 1e-9)] = None,
     base_sets: Annotated[int, number("Draws of the base-to-novel training videos.", 1)] = 3,
     lists: Annotated[
         Path | None, option("Training lists to take in their place: LISTS/ucf101/*train*.csv, …")
@@ -76,10 +80,14 @@ def reproduce(
     names, part = table_names(tables), parse_shard(shard)
     if data_root is None:
         from froster.inference.recognizer import load
-        from froster.paper.miniature import Miniature
+        from froster.paper.miniature import HABITS, RATE, Miniature
 
         seeds, title = seeds or 5, "# The programme in miniature"
-        source: RunSource = Miniature(load("nano", device="cpu"), out, seeds, shots, videos)
+        # Runs are compared with one another: float32 wherever they are made.
+        exact = "float32" if precision == "auto" else precision
+        base = load("nano", device=device or "cpu", precision=exact)
+        shares = HABITS if habits is None else habits
+        source: RunSource = Miniature(base, out, seeds, shots, videos, shares, rate or RATE)
         runs = runs_of_tables(source, names)
         missing = sum(not source.is_done(run) for run in runs)
         hours = missing * MINUTES_A_RUN.get(shots, 0.06 * shots) / 60
@@ -90,6 +98,8 @@ def reproduce(
         for note in source.notes(names):
             console.print(note)
         sizes = ["--seeds", str(seeds), "--shots", str(shots), "--videos", str(videos)]
+        sizes += [] if habits is None else ["--habits", str(habits)]
+        sizes += [] if rate is None else ["--rate", str(rate)]
         title += f"\n\n    {shlex.join(['froster', 'reproduce', *tables, '--world', *sizes])}"
     else:
         from froster.paper.cost import plan, weightless

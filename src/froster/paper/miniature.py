@@ -1,8 +1,12 @@
 """The programme on the rendered world: every run of the tables with the nano CLIP, seed by seed.
 
 Base classes of the world stand for the training data, its novel classes for the novel ones; near,
-mid and far for the three cross-dataset tests. A run trains on its seed's own `shots` videos a
-class; test videos are fixed, and scored at the end of a run alone.
+mid and far for the three cross-dataset tests; in base-swapped the base classes have each other's
+habits. A run trains on its seed's own `shots` videos a class; test videos are fixed, and scored at
+the end of a run alone.
+
+Videos are rendered once and kept in `videos/` beside the runs, which may be removed afterwards;
+what frozen CLIP says of the test videos is kept there too.
 """
 
 from __future__ import annotations
@@ -15,13 +19,16 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
+from safetensors.torch import load_file
 from torch import Tensor
 
-from froster.data.loader import batches
 from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.evaluation.metrics import ensemble, harmonic_mean
+from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer
+from froster.methods import Method
+from froster.methods.recipe import Preset
 from froster.paper.cells import Cell, PaperTable, Protocol
 from froster.paper.programme import PaperRun, RunSource, tuned
 from froster.paper.tables import PICTURED, TABLES
@@ -30,15 +37,25 @@ from froster.training.batches import steps_of_epoch
 from froster.training.fine_tune import FineTuning
 from froster.training.plan import ema_beta_of
 from froster.utils import strict_json as json
-from froster.utils.files import write_json
+from froster.utils.files import atomic_file, write_json
 from froster.utils.interrupt import check
+from froster.utils.pool import cores
+from froster.utils.tensors import save_tensors
 from froster.world.clips import WorldClips
-from froster.world.sets import SETS, render_set, sentences
+from froster.world.habits import Strength
+from froster.world.sets import SETS, sentences
+from froster.world.stock import once, stocked
 
-TEST_SETS = ("base", "novel", "near", "mid", "far")
+TEST_SETS = ("base", "base-swapped", "novel", "near", "mid", "far")
 STANDS_FOR = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 """A column of the paper -> the set of the world that stands for it."""
-BATCH = 32
+HABITS = 0.9
+RATE = 3e-4
+"""How often a video keeps each habit, and the rate of CLIP's weights: chosen on frozen CLIP and on
+VCLIP tuned alone (`docs/results`)."""
+BATCH = {"cpu": 32}
+"""Videos that are scored at once, by kind of device."""
+LARGE_BATCH = 224
 
 NOT_HERE = (
     "ER-ZASR is not in miniature: its ResNets and its BERT are of real videos and English, and froster"
@@ -57,16 +74,28 @@ class Miniature(RunSource):
     columns: Sequence[str] = tuple(STANDS_FOR.values())
     training_classes = SETS["base"].classes
 
-    def __init__(self, base: Recognizer, out: Path, seeds: int, shots: int, videos: int) -> None:
-        """`shots`: training videos a base class; `videos`: of each test set, or a few more."""
+    def __init__(
+        self,
+        base: Recognizer,
+        out: Path,
+        seeds: int,
+        shots: int,
+        videos: int,
+        habits: float = HABITS,
+        rate: float = RATE,
+    ) -> None:
+        """`shots`: training videos a base class; `videos`: of each test set, or a few more;
+        `habits`: how often a video keeps each habit of its class; `rate`: of CLIP's weights."""
         self.base, self.out, self.seeds = base, out, seeds
-        self.sizes = {"shots": shots, "videos": videos}
+        self.sizes = {"shots": shots, "videos": videos, "habits": habits, "rate": rate}
+        self.strength = Strength(habits, habits, habits, habits)
         self.tests: dict[str, WorldClips] = {}
+        self.frames: dict[str, Tensor] = {}
         self.frozen: dict[str, Logits] = {}
 
     def check(self) -> None:
         stored = self.record(self.frozen_run) or self.sizes
-        if other := {name: stored[name] for name in self.sizes if stored[name] != self.sizes[name]}:
+        if other := {k: stored.get(k) for k, v in self.sizes.items() if stored.get(k) != v}:
             raise UsageError(
                 f"the runs in {self.out} have {other}: go on with these, or choose another --out"
             )
@@ -93,7 +122,7 @@ class Miniature(RunSource):
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         assert run.cell is not None
         self.open(bars)
-        final = logits_of(self.train(run.cell, run.number, bars), self.tests)
+        final = logits_of(self.train(run.cell, run.number, bars), self.frames)
         logits = {}
         for labels, of_sets in final.items():
             logits[f"final, {labels}"] = of_sets
@@ -110,20 +139,51 @@ class Miniature(RunSource):
         bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
         tests = {}
         for name in TEST_SETS:
-            videos = render_set(name, videos_of_class(name, self.sizes["videos"]), split="test")
+            per_class = videos_of_class(name, int(self.sizes["videos"]))
+            videos = stocked(self.stock, name, per_class, strength=self.strength, workers=cores())
             tests[name] = WorldClips(videos, self.base.config.sampling, train=False)
             bars.update(bar, advance=1, note=name)
-        self.frozen = logits_of(self.base, tests)
+        self.frames = on_device(self.base, tests)
+        self.frozen = self.frozen_logits()
         self.tests = tests
-        if not self.is_done(self.frozen_run):
-            logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
-            record = {**self.sizes, **self.measured(logits)}
-            write_json(self.path(self.frozen_run), record, indent=None)
+        path = self.path(self.frozen_run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        once(path, lambda: write_json(path, self.frozen_record(), indent=None))
+
+    def frozen_record(self) -> dict[str, Any]:
+        logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
+        return {**self.sizes, **self.measured(logits)}
+
+    @property
+    def stock(self) -> Path:
+        return self.out / "videos"
+
+    def frozen_logits(self) -> dict[str, Logits]:
+        """Frozen CLIP's, which a process that came before may have left."""
+        fingerprint = weights_fingerprint(self.base)[:12]
+        path = (
+            self.stock
+            / f"frozen_{fingerprint}_{self.sizes['videos']}_{self.sizes['habits']}.safetensors"
+        )
+        once(path, lambda: self.save_frozen_logits(path))
+        stored: dict[str, Logits] = {}
+        for name, x in load_file(path).items():
+            kind, _, test = name.partition("/")
+            stored.setdefault(kind, {})[test] = x
+        return stored
+
+    def save_frozen_logits(self, path: Path) -> None:
+        logits = logits_of(self.base, self.frames)
+        flat = {f"{kind}/{name}": x for kind, of in logits.items() for name, x in of.items()}
+        with atomic_file(path) as part:
+            save_tensors(flat, part)
 
     def train(self, cell: Cell, seed: int, bars: Progress) -> Recognizer:
         """The network that a run ends with."""
         method, preset = cell.setting(self.base, seed=seed)
-        videos = render_set("base", self.sizes["shots"], seed, "train")
+        preset = at_rate(preset, method, self.sizes["rate"])
+        shots = int(self.sizes["shots"])
+        videos = stocked(self.stock, "base", shots, seed, "train", self.strength, cores())
         train_set = WorldClips(videos, self.base.config.sampling, train=True, seed=seed)
         loss, recipe = cell.loss(method), preset.recipe
         if loss.teacher == "ema":
@@ -156,6 +216,8 @@ class Miniature(RunSource):
     def class_scores(self, run: PaperRun, kind: str) -> dict[str, dict[str, float]]:
         record, scores = self.record(run), {}
         for name, counts in record["correct"][kind].items() if record else ():
+            if name == "base-swapped":  # base's classes again
+                continue
             videos = videos_of_class(name, record["videos"])
             rights = zip(SETS[name].classes, counts, strict=True)
             scores[name] = {label: 100 * right / videos for label, right in rights}
@@ -184,6 +246,15 @@ class Miniature(RunSource):
         )
 
 
+def at_rate(preset: Preset, method: Method, rate: float) -> Preset:
+    """The preset with this rate of CLIP's weights; that of a method's new weights stays."""
+    recipe = preset.recipe
+    changes = {"lr": rate, "new_scale": recipe.new_scale * recipe.lr / rate}
+    if not method.trains_clip:
+        changes = {"clip_lr": rate}
+    return dataclasses.replace(preset, recipe=dataclasses.replace(recipe, **changes))
+
+
 def texts(classes: list[str], described: bool) -> list[str]:
     return with_descriptions(classes, sentences()) if described else classes
 
@@ -193,24 +264,29 @@ def videos_of_class(name: str, videos: int) -> int:
     return -(-videos // len(SETS[name].classes))
 
 
+def on_device(model: Recognizer, tests: Mapping[str, WorldClips]) -> dict[str, Tensor]:
+    """Test set -> one clip of every video (N, T, 3, H, W), uint8, where the model is."""
+    return {name: clips.single_views().to(model.device) for name, clips in tests.items()}
+
+
 @torch.no_grad()
-def logits_of(model: Recognizer, tests: Mapping[str, WorldClips]) -> dict[str, Logits]:
-    """Logits of every test video for plain and for described labels, from one pass."""
+def logits_of(model: Recognizer, tests: Mapping[str, Tensor]) -> dict[str, Logits]:
+    """Logits of every test clip (`on_device`) for plain and for described labels, from one pass."""
     logits: dict[str, Logits] = {"plain": {}, "described": {}}
+    size = BATCH.get(model.device.type, LARGE_BATCH)
     for name, clips in tests.items():
         classes = {
             labels: model.class_embeddings(texts(SETS[name].classes, labels == "described"))
             for labels in logits
         }
         parts: dict[str, list[Tensor]] = {labels: [] for labels in logits}
-        starts = range(0, len(clips), BATCH)
-        for batch in batches(clips, [range(i, min(i + BATCH, len(clips))) for i in starts]):
+        for some in clips.split(size):
             check()
-            frames = normalise(batch.frames[:, 0].to(model.device), model.preprocessing)
+            frames = normalise(some, model.preprocessing)
             features = model.model.encode(frames)
             for labels, embeddings in classes.items():
                 scores = model.model.logits(features.video, embeddings, features.context)
-                parts[labels].append(scores.cpu())
+                parts[labels].append(scores)
         for labels in logits:
-            logits[labels][name] = torch.cat(parts[labels])
+            logits[labels][name] = torch.cat(parts[labels]).cpu()
     return logits

@@ -125,9 +125,13 @@ def tuned(
 
 
 def runs_of_tables(source: RunSource, names: Sequence[str]) -> list[PaperRun]:
-    """Each run once, those of one seed before those of the next."""
-    runs = dict.fromkeys(run for name in names for run in source.runs(tables.TABLES[name]))
-    return sorted(runs, key=lambda run: run.number)
+    """Each run once, table by table as they are named, of a table those of one seed before those of
+    the next: what is stopped has made what was asked for first."""
+    runs: dict[PaperRun, None] = {}
+    for name in names:
+        of_table = source.runs(tables.TABLES[name])
+        runs |= dict.fromkeys(sorted(of_table, key=lambda run: run.number))
+    return list(runs)
 
 
 def measured(source: RunSource, row: TableRow, table: PaperTable) -> dict[str, list[float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.data.dataset import Sample
@@ -34,6 +35,11 @@ class WorldClips(Dataset):
 
     def label(self, index: int) -> int:
         return int(self.videos.labels[index])
+
+    def single_views(self) -> Tensor:
+        """The one clip of every video that an evaluation with one view takes, (N, T, 3, H, W)."""
+        (indices,) = self.sampling.view_indices(self.timing, 1)
+        return self.videos.frames[:, indices]
 
     def __getitem__(self, index: int) -> Sample:
         video = self.videos.frames[index]

@@ -71,8 +71,11 @@ def place(rng: np.random.Generator, alone: bool) -> tuple[np.ndarray, np.ndarray
     return first, motion.at_rest(centre - dx, centre - dy, sizes[1], angles[1])
 
 
-def camera_walk(rng: np.random.Generator, room: int) -> np.ndarray:
-    """Offsets of the camera in whole pixels, (FRAMES, 2), within 0..room: a hand-held drift."""
+def camera_walk(rng: np.random.Generator, room: int, pan: tuple[int, int]) -> np.ndarray:
+    """Offsets of the camera in whole pixels, (FRAMES, 2), within 0..room: a hand-held drift, which
+    follows `pan` in half of the steps."""
     start = rng.integers(room // 4, room - room // 4 + 1, (1, 2))
     steps = rng.integers(-1, 2, (motion.FRAMES - 1, 2))
+    follows = rng.random((motion.FRAMES - 1, 1)) < 0.5
+    steps = np.where(follows & (np.array(pan) != 0), pan, steps)
     return np.clip(np.concatenate([start, start + np.cumsum(steps, axis=0)]), 0, room)
