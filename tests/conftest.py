@@ -22,6 +22,20 @@ ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
 shapes.install([f"froster.{room}" for room in ROOMS])
 
 
+LONG = (
+    *("train_end", "benchmarks", "export", "docs", "training", "serve_live", "systems", "prepare"),
+    *("demo", "encoder_uses", "fine_tune", "grid", "going_on", "describe", "serve_page", "seen"),
+    *("terminal", "hub_layouts", "blend", "names", "loader", "many", "pool", "timeline"),
+)
+"""Files that take long, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that no process waits in the end for another's."""
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: a collection of garbage need not look at it each time."""
     gc.collect()

@@ -116,6 +116,8 @@ MISTAKES = [
     (("classify", "--lables", "a"), "--labels"),
     (("classify", "a.mp4", "--labels"), "--labels"),
     (("classify", "--top", "x"), "--top takes a whole number, not 'x'"),
+    (("train", "--data", "x", "--out", "y", "--from", "z"), "learnt with --model RUN"),
+    (("train", "--data", "x", "--out", "y", "--keep", "si"), "the first with --hold si"),
     (("classify", "--top", "0"), ">= 1"),
     (("classify", "--sampling", "sparse"), "--sampling must be dense or uniform, not 'sparse'"),
     (("train", "--data", "d", "--oout", "x"), "--out"),

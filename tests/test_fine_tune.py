@@ -21,7 +21,7 @@ from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
 from froster.training.distill import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
-from froster.training.measure import EvalSet
+from froster.training.measure import EvalSet, measure
 from froster.training.run_folder import read_run
 from froster.training.trainer import Trained, stops_early
 from froster.training.validation import Validator, foreign_labels
@@ -33,6 +33,7 @@ from train_worker import small_world
 SECTIONS = [
     "Accuracy before and after",
     "What was kept of CLIP",
+    "Habits of the classes",
     "How far a score can be trusted",
     "What is taken for what: the classes it was trained on",
     "What is taken for what: classes it never saw in training",
@@ -274,6 +275,25 @@ def test_validation_changes_no_weight(tmp_path: Path) -> None:
     assert watched.epochs == alone.epochs == 2
     assert equal(watched.last, alone.last) and equal(watched.average, alone.average)
     assert watched.history[0]["base_frozen"] > 20 and watched.history[0]["agreement"] < 100
+
+
+def test_other_labels_are_asked_of_the_same_features() -> None:
+    """To the bit what a pass of their own says, with half of the passes."""
+    base, videos = load("nano", device="cpu"), render_set("base", 1, split="val")
+    clips = WorldClips(videos, base.config.sampling, train=False)
+    classes = {"base": videos.classes, "foreign": foreign_labels(videos.classes)}
+    sets = [EvalSet(name, clips, labels) for name, labels in classes.items()]
+    passes: list[str] = []
+    now = "apart"
+    base.clip.visual.register_forward_hook(lambda *_: passes.append(now))
+    apart = measure(base, sets)
+    now = "together"
+    together = Validator(base, sets).measure(base)
+    assert passes.count("apart") == 2 * passes.count("together") > 0
+    assert together.keys() == apart.keys()
+    for name, predictions in together.items():
+        assert torch.equal(predictions.logits, apart[name].logits)
+    assert len(together["foreign"].labels) == len(clips)
 
 
 def test_foreign_labels_are_not_the_training_s() -> None:

@@ -18,7 +18,14 @@ from froster.evaluation.calibration import Calibration, read_calibration
 from froster.evaluation.multi_label import MultiLabelRule, best_threshold, fit_multi_label
 from froster.inference.batch import classify, row_classification
 from froster.inference.recognizer import Recognizer
-from froster.text.label_set import LabelSet, as_labels, groups_of, in_groups, read_label_set
+from froster.text.label_set import (
+    LabelSet,
+    as_labels,
+    groups_of,
+    in_groups,
+    read_label_set,
+    read_names,
+)
 from golden import close
 from shared_files import World
 from typed import one_line
@@ -117,6 +124,10 @@ def test_files_with_prompts(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=words) as caught:
             read_label_set(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+    assert read_names(tmp_path / "list.yml") == ["cat", "boat"]
+    assert read_names(tmp_path / "tree.yaml") == ["animal/cat", "animal/fish"]
+    with pytest.raises(UsageError, match="here a label is its name"):
+        read_names(tmp_path / "l.csv")
 
 
 # What a model makes of them
@@ -227,7 +238,7 @@ def test_a_fit_finds_what_made_the_videos() -> None:
 
 def test_a_rule_is_kept_and_an_older_folder_has_the_default(tmp_path: Path) -> None:
     rule = MultiLabelRule(-1.0, 2.0, 0.5, 0.4, {"cat": 0.3})
-    fitted = Calibration(1.2, None, rule, {"videos": 20})
+    fitted = Calibration(1.2, None, {"videos": 20}, rule)
     fitted.save(tmp_path)
     assert read_calibration(tmp_path) == fitted
     values = json.loads((tmp_path / "calibration.json").read_text())

@@ -21,7 +21,7 @@ from froster.methods.tsm_resnet import TSMResNet, shift
 from froster.text.definitions import WordPieces, read_concepts, read_definitions
 from froster.training.streams import SEGMENTS, even_points, read_bit
 from froster.video.sampling import Timing
-from golden import shared
+from golden import close, shared
 from tiny_rehearsal import bert_folder, bit_state, npz_name, timm_name, tsm_state, write_parts
 from video_files import make_video
 
@@ -74,6 +74,16 @@ def test_bit_under_every_name(tmp_path: Path) -> None:
             n: 3 * t + 2 if n.startswith("body") and "conv" in n else t for n, t in state.items()
         }
         assert torch.allclose(BiTResNet.of(moved)(frames), expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_bit_does_not_see_what_its_standardisation_takes_away() -> None:
+    state, frames = bit_state(), torch.randn(2, 3, 32, 32)
+    plain = BiTResNet.of(state)(frames)
+    for moved in (lambda x: x + 0.3, lambda x: 5 * x):
+        name = "body.block2.unit01.conv2.weight"
+        close(BiTResNet.of({**state, name: moved(state[name])})(frames), plain, atol=1e-4)
+    assert not torch.allclose(BiTResNet.of({**state, name: -state[name]})(frames), plain, atol=1e-2)
 
 
 def test_bert_is_that_of_transformers(tmp_path: Path) -> None:

@@ -18,11 +18,15 @@ def test_a_tensor_of_another_shape_is_refused_in_the_tests() -> None:
 
 
 def test_help_needs_no_shapes_and_use_no_checks() -> None:
+    """Nor does a network without memory, as each is that is loaded, need PyTorch's compiler."""
     code = """
 import sys
 import froster, froster.cli
 assert "jaxtyping" not in sys.modules and "torch" not in sys.modules
 import froster.methods
 assert "beartype" not in sys.modules
+from froster.report.methods import facts
+facts(froster.methods.METHODS["vita-clip"]())
+assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,13 +15,13 @@ from froster.encoders.model import CLIP, unit
 from froster.errors import FrosterWarning, UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.released import assemble, recognise
-from froster.inference.transport import by_transport
+from froster.inference.transport import by_transport, matched
 from froster.methods import METHODS
 from froster.methods.bdc_clip import BDCNet, TokenBDC
 from froster.methods.dualpath import ClosedDualPath, DualPathNet, mosaic, side_of, time_code
 from froster.methods.ez_clip import AdaptedBlock, stillness
 from froster.methods.mote import MoTE, MoTENet
-from froster.methods.ost import DESCRIPTORS, match, matched, transport_plan
+from froster.methods.ost import DESCRIPTORS, match, transport_plan
 from froster.methods.tc_clip import TCNet, merged_groups
 from froster.methods.text4vis import Text4Vis
 from froster.text.bank import PromptBank

@@ -211,7 +211,8 @@ def test_what_is_no_file_of_labels(tmp_path: Path) -> None:
         ("l.json", b'"archery"', "expected a JSON list"),
         ("l.json", b"[", "not valid JSON"),
         ("l.json", b'{"0": "a", "2": "b"}', 'keys "0" to "1"'),
-        ("l.json", b'{"archery": ["shooting arrows"]}', "expected a JSON list"),
+        ("l.json", b'{"archery": 5.5}', "expected a JSON list"),
+        ("l.json", b'{"archery": [5.5]}', "'archery' needs a description"),
     ],
 )
 def test_a_bad_label_file_is_explained(

@@ -263,7 +263,7 @@ def test_the_command_writes_every_format(run, known: Known, tmp_path: Path) -> N
 def test_mistakes_are_one_line(run, known: Known, tmp_path: Path) -> None:
     labels = ("--labels", "a, b", "--model", "nano")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    one_line(run("timeline", tmp_path, *labels), 1, "directory")
+    one_line(run("timeline", tmp_path, *labels), 1, "empty file")
     one_line(run("timeline", tmp_path / "empty.mp4", *labels), 1, "empty file")
     one_line(run("timeline", tmp_path / "none.mp4", *labels), 2, "no such file")
     one_line(run("timeline", "http://127.0.0.1/a.mp4", *labels), 2, "froster watch")

@@ -166,7 +166,7 @@ def test_an_unreadable_watched_video_costs_the_calibration_alone(
 
 
 def test_readable_videos_are_counted(
-    data: Path, broken: Path, copy: Path, monkeypatch, capfd
+    data: Path, broken: Path, copy: Path, monkeypatch, capfd, no_page
 ) -> None:
     monkeypatch.setattr(train_end, "FEWEST_VIDEOS", WATCHED - 1)
     monkeypatch.setattr(unwrap(train_end.fit), "__defaults__", ("logits", WATCHED - 1))
@@ -322,7 +322,9 @@ def test_resume_mends_an_end_that_was_cut_off(
     assert (out / "report.html").is_file() and (out / "model" / "calibration.json").is_file()
 
 
-def test_resume_mends_what_is_missing_or_cut(data: Path, whole: Path, copy: Path, capfd) -> None:
+def test_resume_mends_what_is_missing_or_cut(
+    data: Path, whole: Path, copy: Path, capfd, no_page
+) -> None:
     shutil.rmtree(copy / "model")
     (copy / "report.json").write_text((copy / "report.json").read_text()[:200])
     metrics = (copy / "metrics.jsonl").read_bytes()
@@ -385,7 +387,8 @@ def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
         for again in (train(data, out, "--seed", 9), train(data, out, "--resume", "--seed", 0)):
             code, _, err = froster(capfd, *again)
             assert code == 2
-            assert err.startswith("froster: ") and err.count("froster: ") == 1, err
+            # On a busy machine the line of what takes longer than a second stands before it.
+            assert err.count("froster: ") == 1, err
             assert "another froster is writing" in err or "holds a run" in err
         assert first.wait(120) == 0, first.communicate()
     assert same_weights(out, whole)
@@ -394,7 +397,7 @@ def test_the_second_of_two_is_refused_and_the_first_ends_as_alone(
 
 
 def test_a_killed_run_s_lock_holds_nobody_up(
-    data: Path, whole: Path, tmp_path: Path, capfd
+    data: Path, whole: Path, tmp_path: Path, capfd, no_page
 ) -> None:
     """Not even while its loader's workers, which are forked from it, have not noticed yet."""
     out = tmp_path / "run"
@@ -595,7 +598,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     ],
 )
 def test_a_full_disk_is_one_line_and_the_run_goes_on(
-    place: str, file: str, disk: Path, data: Path, whole: Path, capfd
+    place: str, file: str, disk: Path, data: Path, whole: Path, capfd, request
 ) -> None:
     out = disk / "run"
     if place.startswith("froster.report"):
@@ -616,6 +619,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on(
         [] if place.endswith(":1") else ["epoch-0001" if place.endswith("save:2") else "epoch-0002"]
     )
     (disk / "filler").unlink()
+    if not place.startswith("froster.report"):
+        request.getfixturevalue("no_page")
     assert froster(capfd, *train(data, out, "--resume"))[0] == 0
     assert same_weights(out, whole)
     assert (out / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()

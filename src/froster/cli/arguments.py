@@ -10,17 +10,20 @@ from cyclopts.exceptions import (
     CoercionError,
     CycloptsError,
     MissingArgumentError,
+    UnknownOptionError,
     UnusedCliTokensError,
 )
 
 from froster.errors import UsageError
 from froster.utils.address import refuse_address
 
-NO_FILES = ("labels", "text", "source", "endpoint")
+NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is
 nothing like an address."""
 FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
+SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
+"""For who asks for `train --from RUN --keep si`."""
 
 
 def read_config(name: str) -> Dict:
@@ -62,6 +65,9 @@ def sentence(error: CycloptsError) -> str:
         where = " ".join(("froster", *(error.command_chain or ())))
         _, asked, hint = str(error).partition(" Did you mean ")
         return f"{where} needs {argument.name}" + (f".{asked}{hint}" if hint else "")
+    unknown = error.token.keyword if isinstance(error, UnknownOptionError) else None
+    if unknown == "--from" and "train" in (error.command_chain or ()):
+        return f"unknown option --from{SECOND_TASK}"
     if isinstance(error, CoercionError) and argument and error.token:
         value, choices = error.token.value, argument.get_choices(force=True)
         if choices and value not in choices:
@@ -70,5 +76,6 @@ def sentence(error: CycloptsError) -> str:
             )
         if error.target_type in (int, float):
             number = "a whole number" if error.target_type is int else "a number"
-            return f"{argument.name} takes {number}, not {value!r}"
+            hint = SECOND_TASK if argument.name == "--keep" else ""
+            return f"{argument.name} takes {number}, not {value!r}{hint}"
     return str(error)

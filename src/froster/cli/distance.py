@@ -10,7 +10,7 @@ from froster.cli import options
 from froster.cli.common import announce, check_png, load_model, print_table, show_result
 from froster.cli.options import option
 from froster.errors import UsageError
-from froster.text.label_set import read_label_set
+from froster.text.label_set import read_names
 from froster.text.labels import check_labels, label_file, split_labels
 from froster.utils.progress import console, output
 
@@ -64,7 +64,7 @@ def label_set(text: str) -> list[str]:
 
     packaged = packaged_set(text)
     if (file := label_file(text)) is not None:
-        labels = list(read_label_set(file))
+        labels = read_names(file)
     elif packaged is not None:
         labels = packaged
     elif re.search(r"[,;\n]", text):

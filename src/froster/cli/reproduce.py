@@ -151,8 +151,8 @@ def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
         folder = data.root / REHEARSED
         console.print(
             f"missing: {folder} for the row ER-ZASR: {', '.join(planned['er-zasr'])}; it takes the"
-            f" streams that froster rehearse --features {folder / 'features'} has kept, and computes"
-            " the others"
+            f" streams that froster rehearse --features {folder / 'features'} has kept, and"
+            " computes the others"
         )
     runs = planned["runs"]
     console.print(

@@ -25,6 +25,9 @@ def search(
     by_video: Annotated[bool, option("The best answer of each video alone.")] = False,
     join: Annotated[bool, switch("Neighbouring segments are one answer.", "join")] = True,
     thumbnails: Annotated[Path | None, option("Pictures: a .png, a .jpg, or a folder.")] = None,
+    clips: Annotated[
+        Path | None, option("Folder to which the answers are cut, without sound.")
+    ] = None,
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
@@ -41,11 +44,13 @@ def search(
     if video is not None:
         check_exists(video)
     from froster.inference import search as searching
+    from froster.inference.segment_files import check_outputs
     from froster.inference.store import Store
     from froster.report import thumbnails as pictures
 
     if thumbnails is not None:
         pictures.check_target(thumbnails)
+    check_outputs([], clips)
     store = Store(index, root)
     searching.check_not_empty(store)
     recognizer = load_model(model or store.source, device, precision)
@@ -64,6 +69,10 @@ def search(
         with working("reading the pictures"):
             title = text or f"like {video}"
             pictures.thumbnails(result.hits, store.root, thumbnails, title)
+    files = []
+    if clips is not None:
+        with working("cutting the clips"):
+            files = searching.cut_hits(result.hits, store.root, clips)
     if as_json:
         print(json.dumps(result.to_dict()))
         return
@@ -76,3 +85,5 @@ def search(
         console.print(f"{video} is in the index itself and is left out")
     if thumbnails is not None:
         console.print(f"pictures: {thumbnails}")
+    if clips is not None:
+        console.print(f"clips: {len(files)} in {clips}")

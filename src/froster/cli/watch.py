@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from froster.cli import options
@@ -31,6 +32,10 @@ def watch(
     tries: Annotated[int, number("Tries in a row before giving up; 0: never give up.", 0)] = 0,
     seconds: Annotated[float | None, seconds("Stop after this time.", 0)] = None,
     limit: Annotated[int | None, number("Stop after this many lines.", 1)] = None,
+    out: Annotated[Path | None, option("Add each line to a .jsonl or .csv.")] = None,
+    webhook: Annotated[
+        str | None, option("POST each line to this address, signed by FROSTER_WEBHOOK_SECRET.")
+    ] = None,
     model: options.Model = None,
     truncate: options.Truncate = False,
     device: options.Device = None,
@@ -43,12 +48,15 @@ def watch(
     Example: froster watch rtsp://camera.local/live --labels-file labels.txt --model runs/first
     --json
     """
+    from froster.inference.sinks import SECRET, AnswerLog, Webhook, check_log, entry_of
     from froster.inference.watch import LabelFile, Watch
     from froster.video.live import Policy, StreamSource
 
     where = StreamSource(source)
     if where.is_file or where.is_camera:
         check_exists(source)  # before a model is loaded, or downloaded
+    if out is not None:
+        check_log(out)
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
     recognizer = load_model(model, device, precision, templates=template)
@@ -62,6 +70,16 @@ def watch(
 
     lines = 0
     with contextlib.ExitStack() as stack:
+        sinks: list[AnswerLog | Webhook] = []
+        if out is not None:
+            sinks.append(AnswerLog(out))
+            stack.callback(sinks[-1].close)
+        if webhook is not None:
+            hook = Webhook(webhook, note)
+            sinks.append(hook)
+            stack.callback(hook.close)
+            if not hook.secret:
+                note(f"webhook: requests are not signed, as {SECRET} is not set")
         watch = Watch(
             recognizer,
             source,
@@ -81,6 +99,9 @@ def watch(
             for answer in watch:
                 text = json.dumps(answer.to_dict()) if as_json else printable(line(answer))
                 print(text, flush=True)
+                entry = entry_of(answer, source) if sinks else {}
+                for sink in sinks:
+                    sink.send(entry)
                 lines += 1
                 if lines == limit:
                     break

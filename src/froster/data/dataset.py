@@ -17,6 +17,7 @@ from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.container import unchanged
+from froster.video.part import VideoPart
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -54,6 +55,7 @@ class ClipRequest:
     label: int
     epoch: int
     error: str = ""  # why it is not to be opened: 'file: cause'
+    span: tuple[float, float] | None = None  # in seconds, where it is a part of the video
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,10 @@ class ReadViews:
             views = Views(clips, video.seconds, video.num_frames, video.damaged)
         yield views
 
-    def clips(self, video: Video) -> np.ndarray:
+    def clips(self, video: Video | VideoPart) -> np.ndarray:
         """uint8 (V, T, 3, S, S), each frame decoded and resized once."""
-        return self.clips_of(video.read, self.sampling.view_indices(video.timing, self.views))
+        frames_at = video.at if isinstance(video, VideoPart) else video.read
+        return self.clips_of(frames_at, self.sampling.view_indices(video.timing, self.views))
 
     def clips_of(
         self, frames_at: Callable[[Sequence[int]], Tensor], views: Sequence[Sequence[int]]
@@ -115,13 +118,17 @@ class ReadClip:
             return Sample(clip.index, None, clip.label, clip.error)
         try:
             with Video(clip.path) as video:
+                part = video if clip.span is None else VideoPart(video, *clip.span)
                 if self.train:
                     rng = random.Random(f"{self.seed}/{clip.epoch}/{clip.index}")
-                    frames = video.read(self.sampling.train_indices(video.timing, rng))
+                    indices = self.sampling.train_indices(part.timing, rng)
+                    frames = (
+                        part.at(indices) if isinstance(part, VideoPart) else video.read(indices)
+                    )
                     frames = augment(frames, self.size, rng, self.augment, self.how)
                 else:
                     views = ReadViews(self.sampling, self.views, self.size, self.how)
-                    frames = torch.from_numpy(views.clips(video))
+                    frames = torch.from_numpy(views.clips(part))
                 return Sample(clip.index, frames, clip.label, None, video.damaged)
         except VideoError as error:
             return Sample(clip.index, None, clip.label, str(error))
@@ -170,8 +177,9 @@ class VideoDataset(Dataset[Sample]):
 
     def clip(self, index: int, error: str = "") -> ClipRequest:
         """The item as `reader` takes it; one with an `error` is not opened."""
+        item = self.items[index]
         return ClipRequest(
-            str(self.items[index].path), index, self._labels[index], self._epoch, error
+            str(item.path), index, self._labels[index], self._epoch, error, item.span
         )
 
     def __getitem__(self, index: int) -> Sample:

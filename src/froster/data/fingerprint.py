@@ -48,5 +48,7 @@ def file_fingerprints(
 
 def list_fingerprint(items: Sequence[Item]) -> str:
     """Of the names and labels of videos, in their order, wherever the files lie."""
-    text = "\n".join(f"{item.path.name}\t{item.label}" for item in items)
+    rows = [f"{item.path.name}\t{item.label}" for item in items]
+    rows = [f"{row}\t{i.span}" if i.span else row for row, i in zip(rows, items, strict=True)]
+    text = "\n".join(rows)
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]

@@ -13,10 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from froster.errors import DataError
+from froster.data.label_tools import READ, read_segments
+from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import is_address, refusal, refuse_address
 from froster.utils.files import NAME_ERRORS
@@ -46,6 +48,8 @@ class Item:
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict, compare=False)
     "every column of its row in a CSV or JSONL manifest"
+    span: tuple[float, float] | None = None
+    "the part of the video that has the label, in seconds; None: all of it"
 
 
 class VideoList(list[Video]):
@@ -109,6 +113,7 @@ def read_items(
     - a CSV file (UTF-8) whose header has the columns path, label and perhaps split, in any order,
       among others;
     - a JSONL file with an object of the same fields on each line;
+    - a file of a label tool (`label_tools`), of which each segment is an item;
     - a list without a header, `path,label` or `path label`, as the official repositories have.
 
     `labels_json` is a file `{"0": "Name: description", ...}`: the manifest's labels are then its
@@ -131,6 +136,10 @@ def read_items(
                 f"{source}: labels are the folders' names; {labels_json} has no use here"
             )
         return _from_folder(source)
+    if source.suffix.lower() in READ:
+        if where or labels_json is not None:
+            raise DataError(f"{source}: a label tool's file has no columns to choose or name by")
+        return _from_tool(source, Path(root) if root is not None else source.parent)
     rows, is_list = _rows(source)
     rows = _chosen(source, rows, where or {})
     names = _label_names(Path(labels_json)) if labels_json is not None else None
@@ -193,6 +202,49 @@ def _from_folder(folder: Path) -> Items:
             " videos in it"
         )
     return items
+
+
+def _from_tool(source: Path, base: Path) -> Items:
+    """The segments of videos that are named relative to `base`, perhaps without an ending."""
+    from froster.video.reader import Video as OpenedVideo
+
+    def place(name: str) -> Path:
+        names = (name, Path(name).name)
+        plain = [base / folder / one for one in names for folder in ("", "data")]
+        ended = (
+            path.with_name(path.name + end) for path in plain for end in sorted(VIDEO_SUFFIXES)
+        )
+        return next(filter(os.path.isfile, chain(plain, ended)), base / name)
+
+    def rate(name: str) -> float:
+        with OpenedVideo(place(name)) as video:
+            return video.fps
+
+    items, missing = Items(), []
+    for video in read_segments(source, _text(source), rate):
+        path = place(video.name)
+        if not os.path.isfile(path):
+            missing.append(video.name)
+        words = (video.subset or "").lower()
+        split = None if words in ("", "unlabeled") else words
+        items += (
+            Item(path, span.label, split, span=(max(0.0, span.start), span.end))
+            for span in video.spans
+        )
+    if missing:
+        more = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
+        shown = ", ".join(missing[:_MISSING_SHOWN]) + more
+        raise DataError(f"{source}: {len(missing)} videos do not exist below {base}: {shown}")
+    return items
+
+
+def refuse_segments(items: Sequence[Item], what: str) -> None:
+    """Raises UsageError where an item is a part of a video."""
+    if part := next((item for item in items if item.span), None):
+        raise UsageError(
+            f"{what} takes whole videos, and {part.path} is labelled by segments: froster train"
+            " learns from these"
+        )
 
 
 def class_label(folder: Path) -> str:

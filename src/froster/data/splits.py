@@ -5,6 +5,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from froster.data.manifest import Item
 from froster.errors import DataError, UsageError
@@ -74,6 +75,8 @@ def split_word(item: Item) -> str:
 
 def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
     """At least one video of every class that has two or more goes to the test."""
+    if any(item.span for item in items) and len({item.path for item in items}) > 1:
+        return _hold_out_videos(items, share, seed)
     train: list[Item] = []
     test: list[Item] = []
     for members in _shuffled_classes(items, "holdout", seed):
@@ -82,6 +85,27 @@ def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item]
         test += [items[i] for i in members[:count]]
         train += [items[i] for i in members[count:]]
     return train, test
+
+
+def _hold_out_videos(
+    items: Sequence[Item], share: float, seed: int
+) -> tuple[list[Item], list[Item]]:
+    """Of segments: by whole videos, as those of one are alike. No class is left without training
+    segments."""
+    videos = sorted({item.path for item in items})
+    random.Random(f"holdout/{seed}").shuffle(videos)
+    labels: dict[Path, set[str]] = defaultdict(set)
+    for item in items:
+        labels[item.path].add(item.label)
+    left = Counter(label for members in labels.values() for label in members)
+    wanted = max(1, round(share * len(videos))) if share > 0 else 0
+    held: set[Path] = set()
+    for path in videos:
+        if len(held) < wanted and all(left[label] > 1 for label in labels[path]):
+            held.add(path)
+            left.subtract(labels[path])
+    test = [item for item in items if item.path in held]
+    return [item for item in items if item.path not in held], test
 
 
 def _shuffled_classes(items: Sequence[Item], purpose: str, seed: int) -> Iterator[list[int]]:

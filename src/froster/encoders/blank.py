@@ -25,6 +25,8 @@ class _NoDraws(TorchFunctionMode):
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         if func is torch.randn:
             return torch.empty(*args, **kwargs)
+        if func in (Tensor.mul, Tensor.__mul__) and args[0].is_meta and isinstance(args[1], float):
+            return args[0]  # draws that are scaled: PyTorch would import its compiler for them
         return func(*args, **kwargs)
 
 
@@ -33,9 +35,9 @@ def blank(weights: int | None = None) -> Iterator[None]:
     """Networks that are built in here have shapes but no memory: to count weights, or to load them
     from a file.
 
-    The meta device alone would still carry out the initial draws, in Python, and import the
-    compiler for it (seconds). Raises CheckpointError where a network asks for many more than so
-    many `weights`, which are all that a file has: its config may speak of a billion layers.
+    The meta device alone would still carry out the initial draws and their scaling, in Python, and
+    import the compiler for it (seconds). Raises CheckpointError where a network asks for many more
+    than so many `weights`, which are all that a file has: its config may speak of a billion layers.
     """
     room, thread = max(1000, 2 * (weights or 0)), threading.get_ident()
 

@@ -102,10 +102,10 @@ class Calibration:
     temperature: float = 1.0
     none: NoneRule | None = None
     """None without a fit, and where that found that the scores do not tell whether a label fits."""
-    multi_label: MultiLabelRule = field(default_factory=MultiLabelRule)
-    """How likely each label is by itself, and from where on it is taken to fit."""
     fitted: dict[str, Any] | None = None
     """What it was fitted to and what that measured; None for the default, without effect."""
+    multi_label: MultiLabelRule = field(default_factory=MultiLabelRule)
+    """How likely each label is by itself, and from where on it is taken to fit."""
 
     def __post_init__(self) -> None:
         if self.none is not None and not self.none.slope > 0:  # an older fit that tells nothing
@@ -156,7 +156,7 @@ def read_calibration(folder: Path) -> Calibration:
         if not isinstance(values["fitted"], dict | None):
             raise ValueError("it does not say what it was fitted to")
         alone = MultiLabelRule.from_dict(values.get("multi_label") or {})
-        return Calibration(temperature, rule, alone, values["fitted"])
+        return Calibration(temperature, rule, values["fitted"], alone)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"not a calibration that froster calibrate wrote ({error})"
         raise CheckpointError(f"{path}: {cause}") from error

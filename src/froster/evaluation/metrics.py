@@ -67,9 +67,15 @@ class Predictions:
     def asked(
         self, classes: Sequence[str], views: Float[Tensor, "videos views asked"], fusion: Fusion
     ) -> Predictions:
-        """The videos of `classes`, among these labels alone; from the logits of all videos."""
-        kept = self.places(classes)
-        names = [self.classes[label] for label in self.labels[kept].tolist()]
+        """The videos of `classes`, among these labels alone; from the logits of all videos. Labels
+        that are no class of the set are asked of all videos, whose right label counts as the first.
+        """
+        if set(classes).isdisjoint(self.classes):
+            kept = list(range(len(self.labels)))
+            names = [classes[0]] * len(kept)
+        else:
+            kept = self.places(classes)
+            names = [self.classes[label] for label in self.labels[kept].tolist()]
         return dataclasses.replace(
             self.rows(kept),
             classes=list(classes),

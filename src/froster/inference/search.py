@@ -4,6 +4,7 @@ video, none is estimated."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from froster.encoders.model import unit
-from froster.errors import DataError, UsageError
+from froster.errors import DataError, UsageError, VideoError
 from froster.inference.index import check_comparable, check_model, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.store import EntryPlace, IndexEntry, Store
 from froster.text.labels import check_labels
+from froster.video.cut import clip_name, cut
 from froster.video.windows import VideoSegment
 
 _ROWS = 65_536
@@ -105,6 +107,17 @@ def search(
         copies = _copies_of(Path(video), store)
     hits = nearest(store, query, top, join=join, by_video=by_video, without=copies)
     return SearchResult(text or str(video), store, hits, copies)
+
+
+def cut_hits(hits: Sequence[Hit], root: Path, folder: Path) -> list[Path]:
+    """The hits as files, numbered from the best; those of videos that are gone are left out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    for number, hit in enumerate(hits, 1):
+        name = clip_name(hit.start, hit.end, Path(hit.entry.path).stem)
+        with suppress(VideoError):
+            files += cut(hit.path(root), [(hit.start, hit.end, folder / f"{number:02d} {name}")])
+    return files
 
 
 def check_not_empty(store: Store) -> None:

@@ -3,11 +3,13 @@ without its training)."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
-from froster.methods.ost import DESCRIPTORS, matched
+from froster.methods.base import VideoCLIP
+from froster.methods.ost import DESCRIPTORS, Matching
 
 
 def by_transport(model: Recognizer) -> Recognizer:
@@ -29,3 +31,21 @@ def by_transport(model: Recognizer) -> Recognizer:
     )
     other.source, other.working = model.source, model.working
     return other
+
+
+def matched(network: VideoCLIP) -> VideoCLIP:
+    """The same network, whose frames are matched with the prompts of each class in place of being
+    pooled. Nothing is trained, and the weights are shared.
+
+    Raises UsageError where frames are not all that the network compares.
+    """
+    kind = type(network)
+    plain = kind.logits is VideoCLIP.logits and kind.classes is VideoCLIP.classes
+    if not plain or network.head is not None:
+        raise UsageError(
+            f"{kind.__name__} compares more than frames with the labels, so that these cannot be"
+            " matched by transport"
+        )
+    same = copy.copy(network)
+    same.__class__ = type(f"Matched{kind.__name__}", (Matching, kind), {})
+    return same

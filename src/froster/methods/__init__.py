@@ -83,7 +83,8 @@ __all__ = [
 def method_class(name: Any) -> type[Method]:
     if name == "er-zasr":
         raise UsageError(
-            "er-zasr has encoders of its own, not CLIP's, and a command of its own: froster rehearse"
+            "er-zasr has encoders of its own, not CLIP's, and a command of its own: froster"
+            " rehearse"
         )
     method = {**METHODS, **TAUGHT}.get(name)
     if method is None:

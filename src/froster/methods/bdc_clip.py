@@ -37,6 +37,13 @@ from froster.text.prompts import KINETICS_28, Prompting
 from froster.video.sampling import Sampling
 
 
+def of_clips(
+    x: Float[Tensor, "frames heads tokens dim"], num_frames: int
+) -> Float[Tensor, "batch heads _ dim"]:
+    """The tokens of all frames of a clip, one frame after the other."""
+    return x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(2, 3)
+
+
 class JointBlock(Block):
     """A CLIP block in which every token sees those of all frames."""
 
@@ -50,9 +57,7 @@ class JointBlock(Block):
         v: Float[Tensor, "frames heads tokens dim"],
         num_frames: int,
     ) -> Float[Tensor, "frames heads queries dim"]:
-        q, k, v = (
-            x.unflatten(0, (-1, num_frames)).transpose(1, 2).flatten(2, 3) for x in (q, k, v)
-        )
+        q, k, v = (of_clips(x, num_frames) for x in (q, k, v))
         seen = dot_product_attention(q, k, v)
         return seen.unflatten(2, (num_frames, -1)).transpose(1, 2).flatten(0, 1)
 
@@ -63,13 +68,7 @@ class JointBlock(Block):
         num_frames: int,
     ) -> tuple[Tensor, Tensor, None]:
         """Those of all frames for every one, which `attention` does without the copies."""
-        k, v = (
-            x.unflatten(0, (-1, num_frames))
-            .transpose(1, 2)
-            .flatten(2, 3)
-            .repeat_interleave(num_frames, dim=0)
-            for x in (k, v)
-        )
+        k, v = (of_clips(x, num_frames).repeat_interleave(num_frames, dim=0) for x in (k, v))
         return k, v, None
 
 

@@ -7,13 +7,12 @@
 
 Sinkhorn's rounds end, for all videos and classes of a batch together, when the row scaling moves by
 less than 0.01 on average: a score depends a little on what else is in the batch. Trained on what
-ViFi-CLIP trains, with the contrast within the batch. `matched` compares so with any network's
-frames, without training.
+ViFi-CLIP trains, with the contrast within the batch. `froster.inference.transport` compares so with
+any network's frames, without training.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from froster.encoders.model import CLIP, unit
-from froster.errors import UsageError
 from froster.methods.base import Features, Method, VideoCLIP
 from froster.methods.clip_per_frame import XCLIP_AUGMENT
 from froster.methods.recipe import FROSTER, Preset, tuned
@@ -79,24 +77,6 @@ class Matching(VideoCLIP):
         parts = classes.chunk(1 if len(classes) % 2 else 2)
         scores = [torch.stack(match(context, part)).sum(dim=0) for part in parts]
         return self.clip.logit_scale.exp() * torch.stack(scores).mean(dim=0)
-
-
-def matched(network: VideoCLIP) -> VideoCLIP:
-    """The same network, whose frames are matched with the prompts of each class in place of being
-    pooled. Nothing is trained, and the weights are shared.
-
-    Raises UsageError where frames are not all that the network compares.
-    """
-    kind = type(network)
-    plain = kind.logits is VideoCLIP.logits and kind.classes is VideoCLIP.classes
-    if not plain or network.head is not None:
-        raise UsageError(
-            f"{kind.__name__} compares more than frames with the labels, so that these cannot be"
-            " matched by transport"
-        )
-    same = copy.copy(network)
-    same.__class__ = type(f"Matched{kind.__name__}", (Matching, kind), {})
-    return same
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ BATCH = {"cpu": 32}
 LARGE_BATCH = 224
 
 NOT_HERE = (
-    "ER-ZASR is not in miniature: its ResNets and its BERT are of real videos and English, and froster"
-    " rehearse needs their files"
+    "ER-ZASR is not in miniature: its ResNets and its BERT are of real videos and English, and"
+    " froster rehearse needs their files"
 )
 
 Logits = dict[str, Tensor]

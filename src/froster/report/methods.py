@@ -97,8 +97,8 @@ def er_zasr() -> dict[str, Any]:
     return {
         "name": "er-zasr",
         "command": "froster rehearse",
-        "summary": "no CLIP: what moves (TSM-ResNet) and what is seen (BiT's concepts), compared by a"
-        " BERT with definitions of the classes and with the objects of the batch",
+        "summary": "no CLIP: what moves (TSM-ResNet) and what is seen (BiT's concepts), compared by"
+        " a BERT with definitions of the classes and with the objects of the batch",
         "reference": "Chen & Huang, Elaborative Rehearsal, ICCV 2021",
         "variants": variants,
         "presets": {"official": official, "froster": "none: it has no CLIP that could be kept"},

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import av
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from froster.errors import VideoError
 from froster.serve import Refusal
-from froster.video.container import UPRIGHT, upright
-from froster.video.stream import Frame, Stream
+from froster.video.cut import fitted
+from froster.video.stream import Stream
 
 MOST_PIXELS = 854 * 480
 MOST_FPS = 30
@@ -83,21 +82,13 @@ def pictures(stream: Stream) -> Iterator[av.VideoFrame]:
         stored = (frame.picture.width, frame.picture.height)
         size = size or preview_size(*frame.orientation.stored(*stored))
         try:
-            picture = shown(frame, *size)
+            picture = fitted(frame, *size)
         except (ValueError, av.FFmpegError):  # a broken frame: the one before it stays
             continue
         picture.pts, picture.time_base = round(frame.time * _TICKS), Fraction(1, _TICKS)
         picture.duration = max(1, round((frame.end - frame.time) * _TICKS))
         yield picture
         earliest = frame.time + 0.999 / MOST_FPS
-
-
-def shown(frame: Frame, width: int, height: int) -> av.VideoFrame:
-    """Fitted to that size, mirrored and turned as the file asks."""
-    if frame.orientation == UPRIGHT:  # without a detour by RGB
-        return frame.converter.reformat(frame.picture, width, height, format="yuv420p")
-    pixels = upright(frame.picture, (width, height), frame.orientation, frame.converter)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
 
 def preview_size(width: int, height: int) -> tuple[int, int]:

@@ -183,6 +183,17 @@ def read_label_set(path: str | Path) -> Sequence[str]:
         raise UsageError(text if text.startswith(str(file)) else f"{path}: {text}") from None
 
 
+def read_names(path: str | Path) -> list[str]:
+    """As `read_label_set`, where names alone are taken. Raises UsageError on several prompts."""
+    labels = read_label_set(path)
+    if isinstance(labels, LabelSet) and len(labels.texts) > len(labels):
+        raise UsageError(
+            f"{path}: several prompts a label are for classify, timeline and watch; here a label is"
+            " its name"
+        )
+    return list(labels)
+
+
 def _of_data(data: Any, file: Path) -> Sequence[str]:
     if isinstance(data, (dict, list)):
         labels = as_labels(data)

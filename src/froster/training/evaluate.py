@@ -14,7 +14,7 @@ from froster.evaluation.reliability import reliability
 from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.inference.transport import by_transport
-from froster.text.label_set import read_label_set
+from froster.text.label_set import read_names
 from froster.text.labels import check_labels
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.held_out import VideosToScore, videos_to_score
@@ -61,7 +61,7 @@ def evaluate(
     items = labelled_videos(Path(data), asked, reporter)
     classes = sorted({item.label for item in items})
     if asked.labels_file is not None:
-        classes = list(read_label_set(asked.labels_file))
+        classes = read_names(asked.labels_file)
     check_labels(classes)
     texts = classes
     if asked.descriptions is not None:

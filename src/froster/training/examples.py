@@ -15,7 +15,7 @@ from typing import Any
 
 from froster.data.fingerprint import file_fingerprints
 from froster.data.listing import list_videos
-from froster.data.manifest import Item
+from froster.data.manifest import Item, refuse_segments
 from froster.errors import DataError, UsageError
 from froster.inference.store import ABOUT, Store
 from froster.training.measure import labelled_videos
@@ -45,6 +45,7 @@ class Example:
 
 
 def examples_of(items: Sequence[Item], round: int) -> list[Example]:
+    refuse_segments(items, "froster teach")
     return [Example(os.path.abspath(i.path), i.label, i.split, round) for i in items]
 
 

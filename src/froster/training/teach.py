@@ -23,7 +23,7 @@ from froster.inference.model_report import (
 )
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
 from froster.methods import Method, method_from_dict
-from froster.text.label_set import read_label_set
+from froster.text.label_set import read_names
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
@@ -134,7 +134,7 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
     items = labelled_videos(data, asked, reporter)
     novel = None
     if asked.novel_file is not None:
-        novel = list(read_label_set(asked.novel_file))
+        novel = read_names(asked.novel_file)
     elif asked.novel_column is not None:
         novel = novel_by_column(items, asked.novel_column)
     plain = is_plain(items, asked.preset)

@@ -14,7 +14,7 @@ import torch
 
 from froster.data.public import classes, readable
 from froster.data.splits import Split, evenly
-from froster.evaluation.metrics import Predictions, percent
+from froster.evaluation.metrics import Predictions, Scorer, evaluate, percent
 from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Preset
 from froster.training.measure import (
@@ -23,9 +23,12 @@ from froster.training.measure import (
     EvalSet,
     Measuring,
     changes,
+    class_source,
     eval_sets,
     measure,
+    texts_of,
     video_dataset,
+    videos_of,
 )
 
 FOREIGN = 40
@@ -98,7 +101,26 @@ class Validator:
         return values
 
     def measure(self, model: Recognizer) -> dict[str, Predictions]:
-        return measure(model, self.sets, self.how, "validation videos", keep=False)
+        name, how = "validation videos", self.how
+        if [s.name for s in self.sets] != ["base", "foreign"]:
+            return measure(model, self.sets, how, name, keep=False)
+        base, foreign = self.sets  # the same videos, whose features serve both
+        with how.reporter.bar(f"evaluate {name}", videos_of([base]), keep=False) as bar:
+            first, other = (
+                class_source(model, texts_of([s]), how.truncate)(s.classes) for s in self.sets
+            )
+            scorer = Scorer(model.inference, first, model.dtype, model.config.fusion, [other])
+            (measured,) = evaluate(
+                [scorer],
+                base.dataset,
+                base.classes,
+                names=base.videos,
+                batch_size=how.batch_size,
+                workers=how.workers,
+                on_videos=bar,
+                also={foreign.name: foreign.classes},
+            )
+        return {base.name: measured, foreign.name: measured.also.pop(foreign.name)}
 
 
 def epoch_line(
