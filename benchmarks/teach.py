@@ -74,7 +74,7 @@ def base16(nano: Recognizer) -> Recognizer:
 def keep_random(model: Recognizer, paths: list[Path], folder: Path) -> None:
     """Features of every video, around the centre of its class."""
     store = FeatureStore(
-        folder, about_features(model, KeptViews(model.view_reader()), torch.float16)
+        folder, about_features(model, KeptViews(model.view_reader()).to_dict(), torch.float16)
     )
     width, frames = model.clip.config.vision.width, model.config.sampling.frames
     centres = {path.parent: torch.randn(width) for path in paths}

@@ -219,6 +219,7 @@ def test_commands_run(run, page: str, tmp_path: Path, monkeypatch: pytest.Monkey
     for number in range(3):  # of six seconds, so that none is short
         frames = torch.cat([render_video("base", 3 * number + i, 0, split="val") for i in range(3)])
         write_video(tmp_path / "videos" / f"{number}.mp4", frames)
+        write_video(tmp_path / "labelled" / "ab"[number % 2] / f"{number}.mp4", frames)
     (tmp_path / "labels.txt").write_text("cat spinning\nkey pacing\n")
     monkeypatch.chdir(tmp_path)
     lines = commands_of(f"docs/{page}.md")

@@ -280,7 +280,11 @@ def test_requests_that_cannot_be_met(run, videos: Path, tmp_path: Path) -> None:
     (tmp_path / "full" / "letter.txt").write_text("mine")
     ran = run("teach", videos, "--out", tmp_path / "full", "--model", "nano")
     assert ran.code == 2 and "holds something else" in ran.err
-    lp = froster.teach(videos, model="nano", method="tip", views=0, device="cpu").model
+    lp = froster.teach(videos, tmp_path / "tip", "nano", method="tip", views=0, device="cpu").model
+    ran = run("blend", tmp_path / "tip")
+    assert ran.code == 2 and "was taught by froster teach" in ran.err
+    ran = run("train", "--data", videos, "--model", tmp_path / "tip", "--out", tmp_path / "run")
+    assert ran.code == 2 and "train the one that it was made from" in ran.err
     with pytest.raises(froster.UsageError, match="knows its own classes alone"):
         lp.teach({"a": [], "b": []} | {"a": [videos / "x"], "b": [videos / "y"]})
 
@@ -294,7 +298,7 @@ def test_a_store_is_whole_whatever_happens(
     nano: Recognizer, videos: Path, tmp_path: Path, monkeypatch
 ) -> None:
     views = KeptViews(nano.view_reader())
-    about = about_features(nano, views, torch.float16)
+    about = about_features(nano, views.to_dict(), torch.float16)
     store = FeatureStore(tmp_path, about)
     names = views_of(nano.config.views, 2)
     assert names == ["c0", "r0", "r1"]
@@ -332,12 +336,12 @@ def test_a_store_is_whole_whatever_happens(
     part = sorted(fresh.folder.glob("*.safetensors"))[0]
     part.write_bytes(part.read_bytes()[:-7])
     assert keep(nano, FeatureStore(tmp_path, about), requests(videos, *names), views).errors == {}
-    assert about_features(nano, views, torch.float32) != about
+    assert about_features(nano, views.to_dict(), torch.float32) != about
 
 
 def test_kept_features_are_what_the_network_sees(nano: Recognizer, videos: Path) -> None:
     views = KeptViews(nano.view_reader())
-    store = FeatureStore(None, about_features(nano, views, torch.float32))
+    store = FeatureStore(None, about_features(nano, views.to_dict(), torch.float32))
     (wanted,) = requests(videos, "c0")[:1]
     x = keep(nano, store, [wanted], views, dtype=torch.float32).features[0]
     from froster.inference.features import last_map

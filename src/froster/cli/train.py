@@ -39,7 +39,7 @@ Arranged = arranged(
             "kind target teacher ema_beta side level distance beta_v beta_t alpha zero_init"
             " temperature anchors reduction unit specialise"
         ),
-        Group("Clips", sort_key=4): "frames sampling clamp views flip",
+        Group("Clips", sort_key=4): "frames sampling clamp views flip kept_views",
         Group("Optimisation", sort_key=5): (
             "new_scale average_from averaging average_mu average_sigma meta meta_rate patience seed"
         ),
@@ -49,7 +49,7 @@ Arranged = arranged(
     },
     {
         **CHANGES,
-        **dict.fromkeys(("epochs", "average_from", "shots", "frames"), bounds(1)),
+        **dict.fromkeys(("epochs", "average_from", "shots", "frames", "kept_views"), bounds(1)),
         **dict.fromkeys(("patience", "keep", "blend_points"), bounds(0)),
         **dict.fromkeys(("novel_fraction", "holdout", "watch"), bounds(0, 0.9)),
         "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],

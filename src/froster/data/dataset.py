@@ -156,18 +156,21 @@ class VideoDataset(Dataset[Sample]):
         seed: int = 0,
         augment: Augment = FROSTER_AUGMENT,
         how: Preprocessing = CLIP_PREPROCESSING,
+        draws: int | None = None,
     ) -> None:
+        """`draws`: so many different clips of a video, in turn over the epochs."""
         self.items = items
         self.classes = list(classes)
         self._labels = _integer_labels(items, self.classes)
         self.sampling = sampling
         self.views = views
         self.reader = ReadClip(sampling, image_size, views, train, seed, augment, how)
-        self._epoch = 0
+        self._draws = draws
+        self.draw = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the random choices those of that epoch."""
-        self._epoch = epoch
+        self.draw = epoch if self._draws is None else epoch % self._draws
 
     def __len__(self) -> int:
         return len(self.items)
@@ -179,7 +182,7 @@ class VideoDataset(Dataset[Sample]):
         """The item as `reader` takes it; one with an `error` is not opened."""
         item = self.items[index]
         return ClipRequest(
-            str(item.path), index, self._labels[index], self._epoch, error, item.span
+            str(item.path), index, self._labels[index], self.draw, error, item.span
         )
 
     def __getitem__(self, index: int) -> Sample:

@@ -45,6 +45,8 @@ def batches(
     earlier epochs: a file that was waited for in vain is not waited for again. `pin` locks the
     clips in memory, from where a GPU takes them at once.
     """
+    if getattr(dataset, "at_hand", False):  # nothing is decoded
+        workers = 0
     parts = [list(part) for part in order]
     indices = [index for part in parts for index in part]
     if isinstance(dataset, VideoDataset):

@@ -217,14 +217,18 @@ class Scorer:
     """What is done to the frames of every clip before the network sees them."""
 
     def __call__(
-        self, views: UInt8[Tensor, "batch views time 3 height width"]
+        self,
+        views: UInt8[Tensor, "batch views time 3 height width"]
+        | Float[Tensor, "batch views time dim"],
     ) -> Float[Tensor, "batch views classes"]:
-        """The logits of every view, on the CPU; those of `also` follow, set by set."""
+        """The logits of every view, of its frames or of what is kept of them, on the CPU; those of
+        `also` follow, set by set."""
         device, how = self.model.clip.logit_scale.device, self.model.clip.config.preprocessing
         if self.probe is not None:
             views = views[:, :, frame_order(self.probe, views.shape[2])]
+        x = views.to(device).flatten(0, 1)
         with autocast(device, self.dtype):
-            features = self.model.encode(normalise(views.to(device).flatten(0, 1), how))
+            features = self.model.encode_kept(normalise(x, how) if x.ndim == 5 else x)
         # Set by set and not all at once: ActionCLIP's logits of a label depend on the others.
         sets = [
             self.model.logits(features.video, classes, features.context)

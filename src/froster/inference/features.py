@@ -5,8 +5,8 @@ seconds.
     FOLDER/KEY/*.safetensors       parts that appear whole: "VIDEO/VIEW" -> (T, D)
 
 VIDEO is the fingerprint of a file, VIEW a clip as the model is tested ("c0", "c1", …) or a random
-one with augmentation ("r0", "r1", …). Parts have names of their own, so that several processes may
-write at once, and a killed one costs what it had not written.
+one with augmentation ("r0", "r1", …). Parts have names of their own, so that several processes
+may write at once, and a killed one costs what it had not written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from froster.data.dataset import ReadViews
 from froster.encoders.last_map import LastMap
 from froster.encoders.precision import autocast
 from froster.encoders.preprocessing import normalise
-from froster.errors import UsageError
+from froster.errors import DataError, UsageError
 from froster.inference.batch import ReadOptions
 from froster.inference.recognizer import Recognizer
 from froster.methods import VideoCLIP, method_dict
@@ -88,6 +88,15 @@ class KeptViews:
             ]
         yield np.stack(views)
 
+    def to_dict(self) -> dict[str, Any]:
+        """How the clips are taken."""
+        test = self.test
+        return {
+            "sampling": dataclasses.asdict(test.sampling),
+            "views": test.views,
+            "augment": dataclasses.asdict(self.augment),
+        }
+
     def drawn(self, file: Video, seed: str) -> np.ndarray:
         """A random clip, changed as in training; the same one at every call."""
         rng, test = random.Random(seed), self.test
@@ -95,10 +104,13 @@ class KeptViews:
         return augment(frames, test.size, rng, self.augment, test.how).numpy()
 
 
-def about_features(model: Recognizer, views: KeptViews, dtype: torch.dtype) -> dict[str, Any]:
-    """All that kept features depend on, beside the video. The last map is not among it, nor the
-    text: a model that was taught is taught again on the same features."""
-    network, config = model.model, model.config
+def about_features(
+    model: Recognizer, clips: Mapping[str, Any], dtype: torch.dtype
+) -> dict[str, Any]:
+    """All that kept features depend on, beside the video; `clips` says how these are taken. The
+    last map is not among it, nor the text: a model that was taught is taught again on the same
+    features."""
+    network, method = model.model, model.config.method
     last = f"clip.visual.{last_map(network).name}"
     digest = hashlib.blake2b(digest_size=16)
     for name, weight in sorted(network.state_dict().items()):
@@ -107,7 +119,6 @@ def about_features(model: Recognizer, views: KeptViews, dtype: torch.dtype) -> d
             digest.update(
                 weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
             )
-    method = config.method
     return {
         "made_by": "froster features",
         "version": FORMAT,
@@ -115,9 +126,7 @@ def about_features(model: Recognizer, views: KeptViews, dtype: torch.dtype) -> d
         "method": method_dict(getattr(method, "inner", method)),
         "vision": model.clip.architecture()["vision"],
         "preprocessing": model.preprocessing.to_dict(),
-        "sampling": dataclasses.asdict(config.sampling),
-        "views": config.views,
-        "augment": dataclasses.asdict(views.augment),
+        "clips": dict(clips),
         "computed": str(model.dtype),
         "dtype": str(dtype),
     }
@@ -133,6 +142,11 @@ class FeatureStore:
         self.folder = None if folder is None else folder / key
         self.about = dict(about)
         self.places: dict[str, Path] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Also what other processes have written since."""
+        self._open: dict[Path, Any] = {}
         if self.folder is None:
             return
         for path in sorted(self.folder.glob("[!.]*.safetensors")):
@@ -158,7 +172,7 @@ class FeatureStore:
             save_tensors({name: x.contiguous() for name, x in features.items()}, part)
         self.places |= dict.fromkeys(features, path)
 
-    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+    def load(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Those that are there and whole."""
         by_part: dict[Path, list[str]] = {}
         for name in names:
@@ -173,6 +187,18 @@ class FeatureStore:
                 for name in of_part:
                     self.places.pop(name, None)
         return features
+
+    def get(self, name: str) -> Tensor:
+        """One that is there. Raises DataError where its part is damaged."""
+        path = self.places[name]
+        try:
+            if path not in self._open:
+                self._open[path] = safe_open(path, "pt").__enter__()
+            return self._open[path].get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{path}: damaged; remove it, and it is computed again ({error})"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -217,7 +243,7 @@ def keep(
         if r.video is not None:
             paths.setdefault(r.video, r.path)
             wanted.setdefault(r.video, {}).update(dict.fromkeys(r.views))
-    ready = store.read([f"{video}/{view}" for video, names in wanted.items() for view in names])
+    ready = store.load([f"{video}/{view}" for video, names in wanted.items() for view in names])
     todo = {
         video: missing
         for video, names in wanted.items()
@@ -252,7 +278,8 @@ def computed(
     options: ReadOptions,
     dtype: torch.dtype,
 ) -> Iterator[tuple[str, dict[str, Tensor], str]]:
-    """Each video with the features of its views, or what failed. `tasks`: path, fingerprint, views."""
+    """Each video with the features of its views, or what failed. `tasks`: path, fingerprint and
+    views."""
     if not tasks:
         return
     last = last_map(model.inference)

@@ -143,6 +143,15 @@ class VideoCLIP(nn.Module):
         float32."""
         return self.pool_frames(self.encode_frames(frames).float())
 
+    def encode_kept(
+        self, x: Float[Tensor, "batch time 3 height width"] | Float[Tensor, "batch time dim"]
+    ) -> Features:
+        """`encode`, also of what is kept of frames that the tower has seen: their features before
+        its projection."""
+        return (
+            self.encode(x) if x.ndim == 5 else self.pool_frames(self.clip.visual.project(x).float())
+        )
+
     def encode_frames(
         self, frames: Float[Tensor, "batch time 3 height width"]
     ) -> Float[Tensor, "batch time embed"]:

@@ -153,7 +153,7 @@ def as_tuple(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class LPPlusPlus(TaughtMethod):
-    """A linear probe whose weights blend class means and text, each class by a factor of its own."""
+    """A linear probe whose weights blend class means and text, each class by its own factor."""
 
     name = "lp++"
     summary = "a linear classifier of image and text weights on frozen embeddings; closed set"
@@ -165,7 +165,7 @@ class LPPlusPlus(TaughtMethod):
 
 @dataclass(frozen=True)
 class TipAdapter(TaughtMethod):
-    """CLIP's logits, and those of a cache of the examples; its keys may be trained (Tip-Adapter-F)."""
+    """CLIP's logits, and those of a cache of the examples, whose keys Tip-Adapter-F trains."""
 
     name = "tip-adapter"
     summary = "CLIP's scores beside those of a cache of the examples; closed set"

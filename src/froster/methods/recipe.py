@@ -14,7 +14,7 @@ from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
 
-Tune = Literal["method", "both", "image", "text"]
+Tune = Literal["method", "both", "image", "text", "head"]
 Draw = Literal["one", "all", "one a clip"]
 
 
@@ -79,7 +79,7 @@ class Recipe:
     or one a clip."""
     tune: Tune = "method"
     """What is trained: what the method's paper trains; or with the text tower as well (both),
-    without it (image), or the text tower alone."""
+    without it (image), the text tower alone, or the head on the frames alone."""
     seed: int = 0
     """Draws the order of the videos, templates, crops and projectors."""
     precision: Precision = "auto"
@@ -103,7 +103,7 @@ class Recipe:
         if not (0 <= self.label_smoothing < 1 and self.mixup >= 0 and self.cutmix >= 0):
             raise UsageError("label smoothing lies in [0, 1), mixup and cutmix are not negative")
         object.__setattr__(self, "precision", parse_precision(self.precision))
-        one_of("tune", self.tune, "method", "both", "image", "text")
+        one_of("tune", self.tune, "method", "both", "image", "text", "head")
         one_of("schedule", self.schedule, "cosine", "constant")
         one_of("optimizer", self.optimizer, "adamw", "sgd")
         one_of("decay", self.decay, "matrices", "no positions", "all")

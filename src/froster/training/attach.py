@@ -12,13 +12,14 @@ CLIP_VOCABULARY = 49408
 
 def freeze(student: VideoCLIP, method: Method, tune: str) -> None:
     """Leave gradients to what is trained: what the method trains by itself, or with `tune` one
-    tower more or less. A table of more tokens than CLIP's stays as it is, and so does a bias of the
-    logits, which a soft-max does not see."""
+    tower more or less, or its head on the frames alone. A table of more tokens than CLIP's stays as
+    it is, and so does a bias of the logits, which a soft-max does not see."""
     for name, parameter in student.named_parameters():
         # A closed set of classes has no use for the text tower.
         text = name.startswith(("clip.text.", "text_")) and not method.closed
         mine = method.trains(name)
         chosen = {"method": mine, "both": mine or text, "image": mine and not text, "text": text}
+        chosen["head"] = mine and name.startswith("head.")
         large = name == TOKENS and len(parameter) > CLIP_VOCABULARY
         wanted = mine if name == "clip.logit_scale" else chosen[tune]
         parameter.requires_grad_(wanted and not large and name != "clip.logit_bias")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from froster.errors import UsageError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -56,10 +58,10 @@ def from_rank_0(value: Any) -> Any:
     return parcel[0]
 
 
-def from_all_ranks(messages: list[str]) -> list[str]:
+def from_all_ranks(messages: list[T]) -> list[T]:
     if ranks() == 1:
         return messages
-    gathered: list[list[str] | None] = [None] * ranks()
+    gathered: list[list[T] | None] = [None] * ranks()
     dist.all_gather_object(gathered, messages)
     return [message for part in gathered for message in part or []]
 

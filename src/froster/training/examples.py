@@ -73,8 +73,9 @@ def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> list
 
 def index_at(videos: Videos) -> Path | None:
     """The folder, if it is an index."""
-    is_path = isinstance(videos, (str, Path))
-    return Path(videos) if is_path and (Path(videos) / ABOUT).is_file() else None  # type: ignore[arg-type]
+    if not isinstance(videos, (str, Path)) or not (Path(videos) / ABOUT).is_file():
+        return None
+    return Path(videos)
 
 
 def indexed_videos(labels: Path, root: Path) -> list[Item]:
@@ -93,7 +94,7 @@ class ExampleFile:
 
     def __init__(self, folder: Path):
         self.path = folder / FILE
-        lines, self._whole = read_lines(self.path)
+        lines, self._bytes = read_lines(self.path)
         try:
             self.examples = [Example(**line) for line in lines]
         except TypeError as error:
@@ -109,19 +110,19 @@ class ExampleFile:
         later = [example for example in self.examples if example.round]
         self.examples = [*examples_of(items, 0), *later]
         write_text(self.path, "".join(json_line(dataclasses.asdict(e)) for e in self.examples))
-        self._whole = self.path.stat().st_size
+        self._bytes = self.path.stat().st_size
 
     def add(self, items: Sequence[Item]) -> None:
         """A round of corrections. Each line is one call of the system."""
         new = examples_of(items, max(1, self.rounds))
-        appender = Appender(self.path, self._whole)
+        appender = Appender(self.path, self._bytes)
         try:
             for example in new:
                 appender.add(json_line(dataclasses.asdict(example)))
         finally:
             appender.close()
         self.examples += new
-        self._whole = self.path.stat().st_size
+        self._bytes = self.path.stat().st_size
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from froster.inference.recognizer import Recognizer
 from froster.training.blend import Line, curve
 from froster.training.held_out import held_out
 from froster.training.importance import FILE
+from froster.training.kept import KeptTower
 from froster.training.measure import (
     EvalRow,
     EvalSet,
@@ -54,6 +55,8 @@ class TrainingRun:
     """What scene words tell of the training classes, if that was looked at (`Habits.to_dict`)."""
     importance: StateDict = field(default_factory=dict)
     """What the run that it goes on from has recorded of its weights."""
+    kept: KeptTower | None = None
+    """Of a run that computes a frozen image tower once."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def finish(
     write_json(out / "report.json", report)
 
     sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
+    if run.kept is not None:
+        sets = run.kept.sets(sets)
     test = lambda: measure_all(run.base, student, states, sets, run.how)  # noqa: E731
     rows = attempt("the accuracy on the test videos", test, leave_out) or rows
     calibration = attempt("calibration", lambda: calibrate(run, best), leave_out)

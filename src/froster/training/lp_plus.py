@@ -1,7 +1,7 @@
 """LP++ (Huang et al., CVPR 2024): a linear probe of f (w_k + a_k t_k), by steps whose sizes follow
 from the data, so that there is nothing to search.
 
-    w_k starts as the mean of class k, a_k as 250 times the mean over the classes of the mean of f t_k
+    w_k starts as the mean of class k, a_k as 250 times the mean over classes of the mean of f t_k
     step of w:  4 N / largest eigenvalue of F'F, with momentum 0.9, in every step
     step of a:  N / (4 max over k of the sum of (f t_k)^2), in every tenth
 

@@ -80,8 +80,14 @@ def video_dataset(
 
 
 def training_dataset(
-    model: Recognizer, setting: Preset, items: Sequence[Item], classes: list[str], seed: int
+    model: Recognizer,
+    setting: Preset,
+    items: Sequence[Item],
+    classes: list[str],
+    seed: int,
+    draws: int | None = None,
 ) -> VideoDataset:
+    """`draws`: so many different clips of a video."""
     return VideoDataset(
         items,
         classes,
@@ -91,6 +97,7 @@ def training_dataset(
         seed=seed,
         augment=setting.augment,
         how=model.preprocessing,
+        draws=draws,
     )
 
 

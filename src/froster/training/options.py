@@ -121,8 +121,11 @@ class TrainOptions(LabelledOptions):
     """Peak learning rate of what the method trains."""
     new_scale: float | None = None
     """Rate of new weights, as a multiple of CLIP's."""
-    tune: Literal["method", "both", "image", "text"] | None = None
-    """What the method trains itself, both towers, or one."""
+    tune: Literal["method", "both", "image", "text", "head"] | None = None
+    """What the method trains itself, both towers, one, or its head on the frames alone."""
+    kept_views: int | None = None
+    """Different clips of a training video, in turn over the epochs; of a frozen image tower they
+    are computed once; default: new ones in every epoch."""
     seed: int = 0
     """Order, templates, crops and projectors."""
 

@@ -21,6 +21,7 @@ from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method, VideoCLIP
+from froster.methods.closed_set import TaughtMethod
 from froster.methods.recipe import FROSTER, Preset, Recipe
 from froster.methods.trainings import setting_of
 from froster.methods.weight_names import new_weights
@@ -80,6 +81,11 @@ def make_plan(
 ) -> TrainPlan:
     """Raises UsageError where nothing would be trained, or where distillation would run without
     effect."""
+    if isinstance(base.config.method, TaughtMethod):
+        raise UsageError(
+            f"this model was taught to be a classifier ({base.config.method.name}): train the one"
+            " that it was made from"
+        )
     setting = preset_of(base, method, changes)
     method = adapted(method, setting, changes.preset)
     kind = distill_preset(changes.distill or setting.distill)

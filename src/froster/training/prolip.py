@@ -4,9 +4,9 @@ features in seconds.
     L = CE(logits of x W) + lambda * |W - W0|^2 + [ beta * D(h(x W), x W0) ]
 
 W0 is where W starts. The paper has the first two terms and lambda = 1 / shots; the last one,
-FROSTER's residual feature distillation in place of the second or beside it, is ours. Each step takes
-one view of every video, the views in turn (as the released code); its frames are embedded one by one
-and then pooled as the network does.
+FROSTER's residual feature distillation in place of the second or beside it, is ours. Each step
+takes one view of every video, the views in turn (as the released code); its frames are embedded one
+by one and then pooled as the network does.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class ProjectionRecipe:
     strength: float = 0.0
     """lambda."""
     hold: Holds = "weights"
-    """What keeps the old knowledge: nearness to W0, to the frames' old embeddings (distillation), or
-    both."""
+    """What keeps the old knowledge: nearness to W0, to the frames' old embeddings (distillation),
+    or both."""
     distill: Distill = field(default_factory=Distill)
     """The distillation, where there is one."""
     seed: int = 0
@@ -72,8 +72,8 @@ def strength_of(rule: str, shots: float) -> float:
 class Cosines(torch.autograd.Function):
     """z = x W + b of N frames and unit texts (K, E) -> their cosines (N, K).
 
-    With c the cosines and g their gradient, dL/dz = (g T - sum(g c) z / |z|) / |z|: two passes over z
-    where autograd takes ten, which is two thirds of a step's time on a CPU.
+    With c the cosines and g their gradient, dL/dz = (g T - sum(g c) z / |z|) / |z|: two passes over
+    z where autograd takes ten, which is two thirds of a step's time on a CPU.
     """
 
     @staticmethod

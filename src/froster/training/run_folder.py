@@ -172,6 +172,11 @@ def read_run(folder: Path) -> Run:
         )
     try:
         values = json.loads(report.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and "taught" in values:
+            raise UsageError(
+                f"{folder} was taught by froster teach, which leaves no run to take apart: give the"
+                " model with --model and videos with --data, where the command has these"
+            )
         stated = values["source"]
         known = [f.name for f in fields(RunInputs) if f.name in stated or f.default is MISSING]
         source = RunInputs(**{name: stated[name] for name in known})

@@ -168,13 +168,15 @@ class Task(nn.Module):
         rng: random.Random,
         weight: float = 1.0,
     ) -> tuple[Losses, Losses]:
-        """frames (B, T, 3, H, W), uint8; labels (B,) ints; rows of the bank; rng: this rank's, for
-        this step. Returns what is minimised, and what is only reported.
+        """frames (B, T, 3, H, W), uint8, or kept features of them (B, T, D); labels (B,) ints; rows
+        of the bank; rng: this rank's, for this step. Returns what is minimised, and what is only
+        reported.
 
         `weight` scales what comes from this rank's clips, for ranks that hold unequal numbers of
         readable ones: the mean over the ranks is then the mean over all clips.
         """
-        frames = normalise(frames, self.student.clip.config.preprocessing)
+        if frames.ndim == 5:
+            frames = normalise(frames, self.student.clip.config.preprocessing)
         outputs = self.outputs(frames, labels, rows, rng, weight)
         losses, report = self.losses(frames, outputs, rng, weight)
         right = (outputs.predicted == labels).float().mean()
@@ -263,7 +265,7 @@ class Task(nn.Module):
 
     def encode(self, frames: Tensor) -> Features:
         with autocast(frames.device, self.dtype):
-            features = self.student.encode(frames)
+            features = self.student.encode_kept(frames)
         if self.specialise is None:
             return features
         return self.specialise.features(self.student, features)
@@ -278,11 +280,12 @@ class Task(nn.Module):
             return None
         with autocast(frames.device, self.dtype):
             if isinstance(self.teacher, VideoCLIP):
-                return self.teacher.encode(frames)
+                return self.teacher.encode_kept(frames)
             chosen = self.student.frames_of(frames.shape[1])
             if len(chosen) < frames.shape[1]:
                 frames = frames[:, chosen]
-            f = self.teacher.encode_image(frames).float()
+            visual = self.teacher.visual
+            f = (visual(frames) if frames.ndim == 5 else visual.project(frames)).float()
         # Features are compared as the release pools them, all else as the student does.
         pooling = "frame_unit" if config.target == "features" else self.student.pooling
         return Features(f, f.mean(dim=1), pool(f, pooling))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch.utils.data import Dataset
 
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
 from froster.data.splits import Split, split
@@ -35,6 +36,7 @@ from froster.training.finish import TrainingResult, TrainingRun, finish
 from froster.training.habits import measure_habits
 from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
+from froster.training.kept import KeptTower, moves_frames
 from froster.training.measure import (
     Measuring,
     labelled_videos,
@@ -103,12 +105,13 @@ def train(
             # A label that is too long is found before the training.
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter)
-        run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how)
+        kept, kept_note = kept_tower(base, plan, asked, out, how)
+        run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how, kept=kept)
         if asked.hold is not None:
             run.importance.update(read_importance(name))
         if rank == 0:
             prepare_folder(out, asked.resume, held, reporter)
-            run.chosen.extend(why)
+            run.chosen.extend([*why, *kept_note])
             for line in (summary_line(base, name), *plan_lines(run)):
                 reporter.say(line)
         if dist.is_initialized():
@@ -121,7 +124,7 @@ def train(
             if asked.look:
                 reporter.say(look_for_habits(run))
         log = open_logger(asked.logger, out) if rank == 0 else None
-        student, trained = fine_tune_run(run, log, asked.split_seed)
+        student, trained = fine_tune_run(run, log, asked)
         if rank > 0:
             return None
         source = source_of(Path(data), name, base, videos, asked)
@@ -254,24 +257,50 @@ def words_of(distill: Distill) -> str:
     return f"{distill.kind} ({', '.join([compared, distill.level, *more])})"
 
 
-def fine_tune_run(run: TrainingRun, log: Log | None, split_seed: int) -> tuple[Recognizer, Trained]:
+def kept_tower(
+    base: Recognizer, plan: TrainPlan, asked: TrainOptions, out: Path, how: Measuring
+) -> tuple[KeptTower | None, list[str]]:
+    """Where the image tower stays as it is and `--kept-views` is given: its features; and a line
+    on that."""
+    cause = moves_frames(base, plan.method, plan.preset.recipe)
+    if asked.kept_views is None:
+        line = "the image tower is frozen: --kept-views N would compute N clips of a video once"
+        return None, [] if cause else [line]
+    clips = f"{asked.kept_views} different clips of each training video"
+    if cause:
+        return None, [f"{clips}; {cause}, so none is kept"]
+    tower = KeptTower(base, out / "features", how.workers, how.reporter)
+    return tower, [f"{clips}, whose features are computed once: the image tower is frozen"]
+
+
+def fine_tune_run(
+    run: TrainingRun, log: Log | None, asked: TrainOptions
+) -> tuple[Recognizer, Trained]:
     base, plan, parts, how = run.base, run.plan, run.parts, run.how
     preset, recipe = plan.preset, plan.preset.recipe
-    train_set = training_dataset(base, preset, parts.train, parts.base, recipe.seed)
+    draws = asked.kept_views
+    train_set = training_dataset(base, preset, parts.train, parts.base, recipe.seed, draws)
     settings = FineTuning(
         plan.method,
         plan.distill,
         recipe,
         preset,
         truncate=how.truncate,
-        run={"data": list_fingerprint(parts.train), "augment": dataclasses.asdict(preset.augment)},
+        run={
+            "data": list_fingerprint(parts.train),
+            "augment": dataclasses.asdict(preset.augment),
+            **({} if draws is None else {"kept_views": draws}),
+        },
         importance=run.importance,
     )
-    sets = validation_sets(base, preset, parts, run.sentences, split_seed)
+    sets = validation_sets(base, preset, parts, run.sentences, asked.split_seed)
+    clips: Dataset = train_set
+    if run.kept is not None:
+        clips, sets = run.kept.clips(train_set), run.kept.sets(sets)
     validate = Validator(base, sets, how) if sets else None
     classes = with_descriptions(parts.base, run.sentences)
     hooks = Hooks(how.reporter, log, validate)
-    student, trained = fine_tune(base, settings, train_set, classes, run.out, hooks)
+    student, trained = fine_tune(base, settings, clips, classes, run.out, hooks)
     if trained.epochs < recipe.epochs:
         how.reporter.say(
             f"stopped after epoch {trained.epochs}: no gain on the watched videos for"

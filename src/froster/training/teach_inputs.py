@@ -1,5 +1,5 @@
-"""What the videos are to `froster teach`: kept features of their views, or what an index has of their
-segments; and the networks' answers to them, for which nothing is decoded again."""
+"""What the videos are to `froster teach`: kept features of their views, or what an index has of
+their segments; and the networks' answers to them, for which nothing is decoded again."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def kept_inputs(
     computed."""
     count = model.config.views
     views = KeptViews(model.view_reader())
-    store = FeatureStore(folder, about_features(model, views, torch.float16))
+    store = FeatureStore(folder, about_features(model, views.to_dict(), torch.float16))
     both = tuple(views_of(count, asked.views))
     requests = [
         *(Request(item.path, marks[item.path], both) for item in train),

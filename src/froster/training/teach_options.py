@@ -1,5 +1,5 @@
-"""What `froster.teach` can be asked for. The fields are the options of the command; the string under
-a field is its help. PyTorch is not needed to read them."""
+"""What `froster.teach` can be asked for. The fields are the options of the command; the string
+under a field is its help. PyTorch is not needed to read them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class TeachOptions(LabelledOptions):
     more: Path | None = None
     """Corrections, added to what --out was taught: class folders, or a manifest."""
     method: TeachMethod | None = None
-    """prolip takes any label afterwards; lp++, tip and tip-f know the taught classes alone; default:
-    prolip."""
+    """prolip takes any label afterwards; lp++, tip and tip-f know the taught classes alone;
+    default: prolip."""
     hold: Literal["weights", "features", "both", "none"] | None = None
-    """What prolip stays near to: its weights, the frames' features (distillation), or both; default:
-    weights."""
+    """What prolip stays near to: its weights, the frames' features (distillation), or both;
+    default: weights."""
     strength: str | None = None
     """Of holding the weights: 1/shots, 1/shots2 or a number; default: 1/shots."""
     lr: float | None = None

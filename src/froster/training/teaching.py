@@ -1,4 +1,5 @@
-"""`froster.teach`: from labelled videos to a model in seconds, as what is frozen is computed once."""
+"""`froster.teach`: from labelled videos to a model in seconds, as what is frozen is computed
+once."""
 
 from __future__ import annotations
 
@@ -113,8 +114,8 @@ def teach(
 
 
 def parts_of(start: Round, asked: TeachOptions) -> Split:
-    """The first round taken apart, whatever was corrected later; corrections all train. Raises DataError where one is of a class
-    that is held out, or there are fewer than two classes."""
+    """The first round taken apart, whatever was corrected later; corrections all train. Raises
+    DataError where one is of a class that is held out, or there are fewer than two classes."""
     first = [m.item for m in start.examples if m.example.round == 0]
     later = [m.item for m in start.examples if m.example.round]
     gone = {m.item.path for m in start.examples if m.corrected}
