@@ -1,6 +1,5 @@
 """Makes the runs of the claims, the most important first: `python docs/results/run.py OUT` writes
-`OUT/cells` (16 training videos a class), `OUT/long/cells` (60) and `OUT/curve-…/cells` (habits of
-other strengths).
+`OUT/cells` (16 training videos a class), `OUT/long/cells` (60) and `OUT/hot/cells` (a higher rate).
 
 Any number of processes may do it at once, on one device or several: each takes the next run that
 nobody has taken. What a stopped process had begun is begun anew once `OUT/taken` is removed.
@@ -15,22 +14,21 @@ from pathlib import Path
 
 import torch
 from claims import (
-    ALONE,
-    CURVE,
-    DISTILLED,
+    LONG_RATE,
     SEEDS,
     cells_of,
     claims,
-    curve,
+    core_claims,
     family_claims,
     habit_claims,
+    hot,
     sources,
     successor_claims,
 )
 
 from froster.paper.miniature import HABITS, RATE, Miniature
 from froster.paper.programme import PaperRun
-from froster.paper.tables import FROSTER, OFFICIAL
+from froster.paper.tables import OFFICIAL
 from froster.utils.files import write_json
 from froster.utils.progress import progress
 
@@ -38,19 +36,23 @@ Job = tuple[Miniature, PaperRun]
 
 
 def jobs(short: Miniature, long: Miniature) -> list[Job]:
-    """Every run once, of each part seed by seed: the question of habits, its core with more videos;
-    what came after FROSTER, Tables 1 and 2, the family; milder and stricter habits; the rest."""
+    """Every run once, of each part seed by seed: the question of habits, its core with more videos
+    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest."""
     habits = cells_of(habit_claims())
-    core = [cell for cell, _ in (*DISTILLED, *ALONE)]
-    parts = [(short, habits), (long, [*core, FROSTER]), (short, cells_of(successor_claims()))]
-    parts += [(short, list(OFFICIAL.values())), (short, cells_of(family_claims()))]
-    parts += [(source, CURVE) for source in curve(short).values()]
+    core = cells_of(core_claims())
+    parts = [(short, habits), (long, core), (hot(short), core)]
+    parts += [
+        (short, cells_of(successor_claims())),
+        (short, list(OFFICIAL.values())),
+        (short, cells_of(family_claims())),
+    ]
     parts += [(short, cells_of(claims())), (long, habits)]
     ordered = [
         (source, source.runs_of(cell, "cross-dataset")[seed])
         for source, cells in parts
         for seed in range(SEEDS)
         for cell in cells
+        if cell.on_clip
     ]
     return list(dict.fromkeys(ordered))
 
@@ -72,7 +74,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--habits", type=float, default=HABITS)
     parser.add_argument("--rate", type=float, default=RATE)
-    parser.add_argument("--long-rate", type=float, default=RATE)
+    parser.add_argument("--long-rate", type=float, default=LONG_RATE)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin none after")
     how = parser.parse_args()
     torch.set_num_threads(1)

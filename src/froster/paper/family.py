@@ -4,6 +4,7 @@ cannot be compared as it stands."""
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from typing import Any
 
@@ -24,6 +25,7 @@ TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
 """Words of a row -> the preset of its distillation and what differs from that."""
 PROJECTED = ("residual", "logits", "anchors")
 """Of these the rows with TACO's specialisation projection too."""
+GAUSSIAN = (("averaging", "gaussian"), ("average_from", 1))
 TEACHERS: dict[str, dict[str, Any]] = {"frozen": {}, "EMA": {"teacher": "ema"}}
 
 
@@ -45,7 +47,7 @@ def member(name: str | None, teacher: str = "frozen", projection: bool = False) 
 
 def family() -> tuple[TableRow, ...]:
     """Every target x {frozen, EMA teacher}; features, logits and anchors with and without the
-    projection."""
+    projection; nothing and features with Open-MeDe's average too."""
     rows = [
         TableRow("none", member(None)),
         TableRow("none, projection", member(None, projection=True)),
@@ -56,6 +58,9 @@ def family() -> tuple[TableRow, ...]:
             rows.append(
                 TableRow(f"{name}, {teacher}, projection", member(name, teacher, projection=True))
             )
+    for name, words in ((None, "none"), ("residual", "residual, frozen")):
+        gaussian = dataclasses.replace(member(name), recipe=GAUSSIAN)
+        rows.append(TableRow(f"{words}, Gaussian average", gaussian))
     return tuple(rows)
 
 

@@ -50,7 +50,7 @@ TEST_SETS = ("base", "base-swapped", "novel", "near", "mid", "far")
 STANDS_FOR = {"UCF*": "near", "HMDB*": "mid", "K600": "far"}
 """A column of the paper -> the set of the world that stands for it."""
 HABITS = 0.9
-RATE = 3e-4
+RATE = 1e-4
 """How often a video keeps each habit, and the rate of CLIP's weights: chosen on frozen CLIP and on
 VCLIP tuned alone (`docs/results`)."""
 BATCH = {"cpu": 32}

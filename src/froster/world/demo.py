@@ -26,7 +26,7 @@ from froster.report.plots import Bars, accuracy_bars, training_curves
 from froster.training.distill import distill_preset
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.measure import EvalRow, EvalSet, Measuring, change, measure
-from froster.training.plan import default_recipe
+from froster.training.plan import SMALL_LR, default_recipe
 from froster.training.reporter import Drawn, Reporter
 from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
@@ -281,8 +281,9 @@ def write_report(out: Path, rows: list[EvalRow], clips: list[Clip], seed: int) -
         " distillation). What does each know where the habits do not hold?"
     )
     caution = (
-        "One run of one seed: differences of a few points change sign from seed to seed."
-        " docs/results has many seeds, and what they show."
+        f"One run of one seed, at the learning rate {SMALL_LR:g} of small"
+        " networks: differences of a few points change sign from seed to seed, and at smaller rates"
+        " less is forgotten. docs/results has many seeds, and what they show."
     )
     in_short = [
         page.paragraph(about),
