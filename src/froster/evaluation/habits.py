@@ -32,7 +32,7 @@ clips in ten were in their class's usual scene, 26 to 60 where eight in ten were
 
 
 @dataclass(frozen=True)
-class Habit:
+class UsualWord:
     """The scene word that sets a class apart most."""
 
     label: str
@@ -56,7 +56,7 @@ class Habits:
     """The same on shuffled labels, the mean of some."""
     chance: float
     """Of always naming the largest class."""
-    habits: list[Habit]
+    habits: list[UsualWord]
     """Of every class, the clearest first."""
 
     @property
@@ -182,7 +182,7 @@ def clearest(
     best: Int64[Tensor, " clips"],
     numbers: Int64[Tensor, " clips"],
     classes: Sequence[str],
-) -> list[Habit]:
+) -> list[UsualWord]:
     """Of every class the word with the largest lead over the other classes."""
     counts = torch.zeros(len(classes), len(words))
     counts.index_put_((numbers, best), torch.ones(()), accumulate=True)
@@ -194,5 +194,5 @@ def clearest(
     for row in lead.max(dim=1).values.argsort(descending=True, stable=True).tolist():
         word = int(lead[row].argmax())
         values = 100 * float(shares[row, word]), 100 * float(elsewhere[row, word])
-        result.append(Habit(classes[row], words[word], *values))
+        result.append(UsualWord(classes[row], words[word], *values))
     return result

@@ -304,7 +304,7 @@ def write_report(out: Path, rows: list[EvalRow], clips: list[Clip], seed: int) -
 
 
 def pair_parts(rows: list[EvalRow], clips: list[Clip], out: Path, report: Path) -> list[page.Part]:
-    """One class in two scenes, and how often each model names it; nothing where there is no video."""
+    """One class in two scenes, and how often each model names it; nothing without a video."""
     if not clips:
         return []
     label = clips[0].label or ""
