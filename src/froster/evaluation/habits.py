@@ -26,8 +26,8 @@ FOLDS = 5
 SHUFFLES = 20
 HABIT = 10.0
 """Per cent of what guessing leaves open, which scene words must tell. In rendered sets of 6 to 24
-classes they told 0 to 3 on average where every scene went with every class, 7 to 24 where three
-clips in ten were in their class's usual scene, 27 to 65 where eight in ten were
+classes they told 0 to 2 on average where every scene went with every class, 6 to 22 where three
+clips in ten were in their class's usual scene, 26 to 60 where eight in ten were
 (`python -m benchmarks.habits`)."""
 
 
