@@ -42,9 +42,7 @@ def main() -> None:
         rows, begun = [], time.process_time()
         for x, labels, _ in train:
             recipe = ProjectionRecipe(LR, **how)  # type: ignore[arg-type]
-            W = train_projection(
-                nano.model, last_map(nano.model), x[:, None], labels, tables[0], recipe
-            )
+            W = train_projection(nano.model, x[:, None], labels, tables[0], recipe)
             rows.append([accuracy(nano, W, *of) for of in zip(tests, tables, strict=True)])
         spent = (time.process_time() - begun) / SEEDS
         base, novel = (

@@ -105,6 +105,7 @@ if __name__ == "__main__":
     keep(Image.open(given.tutorial / "attention.png"), "attention.png")
     keep(Image.open(given.tutorial / "scores" / "confusion_all.png"), "confusion.png")
     keep(Image.open(given.demo / "figures" / "accuracy.png"), "demo.png")
+    keep(Image.open(given.demo / "figures" / "clips.png"), "../demo.png")
     with sync_playwright() as play:
         system = Path("/usr/bin/chromium")
         browser = play.chromium.launch(

@@ -77,7 +77,7 @@ def test_prolip(encoder: str, strength: float) -> None:
     last, x, labels, texts = data(net)
     recipe = ProjectionRecipe(lr=1e-2, steps=STEPS, strength=strength)
     before = copy.deepcopy(net.state_dict())
-    W = train_projection(net, last, x, labels, texts, recipe)
+    W = train_projection(net, x, labels, texts, recipe)
     torch.testing.assert_close(W, prolip(net, x, labels, texts, recipe), rtol=0, atol=1e-9)
     assert float((W - last.weight).abs().max()) > 1e-3
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
@@ -104,7 +104,7 @@ def test_a_pool_of_other_kinds_is_trained_the_plain_way(pooling: str) -> None:
     size = net.clip.config.vision.image_size
     frames = torch.randn(2, T, 3, size, size, dtype=torch.float64)
     torch.testing.assert_close(last.embed(last.features(frames)), net.encode_frames(frames))
-    W = train_projection(net, last, x, labels, texts, ProjectionRecipe(1e-2, 40))
+    W = train_projection(net, x, labels, texts, ProjectionRecipe(1e-2, 40))
     last.set(W)
     torch.testing.assert_close(last.embed(last.features(frames)), net.encode_frames(frames))
 
@@ -114,7 +114,7 @@ def loss_and_move(net: VideoCLIP, hold: str, strength: float = 0.5) -> tuple[flo
     last, x, labels, texts = data(net)
     losses: list[float] = []
     recipe = ProjectionRecipe(1e-2, 60, strength, hold, Distill(beta_v=5.0))  # type: ignore[arg-type]
-    W = train_projection(net, last, x, labels, texts, recipe, on_step=losses.append)
+    W = train_projection(net, x, labels, texts, recipe, on_step=losses.append)
     turned = 1 - F.cosine_similarity(last.embed(x, W), last.embed(x), dim=-1).mean()
     return losses[0] - losses[-1], float((W - last.weight).norm()), float(turned)
 

@@ -22,7 +22,7 @@ from froster.utils.text import printable, use_any_encoding
 
 COMMANDS = {
     "Ask": ("classify", "timeline", "watch", "index", "search", "serve"),
-    "Teach": ("teach", "train", "evaluate", "calibrate", "blend", "demo"),
+    "Teach": ("label", "teach", "train", "evaluate", "calibrate", "blend", "demo"),
     "Data": ("doctor", "prepare", "describe"),
     "Look and ship": ("attend", "distance", "export", "push"),
     "Research": ("models", "methods", "rehearse", "reproduce"),

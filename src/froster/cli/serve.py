@@ -49,11 +49,7 @@ def serve(
 
     Example: froster serve --model runs/first --compare nano
     """
-    import importlib.util
-
-    needed = ["fastapi", "uvicorn", "python_multipart"]
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UsageError(f"froster serve needs {', '.join(missing)}: {install('web')}")
+    check_web("serve")
     from froster.serve.guard import is_loopback
     from froster.serve.limits import MB, Limits
     from froster.serve.models import Models
@@ -70,6 +66,15 @@ def serve(
             announce(recognizer, source)
         models = Models(dict(zip(names(sources), recognizers, strict=True)), limits)
         answer(models, limits, token, page, samples, listening)
+
+
+def check_web(command: str) -> None:
+    """Raises UsageError where what the web needs is not installed."""
+    import importlib.util
+
+    needed = ["fastapi", "uvicorn", "python_multipart"]
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UsageError(f"froster {command} needs {', '.join(missing)}: {install('web')}")
 
 
 def answer(

@@ -181,9 +181,7 @@ class VideoDataset(Dataset[Sample]):
     def clip(self, index: int, error: str = "") -> ClipRequest:
         """The item as `reader` takes it; one with an `error` is not opened."""
         item = self.items[index]
-        return ClipRequest(
-            str(item.path), index, self._labels[index], self.draw, error, item.span
-        )
+        return ClipRequest(str(item.path), index, self._labels[index], self.draw, error, item.span)
 
     def __getitem__(self, index: int) -> Sample:
         return self.reader(self.clip(index))

@@ -26,13 +26,13 @@ FOLDS = 5
 SHUFFLES = 20
 HABIT = 10.0
 """Per cent of what guessing leaves open, which scene words must tell. In rendered sets of 6 to 24
-classes they told 0 to 3 on average where every scene went with every class, 7 to 24 where three
-clips in ten were in their class's usual scene, 27 to 65 where eight in ten were
+classes they told 0 to 2 on average where every scene went with every class, 6 to 22 where three
+clips in ten were in their class's usual scene, 26 to 60 where eight in ten were
 (`python -m benchmarks.habits`)."""
 
 
 @dataclass(frozen=True)
-class Habit:
+class UsualWord:
     """The scene word that sets a class apart most."""
 
     label: str
@@ -56,7 +56,7 @@ class Habits:
     """The same on shuffled labels, the mean of some."""
     chance: float
     """Of always naming the largest class."""
-    habits: list[Habit]
+    habits: list[UsualWord]
     """Of every class, the clearest first."""
 
     @property
@@ -182,7 +182,7 @@ def clearest(
     best: Int64[Tensor, " clips"],
     numbers: Int64[Tensor, " clips"],
     classes: Sequence[str],
-) -> list[Habit]:
+) -> list[UsualWord]:
     """Of every class the word with the largest lead over the other classes."""
     counts = torch.zeros(len(classes), len(words))
     counts.index_put_((numbers, best), torch.ones(()), accumulate=True)
@@ -194,5 +194,5 @@ def clearest(
     for row in lead.max(dim=1).values.argsort(descending=True, stable=True).tolist():
         word = int(lead[row].argmax())
         values = 100 * float(shares[row, word]), 100 * float(elsewhere[row, word])
-        result.append(Habit(classes[row], words[word], *values))
+        result.append(UsualWord(classes[row], words[word], *values))
     return result

@@ -2,10 +2,12 @@
 JPEG."""
 
 import base64
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -16,12 +18,14 @@ from torch import Tensor
 from froster.errors import VideoError
 from froster.serve import Refusal
 from froster.video.cut import fitted
-from froster.video.stream import Stream
+from froster.video.stream import Frame, Stream
 
 MOST_PIXELS = 854 * 480
 MOST_FPS = 30
 _TICKS = 1000
 """Ticks of a second: frames keep their own times, which are those of a timeline."""
+_JUMP = 40.0
+"""Seconds. A segment that starts later is jumped to, and a jump may land so far before it."""
 
 
 class Format(NamedTuple):
@@ -50,13 +54,51 @@ def preview_format() -> Format:
 
 def write_preview(source: Path, target: Path) -> None:
     """Raises VideoError where no frame can be shown, and what `check` raises between packets."""
+    with Stream.of_file(source) as stream:
+        write_pictures(pictures(stream), target)
+
+
+def write_segment(source: Path, start: float, end: float, target: Path) -> None:
+    """The frames that are shown between two times, in seconds, alone. Raises VideoError."""
+    with segment_stream(source, start) as stream:
+        frames = (
+            dataclasses.replace(frame, time=max(0.0, frame.time - start), end=frame.end - start)
+            for frame in takewhile(lambda frame: frame.time < end, stream)
+            if frame.end > start
+        )
+        write_pictures(pictures(frames), target)
+
+
+@contextmanager
+def segment_stream(source: Path, start: float) -> Iterator[Iterator[Frame]]:
+    """Frames from `start` or before it; from the first one where the file is short, or its clock is
+    such that a jump does not land where it should."""
+    if start > _JUMP:
+        with Stream.of_file(source) as stream:
+            frames = jumped(stream, start)
+            if frames is not None:
+                yield frames
+                return
+    with Stream.of_file(source) as stream:
+        yield iter(stream)
+
+
+def jumped(stream: Stream, start: float) -> Iterator[Frame] | None:
+    """From a little before `start`; None where the jump does not lead there."""
+    container = stream.container
+    try:
+        container.seek(round(start * av.time_base) + (container.start_time or 0))
+        frames = iter(stream)
+        first = next(frames)
+    except (av.FFmpegError, VideoError):
+        return None
+    return chain([first], frames) if start - _JUMP < first.time <= start else None
+
+
+def write_pictures(frames: Iterator[av.VideoFrame], target: Path) -> None:
     form, part = preview_format(), target.with_suffix(".part")
     try:
-        with (
-            Stream.of_file(source) as stream,
-            av.open(str(part), "w", format=form.container) as out,
-        ):
-            frames = pictures(stream)
+        with av.open(str(part), "w", format=form.container) as out:
             first = next(frames, None)
             if first is None:
                 raise VideoError("video: no frame can be shown")
@@ -72,7 +114,7 @@ def write_preview(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def pictures(stream: Stream) -> Iterator[av.VideoFrame]:
+def pictures(stream: Iterable[Frame]) -> Iterator[av.VideoFrame]:
     """The frames of a stream as they are shown, all of one size, with their own times."""
     size: tuple[int, int] | None = None
     earliest = 0.0

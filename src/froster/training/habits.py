@@ -1,4 +1,4 @@
-"""The habits of a training set, seen by a frozen CLIP: one frame a video, one scene word a frame."""
+"""The habits of a training set, seen by a frozen CLIP: a frame a video, a scene word a frame."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def source_of(item: Item) -> Hashable:
 
 
 def check_model(model: Recognizer) -> None:
-    """Raises UsageError unless it is a CLIP that embeds frames and texts as it was pretrained to."""
+    """Raises UsageError unless it is a CLIP that embeds frames, and texts, as it is."""
     if not model.model.frames_apart or model.config.method.closed:
         raise UsageError(
             f"habits are measured by a frozen CLIP, not by one that is {model.config.method.name}"

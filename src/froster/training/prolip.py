@@ -104,17 +104,18 @@ def has_cosines(network: VideoCLIP, last: LastMap) -> bool:
 
 def train_projection(
     network: VideoCLIP,
-    last: LastMap,
     kept: Float[Tensor, "videos views time kept"],
     labels: Int64[Tensor, " videos"],
     classes: Tensor,
     recipe: ProjectionRecipe,
-    dtype: torch.dtype = torch.float32,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> Float[Tensor, "dim embed"]:
     """The trained W; the network is left as it is. `classes` is the result of `network.classes` for
-    the labels. Raises FrosterError where the loss is not finite."""
+    the labels; `kept` in bfloat16 is computed with in bfloat16. Raises FrosterError where the loss
+    is not finite."""
+    last = LastMap(network.clip.visual)
     start = last.weight.clone()
+    dtype = torch.bfloat16 if kept.dtype == torch.bfloat16 else torch.float32
     W = start.clone().requires_grad_()
     device = start.device
     weights, distillation = [W], None
@@ -125,8 +126,7 @@ def train_projection(
         weights += distillation.parameters()
     optimizer = torch.optim.Adam(weights, lr=recipe.lr, eps=EPS)
     labels, none = labels.to(device), classes.new_zeros(1, 1, 1)
-    wide = torch.bfloat16 if dtype == torch.bfloat16 else start.dtype
-    views = [kept[:, view].to(device, wide) for view in range(kept.shape[1])]
+    views = [kept[:, view].to(device) for view in range(kept.shape[1])]
     quick = distillation is None and has_cosines(network, last)
     for step in range(recipe.steps):
         check()

@@ -46,6 +46,7 @@ class Round:
     model: str
     """By name; empty for one that was given as it is."""
     index: Path | None
+    out: Path | None
     examples: list[Marked]
     new: int
     """Corrections of this round."""
@@ -79,7 +80,7 @@ def first_or_next(
     if out is None:
         examples = [*examples_of(items or [], 0), *examples_of(more, 1)]
         name = DEFAULT_MODEL if name is None else name
-        return Round(asked, name, index, marked(examples, reporter), len(more))
+        return Round(asked, name, index, out, marked(examples, reporter), len(more))
     claim_folder(out, FILE, "choose another --out")
     held.enter_context(sole_writer(out))
     settings = settings_of(out)
@@ -104,7 +105,7 @@ def first_or_next(
     }
     about = {"made_by": "froster teach", "model": name, "options": options}
     write_json(out / SETTINGS, {**about, "index": None if index is None else absolute(index)})
-    return Round(asked, name, index, marked(file.examples, reporter), len(more))
+    return Round(asked, name, index, out, marked(file.examples, reporter), len(more))
 
 
 def settings_of(out: Path) -> dict[str, Any]:

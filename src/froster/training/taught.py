@@ -82,20 +82,32 @@ def check_base(base: Recognizer) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What is taught: labelled videos, and the class embeddings (K, E) of their classes."""
+
+    items: Sequence[Item]
+    classes: Sequence[str]
+    table: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """Of each video the place of its class, (N,) int64."""
+        places = {name: i for i, name in enumerate(self.classes)}
+        return torch.tensor([places[i.label] for i in self.items], device=self.table.device)
+
+
 def taught_model(
     base: Recognizer,
     plan: TeachPlan,
     inputs: Inputs,
-    items: Sequence[Item],
-    classes: Sequence[str],
-    table: Tensor,
+    lesson: Lesson,
     on_step: Callable[[float], None],
 ) -> Recognizer:
-    """`table` has the class embeddings of `classes`, (K, E). The base is left as it is."""
-    places = {name: i for i, name in enumerate(classes)}
-    labels = torch.tensor([places[item.label] for item in items], device=base.device)
+    """The base is left as it is."""
     if plan.method == "prolip":
-        return with_projection(base, plan.projection, inputs, items, labels, table, on_step)
+        return with_projection(base, plan.projection, inputs, lesson, on_step)
+    items, classes, table, labels = lesson.items, lesson.classes, lesson.table, lesson.labels
     with torch.no_grad():
         videos = [inputs.videos(base.model, item.path, False) for item in items]
     if plan.method == "lp++":
@@ -121,17 +133,15 @@ def with_projection(
     base: Recognizer,
     recipe: ProjectionRecipe,
     inputs: Inputs,
-    items: Sequence[Item],
-    labels: Tensor,
-    table: Tensor,
+    lesson: Lesson,
     on_step: Callable[[float], None],
 ) -> Recognizer:
     """ProLIP: the same network with another last map."""
     network = copy.deepcopy(base.model)
     last = LastMap(network.clip.visual)
-    kept = torch.stack([inputs.taught[item.path] for item in items])
-    trained = train_projection(network, last, kept, labels, table, recipe, base.dtype, on_step)
-    last.set(trained)
+    dtype = torch.bfloat16 if base.dtype == torch.bfloat16 else last.weight.dtype
+    kept = torch.stack([inputs.taught[item.path] for item in lesson.items]).to(dtype)
+    last.set(train_projection(network, kept, lesson.labels, lesson.table, recipe, on_step))
     return base.with_network(network, base.config)
 
 

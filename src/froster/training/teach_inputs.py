@@ -66,13 +66,12 @@ def kept_inputs(
     train: Sequence[Item],
     test: Sequence[Item],
     marks: Mapping[Path, str | None],
-    folder: Path | None,
     asked: TeachOptions,
     reporter: Reporter,
 ) -> Inputs:
-    """The features of the videos in the store of `folder`, or kept nowhere; what is not there is
-    computed."""
-    count = model.config.views
+    """The features of the videos in the store of `asked.features`, or kept nowhere; what is not
+    there is computed."""
+    count, folder = model.config.views, asked.features
     views = KeptViews(model.view_reader())
     store = FeatureStore(folder, about_features(model, views.to_dict(), torch.float16))
     both = tuple(views_of(count, asked.views))

@@ -28,7 +28,7 @@ from froster.training.measure import (
 from froster.training.plan import holdout_share
 from froster.training.reporter import Reporter
 from froster.training.rounds import Round, first_or_next
-from froster.training.taught import TeachPlan, check_base, taught_model
+from froster.training.taught import Lesson, TeachPlan, check_base, taught_model
 from froster.training.teach_inputs import (
     Inputs,
     check_teachable,
@@ -88,7 +88,7 @@ def teach(
         for line in (*lines_of(parts, start), plan.words()):
             reporter.say(line)
         source = class_source(base, texts, asked.truncate)
-        inputs = inputs_of(base, plan, parts, start, out, asked, reporter)
+        inputs = inputs_of(base, plan, parts, start, reporter)
         reporter.say(inputs.note)
         train = check_teachable(inputs, parts.train, parts.base)
         with reporter.bar(f"teach {plan.method}", plan.steps, keep=plan.steps > 0) as bar:
@@ -96,15 +96,13 @@ def teach(
                 base,
                 plan,
                 inputs,
-                train,
-                parts.base,
-                source(parts.base),
+                Lesson(train, parts.base, source(parts.base)),
                 lambda loss: bar(1, f"loss {loss:.3f}"),
             )
         taught.source = None if out is None else absolute(out)
         rows, lines, kept = measured(base, taught, inputs, parts, source)
         report = {
-            **report_about(base, start, parts, plan, inputs, rows, kept),
+            **report_about(start, parts, plan, inputs, rows, kept),
             "seconds": round(time.monotonic() - begun, 2),
         }
         if out is not None:
@@ -168,13 +166,7 @@ def lines_of(parts: Split, start: Round) -> list[str]:
 
 
 def inputs_of(
-    base: Recognizer,
-    plan: TeachPlan,
-    parts: Split,
-    start: Round,
-    out: Path | None,
-    asked: TeachOptions,
-    reporter: Reporter,
+    base: Recognizer, plan: TeachPlan, parts: Split, start: Round, reporter: Reporter
 ) -> Inputs:
     """Raises UsageError where an index does not hold what the method trains."""
     test = [*parts.base_test, *parts.novel_test]
@@ -186,9 +178,10 @@ def inputs_of(
             f"{start.index} holds embeddings behind the projection, which prolip trains, and its"
             " videos are not there any more: --method lp++, tip or tip-f are taught from it"
         )
-    place = start.index or out
-    folder = asked.features or (place and place / "features")
-    return kept_inputs(base, parts.train, test, marks, folder, asked, reporter)
+    place = start.index or start.out
+    folder = start.asked.features or (place and place / "features")
+    asked = dataclasses.replace(start.asked, features=folder)
+    return kept_inputs(base, parts.train, test, marks, asked, reporter)
 
 
 def measured(
@@ -233,7 +226,6 @@ def measured(
 
 
 def report_about(
-    base: Recognizer,
     start: Round,
     parts: Split,
     plan: TeachPlan,

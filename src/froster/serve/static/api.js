@@ -13,7 +13,7 @@ function sentence(text) {
   return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
-function failure(status, text) {
+export function failure(status, text) {
   if (status === 401) return new ApiError("The server asks for its token again: reload this page.", status);
   if (status === 0) return new ApiError(OFFLINE, status);
   let error = "";
@@ -41,7 +41,7 @@ async function patiently(attempt, signal, waiting) {
   }
 }
 
-async function request(path, options) {
+export async function request(path, options) {
   try {
     return await fetch(path, options);
   } catch (error) {
