@@ -424,8 +424,8 @@ def test_a_sample_brings_its_labels(visit) -> None:
     tab.wait_for_selector("#film img", timeout=30_000)
     assert tab.input_value("#labels").split("\n") == [
         "bird swinging",
-        "cup circling",
-        "carrot swinging",
+        "green cup circling",
+        "blue carrot swinging",
         "surfing",
     ]
     assert float(tab.locator("[role=slider]").first.get_attribute("aria-valuemax")) == 18
