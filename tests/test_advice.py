@@ -73,7 +73,7 @@ def test_labels_that_clip_reads_as_the_same() -> None:
         == []
     )
     (line,) = checks.same_labels(nano, ["cat moving left", "fish bouncing", "cat moving right"])
-    assert "a pair of labels" in line and "'cat moving left' and 'cat moving right' (1.000)" in line
+    assert "a pair of labels" in line and "'cat moving left' and 'cat moving right' (0.999)" in line
 
 
 def test_the_same_video_in_training_and_test(tmp_path: Path) -> None:
