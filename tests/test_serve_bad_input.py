@@ -185,7 +185,7 @@ BAD_LABELS: list[tuple[Any, str]] = [
     (5, "list of names"),
     ("cat", "list of names"),
     (b"cat", "list of names"),
-    ({"cat": 1}, "list of names"),
+    ({"cat": 1}, "list of (names|prompts)"),
     ({"cat"}, "list of names"),
     (iter(["cat"]), "list of names"),
     ([], "no labels"),
@@ -220,7 +220,12 @@ def test_unusual_labels_are_labels(nano: Recognizer, video: Path) -> None:
     assert set(nano.classify(video, ("x" * 300, "cat"), truncate=True).labels) == {"x" * 300, "cat"}
 
 
-@pytest.mark.parametrize("given", [5, None, [1], b"clip.mp4", np.zeros(3)], ids=range(5))
+def test_bytes_that_are_no_video(nano: Recognizer) -> None:
+    with pytest.raises(VideoError, match="8 bytes: not a readable video"):
+        nano.classify(b"clip.mp4", ["cat"])
+
+
+@pytest.mark.parametrize("given", [5, None, [1], np.zeros(3)], ids=range(4))
 def test_videos_that_are_none(nano: Recognizer, given: Any) -> None:
     words = (
         r"expected uint8 frames .* got \(3,\) float64"
@@ -233,7 +238,7 @@ def test_videos_that_are_none(nano: Recognizer, given: Any) -> None:
 
 def test_frames_of_another_form(nano: Recognizer) -> None:
     whole = torch.zeros(8, 8, 8, 3, dtype=torch.uint8)
-    for frames in (whole[:3], whole.float(), whole.movedim(-1, 1)):
+    for frames in (whole[:0], whole.float(), whole.movedim(-1, 1)):
         with pytest.raises(UsageError, match="expected uint8 frames"):
             nano.classify(frames, ["cat"])
 

@@ -57,7 +57,8 @@ def make_video(
     variable rate."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
-        stream.codec_context.thread_count = 1  # more give other pixels each time
+        if codec == "libx264":
+            stream.codec_context.thread_count = 1  # more give other pixels each time
         stream.width, stream.height = size
         stream.pix_fmt = pix_fmt
         stream.codec_context.gop_size = gop

@@ -95,7 +95,7 @@ class Miniature(RunSource):
 
     def check(self) -> None:
         stored = self.record(self.frozen_run) or self.sizes
-        if other := {k: stored.get(k) for k, v in self.sizes.items() if stored.get(k) != v}:
+        if other := {k: stored[k] for k, v in self.sizes.items() if stored.get(k, v) != v}:
             raise UsageError(
                 f"the runs in {self.out} have {other}: go on with these, or choose another --out"
             )
@@ -136,6 +136,11 @@ class Miniature(RunSource):
         """Render the test videos and score them with frozen CLIP, once."""
         if self.tests:
             return
+        stored = self.record(self.frozen_run)
+        if stored and "habits" not in stored:
+            raise UsageError(
+                f"the runs in {self.out} are of the world without habits: choose another --out"
+            )
         bar = bars.add_task("render the tests", total=len(TEST_SETS), note="")
         tests = {}
         for name in TEST_SETS:
