@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
 from froster.methods.base import Method, VideoCLIP
+from froster.methods.heads import ones_at_classes
 from froster.text.bank import PromptBank
 
 
@@ -53,18 +53,9 @@ class TaughtNet(VideoCLIP):
 
     def prompts(self, bank: PromptBank, rows: list[int]) -> Float[Tensor, "prompts classes known"]:
         """Ones at the places of the classes. Raises UsageError on a class that was not taught."""
-        known = {name: i for i, name in enumerate(self.class_names)}
-        names = [label.partition(":")[0] for label in bank.labels]
-        for name in names:
-            if name not in known:
-                raise UsageError(
-                    f"this model was taught {len(known)} classes and knows no other, and"
-                    f" {name!r:.100} is none of them: froster teach --method prolip makes one that"
-                    " takes any label"
-                )
-        places = torch.tensor([known[name] for name in names])
-        rows_of = F.one_hot(places, len(known)).float().to(self.clip.logit_scale.device)
-        return rows_of.expand(len(rows), -1, -1)
+        otherwise = "froster teach --method prolip makes one that takes any label"
+        ones = ones_at_classes(bank, rows, self.class_names, otherwise)
+        return ones.to(self.clip.logit_scale.device)
 
     def classes(self, prompts: Tensor) -> Tensor:
         return prompts[0]

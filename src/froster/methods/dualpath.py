@@ -30,7 +30,7 @@ from froster.encoders.model import CLIP, unit
 from froster.encoders.reading import State
 from froster.errors import UsageError, one_of
 from froster.methods.base import Features, Method, Official, VideoCLIP, replace_blocks
-from froster.methods.heads import Adapter
+from froster.methods.heads import Adapter, ones_at_classes
 from froster.methods.recipe import Preset, tuned, with_adapters
 from froster.methods.weight_names import has, rename, width_of
 from froster.methods.xclip import XCLIP_PREPROCESSING
@@ -205,18 +205,9 @@ class ClosedDualPath(DualPathNet):
 
     def prompts(self, bank: PromptBank, rows: list[int]) -> Float[Tensor, "prompts classes known"]:
         """Ones at the places of the classes. Raises UsageError on a class that the head lacks."""
-        known = {name: i for i, name in enumerate(self.class_names)}
-        names = [label.partition(":")[0] for label in bank.labels]
-        for name in names:
-            if name not in known:
-                raise UsageError(
-                    f"dualpath's head has only the {len(known)} classes that it was trained on, and"
-                    f" {name!r:.100} is none of them: its variant open takes any"
-                )
-        places = torch.tensor(
-            [known[name] for name in names], device=self.closed.linear1.weight.device
-        )
-        return F.one_hot(places, len(known)).float().expand(len(rows), -1, -1)
+        otherwise = "dualpath's variant open takes any"
+        ones = ones_at_classes(bank, rows, self.class_names, otherwise)
+        return ones.to(self.closed.linear1.weight.device)
 
     def classes(self, prompts: Tensor) -> Tensor:
         return prompts[0]

@@ -16,6 +16,25 @@ from froster.encoders.block import Transformer
 from froster.encoders.config import TextConfig
 from froster.encoders.model import CLIP
 from froster.errors import UsageError
+from froster.text.bank import PromptBank
+
+
+def ones_at_classes(
+    bank: PromptBank, rows: list[int], classes: tuple[str, ...], otherwise: str
+) -> Float[Tensor, "prompts labels known"]:
+    """The labels of a bank as a closed set knows them, the same for every prompt: ones at their
+    places among `classes`. Raises UsageError on a label that is none of them; `otherwise` says what
+    takes any."""
+    known = {name: i for i, name in enumerate(classes)}
+    names = [label.partition(":")[0] for label in bank.labels]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"this model knows only the {len(known)} classes that it was taught, and"
+                f" {name!r:.100} is none of them: {otherwise}"
+            )
+    places = torch.tensor([known[name] for name in names])
+    return F.one_hot(places, len(known)).float().expand(len(rows), -1, -1)
 
 
 class TemporalTransformer(nn.Module):
