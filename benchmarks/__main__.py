@@ -1,10 +1,11 @@
 """`python -m benchmarks PART …`: run parts, keep their rows in docs/results/speed.json, write
-docs/results/speed.md."""
+docs/results/speed.md. `python -m benchmarks scale …` is benchmarks/scale.py."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,4 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["scale"]:
+        from benchmarks.scale import main as scale
+
+        scale(sys.argv[2:])
+    else:
+        main()
