@@ -43,10 +43,13 @@ def load_model(
     """The model a command was given, with its views and its sampling (kind, frames) changed where
     the command says so."""
     from froster.inference.recognizer import load
+    from froster.inference.weight_files import state_of_files
 
     name = name_of(source)
     with working(f"loading {name}"):
+        files = state_of_files(name)  # before they are read: a later change is a change
         model = load(name, classes=classes, templates=templates, device=device, precision=precision)
+    model.files = files
     model.working = working
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(
