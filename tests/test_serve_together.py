@@ -14,7 +14,7 @@ import torch
 
 from froster.inference.recognizer import Recognizer
 from froster.serve.jobs import Jobs, Work
-from froster.serve.models import Models, Room
+from froster.serve.models import Room
 from server import post, serving, wait_for
 from shared_files import World
 
@@ -40,7 +40,7 @@ def ask_all(jobs: Jobs, works: list[Work[Any]]) -> list[Any]:
 
 
 def test_works_of_a_kind_are_finished_together_and_others_alone() -> None:
-    jobs, sizes, hold = Jobs(20, 60, readers=3, together=4), [], threading.Event()
+    jobs, sizes, hold = Jobs(20, 60, readers=3), [], threading.Event()
 
     def finish(contents: list[int]) -> list[int]:
         sizes.append(len(contents))
@@ -50,7 +50,7 @@ def test_works_of_a_kind_are_finished_together_and_others_alone() -> None:
         first = threading.Thread(target=ask_all, args=(jobs, [Work.of(hold.wait)]))
         first.start()
         wait_for(lambda: jobs.running)
-        works = [Work(lambda n=n: n, finish, kind="even" if n % 2 == 0 else None) for n in range(9)]
+        works = [Work(lambda n=n: n, finish, n % 2, 1 if n % 2 else 4) for n in range(9)]
         with ThreadPoolExecutor(1) as pool:
             answers = pool.submit(ask_all, jobs, works)
             wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 9)
@@ -64,7 +64,7 @@ def test_works_of_a_kind_are_finished_together_and_others_alone() -> None:
 
 
 def test_one_that_fails_fails_alone() -> None:
-    jobs, hold = Jobs(20, 60, together=8), threading.Event()
+    jobs, hold = Jobs(20, 60), threading.Event()
 
     def finish(contents: list[int]) -> list[int]:
         if 2 in contents:
@@ -78,8 +78,8 @@ def test_one_that_fails_fails_alone() -> None:
         first = threading.Thread(target=ask_all, args=(jobs, [Work.of(hold.wait)]))
         first.start()
         wait_for(lambda: jobs.running)
-        works = [Work(lambda n=n: n, finish, kind=1) for n in (1, 2, 3)]
-        works.append(Work(unreadable, finish, kind=1))
+        works = [Work(lambda n=n: n, finish, 1, together=8) for n in (1, 2, 3)]
+        works.append(Work(unreadable, finish, 1, together=8))
         with ThreadPoolExecutor(1) as pool:
             answers = pool.submit(ask_all, jobs, works)
             wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 3)
@@ -104,7 +104,7 @@ def test_answers_do_not_depend_on_who_asks_beside(
         "a tree, a fish",
         "a bus, a star",
     ]
-    monkeypatch.setattr(Models, "together", 8)
+    monkeypatch.setattr("froster.serve.models.videos_at_once", lambda model: 8)
     sizes: list[int] = []
     whole = Recognizer.classify_together
 

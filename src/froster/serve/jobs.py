@@ -50,7 +50,9 @@ class Work(Generic[Result]):
     finish: Callable[[Sequence[Any]], Sequence[Result]] | None = None
     """What the models do with the results of `read`, of several works at once."""
     kind: Hashable = None
-    """Works of equal kinds may be finished together; None: alone."""
+    """Works of equal kinds may be finished together."""
+    together: int = 1
+    """So many of them at most."""
 
     @classmethod
     def of(cls, work: Callable[[], Result]) -> Work[Result]:
@@ -132,10 +134,9 @@ class Jobs:
     """Threads that read, one that works, which alone touches the models, and the requests that wait
     for them."""
 
-    def __init__(self, waiting: int, seconds: float, readers: int = 0, together: int = 1):
-        """`readers`: threads, by default as many as there are cores, up to four. `together`: works
-        that are finished at once."""
-        self.room, self.seconds, self.together = waiting + 1, seconds, together
+    def __init__(self, waiting: int, seconds: float, readers: int = 0):
+        """`readers`: threads, by default as many as there are cores, up to four."""
+        self.room, self.seconds = waiting + 1, seconds
         self.changed = threading.Condition(threading.RLock())
         self.inside = 0  # requests that are being uploaded, wait or are worked on
         self.queue: deque[Job[Any]] = deque()
@@ -243,11 +244,11 @@ class Jobs:
 
     def _alike(self, job: Job[Any]) -> list[Job[Any]]:
         """The job, and those that may be finished with it."""
-        kind = job.work.kind
-        if kind is None:
+        if job.work.together == 1:
             return [job]
+        kind = job.work.kind
         alike = [other for other in self.queue if other.is_read and other.work.kind == kind]
-        return alike[: self.together]
+        return alike[: job.work.together]
 
     def _take(self, jobs: Sequence[Job[Any]]) -> None:
         for job in jobs:

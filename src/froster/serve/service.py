@@ -31,7 +31,7 @@ class Service:
         self.models, self.limits = models, limits
         self.folder = Path(tempfile.mkdtemp(prefix="froster-serve-")).resolve()
         self.videos = Uploads(self.folder)
-        self.jobs = Jobs(limits.waiting, limits.timeout, together=models.together)
+        self.jobs = Jobs(limits.waiting, limits.timeout)
 
     def close(self) -> None:
         self.jobs.stop()
