@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from froster.inference.store import Store
 from froster.methods.closed_set import LPPlusPlus
 from froster.training.examples import ExampleFile
 from froster.training.reporter import Reporter
+from froster.training.teach_inputs import segments_in
 from froster.world.files import write_video
+from froster.world.sets import SETS, record
 from shared_files import World
 
 pytestmark = pytest.mark.usefixtures("few_templates")
@@ -337,6 +340,34 @@ def test_a_store_is_whole_whatever_happens(
     part.write_bytes(part.read_bytes()[:-7])
     assert keep(nano, FeatureStore(tmp_path, about), requests(videos, *names), views).errors == {}
     assert about_features(nano, views.to_dict(), torch.float32) != about
+
+
+def test_parts_of_a_video_are_kept_apart(nano: Recognizer, tmp_path: Path) -> None:
+    """The features of a part are those of a file of these frames alone."""
+    sets = SETS["base"]
+    frames = [record(sets, i, np.random.default_rng(i)) for i in (0, 5)]
+    both = write_video(tmp_path / "both.mp4", torch.cat(frames))
+    alone = [write_video(tmp_path / f"{i}.mp4", x) for i, x in enumerate(frames)]
+    views = KeptViews(nano.view_reader())
+    store = FeatureStore(tmp_path, about_features(nano, views.to_dict(), torch.float32))
+    wanted = [Wanted(both, "both", ("c0", "r0"), span) for span in ((0.0, 2.0), (2.0, 4.0))]
+    wanted += [Wanted(path, path.stem, ("c0",)) for path in alone]
+    x = keep(nano, store, wanted, views, dtype=torch.float32).features
+    for part, file in ((0, 2), (1, 3)):
+        near = torch.nn.functional.cosine_similarity(x[part][0], x[file][0], dim=-1)
+        assert near.min() > 0.98, "but for what the encoder of the file lost"
+    assert not torch.allclose(x[0], x[1], atol=0.1)
+    again = FeatureStore(tmp_path, store.about)
+    kept = keep(nano, again, wanted, views, dtype=torch.float32)
+    assert (kept.new, kept.old) == (0, 6) and torch.equal(kept.features[1], x[1])
+
+
+def test_segments_of_an_index_that_lie_in_a_part() -> None:
+    entry = SimpleNamespace(starts=[0.0, 2.0, 4.0], ends=[2.0, 4.0, 6.0])
+    assert segments_in(entry, None) == [0, 1, 2]
+    assert segments_in(entry, (2.0, 4.0)) == [1]
+    assert segments_in(entry, (1.5, 6.0)) == [1, 2]
+    assert segments_in(entry, (2.2, 2.8)) == [1], "the one that has the most of it"
 
 
 def test_kept_features_are_what_the_network_sees(nano: Recognizer, videos: Path) -> None:

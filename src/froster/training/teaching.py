@@ -116,7 +116,7 @@ def parts_of(start: Round, asked: TeachOptions) -> Split:
     DataError where one is of a class that is held out, or there are fewer than two classes."""
     first = [m.item for m in start.examples if m.example.round == 0]
     later = [m.item for m in start.examples if m.example.round]
-    gone = {m.item.path for m in start.examples if m.corrected}
+    gone = {m.item.place for m in start.examples if m.corrected}
     share = holdout_share(first) if asked.holdout is None else asked.holdout
     parts = split(
         first,
@@ -133,7 +133,7 @@ def parts_of(start: Round, asked: TeachOptions) -> Split:
                 " taught: --novel-fraction 0"
             )
     train, base_test, novel_test = (
-        [item for item in some if item.path not in gone]
+        [item for item in some if item.place not in gone]
         for some in (parts.train, parts.base_test, parts.novel_test)
     )
     base = sorted({item.label for item in (*train, *later)})
@@ -214,7 +214,7 @@ def measured(
     items = [
         dataclasses.replace(item, label=foreign[0])
         for item in parts.base_test or parts.train
-        if item.path in inputs.tested
+        if item.place in inputs.tested
     ]
     of_foreign = class_source(base, dict(zip(foreign, foreign, strict=True)), False)
     share = agreement(*(predictions(m, inputs, items, foreign, of_foreign) for m in (base, taught)))
