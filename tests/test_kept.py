@@ -15,7 +15,7 @@ from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.recipe import Recipe
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.training import teach
+from froster.training import train as training
 from froster.training.kept import KeptTower, moves_frames
 from froster.training.reporter import Reporter
 from froster.utils.files import read_lines
@@ -63,7 +63,7 @@ def test_the_run_is_the_same(
 ) -> None:
     options = {**OPTIONS, **method}
     kept = froster.train(videos, tmp_path / "kept", "nano", **options)
-    monkeypatch.setattr(teach, "moves_frames", lambda *_: "this test wants it so")
+    monkeypatch.setattr(training, "moves_frames", lambda *_: "this test wants it so")
     plain = froster.train(videos, tmp_path / "plain", "nano", **options)
     assert kept is not None and plain is not None
     assert list((tmp_path / "kept" / "features").glob("*/*.safetensors"))
@@ -91,13 +91,13 @@ def test_the_run_is_the_same(
 def test_a_kept_run_goes_on_from_what_it_has(videos: Path, tmp_path: Path, monkeypatch) -> None:
     options = {**OPTIONS, "method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}}
     towers: list[KeptTower] = []
-    make = teach.KeptTower
+    make = training.KeptTower
 
     def tower(*arguments) -> KeptTower:
         towers.append(make(*arguments))
         return towers[-1]
 
-    monkeypatch.setattr(teach, "KeptTower", tower)
+    monkeypatch.setattr(training, "KeptTower", tower)
     froster.train(videos, tmp_path / "run", "nano", **{**options, "epochs": 2})
     again = froster.train(videos, tmp_path / "other", "nano", **options)
     first, second = towers

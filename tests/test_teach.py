@@ -13,6 +13,7 @@ import torch
 
 import froster
 from froster.data.manifest import Item
+from froster.evaluation.calibration import NO_RULE
 from froster.inference.features import FeatureStore, KeptViews, about_features, keep, views_of
 from froster.inference.features import Request as Wanted
 from froster.inference.recognizer import Recognizer
@@ -178,6 +179,43 @@ def test_what_is_held_out_is_measured(run, tmp_path: Path, features: Path) -> No
     (tmp_path / "more.csv").write_text(f"path,label\n{video},{novel}\n")
     ran = run("teach", "--more", tmp_path / "more.csv", "--out", tmp_path / "out")
     assert ran.code == 1 and "is held out to see what is kept" in ran.err
+
+
+@pytest.mark.parametrize("method", ["prolip", "lp++"])
+def test_a_taught_model_is_calibrated(run, tmp_path: Path, features: Path, method: str) -> None:
+    """Where 20 videos of three classes are held out, to which `froster calibrate` fits the same."""
+    world, folder = World("base", 14), tmp_path / "videos"
+    for label in range(5):
+        for take in range(14):
+            i = 14 * label + take
+            world.write(i, folder / world.label(i).replace(" ", "_") / f"{take}.mp4")
+    asked = ("--method", method, "--novel-fraction", 0.25 if method == "prolip" else 0)
+    how = ("--device", "cpu", "--workers", 0, "--views", 1, "--holdout", 0.5)
+    out = ("--out", tmp_path / "t", "--model", "nano")
+    ran = run("teach", folder, *out, "--features", features, *asked, *how)
+    assert ran.code == 0, ran.err
+    taught = froster.load(tmp_path / "t", device="cpu")
+    fitted = taught.calibration.fitted
+    assert fitted is not None, ran.err
+    assert fitted["to"] == "the held-out videos" and fitted["videos"] >= 20
+    line = f"calibrated to the {fitted['videos']} held-out videos: "
+    assert (taught.calibration.none is None) == (NO_RULE in ran.out) == (line not in ran.out)
+    report = json.loads((tmp_path / "t" / "report.json").read_text())
+    assert report["calibrated"] == fitted and report["left_out"] == []
+    answer = taught.classify(next(folder.glob("*/0.mp4")), report["base_classes"])
+    assert (answer.none is None) == (taught.calibration.none is None)
+    table = tmp_path / "held.csv"  # the other command leaves out what was taught
+    rows = [
+        f"{path},{path.parent.name.replace('_', ' ')}"
+        for path in sorted(folder.glob("*/*.mp4"))
+        if path.parent.name.replace("_", " ") in report["base_classes"]
+    ]
+    table.write_text("\n".join(["path,label", *rows]) + "\n")
+    ran = run("calibrate", tmp_path / "t", "--data", table, "--out", tmp_path / "c", *how[:2])
+    assert ran.code == 0, ran.err
+    other = froster.load(tmp_path / "c", device="cpu").calibration
+    assert taught.calibration.temperature == pytest.approx(other.temperature, rel=1e-3)
+    assert taught.calibration.multi_label.label == pytest.approx(other.multi_label.label, rel=0.02)
 
 
 def test_an_index_is_taught_from(run, nano: Recognizer, videos: Path, tmp_path: Path) -> None:
