@@ -301,7 +301,7 @@ def command(*options: object, folder: Path) -> tuple[Any, str]:
             env={**os.environ, "COLUMNS": "200"},
         )
     wait_for(lambda: "labelling at" in log.read_text() or process.poll() is not None, 60)
-    match = re.search(r"labelling at (http://\S+);", log.read_text())
+    match = re.search(r"labelling at (http://\S+) ", log.read_text())
     assert match, log.read_text()
     return process, match[1]
 

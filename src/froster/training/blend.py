@@ -9,6 +9,7 @@ W(r) = r * CLIP + (1 - r) * tuned. The ratio r counts as in Open-VCLIP, which ta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtyping import Bool
@@ -48,6 +49,16 @@ class Line:
         return self.student
 
 
+@dataclass(frozen=True)
+class Known:
+    """What was measured before, of the very videos and labels that a line is measured on, by the
+    names of the sets."""
+
+    frozen: dict[str, Predictions]
+    points: dict[float, dict[str, Predictions]]
+    """By their ratios."""
+
+
 class PointScorer(Scorer):
     """Scores with the weights of one point of a line."""
 
@@ -63,29 +74,38 @@ class PointScorer(Scorer):
 
 
 def measure_line(
-    line: Line, ratios: Sequence[float], sets: Sequence[EvalSet], how: Measuring
+    line: Line,
+    ratios: Sequence[float],
+    sets: Sequence[EvalSet],
+    how: Measuring,
+    known: Known | None = None,
 ) -> tuple[dict[str, Predictions], list[dict[str, Predictions]]]:
-    """Frozen CLIP, and the network at each ratio, on every set, which share one decode."""
-    base = line.base
-    frozen: dict[str, Predictions] = {}
-    points: list[dict[str, Predictions]] = [{} for _ in ratios]
+    """Frozen CLIP, and the network at each ratio, on every set, which share one decode; what is
+    `known` is not measured again."""
+    base, known = line.base, known or Known({}, {})
+    frozen = dict(known.frozen)
+    points = {ratio: dict(known.points.get(ratio, {})) for ratio in ratios}
     with how.reporter.bar(f"evaluate {len(ratios)} ratios", videos_of(sets)) as bar:
         for s in sets:
             texts = s.texts or s.classes
             bar(0, f"{s.name}: class texts")
-            classes = base.class_embeddings(texts, how.truncate)
-            scorers = [
-                Scorer(base.inference, classes, base.dtype, base.config.fusion),
-                *(PointScorer(line, ratio, texts, how.truncate) for ratio in ratios),
+            todo = [ratio for ratio in ratios if s.name not in points[ratio]]
+            scorers: list[Scorer] = [
+                PointScorer(line, ratio, texts, how.truncate) for ratio in todo
             ]
+            if s.name not in frozen:
+                classes = base.class_embeddings(texts, how.truncate)
+                scorers.append(Scorer(base.inference, classes, base.dtype, base.config.fusion))
             bar(0, s.name)
-            frozen[s.name], *others = evaluate(
+            measured = evaluate(
                 scorers, s.dataset, s.classes, names=s.videos, workers=how.workers, on_videos=bar
             )
-            for point, predictions in zip(points, others, strict=True):
-                point[s.name] = predictions
+            if s.name not in frozen:
+                frozen[s.name] = measured.pop()
+            for ratio, predictions in zip(todo, measured, strict=True):
+                points[ratio][s.name] = predictions
         bar(0, "")
-    return frozen, points
+    return frozen, [points[ratio] for ratio in ratios]
 
 
 def choose(ratios: Sequence[float], accuracies: Sequence[float], videos: int, rule: Rule) -> float:
@@ -104,11 +124,12 @@ def curve(
     how: Measuring,
     points: int = 11,
     rule: Rule = "one-se",
+    known: Known | None = None,
 ) -> dict[str, Any]:
     """All points of the line, evenly from 0 to 1, and the choice between them, for `blend.json`."""
     assert held.chooses is not None
     chooses, ratios = held.chooses, [i / (points - 1) for i in range(points)]
-    frozen, by_ratio = measure_line(line, ratios, sets, how)
+    frozen, by_ratio = measure_line(line, ratios, sets, how, known)
     measured = [
         {"ratio": r, **accuracies(p, chooses)} for r, p in zip(ratios, by_ratio, strict=True)
     ]
