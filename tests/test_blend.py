@@ -480,7 +480,11 @@ def test_a_clip_is_known_by_its_bytes_whatever_the_number_of_threads() -> None:
 def test_what_was_measured_before_is_not_measured_again(nano: Recognizer) -> None:
     """Frozen CLIP and the tuned weights are rows of the table at the end of a training."""
     sets = [
-        EvalSet(name, WorldClips(render_set("base", 1), Sampling("uniform", 8), train=False), SETS["base"].classes)
+        EvalSet(
+            name,
+            WorldClips(render_set("base", 1), Sampling("uniform", 8), train=False),
+            SETS["base"].classes,
+        )
         for name in ("base", "novel")
     ]
     tuned = {name: x + 0.01 for name, x in cpu_state(nano.model).items()}
@@ -494,10 +498,10 @@ def test_what_was_measured_before_is_not_measured_again(nano: Recognizer) -> Non
             asked.append(ratio)
             super().__init__(line, ratio, *rest)
 
-    known = Known({"novel": frozen["novel"]}, {0.0: {"novel": points[0]["novel"]}})
+    line.known = Known({"novel": frozen["novel"]}, {0.0: {"novel": points[0]["novel"]}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blending, "PointScorer", Counted)
-        again, others = measure_line(line, [0.0, 0.5, 1.0], sets, how, known)
+        again, others = measure_line(line, [0.0, 0.5, 1.0], sets, how)
     assert asked == [0.0, 0.5, 1.0, 0.5, 1.0]
     for before, after in ((frozen, again), *zip(points, others, strict=True)):
         for name in ("base", "novel"):

@@ -258,8 +258,9 @@ def timeline(
     long they are. The logits of all windows that cover a moment are joined as `classify` joins
     views, `scores` makes probabilities of them (by default as `classify` does), and moments with
     the same answer become one segment. With `multi_label` each label stands by itself: it has
-    segments where it reaches its threshold, whichever others do. `progress`: a bar on standard error. Raises VideoError where
-    no frame can be read, UsageError on labels, window or stride that cannot be.
+    segments where it reaches its threshold, whichever others do. `progress`: a bar on standard
+    error. Raises VideoError where no frame can be read, UsageError on labels, window or stride that
+    cannot be.
     """
     videos, one = as_videos(video)
     file = videos[0] if one else None

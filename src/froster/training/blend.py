@@ -32,23 +32,6 @@ from froster.utils.tensors import StateDict
 Rule = Literal["one-se", "best"]
 
 
-class Line:
-    """All networks W(r) in the memory of one: `student`'s weights are set anew for every ratio.
-    Ratio 1 has CLIP's weights in the student's network (VCLIP's frames still see their neighbours).
-    """
-
-    def __init__(self, base: Recognizer, student: Recognizer, tuned: StateDict):
-        self.base, self.student = base, student
-        self.start = {f"clip.{name}": tensor for name, tensor in base.clip.state_dict().items()}
-        self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}
-
-    def move_to(self, ratio: float) -> Recognizer:
-        """The student, now with the weights W(ratio)."""
-        state = towards(self.start, self.tuned, ratio, self.student.config.method.output_layers)
-        self.student.model.load_state_dict(state)
-        return self.student
-
-
 @dataclass(frozen=True)
 class Known:
     """What was measured before, of the very videos and labels that a line is measured on, by the
@@ -57,6 +40,24 @@ class Known:
     frozen: dict[str, Predictions]
     points: dict[float, dict[str, Predictions]]
     """By their ratios."""
+
+
+class Line:
+    """All networks W(r) in the memory of one: `student`'s weights are set anew for every ratio.
+    Ratio 1 has CLIP's weights in the student's network (VCLIP's frames still see their neighbours).
+    """
+
+    def __init__(self, base: Recognizer, student: Recognizer, tuned: StateDict):
+        self.base, self.student = base, student
+        self.known = Known({}, {})
+        self.start = {f"clip.{name}": tensor for name, tensor in base.clip.state_dict().items()}
+        self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}
+
+    def move_to(self, ratio: float) -> Recognizer:
+        """The student, now with the weights W(ratio)."""
+        state = towards(self.start, self.tuned, ratio, self.student.config.method.output_layers)
+        self.student.model.load_state_dict(state)
+        return self.student
 
 
 class PointScorer(Scorer):
@@ -74,15 +75,11 @@ class PointScorer(Scorer):
 
 
 def measure_line(
-    line: Line,
-    ratios: Sequence[float],
-    sets: Sequence[EvalSet],
-    how: Measuring,
-    known: Known | None = None,
+    line: Line, ratios: Sequence[float], sets: Sequence[EvalSet], how: Measuring
 ) -> tuple[dict[str, Predictions], list[dict[str, Predictions]]]:
-    """Frozen CLIP, and the network at each ratio, on every set, which share one decode; what is
-    `known` is not measured again."""
-    base, known = line.base, known or Known({}, {})
+    """Frozen CLIP, and the network at each ratio, on every set, which share one decode; what the
+    line has `known` is not measured again."""
+    base, known = line.base, line.known
     frozen = dict(known.frozen)
     points = {ratio: dict(known.points.get(ratio, {})) for ratio in ratios}
     with how.reporter.bar(f"evaluate {len(ratios)} ratios", videos_of(sets)) as bar:
@@ -124,12 +121,11 @@ def curve(
     how: Measuring,
     points: int = 11,
     rule: Rule = "one-se",
-    known: Known | None = None,
 ) -> dict[str, Any]:
     """All points of the line, evenly from 0 to 1, and the choice between them, for `blend.json`."""
     assert held.chooses is not None
     chooses, ratios = held.chooses, [i / (points - 1) for i in range(points)]
-    frozen, by_ratio = measure_line(line, ratios, sets, how, known)
+    frozen, by_ratio = measure_line(line, ratios, sets, how)
     measured = [
         {"ratio": r, **accuracies(p, chooses)} for r, p in zip(ratios, by_ratio, strict=True)
     ]

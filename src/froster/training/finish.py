@@ -248,8 +248,8 @@ def blend_curve(
     held = held_out(few, [])
     line = Line(run.base, with_weights(student, trained.average), trained.average)
     sets = eval_sets(run.base, run.plan.preset, held.parts, run.sentences)
-    known = known_of(rows, final_weights(run, student, trained), parts, held.parts)
-    return curve(line, held, sets, run.how, points, known=known)
+    line.known = known_of(rows, final_weights(run, student, trained), parts, held.parts)
+    return curve(line, held, sets, run.how, points)
 
 
 def known_of(
