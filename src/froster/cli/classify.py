@@ -43,10 +43,7 @@ def classify(
     labels_file: options.LabelsFile = None,
     classes: options.Classes = None,
     template: options.Templates = None,
-    multi_label: Annotated[
-        bool,
-        option("Each label by itself: any number may fit (froster calibrate fits from where)."),
-    ] = False,
+    multi_label: options.MultiLabel = False,
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[

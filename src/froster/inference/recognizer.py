@@ -204,6 +204,7 @@ class Recognizer(Embedder):
         min_segment: float = 0.0,
         batch_size: int = 8,
         truncate: bool = False,
+        multi_label: bool = False,
         progress: bool = False,
     ) -> Timeline:
         """Which of `labels` fits when, in a video file of any length: see `froster.timeline`."""
@@ -218,6 +219,7 @@ class Recognizer(Embedder):
             min_segment=min_segment,
             batch_size=batch_size,
             truncate=truncate,
+            multi_label=multi_label,
             progress=progress,
         )
 

@@ -4,6 +4,7 @@ reported."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,7 @@ from froster.evaluation.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RUL
 from froster.evaluation.metrics import Predictions, Space
 from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
-from froster.training.blend import Line, curve
+from froster.training.blend import Known, Line, curve
 from froster.training.held_out import held_out
 from froster.training.importance import FILE
 from froster.training.kept import KeptTower
@@ -112,7 +113,7 @@ def finish(
     )
     report["blend"] = attempt(
         "the curve between CLIP and the model",
-        lambda: blend_curve(run, student, trained, source.split_seed, blend_points),
+        lambda: blend_curve(run, student, trained, (source.split_seed, blend_points), rows),
         leave_out,
     )
     for folder in (out / "model", out / "last", out):
@@ -227,10 +228,16 @@ def reliability_of(model: Recognizer, rows: list[EvalRow]) -> dict[str, Any] | N
 
 
 def blend_curve(
-    run: TrainingRun, student: Recognizer, trained: Trained, seed: int, points: int
+    run: TrainingRun,
+    student: Recognizer,
+    trained: Trained,
+    asked: tuple[int, int],
+    rows: Sequence[EvalRow],
 ) -> dict[str, Any] | None:
-    """The line to CLIP at a few ratios, on some test videos; None with too few of these."""
-    parts = run.parts
+    """The line to CLIP at a few ratios, on some test videos; None with too few of these. What the
+    table of `rows` has of frozen CLIP and of the tuned weights is not measured again. `asked`: the
+    seed that draws the videos, and the number of ratios."""
+    parts, (seed, points) = run.parts, asked
     if points < 2 or len(parts.base_test) < 2 or len(parts.base) < 2:
         return None
     few = dataclasses.replace(
@@ -241,4 +248,24 @@ def blend_curve(
     held = held_out(few, [])
     line = Line(run.base, with_weights(student, trained.average), trained.average)
     sets = eval_sets(run.base, run.plan.preset, held.parts, run.sentences)
+    line.known = known_of(rows, final_weights(run, student, trained), parts, held.parts)
     return curve(line, held, sets, run.how, points)
+
+
+def known_of(
+    rows: Sequence[EvalRow], states: Mapping[str, StateDict], parts: Split, some: Split
+) -> Known:
+    """What the table has of frozen CLIP and of the mean weights, of the videos of `some` alone: of
+    the sets whose videos are all in the table."""
+    sets = {"base": (parts.base_test, some.base_test), "novel": (parts.novel_test, some.novel_test)}
+    places = {}
+    for name, (every, wanted) in sets.items():
+        place = {id(item): i for i, item in enumerate(every)}
+        if all(id(item) in place for item in wanted):
+            places[name] = [place[id(item)] for item in wanted]
+
+    def known(row: EvalRow) -> dict[str, Predictions]:
+        return {name: p.rows(places[name]) for name, p in row.predictions.items() if name in places}
+
+    mean = next(i for i, name in enumerate(states, 1) if not name.endswith(" start"))
+    return Known(known(rows[0]), {0.0: known(rows[mean])})
