@@ -8,6 +8,7 @@ process takes above its imports.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,15 +21,22 @@ from froster.inference.results import ResultFile, ResultRow
 
 ROWS, TOY = 1_000_000, 2_000
 BEFORE = "89bc652"
+KINDS = (".jsonl", ".csv", ".parquet", "/")
 SECONDS, MEGABYTES = 3.0, 300.0
 """Goals of going on."""
 _MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from froster.inference.results import ResultFile
 {imports}
 out, rows, finish = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "finish"
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    "kB of this process alone; ru_maxrss begins with what the parent had"
+    (line,) = [x for x in open("/proc/self/status") if x.startswith("VmHWM")]
+    return int(line.split()[1])
+
+start = peak()
 begun = time.process_time()
 results = ResultFile({out}, 5)
 if not finish:
@@ -38,8 +46,7 @@ results.close()
 if finish:
     results.finish()
 seconds = time.process_time() - begun
-top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([seconds, (top - start) / 1024]))
+print(json.dumps([seconds, (peak() - start) / 1024]))
 """
 """Of a file that has all rows: what a run does before its first video, or after its last."""
 
@@ -64,7 +71,7 @@ def rows(count: int) -> Iterator[ResultRow]:
         }
 
 
-def fill(out: Path | str, count: int, finish: bool) -> None:
+def fill(out: Path | str, count: int) -> None:
     results = ResultFile(out, 5, Shard())
     several: list[ResultRow] = []
     for row in rows(count):
@@ -74,8 +81,6 @@ def fill(out: Path | str, count: int, finish: bool) -> None:
             several = []
     results.add(several)
     results.close()
-    if finish:
-        results.finish()
 
 
 def measured(out: Path | str, count: int, what: str, source: Path | None = None) -> list[float]:
@@ -108,39 +113,56 @@ def former(folder: Path) -> Path | None:
 
 
 def run(toy: bool) -> list[Line]:
-    """Going on, for each kind of place, and the writing of a file whole from its last rows."""
+    """Going on, for each kind of place, and the writing of a file whole from its last rows (of a
+    tenth of them)."""
     count = TOY if toy else ROWS
-    lines = []
+    lines: list[Line] = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "former").mkdir()
         source = former(root / "former")
-        for suffix in (".jsonl", ".csv", ".parquet", "/"):
-            kind = suffix if suffix != "/" else "Parquet parts"
-            out = f"{root}/{count}{suffix}" if suffix == "/" else root / f"{count}{suffix}"
-            fill(out, count, finish=False)
-            if suffix in (".csv", ".parquet"):
-                journal = root / f"{count}{suffix}.rows.jsonl"
-                kept = journal.read_bytes() if source else b""
-                before = [None, None]
-                if source:
-                    before = measured(out, count, "finish", source)
-                    Path(out).unlink()
-                    journal.write_bytes(kept)
-                del kept
-                after = measured(out, count, "finish")
-                lines += pair(f"{kind}: written whole", before, after, None)
-            before = (
-                measured(out, count, "resume", source) if source and suffix != "/" else [None] * 2
-            )
-            after = measured(out, count, "resume")
-            lines += pair(f"{kind}: going on with {count:,} rows", before, after, not toy)
+        places: dict[int, Path] = {}
+        for size in (count // 10, count):
+            places[size] = root / f"{size}.jsonl"
+            fill(places[size], size)
+        for suffix in KINDS:
+            lines += of_kind(suffix, root, places[count // 10], places[count], count, source)
     return lines
 
 
-def pair(what: str, before: list, after: list, goal: bool | None) -> list[Line]:
-    units = (("CPU s", SECONDS), ("MB", MEGABYTES))
-    return [
-        Line(what, unit, b, a, limit if goal else None)
-        for (unit, limit), b, a in zip(units, before, after, strict=True)
-    ]
+def of_kind(
+    suffix: str, root: Path, few: Path, many: Path, count: int, source: Path | None
+) -> list[Line]:
+    """The lines of one kind of place; `few` and `many` are files of JSON lines with `count // 10`
+    and `count` rows."""
+    kind = "Parquet parts" if suffix == "/" else suffix
+    out = f"{root}/{count}/" if suffix == "/" else root / f"{count}{suffix}"
+    lines: list[Line] = []
+    if suffix == "/":
+        fill(out, count)
+    elif suffix != ".jsonl":
+        tenth = root / f"{count // 10}{suffix}"
+        before = None
+        for code in (source, None) if source else (None,):
+            shutil.copy(few, tenth.with_name(f"{tenth.name}.rows.jsonl"))
+            after = measured(tenth, count // 10, "finish", code)
+            before = after if code else before
+            tenth.unlink()
+        lines += pair(f"{kind}: {count // 10:,} rows written whole", before, after)
+        shutil.copy(many, root / f"{count}{suffix}.rows.jsonl")
+        lines += pair(f"{kind}: {count:,} rows written whole", None, measured(out, count, "finish"))
+    before = measured(out, count, "resume", source) if source and suffix != "/" else None
+    after = measured(out, count, "resume")
+    return lines + pair(f"{kind}: going on with {count:,} rows", before, after, count == ROWS)
+
+
+def pair(
+    what: str, before: list[float] | None, after: list[float], goal: bool = False
+) -> list[Line]:
+    """The line of the time and that of the memory."""
+    lines = []
+    for place, (unit, limit) in enumerate((("CPU s", SECONDS), ("MB", MEGABYTES))):
+        earlier = before[place] if before else None
+        lines.append(Line(what, unit, earlier, after[place], limit if goal else None))
+    print(*lines, sep="\n", flush=True)
+    return lines

@@ -81,7 +81,7 @@ def test_keys_hold_names_of_any_bytes() -> None:
     names = ["a", "ü", "", os.fsdecode(b"caf\xe9"), "caf\\xe9", "a\n"]
     keys = Keys(names)
     assert all(name in keys for name in names) and len(keys) == 6
-    assert "b" not in keys and None not in keys
+    assert "b" not in keys and "x" * 64 in Keys(["x" * 64]) and "x" * 65 in Keys(["x" * 65])
     assert keys.add("b") and not keys.add("b")
     assert not keys.add_raw(b"caf\xe9")
 
@@ -397,6 +397,16 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
         one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "cannot be reached")
     finally:
         fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_the_benchmark_measures_every_kind() -> None:
+    from benchmarks.scale_results import KINDS, run
+
+    lines = run(toy=True)
+    assert {line.unit for line in lines} == {"CPU s", "MB"} and all(
+        line.after >= 0 for line in lines
+    )
+    assert sum("going on" in line.what for line in lines) == 2 * len(KINDS)
 
 
 # Other tools

@@ -168,9 +168,9 @@ def classify(
     folder of Parquet parts (`results/`, `s3://bucket/results/`).
 
     A stopped run goes on with the rows that `out` lacks; what failed before is tried again only
-    with `retry_failed`. A shard has a file of its own (`Shard.file`), or parts of its own. Returns where the rows and
-    the failures are and how many. Raises UsageError where `out` was made with another model, other
-    labels or options.
+    with `retry_failed`. A shard has a file of its own (`Shard.file`), or parts of its own. Returns
+    where the rows and the failures are and how many. Raises UsageError where `out` was made with
+    another model, other labels or options.
     """
     model, listing, out = as_recognizer(model), as_listing(videos), place_of(out, shard)
     labels = as_labels(labels)

@@ -1,8 +1,8 @@
-"""Rows of results as a folder of Parquet parts, here or at an address, for many writers.
+"""Rows of results as a folder of Parquet parts, local or at an address, for many writers.
 
-    results/part-00001-6f1c2a90.parquet           also part-0-of-4-00001-6f1c2a90.parquet, of a shard
-    results/_failures/00001-6f1c2a90.jsonl        path and cause of what could not be read
-    results/_run.json                             model, labels and options
+    results/part-00001-6f1c2a90.parquet      of a shard part-0-of-4-00001-6f1c2a90.parquet
+    results/_failures/00001-6f1c2a90.jsonl   path and cause of what could not be read
+    results/_run.json                        model, labels and options
 
 A part appears whole. Its name is the next number and eight random letters, so that writers who know
 nothing of each other never meet. Readers of Parquet pass over names that begin with `_`.

@@ -6,8 +6,8 @@
     results.csv.run.json        model, labels and options
 
 JSON lines take the rows as they come and need no second file. A folder (`results/`) or an address
-(`s3://bucket/results/`) holds Parquet parts (`parts.py`). Whatever stops a run, the next one goes on
-with the rows that are there; of these it keeps the names alone.
+(`s3://bucket/results/`) holds Parquet parts (`parts.py`). Whatever stops a run, the next one goes
+on with the rows that are there; of these it keeps the names alone.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Rows of results as columns of Arrow: plain texts, numbers and lists of them, which every reader of
-Parquet knows."""
+"""Rows of results as columns of Arrow: plain texts, numbers and lists of them, which every reader
+of Parquet knows."""
 
 from __future__ import annotations
 
