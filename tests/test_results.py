@@ -390,6 +390,13 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
         requests.post(f"{store}/moto-api/reset-auth", data=b"1000000000", timeout=10)
     import fsspec
 
+    fsspec.filesystem("s3").clear_instance_cache()
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ACCESS_KEY_ID")
+        patch.delenv("AWS_SECRET_ACCESS_KEY")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+        one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "credentials")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.filesystem("s3").clear_instance_cache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Any
 
 from froster.utils.files import NAME_ERRORS
 
@@ -19,8 +20,8 @@ class Keys:
         for name in names:
             self.add(name)
 
-    def __contains__(self, name: str) -> bool:
-        raw = name.encode("utf-8", NAME_ERRORS)
+    def __contains__(self, name: Any) -> bool:
+        raw: bytes = name.encode("utf-8", NAME_ERRORS)
         return (raw if len(raw) <= _LONGEST else _digest(raw)) in self._kept
 
     def __len__(self) -> int:
