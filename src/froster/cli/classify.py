@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
@@ -47,7 +46,11 @@ def classify(
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
-        Path | None, option("Rows to a .csv, .jsonl or .parquet; what it holds is not done again.")
+        str | None,
+        option(
+            "Rows to a .csv, .jsonl or .parquet, or to a folder of Parquet parts (results/,"
+            " s3://…); what it holds is not done again."
+        ),
     ] = None,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
