@@ -19,6 +19,7 @@ from froster.cli.common import (
     name_of,
     print_table,
     show_result,
+    start_torch,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, number, option
@@ -74,18 +75,20 @@ def classify(
     """
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
-    from froster.inference import batch
-    from froster.inference.results import check_suffix
 
     part = parse_shard(shard)
-    if out is not None:
-        check_suffix(out)
-    elif part.count > 1 or retry_failed:
+    if out is None and (part.count > 1 or retry_failed):
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     every_class = classes is not None and labels is None and labels_file is None
     names: Sequence[str] = [] if every_class else given_labels(labels, labels_file)
     listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
+    start_torch()
+    from froster.inference import batch
+    from froster.inference.results import check_suffix
+
+    if out is not None:
+        check_suffix(out)
     device = device or device_of(part)
     recognizer = load_model(
         model, device, precision, classes=classes, templates=template, kind=sampling, views=views

@@ -64,6 +64,8 @@ class Embedder:
         self.source: str | None = None
         "what `load` was given, a path made absolute"
         self.device = device or pick_device()
+        self.files: str | None = None
+        "state of the files that the weights were read from, set by who lets nobody change these"
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)

@@ -44,6 +44,7 @@ class Line:
     def move_to(self, ratio: float) -> Recognizer:
         """The student, now with the weights W(ratio)."""
         state = towards(self.start, self.tuned, ratio, self.student.config.method.output_layers)
+        self.student.files = None  # which hold other weights from now on
         self.student.model.load_state_dict(state)
         return self.student
 
