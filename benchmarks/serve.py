@@ -114,8 +114,8 @@ def measured(model: Recognizer, video: Path, each: int, in_turn: bool) -> tuple[
 def turned(classify: Callable[..., Work[Any]]) -> Callable[..., Work[Any]]:
     def whole(*asked: Any) -> Work[Any]:
         work = classify(*asked)
-        read, finish = work.read, work.finish
-        assert read is not None and finish is not None
-        return Work(finish=lambda _: finish([read()]))
+        prepare, finish = work.prepare, work.finish
+        assert prepare is not None and finish is not None
+        return Work(finish=lambda _: finish([prepare()]))
 
     return whole

@@ -1,5 +1,5 @@
-"""The queue: a few requests wait, some threads read videos, one thread alone touches the models, and
-what takes too long or is no longer wanted stops.
+"""The queue: a few requests wait, some threads read videos, one thread alone touches the models,
+and what takes too long or is no longer wanted stops.
 
 Requests of one kind whose videos have been read while the models were busy are answered together.
 """
@@ -45,10 +45,10 @@ class Place:
 class Work(Generic[Result]):
     """What a request asks for, in two steps of which either may be missing."""
 
-    read: Callable[[], Any] | None = None
+    prepare: Callable[[], Any] | None = None
     """What may go on beside other works, as reading a video."""
     finish: Callable[[Sequence[Any]], Sequence[Result]] | None = None
-    """What the models do with the results of `read`, of several works at once."""
+    """What the models do with the results of `prepare`, of several works at once."""
     kind: Hashable = None
     """Works of equal kinds may be finished together."""
     together: int = 1
@@ -69,7 +69,7 @@ class Job(Generic[Result]):
     def __init__(self, work: Work[Result], place: Place, seconds: float):
         self.work, self.place, self.seconds = work, place, seconds
         self.began = time.monotonic()
-        self.is_read = work.read is None
+        self.is_read = work.prepare is None
         self.content: Any = None
         self.unwanted = False
         self.future: Future[Result] = Future()
@@ -81,13 +81,13 @@ class Job(Generic[Result]):
         if time.monotonic() > self.began + self.seconds:
             raise too_slow(self.seconds)
 
-    def read(self) -> bool:
+    def prepare(self) -> bool:
         """Is there something left to do for the models?"""
-        assert self.work.read is not None
+        assert self.work.prepare is not None
         try:
             with limited(self.check):
                 self.check()
-                self.content, self.is_read = self.work.read(), True
+                self.content, self.is_read = self.work.prepare(), True
         except BaseException as error:  # it is the caller's, and the thread goes on
             self.fail(error)
             return False
@@ -143,7 +143,7 @@ class Jobs:
         self.in_hand: list[Job[Any]] = []
         self.closed = False
         count = readers or min(4, cores())
-        steps = [self._work, *[self._read] * count]
+        steps = [self._work, *[self._prepare] * count]
         self._threads = [threading.Thread(target=s, name="froster", daemon=True) for s in steps]
         for thread in self._threads:
             thread.start()
@@ -205,7 +205,7 @@ class Jobs:
                 self.queue.remove(job)
                 job.place.leave()
 
-    def _read(self) -> None:
+    def _prepare(self) -> None:
         while True:
             with self.changed:
                 while (job := self._next(to_read=True)) is None:
@@ -213,7 +213,7 @@ class Jobs:
                         return
                     self.changed.wait()
                 self._take([job])
-            goes_on = job.read()
+            goes_on = job.prepare()
             with self.changed:
                 self._give([job], goes_on)
             del job

@@ -108,7 +108,7 @@ class Models:
         name, model = self.get(asked.model)
         self.limits.check_labels(asked.labels)
 
-        def read() -> Shown:
+        def prepare() -> Shown:
             video = self._measure(model, path, asked.views)
             views = asked.views or model.config.views
             with self.room.hold(self.limits.frame_bytes(video, model.config.sampling, views)):
@@ -131,7 +131,7 @@ class Models:
                 for shown, best in zip(several, answers, strict=True)
             ]
 
-        return Work(read, answer, kind=(name, asked.views), together=videos_at_once(model))
+        return Work(prepare, answer, kind=(name, asked.views), together=videos_at_once(model))
 
     def timeline(self, asked: schemas.TimelineRequest, path: Path) -> schemas.TimelineAnswer:
         name, model = self.get(asked.model)

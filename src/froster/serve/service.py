@@ -75,7 +75,7 @@ class Service:
                 sent = await receive(request, video.path, self.limits)
                 if sent.file is None or sent.fields:
                     raise Refusal(422, "video: send a video file in this field, and no others")
-                measure: Work[Any] = Work(read=partial(self.limits.measure, video.path))
+                measure: Work[Any] = Work(prepare=partial(self.limits.measure, video.path))
                 facts = await self.do(request, lambda: measure, place, video.path)
         except BaseException:
             shutil.rmtree(video.folder, ignore_errors=True)
@@ -88,14 +88,14 @@ class Service:
         video = self.videos.get(name)
         if not video.preview.exists():
             with self.jobs.place() as place:
-                write: Work[Any] = Work(read=partial(write_preview, video.path, video.preview))
+                write: Work[Any] = Work(prepare=partial(write_preview, video.path, video.preview))
                 await self.do(request, lambda: write, place, video.path)
         return video.preview
 
     async def do(
         self, request: Request, work: Callable[[], Work[Answer]], place: Place, path: Path
     ) -> Answer:
-        """Has the work done in its turn while the client waits; errors do not say where `path` is."""
+        """Has the work done in its turn while the client waits; errors do not tell `path`."""
         try:
             return await self.jobs.do(work(), place, lambda: hung_up(request))
         except (UsageError, VideoError) as error:
