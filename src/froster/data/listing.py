@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from froster.data.manifest import VideoList, is_video, passed_over, read_rows
+from froster.data.manifest import VideoList, is_video, passed_over, read_rows, unpacked
 from froster.errors import DataError, UsageError
 from froster.utils.address import refuse_address
+from froster.video.tar_shards import is_file
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
 _MISSING_SHOWN = 3
@@ -88,6 +89,7 @@ def list_videos(
         single = len(sources) == 1 and sources[0].is_dir()
         base = sources[0] if single else root if root is not None else Path()
     base = base.absolute()
+    sources = [unpacked(source) for source in sources]
     listing = Listing(base)
     keys = set()
     for number, source in enumerate(sources):
@@ -98,7 +100,7 @@ def list_videos(
             if key not in keys:
                 keys.add(key)
                 listing.append(ListedVideo(path, key, columns))
-                if named and not os.path.exists(path):
+                if named and not (os.path.exists(path) or is_file(path)):
                     listing.missing.append(listing[-1])
     if not listing:
         others = passed_over(listing.passed_over)

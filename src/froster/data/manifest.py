@@ -24,6 +24,7 @@ from froster.utils.address import is_address, refusal, refuse_address
 from froster.utils.files import NAME_ERRORS
 from froster.utils.text import is_text, printable
 from froster.video.container import VIDEO_SUFFIXES
+from froster.video.tar_shards import is_file
 
 _MISSING_SHOWN = 3
 _LABELLED = ("path", "label")
@@ -36,6 +37,8 @@ _COMPANIONS = """
 COMPANIONS = frozenset(["", *_COMPANIONS.split()])
 """Endings of files that lie beside videos and are none: they are counted, but nobody is told of
 them."""
+PACK, PACKED = "pack.json", "manifest.csv"
+"""In a folder of `froster pack`: its mark and its manifest."""
 Video = TypeVar("Video")
 
 
@@ -126,7 +129,7 @@ def read_items(
     left; UsageError for an address.
     """
     refuse_address(source, labels_json, root)
-    source = Path(source)
+    source = unpacked(Path(source))
     if source.is_dir():
         if where:
             columns = ", ".join(where)
@@ -156,7 +159,7 @@ def read_items(
                 raise DataError(f"{place}: label '{label}' is not among the keys of {labels_json}")
             label = names[label]
         path = _locate(base, fields["path"])
-        if not os.path.isfile(path):
+        if not is_file(path):
             # Rather the manifest's encoding than the file's name.
             _check_text(place, fields["path"])
             missing.append(f"{fields['path']} ({place.rpartition(', ')[2]})")
@@ -167,6 +170,16 @@ def read_items(
         count = f"{len(missing)} of {len(items)} files"
         raise DataError(f"{source}: {count} do not exist below {base}: {shown}")
     return items
+
+
+def unpacked(source: Path) -> Path:
+    """The manifest of a folder that `froster pack` has made; any other source as it is. Raises
+    DataError where the pack has not been finished."""
+    if not (source / PACK).is_file():
+        return source
+    if not (source / PACKED).is_file():
+        raise DataError(f"{source}: not packed to the end: run the same froster pack once more")
+    return source / PACKED
 
 
 def read_rows(
@@ -214,7 +227,7 @@ def _from_tool(source: Path, base: Path) -> Items:
         ended = (
             path.with_name(path.name + end) for path in plain for end in sorted(VIDEO_SUFFIXES)
         )
-        return next(filter(os.path.isfile, chain(plain, ended)), base / name)
+        return next(filter(is_file, chain(plain, ended)), base / name)
 
     def rate(name: str) -> float:
         with OpenedVideo(place(name)) as video:
@@ -223,7 +236,7 @@ def _from_tool(source: Path, base: Path) -> Items:
     items, missing = Items(), []
     for video in read_segments(source, _text(source), rate):
         path = place(video.name)
-        if not os.path.isfile(path):
+        if not is_file(path):
             missing.append(video.name)
         words = (video.subset or "").lower()
         split = None if words in ("", "unlabeled") else words
@@ -393,4 +406,5 @@ def _label_names(source: Path) -> dict[str, str]:
 
 def _locate(base: Path, path: str) -> Path:
     names = list(dict.fromkeys((path, path.strip(), path.strip().replace("\\", "/"))))
-    return next((base / name for name in names if os.path.lexists(base / name)), base / names[-1])
+    places = [base / name for name in names]
+    return next((p for p in places if os.path.lexists(p) or is_file(p)), places[-1])
