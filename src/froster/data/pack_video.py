@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
-from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
 
 from froster.errors import VideoError
@@ -35,10 +34,9 @@ SHORT_SIDE = 256
 GOP = 8
 """Frames from one key frame to the next, at most."""
 CODEC = "libx264"
-# One thread: with more, x264 gives other bytes each time.
-_OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0", "g": str(GOP), "threads": "1"}
+_OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0", "g": str(GOP)}
 FORM: dict[str, Any] = {"codec": CODEC, "short_side": SHORT_SIDE, **_OPTIONS}
-LEAST_PSNR = 28.0
+LEAST_PSNR = 25.0
 """dB, the mean over the compared frames: below this the original is kept."""
 LEAST_FRAME_PSNR = 20.0
 """dB, of each compared frame: a wrong frame has less."""
@@ -219,7 +217,7 @@ def _packed(source: Path, target: Path) -> Generator[None, None, dict[str, Any]]
     compared = {round(i * (count - 1) / (_COMPARED - 1)) for i in range(_COMPARED)}
     kept: dict[int, np.ndarray] = {}
     to_rgb, to_yuv, number, start = VideoReformatter(), VideoReformatter(), -1, 0.0
-    with Stream.of_file(source) as stream, _output(target, plan) as (container, coder):
+    with Stream.of_file(source) as stream, _output(target, plan) as encode:
         for number, frame in enumerate(stream):
             start = frame.time if number == 0 else start
             if number >= count or abs(frame.time - start - plan.times[number]) > _SAME_TIME:
@@ -231,9 +229,7 @@ def _packed(source: Path, target: Path) -> Generator[None, None, dict[str, Any]]
                 av.VideoFrame.from_ndarray(pixels, format="rgb24"), format="yuv420p", threads=1
             )
             picture.pts, picture.time_base = plan.stamps[number], plan.tick
-            after = plan.stamps[number + 1] if number + 1 < count else plan.end
-            picture.duration = after - plan.stamps[number]
-            container.mux(coder.encode(picture))
+            encode(picture)
             if number % _SIGN_OF_LIFE == 0:
                 yield None
         if number + 1 != count or stream.damaged:
@@ -253,9 +249,9 @@ def _picture(frame: Frame, size: tuple[int, int], by: VideoReformatter) -> np.nd
 
 
 @contextmanager
-def _output(target: Path, plan: _Plan) -> Iterator[tuple[OutputContainer, av.VideoStream]]:
-    """Raises _NotPacked where the coder takes no such pictures, WriteError where the file cannot be
-    written."""
+def _output(target: Path, plan: _Plan) -> Iterator[Callable[[av.VideoFrame | None], None]]:
+    """Writes the pictures that it is given. Raises _NotPacked where the coder takes no such ones,
+    OSError where the file cannot be written."""
     options = {
         "movflags": _STATED if plan.stated else _NOT_STATED,
         "video_track_timescale": str(plan.tick.denominator),
@@ -268,9 +264,17 @@ def _output(target: Path, plan: _Plan) -> Iterator[tuple[OutputContainer, av.Vid
             )
             stream.width, stream.height = plan.size
             stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = 1  # with more, x264 gives other bytes each time
             stream.codec_context.time_base = stream.time_base = plan.tick
-            yield container, stream
-            container.mux(stream.encode(None))
+            lengths = (b - a for a, b in pairwise([*plan.stamps, plan.end]))
+
+            def encode(picture: av.VideoFrame | None) -> None:
+                for packet in stream.encode(picture):
+                    packet.duration = next(lengths)  # x264 gives that of the average rate
+                    container.mux(packet)
+
+            yield encode
+            encode(None)
     except av.FFmpegError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             raise OSError(error.errno, os.strerror(error.errno)) from error
