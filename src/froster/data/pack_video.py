@@ -264,7 +264,7 @@ def _output(target: Path, plan: _Plan) -> Iterator[Callable[[av.VideoFrame | Non
             )
             stream.width, stream.height = plan.size
             stream.pix_fmt = "yuv420p"
-            stream.codec_context.thread_count = 1  # with more, x264 gives other bytes each time
+            stream.codec_context.thread_count = 1  # other files have the other cores
             stream.codec_context.time_base = stream.time_base = plan.tick
             lengths = (b - a for a, b in pairwise([*plan.stamps, plan.end]))
 
