@@ -27,7 +27,7 @@ from froster.data.dataset import VideoDataset
 from froster.data.loader import batches
 from froster.data.manifest import read_items
 from froster.data.pack import packed_names
-from froster.data.pack_video import Job, PackedVideo, fitted_size, pack_video
+from froster.data.pack_video import PackedVideo, ToPack, fitted_size, pack_video
 from froster.errors import DataError, UsageError, VideoError
 from froster.inference.recognizer import load
 from froster.methods import VCLIP
@@ -48,7 +48,7 @@ PROGRAM = Path(__file__).with_name("faulty.py")
 def packed(source: Path, name: str = "packed") -> PackedVideo:
     folder = source.with_name(name)
     ending = packing.ending(source)
-    job = Job(str(source), str(folder / f"v{ending}"), str(folder / source.name))
+    job = ToPack(str(source), str(folder / f"v{ending}"), str(folder / source.name))
     *_, row = pack_video(job)
     assert isinstance(row, PackedVideo)
     return row

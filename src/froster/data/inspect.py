@@ -81,8 +81,8 @@ def inspect(path: str) -> Iterator[Inspection | None]:
     """The inspection of a file, with `path` for its key; None before it is a sign of life. Raises
     VideoError, OSError."""
     if not is_file(path):  # a pipe would be waited for
-        there = os.path.exists(path)
-        raise VideoError(f"{path}: {'not a regular file' if there else 'no such file'}")
+        cause = "not a regular file" if os.path.exists(path) else "no such file"
+        raise VideoError(f"{path}: {cause}")
     with unchanged(path) as file:
         digest = sha256()
         with open_bytes(path) as data:

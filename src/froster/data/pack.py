@@ -19,7 +19,7 @@ from froster.data.diagnose import labels_of
 from froster.data.inspect import state_of
 from froster.data.listing import MANIFESTS, ListedVideo, Listing
 from froster.data.manifest import PACK, PACKED, read_rows
-from froster.data.pack_video import FORM, Job, PackedVideo, ending, pack_video
+from froster.data.pack_video import FORM, PackedVideo, ToPack, ending, pack_video
 from froster.errors import DataError, UsageError
 from froster.utils import pool
 from froster.utils import strict_json as json
@@ -213,9 +213,9 @@ class _Folder:
                 self._make_shards(keep)
             self._make_shards(keep, last=True)
 
-    def _job(self, video: ListedVideo) -> Job:
+    def _job(self, video: ListedVideo) -> ToPack:
         packed, original = (str(self._place / name) for name in self._names[video.key])
-        return Job(str(video.path), packed, original, self._known.get(video.key))
+        return ToPack(str(video.path), packed, original, self._known.get(video.key))
 
     def _make_shards(self, keep: Any, last: bool = False) -> None:
         """Of the videos that are packed up to the first that is not, as many shards as they fill;

@@ -88,7 +88,7 @@ class PackedVideo:
     "why there is nothing in the pack"
 
 
-class Job(NamedTuple):
+class ToPack(NamedTuple):
     """A video and where it goes: as a packed file, or, if that cannot be, as it is."""
 
     source: str
@@ -113,7 +113,7 @@ class _NotPacked(Exception):
     """Why the original is kept."""
 
 
-def pack_video(job: Job) -> Iterator[PackedVideo | None]:
+def pack_video(job: ToPack) -> Iterator[PackedVideo | None]:
     """Packs a video, or copies it where the packed file would not be the same frames at the same
     times. None before the result is a sign of life; `path` and `packed` of the result are files.
     Raises VideoError where not one frame can be had, or the file changes; WriteError."""

@@ -146,16 +146,11 @@ class Section(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def read(self, size: int = -1) -> bytes:
-        rest = max(0, self._place.size - self._at)
-        size = rest if size < 0 else min(size, rest)
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        size = min(len(buffer), max(0, self._place.size - self._at))
         end = self._at + size
         data = self._bytes(self._at, size) if self._data is None else self._data[self._at : end]
         self._at += len(data)
-        return data
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
