@@ -19,7 +19,8 @@ from benchmarks.scale import Line
 from froster.data.dataset import VideoDataset
 from froster.data.listing import ListedVideo, Listing
 from froster.data.manifest import Item, read_rows
-from froster.data.pack import PACKED, PackOptions, pack
+from froster.data.pack import PackOptions, pack
+from froster.data.pack_folder import PACKED
 from froster.video.sampling import Sampling
 
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "videos" / "originals"

@@ -38,7 +38,7 @@ def pack(
     """
     from froster.data import pack as packing
     from froster.data.listing import MANIFESTS, list_videos
-    from froster.data.manifest import unpacked
+    from froster.data.pack_folder import unpacked
     from froster.utils.pool import cores
 
     sources = [unpacked(source) for source in videos or []]

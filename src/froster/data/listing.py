@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from froster.data.manifest import VideoList, is_video, passed_over, read_rows, unpacked
+from froster.data.manifest import VideoList, is_video, passed_over, read_rows
+from froster.data.pack_folder import unpacked
 from froster.errors import DataError, UsageError
 from froster.utils.address import refuse_address
 from froster.video.tar_shards import is_file

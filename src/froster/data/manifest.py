@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from froster.data.label_tools import READ, read_segments
+from froster.data.pack_folder import unpacked
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import is_address, refusal, refuse_address
@@ -37,8 +38,6 @@ _COMPANIONS = """
 COMPANIONS = frozenset(["", *_COMPANIONS.split()])
 """Endings of files that lie beside videos and are none: they are counted, but nobody is told of
 them."""
-PACK, PACKED = "pack.json", "manifest.csv"
-"""In a folder of `froster pack`: its mark and its manifest."""
 Video = TypeVar("Video")
 
 
@@ -170,16 +169,6 @@ def read_items(
         count = f"{len(missing)} of {len(items)} files"
         raise DataError(f"{source}: {count} do not exist below {base}: {shown}")
     return items
-
-
-def unpacked(source: Path) -> Path:
-    """The manifest of a folder that `froster pack` has made; any other source as it is. Raises
-    DataError where the pack has not been finished."""
-    if not (source / PACK).is_file():
-        return source
-    if not (source / PACKED).is_file():
-        raise DataError(f"{source}: not packed to the end: run the same froster pack once more")
-    return source / PACKED
 
 
 def read_rows(

@@ -18,7 +18,8 @@ from rich.progress import Progress
 from froster.data.diagnose import labels_of
 from froster.data.inspect import state_of
 from froster.data.listing import MANIFESTS, ListedVideo, Listing
-from froster.data.manifest import PACK, PACKED, read_rows
+from froster.data.manifest import read_rows
+from froster.data.pack_folder import PACK, PACKED
 from froster.data.pack_video import FORM, PackedVideo, ToPack, ending, pack_video
 from froster.errors import DataError, UsageError
 from froster.utils import pool
