@@ -23,7 +23,7 @@ from froster.utils.text import printable, use_any_encoding
 COMMANDS = {
     "Ask": ("classify", "timeline", "watch", "index", "search", "serve"),
     "Teach": ("label", "teach", "train", "evaluate", "calibrate", "blend", "demo"),
-    "Data": ("doctor", "prepare", "describe"),
+    "Data": ("doctor", "prepare", "pack", "describe"),
     "Look and ship": ("attend", "distance", "export", "push"),
     "Research": ("models", "methods", "rehearse", "reproduce"),
 }

@@ -115,9 +115,10 @@ def mention(videos: Listing | Items) -> None:
 def check_exists(video: str | Path) -> None:
     """Raises UsageError where there is no such file; an address is named as such."""
     from froster.data.listing import not_there
+    from froster.video.tar_shards import is_file
 
     refuse_address(video)
-    if not os.path.exists(video):
+    if not (os.path.exists(video) or is_file(video)):
         raise UsageError(not_there([Path(video)]))
 
 

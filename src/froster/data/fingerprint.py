@@ -12,6 +12,8 @@ from itertools import repeat
 from pathlib import Path
 
 from froster.data.items import Item, any_segment, labels_of, names_of
+from froster.errors import VideoError
+from froster.video.tar_shards import is_file, open_bytes
 
 ENDS = 2**16
 """Bytes that are read at either end of a file."""
@@ -22,16 +24,17 @@ _PART = 4096
 
 def file_fingerprint(path: Path) -> str | None:
     """Of a file's length, its first and its last bytes; None for an empty or unreadable file."""
-    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+    if not is_file(path):  # opening a pipe would wait for its other end
         return None
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_bytes(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             digest = hashlib.sha256(f"{size}\n".encode())
             digest.update(file.read(ENDS))
             file.seek(max(ENDS, size - ENDS))
             digest.update(file.read(ENDS))
-    except OSError:
+    except (OSError, VideoError):
         return None
     return digest.hexdigest()[:DIGITS] if size else None
 

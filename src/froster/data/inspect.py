@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from froster.utils.files import journal, read_entries
 from froster.video.container import UPRIGHT, file_state, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
+from froster.video.tar_shards import is_file, open_bytes
 
 _SIGN_OF_LIFE = 100
 """Frames after which a process says that it is still at work."""
@@ -80,13 +80,12 @@ def beside(out: Path, ending: str) -> Path:
 def inspect(path: str) -> Iterator[Inspection | None]:
     """The inspection of a file, with `path` for its key; None before it is a sign of life. Raises
     VideoError, OSError."""
-    if not os.path.exists(path):
-        raise VideoError(f"{path}: no such file")
-    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-        raise VideoError(f"{path}: not a regular file")
+    if not is_file(path):  # a pipe would be waited for
+        cause = "not a regular file" if os.path.exists(path) else "no such file"
+        raise VideoError(f"{path}: {cause}")
     with unchanged(path) as file:
         digest = sha256()
-        with open(path, "rb") as data:
+        with open_bytes(path) as data:
             while block := data.read(1 << 24):
                 digest.update(block)
                 yield None
@@ -145,7 +144,7 @@ def inspect_all(
 
 def state_of(path: Path | None) -> tuple[int, int] | None:
     """Size and time of a file, if there is one."""
-    with suppress(OSError):
+    with suppress(OSError, VideoError):
         return file_state(path) if path else None
     return None
 

@@ -17,9 +17,11 @@ import numpy as np
 from froster.data.columns import Growing, Row, Table, texts_of
 from froster.data.items import VideoList, passed_over
 from froster.data.manifest import is_video, read_rows
+from froster.data.pack_folder import unpacked
 from froster.data.rows import MANIFESTS
 from froster.errors import DataError, UsageError
 from froster.utils.address import refuse_address
+from froster.video.tar_shards import exists
 
 _MISSING_SHOWN = 3
 _AT_ONCE = 4096
@@ -131,7 +133,7 @@ class Source:
 
 
 def _is_missing(number: int, path: str) -> bool:
-    return not os.path.exists(path)
+    return not exists(path)
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
@@ -172,6 +174,7 @@ def list_videos(
     if base is None:
         single = len(sources) == 1 and sources[0].is_dir()
         base = sources[0] if single else root if root is not None else Path()
+    sources = [unpacked(source) for source in sources]
     listing = Listing(base.absolute())
     listing.fill(
         _source(

@@ -15,6 +15,7 @@ from typing import TypeVar, overload
 import numpy as np
 
 from froster.data.columns import TextColumn
+from froster.video.tar_shards import is_file
 
 T = TypeVar("T")
 Once = Callable[[Callable[[], T]], T]
@@ -101,4 +102,8 @@ def locate(
 def _form_there(base: str, name: str) -> int:
     """The first form by which something is there, else the last."""
     forms = forms_of(name)
-    return next((i for i, form in enumerate(forms) if os.path.lexists(path_of(base, form))), 2)
+    return next((i for i, form in enumerate(forms) if _is_there(path_of(base, form))), 2)
+
+
+def _is_there(path: str) -> bool:
+    return os.path.lexists(path) or is_file(path)

@@ -19,6 +19,7 @@ from froster.data.columns import Row, Table, TextColumn, WordColumn, texts_of
 from froster.data.items import Item, Items, Place, VideoList, in_order, passed_over
 from froster.data.label_tools import READ, read_segments
 from froster.data.located import Once, Paths, at_once, locate
+from froster.data.pack_folder import unpacked
 from froster.data.rows import check_text, lines, read_table, read_text
 from froster.data.spans import span_of
 from froster.errors import DataError
@@ -26,6 +27,7 @@ from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
 from froster.utils.text import is_text, printable
 from froster.video.container import VIDEO_SUFFIXES
+from froster.video.tar_shards import exists, is_file
 
 __all__ = [
     "Item",
@@ -80,7 +82,7 @@ def read_items(
     left; UsageError for an address, or Parquet without pyarrow.
     """
     refuse_address(source, labels_json, root)
-    source = Path(source)
+    source = unpacked(Path(source))
     if source.is_dir():
         if where:
             columns = ", ".join(where)
@@ -105,7 +107,7 @@ def read_items(
         )
     base = Path(root) if root is not None else source.parent
     names = _names(table)
-    forms, missing = once(lambda: locate(str(base), names, rows, os.path.isfile))
+    forms, missing = once(lambda: locate(str(base), names, rows, is_file))
     if len(missing):
         _refuse_missing(table, names, missing, len(rows), base)
     paths = Paths(str(base), names, forms)
@@ -147,7 +149,7 @@ def read_rows(source: str | Path, root: str | Path | None = None) -> ManifestRow
     if not len(table):
         return ManifestRows(table, Paths(base, texts_of([])), np.zeros(0, np.int64))
     names = _names(table)
-    forms, missing = locate(base, names, np.arange(len(table)), os.path.exists)
+    forms, missing = locate(base, names, np.arange(len(table)), exists)
     return ManifestRows(table, Paths(base, names, forms), missing)
 
 
@@ -255,7 +257,7 @@ def _from_tool(source: Path, base: Path) -> Items:
         ended = (
             path.with_name(path.name + end) for path in plain for end in sorted(VIDEO_SUFFIXES)
         )
-        return next(filter(os.path.isfile, chain(plain, ended)), base / name)
+        return next(filter(is_file, chain(plain, ended)), base / name)
 
     def rate(name: str) -> float:
         with OpenedVideo(place(name)) as video:
@@ -264,7 +266,7 @@ def _from_tool(source: Path, base: Path) -> Items:
     paths, labels, splits, spans, missing = [], [], [], [], []
     for video in read_segments(source, read_text(source), rate):
         path = place(video.name)
-        if not os.path.isfile(path):
+        if not is_file(path):
             missing.append(video.name)
         words = (video.subset or "").lower()
         for span in video.spans:

@@ -17,6 +17,7 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
 from froster.errors import VideoError
+from froster.video import tar_shards
 
 _SUFFIXES = (
     ".3g2 .3gp .asf .avi .dv .f4v .flv .gif .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpeg .mpg .mts"
@@ -37,22 +38,32 @@ _THREADS = 1
 
 
 def open_file(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """A file and its video stream. Raises VideoError, which names the file and the cause."""
+    """A file, or a member of a tar shard, and its video stream. Raises VideoError, which names the
+    file and the cause."""
+    if (place := tar_shards.member(path)) is not None:
+        section = tar_shards.Section(str(path), place)
+        return _opened(path, section)
     if not path.exists():
         raise VideoError(f"{path}: no such file")
     if not path.is_file():  # a pipe would be waited for
         kind = "a directory, not a file" if path.is_dir() else "not a regular file"
         raise VideoError(f"{path}: {kind}")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: empty file")
+    # Absolute, so that no name is taken for a protocol.
+    return _opened(path, str(path.absolute()))
+
+
+def _opened(
+    path: Path, source: str | tar_shards.Section
+) -> tuple[av.container.InputContainer, av.VideoStream]:
     options = {
         "format_whitelist": FORMATS,
         "protocol_whitelist": "file",
         "max_pixels": str(_MOST_PIXELS),
     }
     try:
-        if path.stat().st_size == 0:
-            raise VideoError(f"{path}: empty file")
-        # Absolute, so that no name is taken for a protocol.
-        container = av.open(str(path.absolute()), metadata_errors="replace", options=options)
+        container = av.open(source, "r", metadata_errors="replace", options=options)
     except av.ArgumentError as error:
         raise VideoError(f"{path}: a text or a play list, not a video") from error
     except (av.FFmpegError, OSError) as error:
@@ -95,7 +106,9 @@ class FileState(NamedTuple):
 
 
 def file_state(path: str | Path) -> FileState:
-    """Raises OSError where there is no such file."""
+    """Raises OSError where there is no such file, VideoError where a shard has no such member."""
+    if (place := tar_shards.member(path)) is not None:
+        return FileState(place.size, os.stat(place.shard).st_mtime_ns)
     status = os.stat(path)
     return FileState(status.st_size, status.st_mtime_ns)
 

@@ -1,0 +1,18 @@
+"""How a folder that `froster pack` has made is known: for `manifest`, which `pack` itself needs."""
+
+from pathlib import Path
+
+from froster.errors import DataError
+
+PACK, PACKED = "pack.json", "manifest.csv"
+"""In a folder of `froster pack`: its mark and its manifest."""
+
+
+def unpacked(source: Path) -> Path:
+    """The manifest of a folder that `froster pack` has made; any other source as it is. Raises
+    DataError where the pack has not been finished."""
+    if not (source / PACK).is_file():
+        return source
+    if not (source / PACKED).is_file():
+        raise DataError(f"{source}: not packed to the end: run the same froster pack once more")
+    return source / PACKED
