@@ -200,9 +200,9 @@ def test_an_index_is_taught_from(run, nano: Recognizer, videos: Path, tmp_path: 
     assert ran.code == 0, ran.err
     model = froster.load(tmp_path / "d", device="cpu")
     assert isinstance(model.config.method, LPPlusPlus)
-    store = Store(index)
-    store.about["model"] = "another"
-    (index / "index.json").write_text(json.dumps(store.about))
+    about = Store(index).about
+    shutil.rmtree(index)
+    Store.create(index, {**about, "model": "another"}, 4)
     ran = run("teach", *asked, tmp_path / "e", "--method", "tip", *options)
     assert ran.code == 2 and "made by another model" in ran.err
 

@@ -22,6 +22,9 @@ NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
 nothing like an address."""
 FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
+INDEXES = (("index", "out"), ("search", "index"), ("label", "index"))
+"""Command and argument: an index may lie in an object store."""
+OBJECT_STORES = ("s3", "gs", "az")
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
@@ -50,6 +53,11 @@ def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     """Raises UsageError where an address stands for a file; of it, `Path` would make "s3:/"."""
     for argument in arguments:
         name = argument.field_info.name
+        stored = (*commands, name) in INDEXES and all(
+            token.value.partition("://")[0] in OBJECT_STORES for token in argument.tokens
+        )
+        if stored:
+            continue
         if name not in NO_FILES or (*commands, name) in FILES:
             for token in argument.tokens:
                 refuse_address(*token.value.split(","))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from froster.data.manifest import Item
 from froster.encoders.last_map import LastMap
+from froster.encoders.model import unit
 from froster.errors import DataError
 from froster.evaluation.metrics import Predictions, fuse
 from froster.inference.batch import ReadOptions
@@ -103,18 +104,15 @@ def index_inputs(
     another model."""
     store = Store(index)
     check_model(store, model)
-    places = {os.path.abspath(store.root / key): place for key, place in store.places.items()}
-    tensors: dict[str, Tensor] = {}
+    keys = {os.path.abspath(store.root / key): key for key in store.files()}
+    wanted = {item.path: keys.get(os.path.abspath(item.path)) for item in (*train, *test)}
+    videos = store.videos(filter(None, wanted.values()))
     tested, errors = {}, {}
-    for item in (*train, *test):
-        place = places.get(os.path.abspath(item.path))
-        if place is None:
-            errors[item.path] = f"{item.path}: not in the index {index}"
-            continue
-        if place.part not in tensors:
-            tensors[place.part] = store.tensors(place.part)["segments"]
-        rows = tensors[place.part][place.rows].float()
-        tested[item.path] = rows / rows.norm(dim=-1, keepdim=True)
+    for path, key in wanted.items():
+        if key is None:
+            errors[path] = f"{path}: not in the index {index}"
+        else:
+            tested[path] = unit(videos[key].vectors.float())
     taught = {item.path: tested[item.path] for item in train if item.path in tested}
     note = f"embeddings of {len(tested)} videos from {index}"
     return Inputs(taught, tested, errors, True, note, {"index": str(index)})
