@@ -249,6 +249,21 @@ def test_bad_videos_are_one_line(run, videos: Path, tmp_path: Path, change, sent
         assert last.startswith("froster: ") and re.search(sentence, last), last
 
 
+def test_small_parts_of_features_are_joined(tmp_path: Path) -> None:
+    """As rounds of corrections leave them; another process reads on."""
+    about = {"made_by": "a test"}
+    store, other = FeatureStore(tmp_path, about), FeatureStore(tmp_path, about)
+    for i in range(40):
+        store.add({f"v{i}/c0": torch.full((2, 3), float(i))})
+        if i == 9:
+            other.refresh()
+    assert store.folder is not None
+    assert len(list(store.folder.glob("*.safetensors"))) < 12
+    assert other.get("v5/c0")[0, 0] == 5 and other.load(["v7/c0"])["v7/c0"][0, 0] == 7
+    fresh = FeatureStore(tmp_path, about)
+    assert [float(fresh.get(f"v{i}/c0")[0, 0]) for i in range(40)] == list(range(40))
+
+
 def test_one_example_a_class(nano: Recognizer, videos: Path, features: Path) -> None:
     one = {label: [next((videos / label.replace(" ", "_")).iterdir())] for label in LABELS}
     for method in ("prolip", "lp++", "tip-f"):

@@ -58,6 +58,7 @@ def index(
     """
     from froster.data.listing import list_videos
     from froster.inference import index as indexing
+    from froster.inference.approximate import PAYS_FROM, probes
     from froster.inference.batch import ReadOptions
     from froster.inference.old_index import convert as convert_index
     from froster.inference.store import Store
@@ -90,6 +91,8 @@ def index(
         recognizer = recognizer or load_model(model or store.source, device, precision)
         with working("making the search index" if approximate else "taking it away"):
             report["recall"] = indexing.search_index(recognizer, store, approximate)
+    elif report.get("segments", 0) > PAYS_FROM:
+        report["slow"] = not probes(Store(out))
     show_result(report, as_json, lambda report: show(report, prune))
     if report.get("failed"):
         raise SystemExit(1)
@@ -104,6 +107,11 @@ def show(report: dict[str, Any], pruned: bool) -> None:
         output.print(
             f"{report['index']}: {report['videos']} videos, {report['segments']} segments"
             f"{added}{failed}"
+        )
+    if report.get("slow"):
+        console.print(
+            f"a search compares all {report['segments']} segments: froster index --out"
+            f" {report['index']} --approximate makes it faster, with estimated answers"
         )
     if report.get("recall"):
         recall = report["recall"]

@@ -234,20 +234,18 @@ class Store:
         many videos they are new."""
         import pyarrow as pa
 
-        known = [name for name in self.columns if any(name in row for row in columns.values())]
-        table = self.table.rows(("path", *known), "segment = 0").to_pylist()
+        new = {path: manifest_row(row) for path, row in columns.items()}
+        known = [name for name in self.columns if any(name in row for row in new.values())]
         rows = [
-            {**{name: old[name] for name in known}, **new, "path": old["path"]}
-            for old in table
-            for new in [manifest_row(columns.get(file_name(old["path"]), {}))]
-            if any(old.get(name) != value for name, value in new.items())
+            {**row, **texts}
+            for row in self.table.rows(("path", *known), "segment = 0").to_pylist()
+            for texts in [new.get(file_name(row["path"]), {})]
+            if any(row.get(name) != value for name, value in texts.items())
         ]
         if rows:
-            names = sorted({name for row in rows for name in row})
-            new_table = pa.table(
-                {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-            )
-            self.table.update("path", new_table)
+            names = sorted({name for row in rows for name in row} - {"_rowaddr"})
+            schema = pa.schema([(name, pa.string()) for name in names])
+            self.table.update("path", pa.Table.from_pylist(rows, schema))
         return len(rows)
 
     def drop_doubles(self) -> None:

@@ -4,6 +4,7 @@ every write appears whole, as a new version."""
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -213,7 +214,7 @@ class LanceTable:
             except WriteError as error:
                 if "conflict" not in str(error).lower() or attempt == _TRIES - 1:
                     raise
-                time.sleep(0.05 * 2 ** min(attempt, 5))
+                time.sleep(random.uniform(0, 0.05 * 2 ** min(attempt, 4)))
                 self.refresh()
 
     def compact(self) -> None:
