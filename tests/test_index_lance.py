@@ -367,3 +367,10 @@ def test_an_index_in_an_object_store(run, bucket: str, folder: Path, tmp_path: P
     assert not Path("s3:").exists()
     one_line(run("search", f"{bucket}/nothing", "cat"), 1, "not an index of froster index")
     one_line(run("search", "s3://no-such-bucket/i", "cat"), 1, "s3://no-such-bucket/i")
+
+
+def test_the_benchmark_of_the_index_runs() -> None:
+    from benchmarks.scale_index import run as benchmark
+
+    lines = benchmark(toy=True)
+    assert all(line.after >= 0 for line in lines) and len(lines) == 10

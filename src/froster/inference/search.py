@@ -160,7 +160,8 @@ def _copies_of(video: Path, store: Store) -> list[str]:
     size, fingerprint = video.stat().st_size, file_fingerprint(video)
     table = store.table.rows(
         ("path", "video"),
-        f"segment = 0 AND (video = {quoted(fingerprint or '')} OR (video IS NULL AND size = {size}))",
+        f"segment = 0 AND (video = {quoted(fingerprint or '')}"
+        f" OR (video IS NULL AND size = {size}))",
     )
     names, fingerprints = map(file_name, table["path"].to_pylist()), table["video"].to_pylist()
     return [
