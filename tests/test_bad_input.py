@@ -17,6 +17,7 @@ import pytest
 from froster.data.dataset import ReadViews
 from froster.data.inspect import inspect
 from froster.errors import VideoError
+from froster.inference.failed import FailureTable
 from froster.inference.recognizer import load
 from froster.video.reader import Video
 from froster.video.stream import Stream
@@ -175,7 +176,9 @@ def test_no_frames(run, tmp_path: Path) -> None:
     ):
         result = run(command[0], path, *command[1:])
         assert result.code == 1
-    assert "no frame" in (tmp_path / "i" / "failures.jsonl").read_text()
+        assert "no frame" in result.out + result.err
+    causes = FailureTable(tmp_path / "i", ()).causes
+    assert len(causes) == 1 and "no frame" in next(iter(causes.values()))
 
 
 def test_a_file_that_grows_while_it_is_read(

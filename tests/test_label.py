@@ -25,7 +25,7 @@ import quick
 from froster.data.manifest import read_rows
 from froster.errors import DataError, UsageError
 from froster.inference.recognizer import Recognizer
-from froster.inference.store import Store
+from froster.inference.store import IndexEntry, Store
 from froster.serve.guard import Guard
 from froster.serve.labelling import create_label_app
 from froster.training.asking import MOST, choose, fit_answers, uncertainty
@@ -347,12 +347,12 @@ def test_mistakes_are_one_line(run, index: Path, tmp_path: Path) -> None:
     one_line(run("label", index, "--labels", "cat, Cat", "--out", tmp_path / "a.jsonl"), 2, "cat")
     other = tmp_path / "other"
     shutil.copytree(index, other)
-    about = json.loads((other / "index.json").read_text())
-    (other / "index.json").write_text(json.dumps({**about, "model": "another"}))
-    one_line(run("label", other), 2, "was made by another model")
-    for part in other.glob("0*"):
-        part.unlink()
+    about = Store(other).about
+    shutil.rmtree(other)
+    made = Store.create(other, {**about, "model": "another"}, 4)
     one_line(run("label", other), 1, "there is no video in this index yet")
+    made.add([(IndexEntry("a.mp4", 1, 1, 1.0, 1, 0, [0.0], [1.0]), torch.eye(1, 4))])
+    one_line(run("label", other), 2, "was made by another model")
 
 
 # In a browser, by the keyboard alone

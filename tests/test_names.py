@@ -20,9 +20,11 @@ from froster.data.listing import list_videos, passed_over
 from froster.data.manifest import read_items
 from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
+from froster.inference.old_index import convert, named_as_file
 from froster.inference.results import ResultFile
-from froster.inference.store import IndexEntry, Store
+from froster.inference.store import Store
 from froster.utils.files import csv_text, json_line, write_csv, write_text
+from froster.utils.tensors import save_tensors
 from shared_files import World
 from typed import one_line
 
@@ -291,27 +293,31 @@ def test_an_index_of_an_earlier_version_keeps_its_videos(tmp_path: Path) -> None
         "frames": 8,
         "source": "nano",
     }
-    store = Store.create(tmp_path / "i", about)
-    one = torch.ones(1, 2), torch.ones(2)
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "index.json").write_text(json.dumps(about))
+    entries = []
     for number, path in enumerate([*OLD, "gone\\x01.mp4"]):
         size = (tmp_path / "v" / os.fsdecode(OLD.get(path, b"caf\xe9.mp4"))).stat()
-        store.add(
-            [(IndexEntry(path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0]), *one)]
-        )
+        values = (path, size.st_size, size.st_mtime_ns, 1.0, number, 0, [0.0], [1.0])
+        names = ("path", "size", "mtime", "seconds", "frames", "damaged", "starts", "ends")
+        entries.append(dict(zip(names, values, strict=True)))
+    lines = "".join(f"{json.dumps(entry)}\n" for entry in entries)
+    (tmp_path / "i" / "0001.jsonl").write_text(lines)
+    vectors = {name: torch.ones(len(entries), 2) for name in ("segments", "videos")}
+    save_tensors(vectors, tmp_path / "i" / "0001.safetensors")
+    with pytest.raises(DataError, match="--convert"):
+        Store(tmp_path / "i")
+    convert(tmp_path / "i")
     store = Store(tmp_path / "i")
-    assert {os.fsencode(path) for path in store.places} == {*OLD.values(), b"gone\\x01.mp4"}
-    gone = [key for key, place in store.places.items() if place.entry.is_gone(store.root)]
+    files = store.files()
+    assert {os.fsencode(path) for path in files} == {*OLD.values(), b"gone\\x01.mp4"}
+    gone = [key for key, file in files.items() if file.is_gone(store.root)]
     assert gone == ["gone\\x01.mp4"]
-    again = store.without(gone)
-    assert {os.fsencode(path) for path in again.places} == set(OLD.values())
-    moved = shutil.move(tmp_path / "v", tmp_path / "w")
-    assert set(Store(tmp_path / "i", Path(moved)).places) == set(again.places)
-    assert (
-        dataclasses.replace(again.places["back\\slash.mp4"].entry, size=1)
-        .named_as_file(Path(moved))
-        .path
-        == "back\\slash.mp4"
-    )
+    store.remove(gone)
+    assert {os.fsencode(path) for path in Store(tmp_path / "i").files()} == set(OLD.values())
+    moved = Path(shutil.move(tmp_path / "v", tmp_path / "w"))
+    entry = store.videos(["back\\slash.mp4"])["back\\slash.mp4"].entry
+    assert named_as_file(dataclasses.replace(entry, size=1), moved).path == "back\\slash.mp4"
 
 
 def test_files_passed_over_are_named_by_their_endings(
@@ -460,8 +466,6 @@ def test_addresses_are_refused_by_name(
         ("timeline", address, *labels),
         ("timeline", clips[0], *labels, "--out", f"{address}.srt"),
         ("doctor", address),
-        ("index", clips[0], "--out", address),
-        ("search", address, "cat"),
         ("search", tmp_path, "--video", address),
         ("search", tmp_path, "cat", "--thumbnails", address),
         ("evaluate", "--data", address),

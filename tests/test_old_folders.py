@@ -114,11 +114,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(folder: Path, resumed: Path
     assert found["choosing"]["of"] == "the validation split"
 
 
-def test_an_index_is_searched_and_grows(folder: Path, tmp_path: Path, capfd) -> None:
+def test_an_index_is_converted_searched_and_grows(folder: Path, tmp_path: Path, capfd) -> None:
     index = shutil.copytree(folder / "index-0.1", tmp_path / "index")
     about = index / "index.json"
     about.write_text(about.read_text().replace(MADE_IN, folder.as_posix()))
+    with pytest.raises(AssertionError, match="froster index --convert --out"):
+        command(capfd, "search", index, "a cat", "--device", "cpu")
+    converted = json.loads(command(capfd, "index", "--convert", "--out", index, "--json"))
     then = json.loads((folder / "found-0.1.json").read_text())
+    assert (converted["videos"], converted["segments"]) == (then["videos"], then["segments"])
+    assert sorted(path.name for path in index.iterdir()) == ["segments.lance"]
     now = json.loads(command(capfd, "search", index, then["query"], "--device", "cpu", "--json"))
     assert (now["videos"], now["segments"]) == (then["videos"], then["segments"])
     for old, new in zip(then["hits"], now["hits"], strict=True):

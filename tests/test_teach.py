@@ -241,9 +241,9 @@ def test_an_index_is_taught_from(run, nano: Recognizer, videos: Path, tmp_path: 
     assert ran.code == 0, ran.err
     model = froster.load(tmp_path / "d", device="cpu")
     assert isinstance(model.config.method, LPPlusPlus)
-    store = Store(index)
-    store.about["model"] = "another"
-    (index / "index.json").write_text(json.dumps(store.about))
+    about = Store(index).about
+    shutil.rmtree(index)
+    Store.create(index, {**about, "model": "another"}, 4)
     ran = run("teach", *asked, tmp_path / "e", "--method", "tip", *options)
     assert ran.code == 2 and "made by another model" in ran.err
 
@@ -288,6 +288,21 @@ def test_bad_videos_are_one_line(run, videos: Path, tmp_path: Path, change, sent
 
         last = ran.err.strip().splitlines()[-1]
         assert last.startswith("froster: ") and re.search(sentence, last), last
+
+
+def test_small_parts_of_features_are_joined(tmp_path: Path) -> None:
+    """As rounds of corrections leave them; another process reads on."""
+    about = {"made_by": "a test"}
+    store, other = FeatureStore(tmp_path, about), FeatureStore(tmp_path, about)
+    for i in range(40):
+        store.add({f"v{i}/c0": torch.full((2, 3), float(i))})
+        if i == 9:
+            other.refresh()
+    assert store.folder is not None
+    assert len(list(store.folder.glob("*.safetensors"))) < 12
+    assert other.get("v5/c0")[0, 0] == 5 and other.load(["v7/c0"])["v7/c0"][0, 0] == 7
+    fresh = FeatureStore(tmp_path, about)
+    assert [float(fresh.get(f"v{i}/c0")[0, 0]) for i in range(40)] == list(range(40))
 
 
 def test_one_example_a_class(nano: Recognizer, videos: Path, features: Path) -> None:

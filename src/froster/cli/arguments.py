@@ -24,6 +24,9 @@ FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
 ADDRESSES = (("classify", "out"),)
 """Command and argument: a file, which may lie at an address."""
+INDEXES = (("index", "out"), ("search", "index"), ("label", "index"))
+"""Command and argument: an index may lie in an object store."""
+OBJECT_STORES = ("s3", "gs", "az")
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
@@ -53,6 +56,11 @@ def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     for argument in arguments:
         name = argument.field_info.name
         if (*commands, name) in ADDRESSES:
+            continue
+        stored = (*commands, name) in INDEXES and all(
+            token.value.partition("://")[0] in OBJECT_STORES for token in argument.tokens
+        )
+        if stored:
             continue
         if name not in NO_FILES or (*commands, name) in FILES:
             for token in argument.tokens:

@@ -6,14 +6,22 @@ from typing import Annotated, Any, Literal
 from froster.cli import options
 from froster.cli.common import announce, batch_bar, load_model, mention, show_result
 from froster.cli.options import MACHINE, number, option, seconds
-from froster.utils.progress import console, output
+from froster.utils.progress import console, output, working
+
+SHOWN = 3
+"""Failures that are named."""
 
 
 def index(
     videos: options.Videos = None,
     /,
     *,
-    out: Annotated[Path, option("Folder of the index; unchanged videos in it are passed over.")],
+    out: Annotated[
+        str,
+        option(
+            "Folder of the index, or its address (s3://…); unchanged videos in it are passed over."
+        ),
+    ],
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     model: options.Model = None,
@@ -22,6 +30,17 @@ def index(
         Literal["float16", "float32"] | None, option("Of the embeddings; default: float16.")
     ] = None,
     prune: Annotated[bool, option("Take out videos that are gone.")] = False,
+    approximate: Annotated[
+        bool | None,
+        option(
+            "Make a search index (IVF_HNSW_SQ), so that a search need not compare every segment;"
+            " --no-approximate takes it away.",
+            negative="--no-approximate",
+        ),
+    ] = None,
+    convert: Annotated[
+        bool, option("Make an index of froster 0.1 one of this version, in its place.")
+    ] = False,
     retry_failed: options.RetryFailed = False,
     workers: options.Workers = None,
     batch_size: Annotated[
@@ -34,45 +53,78 @@ def index(
 ) -> None:
     """Make or extend an index of videos, segment by segment, for froster search.
 
-    Example: froster index videos/ --out index --model nano
+    Several processes may write to one index. Example: froster index videos/ --out index
+    --model nano
     """
     from froster.data.listing import list_videos
     from froster.inference import index as indexing
+    from froster.inference.approximate import PAYS_FROM, probes
     from froster.inference.batch import ReadOptions
+    from froster.inference.old_index import convert as convert_index
+    from froster.inference.store import Store
 
-    earlier = indexing.open_index(out)
-    if prune:
-        indexing.check_prunable(out, earlier)
-    base = earlier.root if earlier else None
-    listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
-    mention(listing)
-    source = model or (earlier.source if earlier else None)
-    recognizer = load_model(source, device, precision)
-    indexing.check_comparable(recognizer)
-    announce(recognizer, model)
-    with batch_bar("index") as on_progress:
-        report = indexing.index(
-            recognizer,
-            listing,
-            out,
-            settings=indexing.IndexSettings(segment, dtype, prune, retry_failed),
-            options=ReadOptions(workers, batch_size, time_limit),
-            on_progress=on_progress,
-        )
+    report: dict[str, Any] = {"index": out}
+    if convert:
+        report |= convert_index(Path(out))
+    recognizer = None
+    if videos or files_from is not None or not (convert or approximate is not None):
+        earlier = indexing.open_index(out)
+        if prune:
+            indexing.check_prunable(out, earlier)
+        base = earlier.root if earlier else None
+        listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
+        mention(listing)
+        recognizer = load_model(model or (earlier.source if earlier else None), device, precision)
+        indexing.check_comparable(recognizer)
+        announce(recognizer, model)
+        with batch_bar("index") as on_progress:
+            report |= indexing.index(
+                recognizer,
+                listing,
+                out,
+                settings=indexing.IndexSettings(segment, dtype, prune, retry_failed),
+                options=ReadOptions(workers, batch_size, time_limit),
+                on_progress=on_progress,
+            )
+    if approximate is not None:
+        store = Store(out)
+        recognizer = recognizer or load_model(model or store.source, device, precision)
+        with working("making the search index" if approximate else "taking it away"):
+            report["recall"] = indexing.search_index(recognizer, store, approximate)
+    elif report.get("segments", 0) > PAYS_FROM:
+        report["slow"] = not probes(Store(out))
     show_result(report, as_json, lambda report: show(report, prune))
-    if report["failed"]:
+    if report.get("failed"):
         raise SystemExit(1)
 
 
 def show(report: dict[str, Any], pruned: bool) -> None:
-    failed = ""
-    if report["failed"]:
-        failed = f"; {report['failed']} failed, see {report['index']}/failures.jsonl"
-    output.print(
-        f"{report['index']}: {report['videos']} videos, {report['segments']} segments "
-        f"({report['new']} new, {report['changed']} changed){failed}"
-    )
-    if report["gone"]:
+    if "videos" in report:
+        added = ""
+        if "new" in report:
+            added = f" ({report['new']} new, {report['changed']} changed)"
+        failed = f"; {report['failed']} failed" if report.get("failed") else ""
+        output.print(
+            f"{report['index']}: {report['videos']} videos, {report['segments']} segments"
+            f"{added}{failed}"
+        )
+    if report.get("slow"):
+        console.print(
+            f"a search compares all {report['segments']} segments: froster index --out"
+            f" {report['index']} --approximate makes it faster, with estimated answers"
+        )
+    if report.get("recall"):
+        recall = report["recall"]
+        output.print(
+            f"searches are estimated: recall at 10 of {recall['text']:.3f} for texts and"
+            f" {recall['video']:.3f} for videos, in {recall['probes']} cells"
+        )
+    failures = report.get("failures", {})
+    for path, error in list(failures.items())[:SHOWN]:
+        console.tell(f"{path}: {error.removeprefix(f'{path}: ')}")
+    if len(failures) > SHOWN:
+        console.tell(f"and {len(failures) - SHOWN} more: --json names all")
+    if report.get("gone"):
         what = "taken out" if pruned else "still in the index, --prune takes them out"
         first = ", ".join(report["gone"][:3])
         console.print(f"{len(report['gone'])} videos are gone, {what}: {first}")

@@ -9,6 +9,7 @@ from froster.cli import options
 from froster.cli.common import announce, given_labels, load_model
 from froster.cli.options import number, option
 from froster.cli.serve import address, bound, check_web
+from froster.errors import UsageError
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console, output
 from froster.utils.text import shell_command
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def label(
-    index: Annotated[Path, option("Folder that froster index wrote.")],
+    index: Annotated[str, option("Folder that froster index wrote, or its address (s3://…).")],
     /,
     *,
     labels: options.Labels = None,
@@ -40,7 +41,7 @@ def label(
     Example: froster label index --labels "walking, running"
     """
     check_web("label")
-    from froster.inference.search import check_not_empty
+    from froster.inference.index import check_not_empty
     from froster.inference.store import Store
     from froster.training.labelling import Labelling
     from froster.utils.files import sole_maker
@@ -48,7 +49,11 @@ def label(
     names = [] if labels is None and labels_file is None else given_labels(labels, labels_file)
     store = Store(index, root)
     check_not_empty(store)
-    out = out or store.folder.absolute().with_name(f"{store.folder.absolute().name}.labels.jsonl")
+    if out is None:
+        if not isinstance(store.folder, Path):
+            raise UsageError("--out: say to which file of this machine the labels of this index go")
+        folder = store.folder.absolute()
+        out = folder.with_name(f"{folder.name}.labels.jsonl")
     with sole_maker(out), bound("127.0.0.1", port) as listening:
         recognizer = load_model(model or store.source, device, precision)
         announce(recognizer, model or store.source)
@@ -85,7 +90,7 @@ def serve_page(labelling: Labelling, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def show(labelling: Labelling, index: Path) -> None:
+def show(labelling: Labelling, index: str) -> None:
     labelled = len(labelling.labelled.rows)
     output.tell(f"{labelling.out}: {labelled} labels")
     if labelled:

@@ -14,7 +14,7 @@ from froster.utils.progress import console, working
 
 
 def search(
-    index: Annotated[Path, option("Folder that froster index wrote.")],
+    index: Annotated[str, option("Folder that froster index wrote, or its address (s3://…).")],
     text: Annotated[str | None, option('What to look for: "a person surfing".')] = None,
     /,
     *,
@@ -23,6 +23,12 @@ def search(
     root: Annotated[Path | None, option("Folder of the videos, if they lie elsewhere now.")] = None,
     top: Annotated[int, number("Answers.", 1)] = 10,
     by_video: Annotated[bool, option("The best answer of each video alone.")] = False,
+    where: Annotated[
+        str | None, option('Only segments that meet this condition, in SQL: "start > 60".')
+    ] = None,
+    exact: Annotated[
+        bool, option("Compare every segment, also where the index has a search index.")
+    ] = False,
     join: Annotated[bool, switch("Neighbouring segments are one answer.", "join")] = True,
     thumbnails: Annotated[Path | None, option("Pictures: a .png, a .jpg, or a folder.")] = None,
     clips: Annotated[
@@ -33,7 +39,7 @@ def search(
     precision: options.Precision = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Where in the videos of an index is this to be seen? Every segment is compared.
+    """Where in the videos of an index is this to be seen?
 
     Example: froster search index "a person surfing" --thumbnails found.png
     """
@@ -44,6 +50,7 @@ def search(
     if video is not None:
         check_exists(video)
     from froster.inference import search as searching
+    from froster.inference.index import check_not_empty
     from froster.inference.segment_files import check_outputs
     from froster.inference.store import Store
     from froster.report import thumbnails as pictures
@@ -52,7 +59,9 @@ def search(
         pictures.check_target(thumbnails)
     check_outputs([], clips)
     store = Store(index, root)
-    searching.check_not_empty(store)
+    check_not_empty(store)
+    if where is not None:
+        store.table.check(where)
     recognizer = load_model(model or store.source, device, precision)
     with working(f"reading {video.name}") if video else nullcontext():
         result = searching.search(
@@ -63,6 +72,8 @@ def search(
             top=top,
             join=join,
             by_video=by_video,
+            where=where,
+            exact=exact,
             truncate=truncate,
         )
     if thumbnails is not None:
@@ -81,6 +92,8 @@ def search(
         for place, hit in enumerate(result.hits, 1)
     ]
     print_table(("", "score", "when", "video"), rows)
+    if result.estimated:
+        console.print("estimated: not every segment was compared (--exact compares all)")
     if result.left_out:
         console.print(f"{video} is in the index itself and is left out")
     if thumbnails is not None:

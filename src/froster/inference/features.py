@@ -7,7 +7,7 @@ seconds.
 VIDEO is the fingerprint of a file, with start and end of a part where it is one; VIEW a clip as the
 model is tested ("c0", "c1", …) or a random one with augmentation ("r0", "r1", …). Parts of the
 store have names of their own, so that several processes may write at once, and a killed one costs
-what it had not written.
+what it had not written; small ones are joined.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ FORMAT = 1
 PART_SECONDS = 20.0
 PART_BYTES = 64 << 20
 """A part is written after so long, or so much: what a kill can cost."""
+SMALL_PARTS = 32
+"""So many parts of less than a quarter of that are joined: rounds of corrections leave a small one
+each."""
 
 
 Task = tuple[str, tuple[float, float] | None, str, tuple[str, ...]]
@@ -184,9 +187,28 @@ class FeatureStore:
         with atomic_file(path) as part:
             save_tensors({name: x.contiguous() for name, x in features.items()}, part)
         self.places |= dict.fromkeys(features, path)
+        self._join_small()
+
+    def _join_small(self) -> None:
+        """Many small parts become one. Who has them open reads on; who looks for one that is gone
+        refreshes, and two that join at once leave the same features twice."""
+        sizes = {path: path.stat().st_size for path in set(self.places.values()) if path.exists()}
+        small = [path for path, size in sizes.items() if size < PART_BYTES / 4]
+        if len(small) < SMALL_PARTS or self.folder is None:
+            return
+        features = self.load([name for name, path in self.places.items() if path in small])
+        joined = self.folder / f"{uuid.uuid4().hex[:16]}.safetensors"
+        with atomic_file(joined) as part:
+            save_tensors(features, part)
+        self.places |= dict.fromkeys(features, joined)
+        for path in small:
+            self._open.pop(path, None)
+            path.unlink(missing_ok=True)
 
     def load(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Those that are there and whole."""
+        if any(not path.exists() for path in {self.places[n] for n in names if n in self.places}):
+            self.refresh()  # another process has joined parts
         by_part: dict[Path, list[str]] = {}
         for name in names:
             if name in self.places:
@@ -204,6 +226,9 @@ class FeatureStore:
     def get(self, name: str) -> Tensor:
         """One that is there. Raises DataError where its part is damaged."""
         path = self.places[name]
+        if path not in self._open and not path.exists():
+            self.refresh()  # another process has joined parts
+            path = self.places[name]
         try:
             if path not in self._open:
                 self._open[path] = safe_open(path, "pt").__enter__()

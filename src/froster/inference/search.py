@@ -1,9 +1,9 @@
 """Where in the videos of an index something can be seen: every segment is compared with a text or a
-video, none is estimated."""
+video, or, where the index has a search index of its own, those that are likely to fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +13,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from froster.data.fingerprint import file_fingerprint
 from froster.encoders.model import unit
-from froster.errors import DataError, UsageError, VideoError
-from froster.inference.index import check_comparable, check_model, segment_reader
+from froster.errors import UsageError, VideoError
+from froster.inference.approximate import probes, search_options
+from froster.inference.index import check_comparable, check_model, check_not_empty, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
-from froster.inference.store import EntryPlace, IndexEntry, Store
+from froster.inference.store import IndexedVideo, IndexEntry, Store, file_name
+from froster.inference.tables import quoted
 from froster.text.labels import check_labels
 from froster.video.cut import clip_name, cut
 from froster.video.windows import VideoSegment
 
-_ROWS = 65_536
-"""Compared at a time."""
+_LEAST, _CANDIDATES = 64, 8
+"""Best segments that are looked at first, and at least for each answer: neighbours are one."""
+_ESTIMATED = 4096
+"""More candidates are told by the exact search alone."""
 JOIN_DEVIATIONS = 0.5
 """A neighbour belongs to a hit that is better by at most so many standard deviations of all scores.
 """
@@ -54,6 +59,8 @@ class SearchResult:
     hits: list[Hit]
     left_out: list[str]
     """Paths under which the index has the very video that was asked with."""
+    estimated: bool = False
+    """Not every segment was compared."""
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to JSON."""
@@ -67,8 +74,13 @@ class SearchResult:
             }
             for hit in self.hits
         ]
-        size = {"videos": len(self.store.places), "segments": self.store.segments}
-        return {"query": self.query, **size, "hits": hits}
+        about = {
+            "videos": self.store.count,
+            "segments": self.store.segments,
+            "estimated": self.estimated,
+            "left_out": self.left_out,
+        }
+        return {"query": self.query, **about, "hits": hits}
 
 
 def search(
@@ -80,14 +92,18 @@ def search(
     top: int = 10,
     join: bool = True,
     by_video: bool = False,
+    where: str | None = None,
+    exact: bool = False,
     truncate: bool = False,
 ) -> SearchResult:
     """The `top` stretches of the indexed videos that fit a text, or are like a video.
 
     `model` is the one that made the index, by default loaded by its name. `join`: neighbouring
     segments that fit nearly as well are one hit. `by_video`: the best hit of each video alone.
-    Raises UsageError without a query or with another model, DataError where the index is empty or
-    cannot be read.
+    `where`: a condition in SQL on the segments, such as "label = 'surfing' and start > 60"; its
+    names are the columns of the index. `exact`: every segment is compared also where the index has
+    a search index. Raises UsageError without a query, with another model or a condition that is
+    none, DataError where the index is empty or cannot be read.
     """
     if (text is None) == (video is None):
         raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
@@ -95,6 +111,8 @@ def search(
         check_labels([text])
     store = index if isinstance(index, Store) else Store(Path(index))
     check_not_empty(store)
+    if where is not None:
+        store.table.check(where)
     model = as_recognizer(model or store.source)
     check_comparable(model)
     check_model(store, model)
@@ -105,8 +123,16 @@ def search(
     else:
         query = _embed_segments(model, Path(video), store.seconds)
         copies = _copies_of(Path(video), store)
-    hits = nearest(store, query, top, join=join, by_video=by_video, without=copies)
-    return SearchResult(text or str(video), store, hits, copies)
+    exact = exact or not probes(store)
+    hits = nearest(
+        *(store, query, top),
+        join=join,
+        by_video=by_video,
+        without=set(copies),
+        where=where,
+        exact=exact,
+    )
+    return SearchResult(text or str(video), store, hits, copies, not exact)
 
 
 def cut_hits(hits: Sequence[Hit], root: Path, folder: Path) -> list[Path]:
@@ -120,12 +146,6 @@ def cut_hits(hits: Sequence[Hit], root: Path, folder: Path) -> list[Path]:
     return files
 
 
-def check_not_empty(store: Store) -> None:
-    """Raises DataError where an index has no video."""
-    if not store.places:
-        raise DataError(f"{store.folder}: there is no video in this index yet")
-
-
 def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
     """The mean of its segments (E,), as a video of the index has it."""
     parts = segment_reader(model, seconds)(str(video))
@@ -135,11 +155,24 @@ def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
 
 
 def _copies_of(video: Path, store: Store) -> list[str]:
-    """The paths under which the index has this very file: that it is like itself is no answer."""
-    size = video.stat().st_size
-    entries = [place.entry for place in store.places.values() if place.entry.size == size]
-    paths = [(entry.path, store.root / entry.path) for entry in entries]
-    return [name for name, path in paths if path.exists() and path.samefile(video)]
+    """The paths under which the index has this very file, or one of the same content: that it is
+    like itself is no answer."""
+    size, fingerprint = video.stat().st_size, file_fingerprint(video)
+    table = store.table.rows(
+        ("path", "video"),
+        f"segment = 0 AND (video = {quoted(fingerprint or '')}"
+        f" OR (video IS NULL AND size = {size}))",
+    )
+    names, fingerprints = map(file_name, table["path"].to_pylist()), table["video"].to_pylist()
+    return [
+        name
+        for name, of_file in zip(names, fingerprints, strict=True)
+        if of_file is not None or _is_same_file(store.root / name, video)
+    ]
+
+
+def _is_same_file(path: Path, video: Path) -> bool:
+    return path.exists() and path.samefile(video)
 
 
 def nearest(
@@ -149,44 +182,98 @@ def nearest(
     *,
     join: bool = True,
     by_video: bool = False,
-    without: Sequence[str] = (),
+    without: Container[str] = (),
+    where: str | None = None,
+    exact: bool = True,
 ) -> list[Hit]:
     """The `top` best hits for a unit embedding, joined and by video as in `search`. `without`:
     paths, as the index has them, of videos that are no answer."""
-    parts = store.by_part()
-    places = [place for part in parts.values() for place in part]
-    if not places:
+    if where is not None:
+        store.table.check(where)
+    segments = store.segments
+    if not segments:
         return []
-    scores = torch.cat(
-        [_scores(store.tensors(name)["segments"], part, query) for name, part in parts.items()]
-    )
-    counts = torch.tensor([len(place.entry.starts) for place in places])
-    owner = torch.arange(len(places)).repeat_interleave(counts)
-    first = counts.cumsum(0) - counts
-    margin = JOIN_DEVIATIONS * float(scores.std(unbiased=False)) if join else -1.0
-    used, hits, videos = torch.zeros(len(scores), dtype=torch.bool), [], set()
-    for row in scores.argsort(descending=True, stable=True).tolist():
-        video = int(owner[row])
-        if used[row] or (by_video and video in videos) or places[video].entry.path in without:
+    margin = JOIN_DEVIATIONS * store.spread(query) if join else None
+    count = max(_LEAST, _CANDIDATES * top)
+    while True:
+        if count > _ESTIMATED:  # a graph does not give so many
+            exact = True
+        candidates = store.closest(query, count, where, **search_options(store, exact))
+        hits = _hits(store, query, candidates, top, margin, by_video, without, where)
+        if len(hits) == top or len(candidates[1]) < count:
+            return hits
+        count *= 8
+
+
+def _hits(
+    store: Store,
+    query: Tensor,
+    candidates: tuple[Tensor, list[int], list[str]],
+    top: int,
+    margin: float | None,
+    by_video: bool,
+    without: Container[str],
+    where: str | None,
+) -> list[Hit]:
+    """Of the best segments: scores, rows and paths. All better segments are among them, so that a
+    hit that begins with one is a hit of all."""
+    scores, rows, paths = candidates
+    names = [path for path in dict.fromkeys(paths) if path not in without]
+    videos: dict[str, _Scored] = {}
+    hits: list[Hit] = []
+    for score, row, path in zip(scores.tolist(), rows, paths, strict=True):
+        if path in without:
             continue
-        low, high, least = row, row + 1, scores[row] - margin
-        end = first[video] + counts[video]
-        while low > first[video] and not used[low - 1] and scores[low - 1] >= least:
-            low -= 1
-        while high < end and not used[high] and scores[high] >= least:
-            high += 1
-        used[low:high] = True
-        videos.add(video)
-        entry, at = places[video].entry, int(first[video])
-        best = entry.starts[row - at], entry.ends[row - at]
-        stretch = entry.starts[low - at], entry.ends[high - 1 - at]
-        hits.append(Hit(entry, float(scores[row]), *stretch, best))
+        if path not in videos:
+            first = names.index(path)
+            more = store.videos(names[first : first + top], where=where)
+            videos |= {name: _Scored.of(video, query) for name, video in more.items()}
+        video = videos.get(path)
+        if video is None or (by_video and video.is_hit) or (at := video.place(row)) is None:
+            continue
+        low, high = video.stretch(at, None if margin is None else score - margin)
+        entry = video.entry
+        best, stretch = (
+            (entry.starts[at], entry.ends[at]),
+            (entry.starts[low], entry.ends[high - 1]),
+        )
+        hits.append(Hit(entry, score, *stretch, best))
         if len(hits) == top:
             break
     return hits
 
 
-def _scores(segments: Tensor, places: Sequence[EntryPlace], query: Tensor) -> Tensor:
-    """Of a part's valid segments, in the order of its videos."""
-    scores = torch.cat([rows.float() @ query for rows in segments.split(_ROWS)])
-    return torch.cat([scores[place.rows] for place in places])
+@dataclass
+class _Scored:
+    """A video with the scores of its segments."""
+
+    entry: IndexEntry
+    rows: dict[int, int]
+    """Address -> place."""
+    scores: list[float]
+    free: list[bool]
+    """Those that may still become a part of a hit."""
+    is_hit: bool = False
+
+    @classmethod
+    def of(cls, video: IndexedVideo, query: Tensor) -> _Scored:
+        scores = (video.vectors.float() @ query).tolist()
+        rows = {row: place for place, row in enumerate(video.rows)}
+        return cls(video.entry, rows, scores, list(video.fits))
+
+    def place(self, row: int) -> int | None:
+        """None where it is part of a hit already, or has been replaced since."""
+        place = self.rows.get(row)
+        return place if place is not None and self.free[place] else None
+
+    def stretch(self, place: int, least: float | None) -> tuple[int, int]:
+        """First and last + 1 of the neighbours with that score at least, which are a hit now."""
+        low, high = place, place + 1
+        if least is not None:
+            while low > 0 and self.free[low - 1] and self.scores[low - 1] >= least:
+                low -= 1
+            while high < len(self.free) and self.free[high] and self.scores[high] >= least:
+                high += 1
+        self.free[low:high] = [False] * (high - low)
+        self.is_hit = True
+        return low, high

@@ -1,79 +1,63 @@
-"""An index on disk: embeddings in safetensors and what they are of in JSON lines, in parts that
-appear whole.
+"""An index in a folder or an object store: a Lance table with a row a segment, to which several
+processes may write at once.
 
-    index.json            what the embeddings were made with
-    0001.safetensors      segments (n, E) and videos (m, E), unit length
-    0001.jsonl            a line a video, in that order: the fields of `IndexEntry`
-    failures.jsonl        what could not be read
+    segments.lance        path, video (fingerprint), segment, segments, start, end, vector (unit
+                          length), what is known of the file, and the columns of the manifest
+    failures.lance        path and error of what could not be read
 
-A later line for a path takes the place of an earlier one. A .safetensors without its .jsonl was not
-finished.
+What all of the index was made with is in the metadata of the first.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from froster.encoders.reading import read_safetensors
-from froster.errors import CheckpointError, DataError, UsageError
+from froster.errors import DataError, UsageError
+from froster.inference.tables import LanceTable, one_of_them, quoted
 from froster.utils import strict_json as json
-from froster.utils.files import (
-    atomic_file,
-    atomic_folder,
-    json_line,
-    read_lines,
-    write_json,
-    write_text,
-)
-from froster.utils.tensors import save_tensors
+from froster.utils.address import is_address
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
-ABOUT, FAILURES = "index.json", "failures.jsonl"
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEGMENTS = "segments.lance"
+ABOUT = b"froster"
+OLD = "index.json"
+"""An index of froster 0.1 has this file."""
+FACTS = ("size", "mtime", "seconds", "frames", "damaged")
+COLUMNS = ("path", "video", "batch", "segment", "segments", "start", "end", *FACTS, "vector")
+SAMPLE = 4096
+"""Segments by which the spread of the scores is told."""
+COMPACTED = 64
+"""Parts after which small ones are joined."""
 
 
 @dataclass(frozen=True)
-class IndexEntry:
-    """One indexed video."""
+class IndexedFile:
+    """What tells whether a video is still the one that was indexed."""
 
     path: str
     """Below the index's root with /, or the whole path."""
     size: int
     mtime: int
     """Nanoseconds; with the size it tells whether the file is still the same."""
-    seconds: float
-    frames: int
-    damaged: int
-    starts: Sequence[float]
-    """Of its segments, in seconds from the start of the video; the first one starts with the first
-    frame."""
-    ends: Sequence[float]
 
     def is_current(self, root: Path) -> bool:
         status = self.status(root)
         now = None if status is None else (status.st_size, status.st_mtime_ns)
         return now == (self.size, self.mtime)
-
-    def named_as_file(self, root: Path) -> IndexEntry:
-        """Earlier versions wrote signs that cannot be printed as escapes (`\\u202f`): here as the
-        file is called, if it is there and has that size."""
-        if "\\" not in self.path or not self.is_gone(root):
-            return self
-        for as_character in (True, False):
-            entry = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
-            status = entry.status(root)
-            if status is not None and status.st_size == self.size:
-                return entry
-        return self
 
     def is_gone(self, root: Path) -> bool:
         """Whether there is no such file. A folder that may not be read, or a disk that does not
@@ -94,60 +78,90 @@ class IndexEntry:
             return None
 
 
-def _without_escapes(path: str, as_character: bool) -> str:
-    """`\\xa0` was written for the character of that number and for the byte."""
+@dataclass(frozen=True)
+class IndexEntry(IndexedFile):
+    """One indexed video."""
 
-    def meant(match: re.Match[str]) -> str:
-        kind, digits = match[0][1], match[0][2:]
-        if not digits:
-            return {"t": "\t", "n": "\n", "r": "\r"}[kind]
-        number = int(digits, 16)
-        if number > 0x10FFFF:
-            return match[0]
-        return chr(number if as_character or kind != "x" or number < 0x80 else 0xDC00 + number)
-
-    return re.sub(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[tnr])", meant, path)
+    seconds: float
+    frames: int
+    damaged: int
+    starts: Sequence[float]
+    """Of its segments, in seconds from the start of the video; the first one starts with the first
+    frame."""
+    ends: Sequence[float]
+    video: str | None = None
+    """Fingerprint of the file's content."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Its row of the manifest, without the path."""
 
 
 @dataclass(frozen=True)
-class EntryPlace:
-    """Where a video's embeddings lie."""
+class IndexedVideo:
+    """A video with its segments, in their order."""
 
-    part: str
-    video: int
-    first: int
-    """Of its segments."""
     entry: IndexEntry
+    batch: str
+    """What was written at once."""
+    rows: list[int]
+    """Their addresses in the table."""
+    vectors: Float[Tensor, "segments embed"]
+    """As they are stored; none where they were not asked for."""
+    fits: list[bool]
+    """Whether each meets the condition that was asked for."""
 
-    @property
-    def rows(self) -> slice:
-        """Of its segments."""
-        return slice(self.first, self.first + len(self.entry.starts))
+
+def place_of(index: str | Path) -> Path | str:
+    """A folder, or an address as it is."""
+    return index if isinstance(index, str) and is_address(index) else Path(index)
+
+
+def table_at(index: str | Path, name: str) -> str:
+    """The address of one of its tables."""
+    return f"{str(index).rstrip('/')}/{name}" if is_address(str(index)) else str(Path(index, name))
 
 
 class Store:
     """An index that exists. Raises DataError where it cannot be read. `root`: where its videos lie
     now, if elsewhere."""
 
-    def __init__(self, folder: Path, root: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, root: Path | None = None) -> None:
+        self.folder = place_of(folder)
+        refuse_old(self.folder)
+        if not LanceTable.exists(table_at(self.folder, SEGMENTS)):
+            raise DataError(f"{folder}: not an index of froster index (no {SEGMENTS})")
+        self.table = LanceTable(table_at(self.folder, SEGMENTS))
         try:
-            self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            self.about: dict[str, Any] = json.loads(self.table.schema.metadata[ABOUT])
             self.root = root if root is not None else Path(self.about["root"])
             self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            cause = f"not an index of froster index ({ABOUT}: {error!r})"
-            raise DataError(f"{folder}: {cause}") from None
-        self.places: dict[str, EntryPlace] = {}
-        for name in self._parts():
-            self._add_part(folder / f"{name}.jsonl")
+            self.dimensions = int(self.table.schema.field("vector").type.list_size)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{folder}: not an index of froster index ({error!r})") from None
+        self._added = 0
+        self._sample: Tensor | None = None
 
     @classmethod
-    def create(cls, folder: Path, about: dict[str, Any]) -> Store:
+    def create(cls, folder: str | Path, about: Mapping[str, Any], dimensions: int) -> Store:
         """A new, empty one. Raises UsageError where the folder holds something else."""
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        import pyarrow as pa
+
+        place = place_of(folder)
+        refuse_old(place)
+        if isinstance(place, Path) and (
+            place.is_file() or (place.is_dir() and any(not _is_ours(p) for p in place.iterdir()))
+        ):
             raise UsageError(f"{folder} exists and is no index: choose another --out")
-        write_json(folder / ABOUT, about, indent=1)
+        number = pa.float16() if about["dtype"] == "float16" else pa.float32()
+        kinds = {
+            **dict.fromkeys(("path", "video", "batch"), pa.string()),
+            **dict.fromkeys(("segment", "segments", "frames", "damaged"), pa.int32()),
+            **dict.fromkeys(("start", "end", "seconds"), pa.float64()),
+            **dict.fromkeys(("size", "mtime"), pa.int64()),
+            "vector": pa.list_(number, dimensions),
+        }
+        schema = pa.schema([(name, kinds[name]) for name in COLUMNS])
+        text = json.dumps(dict(about))
+        LanceTable.create(table_at(place, SEGMENTS), schema.with_metadata({ABOUT: text}))
         return cls(folder)
 
     @property
@@ -162,71 +176,223 @@ class Store:
 
     @property
     def segments(self) -> int:
-        return sum(len(place.entry.starts) for place in self.places.values())
+        return self.table.count()
 
-    def add(self, videos: Sequence[tuple[IndexEntry, Tensor, Tensor]]) -> None:
-        """Entries with the embeddings of their segments (n, E) and of the video (E,), as a new
-        part."""
+    @property
+    def count(self) -> int:
+        """Of videos."""
+        return self.table.count("segment = 0")
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of manifests."""
+        return [name for name in self.table.schema.names if name not in COLUMNS]
+
+    def files(self) -> dict[str, IndexedFile]:
+        """Of all videos, by their paths."""
+        table = self.table.rows(("path", "size", "mtime"), "segment = 0")
+        files: dict[str, IndexedFile] = {}
+        for path, *state in zip(*(table[i].to_pylist() for i in range(3)), strict=True):
+            name = file_name(path)
+            if name not in files or files[name].mtime <= state[1]:
+                files[name] = IndexedFile(name, *state)
+        return files
+
+    def videos(
+        self, paths: Iterable[str] | None = None, *, vectors: bool = True, where: str | None = None
+    ) -> dict[str, IndexedVideo]:
+        """Those of these paths, or all, in the order in which they were added."""
+        names = [name for name in (*COLUMNS, *self.columns) if vectors or name != "vector"]
+        chosen = {name: f"`{name}`" for name in names} | {"fits": where or "true"}
+        conditions: Sequence[str | None] = [None]
+        if paths is not None:
+            conditions = list(one_of_them("path", [text_name(path) for path in paths]))
+        videos: dict[str, IndexedVideo] = {}
+        for condition in conditions:
+            videos |= _videos(self.table.rows(chosen, condition), self.columns)
+        return videos
+
+    def add(self, videos: Sequence[tuple[IndexEntry, Tensor]]) -> None:
+        """Entries with the embeddings of their segments (n, E), in place of earlier ones of these
+        paths. Raises WriteError."""
         if not videos:
             return
-        name = f"{max(map(int, self._parts()), default=0) + 1:04d}"
-        dtype = DTYPES[self.dtype]
-        tensors = {
-            "segments": torch.cat([segments for _, segments, _ in videos]).to(dtype),
-            "videos": torch.stack([video for _, _, video in videos]).to(dtype),
+        self.remove([entry.path for entry, _ in videos])
+        self.table.append(self._rows(videos))
+        self._added += 1
+        self._sample = None
+        if self._added % COMPACTED == 0:
+            self.table.compact()
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Raises WriteError."""
+        self.table.delete(one_of_them("path", [text_name(path) for path in paths]))
+        self._sample = None
+
+    def relabel(self, columns: Mapping[str, Mapping[str, str]]) -> int:
+        """Rows of manifests, by path, take the place of what the index has of them. Returns of how
+        many videos they are new."""
+        import pyarrow as pa
+
+        new = {path: manifest_row(row) for path, row in columns.items()}
+        known = [name for name in self.columns if any(name in row for row in new.values())]
+        rows = [
+            {**row, **texts}
+            for row in self.table.rows(("path", *known), "segment = 0").to_pylist()
+            for texts in [new.get(file_name(row["path"]), {})]
+            if any(row.get(name) != value for name, value in texts.items())
+        ]
+        if rows:
+            names = sorted({name for row in rows for name in row} - {"_rowaddr"})
+            schema = pa.schema([(name, pa.string()) for name in names])
+            self.table.update("path", pa.Table.from_pylist(rows, schema))
+        return len(rows)
+
+    def drop_doubles(self) -> None:
+        """Of a video that two processes have added at once, one stays."""
+        table = self.table.rows(("path", "batch"), "segment = 0")
+        paths, batches = table["path"].to_pylist(), table["batch"].to_pylist()
+        if len(set(paths)) == len(paths):
+            return
+        seen: dict[str, list[str]] = {}
+        for path, batch in zip(paths, batches, strict=True):
+            seen.setdefault(path, []).append(batch)
+        twice = [path for path, of_path in seen.items() if len(of_path) > 1]
+        for path, video in self.videos(map(file_name, twice), vectors=False).items():
+            name = quoted(text_name(path))
+            self.table.delete([f"path = {name} AND batch <> '{video.batch}'"])
+
+    def vectors(self, rows: Sequence[int]) -> Float[Tensor, "rows embed"]:
+        """By the numbers of the rows."""
+        return _tensor(self.table.take(rows, ["vector"])["vector"], self.dimensions).float()
+
+    def closest(
+        self, query: Float[Tensor, " embed"], count: int, where: str | None, **search: Any
+    ) -> tuple[Tensor, list[int], list[str]]:
+        """The scores (n) of the segments that fit best, their addresses and paths, the best
+        first."""
+        nearest = {"column": "vector", "q": query.numpy(), "k": count, "metric": "cosine", **search}
+        names = ("path", "vector", "_distance")
+        table = self.table.rows(names, where, nearest=nearest, prefilter=where is not None)
+        # Lance has rounded the query to the type of the vectors.
+        scores = _tensor(table["vector"], self.dimensions).float() @ query
+        rows = table["_rowaddr"].to_numpy()
+        order = np.lexsort((rows, -scores.numpy()))
+        paths = table["path"].take(order).to_pylist()
+        return scores[order], rows[order].tolist(), [file_name(path) for path in paths]
+
+    def spread(self, query: Float[Tensor, " embed"]) -> float:
+        """Standard deviation of the scores of all segments, or of `SAMPLE` of them at equal
+        distances."""
+        if self._sample is None:
+            count = self.segments
+            rows = np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int)
+            self._sample = self.vectors(rows.tolist())
+        return float((self._sample @ query).std(unbiased=False))
+
+    def _rows(self, videos: Sequence[tuple[IndexEntry, Tensor]]) -> pa.Table:
+        import pyarrow as pa
+
+        counts = [len(entry.starts) for entry, _ in videos]
+        entries, batch = [entry for entry, _ in videos], uuid.uuid4().hex[:12]
+        owner = pa.array(np.repeat(np.arange(len(videos)), counts))
+        texts = [manifest_row(entry.columns) for entry in entries]
+        of_videos = {
+            "path": [text_name(entry.path) for entry in entries],
+            "video": [entry.video for entry in entries],
+            "batch": [batch] * len(entries),
+            "segments": counts,
+            **{name: [getattr(entry, name) for entry in entries] for name in FACTS},
         }
-        with atomic_file(self.folder / f"{name}.safetensors") as part:
-            save_tensors(tensors, part)
-        write_text(
-            self.folder / f"{name}.jsonl",
-            "".join(json_line(dataclasses.asdict(entry)) for entry, _, _ in videos),
+        schema = self.table.schema
+        table = {
+            name: pa.array(values, schema.field(name).type).take(owner)
+            for name, values in of_videos.items()
+        }
+        table["segment"] = pa.array([i for n in counts for i in range(n)], pa.int32())
+        table["start"] = pa.array([start for entry in entries for start in entry.starts])
+        table["end"] = pa.array([end for entry in entries for end in entry.ends])
+        numbers = torch.cat([rows for _, rows in videos]).float().numpy().reshape(-1)
+        kind = np.float16 if self.dtype == "float16" else np.float32
+        flat = pa.array(numbers.astype(kind))
+        table["vector"] = pa.FixedSizeListArray.from_arrays(flat, self.dimensions)
+        for name in dict.fromkeys(name for row in texts for name in row):
+            table[name] = pa.array([row.get(name) for row in texts], pa.string()).take(owner)
+        return pa.table(table)
+
+
+def refuse_old(folder: str | Path) -> None:
+    """Raises DataError on an index of froster 0.1."""
+    if isinstance(folder, Path) and (folder / OLD).is_file():
+        raise DataError(
+            f"{folder} is an index of froster 0.1: froster index --convert --out {folder} makes it"
+            " one of this version, and nothing is embedded again"
         )
-        self._place(name, [entry for entry, _, _ in videos])
 
-    def tensors(self, part: str) -> dict[str, Tensor]:
-        """Raises DataError naming the file."""
-        try:
-            return read_safetensors(self.folder / f"{part}.safetensors")
-        except CheckpointError as error:
-            raise DataError(str(error)) from None
 
-    def by_part(self) -> dict[str, list[EntryPlace]]:
-        """What is valid in each part."""
-        parts: dict[str, list[EntryPlace]] = {}
-        for place in self.places.values():
-            parts.setdefault(place.part, []).append(place)
-        return dict(sorted(parts.items(), key=lambda part: int(part[0])))
+def manifest_row(columns: Mapping[str, str]) -> dict[str, str]:
+    """As columns of the table: a name that the table needs itself ends with _."""
+    row = {}
+    for name, value in columns.items():
+        column = re.sub(r"[.`\s]", "_", name)
+        if column and column != "path":
+            row[f"{column}_" if column in (*COLUMNS, "fits") else column] = text_name(value)
+    return row
 
-    def without(self, keys: Iterable[str]) -> Store:
-        """Written anew without these videos, and without what later entries have replaced."""
-        gone = set(keys)
-        with atomic_folder(self.folder) as part:
-            new = Store.create(part, self.about)
-            for name, places in self.by_part().items():
-                tensors = self.tensors(name)
-                segments, videos = tensors["segments"], tensors["videos"]
-                kept = [place for place in places if place.entry.path not in gone]
-                new.add([(p.entry, segments[p.rows], videos[p.video]) for p in kept])
-            failures = self.folder / FAILURES
-            if failures.exists():
-                write_text(part / FAILURES, failures.read_text(encoding="utf-8"))
-        return Store(self.folder)
 
-    def _parts(self) -> list[str]:
-        """Their names in the order in which they were written: 9999 comes before 10000."""
-        names = [path.stem for path in self.folder.glob("*.jsonl")]
-        return sorted((name for name in names if re.fullmatch(r"[0-9]+", name)), key=int)
+def text_name(name: str) -> str:
+    """A file's name as a text: bytes that are no UTF-8 become `\\udcXX`, and the sign \\ before
+    udc `\\udc5c`."""
+    return name.replace("\\udc", "\\udc5cudc").encode("utf-8", "backslashreplace").decode()
 
-    def _add_part(self, path: Path) -> None:
-        lines, _ = read_lines(path)
-        try:
-            entries = [IndexEntry(**entry).named_as_file(self.root) for entry in lines]
-            self._place(path.stem, entries)
-        except TypeError as error:
-            raise DataError(f"{path}: not of this version of froster ({error})") from None
 
-    def _place(self, part: str, entries: Sequence[IndexEntry]) -> None:
-        first = 0
-        for number, entry in enumerate(entries):
-            self.places[entry.path] = EntryPlace(part, number, first, entry)
-            first += len(entry.starts)
+def file_name(text: str) -> str:
+    """The name that a text stands for."""
+
+    def sign(match: re.Match[str]) -> str:
+        number = int(match[1], 16)
+        return "\\" if number == 0x5C else chr(0xDC00 + number)
+
+    return re.sub(r"\\udc([0-9a-f]{2})", sign, text) if "\\udc" in text else text
+
+
+def _is_ours(path: Path) -> bool:
+    """Failures may come before the first video."""
+    return path.suffix == ".lance" or path.name.startswith(".")
+
+
+def _tensor(column: pa.ChunkedArray, dimensions: int) -> Tensor:
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(values.copy()).view(-1, dimensions)
+
+
+def _videos(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, IndexedVideo]]:
+    """By path; of two that two processes have added, the newer one."""
+    dimensions = (
+        table.schema.field("vector").type.list_size if "vector" in table.schema.names else 0
+    )
+    vectors = _tensor(table["vector"], dimensions) if dimensions else torch.empty(len(table), 0)
+    of = {name: table[name].to_pylist() for name in table.schema.names if name != "vector"}
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row, group in enumerate(zip(of["path"], of["batch"], strict=True)):
+        groups.setdefault(group, []).append(row)
+    newest: dict[str, tuple[int, str]] = {}
+    for (path, batch), rows in groups.items():
+        key = (of["mtime"][rows[0]], batch)
+        newest[path] = max(newest.get(path, key), key)
+    for (path, batch), rows in groups.items():
+        if newest[path][1] != batch:
+            continue
+        rows.sort(key=lambda row: of["segment"][row])
+        first = rows[0]
+        entry = IndexEntry(
+            file_name(path),
+            **{name: of[name][first] for name in FACTS},
+            starts=[of["start"][row] for row in rows],
+            ends=[of["end"][row] for row in rows],
+            video=of["video"][first],
+            columns={name: of[name][first] for name in columns if of[name][first] is not None},
+        )
+        addresses = [of["_rowaddr"][row] for row in rows]
+        fits = [bool(of["fits"][row]) for row in rows]
+        yield entry.path, IndexedVideo(entry, batch, addresses, vectors[rows], fits)

@@ -18,7 +18,7 @@ from froster.data.fingerprint import file_fingerprints
 from froster.data.manifest import Item, read_rows
 from froster.data.spans import span_of
 from froster.errors import DataError, UsageError
-from froster.inference.store import ABOUT, Store
+from froster.inference.store import OLD, SEGMENTS, Store
 from froster.training.measure import labelled_videos
 from froster.training.reporter import Reporter
 from froster.training.teach_options import TeachOptions
@@ -85,9 +85,10 @@ def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> Sequ
 
 def index_at(videos: Videos) -> Path | None:
     """The folder, if it is an index."""
-    if not isinstance(videos, (str, Path)) or not (Path(videos) / ABOUT).is_file():
+    if not isinstance(videos, (str, Path)):
         return None
-    return Path(videos)
+    path = Path(videos)
+    return path if any((path / name).exists() for name in (OLD, SEGMENTS)) else None
 
 
 def indexed_videos(labels: Path, root: Path) -> list[Item]:

@@ -23,9 +23,8 @@ import torch
 
 from froster.encoders.model import unit
 from froster.errors import DataError, UsageError
-from froster.inference.index import check_comparable, check_model
+from froster.inference.index import check_comparable, check_model, check_not_empty
 from froster.inference.recognizer import Recognizer
-from froster.inference.search import check_not_empty
 from froster.inference.store import Store
 from froster.text.label_set import LabelSet
 from froster.text.labels import check_labels
@@ -149,13 +148,11 @@ class Labelling:
 
     def _load_segments(self) -> None:
         parts, self._places, self._firsts, first = [], [], [], 0
-        for name, places in self.store.by_part().items():
-            table = self.store.tensors(name)["segments"]
-            for place in places:
-                parts.append(table[place.rows])
-                self._places.append(place.entry)
-                self._firsts.append(first)
-                first += len(place.entry.starts)
+        for video in self.store.videos().values():
+            parts.append(video.vectors)
+            self._places.append(video.entry)
+            self._firsts.append(first)
+            first += len(video.rows)
         self.features = unit(torch.cat(parts).float())
         self._around_mean = around_mean(self.features)
         self._by_key = {

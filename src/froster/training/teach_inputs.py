@@ -16,6 +16,7 @@ from torch import Tensor
 
 from froster.data.manifest import Item, Place
 from froster.encoders.last_map import LastMap
+from froster.encoders.model import unit
 from froster.errors import DataError
 from froster.evaluation.metrics import Predictions, fuse
 from froster.inference.batch import ReadOptions
@@ -105,19 +106,17 @@ def index_inputs(
     another model."""
     store = Store(index)
     check_model(store, model)
-    places = {os.path.abspath(store.root / key): place for key, place in store.places.items()}
-    tensors: dict[str, Tensor] = {}
+    keys = {os.path.abspath(store.root / key): key for key in store.files()}
+    wanted = {item.path: keys.get(os.path.abspath(item.path)) for item in (*train, *test)}
+    videos = store.videos(filter(None, wanted.values()))
     tested, errors = {}, {}
     for item in (*train, *test):
-        place = places.get(os.path.abspath(item.path))
-        if place is None:
+        key = wanted[item.path]
+        if key is None:
             errors[item.place] = f"{item.path}: not in the index {index}"
             continue
-        if place.part not in tensors:
-            tensors[place.part] = store.tensors(place.part)["segments"]
-        rows = tensors[place.part][place.rows].float()
-        rows = rows[segments_in(place.entry, item.span)]
-        tested[item.place] = rows / rows.norm(dim=-1, keepdim=True)
+        vectors = videos[key].vectors.float()
+        tested[item.place] = unit(vectors[segments_in(videos[key].entry, item.span)])
     taught = {item.place: tested[item.place] for item in train if item.place in tested}
     note = f"embeddings of {len(tested)} videos from {index}"
     return Inputs(taught, tested, errors, True, note, {"index": str(index)})
