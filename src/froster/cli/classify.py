@@ -156,13 +156,14 @@ def answer_all(
         bar = bars.add_task("classify", total=len(videos), note="")
         for answered in answers(recognizer, names, videos, how):
             for answer in answered:
-                result: dict[str, Any] = {"video": str(answer.video.path)}
-                if answer.row is None:
-                    result["error"] = f"{answer.video.path}: {answer.error}"
+                path = answer.row.path
+                result: dict[str, Any] = {"video": str(path)}
+                if answer.result is None:
+                    result["error"] = f"{path}: {answer.error}"
                 else:
-                    result |= printed(answer.row)
+                    result |= printed(answer.result)
                 results.append(result)
-            bars.update(bar, advance=len(answered), note=answered[-1].video.path.name[:40])
+            bars.update(bar, advance=len(answered), note=answered[-1].row.path.name[:40])
     return results
 
 

@@ -9,6 +9,7 @@ for ever where actors take every CPU. Here a row is handed out, and handed out a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import os
@@ -171,14 +172,18 @@ class _Crew:
     """The actors, and which rows they hold."""
 
     def __init__(self, ray: Any, work: Work[Row, Any], rows: Sequence[Row], means: Means) -> None:
-        self._ray, self._rows, self._means = ray, rows, means
-        on_gpu = work.device.type == "cuda"
-        cpus = max(1, means.workers)
+        self._ray, self._rows = ray, rows
+        on_gpu = work.network and wants_gpu(ray, means.engine.device)
+        workers = means.workers
+        if workers is None:
+            workers = a_gpus_share(ray) if on_gpu else 1
+        means = dataclasses.replace(means, workers=workers)
+        cpus = max(1, workers)
         count = min(len(rows), places(ray, cpus, on_gpu))
         kind = ray.remote(num_cpus=cpus, num_gpus=1 if on_gpu else 0, max_restarts=0)(Doer)
         sent = ray.put(work)
         self._new = lambda: kind.remote(sent, means, "cuda" if on_gpu else "cpu")
-        self._held = HELD + means.workers + 2 * work.batch_size
+        self._held = HELD + workers + 2 * work.batch_size
         # In order, those that have ended wait for the oldest one that has not.
         self._window = 4 * count * self._held if work.in_order else len(rows)
         self._begun = self._oldest = self._stillborn = 0
@@ -270,6 +275,20 @@ class _Crew:
 
     def _free(self) -> str:
         return free_of(self._ray)
+
+
+def wants_gpu(ray: Any, device: str | None) -> bool:
+    """Raises FrosterError where a GPU was asked for and the cluster has none."""
+    has = ray.cluster_resources().get("GPU", 0) >= 1
+    if device is not None and device.startswith("cuda") and not has:
+        raise FrosterError(f"the cluster has no GPU for --device {device}")
+    return has if device is None else device.startswith("cuda")
+
+
+def a_gpus_share(ray: Any) -> int:
+    """CPUs of the cluster for each of its GPUs, for processes that read: eight at most."""
+    total = ray.cluster_resources()
+    return max(1, min(8, int(total.get("CPU", 1) // total["GPU"])))
 
 
 def places(ray: Any, cpus: int, on_gpu: bool) -> int:

@@ -36,8 +36,8 @@ class Work(Generic[Row, Result]):
     """Parts for `compute`."""
     in_order = False
     """Results come in the order of the rows."""
-    device = torch.device("cpu")
-    """Where `compute` computes."""
+    network = False
+    """`compute` is faster on a GPU."""
 
     def __init__(self, reader: pool.Work) -> None:
         self.reader = reader
@@ -92,6 +92,8 @@ class Engine:
     name: Literal["local", "ray"] = "local"
     address: str | None = None
     """Of a cluster of Ray; without one this machine is a cluster."""
+    device: str | None = None
+    """Where its actors compute; by default on GPUs where the cluster has any."""
 
     def __post_init__(self) -> None:
         if self.address is not None and self.name != "ray":
@@ -107,13 +109,16 @@ class Engine:
         return self
 
 
+LOCAL = Engine()
+
+
 @dataclass(frozen=True)
 class Means:
     """What the engine works with."""
 
-    engine: Engine = Engine()
-    workers: int = 0
-    """Processes that read; of each actor, on a cluster."""
+    engine: Engine = LOCAL
+    workers: int | None = 0
+    """Processes that read, of each actor on a cluster; there None is as many as suit it."""
     limit: float = pool.SECONDS_OF_SILENCE
     """Seconds after which a process that gives no sign of life is replaced."""
 
@@ -191,7 +196,7 @@ def by_pool(
     in_order: bool = False,
 ) -> Generator[list[Numbered], None, None]:
     """The end of each task, in lists as they come: processes read while this one computes."""
-    workers, size = means.workers, work.batch_size
+    workers, size = means.workers or 0, work.batch_size
     window = workers + 2 * size
     events: Any = pool.run(
         work.reader, tasks, workers, limit=means.limit, window=window if in_order else None
