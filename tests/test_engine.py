@@ -104,17 +104,15 @@ if __name__ == "__main__":
 """
 
 
-def stopped(journal: Path, engine: str = "local") -> subprocess.Popen[bytes]:
-    path = os.pathsep.join(sys.path)
-    command = [sys.executable, "-c", STOPPED, str(journal), engine]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+def kill_a_driver(journal: Path, engine: str, **variables: str) -> None:
+    """What it had stays, and the next one does the rest, each row once."""
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables}
 
+    def started() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", STOPPED, str(journal), engine]
+        return subprocess.Popen(command, env=variables)
 
-def test_a_driver_that_is_killed_leaves_what_it_had_and_the_next_does_the_rest(
-    tmp_path: Path,
-) -> None:
-    journal = tmp_path / "journal"
-    driver = stopped(journal)
+    driver = started()
     while not journal.exists() or journal.read_text().count("\n") < 3:
         assert driver.poll() is None
         time.sleep(0.05)
@@ -122,10 +120,14 @@ def test_a_driver_that_is_killed_leaves_what_it_had_and_the_next_does_the_rest(
     driver.wait()
     had = journal.read_text().splitlines()
     assert 3 <= len(had) < 20
-    assert stopped(journal).wait() == 0
+    assert started().wait() == 0
     lines = journal.read_text().splitlines()
     assert lines[: len(had)] == had, "nothing is done twice"
     assert sorted(lines) == [f"slow{i:02d}" for i in range(20)]
+
+
+def test_a_driver_that_is_killed(tmp_path: Path) -> None:
+    kill_a_driver(tmp_path / "journal", "local")
 
 
 def test_a_cluster_that_is_not_there_is_one_line_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +175,8 @@ def test_actors_are_as_many_as_fit_into_what_is_free(
     assert cluster.places(Nodes(nodes, free), cpus, gpu) == count
 
 
-def test_no_room_is_one_line_and_no_waiting() -> None:
+def test_no_room_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_SETTLE", 0)
     line = "no room for an actor of 2 CPUs: 1 of 4 CPUs and 0 of 0 GPUs of the cluster are free"
     with pytest.raises(FrosterError, match=line):
         cluster.places(Nodes([{"CPU": 4}], {"CPU": 1}), 2, False)

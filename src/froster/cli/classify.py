@@ -3,7 +3,6 @@ goes on with."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +12,8 @@ from froster.cli import options
 from froster.cli.common import (
     announce,
     batch_bar,
+    device_of,
+    engine_of,
     given_labels,
     load_model,
     mention,
@@ -28,7 +29,6 @@ from froster.utils.text import short_names
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing
-    from froster.data.shards import Shard
     from froster.inference import batch
     from froster.inference.recognizer import Recognizer
     from froster.inference.results import ResultRow
@@ -66,6 +66,8 @@ def classify(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Which of these labels fits each video?
@@ -77,7 +79,7 @@ def classify(
     from froster.inference import batch
     from froster.inference.results import check_suffix
 
-    part = parse_shard(shard)
+    part, by = parse_shard(shard), engine_of(engine, address, device)
     if out is not None:
         check_suffix(out)
     elif part.count > 1 or retry_failed:
@@ -99,7 +101,7 @@ def classify(
         recognizer = by_transport(recognizer)
     asked = recognizer.with_background(names) if multi_label else names
     recognizer.class_embeddings(asked, truncate)  # once for all videos
-    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate, multi_label)
+    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate, multi_label, by)
     if out is None:
         results = answer_all(recognizer, names, listing, how)
         failed = any("error" in result for result in results)
@@ -129,16 +131,6 @@ def classify(
         tell_how_to_calibrate(recognizer, model)
     if failed:  # a video that cannot be read is listed with its cause
         raise SystemExit(1)
-
-
-def device_of(part: Shard) -> str | None:
-    """The GPU that torchrun gives this process, where there is one."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK", "")
-    if part.count > 1 and local.isdecimal() and torch.cuda.is_available():
-        return f"cuda:{int(local) % torch.cuda.device_count()}"
-    return None
 
 
 def answer_all(

@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, batch_bar, load_model, mention, show_result
+from froster.cli.common import (
+    announce,
+    batch_bar,
+    device_of,
+    engine_of,
+    load_model,
+    mention,
+    show_result,
+)
 from froster.cli.options import MACHINE, number, option, seconds
 from froster.utils.progress import console, output
 
@@ -22,6 +30,7 @@ def index(
         Literal["float16", "float32"] | None, option("Of the embeddings; default: float16.")
     ] = None,
     prune: Annotated[bool, option("Take out videos that are gone.")] = False,
+    shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
     workers: options.Workers = None,
     batch_size: Annotated[
@@ -30,6 +39,8 @@ def index(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Make or extend an index of videos, segment by segment, for froster search.
@@ -37,15 +48,19 @@ def index(
     Example: froster index videos/ --out index --model nano
     """
     from froster.data.listing import list_videos
+    from froster.data.shards import parse_shard
     from froster.inference import index as indexing
     from froster.inference.batch import ReadOptions
 
+    part, by = parse_shard(shard), engine_of(engine, address, device)
+    out = part.file(out)
     earlier = indexing.open_index(out)
     if prune:
         indexing.check_prunable(out, earlier)
     base = earlier.root if earlier else None
     listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
     mention(listing)
+    device = device or device_of(part)
     source = model or (earlier.source if earlier else None)
     recognizer = load_model(source, device, precision)
     indexing.check_comparable(recognizer)
@@ -56,7 +71,8 @@ def index(
             listing,
             out,
             settings=indexing.IndexSettings(segment, dtype, prune, retry_failed),
-            options=ReadOptions(workers, batch_size, time_limit),
+            options=ReadOptions(workers, batch_size, time_limit, engine=by),
+            shard=part,
             on_progress=on_progress,
         )
     show_result(report, as_json, lambda report: show(report, prune))

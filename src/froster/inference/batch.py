@@ -16,7 +16,6 @@ from froster.data.dataset import Views
 from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard
 from froster.inference.fingerprint import model_fingerprint
-from froster.inference.inputs import processes
 from froster.inference.recognizer import Classification, Recognizer, as_recognizer
 from froster.inference.results import (
     BatchProgress,
@@ -59,12 +58,11 @@ class ReadOptions:
     """Who reads and computes."""
 
     def processes(self, videos: int) -> int:
-        return processes(self.workers, videos)
+        return pool.processes(self.workers, videos)
 
-    def means(self, videos: int) -> Means:
-        local = self.engine.name == "local"
-        workers = self.processes(videos) if local else self.workers
-        return Means(self.engine, workers, self.time_limit)
+    @property
+    def means(self) -> Means:
+        return Means(self.engine, self.workers, self.time_limit)
 
 
 class ModelWork(Work[Row, Result]):
@@ -130,7 +128,7 @@ def answers(
 ) -> Iterator[list[End[ListedVideo, ResultRow]]]:
     """The answers in the order of the videos, some at a time. With processes a file that a decoder
     crashes or hangs on is an error like others."""
-    yield from ends(Classify(model, labels, options), videos, options.means(len(videos)))
+    yield from ends(Classify(model, labels, options), videos, options.means)
 
 
 def _row(key: str, answer: Classification, views: Views) -> ResultRow:
@@ -198,8 +196,8 @@ def classify(
     with sole_maker(out):
         check_made_alike(out, _made_with(model, labels, listing, options, shard))
         store = _Rows(out, min(options.top, len(labels)), retry_failed)
-        work, means = Classify(model, labels, options), options.means(len(mine))
-        todo = run(work, mine, store, means, lambda *now: on_progress(BatchProgress(*now)))
+        work = Classify(model, labels, options)
+        todo = run(work, mine, store, options.means, lambda *now: on_progress(BatchProgress(*now)))
         store.results.finish()
     results, failures = store.results, store.failures
     failed = sum(video.key in failures.causes for video in mine)
@@ -210,7 +208,7 @@ def classify(
         "new": sum(video.key in results.done for video in todo),
         "failed": failed,
         "failures": str(failures.path) if failed else None,
-        "shard": f"{shard.index}/{shard.count}",
+        "shard": str(shard),
         "passed_over": dict(listing.passed_over),
         "calibrated": model.calibration.fitted is not None,
     }
@@ -261,5 +259,5 @@ def _made_with(
         "truncate": options.truncate,
         "calibration": model.calibration.rule,
         "root": os.path.realpath(listing.root),
-        "shard": f"{shard.index}/{shard.count}",
+        "shard": str(shard),
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from froster.data.shards import Shard
+from froster.errors import UsageError
 from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
 from froster.evaluation.reliability import reliability
 from froster.inference.model_report import report_of, reported_videos
@@ -27,9 +29,11 @@ from froster.training.measure import (
     video_dataset,
 )
 from froster.training.options import EvaluateOptions
-from froster.training.probes import check_probes, measure_probes, probes_of
+from froster.training.probes import check_probes, probes_of
 from froster.training.reporter import Reporter
-from froster.utils.files import claim_folder, sole_writer, write_json
+from froster.training.scoring import SCORES, Scoring, remove_scores, score_sets
+from froster.utils.engine import LOCAL, Engine
+from froster.utils.files import claim_folder, sole_maker, sole_writer, write_json
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,23 @@ def evaluate(
     out: str | Path | None = None,
     *,
     reporter: Reporter | None = None,
+    shard: Shard = Shard(),  # noqa: B008
+    engine: Engine = LOCAL,
     **options: Any,
 ) -> Evaluation:
     """Score `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
     `data`, a folder of class folders or a manifest; unasked never on those that it has learnt from.
 
     `options` are the fields of `EvaluateOptions`. Into the folder `out` go the predictions and the
-    report. Raises FrosterError.
+    report, and until that is written the score of each video, with which a stopped run goes on; a
+    shard leaves its own there, for a run without one to join them. Raises FrosterError.
     """
     asked, name = EvaluateOptions(**options), model or DEFAULT_MODEL
     probes = check_probes(asked.probe)
     reporter = reporter or Reporter()
     out = None if out is None else Path(out)
+    if shard.count > 1 and out is None:
+        raise UsageError("a shard leaves its scores in a folder: give --out")
     items = labelled_videos(Path(data), asked, reporter)
     classes = sorted({item.label for item in items})
     if asked.labels_file is not None:
@@ -79,7 +88,7 @@ def evaluate(
         recognizer = by_transport(recognizer)
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
-    with nullcontext() if out is None else sole_writer(out):
+    with nullcontext() if out is None else lock(out, shard):
         reporter.say(summary_line(recognizer, name))
         for line in chosen.notes:
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
@@ -90,7 +99,10 @@ def evaluate(
             names = [str(item.path) for item in items_of]
             sets.append(EvalSet(split, dataset, classes, texts, names, groups))
         how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
-        predictions, probed = measure_probes(recognizer, sets, how, probes)
+        scored = score_sets(recognizer, sets, how, probes, Scoring(out, shard, engine))
+        if isinstance(scored, dict):
+            return Evaluation(scored, {})
+        predictions, probed = scored
         report = make_report(predictions, recognizer, chosen)
         for split, of_split in predictions.items() if probes else ():
             by_probe = {probe: of_sets[split] for probe, of_sets in probed.items()}
@@ -100,7 +112,13 @@ def evaluate(
             for split, of_split in predictions.items():
                 of_split.save(out / f"predictions_{split}.csv")
             write_json(out / "evaluation.json", report)
+            remove_scores(out)
     return Evaluation(report, predictions)
+
+
+def lock(out: Path, shard: Shard) -> AbstractContextManager[None]:
+    """Of the whole folder, or of what a shard writes there."""
+    return sole_writer(out) if shard.count == 1 else sole_maker(shard.file(out / SCORES))
 
 
 def base_and_novel(classes: Sequence[str], report: dict[str, Any]) -> dict[str, list[str]]:

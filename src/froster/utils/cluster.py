@@ -36,6 +36,8 @@ STARTS = 3
 """Tries to reach or start a cluster; actors in a row that end before they do anything."""
 PATIENCE = 180.0
 """Seconds in which one actor at least must start."""
+_SETTLE = 15.0
+"""Seconds until a cluster that has just started, or lost a driver, knows what is free."""
 _ANSWER = 5.0  # seconds in which a port must answer
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -297,13 +299,14 @@ def places(ray: Any, cpus: int, on_gpu: bool) -> int:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     needs = {"CPU": cpus, **({"GPU": 1} if on_gpu else {})}
     fit = sum(min(int(node.get(name, 0) // n) for name, n in needs.items()) for node in nodes)
-    free: dict[str, float] = {}
-    for _ in range(20):  # a cluster that has just started does not know yet
+    until = time.monotonic() + _SETTLE
+    while True:
         free = ray.available_resources()
-        if free.get("CPU"):
+        count = min(fit, *(int(free.get(name, 0) // n) for name, n in needs.items()))
+        if count or not fit or time.monotonic() > until:
             break
-        time.sleep(0.1)
-    count = min(fit, *(int(free.get(name, 0) // n) for name, n in needs.items()))
+        interrupt.check()
+        time.sleep(0.2)
     if count < 1:
         a_gpu = " and a GPU" if on_gpu else ""
         raise FrosterError(

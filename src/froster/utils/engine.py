@@ -7,6 +7,7 @@ training have theirs too.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,8 +20,6 @@ from froster.utils import pool
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
-R = TypeVar("R", contravariant=True)
-S = TypeVar("S", contravariant=True)
 
 
 class Work(Generic[Row, Result]):
@@ -68,17 +67,17 @@ class End(Generic[Row, Result]):
     error: str = ""
 
 
-class Store(Protocol[R, S]):
+class Store(Protocol[Row, Result]):
     """Where results go. What it holds when a run begins is not done again."""
 
     @property
     def failed(self) -> int:
         """Rows that have failed, those of earlier runs among them."""
 
-    def has(self, row: R) -> bool:
+    def has(self, row: Row) -> bool:
         """Whether nothing is to be done for this row."""
 
-    def add(self, ends: Sequence[End[R, S]]) -> None:
+    def add(self, ends: Sequence[End[Row, Result]]) -> None:
         """Results and failures. After this, or soon, a kill does not lose them."""
 
     def close(self) -> None:
@@ -118,7 +117,7 @@ class Means:
 
     engine: Engine = LOCAL
     workers: int | None = 0
-    """Processes that read, of each actor on a cluster; there None is as many as suit it."""
+    """Processes that read, of each actor on a cluster; None: as many as suit."""
     limit: float = pool.SECONDS_OF_SILENCE
     """Seconds after which a process that gives no sign of life is replaced."""
 
@@ -163,7 +162,8 @@ def ends(
 
         numbered = cluster.ends(work, rows, means)
     else:
-        tasks = _Tasks(work, rows)
+        workers = pool.processes(means.workers, len(rows))
+        means, tasks = dataclasses.replace(means, workers=workers), _Tasks(work, rows)
         numbered = by_pool(work, tasks, rows.__getitem__, means, in_order=work.in_order)
     with closing(numbered) as following:
         for some in following:

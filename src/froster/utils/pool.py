@@ -26,6 +26,8 @@ from froster.utils.channel import Channel, Feed
 
 SECONDS_OF_SILENCE = 300.0
 """After this, without a part or a sign of life, a decoder hangs."""
+FEW = 8
+"""Videos for which it does not pay to start processes."""
 PAUSES = (0.1, 0.5, 2.0)
 """Seconds between the tries to start a process: a system may be short of them, or of memory."""
 STILLBORN = 3
@@ -45,6 +47,13 @@ def cores() -> int:
 def spare_cores() -> int:
     """Processes that decode while the network computes: it keeps a core, and four are enough."""
     return max(0, min(4, cores() - 1))
+
+
+def processes(workers: int | None, videos: int) -> int:
+    """How many read: what was asked for, or none for a few videos, else by the cores."""
+    if workers is not None:
+        return workers
+    return 0 if videos <= FEW else spare_cores()
 
 
 @dataclass(frozen=True)
