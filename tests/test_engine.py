@@ -29,7 +29,7 @@ def test_each_row_ends_once_and_what_crashes_costs_itself() -> None:
     store, videos = Memory(), rows("a", "crash", "bb", "fail", "slow", "ccc")
     progress: list[tuple[int, int, int]] = []
     todo = run(Lengths(), videos, store, Means(workers=2), lambda *now: progress.append(now))
-    assert todo == videos and store.closed == 1
+    assert list(todo) == videos and store.closed == 1
     assert {(end.row.path, end.result, end.error) for end in store.ends} == {
         ("a", "1 letters", ""),
         ("bb", "2 letters", ""),
@@ -51,10 +51,10 @@ def test_rows_in_order_stay_in_order_whatever_ends_first(workers: int) -> None:
 
 def test_what_the_store_has_is_passed_over() -> None:
     store = Memory(["a", "c"])
-    assert run(Lengths(), rows("a", "b", "c"), store, Means()) == rows("b")
+    assert list(run(Lengths(), rows("a", "b", "c"), store, Means())) == rows("b")
     assert store.ends == [End(Video("b"), "1 letters")]
     nothing = Memory(["a"])
-    assert run(Lengths(), rows("a"), nothing, Means(workers=2)) == [] and nothing.closed == 1
+    assert not run(Lengths(), rows("a"), nothing, Means(workers=2)) and nothing.closed == 1
 
 
 def test_what_is_no_matter_of_one_file_ends_the_run_and_closes_the_store() -> None:

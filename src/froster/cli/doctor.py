@@ -91,8 +91,8 @@ def doctor(
     frozen = frozen_clip(model, columns) if habits else None
     if part.count > 1 and checks is None:
         raise UsageError("--shard is about the checks beside a manifest: give --out")
-    whole = out if out is None or part.count == 1 else part.file(out)
-    with sole_maker(whole) if whole else nullcontext():
+    lock = out if out is None or part.count == 1 else part.file(out)
+    with sole_maker(lock) if lock else nullcontext():
         processes = cores() if workers is None else workers
         means = Means(by, processes if engine == "local" else workers, time_limit)
         with progress() as bars:

@@ -129,8 +129,8 @@ class _Scores:
         files = [mine] if shard.count > 1 else [mine, *shard_files(path)]
         numbers = {row.key: row.number for row in rows}
         for file in files:
-            lines, read = read_lines(file)
-            length = read if file == mine else length
+            lines, size = read_lines(file)
+            length = size if file == mine else length
             for line in lines[1:] if lines and lines[0].get("made_with") == made else ():
                 number = numbers.get(line["key"])
                 if number is not None and state_of(line["path"]) == line["state"]:

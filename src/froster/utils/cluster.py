@@ -150,17 +150,17 @@ def ends(
     with connected(means.engine.address) as ray:
         crew = _Crew(ray, work, rows, means)
         try:
-            found = crew.ends()
-            yield from _in_order(found) if work.in_order else found
+            endings = crew.ends()
+            yield from _in_order(endings) if work.in_order else endings
         finally:
             crew.dismiss()
 
 
-def _in_order(found: Iterable[list[Numbered]]) -> Iterator[list[Numbered]]:
+def _in_order(endings: Iterable[list[Numbered]]) -> Iterator[list[Numbered]]:
     """By number. What comes early is kept, so that rows must be given out within a window."""
     early: dict[int, Numbered] = {}
     turn = 0
-    for some in found:
+    for some in endings:
         early |= {end[0]: end for end in some}
         ready = []
         while turn in early:

@@ -102,11 +102,11 @@ def run(
         while True:
             while window is None or begun < oldest + window:
                 free = next((worker for worker in pool if worker.task is None), None)
-                if (free is None and len(pool) == workers) or (taken := feed.take()) is None:
+                if (free is None and len(pool) == workers) or (following := feed.take()) is None:
                     break
                 if free is None:
                     pool.append(free := _start(context, work))
-                free.give(begun, *taken)
+                free.give(begun, *following)
                 begun += 1
             interrupt.check()
             busy = [worker for worker in pool if worker.task is not None]
@@ -146,14 +146,14 @@ def run(
 
 def _run_here(work: Work, feed: Feed) -> Iterator[Event]:
     for task in itertools.count():
-        while (taken := feed.take()) is None:
+        while (following := feed.take()) is None:
             if not feed.open:
                 return
             yield PAUSE
             feed.wait(1.0)
             interrupt.check()
         interrupt.check()
-        for message in _messages(work, *taken):
+        for message in _messages(work, *following):
             if (event := _event(task, message)) is not None:
                 yield event
 
@@ -184,7 +184,7 @@ def ends(events: Iterable[Event]) -> Generator[tuple[int, Any, str], None, None]
 
 
 def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None]:
-    """The same items, taken by a thread while the caller computes; at most `size` of them wait."""
+    """The same items, following by a thread while the caller computes; at most `size` of them wait."""
     box: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(size)
     stop = threading.Event()
 
