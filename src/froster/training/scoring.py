@@ -73,7 +73,7 @@ def read_clips(clip: ClipRequest, reader: ReadClip) -> Iterator[np.ndarray]:
     yield sample.frames.numpy()
 
 
-class Score(ModelWork[Clips, np.ndarray]):
+class ScoreVideos(ModelWork[Clips, np.ndarray]):
     """From a video to the logits of its views, float32 (orders, V, columns): those of the sets' own
     classes, then of each other set of labels."""
 
@@ -214,7 +214,7 @@ def score_sets(
             bar(done - before)
             before = done
 
-        run(Score(model, sets, orders, how), mine, store, means, advance)
+        run(ScoreVideos(model, sets, orders, how), mine, store, means, advance)
     if scoring.shard.count > 1:
         assert path is not None
         counts = {"videos": len(mine), "errors": len(store.errors)}

@@ -68,7 +68,7 @@ class End(Generic[Row, Result]):
     error: str = ""
 
 
-class Store(Protocol[Row, Result]):
+class RowStore(Protocol[Row, Result]):
     """Where results go. What it holds when a run begins is not done again."""
 
     @property
@@ -130,7 +130,7 @@ OnProgress = Callable[[int, int, int], None]
 def run(
     work: Work[Row, Result],
     rows: Sequence[Row],
-    store: Store[Row, Result],
+    store: RowStore[Row, Result],
     means: Means,
     on_progress: OnProgress = lambda done, total, failed: None,
 ) -> Sequence[Row]:

@@ -184,7 +184,7 @@ def ends(events: Iterable[Event]) -> Generator[tuple[int, Any, str], None, None]
 
 
 def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None]:
-    """The same items, following by a thread while the caller computes; at most `size` of them wait."""
+    """The same items, taken by a thread while the caller computes; at most `size` of them wait."""
     box: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(size)
     stop = threading.Event()
 
