@@ -44,9 +44,9 @@ def evaluate(
     from froster.training import evaluate as evaluating
     from froster.training.reporter import Drawn
 
-    part, by = parse_shard(shard), engine_of(engine, address, asked.device)  # type: ignore[attr-defined]
-    values = typed(asked)
-    if engine == "ray" and asked.workers is None:  # type: ignore[attr-defined]
+    values, given = typed(asked), vars(asked)
+    part, by = parse_shard(shard), engine_of(engine, address, given["device"])
+    if engine == "ray" and given["workers"] is None:
         values["workers"] = 1
     values["device"] = values["device"] or device_of(part)
     with Drawn() as reporter:

@@ -56,9 +56,9 @@ def prepare(
 
     The inspection of each file is kept in `<out>.checks.jsonl` as soon as it is made; `resume`
     takes over those of files that have not changed. A shard makes its part of the inspections and
-    nothing else; without a shard those of all shards are taken over. Raises UsageError where `out` or its checks
-    exist and `resume` is not given, or while another process writes them; DataError where not one
-    video is found, or those of one class folder alone.
+    nothing else; without a shard those of all shards are taken over. Raises UsageError
+    where `out` or its checks exist and `resume` is not given, or while another process writes
+    them; DataError where not one video is found, or those of one class folder alone.
     """
     classes(dataset)
     checks = beside(out, "checks.jsonl")

@@ -233,7 +233,8 @@ def predictions(
         count = len(s.dataset)  # type: ignore[arg-type]
         logits = logits_of(store.rows, range(first, first + count), order, s)
         errors = [(n - first, e) for n, e in sorted(store.errors.items()) if 0 <= n - first < count]
-        labels = torch.tensor([s.dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
+        assert isinstance(s.dataset, VideoDataset)
+        labels = torch.tensor([s.dataset.label(i) for i in range(count)])
         result[s.name] = predictions_of(
             s.classes, labels, logits, model.config.fusion, errors, s.videos, s.also
         )

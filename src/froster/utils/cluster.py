@@ -1,5 +1,5 @@
-"""The work of `froster.utils.engine` on a cluster of Ray: actors that hold the work, with its network,
-and below each of them the pool of processes that may crash.
+"""The work of `froster.utils.engine` on a cluster of Ray: actors that hold the work, with its
+network, and below each of them the pool of processes that may crash.
 
 These are plain actors and not Ray Data, which keeps progress, tries again and gives up by block: it
 loses a whole block to a file that crashes, does it for ever by default, knows no order, and waits

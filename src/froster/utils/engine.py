@@ -1,5 +1,5 @@
-"""Work on many videos: rows in, rows out, into a store that a stopped run goes on with. It is done by
-processes of this machine, or on a cluster of Ray (`froster.utils.cluster`).
+"""Work on many videos: rows in, rows out, into a store that a stopped run goes on with. It is done
+by processes of this machine, or on a cluster of Ray (`froster.utils.cluster`).
 
 What is done is a `Work`, of which there is one for each command. It lies in this room, as data and
 training have theirs too.
@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 
 class Work(Generic[Row, Result]):
-    """What is done with each row, of which `path` is the video: `reader` takes it apart in a process
-    that may crash, `compute` sees the parts of several videos at once, and `finish` puts together
+    """What is done with each row, of which `path` is the video: `reader` takes it apart in a
+    process that may crash, `compute` sees the parts of several videos at once, and `finish` puts together
     what became of one video's.
 
     It is sent to other machines as it is pickled. A work that only reads needs no more than a
