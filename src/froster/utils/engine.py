@@ -25,8 +25,8 @@ Result = TypeVar("Result")
 
 class Work(Generic[Row, Result]):
     """What is done with each row, of which `path` is the video: `reader` takes it apart in a
-    process that may crash, `compute` sees the parts of several videos at once, and `finish` puts together
-    what became of one video's.
+    process that may crash, `compute` sees the parts of several videos at once, and `finish` puts
+    together what became of one video's.
 
     It is sent to other machines as it is pickled. A work that only reads needs no more than a
     reader, which yields its result.
