@@ -22,7 +22,8 @@ import torch
 
 from froster.errors import FrosterError, UsageError, VideoError
 from froster.utils import pool
-from froster.utils.pool import Channel, Event, ahead, in_order, run, silence
+from froster.utils.channel import Channel
+from froster.utils.pool import Event, ahead, in_order, run, silence
 from froster.video.container import open_file
 from video_files import make_video
 

@@ -24,6 +24,7 @@ from froster.data.manifest import read_items
 from froster.data.prepare import prepare
 from froster.errors import DataError, UsageError
 from froster.paper.protocols import Options, base_to_novel
+from froster.utils.engine import Means
 from froster.utils.progress import progress
 from paper_trees import (
     hmdb_lists,
@@ -46,7 +47,9 @@ def run(
     resume: bool = False,
 ) -> dict:
     with progress(quiet=True) as bars:
-        return prepare(name, videos, annotations, out, workers=workers, resume=resume, bars=bars)
+        return prepare(
+            name, videos, annotations, out, means=Means(workers=workers), resume=resume, bars=bars
+        )
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -442,7 +445,7 @@ def test_a_process_that_is_killed_costs_no_file(many: Path) -> None:
                 killed.append(worker.pid)
 
     videos = [ListedVideo(many / "videos" / name, name) for name in names]
-    files = inspect_all(videos, None, 1, Bars())
+    files = inspect_all(videos, None, Means(workers=1), Bars())
     assert killed and sorted(files) == names
     assert not any(file.error for file in files.values()), "the file that it had is read once more"
 
@@ -451,7 +454,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.avi")
     with progress(quiet=True) as bars:
         files = inspect_all(
-            [ListedVideo(tmp_path / n, n) for n in ("a.avi", "b.avi")], None, 0, bars
+            [ListedVideo(tmp_path / n, n) for n in ("a.avi", "b.avi")], None, Means(), bars
         )
     assert files["a.avi"].error == "not a regular file"
     assert files["b.avi"].error == "no such file"

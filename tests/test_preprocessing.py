@@ -383,7 +383,9 @@ def test_classify_and_embed(saved: Path, video: Path) -> None:
         < 0.02
     )
     ((answer,),) = answers(model, labels, [ListedVideo(str(video), video)])
-    assert answer.row is not None and answer.row["scores"] == pytest.approx(found.scores, abs=1e-5)
+    assert answer.result is not None and answer.result["scores"] == pytest.approx(
+        found.scores, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("method", [Frozen(), VCLIP()])

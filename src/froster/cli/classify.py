@@ -3,7 +3,6 @@ goes on with."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,8 @@ from froster.cli import options
 from froster.cli.common import (
     announce,
     batch_bar,
+    device_of,
+    engine_of,
     given_labels,
     load_model,
     mention,
@@ -28,7 +29,6 @@ from froster.utils.text import short_names
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing
-    from froster.data.shards import Shard
     from froster.inference import batch
     from froster.inference.recognizer import Recognizer
     from froster.inference.results import ResultRow
@@ -67,6 +67,8 @@ def classify(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Which of these labels fits each video?
@@ -76,7 +78,7 @@ def classify(
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
 
-    part = parse_shard(shard)
+    part, by = parse_shard(shard), engine_of(engine, address, device)
     if out is None and (part.count > 1 or retry_failed):
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     every_class = classes is not None and labels is None and labels_file is None
@@ -102,7 +104,7 @@ def classify(
         recognizer = by_transport(recognizer)
     asked = recognizer.with_background(names) if multi_label else names
     recognizer.class_embeddings(asked, truncate)  # once for all videos
-    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate, multi_label)
+    how = batch.ReadOptions(workers, batch_size, time_limit, top, truncate, multi_label, by)
     if out is None:
         results = answer_all(recognizer, names, listing, how)
         failed = any("error" in result for result in results)
@@ -134,16 +136,6 @@ def classify(
         raise SystemExit(1)
 
 
-def device_of(part: Shard) -> str | None:
-    """The GPU that torchrun gives this process, where there is one."""
-    import torch
-
-    local = os.environ.get("LOCAL_RANK", "")
-    if part.count > 1 and local.isdecimal() and torch.cuda.is_available():
-        return f"cuda:{int(local) % torch.cuda.device_count()}"
-    return None
-
-
 def answer_all(
     recognizer: Recognizer, names: Sequence[str], videos: Listing, how: batch.ReadOptions
 ) -> list[dict[str, Any]]:
@@ -159,13 +151,14 @@ def answer_all(
         bar = bars.add_task("classify", total=len(videos), note="")
         for answered in answers(recognizer, names, videos, how):
             for answer in answered:
-                result: dict[str, Any] = {"video": str(answer.video.path)}
-                if answer.row is None:
-                    result["error"] = f"{answer.video.path}: {answer.error}"
+                path = answer.row.path
+                result: dict[str, Any] = {"video": str(path)}
+                if answer.result is None:
+                    result["error"] = f"{path}: {answer.error}"
                 else:
-                    result |= printed(answer.row)
+                    result |= printed(answer.result)
                 results.append(result)
-            bars.update(bar, advance=len(answered), note=answered[-1].video.path.name[:40])
+            bars.update(bar, advance=len(answered), note=answered[-1].row.path.name[:40])
     return results
 
 

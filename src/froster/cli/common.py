@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
@@ -23,8 +23,10 @@ from froster.utils.progress import Plain, at_once, console, output, progress, wo
 if TYPE_CHECKING:
     from froster.data.listing import Listing
     from froster.data.manifest import Items
+    from froster.data.shards import Shard
     from froster.inference.recognizer import Recognizer
     from froster.inference.results import BatchProgress, OnProgress
+    from froster.utils.engine import Engine
 
 _WIDEST = 1000
 """Characters of a line that a terminal may break."""
@@ -65,6 +67,32 @@ def load_model(
         views=views or model.config.views,
     )
     return model
+
+
+def engine_of(name: Literal["local", "ray"], address: str | None, device: str | None) -> Engine:
+    """Raises UsageError, before anything is read, where there is no such engine."""
+    from froster.utils.engine import Engine
+
+    return Engine(name, address, device).check()
+
+
+def device_of(part: Shard) -> str | None:
+    """The GPU that torchrun gives this process, where there is one."""
+    import torch
+
+    local = os.environ.get("LOCAL_RANK", "")
+    if part.count > 1 and local.isdecimal() and torch.cuda.is_available():
+        return f"cuda:{int(local) % torch.cuda.device_count()}"
+    return None
+
+
+def show_shard(report: dict[str, Any]) -> None:
+    """A part that is done, where the command itself is to join the parts."""
+    broken = f", {report['errors']} broken" if report["errors"] else ""
+    output.print(
+        f"{report['part']}: {report['videos']} videos of shard {report['shard']}{broken}; the"
+        " same command without --shard joins the shards"
+    )
 
 
 def announce(model: Recognizer, source: str | None) -> None:

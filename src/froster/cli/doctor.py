@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import print_table, show_result
+from froster.cli.common import engine_of, print_table, show_result, show_shard
 from froster.cli.options import number, option, seconds
 from froster.errors import DataError, UsageError
 from froster.utils.files import sole_maker
@@ -42,6 +42,7 @@ def doctor(
         float, seconds("Shorter ones are too short; default: 4.27.", 0, show_default=False)
     ] = 8 * 16 / 30,
     min_frames: Annotated[int, number("Videos of fewer frames too.", 1)] = 8,
+    shard: options.Shard = None,
     workers: options.Inspectors = None,
     time_limit: options.TimeLimit = 300,
     habits: Annotated[
@@ -49,6 +50,8 @@ def doctor(
     ] = False,
     model: options.Model = None,
     env: Annotated[bool, option("Examine the installation in place of videos.")] = False,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Find broken, cut, frozen, short, uneven and duplicate videos: every frame is decoded. Or
@@ -71,22 +74,37 @@ def doctor(
     )
     from froster.data.inspect import beside, inspect_all
     from froster.data.listing import list_videos
+    from froster.data.shards import parse_shard
+    from froster.utils.engine import Means
     from froster.utils.pool import cores
 
     drop = drop or ["duplicate"]
     for kind in drop:
         if kind not in (*KINDS, "none"):
             raise UsageError(f"--drop takes {', '.join(KINDS)} or none, not {kind!r}")
+    part, by = parse_shard(shard), engine_of(engine, address, None)
     listing = list_videos(videos or [], files_from=files_from, root=root)
     columns = labels_of(listing)
     checks = check_out(out, [*(videos or []), *filter(None, [files_from])]) if out else None
     if model is not None and not habits:
         raise UsageError("--model is for --habits; nothing else of this command needs a model")
     frozen = frozen_clip(model, columns) if habits else None
-    with sole_maker(out) if out else nullcontext():
+    if part.count > 1 and checks is None:
+        raise UsageError("--shard is about the checks beside a manifest: give --out")
+    lock = out if out is None or part.count == 1 else part.file(out)
+    with sole_maker(lock) if lock else nullcontext():
+        processes = cores() if workers is None else workers
+        means = Means(by, processes if engine == "local" else workers, time_limit)
         with progress() as bars:
-            processes = cores() if workers is None else workers
-            files = inspect_all(listing, checks, processes, bars, time_limit)
+            files = inspect_all(listing, checks, means, bars, part)
+        if part.count > 1:
+            assert checks is not None
+            broken = sum(bool(file.error) for file in files.values())
+            report = {"part": str(part.file(checks)), "shard": str(part), "videos": len(files)}
+            show_result({**report, "errors": broken}, as_json, show_shard)
+            if broken:
+                raise SystemExit(1)
+            return
         inspections, needs = [files[video.key] for video in listing], Needs(min_seconds, min_frames)
         problems = diagnose(inspections, needs, columns)
         report = summary(listing, files, problems)

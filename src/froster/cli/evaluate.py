@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import print_table, show_result
+from froster.cli.common import device_of, engine_of, print_table, show_result, show_shard
 from froster.cli.options import CHANGES, DATA, LABELLED, MACHINE, SPREAD, arranged, option, typed
 from froster.training.options import EvaluateOptions
 from froster.utils.files import sole_writer
@@ -29,6 +29,9 @@ def evaluate(
     model: options.Model = None,
     asked: Annotated[Arranged, SPREAD] = Arranged(),  # type: ignore[valid-type]  # noqa: B008
     out: Annotated[Path | None, option("Folder for predictions, report and pictures.")] = None,
+    shard: options.Shard = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Accuracy of a model on labelled videos: top-1, top-5, per class. Videos that it was trained
@@ -36,12 +39,23 @@ def evaluate(
 
     Example: froster evaluate --data videos/ --model runs/first
     """
+    from froster.data.shards import parse_shard
     from froster.report.evaluation import write_evaluation
     from froster.training import evaluate as evaluating
     from froster.training.reporter import Drawn
 
+    values, given = typed(asked), vars(asked)
+    part, by = parse_shard(shard), engine_of(engine, address, given["device"])
+    if engine == "ray" and given["workers"] is None:
+        values["workers"] = 1
+    values["device"] = values["device"] or device_of(part)
     with Drawn() as reporter:
-        evaluation = evaluating.evaluate(data, model, out, reporter=reporter, **typed(asked))
+        evaluation = evaluating.evaluate(
+            data, model, out, reporter=reporter, shard=part, engine=by, **values
+        )
+    if part.count > 1:
+        show_result(evaluation.report, as_json, show_shard)
+        return
     if out is not None:
         with sole_writer(out):
             attempt("the report page", lambda: write_evaluation(evaluation, out))

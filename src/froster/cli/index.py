@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, batch_bar, load_model, mention, show_result
+from froster.cli.common import (
+    announce,
+    batch_bar,
+    device_of,
+    engine_of,
+    load_model,
+    mention,
+    show_result,
+)
 from froster.cli.options import MACHINE, number, option, seconds
 from froster.utils.progress import console, output, working
 
@@ -41,6 +49,7 @@ def index(
     convert: Annotated[
         bool, option("Make an index of froster 0.1 one of this version, in its place.")
     ] = False,
+    shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
     workers: options.Workers = None,
     batch_size: Annotated[
@@ -49,6 +58,8 @@ def index(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Make or extend an index of videos, segment by segment, for froster search.
@@ -57,12 +68,15 @@ def index(
     --model nano
     """
     from froster.data.listing import list_videos
+    from froster.data.shards import parse_shard
     from froster.inference import index as indexing
     from froster.inference.approximate import PAYS_FROM, probes
     from froster.inference.batch import ReadOptions
     from froster.inference.old_index import convert as convert_index
     from froster.inference.store import Store
 
+    part, by = parse_shard(shard), engine_of(engine, address, device)
+    device = device or device_of(part)
     report: dict[str, Any] = {"index": out}
     if convert:
         report |= convert_index(Path(out))
@@ -83,7 +97,8 @@ def index(
                 listing,
                 out,
                 settings=indexing.IndexSettings(segment, dtype, prune, retry_failed),
-                options=ReadOptions(workers, batch_size, time_limit),
+                options=ReadOptions(workers, batch_size, time_limit, engine=by),
+                shard=part,
                 on_progress=on_progress,
             )
     if approximate is not None:

@@ -83,6 +83,13 @@ RetryFailed = Annotated[bool, option("Also what failed before.")]
 SHARD = "This process's part, such as 0/4; auto: as torchrun or a job array says."
 Shard = Annotated[str | None, option(SHARD)]
 
+EngineName = Annotated[
+    Literal["local", "ray"],
+    option("local: processes of this machine; ray: actors of a cluster.", group=MACHINE),
+]
+ADDRESS = "HOST:PORT of a cluster of Ray; default: this machine as one."
+Address = Annotated[str | None, option(ADDRESS, group=MACHINE)]
+
 Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, skiing, cooking".')]
 LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json or .yaml."
 LabelsFile = Annotated[Path | None, option(LABELS_FILE)]

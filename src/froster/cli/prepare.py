@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import print_table, show_result
+from froster.cli.common import engine_of, print_table, show_result, show_shard
 from froster.cli.options import option
 from froster.utils.progress import console, output, progress
 
@@ -18,7 +18,10 @@ def prepare(
     annotations: Annotated[
         Path | None, option("Folder of annotation files, or of lists; default: split folders.")
     ] = None,
+    shard: options.Shard = None,
     workers: options.Inspectors = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     resume: Annotated[bool, option("Keep the checks of an earlier run.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -27,14 +30,17 @@ def prepare(
     Example: froster prepare ucf101 --videos UCF-101 --annotations ucfTrainTestlist --out ucf101.csv
     """
     from froster.data import prepare as preparing
+    from froster.data.shards import parse_shard
+    from froster.utils.engine import Means
     from froster.utils.pool import cores
 
-    workers = cores() if workers is None else workers
+    part, by = parse_shard(shard), engine_of(engine, address, None)
+    means = Means(by, cores() if workers is None and engine == "local" else workers)
     with progress() as bars:
         report = preparing.prepare(
-            name, videos, annotations, out, workers=workers, resume=resume, bars=bars
+            name, videos, annotations, out, means=means, resume=resume, bars=bars, shard=part
         )
-    show_result(report, as_json, show)
+    show_result(report, as_json, show if part.count == 1 else show_shard)
 
 
 def show(report: dict[str, Any]) -> None:

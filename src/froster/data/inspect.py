@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +15,9 @@ from rich.progress import Progress
 
 from froster.data.likeness import Sketch, positions
 from froster.data.listing import ListedVideo
+from froster.data.shards import Shard, shard_files
 from froster.errors import UsageError, VideoError
-from froster.utils import pool
+from froster.utils.engine import End, Means, Work, run
 from froster.utils.files import journal, read_entries
 from froster.video.container import UPRIGHT, file_state, unchanged
 from froster.video.reader import Video
@@ -102,44 +103,82 @@ def inspect(path: str) -> Iterator[Inspection | None]:
     yield inspection
 
 
+class Inspect(Work[ListedVideo, Inspection]):
+    """From a video to its inspection."""
+
+    def __init__(self) -> None:
+        super().__init__(inspect)
+
+    def finish(self, row: ListedVideo, kept: list[Inspection]) -> Inspection | None:
+        return dataclasses.replace(kept[-1], path=row.key) if kept else None
+
+
+Bar = Callable[[int], None]
+"""One more is done; so many are broken."""
+
+
+class _Checks:
+    """The store of inspections: a file beside the manifest, or only memory."""
+
+    def __init__(
+        self, path: Path | None, earlier: Sequence[Path], videos: Sequence[ListedVideo], bar: Bar
+    ) -> None:
+        paths = {video.key: video.path for video in videos}
+
+        def is_current(entry: Inspection) -> bool:
+            return state_of(paths.get(entry.path)) == (entry.size, entry.mtime)
+
+        self.files: dict[str, Inspection] = {}
+        for file in (*earlier, *filter(None, [path])):
+            self.files |= read_entries(file, Inspection, is_current)
+        self.failed, self._bar = sum(bool(file.error) for file in self.files.values()), bar
+        self._open = ExitStack()
+        self._keep: Callable[[Inspection], None] = lambda _: None
+        if path is not None:
+            self._keep = self._open.enter_context(journal(path, self.files.values()))
+
+    def has(self, row: ListedVideo) -> bool:
+        return row.key in self.files
+
+    def add(self, ends: Sequence[End[ListedVideo, Inspection]]) -> None:
+        for end in ends:
+            state = (0, 0) if end.result else state_of(end.row.path) or (0, 0)
+            file = end.result or Inspection(end.row.key, *state, error=end.error)
+            self.files[end.row.key] = file
+            self._keep(file)
+            self.failed += bool(file.error)
+            self._bar(self.failed)
+
+    def close(self) -> None:
+        self._open.close()
+
+
 def inspect_all(
     videos: Sequence[ListedVideo],
     checks: Path | None,
-    workers: int,
+    means: Means,
     bars: Progress,
-    limit: float = pool.SECONDS_OF_SILENCE,
+    shard: Shard = Shard(),  # noqa: B008
 ) -> dict[str, Inspection]:
-    """The inspection of every video, by its key, made by `workers` processes that may crash.
+    """The inspection of every video of the shard, by its key, made by processes that may crash.
 
-    Each is appended to the file `checks` as soon as it is made; what that file says of videos that
-    have not changed since is not done again. A video over which a process dies, or says nothing for
-    `limit` seconds, has an error.
+    Each is appended to the file `checks` (`Shard.file`) as soon as it is made; what that file says
+    of videos that have not changed since is not done again, nor, without a shard, what the files of
+    shards say. A video over which a process dies, or is silent for too long, has an error.
     """
-    paths = {video.key: video.path for video in videos}
+    mine, earlier = shard.of(videos) if shard.count > 1 else videos, list[Path]()
+    if checks is not None:
+        earlier = shard_files(checks) if shard.count == 1 else []
+        checks = shard.file(checks)
+    bar = bars.add_task("check", total=len(mine), note="")
 
-    def is_current(entry: Inspection) -> bool:
-        return state_of(paths.get(entry.path)) == (entry.size, entry.mtime)
+    def advance(broken: int) -> None:
+        bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
 
-    files = read_entries(checks, Inspection, is_current) if checks else {}
-    todo = [video for video in videos if video.key not in files]
-    bar = bars.add_task("check", total=len(videos), completed=len(files), note="")
-    broken = sum(bool(file.error) for file in files.values())
-    keep: Callable[[Inspection], None]
-    with journal(checks, files.values()) if checks else nullcontext(lambda _: None) as keep:
-        for event in pool.run(inspect, [str(video.path) for video in todo], workers, limit=limit):
-            video = todo[event.task]
-            if not event.done:
-                file = dataclasses.replace(event.part, path=video.key)
-            elif event.error and video.key not in files:
-                state = state_of(video.path) or (0, 0)
-                file = Inspection(video.key, *state, error=event.error)
-            else:
-                continue
-            files[video.key] = file
-            keep(file)
-            broken += bool(file.error)
-            bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
-    return files
+    store = _Checks(checks, earlier, mine, advance)
+    bars.advance(bar, len(store.files))
+    run(Inspect(), mine, store, means)
+    return store.files
 
 
 def state_of(path: Path | None) -> tuple[int, int] | None:

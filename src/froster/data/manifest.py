@@ -175,7 +175,7 @@ def _spans(table: Table, rows: np.ndarray) -> list[tuple[float, float] | None] |
         return None
     spans: list[tuple[float, float] | None] = [None] * len(table)
     for row in rows.tolist():
-        fields = {name: column.get(row) or "" for name, column in columns.items()}
+        fields: dict[str, str] = {n: column.get(row) or "" for n, column in columns.items()}
         spans[row] = span_of(fields, table.place(row))
     return spans if any(spans) else None
 

@@ -13,9 +13,11 @@ from froster.data.diagnose import Needs, duplicates, problems_of
 from froster.data.inspect import Inspection, beside, inspect_all
 from froster.data.listing import ListedVideo
 from froster.data.public import classes, official, partition, readable, unseen_k600
+from froster.data.shards import Shard
 from froster.data.tree import ListedClip, Tree
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
+from froster.utils.engine import Means
 from froster.utils.files import sole_maker, write_csv, write_text
 
 CATEGORIES = {
@@ -44,27 +46,37 @@ def prepare(
     annotations: Path | None,
     out: Path,
     *,
-    workers: int,
+    means: Means,
     resume: bool,
     bars: Progress,
+    shard: Shard = Shard(),  # noqa: B008
 ) -> dict[str, Any]:
     """Write the manifest `out` and, beside it, a list for each category and a summary, which is
     returned.
 
     The inspection of each file is kept in `<out>.checks.jsonl` as soon as it is made; `resume`
-    takes over those of files that have not changed. Raises UsageError where `out` or its checks
-    exist and `resume` is not given, or while another process writes them; DataError where not one
-    video is found, or those of one class folder alone.
+    takes over those of files that have not changed. A shard makes its part of the inspections and
+    nothing else; without a shard those of all shards are taken over. Raises UsageError
+    where `out` or its checks exist and `resume` is not given, or while another process writes
+    them; DataError where not one video is found, or those of one class folder alone.
     """
     classes(dataset)
     checks = beside(out, "checks.jsonl")
-    with sole_maker(out):
-        if not resume and (out.exists() or checks.exists()):
+    mine = shard.file(checks)
+    with sole_maker(out if shard.count == 1 else mine):
+        if not resume and (mine.exists() or (shard.count == 1 and out.exists())):
             raise UsageError(f"{out} has been prepared, in part at least: --resume goes on")
         tree, listed, placed = place(dataset, videos, annotations)
         paths = dict.fromkeys(item.path for item in placed if item.path)
         listed_videos = [ListedVideo(videos / path, path) for path in paths]
-        files = inspect_all(listed_videos, checks, workers, bars)
+        files = inspect_all(listed_videos, checks, means, bars, shard)
+        if shard.count > 1:
+            return {
+                "part": str(mine),
+                "shard": str(shard),
+                "videos": len(files),
+                "errors": sum(bool(file.error) for file in files.values()),
+            }
         usable = [item for item in placed if item.path and not files[item.path].error]
         if not usable:
             error = next(iter(files.values())).error

@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from froster.data.listing import ListedVideo
 from froster.errors import UsageError
+
+
+class _Named(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+Keyed = TypeVar("Keyed", bound=_Named)
 
 _PLACES = {
     "torchrun": ("RANK", "WORLD_SIZE"),
@@ -31,8 +39,11 @@ class Shard:
     index: int = 0
     count: int = 1
 
-    def of(self, videos: Sequence[ListedVideo]) -> list[ListedVideo]:
-        """By their names alone, so that a file that comes later moves no other one."""
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def of(self, videos: Sequence[Keyed]) -> list[Keyed]:
+        """By their names (`key`) alone, so that a file that comes later moves no other one."""
         names = (video.key.encode("utf-8", "surrogateescape") for video in videos)
         digests = (int.from_bytes(blake2b(name, digest_size=8).digest(), "big") for name in names)
         return [v for v, n in zip(videos, digests, strict=True) if n % self.count == self.index]
@@ -42,6 +53,13 @@ class Shard:
         if self.count == 1:
             return out
         return out.with_name(f"{out.stem}.{self.index}-of-{self.count}{out.suffix}")
+
+
+def shard_files(out: Path) -> list[Path]:
+    """Those that shards of any count have written for `out`, by name."""
+    pattern = re.compile(rf"{re.escape(out.stem)}\.\d+-of-\d+{re.escape(out.suffix)}")
+    files = out.parent.iterdir() if out.parent.is_dir() else ()
+    return sorted(file for file in files if pattern.fullmatch(file.name))
 
 
 def parse_shard(text: str | None, environment: Mapping[str, str] = os.environ) -> Shard:

@@ -275,16 +275,30 @@ def evaluate(
         if on_videos is not None:
             on_videos(len(batch.labels) + len(batch.errors))
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
-    results = []
-    for scorer, of_scorer in zip(scorers, logits or unread(1), strict=True):
-        views, *others = of_scorer.split(widths, dim=-1)
-        result = Predictions(classes, labels, fuse(views, scorer.fusion), errors, names, views)
-        result.also = {
-            name: result.asked(also[name], of_set, scorer.fusion)
-            for name, of_set in zip(also, others, strict=True)
-        }
-        results.append(result)
-    return results
+    return [
+        predictions_of(classes, labels, of_scorer, scorer.fusion, errors, names, also)
+        for scorer, of_scorer in zip(scorers, logits or unread(1), strict=True)
+    ]
+
+
+def predictions_of(
+    classes: list[str],
+    labels: Int64[Tensor, " videos"],
+    logits: Float[Tensor, "videos views columns"],
+    fusion: Fusion,
+    errors: list[tuple[int, str]],
+    names: list[str] | None,
+    also: Mapping[str, Sequence[str]],
+) -> Predictions:
+    """From what a `Scorer` gives: the columns of `classes`, then those of each set of `also`."""
+    widths = [len(labels) for labels in (classes, *also.values())]
+    views, *others = logits.split(widths, dim=-1)
+    result = Predictions(classes, labels, fuse(views, fusion), errors, names, views)
+    result.also = {
+        name: result.asked(also[name], of_set, fusion)
+        for name, of_set in zip(also, others, strict=True)
+    }
+    return result
 
 
 def ensemble(

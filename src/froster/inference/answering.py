@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from froster.errors import BatchError, VideoError
-from froster.inference.inputs import FPS, as_videos, processes, read_all
+from froster.inference.inputs import FPS, as_videos, read_all
+from froster.utils import pool
 from froster.utils.progress import progress, working
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def answer_each(
     size = how.batch_size or (8 if model.device.type == "cuda" else 1)
     results: list[T | None] = [None] * len(videos)
     batches = _Batches(answer, size, results)
-    reader, workers = model.view_reader(how.views), processes(how.workers, len(videos))
+    reader, workers = model.view_reader(how.views), pool.processes(how.workers, len(videos))
     with progress(quiet=not how.progress) as bars:
         bar = bars.add_task(what, total=len(videos), note="")
         for number, video in enumerate(read_all(videos, reader, workers, how.fps)):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from froster.data.dataset import Views
 from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard
 from froster.inference.fingerprint import model_fingerprint
-from froster.inference.inputs import processes
 from froster.inference.recognizer import Classification, Recognizer, as_recognizer
 from froster.inference.results import (
     BatchProgress,
@@ -34,6 +32,7 @@ from froster.inference.results import (
 )
 from froster.text.label_set import Labels, LabelSet, as_labels
 from froster.utils import pool
+from froster.utils.engine import LOCAL, End, Engine, Means, Result, Row, Work, ends, run
 
 FORM = 2
 """Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
@@ -57,18 +56,70 @@ class ReadOptions:
     """Cut labels that are too long, in place of refusing them."""
     multi_label: bool = False
     """Each label is weighed by itself: any number may fit."""
+    engine: Engine = LOCAL
+    """Who reads and computes."""
 
     def processes(self, videos: int) -> int:
-        return processes(self.workers, videos)
+        return pool.processes(self.workers, videos)
+
+    @property
+    def means(self) -> Means:
+        return Means(self.engine, self.workers, self.time_limit)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """`row` is None exactly where `error` says why."""
+class ModelWork(Work[Row, Result]):
+    """Work with a network, which goes where the work goes."""
 
-    video: ListedVideo
-    row: ResultRow | None
-    error: str = ""
+    network = True
+
+    def __init__(self, model: Recognizer, reader: pool.Work, batch_size: int | None) -> None:
+        super().__init__(reader)
+        self.model, self._asked = model, batch_size
+        self.batch_size = self.size_on(model.device)
+
+    def size_on(self, device: torch.device) -> int:
+        """Parts for one pass of the network on a device."""
+        raise NotImplementedError
+
+    def start(self, device: torch.device) -> None:
+        self.model = self.model.on(device)
+        self.batch_size = self.size_on(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a machine that may have no such device."""
+        return self.__dict__ | {"model": self.model.on(torch.device("cpu"))}
+
+
+class Classify(ModelWork[ListedVideo, ResultRow]):
+    """From a video to its row of results."""
+
+    in_order = True
+
+    def __init__(self, model: Recognizer, labels: Sequence[str], options: ReadOptions) -> None:
+        super().__init__(model, model.view_reader(), options.batch_size)
+        self.labels, self.top, self.alone = labels, options.top, options.multi_label
+        asked = model.with_background(labels) if self.alone else labels
+        self.classes = model.class_embeddings(asked, options.truncate)
+
+    def size_on(self, device: torch.device) -> int:
+        # One on a CPU, where more are no faster and rows are the same to the bit.
+        return self._asked or (8 if device.type == "cuda" else 1)
+
+    def start(self, device: torch.device) -> None:
+        super().start(device)
+        self.classes = self.classes.to(device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"classes": self.classes.cpu()}
+
+    def compute(self, parts: list[Views]) -> list[tuple[Classification, Views]]:
+        clips = torch.stack([torch.from_numpy(views.clips) for views in parts])
+        best = self.model.classify_clips(clips, self.labels, self.classes, self.top, self.alone)
+        without = [dataclasses.replace(views, clips=views.clips[:0]) for views in parts]
+        return list(zip(best, without, strict=True))
+
+    def finish(self, row: ListedVideo, kept: list[Any]) -> ResultRow | None:
+        return _row(row.key, *kept[-1]) if kept else None
 
 
 def answers(
@@ -76,41 +127,10 @@ def answers(
     labels: Sequence[str],
     videos: Sequence[ListedVideo],
     options: ReadOptions = ReadOptions(),
-) -> Iterator[list[Answer]]:
-    """The answers in the order of the videos, a batch at a time. With processes a file that a
-    decoder crashes or hangs on is an error like others."""
-    alone = options.multi_label
-    asked = model.with_background(labels) if alone else labels
-    classes = model.class_embeddings(asked, options.truncate)
-    workers = options.processes(len(videos))
-    # One on a CPU, where more are no faster and rows are the same to the bit.
-    batch_size = options.batch_size or (8 if model.device.type == "cuda" else 1)
-    window = workers + 2 * batch_size
-    paths = [str(video.path) for video in videos]
-    events = pool.run(model.view_reader(), paths, workers, limit=options.time_limit, window=window)
-    ends = pool.ends(pool.in_order(events))
-    batch: list[tuple[ListedVideo, Views | None, str]] = []
-
-    def answered() -> list[Answer]:
-        clips = [torch.from_numpy(views.clips) for _, views, _ in batch if views is not None]
-        best: Iterator[Classification] = iter(())
-        if clips:
-            best = iter(
-                model.classify_clips(torch.stack(clips), labels, classes, options.top, alone)
-            )
-        return [
-            Answer(video, None if views is None else _row(video.key, next(best), views), error)
-            for video, views, error in batch
-        ]
-
-    with closing(pool.ahead(ends, window) if workers else ends) as following:
-        for task, views, error in following:
-            batch.append((videos[task], views, error))
-            if sum(views is not None for _, views, _ in batch) == batch_size:
-                yield answered()
-                batch = []
-    if batch:
-        yield answered()
+) -> Iterator[list[End[ListedVideo, ResultRow]]]:
+    """The answers in the order of the videos, some at a time. With processes a file that a decoder
+    crashes or hangs on is an error like others."""
+    yield from ends(Classify(model, labels, options), videos, options.means)
 
 
 def _row(key: str, answer: Classification, views: Views) -> ResultRow:
@@ -178,25 +198,11 @@ def classify(
     mine = shard.of(listing)
     with sole_writer_of(out, shard):
         check_made_alike(out, _made_with(model, labels, listing, options, shard))
-        results = ResultFile(out, min(options.top, len(labels)), shard)
-        failures = Failures(failures_of(out), results.done)
-        todo = [video for video in mine if video.key not in results.done]
-        if not retry_failed:
-            todo = [video for video in todo if video.key not in failures.causes]
-        done = len(mine) - len(todo)
-        try:
-            on_progress(BatchProgress(done, len(mine), len(failures.causes)))
-            for batch in answers(model, labels, todo, options):
-                results.add([answer.row for answer in batch if answer.row is not None])
-                for answer in batch:
-                    if answer.row is None:
-                        failures.add(answer.video.key, answer.error)
-                done += len(batch)
-                on_progress(BatchProgress(done, len(mine), len(failures.causes)))
-        finally:
-            results.close()
-            failures.close(results.done)
-        results.finish()
+        store = _Rows(out, min(options.top, len(labels)), shard, retry_failed)
+        work = Classify(model, labels, options)
+        todo = run(work, mine, store, options.means, lambda *now: on_progress(BatchProgress(*now)))
+        store.results.finish()
+    results, failures = store.results, store.failures
     failed = sum(video.key in failures.causes for video in mine)
     return {
         "out": str(out),
@@ -205,10 +211,36 @@ def classify(
         "new": sum(video.key in results.done for video in todo),
         "failed": failed,
         "failures": str(failures.path) if failed else None,
-        "shard": f"{shard.index}/{shard.count}",
+        "shard": str(shard),
         "passed_over": dict(listing.passed_over),
         "calibrated": model.calibration.fitted is not None,
     }
+
+
+class _Rows:
+    """The store of `classify`."""
+
+    def __init__(self, out: str | Path, top: int, shard: Shard, retry_failed: bool) -> None:
+        self.results = ResultFile(out, top, shard)
+        self.failures = Failures(failures_of(out), self.results.done)
+        self._passed = set() if retry_failed else set(self.failures.causes)
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures.causes)
+
+    def has(self, row: ListedVideo) -> bool:
+        return row.key in self.results.done or row.key in self._passed
+
+    def add(self, ends: Sequence[End[ListedVideo, ResultRow]]) -> None:
+        self.results.add([end.result for end in ends if end.result is not None])
+        for end in ends:
+            if end.result is None:
+                self.failures.add(end.row.key, end.error)
+
+    def close(self) -> None:
+        self.results.close()
+        self.failures.close(self.results.done)
 
 
 def _made_with(
@@ -230,5 +262,5 @@ def _made_with(
         "truncate": options.truncate,
         "calibration": model.calibration.rule,
         "root": os.path.realpath(listing.root),
-        "shard": f"{shard.index}/{shard.count}",
+        "shard": str(shard),
     }

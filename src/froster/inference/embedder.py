@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -78,6 +80,16 @@ class Embedder:
         "label sets whose class embeddings are kept"
         self._cache = WeightCache()
         self._warned = False
+
+    def on(self, device: torch.device) -> Self:
+        """The same on another device, in the same precision and with weights of its own, for
+        another process: it says nothing while it works."""
+        other = copy.copy(self)
+        other.device, other.working, other._cache = device, silently, WeightCache()
+        if device != self.device:
+            other.model = copy.deepcopy(self.model).to(device)
+            other.class_file = self.class_file and self.class_file.to(device)
+        return other
 
     @property
     def clip(self) -> CLIP:

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from torch import Tensor
 
 from froster.data.fingerprint import file_fingerprint
 from froster.data.listing import ListedVideo, Listing
+from froster.data.shards import Shard
 from froster.errors import DataError, UsageError
 from froster.inference.approximate import approximate, exactly
-from froster.inference.batch import ReadOptions, as_listing
+from froster.inference.batch import ModelWork, ReadOptions, as_listing
 from froster.inference.failed import FailureTable
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer, as_recognizer
@@ -35,9 +35,11 @@ from froster.inference.store import (
 from froster.inference.tables import LanceTable
 from froster.methods import VideoCLIP
 from froster.text.sentences import read_descriptions
-from froster.utils import pool
+from froster.utils.engine import End, run
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
+IndexedVideo = tuple[IndexEntry, Tensor]
+"""With the embeddings of its segments (n, E)."""
 PART_SECONDS = 60.0
 QUERIES = 12
 """Every twelfth class of Kinetics-400 is a query by which the recall is told."""
@@ -66,6 +68,7 @@ def index(
     *,
     settings: IndexSettings = IndexSettings(),
     options: ReadOptions = ReadOptions(),  # noqa: B008
+    shard: Shard = Shard(),  # noqa: B008
     on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
     """Make or extend the index in the folder `out` (or at an address, s3://…), for
@@ -79,30 +82,18 @@ def index(
     model = as_recognizer(model or (earlier.source if earlier else DEFAULT_MODEL))
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
+    mine = shard.of(listing) if shard.count > 1 else listing
     store = _open_or_create(out, model, os.path.abspath(listing.root), settings)
     indexed = store.files()
-    current = _current(store, listing, indexed)
+    current = _current(store, mine, indexed)
     failures = FailureTable(out, current)
     passed = current if settings.retry_failed else current | failures.causes.keys()
-    todo = [video for video in listing if video.key not in passed]
-    done = len(listing) - len(todo)
-
-    def on_end(video: ListedVideo, error: str) -> None:
-        nonlocal done
-        if error:
-            failures.add(video.key, error)
-        done += 1
-        on_progress(BatchProgress(done, len(listing), len(failures.causes)))
-
-    try:
-        on_progress(BatchProgress(done, len(listing), len(failures.causes)))
-        build(model, store, todo, options, on_end)
-    finally:
-        store.table.refresh()
-        files = store.files()
-        added = _current(store, todo, files)
-        failures.close(added)
-    rows = {video.key: video.columns for video in listing if video.key in current if video.columns}
+    parts, work = _Parts(store, failures, passed), Segments(model, store.seconds, options)
+    todo = run(work, mine, parts, options.means, lambda *now: on_progress(BatchProgress(*now)))
+    store.table.refresh()
+    files = store.files()
+    added = _current(store, todo, files)
+    rows = {video.key: video.columns for video in mine if video.key in current if video.columns}
     relabelled = store.relabel(rows) if rows else 0
     gone = [key for key, file in files.items() if file.is_gone(store.root)]
     if settings.prune:
@@ -113,7 +104,7 @@ def index(
         store.table.compact()
     changed = len(added & indexed.keys())
     causes = failures.causes
-    failed = {video.key: causes[video.key] for video in listing if video.key in causes}
+    failed = {video.key: causes[video.key] for video in mine if video.key in causes}
     return {
         "index": str(out),
         "videos": store.count,
@@ -219,89 +210,79 @@ def segment_reader(model: Recognizer, seconds: float) -> ReadSegments:
     return ReadSegments(frames, model.image_size, seconds, model.preprocessing)
 
 
-def build(
-    model: Recognizer,
-    store: Store,
-    videos: Sequence[ListedVideo],
-    options: ReadOptions,
-    on_end: Callable[[ListedVideo, str], None],
-) -> None:
-    """Adds the videos to the store; what was finished is written also where this is interrupted.
-    `on_end` is called once for each video, with what failed or ""."""
-    done: list[tuple[IndexEntry, Tensor]] = []
-    written = time.monotonic()
-    try:
-        for video, entry, embeddings, error in _embedded(model, store.seconds, videos, options):
-            if entry is not None:
-                done.append((entry, embeddings))
-            segments = sum(len(entry.starts) for entry, _ in done)
-            if time.monotonic() - written > PART_SECONDS or segments > PART_SEGMENTS:
-                store.add(done)
-                done, written = [], time.monotonic()
-            on_end(video, error)
-    finally:
-        store.add(done)
+class Segments(ModelWork[ListedVideo, IndexedVideo]):
+    """From a video to the embeddings of its segments."""
 
+    def __init__(self, model: Recognizer, seconds: float, options: ReadOptions) -> None:
+        super().__init__(model, segment_reader(model, seconds), options.batch_size)
 
-@dataclass
-class _Pending:
-    """What is known so far of a video."""
+    def size_on(self, device: torch.device) -> int:
+        return self._asked or (32 if device.type == "cuda" else 4)
 
-    starts: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    embeddings: list[Tensor] = field(default_factory=list)
-    summary: VideoSummary | None = None
+    def compute(self, parts: list[VideoSegment | VideoSummary]) -> list[Any]:
+        segments = [part for part in parts if isinstance(part, VideoSegment)]
+        if not segments:
+            return parts
+        clips = torch.stack([torch.from_numpy(segment.clip) for segment in segments])
+        embeddings = iter(self.model.embed_clips(clips))
+        return [
+            part if isinstance(part, VideoSummary) else (part.start, part.end, next(embeddings))
+            for part in parts
+        ]
 
-    def entry(self, video: ListedVideo) -> IndexEntry:
-        summary = self.summary
-        assert summary is not None
-        return IndexEntry(
-            *(video.key, *summary.state, round(summary.seconds, 3)),
-            *(summary.frames, summary.damaged, self.starts, self.ends),
-            video=file_fingerprint(video.path),
-            columns=video.columns,
+    def finish(self, row: ListedVideo, kept: list[Any]) -> IndexedVideo | None:
+        if not kept or not isinstance(video := kept.pop(), VideoSummary):
+            return None
+        starts, ends, embeddings = zip(*kept, strict=True)
+        entry = IndexEntry(
+            row.key,
+            *video.state,
+            round(video.seconds, 3),
+            video.frames,
+            video.damaged,
+            [round(time, 3) for time in starts],
+            [round(time, 3) for time in ends],
+            file_fingerprint(row.path),
+            row.columns,
         )
+        return entry, torch.stack(embeddings)
 
 
-def _embedded(
-    model: Recognizer, seconds: float, videos: Sequence[ListedVideo], options: ReadOptions
-) -> Iterator[tuple[ListedVideo, IndexEntry | None, Tensor, str]]:
-    """Each video with its segments' embeddings (n, E), once all of it is embedded or has failed."""
-    workers = options.processes(len(videos))
-    batch_size = options.batch_size or (32 if model.device.type == "cuda" else 4)
-    pending: dict[int, _Pending] = {}
-    batch: list[tuple[int, VideoSegment]] = []
-    ended: list[tuple[int, str]] = []
+class _Parts:
+    """The store of `index`: parts of an index are written now and then."""
 
-    def embed() -> Iterator[tuple[ListedVideo, IndexEntry | None, Tensor, str]]:
-        if batch:
-            clips = torch.stack([torch.from_numpy(segment.clip) for _, segment in batch])
-            for (task, segment), embedding in zip(batch, model.embed_clips(clips), strict=True):
-                pending[task].starts.append(round(segment.start, 3))
-                pending[task].ends.append(round(segment.end, 3))
-                pending[task].embeddings.append(embedding)
-            batch.clear()
-        for task, error in ended:
-            video, state = videos[task], pending.pop(task, _Pending())
-            if error:
-                yield video, None, torch.empty(0), error
+    def __init__(self, store: Store, failures: FailureTable, passed: Set[str]) -> None:
+        self._store, self._failures, self._passed = store, failures, passed
+        self._done: list[IndexedVideo] = []
+        self._added: set[str] = set()
+        self._segments, self._written = 0, time.monotonic()
+
+    @property
+    def failed(self) -> int:
+        return len(self._failures.causes)
+
+    def has(self, row: ListedVideo) -> bool:
+        return row.key in self._passed
+
+    def add(self, ends: Sequence[End[ListedVideo, IndexedVideo]]) -> None:
+        for end in ends:
+            if end.result is None:
+                self._failures.add(end.row.key, end.error)
             else:
-                yield video, state.entry(video), torch.stack(state.embeddings), ""
-        ended.clear()
+                self._done.append(end.result)
+                self._added.add(end.row.key)
+                self._segments += len(end.result[0].starts)
+        late = time.monotonic() - self._written > PART_SECONDS
+        if late or self._segments > PART_SEGMENTS:
+            self._write()
 
-    work, paths = segment_reader(model, seconds), [str(video.path) for video in videos]
-    events: Any = pool.run(work, paths, workers, limit=options.time_limit)
-    with closing(pool.ahead(events, 2 * batch_size) if workers else events) as following:
-        for event in following:
-            if event.done:
-                complete = event.task in pending and pending[event.task].summary is not None
-                ended.append((event.task, "" if complete else event.error))
-            else:
-                state = pending.setdefault(event.task, _Pending())
-                if isinstance(event.part, VideoSummary):
-                    state.summary = event.part
-                else:
-                    batch.append((event.task, event.part))
-            if len(batch) == batch_size or (ended and not batch):
-                yield from embed()
-    yield from embed()
+    def _write(self) -> None:
+        done, self._done, self._segments = self._done, [], 0
+        self._store.add(done)
+        self._written = time.monotonic()
+
+    def close(self) -> None:
+        try:
+            self._write()
+        finally:
+            self._failures.close(self._added)

@@ -44,15 +44,6 @@ FORMS = (
 )
 _SILENCE = 30.0  # seconds after which a server is given up
 _CHUNK = 1 << 20
-FEW = 8
-"""Videos for which it does not pay to start processes."""
-
-
-def processes(workers: int | None, videos: int) -> int:
-    """How many read: what was asked for, or none for a few videos, else by the cores."""
-    if workers is not None:
-        return workers
-    return 0 if videos <= FEW else pool.spare_cores()
 
 
 @dataclass(frozen=True)

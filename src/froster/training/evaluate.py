@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from froster.data.manifest import Item, Place
+from froster.data.shards import Shard
+from froster.errors import UsageError
 from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
 from froster.evaluation.multi_label import BACKGROUND, measured_alone
 from froster.evaluation.reliability import reliability
@@ -33,9 +35,11 @@ from froster.training.measure import (
     video_dataset,
 )
 from froster.training.options import EvaluateOptions
-from froster.training.probes import check_probes, measure_probes, probes_of
+from froster.training.probes import check_probes, probes_of
 from froster.training.reporter import Reporter
-from froster.utils.files import claim_folder, sole_writer, write_json
+from froster.training.scoring import SCORES, Scoring, remove_scores, score_sets
+from froster.utils.engine import LOCAL, Engine
+from froster.utils.files import claim_folder, sole_maker, sole_writer, write_json
 
 
 @dataclass(frozen=True)
@@ -52,18 +56,23 @@ def evaluate(
     out: str | Path | None = None,
     *,
     reporter: Reporter | None = None,
+    shard: Shard = Shard(),  # noqa: B008
+    engine: Engine = LOCAL,
     **options: Any,
 ) -> Evaluation:
     """Score `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
     `data`, a folder of class folders or a manifest; unasked never on those that it has learnt from.
 
     `options` are the fields of `EvaluateOptions`. Into the folder `out` go the predictions and the
-    report. Raises FrosterError.
+    report, and until that is written the score of each video, with which a stopped run goes on; a
+    shard leaves its own there, for a run without one to join them. Raises FrosterError.
     """
     asked, name = EvaluateOptions(**options), model or DEFAULT_MODEL
     probes = check_probes(asked.probe)
     reporter = reporter or Reporter()
     out = None if out is None else Path(out)
+    if shard.count > 1 and out is None:
+        raise UsageError("a shard leaves its scores in a folder: give --out")
     items = labelled_videos(Path(data), asked, reporter)
     classes = sorted({item.label for item in items})
     if asked.labels_file is not None:
@@ -87,7 +96,7 @@ def evaluate(
         recognizer.with_background(classes)  # or a sentence why not
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
-    with nullcontext() if out is None else sole_writer(out):
+    with nullcontext() if out is None else lock(out, shard):
         reporter.say(summary_line(recognizer, name))
         for line in chosen.notes:
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
@@ -102,7 +111,10 @@ def evaluate(
             names = [str(item.path) for item in items_of]
             sets.append(EvalSet(split, dataset, classes, texts, names, groups))
         how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
-        predictions, probed = measure_probes(recognizer, sets, how, probes)
+        scored = score_sets(recognizer, sets, how, probes, Scoring(out, shard, engine))
+        if isinstance(scored, dict):
+            return Evaluation(scored, {})
+        predictions, probed = scored
         alone = {name: p.also.pop(BACKGROUND) for name, p in predictions.items() if right}
         report = make_report(predictions, recognizer, chosen)
         for split, of_split in alone.items():
@@ -117,6 +129,7 @@ def evaluate(
             for split, of_split in predictions.items():
                 of_split.save(out / f"predictions_{split}.csv")
             write_json(out / "evaluation.json", report)
+            remove_scores(out)
     return Evaluation(report, predictions)
 
 
@@ -144,6 +157,11 @@ def told_alone(
     assert predictions.views is not None
     scores = rule(predictions.views.mean(dim=1))
     return measured_alone(scores, right, rule.of(classes), classes)
+
+
+def lock(out: Path, shard: Shard) -> AbstractContextManager[None]:
+    """Of the whole folder, or of what a shard writes there."""
+    return sole_writer(out) if shard.count == 1 else sole_maker(shard.file(out / SCORES))
 
 
 def base_and_novel(classes: Sequence[str], report: dict[str, Any]) -> dict[str, list[str]]:

@@ -43,16 +43,21 @@ def check_probes(probes: Sequence[str] | None) -> list[Probe]:
     return [probe for probe in PROBES if probe in (probes or ())]
 
 
+def orders_of(model: Recognizer, probes: Sequence[Probe]) -> list[Probe | None]:
+    """The usual order, and those of the probes that a network can tell from it."""
+    computed = [p for p in probes if p == "static" or not model.model.ignores_order]
+    return [None, *computed]
+
+
 def measure_probes(
     model: Recognizer, sets: Sequence[EvalSet], how: Measuring, probes: Sequence[Probe]
 ) -> tuple[Measured, dict[Probe, Measured]]:
     """The predictions as usual, and those of each probe, from one decode of every video. Where the
     network cannot know the order of the frames, the probes that change it cost nothing: they have
     the usual predictions."""
-    computed = [p for p in probes if p == "static" or not model.model.ignores_order]
-    orders = [None, *computed]
+    orders = orders_of(model, probes)
     usual, *others = measure_many([model] * len(orders), sets, how, probes=orders)
-    by_probe = dict(zip(computed, others, strict=True))
+    by_probe = dict(zip(orders[1:], others, strict=True))
     return usual, {probe: by_probe.get(probe, usual) for probe in probes}
 
 

@@ -4,12 +4,11 @@ costs that file alone."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
-import pickle
 import queue
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,65 +22,12 @@ import torch
 
 from froster.errors import FrosterError, VideoError, out_of_memory
 from froster.utils import interrupt
-
-
-class Channel:
-    """One end of a pair of sockets between processes of which either may die or stop in the middle
-    of a message. Arrays are copied into the socket and out of it, and nowhere else."""
-
-    def __init__(self, end: socket.socket, blocking: bool = True):
-        self.socket = end
-        end.setblocking(blocking)
-        self._incoming = self._messages()
-
-    def send(self, message: Any) -> None:
-        """Returns once the system has taken all of it. Raises OSError if the other end is gone."""
-        arrays: list[pickle.PickleBuffer] = []
-        body = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
-        parts: list[bytes | memoryview] = [body, *(array.raw() for array in arrays)]
-        self.socket.sendall(struct.pack(f"<{1 + len(parts)}Q", len(parts), *map(len, parts)))
-        for part in parts:
-            self.socket.sendall(part)
-
-    def receive(self) -> Any:
-        """The next message, waited for. Raises EOFError where the other end is gone."""
-        (message,) = next(self._incoming)
-        return message
-
-    def poll(self) -> tuple[Any] | None:
-        """The next message, in a tuple; None where it, or the rest of it, is not here yet. For an
-        end that does not block. Raises EOFError where the other end is gone."""
-        return next(self._incoming)
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def _messages(self) -> Generator[Any, None, None]:
-        while True:
-            (count,) = struct.unpack("<Q", (yield from self._bytes(8)))
-            sizes = struct.unpack(f"<{count}Q", (yield from self._bytes(8 * count)))
-            parts = []
-            for size in sizes:
-                parts.append((yield from self._bytes(size)))
-            yield (pickle.loads(parts[0], buffers=parts[1:]),)
-
-    def _bytes(self, size: int) -> Generator[None, None, bytearray]:
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            try:
-                received = self.socket.recv_into(rest)
-            except BlockingIOError:
-                yield None
-                continue
-            if not received:
-                raise EOFError
-            rest = rest[received:]
-        return data
-
+from froster.utils.channel import Channel, Feed
 
 SECONDS_OF_SILENCE = 300.0
 """After this, without a part or a sign of life, a decoder hangs."""
+FEW = 8
+"""Videos for which it does not pay to start processes."""
 PAUSES = (0.1, 0.5, 2.0)
 """Seconds between the tries to start a process: a system may be short of them, or of memory."""
 STILLBORN = 3
@@ -103,6 +49,13 @@ def spare_cores() -> int:
     return max(0, min(4, cores() - 1))
 
 
+def processes(workers: int | None, videos: int) -> int:
+    """How many read: what was asked for, or none for a few videos, else by the cores."""
+    if workers is not None:
+        return workers
+    return 0 if videos <= FEW else spare_cores()
+
+
 @dataclass(frozen=True)
 class Event:
     """A part of what a file gave, or its end: then `error` says what failed, if anything did."""
@@ -114,9 +67,13 @@ class Event:
     error: str = ""
 
 
+PAUSE = Event(-1)
+"""Given by `run` before it waits for more tasks: all that it had have ended."""
+
+
 def run(
     work: Work,
-    paths: Sequence[Any],
+    paths: Sequence[Any] | Feed,
     workers: int,
     *,
     limit: float = SECONDS_OF_SILENCE,
@@ -133,37 +90,44 @@ def run(
     Raises the FrosterErrors of `work` that are no VideoErrors, and FrosterError where no process
     can be started.
     """
+    feed = paths if isinstance(paths, Feed) else Feed(paths, closed=True)
     if workers == 0:
-        for task, path in enumerate(paths):
-            interrupt.check()
-            for message in _messages(work, path):
-                if (event := _event(task, message)) is not None:
-                    yield event
+        yield from _run_here(work, feed)
         return
     context = _context(work)
     pool: list[_Worker] = []
-    begun, ended = 0, [False] * len(paths)
-    oldest, stillborn = 0, 0
+    ended: set[int] = set()  # of those after the oldest one that has not
+    begun = oldest = stillborn = 0
     try:
-        pool += (_start(context, work) for _ in range(min(workers, len(paths))))
-        while oldest < len(paths):
-            last = len(paths) if window is None else min(len(paths), oldest + window)
-            for worker in pool:
-                if worker.task is None and begun < last:
-                    worker.give(begun, paths[begun])
-                    begun += 1
+        while True:
+            while window is None or begun < oldest + window:
+                free = next((worker for worker in pool if worker.task is None), None)
+                if (free is None and len(pool) == workers) or (following := feed.take()) is None:
+                    break
+                if free is None:
+                    pool.append(free := _start(context, work))
+                free.give(begun, *following)
+                begun += 1
             interrupt.check()
             busy = [worker for worker in pool if worker.task is not None]
+            if not busy and not feed.open:
+                return
+            if not busy:
+                yield PAUSE
+                feed.wait(1.0)
+                continue
             began = time.monotonic()
-            ready = wait([worker.channel.socket for worker in busy], timeout=1.0)
+            sockets = [worker.channel.socket for worker in busy]
+            ready = wait(sockets, timeout=1.0 if len(busy) == workers or not feed.open else 0.05)
             # Not by the clock alone: while a machine sleeps, or the caller computes, nobody is
             # silent.
             waited = min(time.monotonic() - began, 2.0)
             for worker in busy:
                 for event in worker.events(worker.channel.socket in ready, waited, limit):
                     if event.done:
-                        ended[event.task] = True
-                        while oldest < len(paths) and ended[oldest]:
+                        ended.add(event.task)
+                        while oldest in ended:
+                            ended.remove(oldest)
                             oldest += 1
                     yield event
                 stillborn = 0 if worker.started else stillborn + worker.dead
@@ -174,10 +138,24 @@ def run(
                     raise no_process("they end before they read anything")
                 pool[pool.index(worker)] = heir = _start(context, work)
                 if (rest := worker.task) is not None:
-                    heir.give(rest, paths[rest], skip=worker.parts, deaths=worker.deaths)
+                    heir.give(rest, worker.path, skip=worker.parts, deaths=worker.deaths)
     finally:
         for worker in pool:
             worker.close()
+
+
+def _run_here(work: Work, feed: Feed) -> Iterator[Event]:
+    for task in itertools.count():
+        while (following := feed.take()) is None:
+            if not feed.open:
+                return
+            yield PAUSE
+            feed.wait(1.0)
+            interrupt.check()
+        interrupt.check()
+        for message in _messages(work, *following):
+            if (event := _event(task, message)) is not None:
+                yield event
 
 
 def in_order(events: Iterable[Event]) -> Iterator[Event]:
@@ -263,7 +241,8 @@ class _Worker:
     def give(self, task: int, path: Any, *, skip: int = 0, deaths: int = 0) -> None:
         """`skip`: parts that a process which died had handed on; `deaths`: processes that this file
         has cost."""
-        self.task, self.silent, self.parts, self.skip, self.deaths = task, 0.0, 0, skip, deaths
+        self.task, self.path = task, path
+        self.silent, self.parts, self.skip, self.deaths = 0.0, 0, skip, deaths
         with contextlib.suppress(OSError):  # where it has died, the next events will say so
             self.channel.send(path)
 

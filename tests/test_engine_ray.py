@@ -1,0 +1,125 @@
+"""The same on a cluster of Ray, two actors on this machine: whatever is killed, every row is there
+once, and it is the row of the local engine. One cluster serves the file; it takes half a minute."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine_works import Lengths, Memory
+from froster.errors import UsageError
+from froster.inference.store import Store
+from froster.utils.engine import Engine, Means
+from froster.utils.engine import run as run_engine
+from shared_files import World
+from test_engine import kill_a_driver, rows
+
+WHY = "not installed: pip install -e '.[ray]'"
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason=WHY)
+RAY = Engine("ray")
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    from froster.utils.cluster import QUIET
+
+    os.environ.update(QUIET)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # for the actors
+    import ray
+
+    options = {"log_to_driver": False, "logging_level": "CRITICAL", "include_dashboard": False}
+    ray.init(address="local", num_cpus=2, object_store_memory=200_000_000, **options)
+    yield ray
+    ray.shutdown()
+    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of two classes, and one that is broken."""
+    root = tmp_path_factory.mktemp("ray") / "videos"
+    videos = World("base", 3)
+    for i in range(6):
+        videos.write(i, root / f"class {i // 3}" / f"{i}.mp4")
+    (root / "class 0" / "broken.mp4").write_bytes(b"not a video")
+    return root
+
+
+def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
+    ray: Any, tmp_path: Path
+) -> None:
+    """A file that crashes, one that fails and one that kills its actor cost themselves alone."""
+    journal, store = tmp_path / "pids", Memory(["had"])
+    slow = [f"slow{i}" for i in range(16)]
+    videos = rows("had", *slow, "crash", "fail", "deadly", *(f"v{i}" for i in range(40)))
+
+    def kill() -> None:
+        while not journal.exists():
+            time.sleep(0.05)
+        os.kill(int(journal.read_text().split()[0]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run_engine(Lengths(journal, in_order=True), videos, store, Means(RAY, 1))
+    killer.join()
+    assert [end.row for end in store.ends] == videos[1:], "in order"
+    errors = {end.row.path: end.error for end in store.ends if end.error}
+    assert errors == {
+        "crash": "the decoder crashed (exit code 139)",
+        "fail": "no frame can be decoded",
+        "deadly": "the process of the network died 2 times",
+    }
+    assert len(set(journal.read_text().split())) >= 4, "two actors and those in their place"
+
+
+def test_what_is_no_matter_of_one_file_is_raised_here(ray: Any) -> None:
+    with pytest.raises(UsageError, match="nobody can do this"):
+        run_engine(Lengths(), rows("a", "wrong", "b"), Memory(), Means(RAY, 1))
+
+
+def test_a_driver_that_is_killed(ray: Any, tmp_path: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    kill_a_driver(tmp_path / "journal", "ray", RAY_ADDRESS=address)
+
+
+def test_the_commands_give_the_rows_of_the_local_engine(
+    ray: Any, run: Any, folder: Path, tmp_path: Path
+) -> None:
+    """classify, index, evaluate and doctor: to 1e-6, and what is broken is named alike."""
+    labels = ["--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano"]
+    rows, reports, vectors, findings = [], [], [], []
+    for engine in ("local", "ray"):
+        by, out = ("--engine", engine), tmp_path / engine
+        assert run("classify", folder, *labels, *by, "--out", out / "r.jsonl").code == 1
+        rows.append([json.loads(line) for line in (out / "r.jsonl").read_text().splitlines()])
+        run("index", folder, "--model", "nano", *by, "--out", out / "index")
+        tensors = Store(out / "index")
+        vectors.append(
+            {
+                place.entry.path: tensors.tensors(place.part)["videos"][place.video].float()
+                for place in tensors.places.values()
+            }
+        )
+        data = ("--data", folder, "--model", "nano", "--out", out / "e", "--json")
+        reports.append(run("evaluate", *data, *by).json)
+        findings.append(run("doctor", folder, *by, "--out", out / "clean.csv", "--json").json)
+    assert [row["path"] for row in rows[0]] == [row["path"] for row in rows[1]]
+    for one, other in zip(*rows, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-6)
+    assert len(vectors[0]) == 6 and vectors[0].keys() == vectors[1].keys()
+    for path, vector in vectors[0].items():
+        assert torch.allclose(vector, vectors[1][path], atol=1e-3), "float16"
+    assert reports[0]["splits"] == reports[1]["splits"]
+    assert findings[0]["problems"] == findings[1]["problems"] != []
