@@ -80,7 +80,13 @@ def measure_line(
             ]
             bar(0, s.name)
             frozen[s.name], *others = evaluate(
-                scorers, s.dataset, s.classes, names=s.videos, workers=how.workers, on_videos=bar
+                scorers,
+                s.dataset,
+                s.classes,
+                names=s.videos,
+                workers=how.workers,
+                on_videos=bar,
+                spread=how.spread,
             )
             for point, predictions in zip(points, others, strict=True):
                 point[s.name] = predictions
