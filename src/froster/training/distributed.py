@@ -13,6 +13,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from froster.errors import FrosterError, UsageError
 from froster.evaluation.spread import ALONE, Scores, Spread
@@ -41,7 +43,13 @@ def process_group(device_name: str | None = None) -> Iterator[tuple[int, torch.d
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    store, rank, world = next(rendezvous("env://"))
+    store.set_timeout(PATIENCE)
+    # torchrun keeps the store when it starts all processes again: what those before left in it would
+    # send them to places where nobody is.
+    again = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=again, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield dist.get_rank(), device
     finally:

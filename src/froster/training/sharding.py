@@ -13,6 +13,8 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ class Shards:
         rest = {p for p in task.parameters() if not isinstance(p, DTensor)}
         fully_shard(task, mesh=mesh, ignored_params=rest)
         self.modules: dict[str, nn.Module] = task.checkpoint_modules()
+        self.within_blocks = within_blocks
 
     def average_rest(self) -> None:
         """The gradients of what every rank has whole: their mean over the ranks."""
@@ -141,6 +144,21 @@ class Shards:
             load(self.tensors(optimizer), storage_reader=reader, planner=Tensors())
         except Exception as error:  # whatever the damage leads to
             raise CheckpointError(f"{folder}: cannot be read ({reason(error)})") from error
+
+
+@contextmanager
+def within_blocks() -> Iterator[None]:
+    """Raises UsageError where a network uses weights of a block outside of it, where a rank has its
+    part of them alone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "mixed torch.Tensor and DTensor" not in str(error):
+            raise
+        raise UsageError(
+            "this method computes with the weights of a block outside of it, so that they cannot be"
+            " shared out: leave --shard-weights out"
+        ) from None
 
 
 def outer_blocks(task: nn.Module) -> list[nn.Module]:

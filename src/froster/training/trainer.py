@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,7 +264,8 @@ class Trainer:
             return None
         frames, labels, weight = share
         self.task.update_teacher()
-        losses, report = self.network(frames, labels, rows, rng, weight=weight)
+        with nullcontext() if self.shards is None else self.shards.within_blocks():
+            losses, report = self.network(frames, labels, rows, rng, weight=weight)
         loss = sum(losses.values())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
