@@ -221,7 +221,8 @@ class PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         value = getattr(torch, name, None) if module == "torch" else None
-        if module in self.KNOWN or isinstance(value, (torch.dtype, torch.layout)) or name == "Size":
+        plain = isinstance(value, torch.dtype) or name in ("Size", "_get_layout")
+        if module in self.KNOWN or (plain and module in ("torch", "torch.serialization")):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it holds {module}.{name}")
 
