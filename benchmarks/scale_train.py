@@ -151,7 +151,7 @@ def rank(folder: Path, toy: bool, number: int) -> None:
     seconds, scores = {}, {}
     for name, spread in (("warm", ALONE), ("alone", ALONE), ("shared", spread_over_ranks())):
         begun = time.process_time()
-        (scores[name],) = evaluate([scorer], clips, videos.classes, spread=spread)
+        (scores[name],) = evaluate([scorer], clips, videos.classes, batch_size=8, spread=spread)
         seconds[name] = time.process_time() - begun
     if number == 0:
         assert torch.equal(scores["alone"].logits, scores["shared"].logits)
