@@ -273,15 +273,15 @@ def evaluate(
         score(scorers, dataset, spread.share(order), scores, workers, on_share)
     except Exception as error:
         failure = error
-    whole = spread.join(order, scores, failure) or Scores(len(scorers), sum(widths))
+    joined = spread.join(order, scores, failure) or Scores(len(scorers), sum(widths))
     if on_videos is not None and done < count:
         on_videos(count - done)
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
     results = []
-    for scorer, of_scorer in zip(scorers, whole.logits or unread(whole, count, 1), strict=True):
+    for scorer, of_scorer in zip(scorers, joined.logits or unread(joined, count, 1), strict=True):
         views, *others = of_scorer.split(widths, dim=-1)
         result = Predictions(
-            classes, labels, fuse(views, scorer.fusion), whole.errors, names, views
+            classes, labels, fuse(views, scorer.fusion), joined.errors, names, views
         )
         result.also = {
             name: result.asked(also[name], of_set, scorer.fusion)
@@ -299,7 +299,7 @@ def score(
     workers: int,
     on_videos: Callable[[int], None],
 ) -> None:
-    """Fills `scores` with what the networks make of these batches, video by video in their order."""
+    """Fills `scores` with what the networks make of these batches, video by video."""
     row = {index: i for i, index in enumerate(index for part in order for index in part)}
     for scorer in scorers:
         scorer.model.eval()

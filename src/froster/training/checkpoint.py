@@ -159,7 +159,7 @@ class Checkpoints:
                 holds = state["averaged"] and run.rank == 0
                 mean = self.tensors(epoch, "average", state, step) if holds else {}
                 if run.shards is not None:
-                    run.shards.read(folder / "shards", state["files"], run.optimizer)
+                    run.shards.restore(folder / "shards", state["files"], run.optimizer)
                 else:
                     weights = {name: self.tensors(epoch, name, state, step) for name in run.modules}
                     moments = content(folder / "optimizer.pt", read_pickle, state)

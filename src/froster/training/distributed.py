@@ -45,8 +45,8 @@ def process_group(device_name: str | None = None) -> Iterator[tuple[int, torch.d
         torch.cuda.set_device(device)
     store, rank, world = next(rendezvous("env://"))
     store.set_timeout(PATIENCE)
-    # torchrun keeps the store when it starts all processes again: what those before left in it would
-    # send them to places where nobody is.
+    # torchrun keeps the store when it starts all processes again: what those before left in it
+    # would send them to places where nobody is.
     again = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=again, rank=rank, world_size=world, timeout=PATIENCE)
@@ -129,20 +129,18 @@ class AllRanks:
             return None
         count = batches[-1].stop if batches else 0
         most = max((number for number, _, _ in notes), default=0)
-        whole = [
-            torch.full((count, most, scores.width), float("nan")) for _ in range(scores.models)
-        ]
+        full = [torch.full((count, most, scores.width), float("nan")) for _ in range(scores.models)]
         for rank, (number, _, _) in enumerate(notes):
             places = [i for part in batches[rank :: ranks()] for i in part]
             for model in range(scores.models if number else 0):
                 if rank == 0:
-                    whole[model][places] = scores.logits[model]
+                    full[model][places] = scores.logits[model]
                     continue
                 parcel = torch.empty(len(places), number, scores.width, device=carrier())
                 dist.recv(parcel, src=rank)
-                whole[model][places] = parcel.cpu()
+                full[model][places] = parcel.cpu()
         errors = sorted((error for _, _, some in notes for error in some), key=lambda e: e[0])
-        return Scores(scores.models, scores.width, whole if most else [], errors)
+        return Scores(scores.models, scores.width, full if most else [], errors)
 
 
 def spread_over_ranks() -> Spread:

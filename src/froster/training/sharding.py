@@ -77,7 +77,8 @@ class Shards:
         kinds = [
             [p for p in weights if isinstance(p.grad, DTensor) == cut] for cut in (True, False)
         ]
-        norms = [whole(get_total_norm([p.grad for p in some])) for some in kinds if some]  # type: ignore[misc]
+        gradients = [[p.grad for p in some] for some in kinds if some]
+        norms = [uncut(get_total_norm(some)) for some in gradients]  # type: ignore[arg-type]
         norm = torch.stack(norms).norm()
         for some in kinds:
             if some:
@@ -86,7 +87,7 @@ class Shards:
 
     def student(self) -> VideoCLIP:
         """A whole network of the weights that the student has now. All ranks must call it."""
-        weights = {name: whole(p.detach()) for name, p in self.task.student.named_parameters()}
+        weights = {name: uncut(p.detach()) for name, p in self.task.student.named_parameters()}
         filled = {
             id(p): nn.Parameter(weights[name].clone(), p.requires_grad)
             for name, p in self.outline.named_parameters()
@@ -101,13 +102,13 @@ class Shards:
         it."""
         state: StateDict = {}
         for name, tensor in module.state_dict().items():
-            full = whole(tensor.detach())
+            full = uncut(tensor.detach())
             if this_rank() == 0:
                 state[name] = full.to("cpu", copy=True).contiguous()
         return state
 
     def tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """What a checkpoint holds, by name: weights, and the optimiser's numbers of each of them."""
+        """What a checkpoint holds, by name: weights, and the optimiser's numbers of each."""
         state = {
             f"{module}/{name}": tensor
             for module, network in self.modules.items()
@@ -126,7 +127,9 @@ class Shards:
         dist.barrier()
         save(self.tensors(optimizer), storage_writer=FileSystemWriter(folder))
 
-    def read(self, folder: Path, files: dict[str, str], optimizer: torch.optim.Optimizer) -> None:
+    def restore(
+        self, folder: Path, files: dict[str, str], optimizer: torch.optim.Optimizer
+    ) -> None:
         """`files`: name in the checkpoint -> digest, which rank 0 checks. All ranks must call it.
         Raises CheckpointError where they are not what was written, or do not fit."""
         why = from_rank_0(damage(folder, files) if this_rank() == 0 else None)
@@ -172,7 +175,7 @@ def outer_blocks(task: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-def whole(tensor: Tensor) -> Tensor:
+def uncut(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -181,8 +181,8 @@ class Trainer:
         errors, weights = state.part.errors, None
         if self.shards is not None:
             self.shards.write(checkpoints.folder / SHARDS, self.optimizer)
-            whole = not state.part.step  # others want the network of an epoch
-            weights = {"student": self.shards.state(self.task.student)} if whole else {}
+            ends_epoch = not state.part.step  # others want the network of an epoch
+            weights = {"student": self.shards.state(self.task.student)} if ends_epoch else {}
         if state.part.step:
             state.part.errors = from_all_ranks(errors)
         if self.rank == 0:
@@ -203,7 +203,8 @@ class Trainer:
     ) -> dict[str, float]:
         """The steps of one epoch that are still to do; returns the means of the metrics of all."""
         self.task.train()
-        part, steps = state.part, steps_of_epoch(self.recipe, len(dataset))  # type: ignore[arg-type]
+        part = state.part
+        steps = steps_of_epoch(self.recipe, len(dataset))  # type: ignore[arg-type]
         batches = epoch_batches(dataset, self.recipe, epoch, state.unreadable, part.step)
         for started in prefetch_metrics(self.steps(epoch, steps, batches, part)):
             metrics = started.metrics()
