@@ -26,6 +26,7 @@ PARTS = {
     "demo": "froster demo after installation",
     "export": "ONNX and OpenVINO against PyTorch",
     "teach": "froster teach on kept features, 20 classes of 20 videos",
+    "serve": "sixteen clients of froster serve",
     "growth": "how cost grows with clips, frames, classes, views, workers",
 }
 

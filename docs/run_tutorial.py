@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("tutorial.md")
+CLIPS = Path(__file__).with_name("assets") / "clips"
 BLOCK = re.compile(r"```(python|sh)\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 
 
@@ -37,6 +39,7 @@ def run(page: str, folder: Path, python: Sequence[str] = (sys.executable,)) -> l
     """Runs every ```python and ```sh block of a page. Raises CalledProcessError where one fails."""
     programs = folder / ".bin"
     programs.mkdir(parents=True)
+    shutil.copytree(CLIPS, folder / "clips")  # as the page asks of its reader
     froster = programs / "froster"
     froster.write_text(f'#!/bin/sh\nexec {shlex.join(python)} -m froster "$@"\n')
     froster.chmod(0o755)

@@ -103,7 +103,7 @@ if __name__ == "__main__":
     keep(Image.open(given.tutorial / "timeline.png"), "timeline.png")
     keep(Image.open(given.tutorial / "found.png"), "found.png")
     keep(Image.open(given.tutorial / "attention.png"), "attention.png")
-    keep(Image.open(given.tutorial / "scores" / "confusion_all.png"), "confusion.png")
+    keep(Image.open(given.tutorial / "scores" / "confusion_test.png"), "confusion.png")
     keep(Image.open(given.demo / "figures" / "accuracy.png"), "demo.png")
     keep(Image.open(given.demo / "figures" / "clips.png"), "../demo.png")
     with sync_playwright() as play:

@@ -19,7 +19,6 @@ from froster.encoders.block import Attention
 from froster.encoders.checkpoints import LoadReport, load_clip
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.hf_config import config_from_hf
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.mlp import GatedMLP
 from froster.encoders.model import CLIP
 from froster.encoders.precision import autocast, with_cast_weights
@@ -29,6 +28,7 @@ from froster.inference.model_folder import LoadedModel, ModelConfig, load_folder
 from froster.methods import VCLIP, Frozen
 from froster.methods.lora import LoRA, LoRANet
 from golden import SHARED, close, shared, write_checkpoint
+from hf_folder import save_hf_folder
 from parity import Golden, backbone
 
 FAMILIES = [

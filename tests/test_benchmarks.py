@@ -22,7 +22,7 @@ from benchmarks.step import TEMPLATE, OurStep
 from benchmarks.timing import Row, Spread, compare, interleave
 
 
-@pytest.mark.parametrize("part", ["step", "evaluate", "classify", "encoders", "teach"])
+@pytest.mark.parametrize("part", ["step", "evaluate", "classify", "encoders", "teach", "serve"])
 def test_a_part_writes_its_rows(part: str, tmp_path: Path) -> None:
     main([part, "--toy", "--rounds", "1", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "speed.json").read_text())[part]

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +18,22 @@ from torch import nn
 
 from froster.cli import main
 from froster.data.manifest import Item
-from froster.data.splits import validation_videos
+from froster.data.splits import Split, validation_videos
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
+from froster.evaluation.metrics import Predictions
 from froster.inference.fingerprint import weights_fingerprint
-from froster.inference.recognizer import load
-from froster.training.blend import choose
+from froster.inference.recognizer import Recognizer, load
+from froster.training import blend as blending
+from froster.training.blend import Known, Line, PointScorer, choose, measure_line
+from froster.training.finish import known_of
 from froster.training.held_out import choosing_half
+from froster.training.measure import EvalRow, EvalSet, Measuring
 from froster.training.run_folder import read_run
-from froster.training.weights import average, halfway
+from froster.training.weights import average, halfway, with_weights
+from froster.utils.tensors import cpu_state
+from froster.video.sampling import Sampling
+from froster.world.clips import WorldClips
+from froster.world.sets import SETS, render_set
 from golden import close
 from shared_files import World
 
@@ -466,3 +475,47 @@ def test_a_clip_is_known_by_its_bytes_whatever_the_number_of_threads() -> None:
     assert found[0] == found[1]
     model.clip.weight.data[0, 0] += 1e-3
     assert weights_fingerprint(model) != found[0]  # type: ignore[arg-type]
+
+
+def test_what_was_measured_before_is_not_measured_again(nano: Recognizer) -> None:
+    """Frozen CLIP and the tuned weights are rows of the table at the end of a training."""
+    sets = [
+        EvalSet(
+            name,
+            WorldClips(render_set("base", 1), Sampling("uniform", 8), train=False),
+            SETS["base"].classes,
+        )
+        for name in ("base", "novel")
+    ]
+    tuned = {name: x + 0.01 for name, x in cpu_state(nano.model).items()}
+    line = Line(nano, with_weights(nano, tuned), tuned)
+    how = Measuring()
+    frozen, points = measure_line(line, [0.0, 0.5, 1.0], sets, how)
+    asked: list[float] = []
+
+    class Counted(PointScorer):
+        def __init__(self, line: Line, ratio: float, *rest: Any):
+            asked.append(ratio)
+            super().__init__(line, ratio, *rest)
+
+    line.known = Known({"novel": frozen["novel"]}, {0.0: {"novel": points[0]["novel"]}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blending, "PointScorer", Counted)
+        again, others = measure_line(line, [0.0, 0.5, 1.0], sets, how)
+    assert asked == [0.0, 0.5, 1.0, 0.5, 1.0]
+    for before, after in ((frozen, again), *zip(points, others, strict=True)):
+        for name in ("base", "novel"):
+            assert torch.equal(before[name].logits, after[name].logits)
+
+
+def test_rows_of_the_table_are_those_of_the_curves_videos() -> None:
+    items = [Item(Path(f"{i}.mp4"), "a") for i in range(6)]
+    logits = torch.arange(12.0).view(6, 2)
+    table = Predictions(["a", "b"], torch.zeros(6, dtype=torch.long), logits)
+    rows = [EvalRow(name, name, {"base": table, "novel": table}) for name in ("frozen", "x", "y")]
+    every = Split(["a", "b"], ["c"], [], items[:4], items)
+    # A validation video chooses, which is in no table.
+    few = replace(every, base_test=[Item(Path("v"), "a"), items[1]], novel_test=items[2:4])
+    known = known_of(rows, {"mean, half start": {}, "mean": {}}, every, few)
+    assert set(known.frozen) == set(known.points[0.0]) == {"novel"}
+    assert torch.equal(known.frozen["novel"].logits, logits[2:4])

@@ -29,7 +29,8 @@ from froster.evaluation.calibration import (
 from froster.evaluation.reliability import auroc, calibration_error, coverage, measured
 from froster.inference.recognizer import Classification, Recognizer, load
 from froster.inference.scorer import columns
-from froster.inference.timeline import merged, smoothed
+from froster.inference.segments import merged
+from froster.inference.timeline import smoothed
 from froster.inference.watch import WatchResult
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of

@@ -24,13 +24,13 @@ from froster.encoders.checkpoints import (
     to_official,
 )
 from froster.encoders.config import ARCHITECTURES, CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.hf_config import config_from_hf, config_to_hf
+from froster.encoders.hf_config import config_from_hf
 from froster.encoders.hf_names import hf_names
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP
 from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError, FrosterError, UsageError
 from golden import clip_from, close, golden, part
+from hf_folder import config_to_hf, save_hf_folder
 from test_tokenizer import small_vocabulary
 
 TINY = CLIPConfig(VisionConfig(32, 8, 128, 2, 2), TextConfig(16, 512 + 6, 64, 2, 1), embed_dim=48)

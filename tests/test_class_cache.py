@@ -249,3 +249,31 @@ def test_a_method_of_ones_own_is_known_by_its_file() -> None:
     network = Own(CLIP(fresh().clip.config))
     (state,) = code_of(network) or []
     assert __name__ in state and Frozen().name not in state
+
+
+def test_a_command_reads_no_weight_of_the_text_tower_for_labels_that_are_kept(
+    run, known, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of the files stands for the weights: their sums are not taken."""
+    command = ("classify", known.path, "--labels", "a star, a circle", "--model", "nano", "--json")
+    first = run(*command)
+    monkeypatch.setattr("froster.inference.class_cache.text_fingerprint", None)  # if called: fails
+    second = run(*command)
+    assert (first.code, second.code) == (0, 0) and first.out == second.out
+
+
+def test_a_command_sees_that_the_files_of_a_model_are_others(
+    run, known, kept: Path, tmp_path: Path
+) -> None:
+    model = fresh()
+    folder = model.save(tmp_path / "model")
+    labels = "a star, a circle, a bus"
+    command = ("classify", known.path, "--labels", labels, "--model", folder, "--json")
+    first = run(*command).out
+    model.model.clip.text.ln_final.weight.data.mul_(-1)
+    rows = tmp_path / "rows.jsonl"
+    asked = ("classify", known.path, "--labels", labels, "--model", folder, "--out", rows)
+    assert run(*asked).code == 0
+    model.save(folder)
+    assert run(*command).out != first
+    assert "begun with model" in run(*asked).err

@@ -65,6 +65,56 @@ def test_the_same_embeddings_give_the_same_answers(file: Path, nano: Recognizer)
         given.classify(frames, ["a dog", LABELS[0]])
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors"])
+def test_what_a_model_writes_other_tools_and_models_read(
+    tmp_path: Path, nano: Recognizer, suffix: str
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    lance = pytest.importorskip("lance")
+    path, table = tmp_path / f"classes.{suffix}", nano.embed_text(LABELS)
+    nano.save_classes(LABELS, path)
+    given = froster.load("nano", classes=path)
+    assert given.class_file is not None and given.class_file.names == LABELS
+    torch.testing.assert_close(given.embed_text(LABELS), table)
+    if suffix == "parquet":
+        frame = pandas.read_parquet(path)
+        assert list(frame["label"]) == LABELS
+        torch.testing.assert_close(torch.tensor([list(x) for x in frame["embedding"]]), table)
+        made = tmp_path / "made.parquet"  # as DuckDB or pandas writes it: doubles, another order
+        frame.assign(embedding=[[float(x) for x in row] for row in frame["embedding"]])[
+            ["embedding", "label"]
+        ].to_parquet(made)
+        torch.testing.assert_close(froster.load("nano", classes=made).embed_text(LABELS), table)
+        import pyarrow.parquet
+
+        rows = lance.write_dataset(pyarrow.parquet.read_table(path), tmp_path / "c.lance")
+        assert rows.count_rows("label = 'a blue box'") == 1
+    with pytest.raises(UsageError, match=r"a \.parquet or \.safetensors, not 'c\.csv'"):
+        nano.save_classes(LABELS, tmp_path / "c.csv")
+
+
+def test_a_table_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "wrong.parquet"
+    for columns, words in (
+        ({"label": LABELS}, "needs the columns label"),
+        ({"label": LABELS, "embedding": [[1.0], [1.0, 2.0], [1.0]]}, "of one length"),
+        ({"label": LABELS, "embedding": [1.0, 2.0, 3.0]}, "holds no lists of numbers"),
+        ({"label": LABELS, "embedding": [[1.0], None, [1.0]]}, "needs the columns label"),
+        ({"label": LABELS, "embedding": [["a"], ["b"], ["c"]]}, "needs the columns label"),
+        ({"label": ["a", None, "b"], "embedding": [[1.0] * 128] * 3}, "label 2 of 3 is no text"),
+        ({"label": LABELS, "embedding": [[1.0] * 64] * 3}, "embeddings of width 64"),
+    ):
+        pa.parquet.write_table(pa.table(columns), path)
+        with pytest.raises(UsageError, match=words) as caught:
+            froster.load("nano", classes=path)
+        assert "wrong.parquet" in str(caught.value) and "\n" not in str(caught.value)
+    path.write_bytes(b"PAR1 no table")
+    with pytest.raises(UsageError, match="needs the columns label"):
+        froster.load("nano", classes=path)
+
+
 def test_no_tokenizer_is_needed(file: Path, nano: Recognizer) -> None:
     given = froster.load(NANO, classes=file)
     model = Recognizer(

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 import froster
 from froster.cli.common import parse_options
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.loading import NANO
 from froster.methods import METHODS, method_from_dict
 from froster.training.fine_tune import student_of
+from hf_folder import save_hf_folder
 
 WRONG = [0, -1, 7.5, 128.0, "64", True, None, [], {}, 10**9, 10**30, float("inf"), float("nan")]
 

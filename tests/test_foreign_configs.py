@@ -17,13 +17,13 @@ from torch import Tensor
 import froster
 from froster.encoders.checkpoints import from_official, load_clip, strict_load, to_official
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.hf_config import config_from_hf, config_to_hf
-from froster.encoders.huggingface import save_hf_folder
+from froster.encoders.hf_config import config_from_hf
 from froster.encoders.model import CLIP
 from froster.errors import CheckpointError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import VCLIP
+from hf_folder import config_to_hf, save_hf_folder
 from test_checkpoints import outputs, same_outputs
 
 NANO = froster.load("nano", device="cpu")

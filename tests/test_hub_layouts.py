@@ -20,7 +20,6 @@ from safetensors.torch import load, save
 import froster
 from froster.encoders.checkpoints import to_official
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.known import known_encoder
 from froster.encoders.model import CLIP
 from froster.inference.model_folder import ModelConfig
@@ -29,6 +28,7 @@ from froster.inference.tower_speed import architecture
 from froster.methods import VCLIP
 from froster.text.prompts import Prompting
 from golden import shared, write_checkpoint
+from hf_folder import save_hf_folder
 from hub_server import Hub
 from parity import Golden
 

@@ -9,13 +9,17 @@ import pytest
 import torch
 
 import froster
+from froster.data.dataset import VideoDataset
+from froster.data.manifest import Item
 from froster.methods.efficient_prompt import EfficientPrompt
 from froster.methods.recipe import Recipe
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
-from froster.training import teach
+from froster.training import train as training
 from froster.training.kept import KeptTower, moves_frames
+from froster.training.reporter import Reporter
 from froster.utils.files import read_lines
+from froster.video.sampling import Sampling
 from shared_files import World
 
 pytestmark = pytest.mark.usefixtures("few_templates")
@@ -59,7 +63,7 @@ def test_the_run_is_the_same(
 ) -> None:
     options = {**OPTIONS, **method}
     kept = froster.train(videos, tmp_path / "kept", "nano", **options)
-    monkeypatch.setattr(teach, "moves_frames", lambda *_: "this test wants it so")
+    monkeypatch.setattr(training, "moves_frames", lambda *_: "this test wants it so")
     plain = froster.train(videos, tmp_path / "plain", "nano", **options)
     assert kept is not None and plain is not None
     assert list((tmp_path / "kept" / "features").glob("*/*.safetensors"))
@@ -87,13 +91,13 @@ def test_the_run_is_the_same(
 def test_a_kept_run_goes_on_from_what_it_has(videos: Path, tmp_path: Path, monkeypatch) -> None:
     options = {**OPTIONS, "method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}}
     towers: list[KeptTower] = []
-    make = teach.KeptTower
+    make = training.KeptTower
 
     def tower(*arguments) -> KeptTower:
         towers.append(make(*arguments))
         return towers[-1]
 
-    monkeypatch.setattr(teach, "KeptTower", tower)
+    monkeypatch.setattr(training, "KeptTower", tower)
     froster.train(videos, tmp_path / "run", "nano", **{**options, "epochs": 2})
     again = froster.train(videos, tmp_path / "other", "nano", **options)
     first, second = towers
@@ -137,3 +141,14 @@ def test_without_kept_views_the_clips_are_new_in_every_epoch(videos: Path, tmp_p
     assert any("--kept-views N would" in line for line in result.report["chosen"])
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert "kept_views" not in json.dumps(report)
+
+
+def test_parts_of_a_video_have_features_of_their_own(nano, videos: Path, tmp_path: Path) -> None:
+    path = next(videos.glob("*/0.mp4"))
+    items = [Item(path, label, span=span) for label, span in (("a", (0, 1)), ("b", (1, 2)))]
+    reading = Sampling("uniform", 8)
+    dataset = VideoDataset(items, ["a", "b"], reading, nano.image_size, train=False)
+    clips = KeptTower(nano, tmp_path, 0, Reporter()).clips(dataset)
+    clips.fill()
+    first, second = clips[0].frames, clips[1].frames
+    assert first is not None and second is not None and not torch.equal(first, second)

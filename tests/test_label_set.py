@@ -15,7 +15,13 @@ import torch
 import froster
 from froster.errors import UsageError
 from froster.evaluation.calibration import Calibration, read_calibration
-from froster.evaluation.multi_label import MultiLabelRule, best_threshold, fit_multi_label
+from froster.evaluation.multi_label import (
+    MultiLabelRule,
+    average_precision,
+    best_threshold,
+    fit_multi_label,
+    measured_alone,
+)
 from froster.inference.batch import classify, row_classification
 from froster.inference.recognizer import Recognizer
 from froster.text.label_set import (
@@ -276,3 +282,53 @@ def test_prompts_decide_what_a_file_of_results_was_made_with(
     classify(nano, video, PROMPTS, out)
     with pytest.raises(UsageError, match="begun with prompts"):
         classify(nano, video, {**PROMPTS, "boat": ["a boat"]}, out)
+
+
+def test_average_precision_by_hand() -> None:
+    right = torch.tensor([True, False, True, False])
+    assert average_precision(torch.tensor([0.9, 0.8, 0.7, 0.1]), right) == pytest.approx(5 / 6)
+    assert average_precision(torch.tensor([0.1, 0.7, 0.8, 0.9]), right) == pytest.approx(
+        (1 / 2 + 2 / 4) / 2
+    )
+    assert average_precision(torch.ones(4), right) == pytest.approx((1 / 3 + 2 / 4) / 2)
+    assert average_precision(torch.ones(2), torch.zeros(2).bool()) != 0  # NaN
+
+
+def test_each_label_is_measured_by_itself() -> None:
+    nan = float("nan")
+    scores = torch.tensor([[0.9, 0.8], [0.2, 0.9], [nan, nan]])
+    right = torch.tensor([[True, True], [False, True], [True, False]])
+    report = measured_alone(scores, right, [0.5, 0.85], ["a", "b"])
+    assert (report["precision"], report["recall"]) == (100.0, 50.0)
+    assert report["f1"] == pytest.approx(200 * 2 / 6)
+    a, b = report["per_class"]["a"], report["per_class"]["b"]
+    assert a["ap"] == pytest.approx(100 * (1 + 2 / 3) / 2) and b["ap"] == 100
+    assert (a["videos"], a["f1"], b["f1"]) == (2, pytest.approx(200 / 3), pytest.approx(200 / 3))
+    assert report["labels_a_video"] == 4 / 3 and report["map"] == (a["ap"] + b["ap"]) / 2
+
+
+def test_evaluate_takes_all_labels_of_a_video(run, nano: Recognizer, tmp_path: Path) -> None:
+    """Rows of the same video are its labels; the scores are those of classify."""
+    world = World("base", 1)
+    names = [world.label(i) for i in (0, 3, 6)]
+    rows = ["path,label"]
+    for i in (0, 3, 6):
+        world.write(i, tmp_path / f"{i}.mp4")
+        rows += [f"{i}.mp4,{world.label(i)}", f"{i}.mp4,moving"]
+    (tmp_path / "data.csv").write_text("\n".join(rows) + "\n")
+    asked = ("evaluate", "--data", tmp_path / "data.csv", "--model", "nano", "--multi-label")
+    result = run(*asked, "--json")
+    assert result.code == 0, result.err
+    split = result.json["splits"]["all"]
+    report = split["multi_label"]
+    assert split["videos"] == 3 and report["labels_a_video"] == 2
+    assert report["per_class"]["moving"]["videos"] == 3
+    labels = sorted([*names, "moving"])
+    answers = [nano.classify(tmp_path / f"{i}.mp4", labels, multi_label=True) for i in (0, 3, 6)]
+    given = sum(len(answer.answers) for answer in answers)
+    hits = sum(len({names[i], "moving"} & set(answer.answers)) for i, answer in enumerate(answers))
+    assert report["recall"] == pytest.approx(100 * hits / 6)
+    assert report["precision"] == (pytest.approx(100 * hits / given) if given else None)
+    text = run(*asked)
+    assert "each label by itself: mean average precision" in text.err
+    assert "moving" in text.out and "top-1" in text.out

@@ -17,7 +17,6 @@ from torch import Tensor
 
 import froster
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import (
     CLIP_PREPROCESSING,
@@ -25,7 +24,6 @@ from froster.encoders.preprocessing import (
     from_hf,
     from_open_clip,
     normalise,
-    to_hf,
 )
 from froster.errors import CheckpointError, UsageError
 from froster.inference.model_folder import ModelConfig
@@ -36,6 +34,7 @@ from froster.video.augment import FROSTER_AUGMENT, augment
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
+from hf_folder import save_hf_folder, to_hf
 from video_files import make_video
 
 NANO = froster.load("nano", device="cpu")

@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from froster.data.manifest import Item
 from froster.errors import CheckpointError, DataError
 from froster.methods.bert import Bert, read_bert
 from froster.methods.bit_resnet import BiTResNet
 from froster.methods.er_zasr import ElaborativeRehearsal, Paired, learning_rate, rehearse, union
 from froster.methods.tsm_resnet import TSMResNet, shift
 from froster.text.definitions import WordPieces, read_concepts, read_definitions
-from froster.training.streams import SEGMENTS, even_points, read_bit
+from froster.training.streams import SEGMENTS, ReadStreams, Streams, even_points, extract, read_bit
 from froster.video.sampling import Timing
 from golden import close, shared
 from tiny_rehearsal import bert_folder, bit_state, npz_name, timm_name, tsm_state, write_parts
@@ -236,6 +237,23 @@ def test_both_stages_and_the_head_again(run, videos: Path, tmp_path: Path) -> No
     known = [row.partition(",")[2] for row in rows]
     repeated = (tmp_path / "again" / "predictions.csv").read_text().splitlines()
     assert [row.partition(",")[2] for row in repeated] == known
+
+
+def test_parts_of_videos_are_read_as_such(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.mp4", 40, size=(64, 48), fps=10)
+    read = ReadStreams()
+    path = str(tmp_path / "a.mp4")
+    (whole,), (first,), (every,) = (read((path, s)) for s in (None, (0.0, 2.0), (0.0, 9.0)))
+    assert all(np.array_equal(a, b) for a, b in zip(whole, every, strict=True))
+    assert np.array_equal(whole[1][0], first[1][0]) and not np.array_equal(whole[1], first[1])
+    write_parts(tmp_path, CLASSES)
+    items = [Item(tmp_path / "a.mp4", "wave", span=span) for span in ((0, 2), (2, 4), (2, 4))]
+    streams = Streams(tmp_path / "tsm.pth", tmp_path / "bit.pth")
+    extracted = extract(items, streams, tmp_path / "features", torch.device("cpu"))
+    assert extracted.computed == 3 and not extracted.errors
+    videos = [stored.video for stored in extracted.stored if stored is not None]
+    assert torch.equal(videos[1], videos[2]) and not torch.allclose(videos[0], videos[1])
+    assert extract(items, streams, tmp_path / "features", torch.device("cpu")).computed == 0
 
 
 def test_mistakes_are_one_sentence(run, videos: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from froster.inference.model_folder import folder_of
 from froster.inference.model_report import ReportedVideos, report_of, reported_videos
 from froster.training.held_out import of_data, untrained
 from froster.training.reporter import Reporter
-from froster.training.teach import trained_before
+from froster.training.train import trained_before
 from quick import pasted
 from shared_files import World
 from test_fine_tune import command

@@ -279,11 +279,33 @@ def test_a_label_tools_file_trains(run, known: Known, tmp_path: Path) -> None:
     assert result.json["splits"]["all"]["top1"] > 60
 
 
-def test_who_takes_whole_videos_says_so(run, videos: Path, tmp_path: Path) -> None:
-    data = {"database": {"a": {"annotations": [{"label": "x", "segment": [1, 2]}]}}}
-    (videos / "whole.json").write_text(json.dumps(data))
-    result = run("teach", videos / "whole.json", "--out", tmp_path / "t", "--model", "nano")
-    one_line(result, 2, "froster teach takes whole videos", "froster train")
+def test_a_manifest_may_say_from_when_to_when(run, known: Known, tmp_path: Path) -> None:
+    """By its columns start and end, as `froster label` writes them."""
+    rows = [f"{known.path},{label},{start},{end}" for start, end, label in known.segments]
+    table = tmp_path / "parts.csv"
+    table.write_text("\n".join(["path,label,start,end", *rows, f"{known.path},all,,"]) + "\n")
+    *parts, everything = read_items(table)
+    assert [(i.span, i.label) for i in parts] == [((s, e), x) for s, e, x in known.segments]
+    assert everything.span is None
+
+    table.write_text("\n".join(["path,label,start,end", *rows]) + "\n")
+    scored = run("evaluate", "--data", table, "--model", "nano", "--json")
+    assert scored.code == 0 and scored.json["splits"]["all"]["top1"] > 60, scored.err
+    taught = run("teach", table, "--out", tmp_path / "t", "--model", "nano", "--steps", 5)
+    assert taught.code == 0 and f"{len(rows)} videos of" in taught.err, taught.err
+    again = run("teach", table, "--out", tmp_path / "t", "--model", "nano", "--steps", 5)
+    assert "features of frames: 0 clips computed" in again.err
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [("1,", "both a start and an end"), ("a,b", "seconds, not a and b"), ("3,2", "ends at 2 s")],
+)
+def test_times_that_are_none_are_one_line(run, known: Known, tmp_path: Path, times, words) -> None:
+    table = tmp_path / "parts.csv"
+    table.write_text(f"path,label,start,end\n{known.path},x,{times}\n")
+    result = run("teach", table, "--out", tmp_path / "t", "--model", "nano")
+    one_line(result, 1, f"{table}, line 2: ", words)
 
 
 # Files of a timeline, and clips

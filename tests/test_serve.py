@@ -18,6 +18,7 @@ from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.timeline import timeline
 from froster.serve import Refusal
+from froster.serve.jobs import Work
 from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_video
@@ -208,7 +209,7 @@ def occupy(service: Service, until: threading.Event) -> threading.Thread:
 
     def others() -> None:
         with service.jobs.place() as place:
-            asyncio.run(service.jobs.do(until.wait, place))
+            asyncio.run(service.jobs.do(Work.of(until.wait), place))
 
     thread = threading.Thread(target=others)
     thread.start()
@@ -255,7 +256,7 @@ def test_waiting_counts_and_shutting_down_is_said(nano: Recognizer, video: Path)
         def wait() -> None:
             with service.jobs.place() as place:
                 try:
-                    asyncio.run(service.jobs.do(lambda: None, place))
+                    asyncio.run(service.jobs.do(Work.of(lambda: None), place))
                 except Refusal as error:
                     waiting.append(error)
 
@@ -288,7 +289,7 @@ def test_a_failure_is_no_crash_and_tells_nothing(
                     raise error
                 torch.empty(1 << 50)  # PyTorch's own words
 
-            monkeypatch.setattr(Recognizer, "classify", fail)
+            monkeypatch.setattr(Recognizer, "classify_together", fail)
             refused(api, post(api[0], "classify", video, labels="a,b"), status, "the server")
         monkeypatch.undo()
         assert post(api[0], "classify", video, labels="a,b").status_code == 200

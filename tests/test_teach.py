@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import froster
 from froster.data.manifest import Item
+from froster.evaluation.calibration import NO_RULE
 from froster.inference.features import FeatureStore, KeptViews, about_features, keep, views_of
 from froster.inference.features import Request as Wanted
 from froster.inference.recognizer import Recognizer
@@ -19,7 +21,9 @@ from froster.inference.store import Store
 from froster.methods.closed_set import LPPlusPlus
 from froster.training.examples import ExampleFile
 from froster.training.reporter import Reporter
+from froster.training.teach_inputs import segments_in
 from froster.world.files import write_video
+from froster.world.sets import SETS, record
 from shared_files import World
 
 pytestmark = pytest.mark.usefixtures("few_templates")
@@ -175,6 +179,43 @@ def test_what_is_held_out_is_measured(run, tmp_path: Path, features: Path) -> No
     (tmp_path / "more.csv").write_text(f"path,label\n{video},{novel}\n")
     ran = run("teach", "--more", tmp_path / "more.csv", "--out", tmp_path / "out")
     assert ran.code == 1 and "is held out to see what is kept" in ran.err
+
+
+@pytest.mark.parametrize("method", ["prolip", "lp++"])
+def test_a_taught_model_is_calibrated(run, tmp_path: Path, features: Path, method: str) -> None:
+    """Where 20 videos of three classes are held out, to which `froster calibrate` fits the same."""
+    world, folder = World("base", 14), tmp_path / "videos"
+    for label in range(5):
+        for take in range(14):
+            i = 14 * label + take
+            world.write(i, folder / world.label(i).replace(" ", "_") / f"{take}.mp4")
+    asked = ("--method", method, "--novel-fraction", 0.25 if method == "prolip" else 0)
+    how = ("--device", "cpu", "--workers", 0, "--views", 1, "--holdout", 0.5)
+    out = ("--out", tmp_path / "t", "--model", "nano")
+    ran = run("teach", folder, *out, "--features", features, *asked, *how)
+    assert ran.code == 0, ran.err
+    taught = froster.load(tmp_path / "t", device="cpu")
+    fitted = taught.calibration.fitted
+    assert fitted is not None, ran.err
+    assert fitted["to"] == "the held-out videos" and fitted["videos"] >= 20
+    line = f"calibrated to the {fitted['videos']} held-out videos: "
+    assert (taught.calibration.none is None) == (NO_RULE in ran.out) == (line not in ran.out)
+    report = json.loads((tmp_path / "t" / "report.json").read_text())
+    assert report["calibrated"] == fitted and report["left_out"] == []
+    answer = taught.classify(next(folder.glob("*/0.mp4")), report["base_classes"])
+    assert (answer.none is None) == (taught.calibration.none is None)
+    table = tmp_path / "held.csv"  # the other command leaves out what was taught
+    rows = [
+        f"{path},{path.parent.name.replace('_', ' ')}"
+        for path in sorted(folder.glob("*/*.mp4"))
+        if path.parent.name.replace("_", " ") in report["base_classes"]
+    ]
+    table.write_text("\n".join(["path,label", *rows]) + "\n")
+    ran = run("calibrate", tmp_path / "t", "--data", table, "--out", tmp_path / "c", *how[:2])
+    assert ran.code == 0, ran.err
+    other = froster.load(tmp_path / "c", device="cpu").calibration
+    assert taught.calibration.temperature == pytest.approx(other.temperature, rel=1e-3)
+    assert taught.calibration.multi_label.label == pytest.approx(other.multi_label.label, rel=0.02)
 
 
 def test_an_index_is_taught_from(run, nano: Recognizer, videos: Path, tmp_path: Path) -> None:
@@ -337,6 +378,34 @@ def test_a_store_is_whole_whatever_happens(
     part.write_bytes(part.read_bytes()[:-7])
     assert keep(nano, FeatureStore(tmp_path, about), requests(videos, *names), views).errors == {}
     assert about_features(nano, views.to_dict(), torch.float32) != about
+
+
+def test_parts_of_a_video_are_kept_apart(nano: Recognizer, tmp_path: Path) -> None:
+    """The features of a part are those of a file of these frames alone."""
+    sets = SETS["base"]
+    frames = [record(sets, i, np.random.default_rng(i)) for i in (0, 5)]
+    both = write_video(tmp_path / "both.mp4", torch.cat(frames))
+    alone = [write_video(tmp_path / f"{i}.mp4", x) for i, x in enumerate(frames)]
+    views = KeptViews(nano.view_reader())
+    store = FeatureStore(tmp_path, about_features(nano, views.to_dict(), torch.float32))
+    wanted = [Wanted(both, "both", ("c0", "r0"), span) for span in ((0.0, 2.0), (2.0, 4.0))]
+    wanted += [Wanted(path, path.stem, ("c0",)) for path in alone]
+    x = keep(nano, store, wanted, views, dtype=torch.float32).features
+    for part, file in ((0, 2), (1, 3)):
+        near = torch.nn.functional.cosine_similarity(x[part][0], x[file][0], dim=-1)
+        assert near.min() > 0.98, "but for what the encoder of the file lost"
+    assert not torch.allclose(x[0], x[1], atol=0.1)
+    again = FeatureStore(tmp_path, store.about)
+    kept = keep(nano, again, wanted, views, dtype=torch.float32)
+    assert (kept.new, kept.old) == (0, 6) and torch.equal(kept.features[1], x[1])
+
+
+def test_segments_of_an_index_that_lie_in_a_part() -> None:
+    entry = SimpleNamespace(starts=[0.0, 2.0, 4.0], ends=[2.0, 4.0, 6.0])
+    assert segments_in(entry, None) == [0, 1, 2]
+    assert segments_in(entry, (2.0, 4.0)) == [1]
+    assert segments_in(entry, (1.5, 6.0)) == [1, 2]
+    assert segments_in(entry, (2.2, 2.8)) == [1], "the one that has the most of it"
 
 
 def test_kept_features_are_what_the_network_sees(nano: Recognizer, videos: Path) -> None:

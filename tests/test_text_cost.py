@@ -11,7 +11,6 @@ import torch
 from froster.cli import show_warning
 from froster.encoders.blank import blank
 from froster.encoders.config import ARCHITECTURES, CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP
 from froster.errors import CheckpointError, FrosterWarning, UsageError
 from froster.inference.loading import NANO
@@ -21,6 +20,7 @@ from froster.methods import Frozen, method_from_dict
 from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.training.attach import freeze
 from froster.training.plan import Changes, has_dear_text, make_plan
+from hf_folder import save_hf_folder
 
 WIDE = VisionConfig(224, 16, 768, 12, 12)
 NAMES = {

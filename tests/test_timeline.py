@@ -20,12 +20,14 @@ from torch import Tensor
 
 import froster
 import quick
+from froster.errors import UsageError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.scorer import WindowScorer, chunked
+from froster.inference.segments import Segment, by_label, merged
 from froster.inference.subtitles import srt, vtt
-from froster.inference.timeline import Scan, Segment, merged, smoothed, timeline
+from froster.inference.timeline import Scan, smoothed, timeline
 from froster.methods import METHODS
 from froster.utils import interrupt
 from froster.video.reader import Video
@@ -369,3 +371,31 @@ def test_the_pages_show_what_works(
     exec(compile(code, page, "exec"), {})
     if page == "timeline.md":
         assert (tmp_path / "holiday.srt").exists() and (tmp_path / "holiday.png").exists()
+
+
+def test_labels_by_themselves_may_overlap() -> None:
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.6], [0.2, 0.7], [0.9, 0.2]])
+    edges, labels = [0.0, 1.0, 2.0, 3.0, 4.0], ["a", "b"]
+    segments = by_label(scores, edges, labels, [0.5, 0.6])
+    assert [(s.start, s.end, s.label) for s in segments] == [(0, 2, "a"), (1, 3, "b"), (3, 4, "a")]
+    assert segments[0].score == pytest.approx(0.85)
+    assert [s.label for s in by_label(scores, edges, labels, [0.5, 0.6], 1.5)] == ["a", "b"]
+    assert by_label(scores, edges, labels, [0.95, 0.95]) == []
+
+
+def test_multi_label_is_that_of_classify(run, nano: Recognizer, known: Known) -> None:
+    labels = ["cat spinning", "a thing", "car pacing"]
+    seconds = known.segments[-1][1]
+    whole = nano.timeline(known.path, labels, window=seconds, stride=seconds, multi_label=True)
+    (answer,) = [nano.classify(known.path, labels, multi_label=True)]
+    assert whole.thresholds == [0.5, 0.5, 0.5] and whole.scores.shape[1] == 3
+    likely = dict(zip(answer.labels, answer.scores, strict=True))
+    assert whole.scores[0].tolist() == pytest.approx([likely[label] for label in labels], abs=0.02)
+    asked = ("--labels", ",".join(labels), "--multi-label", "--model", "nano")
+    result = run("timeline", known.path, *asked, "--json")
+    assert result.code == 0 and result.json["none"] is None, result.err
+    assert result.json["thresholds"] == [0.5, 0.5, 0.5]
+    for segment in result.json["segments"]:
+        assert segment["score"] >= 0.5
+    with pytest.raises(UsageError, match="leave scores out"):
+        timeline(nano, known.path, labels, multi_label=True, scores=lambda x: x.softmax(-1))

@@ -3,12 +3,16 @@ form that the text tower wants."""
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import ftfy
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import (
     AddedToken,
     decoders,
@@ -278,3 +282,10 @@ def test_labels_that_cleaning_makes_empty_or_equal_are_one_line(canonical: Token
 def test_a_template_is_filled_before_it_is_cleaned(canonical: Tokenizer) -> None:
     bank = PromptBank(canonical, ["archery"], CONTEXT, Prompting(("a photo of {}.",), "plain"))
     assert bank.tokens(0)[0].equal(canonical(["A photo of archery"], CONTEXT))
+
+
+@given(st.text(st.characters(max_codepoint=0x90)))
+def test_plain_texts_need_no_repair(text: str) -> None:
+    """They are passed by, and come out as the repair would leave them."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    assert cleaning.spaces(text) == " ".join(repaired.split())

@@ -324,7 +324,7 @@ def test_the_commands_of_the_report_name_their_file_and_labels(tmp_path: Path) -
     ("place", "fault", "code"),
     [
         pytest.param(
-            "froster.training.teach:finish", "kill", -signal.SIGKILL, marks=pytest.mark.slow
+            "froster.training.train:finish", "kill", -signal.SIGKILL, marks=pytest.mark.slow
         ),
         ("froster.training.finish:eval_sets", "kill", -signal.SIGKILL),
         ("froster.training.finish:calibrate", "interrupt", 130),
@@ -620,7 +620,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
             "froster.training.checkpoint:Checkpoints.save:1", "epoch-0001", marks=pytest.mark.slow
         ),
         ("froster.training.checkpoint:Checkpoints.save:2", "epoch-0002"),
-        pytest.param("froster.training.teach:finish", "model", marks=pytest.mark.slow),
+        pytest.param("froster.training.train:finish", "model", marks=pytest.mark.slow),
         pytest.param("froster.training.finish:eval_sets", "json", marks=pytest.mark.slow),
         ("froster.report.training:write_report", "png"),
     ],

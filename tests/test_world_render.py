@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import torch
 
 import quick
 from froster.world import motion
+from froster.world.files import write_video
 from froster.world.motion import at_rest, moved
-from froster.world.sets import SPLITS, render_set
+from froster.world.sets import SPLITS, render_set, render_video
 from froster.world.sprites import DRAWINGS, atlas
 from froster.world.vocabulary import ALL_VERBS, NOUNS, REVERSALS, SCENES, VERBS
 from tools.nano.stills import Still, draw_stills, render_chunk, render_stills
@@ -110,3 +112,10 @@ def test_a_still_shows_its_scene_and_its_thing():
     )
     difference = (red - blue).abs().amax(1)[0] > 60
     assert 60 < difference.sum() < 900  # only the thing changes with its colour
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
+    """Whatever the number of cores, so that what is measured on the world can be measured again."""
+    frames = render_video("base", 3, 0)
+    files = [write_video(tmp_path / f"{i}.mp4", frames).read_bytes() for i in range(4)]
+    assert len(set(files)) == 1

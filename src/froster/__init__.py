@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from froster.inference.timeline import Segment, Timeline, timeline
     from froster.inference.watch import Watch
     from froster.training.evaluate import evaluate
-    from froster.training.teach import train
     from froster.training.teaching import TeachResult, teach
+    from froster.training.train import train
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ _HOMES = {
     "index": "froster.inference.index",
     "search": "froster.inference.search",
     "export": "froster.inference.export",
-    "train": "froster.training.teach",
+    "train": "froster.training.train",
     "teach": "froster.training.teaching",
     "TeachResult": "froster.training.teaching",
     "evaluate": "froster.training.evaluate",

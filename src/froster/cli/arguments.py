@@ -22,6 +22,8 @@ NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
 nothing like an address."""
 FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
+ADDRESSES = (("classify", "out"),)
+"""Command and argument: a file, which may lie at an address."""
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
@@ -50,6 +52,8 @@ def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     """Raises UsageError where an address stands for a file; of it, `Path` would make "s3:/"."""
     for argument in arguments:
         name = argument.field_info.name
+        if (*commands, name) in ADDRESSES:
+            continue
         if name not in NO_FILES or (*commands, name) in FILES:
             for token in argument.tokens:
                 refuse_address(*token.value.split(","))

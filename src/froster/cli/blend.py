@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, decoders, load_model, print_table, show_result
+from froster.cli.common import decoders, print_table, show_result
 from froster.cli.options import option
-from froster.errors import CheckpointError, UsageError
-from froster.utils import strict_json as json
-from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import attempt, console, progress
+from froster.errors import UsageError
+from froster.utils.files import sole_writer
+from froster.utils.progress import attempt, console
 
 
 def blend(
@@ -40,59 +39,34 @@ def blend(
 
     Example: froster blend runs/first --epochs 2-6
     """
-    from froster.evaluation.calibration import Calibration
-    from froster.inference.fingerprint import weights_fingerprint
-    from froster.inference.model_report import inherited
     from froster.report.plots import draw_blend
-    from froster.text.sentences import read_descriptions
-    from froster.training.blend import Line, curve
-    from froster.training.fine_tune import use_of_weights
-    from froster.training.held_out import of_run
-    from froster.training.measure import Measuring, eval_sets
+    from froster.training import blending
     from froster.training.reporter import Drawn
-    from froster.training.run_folder import read_run
 
-    if ratio is not None and not 0 <= ratio <= 1:
-        raise UsageError(f"--ratio lies between 0 (tuned) and 1 (CLIP), not {ratio:g}")
-    if points < 2:
-        raise UsageError(f"--points must be 2 or more (ratio 0 and ratio 1), not {points}")
-    wanted = parse_epochs(epochs)
-    run = read_run(folder)
-    out, source, clip = out or folder / "blend", run.source, model or run.source.model
-    held = of_run(run, data, root) if ratio is None else None
-    base = load_model(clip, device, precision, classes=source.class_file)
-    if weights_fingerprint(base) != source.weights:
-        hint = "the run did not start from" if model else "has changed since the run: pass --model"
-        raise CheckpointError(f"{clip} holds another CLIP, which {hint}")
-    for name, value in use_of_weights(base).items():
-        if getattr(source, name) not in (None, value):
-            raise CheckpointError(
-                f"{clip} has another {name} than the CLIP that the run started from"
-            )
-    student = load_model(str(folder / "model"), device, precision, classes=source.class_file)
-    student.calibration = Calibration()  # the run's is of other weights
-    tuned, words = run.tuned(student, wanted)
-    line = Line(base, student, tuned)
-    claim_folder(out, "blend.json", "choose another --out")
-    report: dict[str, Any] = {"run": str(folder), "tuned": words, "ratio": ratio}
-    picture = out / "blend.png"
+    asked = blending.BlendOptions(
+        data=data,
+        root=root,
+        model=model,
+        epochs=parse_epochs(epochs),
+        points=points,
+        rule=rule,
+        ratio=ratio,
+        workers=decoders(workers),
+        device=device,
+        precision=precision,
+    )
+    out = out or folder / "blend"
+    picture, measured = out / "blend.png", ratio is None
+    with Drawn() as reporter:
+        report = blending.blend(folder, out, asked, reporter)
     with sole_writer(out):
-        if held is not None:
-            announce(base, clip)
-            sentences = read_descriptions(source.descriptions) if source.descriptions else {}
-            sets = eval_sets(student, student.config, held.parts, sentences)
-            with progress() as bars:
-                how = Measuring(decoders(workers), source.truncate, Drawn(bars))
-                report |= curve(line, held, sets, how, points, rule)
-        line.move_to(report["ratio"]).save(out / "model", {**inherited(run.report), **report})
-        write_text(out / "blend.json", json.dumps(report, indent=2) + "\n")
         picture.unlink(missing_ok=True)
-        if held is not None:
+        if measured:
             attempt("the picture", lambda: draw_blend(report, picture))
-    show_result(report, as_json, show if held else lambda report: None)
-    share = report["ratio"]
+    show_result(report, as_json, show if measured else lambda report: None)
+    share, words = report["ratio"], report["tuned"]
     console.print(
-        f"{share:.3g} CLIP + {1 - share:.3g} tuned ({words}){'' if held else ', not measured'}:"
+        f"{share:.3g} CLIP + {1 - share:.3g} tuned ({words}){'' if measured else ', not measured'}:"
         f" {out / 'model'}"
     )
 

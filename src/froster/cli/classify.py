@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
@@ -19,6 +18,7 @@ from froster.cli.common import (
     name_of,
     print_table,
     show_result,
+    start_torch,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, number, option
@@ -42,14 +42,15 @@ def classify(
     labels_file: options.LabelsFile = None,
     classes: options.Classes = None,
     template: options.Templates = None,
-    multi_label: Annotated[
-        bool,
-        option("Each label by itself: any number may fit (froster calibrate fits from where)."),
-    ] = False,
+    multi_label: options.MultiLabel = False,
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
-        Path | None, option("Rows to a .csv, .jsonl or .parquet; what it holds is not done again.")
+        str | None,
+        option(
+            "Rows to a .csv, .jsonl or .parquet, or to a folder of Parquet parts (results/,"
+            " s3://…); what it holds is not done again."
+        ),
     ] = None,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
@@ -74,18 +75,20 @@ def classify(
     """
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
-    from froster.inference import batch
-    from froster.inference.results import check_suffix
 
     part = parse_shard(shard)
-    if out is not None:
-        check_suffix(out)
-    elif part.count > 1 or retry_failed:
+    if out is None and (part.count > 1 or retry_failed):
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     every_class = classes is not None and labels is None and labels_file is None
     names: Sequence[str] = [] if every_class else given_labels(labels, labels_file)
     listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
+    start_torch()
+    from froster.inference import batch
+    from froster.inference.results import check_suffix
+
+    if out is not None:
+        check_suffix(out)
     device = device or device_of(part)
     recognizer = load_model(
         model, device, precision, classes=classes, templates=template, kind=sampling, views=views

@@ -18,7 +18,7 @@ from froster.text.label_set import as_labels, read_label_set
 from froster.text.labels import check_labels, label_file, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
-from froster.utils.progress import Plain, console, output, progress, working
+from froster.utils.progress import Plain, at_once, console, output, progress, working
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 _WIDEST = 1000
 """Characters of a line that a terminal may break."""
+
+
+def start_torch() -> None:
+    """Imports PyTorch, a second or two, in which a person sees that something goes on. What can be
+    refused without it is refused before."""
+    with at_once("starting"):
+        import torch  # noqa: F401
 
 
 def load_model(
@@ -43,10 +50,13 @@ def load_model(
     """The model a command was given, with its views and its sampling (kind, frames) changed where
     the command says so."""
     from froster.inference.recognizer import load
+    from froster.inference.weight_files import state_of_files
 
     name = name_of(source)
     with working(f"loading {name}"):
+        files = state_of_files(name)  # before they are read: a later change is a change
         model = load(name, classes=classes, templates=templates, device=device, precision=precision)
+    model.files = files
     model.working = working
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(

@@ -15,7 +15,7 @@ from froster.utils.progress import attempt, console
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp transport probe",
+        None: "labels_file split part views sampling clamp multi_label transport probe",
         DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
@@ -46,6 +46,21 @@ def evaluate(
         with sole_writer(out):
             attempt("the report page", lambda: write_evaluation(evaluation, out))
     show_result(evaluation.report, as_json, show)
+
+
+def show_alone(name: str, result: dict[str, Any]) -> None:
+    """Each label by itself."""
+    precision = number(result["precision"], 1)
+    console.print(
+        f"{name}, each label by itself: mean average precision {result['map']:.1f}, F1"
+        f" {result['f1']:.1f} (precision {precision}, recall {result['recall']:.1f}),"
+        f" {result['labels_a_video']:.2g} labels a video"
+    )
+    cells = [
+        (label, values["videos"], f"{values['ap']:.1f}", f"{values['f1']:.1f}")
+        for label, values in result["per_class"].items()
+    ]
+    print_table(("label", "videos", "average precision", "F1"), cells)
 
 
 def show(report: dict[str, Any]) -> None:
@@ -81,6 +96,10 @@ def show(report: dict[str, Any]) -> None:
     for name, result in splits.items():
         for line in probe_lines(name, result.get("probes", {})):
             console.print(line)
+    if any("multi_label" in result for result in splits.values()):
+        for name, result in splits.items():
+            show_alone(name, result["multi_label"])
+        return
     first = next(iter(splits.values()))
     probes = {p: v for p, v in first.get("probes", {}).items() if not v["by_construction"]}
     cells = [

@@ -81,7 +81,7 @@ def serve_page(labelling: Labelling, listening: socket.socket) -> None:
         limit_concurrency=MOST_CONNECTIONS,
     )
     listening.listen()  # whoever reads the line may come at once
-    console.print(f"labelling at {address(listening)}; Ctrl-C ends it, and loses nothing")
+    console.print(f"labelling at {address(listening)} (Ctrl-C ends it, and loses nothing)")
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -89,6 +89,8 @@ LabelsFile = Annotated[Path | None, option(LABELS_FILE)]
 TEMPLATE = "A sentence with {} for the label, in place of the model's; may be repeated."
 Templates = Annotated[list[str] | None, option(TEMPLATE, name="--template")]
 Classes = Annotated[Path | None, option(HELPS["classes"])]
+MULTI_LABEL = "Each label by itself: any number may fit (froster calibrate fits from where)."
+MultiLabel = Annotated[bool, option(MULTI_LABEL)]
 Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]

@@ -25,6 +25,7 @@ from froster.utils.progress import console, output
 if TYPE_CHECKING:
     from froster.inference.timeline import Timeline
 
+SHORTER = "Shorter segments become part of a neighbour; with --multi-label they are left out."
 SHOWN = 6
 """Files that are named; the others are counted."""
 
@@ -36,6 +37,7 @@ def timeline(
     labels: options.Labels = None,
     labels_file: options.LabelsFile = None,
     template: options.Templates = None,
+    multi_label: options.MultiLabel = False,
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     out: Annotated[
@@ -50,7 +52,7 @@ def timeline(
     ] = None,
     window: options.Window = None,
     stride: options.Stride = None,
-    min_segment: Annotated[float, seconds("Shorter segments become part of a neighbour.", 0)] = 0.0,
+    min_segment: Annotated[float, seconds(SHORTER, 0)] = 0.0,
     model: options.Model = None,
     batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
     truncate: options.Truncate = False,
@@ -96,6 +98,7 @@ def timeline(
             shortest=min_segment,
             batch_size=batch_size,
             truncate=truncate,
+            multi_label=multi_label,
         )
         try:
             follow(scan, video.path)
@@ -149,7 +152,10 @@ def show(timeline: Timeline, title: str) -> None:
         rows.append((*times, segment.label, f"{100 * score:.1f} %", "█" * round(20 * score)))
     if title:
         output.print(title)
-    print_table(("from", "to", "label", "score", ""), rows)
+    if rows or timeline.thresholds is None:
+        print_table(("from", "to", "label", "score", ""), rows)
+    else:
+        console.print("no label reaches its threshold anywhere")
 
 
 def remark(timeline: Timeline, name: str) -> None:

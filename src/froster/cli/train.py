@@ -77,16 +77,16 @@ def train(
 
     Example: froster train --data videos/ --model nano --novel-fraction 0.3 --out runs/first
     """
-    from froster.training import teach
+    from froster.training import train as training
     from froster.training.reporter import Drawn
 
     values = typed(asked)
     values["option"] = parse_options(values["option"])
     if os.environ.get("RANK", "0") != "0":  # of the processes of torchrun the first speaks for all
-        result = teach.train(data, out, model, **values)
+        result = training.train(data, out, model, **values)
     else:
         with Drawn() as reporter:
-            result = teach.train(data, out, model, reporter=reporter, **values)
+            result = training.train(data, out, model, reporter=reporter, **values)
     if result is None:
         return
     with sole_writer(out):

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from froster.data.label_tools import READ, read_segments
-from froster.errors import DataError, UsageError
+from froster.data.spans import span_of
+from froster.errors import DataError
 from froster.utils import strict_json as json
 from froster.utils.address import is_address, refusal, refuse_address
 from froster.utils.files import NAME_ERRORS
@@ -39,6 +40,10 @@ them."""
 Video = TypeVar("Video")
 
 
+Place = tuple[Path, tuple[float, float] | None]
+"""A video, or a part of one: its path, and where the part starts and ends, in seconds."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One labelled video."""
@@ -50,6 +55,11 @@ class Item:
     "every column of its row in a CSV or JSONL manifest"
     span: tuple[float, float] | None = None
     "the part of the video that has the label, in seconds; None: all of it"
+
+    @property
+    def place(self) -> Place:
+        """What tells it from the other items of a dataset."""
+        return self.path, self.span
 
 
 class VideoList(list[Video]):
@@ -111,7 +121,7 @@ def read_items(
     `source` is one of
     - a folder of class folders: the label is the folder's name with blanks for underscores;
     - a CSV file (UTF-8) whose header has the columns path, label and perhaps split, in any order,
-      among others;
+      among others; with the columns start and end (seconds) a row is that part of the video;
     - a JSONL file with an object of the same fields on each line;
     - a file of a label tool (`label_tools`), of which each segment is an item;
     - a list without a header, `path,label` or `path label`, as the official repositories have.
@@ -160,7 +170,8 @@ def read_items(
             # Rather the manifest's encoding than the file's name.
             _check_text(place, fields["path"])
             missing.append(f"{fields['path']} ({place.rpartition(', ')[2]})")
-        items.append(Item(path, label, fields.get("split") or None, fields))
+        span = span_of(fields, place)
+        items.append(Item(path, label, fields.get("split") or None, fields, span))
     if missing:
         more = f" and {len(missing) - _MISSING_SHOWN} more" if len(missing) > _MISSING_SHOWN else ""
         shown = ", ".join(missing[:_MISSING_SHOWN]) + more
@@ -236,15 +247,6 @@ def _from_tool(source: Path, base: Path) -> Items:
         shown = ", ".join(missing[:_MISSING_SHOWN]) + more
         raise DataError(f"{source}: {len(missing)} videos do not exist below {base}: {shown}")
     return items
-
-
-def refuse_segments(items: Sequence[Item], what: str) -> None:
-    """Raises UsageError where an item is a part of a video."""
-    if part := next((item for item in items if item.span), None):
-        raise UsageError(
-            f"{what} takes whole videos, and {part.path} is labelled by segments: froster train"
-            " learns from these"
-        )
 
 
 def class_label(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,6 +70,22 @@ class ToolVideo:
     name: str
     spans: list[LabelledSpan]
     subset: str | None = None
+
+
+def span_of(fields: Mapping[str, str], place: str) -> tuple[float, float] | None:
+    """The part of a video that a row of a manifest is about, by its columns start and end; None
+    where it has neither. Raises DataError where they are no stretch of time."""
+    texts = [fields.get(name, "") for name in ("start", "end")]
+    if not any(texts):
+        return None
+    if not all(texts):
+        raise DataError(f"{place}: a part of a video has both a start and an end, in seconds")
+    try:
+        start, end = map(float, texts)
+    except ValueError:
+        raise DataError(f"{place}: start and end are seconds, not {' and '.join(texts)}") from None
+    LabelledSpan(start, end, "").check(place)
+    return max(0.0, start), end
 
 
 def needed(value: Any, kind: type[T], what: str) -> T:

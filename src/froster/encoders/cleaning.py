@@ -19,6 +19,8 @@ _SIGNS = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
 def spaces(text: str) -> str:
     """Broken encodings repaired, HTML un-escaped, white space collapsed."""
+    if text.isascii() and text.isprintable() and "&" not in text:  # nothing of that to mend
+        return " ".join(text.split())
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 

@@ -14,7 +14,7 @@ from froster.encoders.families import (
 )
 from froster.encoders.layouts import as_object, refuse_settings, unknown_settings
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
-from froster.errors import CheckpointError, UsageError
+from froster.errors import CheckpointError
 
 # What a config leaves out has these values (in the transformers library).
 _CLIP_BLOCK = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
@@ -237,75 +237,3 @@ def _unknown_settings(values: dict[str, Any], kind: str) -> list[str]:
                 _part(values, part), f"{part}.", tower, no_matter | known.keys()
             )
     return unknown
-
-
-def hf_family(config: CLIPConfig) -> str:
-    """The `model_type` of a network. Raises UsageError where Hugging Face has no class for it."""
-    vision, text = config.vision, config.text
-    options = {name: getattr(vision, name) for name in SIGLIP_TOWER}
-    plain = VisionConfig()
-    if vision.stem:
-        reason = "its image tower has a convolutional stem"
-    elif vision.rope or vision.gated:
-        reason = "its image tower has rotary positions"
-    elif options == SIGLIP_TOWER and vision.pool_heads in (0, vision.heads):
-        if (text.causal, text.pool, text.projection_bias) == (False, "last", True):
-            return "siglip"
-        reason = "its text tower is none of SigLIP's"
-    elif any(value != getattr(plain, name) for name, value in options.items()):
-        reason = "its image tower is neither CLIP's nor SigLIP's"
-    elif not text.causal or text.pool != "end" or text.projection_bias:
-        reason = "its text tower is none of CLIP's"
-    elif config.logit_bias:
-        reason = "it has a bias on its logits"
-    else:
-        return "clip" if text.end < 0 else "metaclip_2"
-    raise UsageError(f"this model cannot be saved as a Hugging Face model: {reason}")
-
-
-def config_to_hf(config: CLIPConfig) -> dict[str, Any]:
-    """The `config.json` of a Hugging Face model of these sizes. Raises UsageError where there is no
-    class for it."""
-    kind = hf_family(config)
-    vision, text = config.vision, config.text
-    words = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
-
-    def block(tower: VisionConfig | TextConfig) -> dict[str, Any]:
-        return {
-            "hidden_act": words[tower.activation or config.activation],
-            "layer_norm_eps": tower.eps,
-            "hidden_size": tower.width,
-            "intermediate_size": tower.mlp_width or 4 * tower.width,
-            "num_hidden_layers": tower.layers,
-            "num_attention_heads": tower.heads,
-        }
-
-    if kind == "siglip":
-        joint, ids = {}, {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": text.pad}
-        ids["projection_size"] = config.embed_dim
-    else:
-        end = text.vocab - 1 if text.end < 0 else text.end
-        joint = {"projection_dim": config.embed_dim}
-        ids = {"bos_token_id": end - 1, "eos_token_id": end, "pad_token_id": end, **joint}
-        if kind == "metaclip_2":
-            ids |= {"bos_token_id": 0, "pad_token_id": text.pad}
-    return {
-        "architectures": [_FAMILIES[kind][2]],
-        "model_type": kind,
-        "torch_dtype": "float32",
-        **joint,
-        "vision_config": {
-            **block(vision),
-            **joint,
-            "model_type": f"{kind}_vision_model",
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-        },
-        "text_config": {
-            **block(text),
-            **ids,
-            "model_type": f"{kind}_text_model",
-            "vocab_size": text.vocab,
-            "max_position_embeddings": text.context,
-        },
-    }

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from froster.encoders.config import CLIPConfig
 from froster.encoders.reading import State
-from froster.errors import UsageError
 
 # Buffers of older versions: they hold 0, 1, 2, …
 _BUFFERS = ("vision_model.embeddings.position_ids", "text_model.embeddings.position_ids")
@@ -101,22 +100,3 @@ def state_from_hf(state: State, config: CLIPConfig) -> tuple[State, list[str]]:
 def scalar(tensor: Tensor) -> Tensor:
     """SigLIP's scale and bias of the logits are vectors of one number at Hugging Face."""
     return tensor.reshape(()) if tensor.shape == (1,) else tensor
-
-
-def state_to_hf(state: State, config: CLIPConfig) -> State:
-    """The inverse. Raises UsageError on weights that a Hugging Face CLIP has no place for."""
-    rest = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
-    theirs: dict[str, Tensor] = {}
-    for name, parts in hf_names(config):
-        tensor = rest.pop(name)
-        if config.logit_bias and name in _SCALARS:
-            tensor = tensor.reshape(1)
-        tensor = tensor.T if name in _TRANSPOSED else tensor
-        pieces = tensor.chunk(len(parts)) if len(parts) > 1 else (tensor,)  # a scalar has no chunks
-        theirs |= {part: piece.contiguous() for part, piece in zip(parts, pieces, strict=True)}
-    if rest:
-        raise UsageError(
-            f"a Hugging Face CLIP has no place for {len(rest)} weights of this model, such as"
-            f" {min(rest)}"
-        )
-    return theirs

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from froster.encoders.config import CLIPConfig
-from froster.encoders.hf_config import config_from_hf, config_to_hf
-from froster.encoders.hf_names import state_to_hf
+from froster.encoders.hf_config import config_from_hf
 from froster.encoders.layouts import HF_WEIGHTS, as_object, read_object
-from froster.encoders.model import CLIP
-from froster.encoders.pipelines import END, START
-from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf, to_hf
+from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing, from_hf
 from froster.encoders.reading import State, flat_weights, read_file, read_safetensors
-from froster.encoders.tokenizer import Tokenizer
 from froster.errors import CheckpointError
-from froster.utils import strict_json as json
-from froster.utils.files import atomic_folder
-from froster.utils.tensors import save_tensors
 
 
 def read_hf_config(folder: Path) -> CLIPConfig:
@@ -86,37 +78,3 @@ def _read_weights(path: Path) -> State:
         if path.suffix == ".safetensors"
         else flat_weights(read_file(path)[1])
     )
-
-
-def save_hf_folder(clip: CLIP, tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Write a plain folder of the encoder's own family that `transformers` loads with equal
-    outputs. It appears whole or not at all.
-
-    Raises UsageError where there is none: a convolutional stem, rotary positions, a method's own
-    weights.
-    """
-    config = clip.config
-    stated = config_to_hf(config)
-    weights = state_to_hf(clip.state_dict(), config)
-    files: dict[str, Any] = {
-        "config.json": stated,
-        "preprocessor_config.json": to_hf(config.preprocessing, config.vision.image_size),
-        "tokenizer_config.json": {
-            "tokenizer_class": "CLIPTokenizer",
-            "model_max_length": config.text.context,
-            "bos_token": START,
-            "eos_token": END,
-            "unk_token": END,
-            "pad_token": END,
-        },
-    }
-    if stated["model_type"] != "clip":  # whose tokenizers are what tokenizer.json says
-        files["tokenizer_config.json"] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": config.text.context,
-        }
-    with atomic_folder(Path(folder)) as part:
-        save_tensors(weights, part / "model.safetensors", {"format": "pt"})
-        tokenizer.save(part / "tokenizer.json")
-        for name, content in files.items():
-            (part / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

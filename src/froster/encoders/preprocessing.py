@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from froster.encoders.layouts import refuse_settings, unknown_settings
-from froster.errors import CheckpointError, UsageError
+from froster.errors import CheckpointError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -237,33 +237,6 @@ def from_hf(values: Mapping[str, Any], size: int) -> Preprocessing:
     return Preprocessing(
         mean, std, "squash" if squash else "shortest", _RESAMPLE[settings["resample"]], side / size
     )
-
-
-def to_hf(how: Preprocessing, size: int) -> dict[str, Any]:
-    """The inverse, for Hugging Face's CLIPImageProcessor. Raises UsageError where it cannot do
-    that."""
-    if how.resize == "longest":
-        raise UsageError(
-            "Hugging Face's CLIPImageProcessor cannot fill pictures up: this model cannot be saved"
-            " for it"
-        )
-    side = round(size * how.scale)
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": (
-            {"shortest_edge": side} if how.resize == "shortest" else {"height": side, "width": side}
-        ),
-        "resample": next(number for number, name in _RESAMPLE.items() if name == how.interpolation),
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(how.mean),
-        "image_std": list(how.std),
-    }
 
 
 def _side(value: Any) -> int | None:

@@ -79,6 +79,47 @@ def fit_multi_label(
     )
 
 
+def average_precision(scores: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> float:
+    """The mean of the precision at each video that has the label, by falling score; of equal scores
+    that without it counts first. NaN where none has it."""
+    order = sorted(range(len(scores)), key=lambda i: (-float(scores[i]), bool(right[i])))
+    hits = right[order]
+    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+    return float(precision[hits].mean()) if hits.any() else math.nan
+
+
+def measured_alone(
+    scores: Float[Tensor, "n labels"],
+    right: Bool[Tensor, "n labels"],
+    thresholds: Sequence[float],
+    labels: Sequence[str],
+) -> dict[str, Any]:
+    """How well each label is told by itself, in per cent: the mean average precision, and at the
+    thresholds precision, recall and F1 over all pairs of a video and a label. An unreadable video
+    has no score and fits no label."""
+    given = scores >= torch.tensor(thresholds)
+    ranked = scores.nan_to_num(nan=-1.0)
+    hits, answers, truths = int((given & right).sum()), int(given.sum()), int(right.sum())
+    per_class = {}
+    for place, label in enumerate(labels):
+        videos, both = int(right[:, place].sum()), int((given & right)[:, place].sum())
+        if videos:
+            per_class[label] = {
+                "videos": videos,
+                "ap": 100 * average_precision(ranked[:, place], right[:, place]),
+                "f1": 200 * both / (videos + int(given[:, place].sum())),
+            }
+    of_labels = [values["ap"] for values in per_class.values()]
+    return {
+        "map": sum(of_labels) / len(of_labels),
+        "f1": 200 * hits / (answers + truths),
+        "precision": 100 * hits / answers if answers else None,
+        "recall": 100 * hits / truths,
+        "labels_a_video": truths / len(right),
+        "per_class": per_class,
+    }
+
+
 def best_threshold(scores: Float[Tensor, " n"], right: Bool[Tensor, " n"]) -> float:
     """The least score that is taken for right where F1 is highest: halfway to the next lower."""
     ordered, places = scores.sort(descending=True)

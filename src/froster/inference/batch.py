@@ -27,11 +27,13 @@ from froster.inference.results import (
     ResultRow,
     check_made_alike,
     check_suffix,
+    failures_of,
     ignore_progress,
+    place_of,
+    sole_writer_of,
 )
 from froster.text.label_set import Labels, LabelSet, as_labels
 from froster.utils import pool
-from froster.utils.files import sole_maker
 
 FORM = 2
 """Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that
@@ -162,23 +164,25 @@ def classify(
     retry_failed: bool = False,
     on_progress: OnProgress = ignore_progress,
 ) -> dict[str, Any]:
-    """Which of `labels` fits each video, a row a video in a .csv, .jsonl or .parquet file.
+    """Which of `labels` fits each video, a row a video in a .csv, .jsonl or .parquet file, or in a
+    folder of Parquet parts (`results/`, `s3://bucket/results/`).
 
     A stopped run goes on with the rows that `out` lacks; what failed before is tried again only
-    with `retry_failed`. A shard has a file of its own (`Shard.file`). Returns where the rows and
-    the failures are and how many. Raises UsageError where `out` was made with another model, other
-    labels or options.
+    with `retry_failed`. A shard has a file of its own (`Shard.file`), or parts of its own. Returns
+    where the rows and the failures are and how many. Raises UsageError where `out` was made with
+    another model, other labels or options.
     """
-    model, listing, out = as_recognizer(model), as_listing(videos), shard.file(Path(out))
+    model, listing, out = as_recognizer(model), as_listing(videos), place_of(out, shard)
     labels = as_labels(labels)
     check_suffix(out)
     mine = shard.of(listing)
-    with sole_maker(out):
+    with sole_writer_of(out, shard):
         check_made_alike(out, _made_with(model, labels, listing, options, shard))
-        results = ResultFile(out, min(options.top, len(labels)))
-        failures = Failures(out.with_name(f"{out.name}.failures.jsonl"), results.done)
-        passed = results.done if retry_failed else results.done | failures.causes.keys()
-        todo = [video for video in mine if video.key not in passed]
+        results = ResultFile(out, min(options.top, len(labels)), shard)
+        failures = Failures(failures_of(out), results.done)
+        todo = [video for video in mine if video.key not in results.done]
+        if not retry_failed:
+            todo = [video for video in todo if video.key not in failures.causes]
         done = len(mine) - len(todo)
         try:
             on_progress(BatchProgress(done, len(mine), len(failures.causes)))

@@ -71,7 +71,7 @@ def key_of(model: Embedder, labels: Sequence[str], truncate: bool) -> str | None
         "network": _structure(model.model),
         "method": method_dict(model.config.method),
         "architecture": model.clip.architecture(),
-        "weights": text_fingerprint(model.model),
+        "weights": model.files or text_fingerprint(model.model),
         "tokenizer": fingerprint_of(model.tokenizer_source),
         "device": model.device.type,
         "precision": str(model.dtype),

@@ -28,9 +28,9 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings
 from froster.text.bank import PromptBank
-from froster.text.class_file import ClassFile, GivenBank
+from froster.text.class_file import ClassFile, GivenBank, write_classes
 from froster.text.label_set import Labels, LabelSet, label_set
-from froster.text.labels import check_texts
+from froster.text.labels import check_labels, check_texts
 from froster.text.prompts import CLIP_CONTEXT
 from froster.utils.address import refuse_address
 from froster.utils.progress import Working, silently
@@ -64,6 +64,8 @@ class Embedder:
         self.source: str | None = None
         "what `load` was given, a path made absolute"
         self.device = device or pick_device()
+        self.files: str | None = None
+        "state of the files that the weights were read from, set by who lets nobody change these"
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
@@ -214,6 +216,13 @@ class Embedder:
             raise UsageError(f"{self.config.method.name} numbers its classes and embeds no texts")
         prompts = self.model.text_embeddings(self.prompts(texts, truncate))
         return finite(class_embeddings(prompts).cpu(), "text embeddings")
+
+    def save_classes(self, labels: Sequence[str], path: str | Path) -> None:
+        """Write `embed_text(labels)` to a .parquet, a row a label with the columns `label` and
+        `embedding`, or to a .safetensors. Other tools read it, and `froster.load(classes=)`. Raises
+        UsageError, WriteError."""
+        check_labels(labels)
+        write_classes(Path(path), list(labels), self.embed_text(labels))
 
     @torch.no_grad()
     def embed_clips(self, clips: Tensor) -> Float[Tensor, "batch embed"]:

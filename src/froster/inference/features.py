@@ -4,9 +4,10 @@ seconds.
     FOLDER/KEY/about.json          what the features depend on; KEY is its digest
     FOLDER/KEY/*.safetensors       parts that appear whole: "VIDEO/VIEW" -> (T, D)
 
-VIDEO is the fingerprint of a file, VIEW a clip as the model is tested ("c0", "c1", …) or a random
-one with augmentation ("r0", "r1", …). Parts have names of their own, so that several processes
-may write at once, and a killed one costs what it had not written.
+VIDEO is the fingerprint of a file, with start and end of a part where it is one; VIEW a clip as the
+model is tested ("c0", "c1", …) or a random one with augmentation ("r0", "r1", …). Parts of the
+store have names of their own, so that several processes may write at once, and a killed one costs
+what it had not written.
 """
 
 from __future__ import annotations
@@ -43,12 +44,22 @@ from froster.utils.progress import Working, silently
 from froster.utils.tensors import save_tensors
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.container import unchanged
+from froster.video.part import VideoPart
 from froster.video.reader import Video
 
 FORMAT = 1
 PART_SECONDS = 20.0
 PART_BYTES = 64 << 20
 """A part is written after so long, or so much: what a kill can cost."""
+
+
+Task = tuple[str, tuple[float, float] | None, str, tuple[str, ...]]
+"""Path, part in seconds, name in the store and names of views."""
+
+
+def part_key(video: str, span: tuple[float, float] | None) -> str:
+    """The name of a video, or of a part of it, by the file's fingerprint."""
+    return video if span is None else f"{video}@{span[0]:g}-{span[1]:g}"
 
 
 def last_map(network: VideoCLIP) -> LastMap:
@@ -75,13 +86,14 @@ class KeptViews:
     test: ReadViews
     augment: Augment = FROSTER_AUGMENT
 
-    def __call__(self, request: tuple[str, str, tuple[str, ...]]) -> Iterator[np.ndarray]:
-        """Path, fingerprint and names of views -> uint8 (V, T, 3, S, S). Raises VideoError."""
-        path, video, names = request
+    def __call__(self, task: Task) -> Iterator[np.ndarray]:
+        """One array, uint8 (V, T, 3, S, S). Raises VideoError."""
+        path, span, video, names = task
         with unchanged(path), Video(path) as file:
-            clips = self.test.clips(file) if any(name[0] == "c" for name in names) else None
+            part = file if span is None else VideoPart(file, *span)
+            clips = self.test.clips(part) if any(name[0] == "c" for name in names) else None
             views = [
-                self.drawn(file, f"{video}/{name}")
+                self.drawn(part, f"{video}/{name}")
                 if clips is None or name[0] == "r"
                 else clips[int(name[1:])]
                 for name in names
@@ -97,10 +109,11 @@ class KeptViews:
             "augment": dataclasses.asdict(self.augment),
         }
 
-    def drawn(self, file: Video, seed: str) -> np.ndarray:
+    def drawn(self, part: Video | VideoPart, seed: str) -> np.ndarray:
         """A random clip, changed as in training; the same one at every call."""
         rng, test = random.Random(seed), self.test
-        frames = file.read(test.sampling.train_indices(file.timing, rng))
+        indices = test.sampling.train_indices(part.timing, rng)
+        frames = part.at(indices) if isinstance(part, VideoPart) else part.read(indices)
         return augment(frames, test.size, rng, self.augment, test.how).numpy()
 
 
@@ -209,6 +222,13 @@ class Request:
     video: str | None
     """Its fingerprint; None where the file cannot be read."""
     views: tuple[str, ...]
+    span: tuple[float, float] | None = None
+    """The part of it that is wanted, in seconds."""
+
+    @property
+    def key(self) -> str | None:
+        """Its name in the store."""
+        return self.video and part_key(self.video, self.span)
 
 
 @dataclass
@@ -238,18 +258,21 @@ def keep(
     """The features of all requests: what the store lacks is computed and added to it, part by part,
     also where this is interrupted."""
     wanted: dict[str, dict[str, None]] = {}
-    paths: dict[str, Path] = {}
+    sources: dict[str, Request] = {}
     for r in requests:
-        if r.video is not None:
-            paths.setdefault(r.video, r.path)
-            wanted.setdefault(r.video, {}).update(dict.fromkeys(r.views))
+        if r.key is not None:
+            sources.setdefault(r.key, r)
+            wanted.setdefault(r.key, {}).update(dict.fromkeys(r.views))
     ready = store.load([f"{video}/{view}" for video, names in wanted.items() for view in names])
     todo = {
         video: missing
         for video, names in wanted.items()
         if (missing := tuple(name for name in names if f"{video}/{name}" not in ready))
     }
-    tasks = [(str(paths[video]), video, names) for video, names in todo.items()]
+    tasks = [
+        (str(sources[video].path), sources[video].span, video, names)
+        for video, names in todo.items()
+    ]
     causes: dict[str, str] = {}
     with (working if tasks else silently)("features of frames", len(tasks)) as advance:
         for video, features, error in computed(model, store, tasks, views, options, dtype):
@@ -259,12 +282,12 @@ def keep(
             advance(1)
     kept, errors = {}, {}
     for i, r in enumerate(requests):
-        if r.video is None:
+        if r.key is None:
             errors[i] = f"{r.path}: no such file, or it cannot be read"
-        elif r.video in causes:
-            errors[i] = f"{r.path}: {causes[r.video].removeprefix(f'{r.path}: ')}"
+        elif r.key in causes:
+            errors[i] = f"{r.path}: {causes[r.key].removeprefix(f'{r.path}: ')}"
         else:
-            kept[i] = torch.stack([ready[f"{r.video}/{view}"] for view in r.views])
+            kept[i] = torch.stack([ready[f"{r.key}/{view}"] for view in r.views])
     new = sum(len(names) for video, names in todo.items() if video not in causes)
     clips = sum(len(names) for video, names in wanted.items() if video not in causes)
     return Kept(kept, errors, new, clips - new)
@@ -273,13 +296,12 @@ def keep(
 def computed(
     model: Recognizer,
     store: FeatureStore,
-    tasks: Sequence[tuple[str, str, tuple[str, ...]]],
+    tasks: Sequence[Task],
     views: KeptViews,
     options: ReadOptions,
     dtype: torch.dtype,
 ) -> Iterator[tuple[str, dict[str, Tensor], str]]:
-    """Each video with the features of its views, or what failed. `tasks`: path, fingerprint and
-    views."""
+    """Each video with the features of its views, or what failed."""
     if not tasks:
         return
     last = last_map(model.inference)
@@ -291,7 +313,7 @@ def computed(
     try:
         with closing(pool.ahead(ends, workers + 2) if workers else ends) as following:
             for task, clips, error in following:
-                _, video, names = tasks[task]
+                *_, video, names = tasks[task]
                 if clips is None:
                     yield video, {}, error
                     continue

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
 from froster.inference.recognizer import Recognizer
+from froster.inference.weight_files import remembered
 from froster.utils import strict_json as json
 from froster.utils.tensors import cpu_state
 
@@ -23,6 +24,10 @@ def model_fingerprint(model: Recognizer) -> str:
     if model.preprocessing != CLIP_PREPROCESSING:  # older indexes have fingerprints without it
         made_of["preprocessing"] = model.preprocessing.to_dict()
     text = json.dumps([made_of, model.clip.architecture()], sort_keys=True)
+    return remembered(model.files, text, lambda: _fingerprint(model, text))
+
+
+def _fingerprint(model: Recognizer, text: str) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, weight in sorted(model.model.state_dict().items()):
         digest.update(name.encode())

@@ -20,7 +20,7 @@ from froster.video.windows import Window
 if TYPE_CHECKING:
     import pandas as pd
 
-    from froster.inference.timeline import Segment
+    from froster.inference.segments import Segment
 
 PICTURES, SIDE = 4, 96
 """Frames that are shown of a video, and their side in pixels at most."""

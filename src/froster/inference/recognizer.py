@@ -204,6 +204,7 @@ class Recognizer(Embedder):
         min_segment: float = 0.0,
         batch_size: int = 8,
         truncate: bool = False,
+        multi_label: bool = False,
         progress: bool = False,
     ) -> Timeline:
         """Which of `labels` fits when, in a video file of any length: see `froster.timeline`."""
@@ -218,6 +219,7 @@ class Recognizer(Embedder):
             min_segment=min_segment,
             batch_size=batch_size,
             truncate=truncate,
+            multi_label=multi_label,
             progress=progress,
         )
 
@@ -234,7 +236,33 @@ class Recognizer(Embedder):
         `classes` is the result of `class_embeddings` for `labels`, with `multi_label` for
         `with_background(labels)`.
         """
-        views = self.logits_of_clips(clips, classes)
+        return self._answers(self.logits_of_clips(clips, classes), labels, top, multi_label)
+
+    @torch.no_grad()
+    def classify_together(
+        self, clips: Sequence[Tensor], labels: Sequence[Sequence[str]], truncate: Sequence[bool]
+    ) -> list[Classification]:
+        """Several videos, uint8 (V, T, 3, S, S) of one shape, each among labels of its own, by one
+        pass through the image tower. For networks with `clips_apart`."""
+        together = given_clips(torch.stack(list(clips)), self.image_size, "B, V, T")
+        embeddings = self.encode_clips(together.flatten(0, 1)).video.unflatten(
+            0, together.shape[:2]
+        )
+        answers = []
+        for video, names, cut in zip(embeddings, labels, truncate, strict=True):
+            classes = self.class_embeddings(names, cut)
+            logits = finite(self.model.logits(video, classes, None).float(), "logits")
+            answers += self._answers(logits[None].cpu(), names)
+        return answers
+
+    def _answers(
+        self,
+        views: Float[Tensor, "n views labels"],
+        labels: Sequence[str],
+        top: int | None = None,
+        multi_label: bool = False,
+    ) -> list[Classification]:
+        """What the logits of the views of n videos say."""
         none: list[float | None] = [None] * len(views)
         cosine, rule = list(none), self.calibration.multi_label
         if multi_label:

@@ -1,48 +1,52 @@
-"""Rows of results in a file, what failed beside it, and what they were made with.
+"""Rows of results, what failed beside them, and what they were made with.
 
     results.csv                 a row a video; also .jsonl, .ndjson or .parquet
     results.csv.rows.jsonl      the newest rows, until a run has ended and the file is written whole
     results.csv.failures.jsonl  path and cause of each video that could not be read
     results.csv.run.json        model, labels and options
 
-JSON lines take the rows as they come and need no second file. Whatever stops a run, the next one
-goes on with the rows that are there.
+JSON lines take the rows as they come and need no second file. A folder (`results/`) or an address
+(`s3://bucket/results/`) holds Parquet parts (`parts.py`). Whatever stops a run, the next one goes
+on with the rows that are there; of these it keeps the names alone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import os
-from collections.abc import Callable, Container, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from froster.errors import DataError, FrosterError, UsageError, install
-from froster.evaluation.calibration import NONE
+from froster.data.shards import Shard
+from froster.errors import UsageError
+from froster.inference.parts import PART_SECONDS, PartFolder, next_name
+from froster.inference.row_file import LINES, RowFile, rows_file
+from froster.inference.row_table import require_pyarrow
 from froster.utils import strict_json as json
+from froster.utils.address import is_address
 from froster.utils.files import (
-    NAME_ERRORS,
     Appender,
     atomic_file,
-    cannot_write,
+    exclusive,
     json_line,
-    read_lines,
-    write_csv,
+    line_object,
+    sole_maker,
+    whole_lines,
     write_json,
-    write_text,
 )
-from froster.utils.text import is_text
+from froster.utils.folder import Folder, is_folder
 
 ResultRow = dict[str, Any]
 """path, label, score, labels and scores (the best `top`, best first), answer (the label, or None
 where none fits), none (how likely that is; None of a model without a rule for it), cosine (of the
 label, or None), seconds and frames (of the video), damaged; groups (their scores) of labels in
 groups, answers and thresholds of multi-label ones."""
-LINES = (".jsonl", ".ndjson")
 SUFFIXES = (*LINES, ".csv", ".parquet")
+RUN, FAILURES = "_run.json", "_failures/"
+"""In a folder of parts."""
 _SHOWN = 60
 
 
@@ -63,168 +67,117 @@ def ignore_progress(progress: BatchProgress) -> None:
     """The default callback."""
 
 
-def check_suffix(path: Path) -> None:
-    """Raises UsageError on a file of another kind, or of one that is not installed."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--out must end in {', '.join(SUFFIXES)}, not {path.name!r}")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; --out needs a file")
-    if path.suffix.lower() == ".parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
+def place_of(out: str | Path, shard: Shard = Shard()) -> Path | str:  # noqa: B008
+    """Where a shard's rows go: a file of its own, or the folder of parts that it shares with the
+    others, as a text that ends in `/`. An address, an existing folder and what ends in `/` is a
+    folder."""
+    if is_folder(out):
+        return str(out).rstrip("/" + os.sep) + "/"
+    return shard.file(Path(out))
+
+
+def failures_of(out: Path | str) -> Path | str:
+    """Where the failures of that place go."""
+    return out + FAILURES if isinstance(out, str) else out.with_name(f"{out.name}.failures.jsonl")
+
+
+def sole_writer_of(out: Path | str, shard: Shard) -> AbstractContextManager[None]:
+    """Held as long as a shard writes to its place. Raises UsageError while another process does;
+    at an address nothing is held."""
+    if isinstance(out, Path):
+        return sole_maker(out)
+    if is_address(out):
+        return nullcontext()
+    part = f"{out}, shard {shard.index} of {shard.count}"
+    busy = f"another froster is writing {part}: wait until it ends, or choose another --out"
+    return exclusive(Path(out) / f".{shard.index}-of-{shard.count}.lock", busy)
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raises UsageError on a file of another kind, or of one that is not installed, and on a folder
+    that holds something else."""
+    place = place_of(path)
+    suffix = Path(place).suffix.lower()
+    if isinstance(place, str):
+        if is_address(place) and suffix in SUFFIXES and suffix != ".parquet":
             raise UsageError(
-                f"a .parquet file needs pyarrow: {install('parquet')}; or take .csv or .jsonl"
-            ) from None
+                f"{path}: at an address --out is a folder of Parquet parts, such as"
+                f" {place.removesuffix(suffix + '/')}/"
+            )
+        folder = Path(place)
+        if folder.is_file():
+            raise UsageError(f"{path} is a file; where --out ends in / it must be a folder")
+        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+        if RUN not in names and any(not name.startswith(".") for name in names):
+            raise UsageError(
+                f"{path} is a folder that holds something else; --out must end in"
+                f" {', '.join(SUFFIXES)}, or be a new folder of Parquet parts"
+            )
+    elif suffix not in SUFFIXES:
+        raise UsageError(
+            f"--out must end in {', '.join(SUFFIXES)}, or in / as a folder of Parquet parts, not"
+            f" {place.name!r}"
+        )
+    if isinstance(place, str) or suffix == ".parquet":
+        require_pyarrow()
 
 
 class ResultFile:
-    """The rows of a file. It goes on where an earlier run ended; a line that a kill has cut off is
-    dropped. A row has at most `top` labels."""
+    """The rows of a file or of a folder of parts. It goes on where an earlier run ended; what a
+    kill has cut off is dropped. A row has at most `top` labels."""
 
-    def __init__(self, path: Path, top: int) -> None:
-        self.path, self._columns = path, _columns(top)
-        self._kind = path.suffix.lower()
-        self._earlier: dict[str, Any] = {}  # path -> a record of the file's own kind
-        if self._kind == ".csv":
-            self._earlier = _read_csv(path, self._columns)
-        elif self._kind == ".parquet":
-            self._earlier = _read_parquet(path)
-        self._journal = rows_file(path)
-        rows, length = read_lines(self._journal)
-        self.done = {*self._earlier, *(str(row.get("path")) for row in rows)}
+    def __init__(
+        self,
+        path: Path | str,
+        top: int,
+        shard: Shard = Shard(),  # noqa: B008
+    ) -> None:
+        self.path = place_of(path)
+        self._rows: PartFolder | RowFile
+        if isinstance(self.path, str):
+            self._rows = PartFolder(Folder(self.path), shard)
+        else:
+            self._rows = RowFile(self.path, top)
+        self.done = self._rows.done
         "the paths of all rows"
-        self._appender = Appender(self._journal, keep=length)
 
     def add(self, rows: Sequence[ResultRow]) -> None:
-        """After this nothing but the disk itself can lose the rows."""
-        self._appender.add("".join(map(json_line, rows)))
-        self.done.update(row["path"] for row in rows)
+        """After this nothing but the disk itself can lose the rows of a file; a folder may lack
+        those of the last minute. A row whose path is done is not added again."""
+        new = {row["path"]: row for row in rows if row["path"] not in self.done}
+        self._rows.add(list(new.values()))
 
     def close(self) -> None:
-        self._appender.close()
+        self._rows.close()
 
     def finish(self) -> None:
-        """Writes the file whole, once its last row is there."""
-        if self._journal == self.path:
-            return
-        rows = {row["path"]: row for row in read_lines(self._journal)[0]}
-        # A kill may have come after the file was written and before its rows were taken away.
-        if not self.path.exists() or not rows.keys() <= self._earlier.keys():
-            if self._kind == ".csv":
-                records = {path: _record(row, self._columns) for path, row in rows.items()}
-                write_csv(self.path, [self._columns, *(self._earlier | records).values()])
-            else:
-                _write_parquet(self.path, self._earlier | rows)
-        with contextlib.suppress(OSError):
-            self._journal.unlink()
-
-
-def rows_file(out: Path) -> Path:
-    """Where the rows of `out` are added."""
-    return out if out.suffix.lower() in LINES else out.with_name(f"{out.name}.rows.jsonl")
-
-
-def _columns(top: int) -> list[str]:
-    """Of CSV: the best label and its score, then those of the next places."""
-    places = [name for i in range(2, top + 1) for name in (f"label_{i}", f"score_{i}")]
-    return [
-        "path",
-        "label",
-        "score",
-        *places,
-        *["answer", "none", "cosine", "seconds", "frames", "damaged"],
-    ]
-
-
-def _record(row: ResultRow, columns: Sequence[str]) -> list[str]:
-    """A row as CSV has it. What is None is empty, but for the answer "none of these"."""
-    cells = dict.fromkeys(columns, "")
-    for i, (label, score) in enumerate(zip(row["labels"], row["scores"], strict=True), 1):
-        place = "" if i == 1 else f"_{i}"
-        cells[f"label{place}"], cells[f"score{place}"] = " ".join(label.split()), f"{score:.6g}"
-    for name in ("none", "cosine"):
-        cells[name] = "" if row[name] is None else f"{row[name]:.6g}"
-    several = row.get("answers", [row["answer"]] if row["answer"] else [])
-    cells |= {"path": row["path"], "answer": " ".join(("; ".join(several) or NONE).split())}
-    cells |= {"seconds": f"{row['seconds']:.3f}"}
-    cells |= {name: str(row[name]) for name in ("frames", "damaged")}
-    return list(cells.values())
-
-
-def _read_csv(path: Path, columns: list[str]) -> dict[str, list[str]]:
-    """The records by their path, without the header. Raises DataError where they are not ours."""
-    try:
-        text = path.read_bytes().decode("utf-8", NAME_ERRORS)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    text = text[: text.rfind("\n") + 1]  # an earlier version could be killed within a line
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        records = list(reader)
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}; was it changed?") from error
-    if any(len(record) != len(columns) for record in records) or records[:1] not in ([], [columns]):
-        names = ", ".join(columns[:3])
-        raise DataError(f"{path}: a row is not of the columns {names} …: was it changed?")
-    return {record[0]: record for record in records[1:]}
-
-
-def _read_parquet(path: Path) -> dict[str, ResultRow]:
-    if not path.exists():
-        return {}
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise FrosterError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
-    return {name: {**row, "path": name} for row in rows for name in [os.fsdecode(row["path"])]}
-
-
-def _write_parquet(path: Path, rows: dict[str, ResultRow]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    strings, floats = pa.list_(pa.string()), pa.list_(pa.float64())
-    best = {"label": pa.string(), "score": pa.float64(), "labels": strings, "scores": floats}
-    best |= {"answer": pa.string(), "none": pa.float64(), "cosine": pa.float64()}
-    video = {"seconds": pa.float64(), "frames": pa.int64(), "damaged": pa.int64()}
-    # Texts of Parquet are UTF-8. Where a name is not, the column holds the bytes of all names.
-    text = all(map(is_text, rows))
-    schema = pa.schema({"path": pa.string() if text else pa.binary(), **best, **video})
-    table = [row if text else {**row, "path": os.fsencode(name)} for name, row in rows.items()]
-    with atomic_file(path) as part:
-        pq.write_table(pa.Table.from_pylist(table, schema=schema), part)
+        """Writes the file whole, once its last row is there, or joins small parts."""
+        self._rows.finish()
 
 
 class Failures:
     """`{"path": …, "error": …}` a line, kept from run to run. `causes` has the cause of each path;
     what is `done` has not failed."""
 
-    def __init__(self, path: Path, done: Container[str]) -> None:
+    def __init__(self, path: Path | str, done: Container[str]) -> None:
         self.path = path
-        entries, self._length = read_lines(path)
-        self.causes = {
-            str(entry["path"]): str(entry.get("error", "")) for entry in entries if "path" in entry
-        }
+        self._lines = _LinesInParts(path) if isinstance(path, str) else _LinesInFile(path)
+        self.causes: dict[str, str] = {}
+        count = 0
+        for count, line in enumerate(self._lines.all(), 1):
+            entry = line_object(line, path, count)
+            if "path" in entry:
+                self.causes[str(entry["path"])] = str(entry.get("error", ""))
         self._drop(done)
-        if len(self.causes) < len(entries):
+        if len(self.causes) < count:
             self._write()
-        self._appender: Appender | None = None
 
     def add(self, key: str, cause: str) -> None:
-        if self._appender is None:
-            self._appender = Appender(self.path, keep=self._length)
-        self._appender.add(json_line({"path": key, "error": cause}))
+        self._lines.add(json_line({"path": key, "error": cause}))
         self.causes[key] = cause
 
     def close(self, done: Container[str]) -> None:
-        if self._appender is not None:
-            self._appender.close()
+        self._lines.close()
         if self._drop(done):
             self._write()
 
@@ -236,31 +189,113 @@ class Failures:
 
     def _write(self) -> None:
         """One line for each that has failed, and no file where none has."""
-        text = "".join(json_line({"path": k, "error": e}) for k, e in self.causes.items())
-        if text:
-            write_text(self.path, text)
-        else:
-            self.path.unlink(missing_ok=True)
-        self._length = len(text.encode())
+        self._lines.replace(json_line({"path": k, "error": e}) for k, e in self.causes.items())
 
 
-def check_made_alike(out: Path, made: dict[str, Any]) -> None:
-    """Writes `<out>.run.json` at the first run; later raises UsageError where that says otherwise,
-    so that rows of two kinds never come into the same file."""
-    path = out.with_name(f"{out.name}.run.json")
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(earlier, dict):
-            raise ValueError
-    except FileNotFoundError:
-        if out.exists() or rows_file(out).exists():
+class _LinesInFile:
+    """Lines in a local file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._length = 0
+        self._appender: Appender | None = None
+
+    def all(self) -> Iterator[bytes]:
+        for line in whole_lines(self._path):
+            self._length += len(line)
+            yield line
+
+    def add(self, line: str) -> None:
+        if self._appender is None:
+            self._appender = Appender(self._path, keep=self._length)
+        self._appender.add(line)
+
+    def close(self) -> None:
+        if self._appender is not None:
+            self._appender.close()
+
+    def replace(self, lines: Iterable[str]) -> None:
+        self._length = 0
+        with atomic_file(self._path) as part, part.open("wb") as file:
+            for line in lines:
+                self._length += file.write(line.encode())
+        if not self._length:
+            self._path.unlink()
+
+
+class _LinesInParts:
+    """Lines in files of a folder that appear whole."""
+
+    def __init__(self, address: str) -> None:
+        self._folder = Folder(address)
+        self._waiting: list[str] = []
+        self._written = time.monotonic()
+        self._files = self._folder.names()
+        self._name = next_name(self._files, "", ".jsonl")
+
+    def all(self) -> Iterator[bytes]:
+        for name in self._files:
+            yield from (self._folder.content(name) or b"").splitlines(keepends=True)
+
+    def add(self, line: str) -> None:
+        self._waiting.append(line)
+        if time.monotonic() - self._written > PART_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._write(self._waiting)
+        self._waiting, self._written = [], time.monotonic()
+
+    def replace(self, lines: Iterable[str]) -> None:
+        old, self._files = self._files, []
+        if several := list(lines):
+            self._write(several)
+        for name in old:
+            self._folder.remove(name)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        name = self._name()
+        self._folder.write(name, "".join(lines).encode())
+        self._files.append(name)
+
+
+def check_made_alike(out: Path | str, made: dict[str, Any]) -> None:
+    """Writes `<out>.run.json` (`_run.json` in a folder) at the first run; later raises UsageError
+    where that says otherwise, so that rows of two kinds never come into the same place. The shards
+    of a folder may change."""
+    place = place_of(out)
+    if isinstance(place, str):
+        made = {name: value for name, value in made.items() if name != "shard"}
+        folder = Folder(place)
+        path, text = folder / RUN, folder.content(RUN)
+        begun = text is None and any(name.endswith(".parquet") for name in folder.names())
+    else:
+        file = place.with_name(f"{place.name}.run.json")
+        path, begun = str(file), place.exists() or rows_file(place).exists()
+        try:
+            text = file.read_bytes()
+        except FileNotFoundError:
+            text = None
+        except OSError:
+            text = b""
+    if text is None:
+        if begun:
+            name = path.rpartition("/")[2]
             raise UsageError(
-                f"{out} exists, and no {path.name} says what it was made with: choose another --out"
-            ) from None
-        write_json(path, made, indent=1)
+                f"{out} exists, and no {name} says what it was made with: choose another --out"
+            )
+        if isinstance(place, str):
+            folder.write(RUN, (json.dumps(made, indent=1) + "\n").encode())
+        else:
+            write_json(file, made, indent=1)
         return
-    except (OSError, ValueError):
-        raise UsageError(f"{path}: cannot be read; choose another --out") from None
+    try:
+        earlier = json.loads(text)
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, dict):
+        raise UsageError(f"{path}: cannot be read; choose another --out")
     for name, value in json.loads(json.dumps(made)).items():
         if earlier.get(name) != value:
             before, now = (_short(x) for x in (earlier.get(name), value))

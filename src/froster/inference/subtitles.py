@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from froster.inference.timeline import Segment
+from froster.inference.segments import Segment
 
 
 def srt(segments: Sequence[Segment]) -> str:

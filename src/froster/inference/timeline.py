@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from froster.errors import UsageError
-from froster.evaluation.calibration import NONE, answers
+from froster.evaluation.calibration import NONE
 from froster.evaluation.metrics import Fusion, fuse
 from froster.inference.answering import labels_shown
 from froster.inference.inputs import GivenFile, VideoFile, as_file, as_videos
 from froster.inference.notebook import Album, data_frame, segment_table
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.scorer import ScoreFunction, WindowScorer, chunked, columns
+from froster.inference.segments import Segment, by_label, merged
 from froster.text.label_set import Labels, as_labels
 from froster.text.labels import check_texts
 from froster.utils.interrupt import check
@@ -32,21 +31,6 @@ from froster.video.windows import SlidingWindows, WindowPlan
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Segment:
-    """From `start` to `end`, in seconds from the start of the video, `label` is the answer."""
-
-    start: float
-    end: float
-    label: str
-    score: float
-    """The mean of the label's score over the segment."""
-
-    def to_dict(self) -> dict[str, Any]:
-        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
-        return {**times, "label": self.label, "score": round(self.score, 4)}
 
 
 @dataclass(frozen=True)
@@ -71,6 +55,9 @@ class Timeline:
     """Of the best label of each moment; None where the network's logits are no cosines."""
     pictures: Mapping[float, bytes] = field(default_factory=dict, compare=False)
     """Small JPEGs of some moments by their time, where `timeline` made this."""
+    thresholds: list[float] | None = None
+    """Of each label by itself, the score from which on it fits; segments may overlap then. None:
+    the labels share a moment, and the segments the video."""
 
     @property
     def none(self) -> Float[Tensor, " moments"] | None:
@@ -86,7 +73,7 @@ class Timeline:
         return self.edges[-1]
 
     def at(self, seconds: float) -> Segment | None:
-        """The segment of a time; None outside of the video."""
+        """The segment of a time, of several the first; None where there is none."""
         inside = (segment for segment in self.segments if segment.start <= seconds < segment.end)
         return next(inside, None)
 
@@ -143,6 +130,7 @@ class Timeline:
             "none": rounded(self.none),
             "cosine": rounded(self.cosine),
             "scores": [rounded(row) for row in self.scores],
+            **({} if self.thresholds is None else {"thresholds": self.thresholds}),
         }
 
 
@@ -161,14 +149,19 @@ class Scan:
         truncate: bool = False,
         scores: ScoreFunction | None = None,
         album: Album | None = None,
+        multi_label: bool = False,
     ):
         """`album`: where small pictures of the video are to go."""
         labels = as_labels(labels)
         check_texts(labels)
+        if scores is not None and multi_label:
+            raise UsageError("multi_label makes the scores itself: leave scores out")
+        self.multi_label = multi_label
         self.recognizer, self.labels, self.shortest = recognizer, list(labels), shortest
         self.scores, self.album = scores, album
         self.plan = WindowPlan.of(recognizer.config.sampling, window, stride)
-        self.classes = recognizer.class_embeddings(labels, truncate)
+        asked = recognizer.with_background(labels) if multi_label else labels
+        self.classes = recognizer.class_embeddings(asked, truncate)
         self.scorer = WindowScorer(recognizer, batch_size)
         self.stream: Stream | None = None
         self.windows: SlidingWindows | None = None
@@ -210,14 +203,27 @@ class Scan:
         model, fusion = self.recognizer, self.recognizer.config.fusion
         logits = smoothed(windows, self.plan, end - start, fusion)
         mean = logits if fusion == "logits" else smoothed(windows, self.plan, end - start, "logits")
-        outputs = model.calibration.score_fused(logits, mean, model.logit_scale)
-        scores = self.scores(logits) if self.scores else columns(outputs)
+        cosine, thresholds = None, None
+        if self.multi_label:
+            scores = model.calibration.multi_label(mean)
+            thresholds = model.calibration.multi_label.of(self.labels)
+        else:
+            outputs = model.calibration.score_fused(logits, mean, model.logit_scale)
+            scores, cosine = (
+                self.scores(logits) if self.scores else columns(outputs),
+                outputs.cosine,
+            )
         calibrated = self.scores is None and model.calibration.fitted is not None
         labels = [*self.labels, NONE][: scores.shape[1]]
         edges = [start + i * stride for i in range(len(scores))] + [end]
+        segments = (
+            merged(scores, edges, labels, self.shortest)
+            if thresholds is None
+            else by_label(scores, edges, labels, thresholds, self.shortest)
+        )
         return Timeline(
             labels,
-            merged(scores, edges, labels, self.shortest),
+            segments,
             edges,
             scores,
             self.plan,
@@ -225,8 +231,9 @@ class Scan:
             self.stream.duration,
             self.complete,
             calibrated,
-            outputs.cosine,
+            cosine,
             {} if self.album is None else self.album.pictures,
+            thresholds,
         )
 
 
@@ -241,6 +248,7 @@ def timeline(
     batch_size: int = 8,
     truncate: bool = False,
     scores: ScoreFunction | None = None,
+    multi_label: bool = False,
     progress: bool = False,
 ) -> Timeline:
     """Which of `labels` fits when, in a video file of any length: a path, an http address, the
@@ -249,8 +257,10 @@ def timeline(
     Windows of `window` seconds slide by `stride` seconds; by default the model's sampling says how
     long they are. The logits of all windows that cover a moment are joined as `classify` joins
     views, `scores` makes probabilities of them (by default as `classify` does), and moments with
-    the same answer become one segment. `progress`: a bar on standard error. Raises VideoError where
-    no frame can be read, UsageError on labels, window or stride that cannot be.
+    the same answer become one segment. With `multi_label` each label stands by itself: it has
+    segments where it reaches its threshold, whichever others do. `progress`: a bar on standard
+    error. Raises VideoError where no frame can be read, UsageError on labels, window or stride that
+    cannot be.
     """
     videos, one = as_videos(video)
     file = videos[0] if one else None
@@ -268,6 +278,7 @@ def timeline(
             truncate=truncate,
             scores=scores,
             album=Album(),
+            multi_label=multi_label,
         )
     with as_file(file) as path:
         follow(scan, path, quiet=not progress)
@@ -302,56 +313,3 @@ def smoothed(
         first = min(max(0, int((middle - plan.window) // plan.stride) + 1), last)
         moments.append(fuse(logits[first : last + 1], fusion))
     return torch.stack(moments)
-
-
-def merged(
-    scores: Float[Tensor, "moments labels"],
-    edges: Sequence[float],
-    labels: Sequence[str],
-    shortest: float = 0.0,
-) -> list[Segment]:
-    """Scores of moments and their edges -> segments without gaps: neighbours of the same answer are
-    one. While a segment is shorter than `shortest` seconds, the shortest one becomes part of the
-    neighbour whose label has the higher score in it."""
-    stretches, first = [], 0
-    for label, same in itertools.groupby(answers(scores, labels).tolist()):
-        stretches.append(_Stretch(first, first + len(list(same)), label))
-        first = stretches[-1].end
-    starts = {stretch.first: stretch for stretch in stretches}
-    ends = {stretch.end: stretch for stretch in stretches}
-    heap = [(edges[stretch.end] - edges[stretch.first], stretch) for stretch in stretches]
-    heapq.heapify(heap)
-    while heap and len(starts) > 1:
-        length, stretch = heapq.heappop(heap)
-        if starts.get(stretch.first) != stretch:
-            continue  # it has become part of another one
-        if length >= shortest - 1e-6:
-            break
-        beside = [*filter(None, (ends.get(stretch.first), starts.get(stretch.end)))]
-        label = max(
-            (other.label for other in beside),
-            key=lambda label: float(scores[stretch.first : stretch.end, label].mean()),
-        )
-        parts = [stretch, *(other for other in beside if other.label == label)]
-        for part in parts:
-            del starts[part.first], ends[part.end]
-        union = _Stretch(min(part.first for part in parts), max(part.end for part in parts), label)
-        starts[union.first] = ends[union.end] = union
-        heapq.heappush(heap, (edges[union.end] - edges[union.first], union))
-    return [
-        Segment(
-            edges[stretch.first],
-            edges[stretch.end],
-            labels[stretch.label],
-            float(scores[stretch.first : stretch.end, stretch.label].mean()),
-        )
-        for _, stretch in sorted(starts.items())
-    ]
-
-
-class _Stretch(NamedTuple):
-    """Moments from `first` to before `end`, all of one label."""
-
-    first: int
-    end: int
-    label: int

@@ -124,6 +124,17 @@ class VideoCLIP(nn.Module):
         )
 
     @property
+    def clips_apart(self) -> bool:
+        """Is a clip scored by its embedding alone, whatever other clips and labels are asked about
+        beside it? Not assumed of a network with steps of its own."""
+        kind = type(self)
+        return (
+            kind.encode is VideoCLIP.encode
+            and kind.pool_frames is VideoCLIP.pool_frames
+            and kind.logits is VideoCLIP.logits
+        )
+
+    @property
     def ignores_order(self) -> bool:
         """Does a clip get the same scores whatever the order of its frames? It does where each
         frame is embedded alone and the mean is compared with the classes.

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from froster import __version__
 from froster.serve import PAGES, STATIC, Refusal, problem, schemas
-from froster.serve.jobs import Gone
+from froster.serve.jobs import Gone, alone
 from froster.serve.preview import preview_format
 from froster.serve.service import Service
 
@@ -101,17 +101,17 @@ def add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/v1/timeline", **asks(schemas.TimelineRequest))
     async def timeline(request: Request) -> schemas.TimelineAnswer:
         """Which of the labels fits when."""
-        return await answer(request, schemas.TimelineRequest, models.timeline)
+        return await answer(request, schemas.TimelineRequest, alone(models.timeline))
 
     @app.post("/v1/attention", **asks(schemas.AttentionRequest))
     async def attention(request: Request) -> schemas.AttentionAnswer:
         """The frames around a moment, and where the model looks in them."""
-        return await answer(request, schemas.AttentionRequest, models.attention)
+        return await answer(request, schemas.AttentionRequest, alone(models.attention))
 
     @app.post("/v1/embed", **asks(schemas.EmbedRequest))
     async def embed(request: Request) -> schemas.EmbedAnswer:
         """Unit embeddings of a video, of labels, or of both: their products rank the labels."""
-        return await answer(request, schemas.EmbedRequest, models.embed, needs_video=False)
+        return await answer(request, schemas.EmbedRequest, alone(models.embed), needs_video=False)
 
     @app.get("/healthz")
     async def health() -> schemas.Health:

@@ -51,9 +51,13 @@ class Limits:
 
     def check_views(self, video: Measured, sampling: Sampling, views: int) -> None:
         """Raises Refusal where the frames of all views would not fit the memory."""
-        if views * sampling.frames * video.width * video.height * 3 > self.memory:
+        if self.frame_bytes(video, sampling, views) > self.memory:
             size = f"{video.width} x {video.height} pixels"
             raise Refusal(422, f"{views} views of {size} are too much: ask for fewer views")
+
+    def frame_bytes(self, video: Measured, sampling: Sampling, views: int) -> int:
+        """What the frames of all views take as they are decoded."""
+        return views * sampling.frames * video.width * video.height * 3
 
     def check_plan(self, video: Measured, plan: WindowPlan, labels: int) -> None:
         """Raises Refusal where a timeline would have too many moments."""

@@ -1,13 +1,20 @@
-"""What the worker does with a video that was sent: the recognizers, by name."""
+"""What is done with a video that was sent: the recognizers, by name."""
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from froster.errors import UsageError
+from froster.inference.classification import Classification
 from froster.inference.recognizer import Recognizer
 from froster.inference.timeline import timeline
 from froster.report.attention import video_attention
 from froster.serve import Refusal, schemas
+from froster.serve.jobs import Work
 from froster.serve.limits import Limits, Measured
 from froster.serve.preview import jpeg
 from froster.utils.interrupt import check
@@ -22,15 +29,54 @@ _REMEMBERED = 8
 _SHOWN = 160
 
 
+_SMALL = 256
+"""Width of an image tower that is faster on a CPU too when it sees several videos at once."""
+
+
+class Room:
+    """Memory that several threads share: who needs more than is left waits."""
+
+    def __init__(self, size: int):
+        self.size = self._left = size
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        size = min(size, self.size)
+        with self._changed:
+            while size > self._left:
+                self._changed.wait(0.1)
+                check()
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A request to classify, its video and what the model is to see of it."""
+
+    asked: schemas.ClassifyRequest
+    video: Measured
+    clips: Tensor
+    "uint8 (V, T, 3, S, S)"
+
+
 @dataclass(frozen=True)
 class Models:
-    """Recognizers by the names that clients know them by; the first is the default. Used by one
-    thread alone."""
+    """Recognizers by the names that clients know them by; the first is the default. One thread
+    alone computes with them."""
 
     named: dict[str, Recognizer]
     limits: Limits
+    room: Room = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "room", Room(self.limits.memory))
         for recognizer in self.named.values():
             recognizer.remembered = _REMEMBERED
 
@@ -58,25 +104,34 @@ class Models:
             for name, model in self.named.items()
         ]
 
-    def classify(self, asked: schemas.ClassifyRequest, path: Path) -> schemas.ClassifyAnswer:
+    def classify(self, asked: schemas.ClassifyRequest, path: Path) -> Work[schemas.ClassifyAnswer]:
         name, model = self.get(asked.model)
         self.limits.check_labels(asked.labels)
-        video = self._measure(model, path, asked.views)
-        answer = model.classify(path, asked.labels, views=asked.views, truncate=asked.truncate)
-        rows = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
-        scores = [
-            schemas.Score(label=label, score=score, probability=p) for label, score, p in rows
-        ]
-        return schemas.ClassifyAnswer(
-            model=name,
-            label=answer.label,
-            answer=answer.answer,
-            none=answer.none,
-            cosine=answer.cosine,
-            calibrated=model.calibration.fitted is not None,
-            scores=scores[: asked.top],
-            video=schemas.VideoFacts.of(video),
-        )
+
+        def read() -> Shown:
+            video = self._measure(model, path, asked.views)
+            views = asked.views or model.config.views
+            with self.room.hold(self.limits.frame_bytes(video, model.config.sampling, views)):
+                return Shown(asked, video, model.read_views(path, views))
+
+        def answer(several: Sequence[Shown]) -> list[schemas.ClassifyAnswer]:
+            if model.model.clips_apart:
+                answers = model.classify_together(
+                    [shown.clips for shown in several],
+                    [shown.asked.labels for shown in several],
+                    [shown.asked.truncate for shown in several],
+                )
+            else:
+                (shown,) = several
+                labels = shown.asked.labels
+                classes = model.class_embeddings(labels, shown.asked.truncate)
+                answers = model.classify_clips(shown.clips[None], labels, classes)
+            return [
+                _classified(name, model, shown, best)
+                for shown, best in zip(several, answers, strict=True)
+            ]
+
+        return Work(read, answer, kind=(name, asked.views), together=videos_at_once(model))
 
     def timeline(self, asked: schemas.TimelineRequest, path: Path) -> schemas.TimelineAnswer:
         name, model = self.get(asked.model)
@@ -130,3 +185,29 @@ class Models:
         video = self.limits.measure(path)
         self.limits.check_views(video, recognizer.config.sampling, views or recognizer.config.views)
         return video
+
+
+def videos_at_once(model: Recognizer) -> int:
+    """How many videos a network is shown together."""
+    if not model.model.clips_apart:
+        return 1
+    if model.device.type == "cuda":
+        return 8
+    return 4 if model.clip.config.vision.width <= _SMALL else 1
+
+
+def _classified(
+    name: str, model: Recognizer, shown: Shown, answer: Classification
+) -> schemas.ClassifyAnswer:
+    rows = zip(answer.labels, answer.scores, answer.probabilities, strict=True)
+    scores = [schemas.Score(label=label, score=score, probability=p) for label, score, p in rows]
+    return schemas.ClassifyAnswer(
+        model=name,
+        label=answer.label,
+        answer=answer.answer,
+        none=answer.none,
+        cosine=answer.cosine,
+        calibrated=model.calibration.fitted is not None,
+        scores=scores[: shown.asked.top],
+        video=schemas.VideoFacts.of(shown.video),
+    )

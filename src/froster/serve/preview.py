@@ -4,6 +4,8 @@ JPEG."""
 import base64
 import dataclasses
 import io
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -96,7 +98,10 @@ def jumped(stream: Stream, start: float) -> Iterator[Frame] | None:
 
 
 def write_pictures(frames: Iterator[av.VideoFrame], target: Path) -> None:
-    form, part = preview_format(), target.with_suffix(".part")
+    form = preview_format()
+    handle, name = tempfile.mkstemp(suffix=".part", dir=target.parent)  # several may write it
+    os.close(handle)
+    part = Path(name)
     try:
         with av.open(str(part), "w", format=form.container) as out:
             first = next(frames, None)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from froster.errors import UsageError, VideoError
 from froster.serve import Refusal
-from froster.serve.jobs import Jobs, Place
+from froster.serve.jobs import Jobs, Place, Work
 from froster.serve.limits import Limits, nameless
 from froster.serve.models import Models
 from froster.serve.preview import write_preview
@@ -46,11 +46,11 @@ class Service:
         self,
         request: Request,
         kind: type[Asked],
-        work: Callable[[Asked, Any], Answer],
+        work: Callable[[Asked, Any], Work[Answer]],
         needs_video: bool = True,
     ) -> Answer:
-        """Takes a place, the upload and the fields, and has `work` done on them. Nothing of the
-        upload is left."""
+        """Takes a place, the upload and the fields, and has done what `work` makes of them. Nothing
+        of the upload is left."""
         with (
             self.jobs.place() as place,
             TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder,
@@ -64,7 +64,8 @@ class Service:
                 path = self.videos.get(asked.id).path
             if needs_video and path is None:
                 raise Refusal(422, "video: send a video file in this field")
-            return await self.do(request, lambda: work(asked, path), place, path or Path(folder))
+            place_of = path or Path(folder)
+            return await self.do(request, lambda: work(asked, path), place, place_of)
 
     async def keep(self, request: Request) -> KeptVideo:
         """Takes a place and the upload, and keeps the video if it can be read."""
@@ -74,8 +75,8 @@ class Service:
                 sent = await receive(request, video.path, self.limits)
                 if sent.file is None or sent.fields:
                     raise Refusal(422, "video: send a video file in this field, and no others")
-                measure = partial(self.limits.measure, video.path)
-                facts = await self.do(request, measure, place, video.path)
+                measure: Work[Any] = Work(read=partial(self.limits.measure, video.path))
+                facts = await self.do(request, lambda: measure, place, video.path)
         except BaseException:
             shutil.rmtree(video.folder, ignore_errors=True)
             raise
@@ -87,16 +88,16 @@ class Service:
         video = self.videos.get(name)
         if not video.preview.exists():
             with self.jobs.place() as place:
-                write = partial(write_preview, video.path, video.preview)
-                await self.do(request, write, place, video.path)
+                write: Work[Any] = Work(read=partial(write_preview, video.path, video.preview))
+                await self.do(request, lambda: write, place, video.path)
         return video.preview
 
     async def do(
-        self, request: Request, work: Callable[[], Answer], place: Place, path: Path
+        self, request: Request, work: Callable[[], Work[Answer]], place: Place, path: Path
     ) -> Answer:
-        """Has `work` done in its turn while the client waits; errors do not say where `path` is."""
+        """Has the work done in its turn while the client waits; errors do not say where `path` is."""
         try:
-            return await self.jobs.do(work, place, lambda: hung_up(request))
+            return await self.jobs.do(work(), place, lambda: hung_up(request))
         except (UsageError, VideoError) as error:
             raise Refusal(422, nameless(error, path)) from None
 

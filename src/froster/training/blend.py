@@ -9,6 +9,7 @@ W(r) = r * CLIP + (1 - r) * tuned. The ratio r counts as in Open-VCLIP, which ta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxtyping import Bool
@@ -31,6 +32,16 @@ from froster.utils.tensors import StateDict
 Rule = Literal["one-se", "best"]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What was measured before, of the very videos and labels that a line is measured on, by the
+    names of the sets."""
+
+    frozen: dict[str, Predictions]
+    points: dict[float, dict[str, Predictions]]
+    """By their ratios."""
+
+
 class Line:
     """All networks W(r) in the memory of one: `student`'s weights are set anew for every ratio.
     Ratio 1 has CLIP's weights in the student's network (VCLIP's frames still see their neighbours).
@@ -38,12 +49,14 @@ class Line:
 
     def __init__(self, base: Recognizer, student: Recognizer, tuned: StateDict):
         self.base, self.student = base, student
+        self.known = Known({}, {})
         self.start = {f"clip.{name}": tensor for name, tensor in base.clip.state_dict().items()}
         self.tuned = {name: tensor.to(student.device) for name, tensor in tuned.items()}
 
     def move_to(self, ratio: float) -> Recognizer:
         """The student, now with the weights W(ratio)."""
         state = towards(self.start, self.tuned, ratio, self.student.config.method.output_layers)
+        self.student.files = None  # which hold other weights from now on
         self.student.model.load_state_dict(state)
         return self.student
 
@@ -65,21 +78,24 @@ class PointScorer(Scorer):
 def measure_line(
     line: Line, ratios: Sequence[float], sets: Sequence[EvalSet], how: Measuring
 ) -> tuple[dict[str, Predictions], list[dict[str, Predictions]]]:
-    """Frozen CLIP, and the network at each ratio, on every set, which share one decode."""
-    base = line.base
-    frozen: dict[str, Predictions] = {}
-    points: list[dict[str, Predictions]] = [{} for _ in ratios]
+    """Frozen CLIP, and the network at each ratio, on every set, which share one decode; what the
+    line has `known` is not measured again."""
+    base, known = line.base, line.known
+    frozen = dict(known.frozen)
+    points = {ratio: dict(known.points.get(ratio, {})) for ratio in ratios}
     with how.reporter.bar(f"evaluate {len(ratios)} ratios", videos_of(sets)) as bar:
         for s in sets:
             texts = s.texts or s.classes
             bar(0, f"{s.name}: class texts")
-            classes = base.class_embeddings(texts, how.truncate)
-            scorers = [
-                Scorer(base.inference, classes, base.dtype, base.config.fusion),
-                *(PointScorer(line, ratio, texts, how.truncate) for ratio in ratios),
+            todo = [ratio for ratio in ratios if s.name not in points[ratio]]
+            scorers: list[Scorer] = [
+                PointScorer(line, ratio, texts, how.truncate) for ratio in todo
             ]
+            if s.name not in frozen:
+                classes = base.class_embeddings(texts, how.truncate)
+                scorers.append(Scorer(base.inference, classes, base.dtype, base.config.fusion))
             bar(0, s.name)
-            frozen[s.name], *others = evaluate(
+            measured = evaluate(
                 scorers,
                 s.dataset,
                 s.classes,
@@ -88,10 +104,12 @@ def measure_line(
                 on_videos=bar,
                 spread=how.spread,
             )
-            for point, predictions in zip(points, others, strict=True):
-                point[s.name] = predictions
+            if s.name not in frozen:
+                frozen[s.name] = measured.pop()
+            for ratio, predictions in zip(todo, measured, strict=True):
+                points[ratio][s.name] = predictions
         bar(0, "")
-    return frozen, points
+    return frozen, [points[ratio] for ratio in ratios]
 
 
 def choose(ratios: Sequence[float], accuracies: Sequence[float], videos: int, rule: Rule) -> float:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from froster.data.manifest import Item, Place
 from froster.evaluation.metrics import Predictions, harmonic_mean, over_splits
+from froster.evaluation.multi_label import BACKGROUND, measured_alone
 from froster.evaluation.reliability import reliability
 from froster.inference.model_report import report_of, reported_videos
 from froster.inference.recognizer import DEFAULT_MODEL, Recognizer
@@ -77,6 +83,8 @@ def evaluate(
     recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
     if asked.transport:
         recognizer = by_transport(recognizer)
+    if asked.multi_label:
+        recognizer.with_background(classes)  # or a sentence why not
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     with nullcontext() if out is None else sole_writer(out):
@@ -85,13 +93,22 @@ def evaluate(
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
         groups = base_and_novel(classes, known)
         sets = []
+        right: dict[str, Tensor] = {}
         for split, items_of in chosen.sets.items():
+            if asked.multi_label:
+                items_of, right[split] = with_all_labels(items_of, classes)
+                groups = {BACKGROUND: [*classes, BACKGROUND]}
             dataset = video_dataset(recognizer, recognizer.config, items_of, classes)
             names = [str(item.path) for item in items_of]
             sets.append(EvalSet(split, dataset, classes, texts, names, groups))
         how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
         predictions, probed = measure_probes(recognizer, sets, how, probes)
+        alone = {name: p.also.pop(BACKGROUND) for name, p in predictions.items() if right}
         report = make_report(predictions, recognizer, chosen)
+        for split, of_split in alone.items():
+            report["splits"][split]["multi_label"] = told_alone(
+                recognizer, of_split, right[split], classes
+            )
         for split, of_split in predictions.items() if probes else ():
             by_probe = {probe: of_sets[split] for probe, of_sets in probed.items()}
             report["splits"][split]["probes"] = probes_of(of_split, by_probe)
@@ -101,6 +118,32 @@ def evaluate(
                 of_split.save(out / f"predictions_{split}.csv")
             write_json(out / "evaluation.json", report)
     return Evaluation(report, predictions)
+
+
+def with_all_labels(
+    items: Sequence[Item], classes: Sequence[str]
+) -> tuple[list[Item], Bool[Tensor, "videos labels"]]:
+    """Each video, or part of one, once, and all labels that its rows give it."""
+    rows: dict[Place, list[Item]] = {}
+    for item in items:
+        rows.setdefault(item.place, []).append(item)
+    right = torch.zeros(len(rows), len(classes), dtype=torch.bool)
+    for row, same in enumerate(rows.values()):
+        right[row, [classes.index(item.label) for item in same]] = True
+    return [same[0] for same in rows.values()], right
+
+
+def told_alone(
+    recognizer: Recognizer,
+    predictions: Predictions,
+    right: Bool[Tensor, "videos labels"],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """From the logits of the classes and of the background."""
+    rule = recognizer.calibration.multi_label
+    assert predictions.views is not None
+    scores = rule(predictions.views.mean(dim=1))
+    return measured_alone(scores, right, rule.of(classes), classes)
 
 
 def base_and_novel(classes: Sequence[str], report: dict[str, Any]) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """What a model is taught: labelled videos in rounds, of which the first may be tested on, and later
 ones are corrections. A file of them goes on growing, whatever ends the process.
 
-    OUT/examples.jsonl      a line an example; a later one for the same video takes its place
+    OUT/examples.jsonl      a line an example; a later one for the same video, or the same part of
+                            one, takes its place
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from froster.data.fingerprint import file_fingerprints
-from froster.data.listing import list_videos
-from froster.data.manifest import Item, refuse_segments
+from froster.data.manifest import Item, read_rows
+from froster.data.spans import span_of
 from froster.errors import DataError, UsageError
 from froster.inference.store import ABOUT, Store
 from froster.training.measure import labelled_videos
@@ -38,15 +39,26 @@ class Example:
     split: str | None = None
     round: int = 0
     """0: taught first; later: corrections, which all train."""
+    span: tuple[float, float] | None = None
+    """The part of the video that is labelled, in seconds."""
 
     @property
     def item(self) -> Item:
-        return Item(Path(self.path), self.label, self.split)
+        return Item(Path(self.path), self.label, self.split, span=self.span)
+
+    @classmethod
+    def from_dict(cls, line: dict[str, Any]) -> Example:
+        """Raises TypeError where it is none."""
+        span = line.get("span")
+        return cls(**{**line, "span": span and (float(span[0]), float(span[1]))})
+
+    def line(self) -> str:
+        """Of the file; one of a whole video is as it has always been."""
+        return json_line({k: v for k, v in dataclasses.asdict(self).items() if v or k != "span"})
 
 
 def examples_of(items: Sequence[Item], round: int) -> list[Example]:
-    refuse_segments(items, "froster teach")
-    return [Example(os.path.abspath(i.path), i.label, i.split, round) for i in items]
+    return [Example(os.path.abspath(i.path), i.label, i.split, round, i.span) for i in items]
 
 
 def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> list[Item]:
@@ -81,11 +93,11 @@ def index_at(videos: Videos) -> Path | None:
 def indexed_videos(labels: Path, root: Path) -> list[Item]:
     """Those of a manifest, which need not exist any more."""
     items = []
-    for video in list_videos([labels], root=root):
-        label = video.columns.get("label", "")
-        if not label:
-            raise DataError(f"{labels}: {video.path} has no label")
-        items.append(Item(video.path, label, video.columns.get("split") or None))
+    for path, fields in read_rows(labels, root):
+        if not fields.get("label"):
+            raise DataError(f"{labels}: {path} has no label")
+        span = span_of(fields, f"{labels}: {path}")
+        items.append(Item(path, fields["label"], fields.get("split") or None, span=span))
     return items
 
 
@@ -96,7 +108,7 @@ class ExampleFile:
         self.path = folder / FILE
         lines, self._bytes = read_lines(self.path)
         try:
-            self.examples = [Example(**line) for line in lines]
+            self.examples = [Example.from_dict(line) for line in lines]
         except TypeError as error:
             raise DataError(f"{self.path}: not of this version of froster ({error})") from None
 
@@ -109,7 +121,7 @@ class ExampleFile:
         """The first round anew; corrections stay."""
         later = [example for example in self.examples if example.round]
         self.examples = [*examples_of(items, 0), *later]
-        write_text(self.path, "".join(json_line(dataclasses.asdict(e)) for e in self.examples))
+        write_text(self.path, "".join(example.line() for example in self.examples))
         self._bytes = self.path.stat().st_size
 
     def add(self, items: Sequence[Item]) -> None:
@@ -118,7 +130,7 @@ class ExampleFile:
         appender = Appender(self.path, self._bytes)
         try:
             for example in new:
-                appender.add(json_line(dataclasses.asdict(example)))
+                appender.add(example.line())
         finally:
             appender.close()
         self.examples += new
@@ -140,14 +152,14 @@ class Marked:
 
 
 def marked(examples: Sequence[Example], reporter: Reporter) -> list[Marked]:
-    """Each video once in a round; of corrections the last one."""
+    """Each video, or part of one, once in a round; of corrections the last one."""
     items: list[Any] = [example.item for example in examples]
     with reporter.bar("note the videos", len(items), keep=False) as bar:
         videos = file_fingerprints(items, bar)
-    first: dict[str, Marked] = {}
-    later: dict[str, Marked] = {}
+    first: dict[Any, Marked] = {}
+    later: dict[Any, Marked] = {}
     for example, video in zip(examples, videos, strict=True):
-        key, mark = video or example.path, Marked(example, video)
+        key, mark = (video or example.path, example.span), Marked(example, video)
         if example.round:
             later[key] = mark
         else:

@@ -7,6 +7,7 @@ is measured here on several ranks, must be measured there in the same order."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from froster.evaluation.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RUL
 from froster.evaluation.metrics import Predictions, Space
 from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
-from froster.training.blend import Line, curve
+from froster.training.blend import Known, Line, curve
 from froster.training.distributed import from_rank_0, weights_from_rank_0
 from froster.training.held_out import held_out
 from froster.training.importance import FILE
@@ -118,7 +119,7 @@ def finish(
     weights_from_rank_0(average.model)
     report["blend"] = attempt(
         "the curve between CLIP and the model",
-        lambda: blend_curve(run, average, source.split_seed, blend_points),
+        lambda: blend_curve(run, average, (source.split_seed, blend_points), rows, states),
         leave_out,
     )
     for folder in (out / "model", out / "last", out):
@@ -138,7 +139,7 @@ def assist(run: TrainingRun, student: Recognizer, seed: int, blend_points: int) 
     attempt("", lambda: score_validation(run, networks[0]), silent)
     average = with_weights(student, None)
     weights_from_rank_0(average.model)
-    attempt("", lambda: blend_curve(run, average, seed, blend_points), silent)
+    attempt("", lambda: blend_curve(run, average, (seed, blend_points), [], {}), silent)
 
 
 def about_run(run: TrainingRun, trained: Trained, source: RunInputs) -> dict[str, Any]:
@@ -258,10 +259,16 @@ def reliability_of(model: Recognizer, rows: list[EvalRow]) -> dict[str, Any] | N
 
 
 def blend_curve(
-    run: TrainingRun, average: Recognizer, seed: int, points: int
+    run: TrainingRun,
+    average: Recognizer,
+    asked: tuple[int, int],
+    rows: Sequence[EvalRow],
+    states: Mapping[str, StateDict],
 ) -> dict[str, Any] | None:
-    """The line to CLIP at a few ratios, on some test videos; None with too few of these."""
-    parts = run.parts
+    """The line to CLIP at a few ratios, on some test videos; None with too few of these. What the
+    table of `rows` has of frozen CLIP and of the tuned weights is not measured again. `asked`: the
+    seed that draws the videos, and the number of ratios. Other ranks have no `rows`."""
+    parts, (seed, points) = run.parts, asked
     if points < 2 or len(parts.base_test) < 2 or len(parts.base) < 2:
         return None
     few = dataclasses.replace(
@@ -273,4 +280,29 @@ def blend_curve(
     tuned = {name: tensor.clone() for name, tensor in average.model.state_dict().items()}
     line = Line(run.base, average, tuned)
     sets = eval_sets(run.base, run.plan.preset, held.parts, run.sentences)
+    known = known_of(rows, states, parts, held.parts) if rows else Known({}, {})
+    names = from_rank_0(list(known.frozen))
+    if not rows:  # another rank, which leaves out what rank 0 knows
+        blank: dict[str, Any] = dict.fromkeys(names)
+        known = Known(blank, {0.0: blank})
+    line.known = known
     return curve(line, held, sets, run.how, points)
+
+
+def known_of(
+    rows: Sequence[EvalRow], states: Mapping[str, StateDict], parts: Split, some: Split
+) -> Known:
+    """What the table has of frozen CLIP and of the mean weights, of the videos of `some` alone: of
+    the sets whose videos are all in the table."""
+    sets = {"base": (parts.base_test, some.base_test), "novel": (parts.novel_test, some.novel_test)}
+    places = {}
+    for name, (every, wanted) in sets.items():
+        place = {id(item): i for i, item in enumerate(every)}
+        if all(id(item) in place for item in wanted):
+            places[name] = [place[id(item)] for item in wanted]
+
+    def known(row: EvalRow) -> dict[str, Predictions]:
+        return {name: p.rows(places[name]) for name, p in row.predictions.items() if name in places}
+
+    mean = next(i for i, name in enumerate(states, 1) if not name.endswith(" start"))
+    return Known(known(rows[0]), {0.0: known(rows[mean])})

@@ -23,7 +23,7 @@ from froster.encoders.blank import blank
 from froster.encoders.model import CLIP
 from froster.encoders.precision import autocast
 from froster.encoders.preprocessing import normalise
-from froster.inference.features import PART_BYTES, FeatureStore, about_features
+from froster.inference.features import PART_BYTES, FeatureStore, about_features, part_key
 from froster.inference.recognizer import Recognizer
 from froster.methods import Method
 from froster.methods.recipe import Recipe
@@ -90,7 +90,7 @@ class KeptClips(Dataset[Sample]):
 
     def name(self, index: int) -> str:
         draw = f"{self.source.draw}-{index}" if self.source.reader.train else "views"
-        return f"{self.videos[index]}/{draw}"
+        return f"{part_key(str(self.videos[index]), self.items[index].span)}/{draw}"
 
     def __getitem__(self, index: int) -> Sample:
         label = self.label(index)

@@ -215,6 +215,8 @@ class EvaluateOptions(LabelledOptions):
     """Clips a video."""
     sampling: Literal["dense", "uniform"] | None = None
     """A few seconds at a fixed rate, or the whole video; default: as the model does."""
+    multi_label: bool = False
+    """Each label by itself, as classify does; rows of one video are all its labels."""
     transport: bool = False
     """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
     probe: Sequence[Literal["static", "shuffled", "reversed"]] | None = None

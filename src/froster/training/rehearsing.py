@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from froster.data.manifest import Item, refuse_segments
+from froster.data.manifest import Item
 from froster.encoders.checkpoints import unwrap
 from froster.encoders.layouts import locate
 from froster.encoders.precision import pick_device
@@ -80,8 +80,6 @@ def rehearse(
     Raises CheckpointError, DataError where definitions or concepts do not fit, or where no video of
     a set can be read.
     """
-    for items in sets.values():
-        refuse_segments(items, "froster rehearse")
     place, working = pick_device(running.device), running.working
     local = dataclasses.replace(parts, bit=on_disk(parts.bit), bert=on_disk(parts.bert))
     definitions, concepts = read_definitions(parts.definitions), read_concepts(parts.concepts)
@@ -95,9 +93,7 @@ def rehearse(
         trained = given_network(unwrap(read_file(parts.head)[1]), heads).float()
     streams = Streams(local.tsm, local.bit)
     extracted = {
-        name: extract(
-            [item.path for item in items], streams, features, place, running.workers, working
-        )
+        name: extract(items, streams, features, place, running.workers, working)
         for name, items in sets.items()
     }
     videos = {

@@ -7,6 +7,7 @@ of both networks' weights: moved videos, and a run that was stopped, cost nothin
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ import torch
 from torch import Tensor
 
 from froster.data.fingerprint import file_fingerprint
+from froster.data.manifest import Item
 from froster.encoders.checkpoints import unwrap
 from froster.encoders.huggingface import read_hf_weights
 from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.reading import State, read_file, read_safetensors
 from froster.errors import CheckpointError, DataError
+from froster.inference.features import part_key
 from froster.methods.bit_resnet import BiTResNet, from_npz, top_concepts
 from froster.methods.tsm_resnet import TSMResNet
 from froster.utils import pool
@@ -31,6 +34,7 @@ from froster.utils.files import atomic_file
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import file_digest, save_tensors
 from froster.video.container import unchanged
+from froster.video.part import VideoPart
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.transforms import inference_transform
@@ -66,12 +70,17 @@ class ReadStreams:
     """From a path to the frames of both streams, uint8 (T, 3, S, S): the work of a process that
     decodes."""
 
-    def __call__(self, path: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __call__(
+        self, task: tuple[str, tuple[float, float] | None]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of a path and a part of the video in seconds, or all of it."""
+        path, span = task
         with unchanged(path), Video(path) as video:
-            segments = SEGMENTS.view_indices(video.timing, 1)[0]
-            points = even_points(video.num_frames)
+            part = VideoPart(video, *(span or (0.0, math.inf)))
+            segments = SEGMENTS.view_indices(part.timing if span else video.timing, 1)[0]
+            points = even_points(part.num_frames)
             needed = sorted({*segments, *points})
-            frames = inference_transform(video.read(needed), SIZE, VIDEO).numpy()
+            frames = inference_transform(part.at(needed), SIZE, VIDEO).numpy()
         row = {frame: number for number, frame in enumerate(needed)}
         yield frames[[row[i] for i in segments]], frames[[row[i] for i in points]]
 
@@ -133,7 +142,7 @@ class Extracted(NamedTuple):
 
 
 def extract(
-    paths: Sequence[Path],
+    items: Sequence[Item],
     streams: Streams,
     folder: Path,
     device: torch.device,
@@ -143,20 +152,21 @@ def extract(
     """Both streams of every video, from `folder` where they are kept, else into it. A video that
     cannot be read is told and costs itself alone. Raises CheckpointError."""
     folder = folder / streams.fingerprint
-    names = [file_fingerprint(path) for path in paths]
+    prints = [file_fingerprint(item.path) for item in items]
+    names = [name and part_key(name, item.span) for name, item in zip(prints, items, strict=True)]
     stored = [kept(folder, name) for name in names]
     missing = [place for place, known in enumerate(stored) if known is None]
     errors: list[tuple[int, str]] = []
     if not missing:
         return Extracted(stored, errors, 0)
     tsm, bit = streams.load(device)
-    tasks = [str(paths[place]) for place in missing]
+    tasks = [(str(items[place].path), items[place].span) for place in missing]
     events = pool.in_order(pool.run(ReadStreams(), tasks, workers, window=workers + 2))
     with working(f"features of {len(missing)} videos", len(missing)) as advance:
         for task, frames, error in pool.ends(events):
             place = missing[task]
             if frames is None:
-                errors.append((place, f"{tasks[task]}: {error}"))
+                errors.append((place, f"{tasks[task][0]}: {error}"))
             else:
                 segments, points = (torch.from_numpy(part).to(device) for part in frames)
                 stored[place] = known = through(tsm, bit, segments, points)

@@ -109,7 +109,7 @@ def taught_model(
         return with_projection(base, plan.projection, inputs, lesson, on_step)
     items, classes, table, labels = lesson.items, lesson.classes, lesson.table, lesson.labels
     with torch.no_grad():
-        videos = [inputs.videos(base.model, item.path, False) for item in items]
+        videos = [inputs.videos(base.model, item.place, False) for item in items]
     if plan.method == "lp++":
         counts = torch.tensor([len(rows) for rows in videos], device=base.device)
         rows, of_rows = unit(torch.cat(videos)), labels.repeat_interleave(counts)
@@ -140,7 +140,7 @@ def with_projection(
     network = copy.deepcopy(base.model)
     last = LastMap(network.clip.visual)
     dtype = torch.bfloat16 if base.dtype == torch.bfloat16 else last.weight.dtype
-    kept = torch.stack([inputs.taught[item.path] for item in lesson.items]).to(dtype)
+    kept = torch.stack([inputs.taught[item.place] for item in lesson.items]).to(dtype)
     last.set(train_projection(network, kept, lesson.labels, lesson.table, recipe, on_step))
     return base.with_network(network, base.config)
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from froster.data.manifest import Item
+from froster.data.manifest import Item, Place
 from froster.encoders.last_map import LastMap
 from froster.errors import DataError
 from froster.evaluation.metrics import Predictions, fuse
@@ -29,7 +29,7 @@ from froster.inference.features import (
 )
 from froster.inference.index import check_model
 from froster.inference.recognizer import Recognizer
-from froster.inference.store import Store
+from froster.inference.store import IndexEntry, Store
 from froster.methods import VideoCLIP
 from froster.training.measure import TOGETHER, ClassSource
 from froster.training.reporter import Reporter
@@ -38,13 +38,13 @@ from froster.training.teach_options import TeachOptions
 
 @dataclass
 class Inputs:
-    """By the path of a video."""
+    """By the place of an item: its video, and which part of it."""
 
-    taught: dict[Path, Tensor]
+    taught: dict[Place, Tensor]
     """(V, T, D) kept features, of which the first views are those of the test; or (n, E) unit
     embeddings of an index."""
-    tested: dict[Path, Tensor]
-    errors: dict[Path, str]
+    tested: dict[Place, Tensor]
+    errors: dict[Place, str]
     """'file: cause' of those that could not be read."""
     from_index: bool = False
     note: str = ""
@@ -52,9 +52,11 @@ class Inputs:
     store: dict[str, Any] = field(default_factory=dict)
     """The same for the report."""
 
-    def videos(self, network: VideoCLIP, path: Path, tested: bool) -> Float[Tensor, "views embed"]:
+    def videos(
+        self, network: VideoCLIP, place: Place, tested: bool
+    ) -> Float[Tensor, "views embed"]:
         """Embeddings as the network compares them with texts."""
-        x = (self.tested if tested else self.taught)[path].float()
+        x = (self.tested if tested else self.taught)[place].float()
         x = x.to(network.clip.logit_scale.device)
         if self.from_index:
             return x
@@ -76,23 +78,23 @@ def kept_inputs(
     store = FeatureStore(folder, about_features(model, views.to_dict(), torch.float16))
     both = tuple(views_of(count, asked.views))
     requests = [
-        *(Request(item.path, marks[item.path], both) for item in train),
-        *(Request(item.path, marks[item.path], both[:count]) for item in test),
+        *(Request(item.path, marks[item.path], both, item.span) for item in train),
+        *(Request(item.path, marks[item.path], both[:count], item.span) for item in test),
     ]
     options = ReadOptions(workers=asked.workers)
     kept = keep(model, store, requests, views, options=options, working=partial(reporter.bar))
     taught, tested = {}, {}
     for i, x in kept.features.items():
-        path = requests[i].path
+        place = requests[i].path, requests[i].span
         if i < len(train):
-            taught[path] = x
-        tested[path] = x[:count]
-    errors = {requests[i].path: error for i, error in kept.errors.items()}
+            taught[place] = x
+        tested[place] = x[:count]
+    errors = {(requests[i].path, requests[i].span): error for i, error in kept.errors.items()}
     note = f"features of frames: {kept.new} clips computed"
     if folder is not None:
         note += f", {kept.old} kept from before; {store.bytes / 1e6:.1f} MB in {folder}"
-    place = None if folder is None else str(folder)
-    about = {"folder": place, "new": kept.new, "kept": kept.old, "bytes": store.bytes}
+    where = None if folder is None else str(folder)
+    about = {"folder": where, "new": kept.new, "kept": kept.old, "bytes": store.bytes}
     return Inputs(taught, tested, errors, note=note, store=about)
 
 
@@ -109,21 +111,32 @@ def index_inputs(
     for item in (*train, *test):
         place = places.get(os.path.abspath(item.path))
         if place is None:
-            errors[item.path] = f"{item.path}: not in the index {index}"
+            errors[item.place] = f"{item.path}: not in the index {index}"
             continue
         if place.part not in tensors:
             tensors[place.part] = store.tensors(place.part)["segments"]
         rows = tensors[place.part][place.rows].float()
-        tested[item.path] = rows / rows.norm(dim=-1, keepdim=True)
-    taught = {item.path: tested[item.path] for item in train if item.path in tested}
+        rows = rows[segments_in(place.entry, item.span)]
+        tested[item.place] = rows / rows.norm(dim=-1, keepdim=True)
+    taught = {item.place: tested[item.place] for item in train if item.place in tested}
     note = f"embeddings of {len(tested)} videos from {index}"
     return Inputs(taught, tested, errors, True, note, {"index": str(index)})
+
+
+def segments_in(entry: IndexEntry, span: tuple[float, float] | None) -> list[int]:
+    """The segments of a video that lie in a part of it, or the one that has the most of it."""
+    pairs = list(zip(entry.starts, entry.ends, strict=True))
+    if span is None:
+        return list(range(len(pairs)))
+    inside = [i for i, (s, e) in enumerate(pairs) if span[0] <= (s + e) / 2 < span[1]]
+    common = [min(e, span[1]) - max(s, span[0]) for s, e in pairs]
+    return inside or [max(range(len(pairs)), key=common.__getitem__)]
 
 
 def check_teachable(inputs: Inputs, items: Sequence[Item], classes: Sequence[str]) -> list[Item]:
     """The videos that can teach. Raises DataError where a class has none, or nothing tells any two
     of them apart."""
-    readable = [item for item in items if item.path in inputs.taught]
+    readable = [item for item in items if item.place in inputs.taught]
     lost = sorted(set(classes) - {item.label for item in readable})
     if lost:
         first = next(iter(inputs.errors.values()), "")
@@ -131,10 +144,10 @@ def check_teachable(inputs: Inputs, items: Sequence[Item], classes: Sequence[str
             f"no video of {', '.join(lost[:3])} ({len(lost)} classes) could be read; the first:"
             f" {first}"
         )
-    first_rows = inputs.taught[readable[0].path].float()
+    first_rows = inputs.taught[readable[0].place].float()
     if all(
         torch.allclose(x.float().mean(0), first_rows.mean(0), atol=1e-4)
-        for x in (inputs.taught[item.path] for item in readable)
+        for x in (inputs.taught[item.place] for item in readable)
     ):
         raise DataError(
             f"all {len(readable)} videos have the same features, so that nothing tells"
@@ -157,10 +170,10 @@ def predictions(
     sets = [source(names) for names in labels]
     rows: list[Tensor | None] = []
     for item in items:
-        if item.path in inputs.errors:
+        if item.place in inputs.errors:
             rows.append(None)
             continue
-        video = inputs.videos(model.model, item.path, True)
+        video = inputs.videos(model.model, item.place, True)
         logits = torch.cat([model.model.logits(video, c) for c in sets], dim=-1).float().cpu()
         rows.append(logits.mean(0, keepdim=True) if inputs.from_index else logits)
     count = next((len(row) for row in rows if row is not None), 1)
@@ -172,7 +185,7 @@ def predictions(
         labels[0],
         torch.tensor([labels[0].index(item.label) for item in items]),
         fuse(of_classes, fusion),
-        [(i, inputs.errors[item.path]) for i, item in enumerate(items) if rows[i] is None],
+        [(i, inputs.errors[item.place]) for i, item in enumerate(items) if rows[i] is None],
         [str(item.path) for item in items],
         of_classes,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 
 from froster.data.splits import Split, split
 from froster.errors import DataError, UsageError
+from froster.evaluation.calibration import FEWEST_CLASSES, FEWEST_VIDEOS, NO_RULE
+from froster.evaluation.multi_label import BACKGROUND
 from froster.inference.model_report import report_of, reported_videos, written
 from froster.inference.recognizer import Recognizer
 from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.calibrate import calibrate, knows_background
 from froster.training.examples import Videos
+from froster.training.held_out import HeldOut
 from froster.training.measure import (
     ClassSource,
     EvalRow,
@@ -39,6 +44,7 @@ from froster.training.teach_inputs import (
 from froster.training.teach_options import TeachOptions
 from froster.training.validation import agreement, foreign_labels
 from froster.utils.files import absolute, write_json
+from froster.utils.progress import attempt
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def teach(
         reporter.say(summary_line(base, start.model))
         for line in (*lines_of(parts, start), plan.words()):
             reporter.say(line)
-        source = class_source(base, texts, asked.truncate)
+        source = class_source(base, {BACKGROUND: BACKGROUND, **texts}, asked.truncate)
         inputs = inputs_of(base, plan, parts, start, reporter)
         reporter.say(inputs.note)
         train = check_teachable(inputs, parts.train, parts.base)
@@ -101,8 +107,14 @@ def teach(
             )
         taught.source = None if out is None else absolute(out)
         rows, lines, kept = measured(base, taught, inputs, parts, source)
+        left_out: list[str] = []
+        lines += fit_calibration(taught, inputs, parts, rows[1], source, left_out.append)
+        for line in left_out:
+            reporter.warn(f"left out: {line}")
         report = {
             **report_about(start, parts, plan, inputs, rows, kept),
+            "calibrated": taught.calibration.fitted,
+            "left_out": left_out,
             "seconds": round(time.monotonic() - begun, 2),
         }
         if out is not None:
@@ -116,7 +128,7 @@ def parts_of(start: Round, asked: TeachOptions) -> Split:
     DataError where one is of a class that is held out, or there are fewer than two classes."""
     first = [m.item for m in start.examples if m.example.round == 0]
     later = [m.item for m in start.examples if m.example.round]
-    gone = {m.item.path for m in start.examples if m.corrected}
+    gone = {m.item.place for m in start.examples if m.corrected}
     share = holdout_share(first) if asked.holdout is None else asked.holdout
     parts = split(
         first,
@@ -133,7 +145,7 @@ def parts_of(start: Round, asked: TeachOptions) -> Split:
                 " taught: --novel-fraction 0"
             )
     train, base_test, novel_test = (
-        [item for item in some if item.path not in gone]
+        [item for item in some if item.place not in gone]
         for some in (parts.train, parts.base_test, parts.novel_test)
     )
     base = sorted({item.label for item in (*train, *later)})
@@ -214,7 +226,7 @@ def measured(
     items = [
         dataclasses.replace(item, label=foreign[0])
         for item in parts.base_test or parts.train
-        if item.path in inputs.tested
+        if item.place in inputs.tested
     ]
     of_foreign = class_source(base, dict(zip(foreign, foreign, strict=True)), False)
     share = agreement(*(predictions(m, inputs, items, foreign, of_foreign) for m in (base, taught)))
@@ -223,6 +235,44 @@ def measured(
         f" {len(foreign)} labels that were not taught"
     )
     return rows, lines, {"agreement": share, "labels": len(foreign), "videos": len(items)}
+
+
+def fit_calibration(
+    taught: Recognizer,
+    inputs: Inputs,
+    parts: Split,
+    row: EvalRow,
+    source: ClassSource,
+    leave_out: Callable[[str], None],
+) -> list[str]:
+    """Calibrates the model to the held-out videos of its classes, and says so; leaves it as it is
+    where these or the classes are too few. `leave_out` hears of what failed."""
+    items, base = parts.base_test, row.predictions.get("base")
+    if base is None or len(items) - len(base.errors) < FEWEST_VIDEOS:
+        return []
+    if len({item.label for item in items if item.place not in inputs.errors}) < FEWEST_CLASSES:
+        return []
+    if taught.config.method.closed:
+        source = taught.class_embeddings
+    novel = None
+    if parts.novel_test:  # among the taught classes, so any of their labels will do
+        others = [dataclasses.replace(i, label=parts.base[0]) for i in parts.novel_test]
+        novel = predictions(taught, inputs, others, parts.base, source)
+    if knows_background(taught, parts.base):
+        also = predictions(taught, inputs, items, [*parts.base, BACKGROUND], source)
+        base = dataclasses.replace(base, also={**base.also, BACKGROUND: also})
+    held = HeldOut(parts, None, "the held-out videos")
+    fit = lambda: calibrate(taught, held, base, novel, leave_out)  # noqa: E731
+    result = attempt("calibration", fit, leave_out)
+    if result is None:
+        return []
+    taught.calibration = result[0]
+    if result[0].none is None:
+        return [NO_RULE]
+    return [
+        f'calibrated to the {len(items) - len(base.errors)} held-out videos: "none of these" is an'
+        " answer now"
+    ]
 
 
 def report_about(

@@ -261,6 +261,20 @@ def whole_lines(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def line_object(data: bytes, path: object, number: int) -> dict[str, Any]:
+    """The object of JSON on a line. Raises DataError where there is none."""
+    try:
+        entry = json.loads(data)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise DataError(
+            f"{path}, line {number}: not an object of JSON; it was not written by froster, or"
+            " changed since"
+        )
+    return entry
+
+
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The objects of all whole lines, and how many bytes these are. Raises DataError for a whole
     line that is none."""
@@ -268,16 +282,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     length = 0
     for number, data in enumerate(whole_lines(path), 1):
         length += len(data)
-        try:
-            entry = json.loads(data)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            raise DataError(
-                f"{path}, line {number}: not an object of JSON; it was not written by froster, or"
-                " changed since"
-            )
-        entries.append(entry)
+        entries.append(line_object(data, path, number))
     return entries, length
 
 
@@ -300,7 +305,8 @@ def read_entries(
 @contextmanager
 def journal(path: Path, entries: Iterable[Any]) -> Iterator[Callable[[Any], None]]:
     """Starts a journal anew with these dataclasses; what is yielded adds one more."""
-    write_text(path, "".join(json_line(dataclasses.asdict(entry)) for entry in entries))
+    with atomic_file(path) as part, part.open("w", encoding="utf-8") as file:
+        file.writelines(json_line(dataclasses.asdict(entry)) for entry in entries)
     appender = Appender(path)
     try:
         yield lambda entry: appender.add(json_line(dataclasses.asdict(entry)))

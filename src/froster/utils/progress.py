@@ -108,6 +108,18 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
 
 
 @contextmanager
+def at_once(what: str) -> Iterator[None]:
+    """On a terminal, a line that says what is going on from the first moment on; nothing in a
+    log."""
+    if _shown or not console.is_terminal:
+        yield
+        return
+    with _bars(transient=True) as bars:
+        bars.add_task(what, total=None, note="")
+        yield
+
+
+@contextmanager
 def _after_a_second(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     bars = _bars(transient=True)
     task = bars.add_task(what, total=total, note="")

@@ -1,0 +1,65 @@
+"""What a person sees first: something, before PyTorch is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared_files import World
+
+pty = pytest.importorskip("pty", reason="terminals are looked at where there are pseudo-terminals")
+SCRIPT = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.meta_path.remove(self)
+            print("PYTORCH", file=sys.stderr, flush=True)
+
+sys.meta_path.insert(0, Watch())
+from froster.cli import main
+main()
+"""
+
+
+def seen(*arguments: object) -> tuple[int, str]:
+    """The exit code of a command, and all that it shows on a terminal."""
+    end, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(other)
+    parts = []
+    while True:
+        try:
+            part = os.read(end, 4096)
+        except OSError:  # Linux says so that the other end is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(end)
+    return process.wait(), b"".join(parts).decode()
+
+
+def test_the_first_word_comes_before_pytorch(tmp_path: Path) -> None:
+    clip = World("base", 1).write(0, tmp_path / "a.mp4")
+    code, text = seen("classify", clip, "--labels", "a star, a bus", "--model", "nano")
+    assert code == 0
+    assert 0 <= text.find("starting") < text.find("PYTORCH") < text.find("a star")
+
+
+def test_what_is_refused_without_pytorch_does_not_wait_for_it(tmp_path: Path) -> None:
+    missing = tmp_path / "none.mp4"
+    code, text = seen("classify", missing, "--labels", "a star, a bus", "--model", "nano")
+    assert code == 2 and "no such file" in text
+    assert "PYTORCH" not in text
