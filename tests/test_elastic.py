@@ -85,7 +85,7 @@ def test_weights_that_are_shared_out_train_the_same(tmp_path: Path) -> None:
         a, b = (torch.cat([s[name].flatten() for name in state]) for s in (state, other))
         assert (a - b).norm() < 1e-4 * a.norm(), kind
 
-    done = run(out, "--epochs", 4, processes=2)
+    done = run(out, processes=2)
     assert "shard_weights = True, not False" in done.stderr
 
 
