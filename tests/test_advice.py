@@ -134,23 +134,16 @@ def test_published_recipes_are_left_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("world", [2, 3, 6, 7, 8])
-def test_a_batch_that_was_not_asked_for_can_be_shared_out(world: int) -> None:
+def test_nothing_depends_on_the_number_of_processes() -> None:
     parts = split(items({f"{i}": 200 for i in range(10)}), validation=0.1)
-    for plain in (True, False):
-        found = plan.choose(FROSTER.recipe, parts, set(), plain, world)
-        assert found.recipe.batch_size == {2: 32, 3: 33, 6: 30, 7: 35, 8: 32}[world]
-        assert any(f"{world} processes" in line for line in found.why) == (world not in (2, 8))
-        assert found.recipe.lr == FROSTER.recipe.lr
     few = split(items({"a": 20, "b": 20}), validation=0.0)
-    assert (
-        plan.choose(FROSTER.recipe, few, set(), True, world).recipe.batch_size
-        == {2: 4, 3: 3, 6: 6, 7: 7, 8: 8}[world]
-    )
-    own = Recipe(batch_size=32)
-    assert plan.choose(own, parts, {"batch_size"}, True, world).recipe.batch_size == 32, (
-        "refused later, as ever"
-    )
+    for world in (2, 3, 8):
+        alone = plan.choose(FROSTER.recipe, parts, set(), True)
+        assert plan.choose(FROSTER.recipe, parts, set(), True, world) == alone
+        found = plan.choose(FROSTER.recipe, few, set(), True, world)
+        assert found.recipe.batch_size == 4
+        idle = [line for line in found.why if "leaves 4 of 8 processes without any" in line]
+        assert bool(idle) == (world == 8)
 
 
 def test_what_is_watched_is_taken_from_training_only_if_nothing_is_left_over() -> None:

@@ -41,8 +41,8 @@ def test_without_an_inner_step_it_is_the_sum_of_two_gradients() -> None:
 
 
 def test_every_batch_is_once_the_support_and_once_the_query() -> None:
-    assert list(with_query(iter("abc"), True)) == [("a", "b"), ("b", "c"), ("c", "a")]  # type: ignore[arg-type, comparison-overlap]
-    assert list(with_query(iter("a"), True)) == [("a", "a")]  # type: ignore[arg-type, comparison-overlap]
+    assert list(with_query(iter("abca"), True)) == [("a", "b"), ("b", "c"), ("c", "a")]  # type: ignore[arg-type, comparison-overlap]
+    assert list(with_query(iter("aa"), True)) == [("a", "a")]  # type: ignore[arg-type, comparison-overlap]
     assert list(with_query(iter(""), True)) == []  # type: ignore[arg-type]
     assert list(with_query(iter("ab"), False)) == [("a", None), ("b", None)]  # type: ignore[arg-type, comparison-overlap]
 

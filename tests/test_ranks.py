@@ -12,10 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Subset
 
 import quick
-from froster.data.dataset import Batch
-from froster.errors import UsageError
+from froster.data.dataset import Batch, Sample
+from froster.errors import FrosterError
+from froster.evaluation.metrics import Predictions, Scorer, evaluate
+from froster.evaluation.spread import ALONE, Scores, Spread
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
 from froster.methods.penalised import Penalty, fisher
@@ -23,8 +26,11 @@ from froster.methods.recipe import Recipe
 from froster.training.attach import freeze
 from froster.training.batches import global_batch
 from froster.training.distill import Distill
+from froster.training.distributed import AllRanks, spread_over_ranks
 from froster.training.fine_tune import student_of
 from froster.training.task import Task, Teacher, task_class
+from froster.world.clips import WorldClips
+from train_worker import small_world
 
 LABELS = ["cat spinning", "boat pacing", "bird hopping", "key glowing"]
 SHARES = [(2, 2), (3, 1), (4, 0)]
@@ -110,6 +116,33 @@ def importance(base: Recognizer, kind: str, first: int, count: int) -> Tensor:
     return fisher(student, lambda: classes, [batch], kind, 0)["clip.visual.proj"]
 
 
+class SomeUnreadable(WorldClips):
+    """Of 12 videos two cannot be read."""
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in (3, 8):
+            return Sample(index, None, self.label(index), f"{index}: damaged")
+        return super().__getitem__(index)
+
+
+def measured(base: Recognizer, videos: int, spread: Spread) -> Predictions:
+    """Batches of 4; of 4 videos there is nothing for a second process."""
+    clips = small_world(base)
+    clips = SomeUnreadable(clips.videos, base.config.sampling, train=False)
+    some = Subset(clips, range(videos))
+    some.label, some.views = clips.label, 2  # type: ignore[attr-defined]
+    classes = clips.videos.classes
+    also = {"others": ["red", "green"]}
+    scorer = Scorer(
+        base.inference,
+        base.class_embeddings(classes),
+        base.dtype,
+        also=[base.class_embeddings(also["others"])],
+    )
+    (result,) = evaluate([scorer], some, classes, batch_size=4, also=also, spread=spread)
+    return result
+
+
 def rank(number: int, folder: str) -> None:
     """A process of two. What it found of each case is left in the folder."""
     torch.set_num_threads(1)
@@ -126,19 +159,15 @@ def rank(number: int, folder: str) -> None:
             task = task_of(base, case)
             found[case, share] = gradient(DistributedDataParallel(task), task, x, y, mine * 2 / 4)
         found["importance", share] = importance(base, "batch", first, mine)
-    assert global_batch(Recipe(batch_size=8), 100) == 8
-    assert global_batch(Recipe(batch_size=8), 5) == 4, (
-        "of fewer videos, as many as can be shared out"
-    )
-    with pytest.raises(
-        UsageError, match="a batch of 7 clips cannot be shared out evenly over 2 processes"
-    ):
-        global_batch(Recipe(batch_size=7), 100)
-    with pytest.raises(
-        UsageError, match="a batch of 1 clips cannot be shared out evenly over 2 processes"
-    ):
-        global_batch(Recipe(batch_size=8), 1)
+    assert global_batch(Recipe(batch_size=7), 100) == 7, "the ranks' shares need not be equal"
+    assert global_batch(Recipe(batch_size=8), 5) == 5
+    scores = {videos: measured(base, videos, spread_over_ranks()) for videos in (12, 4)}
+    failure = MemoryError("no more memory") if number else None
+    with pytest.raises((FrosterError, MemoryError), match="no more memory") as error:
+        AllRanks().join([range(4)], Scores(1, 2), failure)
+    assert number or str(error.value).startswith("process 1 could not score its videos")
     if number == 0:
+        torch.save(scores, f"{folder}/scores.pt")
         torch.save(found, f"{folder}/found.pt")
     dist.destroy_process_group()
 
@@ -157,6 +186,12 @@ def test_unequal_shares_of_a_batch_are_one_batch(tmp_path: Path) -> None:
         task = task_of(base, case)
         whole[case] = gradient(task, task, *clips(4))
     whole["importance"] = importance(base, "batch", 0, 4)
+    for videos, scores in torch.load(tmp_path / "scores.pt", weights_only=False).items():
+        alone = measured(base, videos, ALONE)
+        assert scores.errors == alone.errors and len(alone.errors) == (2 if videos == 12 else 1)
+        for name in ("logits", "views", "labels"):
+            for a, b in ((scores, alone), (scores.also["others"], alone.also["others"])):
+                assert torch.equal(getattr(a, name).nan_to_num(), getattr(b, name).nan_to_num())
     for (case, share), tensor in found.items():
         error = float((tensor - whole[case]).norm() / whole[case].norm())
         assert error < 1e-5, (case, share, error)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -92,8 +93,7 @@ def train(data: Path, out: Path, *more: object) -> tuple[object, ...]:
         "--patience",
         9,
         "--no-look",
-        "--blend-points",
-        0,
+        *(() if "--blend-points" in more else ("--blend-points", 0)),
         *more,
     )
 
@@ -111,6 +111,34 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "run")
+
+
+def on_processes(count: int, *arguments: object) -> list[subprocess.CompletedProcess[str]]:
+    """The command as `torchrun` starts it, the first process first."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    group = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "froster", *map(str, arguments)]
+    started = [
+        quick.Popen(
+            command,
+            env={
+                **ENVIRONMENT,
+                **{name: str(value) for name, value in group.items()},
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    done = [process.communicate(timeout=240) for process in started]
+    return [
+        subprocess.CompletedProcess(command, process.returncode, *texts)
+        for process, texts in zip(started, done, strict=True)
+    ]
 
 
 def without_end(run: Path, out: Path) -> Path:
@@ -660,3 +688,24 @@ def test_classify_and_index_go_on_after_a_full_disk(disk: Path, data: Path, capf
     ]
     found = froster(capfd, "search", disk / "index", "cat spinning", "--json")
     assert found[0] == 0 and json.loads(found[1])["videos"] == len(videos)
+
+
+def test_all_processes_measure_and_find_the_same(data: Path, whole: Path, tmp_path: Path) -> None:
+    """The test, the calibration and the curve to CLIP of a run, by one process and by two."""
+    results = []
+    for count in (1, 2):
+        run = without_end(whole, tmp_path / str(count))
+        first, *others = on_processes(
+            count, *train(data, run, "--resume", "--device", "cpu", "--blend-points", 2)
+        )
+        assert first.returncode == 0, first.stderr
+        assert all(done.returncode == 0 and not done.stdout + done.stderr for done in others)
+        report = json.loads((run / "report.json").read_text())
+        assert not report["left_out"] and len(report["blend"]["points"]) == 2
+        calibration = json.loads((run / "model" / "calibration.json").read_text())
+        predictions = (run / "predictions_base.csv").read_text()
+        state = load_file(run / "model" / "model.safetensors")
+        results.append(
+            (report, calibration, predictions, {k: x.tolist() for k, x in state.items()})
+        )
+    assert results[0] == results[1]

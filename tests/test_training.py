@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,16 +50,6 @@ def run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
     )
 
 
-def torchrun(*arguments: object) -> subprocess.CompletedProcess:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*start, str(WORKER), *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
-
-
-def two(*arguments: object) -> subprocess.CompletedProcess:
-    return run(*arguments, processes=2)
-
-
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
@@ -85,11 +74,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(("--kill-at", 1), marks=pytest.mark.slow),
         ("--kill-at", 5),
         ("--kill-in-save", 2),
+        ("--kill-at", 5, "--checkpoint-minutes", 1e-9),
+        pytest.param(("--kill-at", 2, "--checkpoint-minutes", 1e-9), marks=pytest.mark.slow),
+        pytest.param(("--kill-at", 9, "--checkpoint-minutes", 1e-9), marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run(out, *kill).returncode == -signal.SIGKILL
+    if "--checkpoint-minutes" in kill:  # one after each step but an epoch's last
+        done = kill[1] - 1
+        names = {path.name for path in (out / "checkpoints").iterdir()}
+        assert f"epoch-{done // 3:04d}-step-{done % 3:06d}" in names and len(names) <= 2, names
     assert run(out).returncode == 0
     for kind, state in weights(whole).items():
         for name, tensor in state.items():
@@ -205,15 +201,6 @@ def test_dropped_branches_are_the_same_after_a_resume(tmp_path: Path) -> None:
     assert steps(out) == steps(whole)
     for name, tensor in weights(whole)["last"].items():
         assert torch.equal(weights(out)["last"][name], tensor), name
-
-
-@pytest.mark.parametrize("start", [two, pytest.param(torchrun, marks=pytest.mark.slow)])
-def test_a_batch_that_cannot_be_shared_out_is_refused(
-    start: Callable[..., subprocess.CompletedProcess], tmp_path: Path
-) -> None:
-    done = start(tmp_path / "run", "--batch", 7)
-    assert done.returncode != 0
-    assert "cannot be shared out evenly over 2 processes" in done.stderr
 
 
 def test_a_full_disk_gives_one_line_and_keeps_what_was_there(tmp_path: Path) -> None:

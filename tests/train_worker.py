@@ -1,7 +1,7 @@
 """A small real training run as a process of its own, for tests that kill it or start several.
 
 python train_worker.py OUT [--epochs 3] [--batch 4] [--keep 1] [--kill-at STEP | --kill-in-save
-EPOCH] [--limit BYTES]
+EPOCH] [--kill-rank-1-once STEP] [--limit BYTES] [--checkpoint-minutes 0]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from froster.training.distill import distill_preset
 from froster.training.distributed import process_group
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.reporter import Reporter
+from froster.training.trainer import Trainer
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, Videos
 
@@ -49,6 +50,21 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_once(step: int, mark: Path) -> None:
+    """This process dies as it starts the step, the first time that it comes so far."""
+    real, started = Trainer.step, 0
+
+    def counted(self, *inputs, **options):
+        nonlocal started
+        started += 1
+        if started == step and not mark.exists():
+            mark.touch()
+            die()
+        return real(self, *inputs, **options)
+
+    Trainer.step = counted  # type: ignore[method-assign]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
@@ -56,6 +72,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--keep", type=int, default=1)
     parser.add_argument("--kill-at", type=int)
+    parser.add_argument("--kill-rank-1-once", type=int)
+    parser.add_argument("--checkpoint-minutes", type=float, default=0.0)
+    parser.add_argument("--shard-weights", action="store_true")
+    parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--method", default="vclip")
     parser.add_argument("--distill", default="froster")
     parser.add_argument("--specialise", action="store_true")
@@ -71,13 +91,13 @@ def main() -> None:
     if args.kill_in_save:
         real = Checkpoints.save
 
-        def save(self, epoch, run):
+        def save(self, epoch, run, weights=None):
             if epoch == args.kill_in_save:
                 part = self.path(epoch).with_name(f".{self.path(epoch).name}.part")
                 part.mkdir(parents=True)
                 (part / "student.safetensors").write_bytes(b"half a file")
                 die()
-            real(self, epoch, run)
+            real(self, epoch, run, weights)
 
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
@@ -93,6 +113,9 @@ def main() -> None:
         remember=args.remember,
         meta=args.meta,
         averaging=args.averaging,
+        checkpoint_minutes=args.checkpoint_minutes,
+        shard_weights=args.shard_weights,
+        checkpointing=args.checkpointing,
     )
     # One prompt, as every process draws the templates of its own clips.
     preset = (
@@ -106,6 +129,8 @@ def main() -> None:
             die()
 
     with process_group("cpu") as (rank, _):
+        if args.kill_rank_1_once and rank == 1:
+            kill_once(args.kill_rank_1_once, args.out.with_name("killed"))
         clips = small_world(base)
         _, trained = fine_tune(
             base,

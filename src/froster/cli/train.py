@@ -44,13 +44,14 @@ Arranged = arranged(
             "new_scale average_from averaging average_mu average_sigma meta meta_rate patience seed"
         ),
         Group("Going on to another task", sort_key=6): "remember hold hold_strength",
-        Group("Run", sort_key=7): "resume keep blend_points logger",
-        MACHINE: "workers device precision compile checkpointing",
+        Group("Run", sort_key=7): "resume keep checkpoint_minutes blend_points logger",
+        MACHINE: "workers device precision compile checkpointing shard_weights",
     },
     {
         **CHANGES,
         **dict.fromkeys(("epochs", "average_from", "shots", "frames", "kept_views"), bounds(1)),
         **dict.fromkeys(("patience", "keep", "blend_points"), bounds(0)),
+        "checkpoint_minutes": bounds(0),
         **dict.fromkeys(("novel_fraction", "holdout", "watch"), bounds(0, 0.9)),
         "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],
         "look": Parameter(negative="--no-look"),

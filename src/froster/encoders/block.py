@@ -285,7 +285,8 @@ class Transformer(nn.Module):
         """The work of one block, kept for the backward pass or computed again there."""
         if not (self.checkpointing and torch.is_grad_enabled()):
             return function(*inputs)
-        if isinstance(function, nn.Module):
+        # One whose weights are shared out over processes has them while it is called (FSDP2).
+        if isinstance(function, nn.Module) and not hasattr(function, "unshard"):
             # It may have weights that it was lent, and gives back before the backward pass.
             weights = dict(function.named_parameters())
             return checkpoint(functional_call, function, weights, inputs, use_reentrant=False)

@@ -20,6 +20,7 @@ from froster.data.loader import batches
 from froster.encoders.precision import autocast
 from froster.encoders.preprocessing import normalise
 from froster.evaluation.probes import Probe, frame_order
+from froster.evaluation.spread import ALONE, Scores, Spread
 from froster.methods import VideoCLIP
 from froster.utils.files import write_csv
 from froster.utils.interrupt import check
@@ -248,36 +249,39 @@ def evaluate(
     workers: int = 0,
     on_videos: Callable[[int], None] | None = None,
     also: Mapping[str, Sequence[str]] | None = None,
+    spread: Spread = ALONE,
 ) -> list[Predictions]:
     """Every video of `dataset`, scored by each of the networks, which share one decode. `also`
     names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos at a
-    time; left out, as many as have 32 views together."""
+    time; left out, as many as have 32 views together. `spread`: over which processes; one that does
+    not get the scores has predictions of which no video can be read."""
     count = len(dataset)  # type: ignore[arg-type]
     batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
-    errors: list[tuple[int, str]] = []
     also = also or {}
     widths = [len(labels) for labels in (classes, *also.values())]
-    logits: list[Tensor] = []
-
-    def unread(views: int) -> list[Tensor]:
-        return [torch.full((count, views, sum(widths)), float("nan")) for _ in scorers]
-
-    for scorer in scorers:
-        scorer.model.eval()
     order = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
-    for batch in batches(dataset, order, workers):
-        check()
-        errors += batch.errors
-        if len(batch.labels):
-            logits = logits or unread(batch.frames.shape[1])
-            for scorer, of_scorer in zip(scorers, logits, strict=True):
-                of_scorer[batch.indices] = scorer(batch.frames)
+    scores, failure = Scores(len(scorers), sum(widths)), None
+    done = 0
+
+    def on_share(videos: int) -> None:
+        nonlocal done
+        done += videos
         if on_videos is not None:
-            on_videos(len(batch.labels) + len(batch.errors))
+            on_videos(videos)
+
+    try:
+        score(scorers, dataset, spread.share(order), scores, workers, on_share)
+    except Exception as error:
+        failure = error
+    joined = spread.join(order, scores, failure) or Scores(len(scorers), sum(widths))
+    if on_videos is not None and done < count:
+        on_videos(count - done)
     labels = torch.tensor([dataset.label(i) for i in range(count)])  # type: ignore[attr-defined]
     return [
-        predictions_of(classes, labels, of_scorer, scorer.fusion, errors, names, also)
-        for scorer, of_scorer in zip(scorers, logits or unread(1), strict=True)
+        predictions_of(classes, labels, of_scorer, scorer.fusion, joined.errors, names, also)
+        for scorer, of_scorer in zip(
+            scorers, joined.logits or unread(joined, count, 1), strict=True
+        )
     ]
 
 
@@ -299,6 +303,34 @@ def predictions_of(
         for name, of_set in zip(also, others, strict=True)
     }
     return result
+
+
+def score(
+    scorers: Sequence[Scorer],
+    dataset: Dataset,
+    order: Sequence[range],
+    scores: Scores,
+    workers: int,
+    on_videos: Callable[[int], None],
+) -> None:
+    """Fills `scores` with what the networks make of these batches, video by video."""
+    row = {index: i for i, index in enumerate(index for part in order for index in part)}
+    for scorer in scorers:
+        scorer.model.eval()
+    for batch in batches(dataset, order, workers):
+        check()
+        scores.errors += batch.errors
+        if len(batch.labels):
+            scores.logits = scores.logits or unread(scores, len(row), batch.frames.shape[1])
+            rows = [row[index] for index in batch.indices.tolist()]
+            for scorer, of_scorer in zip(scorers, scores.logits, strict=True):
+                of_scorer[rows] = scorer(batch.frames)
+        on_videos(len(batch.labels) + len(batch.errors))
+
+
+def unread(scores: Scores, videos: int, views: int) -> list[Tensor]:
+    """The logits of videos of which none could be read."""
+    return [torch.full((videos, views, scores.width), math.nan) for _ in range(scores.models)]
 
 
 def ensemble(

@@ -95,6 +95,10 @@ class Recipe:
     recipes never do."""
     keep: int = 1
     """Checkpoints kept: the newest `keep`, or all of them with 0."""
+    checkpoint_minutes: float = 10.0
+    """Minutes from one checkpoint to the next within an epoch; 0: only after each epoch."""
+    shard_weights: bool = False
+    """The processes share out the weights, gradients and moments of the blocks (FSDP2)."""
 
     def __post_init__(self) -> None:
         rates = (self.lr, self.new_scale, self.lr if self.clip_lr is None else self.clip_lr)
@@ -116,6 +120,10 @@ class Recipe:
         one_of("averaging", self.averaging, "uniform", "gaussian")
         if self.average_sigma is not None and not self.average_sigma > 0:
             raise UsageError(f"average_sigma must be positive, it is {self.average_sigma}")
+        if not self.checkpoint_minutes >= 0:
+            raise UsageError(
+                f"checkpoint_minutes must not be negative, it is {self.checkpoint_minutes}"
+            )
 
     @property
     def clip_scale(self) -> float:
@@ -145,6 +153,7 @@ LATER: dict[str, Any] = {
     "remember": False,
     "hold": None,
     "hold_strength": 1e4,
+    "shard_weights": False,
     "distill": {
         "target": "features",
         "teacher": "frozen",

@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from froster.data.dataset import Batch
 from froster.data.loader import batches
-from froster.errors import UsageError
 from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
 from froster.training.distributed import ranks, this_rank
@@ -27,16 +26,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
 
 
 def global_batch(recipe: Recipe, clips: int) -> int:
-    """Clips a step, over all ranks: as the recipe says, or of fewer videos as many as the ranks can
-    share out evenly. Raises UsageError where that is none, or the recipe's cannot be shared out."""
-    world = ranks()
-    batch = recipe.batch_size if clips >= recipe.batch_size else clips // world * world
-    if batch % world or not batch:
-        raise UsageError(
-            f"a batch of {min(recipe.batch_size, clips)} clips cannot be shared out evenly over"
-            f" {world} processes"
-        )
-    return batch
+    """Clips a step, over all ranks, whose shares may be unequal: as the recipe says, or all of
+    fewer videos. It does not depend on the number of ranks, so that another number may go on with a
+    run."""
+    return min(recipe.batch_size, clips)
 
 
 def steps_of_epoch(recipe: Recipe, clips: int) -> int:
@@ -45,16 +38,18 @@ def steps_of_epoch(recipe: Recipe, clips: int) -> int:
 
 
 def epoch_batches(
-    dataset: Dataset, recipe: Recipe, epoch: int, known: Container[str] = ()
+    dataset: Dataset, recipe: Recipe, epoch: int, known: Container[str] = (), first: int = 0
 ) -> Iterator[Batch]:
-    """This rank's clips of every step of one epoch: clip i of a global batch goes to rank i modulo
-    the ranks. `known` is what could not be read in earlier epochs (`batches`)."""
+    """This rank's clips of the steps of one epoch from step `first` on (from 0): clip i of a global
+    batch goes to rank i modulo the ranks. With `Recipe.meta` those of the first step come again
+    behind the last. `known` is what could not be read in earlier epochs (`batches`)."""
     clips = len(dataset)  # type: ignore[arg-type]
     order, size = epoch_order(clips, recipe.seed, epoch), global_batch(recipe, clips)
     shares = [
         order[step * size : (step + 1) * size][this_rank() :: ranks()]
         for step in range(steps_of_epoch(recipe, clips))
     ]
+    shares = shares[first:] + (shares[:1] if recipe.meta else [])
     dataset.set_epoch(epoch)  # type: ignore[attr-defined]
     return batches(dataset, shares, recipe.workers, known=known, pin=torch.cuda.is_available())
 

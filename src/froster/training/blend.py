@@ -96,7 +96,13 @@ def measure_line(
                 scorers.append(Scorer(base.inference, classes, base.dtype, base.config.fusion))
             bar(0, s.name)
             measured = evaluate(
-                scorers, s.dataset, s.classes, names=s.videos, workers=how.workers, on_videos=bar
+                scorers,
+                s.dataset,
+                s.classes,
+                names=s.videos,
+                workers=how.workers,
+                on_videos=bar,
+                spread=how.spread,
             )
             if s.name not in frozen:
                 frozen[s.name] = measured.pop()

@@ -1,23 +1,27 @@
-"""Training checkpoints: one folder an epoch, written whole or not at all, from which a run goes on
-exactly.
+"""Training checkpoints: a folder after each epoch, and in a long one every few minutes, written
+whole or not at all, from which a run goes on exactly.
 
     student.safetensors    the trained network; beside it a file for each other trained module
     average.safetensors    the running mean of the epochs, once there is one
     optimizer.pt
+    shards/                in place of optimizer.pt and of most networks where the ranks share the
+                           weights out (`sharding.py`)
     state.json             settings, what was measured, the SHA-256 of every file and of itself
 
-A file that is not what was written is named, and the newest whole checkpoint is taken in its place.
+`epoch-0002` is written after two epochs, `epoch-0002-step-000500` 500 steps later. A file that is
+not what was written is named, and the newest whole checkpoint is taken in its place.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -32,7 +36,31 @@ from froster.utils.files import atomic_folder, cannot_write, write_text
 from froster.utils.progress import reason
 from froster.utils.tensors import StateDict, cpu_state, file_digest, save_tensors
 
+if TYPE_CHECKING:
+    from froster.training.sharding import Shards
+
+SHARDS = ".shards"
+"""What the ranks write, beside the checkpoints, until it is part of one."""
 NOT_WRITTEN = "it is not what was written, its digest differs"
+
+
+Point = tuple[int, int]
+"""How far a run has come: epochs done, and steps of the next one."""
+
+
+@dataclass
+class EpochPart:
+    """What the steps that are done of an unfinished epoch have left behind."""
+
+    step: int = 0
+    """How many are done."""
+    counted: int = 0
+    """Those that had a clip to train on."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of their metrics."""
+    errors: list[str] = field(default_factory=list)
+    """What this rank could not read; in a checkpoint, and so on rank 0 after a resume, all ranks.
+    """
 
 
 @dataclass
@@ -48,6 +76,11 @@ class RunState:
     """What could not be read: message -> how often."""
     history: list[dict[str, float]] = field(default_factory=list)
     """What was measured after each epoch."""
+    part: EpochPart = field(default_factory=EpochPart)
+    rank: int = 0
+    """The first alone holds the average, of which the others know the count."""
+    shards: Shards | None = None
+    """Where the ranks share the weights out."""
 
 
 @dataclass
@@ -56,65 +89,89 @@ class Checkpoints:
 
     folder: Path
     keep: int = 1
-    """How many of the newest to keep; 0 keeps all."""
+    """How many of the newest epochs to keep; 0 keeps all. Of those within an epoch one is kept."""
     passed_over: list[str] = field(default_factory=list)
     """What is wrong with the checkpoints that `resume` could not take, the newest first."""
 
-    def epochs(self) -> list[int]:
+    def points(self) -> list[Point]:
+        """Of which there are checkpoints, in the order of the run."""
         if not self.folder.is_dir():
             return []
-        matches = (re.fullmatch(r"epoch-(\d+)", path.name) for path in self.folder.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        pattern = r"epoch-(\d+)(?:-step-(\d+))?"
+        matches = (re.fullmatch(pattern, path.name) for path in self.folder.iterdir())
+        return sorted((int(match[1]), int(match[2] or 0)) for match in matches if match)
 
-    def path(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:04d}"
+    def epochs(self) -> list[int]:
+        """After which there are checkpoints."""
+        return [epoch for epoch, step in self.points() if not step]
 
-    def save(self, epoch: int, run: RunState) -> None:
-        """Raises FrosterError when the disk is full; what was there before stays."""
-        with atomic_folder(self.path(epoch)) as part:
-            for name, module in run.modules.items():
-                save_tensors(cpu_state(module), part / f"{name}.safetensors")
+    def path(self, epoch: int, step: int = 0) -> Path:
+        return self.folder / f"epoch-{epoch:04d}{f'-step-{step:06d}' if step else ''}"
+
+    def save(
+        self, epoch: int, run: RunState, weights: Mapping[str, StateDict] | None = None
+    ) -> None:
+        """After `epoch` whole ones, and `run.part`. `weights`: in place of those of the modules and
+        of the optimiser, which the ranks have written as shards. Raises FrosterError when the disk
+        is full; what was there before stays."""
+        point = epoch, run.part.step
+        with atomic_folder(self.path(*point)) as part:
+            if weights is None:
+                weights = {name: cpu_state(module) for name, module in run.modules.items()}
+                save_moments(run.optimizer, part / "optimizer.pt")
+            else:
+                os.rename(self.folder / SHARDS, part / "shards")
+            for name, tensors in weights.items():
+                save_tensors(dict(tensors), part / f"{name}.safetensors")
             if run.average.count:
                 save_tensors(run.average.mean, part / "average.safetensors")
-            try:
-                torch.save(run.optimizer.state_dict(), part / "optimizer.pt")
-            except RuntimeError as error:  # of torch's archive writer, on a full disk
-                raise cannot_write(part / "optimizer.pt", error) from error
+            files = sorted(path for path in part.rglob("*") if path.is_file())
             state = {
                 "epoch": epoch,
                 "averaged": run.average.count,
                 "unreadable": run.unreadable,
                 "run": run.run,
                 "history": run.history,
-                "files": {path.name: file_digest(path) for path in sorted(part.iterdir())},
+                **({"part": asdict(run.part)} if run.part.step else {}),
+                "files": {path.relative_to(part).as_posix(): file_digest(path) for path in files},
             }
             state["digest"] = digest_of(state)
             write_text(part / "state.json", json.dumps(state, indent=1))
         # A newer one that was damaged and passed over stays until the run has come so far again.
-        done = [old for old in self.epochs() if old <= epoch]
-        for old in done[: -self.keep] if self.keep else []:
-            shutil.rmtree(self.path(old), ignore_errors=True)
+        done = [old for old in self.epochs() if (old, 0) <= point]
+        old_ones = [(old, 0) for old in (done[: -self.keep] if self.keep else [])]
+        old_ones += [other for other in self.points() if other[1] and other < point]
+        for old_one in old_ones:
+            shutil.rmtree(self.path(*old_one), ignore_errors=True)
 
     def resume(self, run: RunState) -> int:
         """Load the newest whole checkpoint into `run`; returns the number of epochs done, 0 where
-        there is none. `passed_over` is filled with what is wrong with newer ones. Raises UsageError
-        when it belongs to a run with other settings or other data, CheckpointError when there are
-        checkpoints and none is whole."""
+        there is none; `run.part` says what is done of the next. `passed_over` is filled with what
+        is wrong with newer ones. Raises UsageError when it belongs to a run with other settings or
+        other data, CheckpointError when there are checkpoints and none is whole."""
         self.passed_over = []
-        for epoch in reversed(self.epochs()):
+        for epoch, step in reversed(self.points()):
+            folder = self.path(epoch, step)
             try:
-                state = self.state(epoch)
-                check_same_run(state["run"], run.run, self.path(epoch))
-                weights = {name: self.tensors(epoch, name, state) for name in run.modules}
-                moments = self._content(epoch, "optimizer.pt", read_pickle, state)
-                mean = self.tensors(epoch, "average", state) if state["averaged"] else {}
-                load_into(run, weights, moments, self.path(epoch))
+                state = self.state(epoch, step)
+                check_same_run(state["run"], run.run, folder)
+                part = EpochPart(**state["part"])
+                holds = state["averaged"] and run.rank == 0
+                mean = self.tensors(epoch, "average", state, step) if holds else {}
+                if run.shards is not None:
+                    run.shards.restore(folder / "shards", state["files"], run.optimizer)
+                else:
+                    weights = {name: self.tensors(epoch, name, state, step) for name in run.modules}
+                    moments = content(folder / "optimizer.pt", read_pickle, state)
+                    load_into(run, weights, moments, folder)
             except CheckpointError as error:
                 self.passed_over.append(str(error))
                 continue
+            if run.rank > 0:  # who goes on with what all ranks have seen
+                part.errors = []
             run.unreadable.update(state["unreadable"])
             run.history.extend(state["history"])
-            run.average.count, run.average.mean = state["averaged"], mean
+            run.average.count, run.average.mean, run.part = state["averaged"], mean, part
             return epoch
         if self.passed_over:
             raise CheckpointError(
@@ -124,31 +181,38 @@ class Checkpoints:
             )
         return 0
 
-    def state(self, epoch: int) -> dict[str, Any]:
+    def state(self, epoch: int, step: int = 0) -> dict[str, Any]:
         """What `state.json` says. Raises CheckpointError where that is not what was written."""
-        path = self.path(epoch) / "state.json"
+        path = self.path(epoch, step) / "state.json"
         try:
-            return checked_state(json.loads(path.read_bytes()), epoch)
+            return checked_state(json.loads(path.read_bytes()), epoch, step)
         except (OSError, ValueError, RecursionError) as error:  # to write goes deeper than to read
             raise damaged(path, error) from error
 
-    def tensors(self, epoch: int, name: str, state: dict[str, Any]) -> StateDict:
+    def tensors(self, epoch: int, name: str, state: dict[str, Any], step: int = 0) -> StateDict:
         """The weights `name`, "student" or "average". Raises CheckpointError where they are not
         what `state` says."""
-        return self._content(epoch, f"{name}.safetensors", load_file, state)
+        return content(self.path(epoch, step) / f"{name}.safetensors", load_file, state)
 
-    def _content(
-        self, epoch: int, name: str, reader: Callable[[Path], Any], state: dict[str, Any]
-    ) -> Any:
-        files, path = state["files"], self.path(epoch) / name
-        try:
-            if files and file_digest(path) != files.get(name):
-                raise ValueError(NOT_WRITTEN)
-            return reader(path)
-        except FrosterError:
-            raise
-        except Exception as error:  # readers raise whatever the damage leads them to
-            raise damaged(path, error) from error
+
+def content(path: Path, reader: Callable[[Path], Any], state: dict[str, Any]) -> Any:
+    """Of a file of the checkpoint whose `state` that is. Raises CheckpointError."""
+    files = state["files"]
+    try:
+        if files and file_digest(path) != files.get(path.name):
+            raise ValueError(NOT_WRITTEN)
+        return reader(path)
+    except FrosterError:
+        raise
+    except Exception as error:  # readers raise whatever the damage leads them to
+        raise damaged(path, error) from error
+
+
+def save_moments(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    try:
+        torch.save(optimizer.state_dict(), path)
+    except RuntimeError as error:  # of torch's archive writer, on a full disk
+        raise cannot_write(path, error) from error
 
 
 def digest_of(state: dict[str, Any]) -> str:
@@ -157,7 +221,7 @@ def digest_of(state: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def checked_state(state: Any, epoch: int) -> dict[str, Any]:
+def checked_state(state: Any, epoch: int, step: int = 0) -> dict[str, Any]:
     """The content of a `state.json` without its digest. Raises ValueError where it is not what was
     written. Checkpoints of older versions have no digests, the oldest no history."""
     if not isinstance(state, dict):
@@ -165,8 +229,9 @@ def checked_state(state: Any, epoch: int) -> dict[str, Any]:
     signed = state.keys() & {"digest", "files"}
     if signed and state.pop("digest", None) != digest_of(state):
         raise ValueError(NOT_WRITTEN)
-    state = {"history": [], "files": {}, **state}
+    state = {"history": [], "files": {}, "part": {}, **state}
     kinds = {"averaged": int, "unreadable": dict, "run": dict, "history": list, "files": dict}
+    kinds["part"] = dict
     for name, kind in kinds.items():
         if not isinstance(state.get(name), kind):
             raise ValueError(f"its {name} is {state.get(name)!r:.40}")
@@ -174,6 +239,8 @@ def checked_state(state: Any, epoch: int) -> dict[str, Any]:
         raise ValueError("its history holds something else than objects")
     if state.get("epoch") != epoch:
         raise ValueError(f"it is of epoch {state.get('epoch')!r:.40}")
+    if state["part"].get("step", 0) != step or state["part"].keys() - asdict(EpochPart()).keys():
+        raise ValueError(f"it is of step {state['part'].get('step', 0)!r:.40}")
     return state
 
 
@@ -195,6 +262,9 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def check_same_run(old: dict, new: dict, folder: Path) -> None:
+    """Raises UsageError where the settings differ. The number of processes, which older checkpoints
+    hold too, may: the order of the clips does not depend on it."""
+    old = {name: value for name, value in old.items() if name != "world"}
     new = json.loads(json.dumps(new))
     for name, was, now in differences(as_now(old, new), new):
         raise UsageError(

@@ -27,8 +27,12 @@ def follow(teacher: VideoCLIP, student: VideoCLIP, beta: float) -> None:
         for mean, now in zip(teacher.parameters(), student.parameters(), strict=True)
         if now.requires_grad
     ]
-    means: list[Tensor] = [mean for mean, _ in pairs]
-    torch._foreach_mul_(means, beta)
-    torch._foreach_add_(means, [now.detach() for _, now in pairs], alpha=1 - beta)
+    # One kernel takes either whole weights or those that the ranks share out.
+    for cut in (False, True):
+        some = [pair for pair in pairs if hasattr(pair[0], "full_tensor") == cut]
+        if some:
+            means: list[Tensor] = [mean for mean, _ in some]
+            torch._foreach_mul_(means, beta)
+            torch._foreach_add_(means, [now.detach() for _, now in some], alpha=1 - beta)
     for kept, now in zip(teacher.buffers(), student.buffers(), strict=True):
         kept.copy_(now)

@@ -59,8 +59,8 @@ class Hooks:
     on_step: Callable[[int, dict[str, float]], None] | None = None
     """The metrics of each step, counted from 1."""
     validate: Callable[[Recognizer, int], dict[str, float]] | None = None
-    """Measures the student after an epoch, counted from 1; what it returns as "base" may stop the
-    run (`Recipe.patience`)."""
+    """Measures the student after an epoch, counted from 1, on all ranks; what it returns as "base"
+    on rank 0 may stop the run (`Recipe.patience`)."""
 
 
 def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -> Recognizer:
@@ -132,6 +132,12 @@ def fine_tune(
         **how.run,
     }
     validate = hooks.validate
+
+    def now() -> Recognizer:
+        """The student, whole where the ranks share its weights out."""
+        shards = trainer.shards
+        return student if shards is None else student.with_network(shards.student(), student.config)
+
     with reporter.bar(f"train {how.name or method.name}", total) as bar:
         done = 0
 
@@ -147,9 +153,10 @@ def fine_tune(
             out,
             run,
             on_step=on_step,
-            validate=None if validate is None else lambda epoch: validate(student, epoch),
+            validate=None if validate is None else lambda epoch: validate(now(), epoch),
             warn=reporter.warn,
         )
+    student = now()
     student.model.eval().requires_grad_(False)
     return student, trained
 

@@ -1,5 +1,8 @@
 """How a training run ends: the weights that it leaves, all of them measured, calibrated, saved and
-reported."""
+reported.
+
+Rank 0 does it. The other ranks read and score their share of the videos meanwhile (`assist`): what
+is measured here on several ranks, must be measured there in the same order."""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from froster.evaluation.metrics import Predictions, Space
 from froster.evaluation.reliability import measured
 from froster.inference.recognizer import Recognizer
 from froster.training.blend import Known, Line, curve
+from froster.training.distributed import from_rank_0, weights_from_rank_0
 from froster.training.held_out import held_out
 from froster.training.importance import FILE
 from froster.training.kept import KeptTower
 from froster.training.measure import (
     EvalRow,
-    EvalSet,
     Measuring,
     changes_of,
     eval_sets,
@@ -86,6 +89,7 @@ def finish(
         run.how.reporter.warn(f"left out: {line}")
 
     states = final_weights(run, student, trained)
+    from_rank_0(len(states))
     best = with_weights(student, next(iter(states.values())))
     rows = table_of(student, states, [{} for _ in range(1 + len(states))])
     about = {**about_run(run, trained, source), "blend": None, "left_out": left_out}
@@ -96,10 +100,10 @@ def finish(
         save_tensors(trained.importance, out / FILE)
     write_json(out / "report.json", report)
 
-    sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
-    if run.kept is not None:
-        sets = run.kept.sets(sets)
-    test = lambda: measure_all(run.base, student, states, sets, run.how)  # noqa: E731
+    networks = [best, *(with_weights(student, state) for state in list(states.values())[1:])]
+    for network in networks:
+        weights_from_rank_0(network.model)
+    test = lambda: measure_all(run, networks, states)  # noqa: E731
     rows = attempt("the accuracy on the test videos", test, leave_out) or rows
     calibration = attempt("calibration", lambda: calibrate(run, best), leave_out)
     if calibration is not None:
@@ -111,14 +115,31 @@ def finish(
     report["reliability"] = attempt(
         "how far a score can be trusted", lambda: reliability_of(best, rows), leave_out
     )
+    average = with_weights(student, trained.average)
+    weights_from_rank_0(average.model)
     report["blend"] = attempt(
         "the curve between CLIP and the model",
-        lambda: blend_curve(run, student, trained, (source.split_seed, blend_points), rows),
+        lambda: blend_curve(run, average, (source.split_seed, blend_points), rows, states),
         leave_out,
     )
     for folder in (out / "model", out / "last", out):
         write_json(folder / "report.json", report)
     return TrainingResult(out, best, rows, report, run.parts, trained)
+
+
+def assist(run: TrainingRun, student: Recognizer, seed: int, blend_points: int) -> None:
+    """The part of the other ranks in `finish`. They get the weights network by network, so that
+    there is no copy of them in their host's memory. What they measure counts on rank 0, which also
+    says what failed."""
+    networks = [with_weights(student, None) for _ in range(from_rank_0(None))]
+    for network in networks:
+        weights_from_rank_0(network.model)
+    silent = lambda line: None  # noqa: E731
+    attempt("", lambda: scores_of(run, networks), silent)
+    attempt("", lambda: score_validation(run, networks[0]), silent)
+    average = with_weights(student, None)
+    weights_from_rank_0(average.model)
+    attempt("", lambda: blend_curve(run, average, (seed, blend_points), [], {}), silent)
 
 
 def about_run(run: TrainingRun, trained: Trained, source: RunInputs) -> dict[str, Any]:
@@ -171,20 +192,23 @@ def final_weights(run: TrainingRun, student: Recognizer, trained: Trained) -> di
 
 
 def measure_all(
-    base: Recognizer,
-    student: Recognizer,
-    states: dict[str, StateDict],
-    sets: list[EvalSet],
-    how: Measuring,
+    run: TrainingRun, networks: list[Recognizer], states: dict[str, StateDict]
 ) -> list[EvalRow]:
     """Frozen CLIP, each of the final weights, and the first of them together with frozen CLIP."""
-    models = [base, *(with_weights(student, state) for state in states.values())]
-    rows = table_of(student, states, measure_many(models, sets, how, "before and after"))
+    rows = table_of(networks[0], states, scores_of(run, networks))
     frozen, tuned = rows[0].predictions, rows[1].predictions
     for space in get_args(Space):
         both = {name: frozen[name].ensemble(tuned[name], space) for name in frozen}
         rows.append(EvalRow(f"{rows[1].method} + frozen", f"mean of {space}s", both))
     return rows
+
+
+def scores_of(run: TrainingRun, networks: list[Recognizer]) -> list[dict[str, Predictions]]:
+    """Of frozen CLIP and these networks, on the test videos."""
+    sets = eval_sets(run.base, run.plan.preset, run.parts, run.sentences)
+    if run.kept is not None:
+        sets = run.kept.sets(sets)
+    return measure_many([run.base, *networks], sets, run.how, "before and after")
 
 
 def table_of(
@@ -196,22 +220,29 @@ def table_of(
     return [EvalRow("frozen", "start", measured[0]), *rows]
 
 
-def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
-    """Fitted to the validation videos, never to the test; None where the run has too few. Raises
-    DataError where too few of them can be read."""
+def score_validation(run: TrainingRun, model: Recognizer) -> Predictions | None:
+    """Of the validation videos, for the calibration; None where the run has too few."""
     validation = run.parts.validation
     if len(validation) < FEWEST_VIDEOS or len({i.label for i in validation}) < FEWEST_CLASSES:
         return None
     parts = dataclasses.replace(run.parts, base_test=validation, novel_test=[])
     sets = eval_sets(model, run.plan.preset, parts, run.sentences)
-    predictions = measure(model, sets, run.how, "watched")["base"]
+    return measure(model, sets, run.how, "watched")["base"]
+
+
+def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
+    """Fitted to the validation videos, never to the test; None where the run has too few. Raises
+    DataError where too few of them can be read."""
+    predictions = score_validation(run, model)
+    if predictions is None:
+        return None
     assert predictions.views is not None
     calibration = fit(predictions.views, predictions.labels, model.logit_scale, model.config.fusion)
     if calibration.none is None:
         run.how.reporter.say(NO_RULE)
     fitted = {
         "to": "the watched videos",
-        "videos": len(validation) - len(predictions.errors),
+        "videos": len(predictions.labels) - len(predictions.errors),
         "classes": len(run.parts.base),
     }
     return dataclasses.replace(calibration, fitted=fitted)
@@ -229,14 +260,14 @@ def reliability_of(model: Recognizer, rows: list[EvalRow]) -> dict[str, Any] | N
 
 def blend_curve(
     run: TrainingRun,
-    student: Recognizer,
-    trained: Trained,
+    average: Recognizer,
     asked: tuple[int, int],
     rows: Sequence[EvalRow],
+    states: Mapping[str, StateDict],
 ) -> dict[str, Any] | None:
     """The line to CLIP at a few ratios, on some test videos; None with too few of these. What the
     table of `rows` has of frozen CLIP and of the tuned weights is not measured again. `asked`: the
-    seed that draws the videos, and the number of ratios."""
+    seed that draws the videos, and the number of ratios. Other ranks have no `rows`."""
     parts, (seed, points) = run.parts, asked
     if points < 2 or len(parts.base_test) < 2 or len(parts.base) < 2:
         return None
@@ -246,9 +277,15 @@ def blend_curve(
         novel_test=evenly(parts.novel_test, CURVE_VIDEOS, seed),
     )
     held = held_out(few, [])
-    line = Line(run.base, with_weights(student, trained.average), trained.average)
+    tuned = {name: tensor.clone() for name, tensor in average.model.state_dict().items()}
+    line = Line(run.base, average, tuned)
     sets = eval_sets(run.base, run.plan.preset, held.parts, run.sentences)
-    line.known = known_of(rows, final_weights(run, student, trained), parts, held.parts)
+    known = known_of(rows, states, parts, held.parts) if rows else Known({}, {})
+    names = from_rank_0(list(known.frozen))
+    if not rows:  # another rank, which leaves out what rank 0 knows
+        blank: dict[str, Any] = dict.fromkeys(names)
+        known = Known(blank, {0.0: blank})
+    line.known = known
     return curve(line, held, sets, run.how, points)
 
 

@@ -26,6 +26,7 @@ from froster.evaluation.metrics import (
     paired_error,
 )
 from froster.evaluation.probes import Probe
+from froster.evaluation.spread import ALONE, Spread
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
@@ -185,6 +186,8 @@ class Measuring:
     reporter: Reporter = field(default_factory=Reporter)
     batch_size: int | None = None
     """Videos at a time; None: as many as have 32 views together."""
+    spread: Spread = ALONE
+    """Over which processes: where it is over several, all of them must measure the same."""
 
 
 def measure(
@@ -231,6 +234,7 @@ def measure_many(
                 workers=how.workers,
                 on_videos=bar,
                 also=s.also,
+                spread=how.spread,
             )
             for result, of_set in zip(results, predictions, strict=True):
                 result[s.name] = of_set

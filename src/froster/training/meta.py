@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,11 @@ from froster.data.dataset import Batch
 
 
 def with_query(batches: Iterator[Batch], wanted: bool) -> Iterator[tuple[Batch, Batch | None]]:
-    """Every batch, and the one that follows it where that is wanted."""
-    if not wanted:
+    """Every batch; where that is wanted, every one but the last and the one that follows it."""
+    if wanted:
+        yield from pairwise(batches)
+    else:
         yield from ((batch, None) for batch in batches)
-        return
-    first = support = next(batches, None)
-    for query in batches:
-        assert support is not None
-        yield support, query
-        support = query
-    if support is not None:
-        yield support, first
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,28 +12,35 @@ from froster.utils import strict_json as json
 from froster.utils.files import write_text, writing
 
 
-def epoch_of(line: str) -> float | None:
-    """A line's epoch; None for a line that cannot be read."""
+def place_of(line: str) -> tuple[float, float] | None:
+    """A line's epoch and step, which is infinite for that of a whole epoch; None for a line that
+    cannot be read."""
     try:
-        epoch = json.loads(line)["epoch"]
-    except (ValueError, KeyError, TypeError):
+        values = json.loads(line)
+        epoch, step = values["epoch"], values.get("step", math.inf)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return epoch if isinstance(epoch, (int, float)) else None
+    return (epoch, step) if all(isinstance(x, (int, float)) for x in (epoch, step)) else None
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one object a line. Dropped are lines of epochs that a resumed run will
-    repeat and what cannot be read: a last line that a kill has cut off, and others (`lost`)."""
+    """`metrics.jsonl`: one object a line. Dropped are lines of steps that a resumed run will repeat
+    and what cannot be read: a last line that a kill has cut off, and others (`lost`). `step` of the
+    run, from 1, is the last that was done, where the epoch after `epochs_done` has begun."""
 
-    def __init__(self, path: Path, epochs_done: int, active: bool):
-        self.path, self.epochs_done, self.active = path, epochs_done, active
+    def __init__(self, path: Path, epochs_done: int, active: bool, step: int = 0):
+        self.path, self.epochs_done, self.active, self.step = path, epochs_done, active, step
         self.lost = 0
         if active:
-            text = path.read_text(errors="replace") if path.exists() and epochs_done else ""
-            lines = [(line, epoch_of(line)) for line in text.split("\n") if line]
-            self.lost = sum(epoch is None for _, epoch in lines[:-1])
-            kept = (line for line, epoch in lines if epoch is not None and epoch <= epochs_done)
+            begun = path.exists() and (epochs_done or step)
+            text = path.read_text(errors="replace") if begun else ""
+            lines = [(line, place_of(line)) for line in text.split("\n") if line]
+            self.lost = sum(place is None for _, place in lines[:-1])
+            kept = (line for line, place in lines if place is not None and self.is_done(*place))
             write_text(path, "".join(line + "\n" for line in kept))
+
+    def is_done(self, epoch: float, step: float) -> bool:
+        return epoch <= self.epochs_done or (epoch == self.epochs_done + 1 and step <= self.step)
 
     def write(self, **values: Any) -> None:
         """Raises WriteError where the disk is full."""
@@ -43,9 +51,9 @@ class MetricsLog:
 
     def damage(self, passed_over: Sequence[str]) -> list[str]:
         """What cannot be read, in lines; `passed_over` are those of newer checkpoints."""
+        place = f"epoch {self.epochs_done}{f', step {self.step}' if self.step else ''}"
         lines = [
-            f"{line}: going on from epoch {self.epochs_done}, the newest whole checkpoint"
-            for line in passed_over
+            f"{line}: going on from {place}, the newest whole checkpoint" for line in passed_over
         ]
         if self.lost:
             lines.append(f"{self.path}: {self.lost} lines cannot be read and are left out")

@@ -29,7 +29,7 @@ def parameter_groups(
     `logit_scale` is therefore decayed. `"no positions"`: nor on positional and temporal embeddings;
     `"all"`: on every weight.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
             free = decay != "all" and (parameter.ndim == 1 or name.endswith(".bias"))
@@ -37,12 +37,14 @@ def parameter_groups(
                 decay == "no positions"
                 and name.endswith(("positional_embedding", "temporal_embedding"))
             )
-            key = (0.0 if free else weight_decay, new_scale if name in new else clip_scale)
+            scale = new_scale if name in new else clip_scale
+            # One kernel takes either whole weights or those that the ranks share out.
+            key = (0.0 if free else weight_decay, scale, hasattr(parameter, "full_tensor"))
             groups.setdefault(key, []).append(parameter)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][1], -item[0][0]))
+    ordered = sorted(groups.items(), key=lambda item: (item[0][1], -item[0][0], item[0][2]))
     return [
         {"params": params, "weight_decay": decay, "scale": scale}
-        for (decay, scale), params in ordered
+        for (decay, scale, _), params in ordered
     ]
 
 

@@ -159,6 +159,8 @@ class TrainOptions(LabelledOptions):
     """Go on with the run that --out holds."""
     keep: int = 1
     """Checkpoints kept; 0: every epoch's (for blend --epochs)."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints within an epoch; 0: only after each."""
     blend_points: int = 5
     """Ratios of the report's blend curve; 0: none."""
     logger: Literal["tensorboard", "wandb"] | None = None
@@ -169,6 +171,8 @@ class TrainOptions(LabelledOptions):
     """Kernels made by torch.compile: faster on a GPU."""
     checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, slower."""
+    shard_weights: bool = False
+    """The processes of torchrun share the weights out (FSDP2), for towers that do not fit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -309,10 +309,8 @@ def choose(
     recipe: Recipe, parts: Split, given: set[str], plain: bool, world: int = 1
 ) -> ChosenRecipe:
     """Batch, epochs and patience for these training videos. What is in `given` was asked for and
-    stays.
-
-    A batch that was not asked for is one that `world` processes can share out, the nearest: rates
-    are left as they are.
+    stays. Nothing depends on the number of processes, `world`, so that another may go on; a batch
+    that is too small for them is said.
     """
     n, why = len(parts.train), []
     changes: dict[str, int | None] = {}
@@ -326,10 +324,11 @@ def choose(
                 f"batch {batch} in place of {recipe.batch_size}: {n} training videos give {steps}"
                 " steps an epoch"
             )
-    if "batch_size" not in given and batch % world:
-        shared = max(1, round(batch / world)) * world
-        why.append(f"batch {shared} in place of {batch}: {world} processes share it out evenly")
-        batch = changes["batch_size"] = shared
+    if batch < world:
+        why.append(
+            f"a batch of {batch} clips leaves {world - batch} of {world} processes without any:"
+            f" --batch-size {world} or more"
+        )
     if plain and "epochs" not in given:
         steps = max(1, n // batch)
         epochs = min(MOST_EPOCHS, max(recipe.epochs, math.ceil(FEWEST_STEPS / steps)))

@@ -31,9 +31,9 @@ from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
 from froster.training.distill import Distill
-from froster.training.distributed import process_group, ranks
+from froster.training.distributed import process_group, ranks, spread_over_ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
-from froster.training.finish import TrainingResult, TrainingRun, finish
+from froster.training.finish import TrainingResult, TrainingRun, assist, finish
 from froster.training.habits import measure_habits
 from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
@@ -105,7 +105,7 @@ def train(
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
             # A label that is too long is found before the training.
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
-        how = Measuring(asked.workers, asked.truncate, reporter)
+        how = Measuring(asked.workers, asked.truncate, reporter, spread=spread_over_ranks())
         kept, kept_note = kept_tower(base, plan, asked, out, how)
         run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how, kept=kept)
         if asked.hold is not None:
@@ -127,6 +127,7 @@ def train(
         log = open_logger(asked.logger, out) if rank == 0 else None
         student, trained = fine_tune_run(run, log, asked)
         if rank > 0:
+            assist(run, student, asked.split_seed, asked.blend_points)
             return None
         source = source_of(Path(data), name, base, videos, asked)
         trained_on, watched_by = marks(run.parts, start, reporter)
@@ -202,6 +203,8 @@ def plan_of(
         precision=base.precision,
         compile=asked.compile,
         checkpointing=asked.checkpointing,
+        checkpoint_minutes=asked.checkpoint_minutes,
+        shard_weights=asked.shard_weights,
     )
     distill, why = plan.distill, choice.why
     if videos.plain and distill.teacher == "ema" and "ema_beta" not in asked.loss:
@@ -216,7 +219,7 @@ def plan_of(
 def prepare_folder(out: Path, resume: bool, held: ExitStack, reporter: Reporter) -> None:
     """Take `out` over and lock it until `held` ends. Raises UsageError where it holds a run, or
     what one has made, and `resume` is not given, and while another process writes it."""
-    begun = bool(Checkpoints(out / "checkpoints").epochs())
+    begun = bool(Checkpoints(out / "checkpoints").points())
     if (begun or (out / "model").exists() or (out / "report.json").exists()) and not resume:
         raise UsageError(
             f"{out} holds a run: pass --resume to go on with it, or choose another --out"

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,17 +19,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from froster.data.dataset import Batch
-from froster.errors import FrosterError
+from froster.errors import CheckpointError, FrosterError
 from froster.methods.recipe import Recipe
-from froster.training.batches import (
-    draw_template,
-    epoch_batches,
-    global_batch,
-    rows_of_step,
-    steps_of_epoch,
+from froster.training.batches import draw_template, epoch_batches, rows_of_step, steps_of_epoch
+from froster.training.checkpoint import SHARDS, Checkpoints, EpochPart, RunState
+from froster.training.distributed import (
+    from_all_ranks,
+    from_rank_0,
+    ranks,
+    same_on_all_ranks,
+    this_rank,
 )
-from froster.training.checkpoint import Checkpoints, RunState
-from froster.training.distributed import from_all_ranks, from_rank_0, ranks, this_rank
 from froster.training.importance import PathIntegral
 from froster.training.meta import add_query_gradient, with_query
 from froster.training.metrics_log import MetricsLog
@@ -38,19 +40,22 @@ from froster.training.weights import RunningMean
 from froster.utils.interrupt import check
 from froster.utils.tensors import StateDict, cpu_state
 
-MAY_CHANGE = ("workers", "keep", "compile", "checkpointing")
+if TYPE_CHECKING:
+    from froster.training.sharding import Shards
+
+MAY_CHANGE = ("workers", "keep", "compile", "checkpointing", "checkpoint_minutes")
 """Fields of the recipe that change speed and memory alone: a resumed run may have others."""
 
 OnStep = Callable[[int, dict[str, float]], None]
 """`on_step(step, metrics)`, on rank 0; steps count from 1."""
 Validate = Callable[[int], dict[str, float]]
-"""`validate(epoch)`, on rank 0: what is measured after an epoch, of which "base" may stop the run.
-"""
+"""`validate(epoch)`, on all ranks: what is measured after an epoch, of which rank 0 has the result.
+Its "base" may stop the run."""
 
 
 @dataclass
 class Trained:
-    """The weights a run ends with, and what it could not read."""
+    """The weights a run ends with, on rank 0, and what it could not read."""
 
     last: StateDict
     average: StateDict
@@ -74,6 +79,8 @@ class StartedStep:
     lr: float
     template: int
     values: dict[str, Tensor]
+    save: bool = False
+    """A checkpoint is due behind it: the next one waits for that."""
 
     def metrics(self) -> dict[str, float]:
         """The means over all clips of the losses and the accuracy (per cent), and the norm of the
@@ -88,6 +95,7 @@ class Trainer:
     def __init__(self, task: Task, recipe: Recipe, num_frames: int):
         self.task, self.recipe, self.num_frames = task, recipe, num_frames
         self.world, self.rank = ranks(), this_rank()
+        self.shards = shared_out(task) if recipe.shard_weights else None
         self.optimizer = optimizer_of(task, recipe)
         self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.device = task.student.clip.logit_scale.device
@@ -95,6 +103,9 @@ class Trainer:
         if recipe.remember:
             self.path = PathIntegral(task.student, task.hold, recipe.hold == "si-total")
         self.network: torch.nn.Module = task
+        self.saved = time.monotonic()
+        self.save_is_due = False
+        """By rank 0's clock, as all ranks learn at each step."""
 
     def fit(
         self,
@@ -106,7 +117,7 @@ class Trainer:
         validate: Validate | None = None,
         warn: Callable[[str], None] = lambda line: None,
     ) -> Trained:
-        """Train on `dataset`, continuing what `out/checkpoints` holds.
+        """Train on `dataset`, continuing what `out/checkpoints` holds, from the step on.
 
         `run` is what, beside the recipe, another run would differ in: its checkpoint is refused.
         What `validate` measures goes into the checkpoint, so that a resumed run stops where the
@@ -114,57 +125,88 @@ class Trainer:
         FrosterError where a loss is not finite or no video can be read.
         """
         recipe, clips = self.recipe, len(dataset)  # type: ignore[arg-type]
-        global_batch(recipe, clips)
         settings = {k: v for k, v in asdict(recipe).items() if k not in MAY_CHANGE}
-        settings |= {**run, "clips": clips, "world": self.world}
+        settings |= {**run, "clips": clips}
         mean = RunningMean(lambda n: recipe.weight_of_epoch(recipe.first_averaged + n - 1))
         modules = self.task.checkpoint_modules()
         if self.path is not None:
             modules["importance"] = self.path
-        state = RunState(modules, self.optimizer, settings, mean)
+        state = RunState(
+            modules, self.optimizer, settings, mean, rank=self.rank, shards=self.shards
+        )
         checkpoints = Checkpoints(out / "checkpoints", recipe.keep)
         first = done = checkpoints.resume(state)
-        log = MetricsLog(out / "metrics.jsonl", first, active=self.rank == 0)
+        check_same_point(first, state.part.step, checkpoints.folder)
+        begun = first * steps_of_epoch(recipe, clips) + state.part.step if state.part.step else 0
+        log = MetricsLog(out / "metrics.jsonl", first, active=self.rank == 0, step=begun)
         if self.rank == 0:
             for damage in log.damage(checkpoints.passed_over):
                 warn(damage)
-        if self.world > 1:
+        if self.world > 1 and self.shards is None:
             self.network = DistributedDataParallel(self.task)
+        hear = on_step if self.rank == 0 else None
         for epoch in range(first, recipe.epochs):
             if stops_early(state.history, recipe.patience):
                 break
-            means = self.epoch(epoch, dataset, state, log, on_step if self.rank == 0 else None)
-            if epoch + 1 >= recipe.first_averaged:
-                state.average.add(cpu_state(self.task.student))
+            means = self.epoch(epoch, dataset, state, log, hear, checkpoints)
+            self.add_to_average(epoch, state)
             line: dict[str, Any] = {"mean": means, "averaged": state.average.count}
             if validate is not None:
-                measured = from_rank_0(validate(epoch + 1) if self.rank == 0 else None)
+                measured = from_rank_0(validate(epoch + 1))
                 state.history.append(measured)
                 line["watched"] = measured
             log.write(epoch=epoch + 1, **line)
-            if self.rank == 0:
-                checkpoints.save(epoch + 1, state)
-            if self.world > 1:
-                dist.barrier()
+            self.save(checkpoints, epoch + 1, state)
             done = epoch + 1
-        last, average = cpu_state(self.task.student), state.average
+        last, average = self.cpu_state(), state.average
         mean_state = average.weights(like=last) if average.count else last
         record = {} if self.path is None else self.path.record()
         return Trained(
             last, mean_state, average.count, state.unreadable, done, state.history, record
         )
 
+    def cpu_state(self) -> StateDict:
+        """The student's weights in rank 0's memory, nothing on the others: eight ranks of a machine
+        would hold as many copies."""
+        if self.shards is not None:
+            return self.shards.state(self.task.student)
+        return cpu_state(self.task.student) if self.rank == 0 else {}
+
+    def add_to_average(self, epoch: int, state: RunState) -> None:
+        if epoch + 1 >= self.recipe.first_averaged:
+            state.average.add(self.cpu_state())
+
+    def save(self, checkpoints: Checkpoints, epochs: int, state: RunState) -> None:
+        """A checkpoint after so many epochs and `state.part`. All ranks must call it."""
+        errors, weights = state.part.errors, None
+        if self.shards is not None:
+            self.shards.write(checkpoints.folder / SHARDS, self.optimizer)
+            ends_epoch = not state.part.step  # others want the network of an epoch
+            weights = {"student": self.shards.state(self.task.student)} if ends_epoch else {}
+        if state.part.step:
+            state.part.errors = from_all_ranks(errors)
+        if self.rank == 0:
+            checkpoints.save(epochs, state, weights)
+        state.part.errors = errors
+        self.saved = time.monotonic()
+        if self.world > 1:
+            dist.barrier()
+
     def epoch(
-        self, epoch: int, dataset: Dataset, state: RunState, log: MetricsLog, on_step: OnStep | None
+        self,
+        epoch: int,
+        dataset: Dataset,
+        state: RunState,
+        log: MetricsLog,
+        on_step: OnStep | None,
+        checkpoints: Checkpoints,
     ) -> dict[str, float]:
-        """The steps of one epoch; returns the means of their metrics."""
+        """The steps of one epoch that are still to do; returns the means of the metrics of all."""
         self.task.train()
+        part = state.part
         steps = steps_of_epoch(self.recipe, len(dataset))  # type: ignore[arg-type]
-        batches = epoch_batches(dataset, self.recipe, epoch, known=state.unreadable)
-        errors: list[str] = []
-        sums: dict[str, float] = {}
-        count = 0
-        for started in prefetch_metrics(self.steps(epoch, steps, batches, errors)):
+        batches = epoch_batches(dataset, self.recipe, epoch, state.unreadable, part.step)
+        for started in prefetch_metrics(self.steps(epoch, steps, batches, part)):
             metrics = started.metrics()
             if not all(map(math.isfinite, metrics.values())):
                 raise FrosterError(
@@ -176,36 +218,42 @@ class Trainer:
                 epoch=epoch + 1, step=step, lr=started.lr, template=started.template, **metrics
             )
             for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
+                part.sums[name] = part.sums.get(name, 0.0) + value
+            part.counted += 1
             if on_step is not None:
                 on_step(step, metrics)
-        for message in from_all_ranks(errors):
+            if started.save:
+                part.step = started.number + 1
+                self.save(checkpoints, epoch, state)
+        state.part = EpochPart()
+        for message in from_all_ranks(part.errors):
             state.unreadable[message] = state.unreadable.get(message, 0) + 1
-        if not count:
+        if not part.counted:
             raise FrosterError(
                 f"no training video could be read; the first: {next(iter(state.unreadable), '?')}"
             )
-        return {name: value / count for name, value in sums.items()}
+        return {name: value / part.counted for name, value in part.sums.items()}
 
     def steps(
-        self, epoch: int, count: int, batches: Iterator[Batch], errors: list[str]
+        self, epoch: int, count: int, batches: Iterator[Batch], part: EpochPart
     ) -> Iterator[StartedStep]:
-        """The optimiser steps of one epoch, as they are started. `errors` receives what cannot be
-        read."""
+        """The optimiser steps of one epoch behind those of `part`, as they are started; what cannot
+        be read is added to its errors."""
         recipe, bank = self.recipe, self.task.bank
-        for number, (batch, query) in enumerate(with_query(batches, bool(recipe.meta))):
+        pairs = with_query(batches, bool(recipe.meta))
+        for number, (batch, query) in enumerate(pairs, part.step):
             lr = rate(recipe, epoch + number / count)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["scale"]
             check()
-            errors += [message for _, message in batch.errors]
+            part.errors += [message for _, message in batch.errors]
             template = draw_template(recipe.seed, epoch, number, bank.num_templates)
             rng = random.Random(f"step/{recipe.seed}/{epoch}/{number}/{self.rank}")
             torch.manual_seed(rng.getrandbits(63))  # dropout, the same after a resume
             values = self.step(batch, rows_of_step(recipe.draw, template, bank), rng, query)
             if values is not None:
-                yield StartedStep(number, lr, template, values)
+                save = self.save_is_due and number + 1 < count
+                yield StartedStep(number, lr, template, values, save)
 
     def step(
         self, batch: Batch, rows: list[int], rng: random.Random, query: Batch | None = None
@@ -217,10 +265,13 @@ class Trainer:
             return None
         frames, labels, weight = share
         self.task.update_teacher()
-        losses, report = self.network(frames, labels, rows, rng, weight=weight)
+        with nullcontext() if self.shards is None else self.shards.within_blocks():
+            losses, report = self.network(frames, labels, rows, rng, weight=weight)
         loss = sum(losses.values())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.shards is not None:
+            self.shards.average_rest()
         share = self.share(query) if query is not None else None
         if share is not None:
             frames, labels, weight = share
@@ -235,7 +286,7 @@ class Trainer:
         if self.path is not None:
             self.path.before()
         limit = math.inf if self.recipe.clip_norm is None else self.recipe.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, limit)
+        norm = self.clip(limit)
         self.optimizer.step()
         if self.path is not None:
             self.path.after()
@@ -246,6 +297,12 @@ class Trainer:
             means = dict(zip(means, reduced / self.world, strict=True))
         return {**means, "grad_norm": norm}
 
+    def clip(self, limit: float) -> Tensor:
+        """Scales the gradients so that their norm is at most `limit`; returns the norm before."""
+        if self.shards is not None:
+            return self.shards.clip(limit)
+        return torch.nn.utils.clip_grad_norm_(self.weights, limit)
+
     def share(self, batch: Batch) -> tuple[Tensor, Tensor, float] | None:
         """This rank's frames and labels, and their weight; None when no rank could read a clip.
 
@@ -253,10 +310,14 @@ class Trainer:
         share, so that the gradient is that of the mean over all clips; a rank with none computes on
         a blank clip of weight zero, as DDP needs it to."""
         mine = total = float(len(batch.labels))
+        seconds = 60 * self.recipe.checkpoint_minutes
+        self.save_is_due = 0 < seconds < time.monotonic() - self.saved
         if self.world > 1:
-            count = torch.tensor([mine], device=self.device)
-            dist.all_reduce(count)
-            total = float(count)
+            counts = torch.tensor([mine, float(self.save_is_due and not self.rank)])
+            counts = counts.to(self.device)
+            dist.all_reduce(counts)
+            total, due = counts.tolist()
+            self.save_is_due = due > 0
         if not total:
             return None
         frames, labels = batch.frames, batch.labels
@@ -268,13 +329,34 @@ class Trainer:
         return frames, labels, mine * self.world / total
 
 
+def shared_out(task: Task) -> Shards:
+    """Raises UsageError where the weights cannot be shared out."""
+    from froster.training.sharding import Shards, check_shardable  # imports much that few need
+
+    check_shardable(task, task.recipe)
+    return Shards(task)
+
+
+def check_same_point(epoch: int, step: int, folder: Path) -> None:
+    """Raises CheckpointError where the ranks would go on from different checkpoints."""
+    if not same_on_all_ranks((epoch, step)):
+        raise CheckpointError(
+            f"the processes see different checkpoints in {folder}: --out must lie where all"
+            " machines see the same files"
+        )
+
+
 def prefetch_metrics(steps: Iterator[StartedStep]) -> Iterator[StartedStep]:
-    """Each step once the next one has been started: its metrics are read while a GPU has work."""
+    """Each step once the next one has been started: its metrics are read while a GPU has work. One
+    that a checkpoint is due behind comes at once."""
     waiting = None
     for step in steps:
         if waiting is not None:
             yield waiting
         waiting = step
+        if step.save:
+            yield step
+            waiting = None
     if waiting is not None:
         yield waiting
 

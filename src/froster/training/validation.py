@@ -119,6 +119,7 @@ class Validator:
                 workers=how.workers,
                 on_videos=bar,
                 also={foreign.name: foreign.classes},
+                spread=how.spread,
             )
         return {base.name: measured, foreign.name: measured.also.pop(foreign.name)}
 

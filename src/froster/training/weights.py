@@ -70,11 +70,12 @@ def halfway(
 
 
 def with_weights(
-    student: Recognizer, state: StateDict, config: ModelConfig | None = None
+    student: Recognizer, state: StateDict | None, config: ModelConfig | None = None
 ) -> Recognizer:
-    """The same network with other weights of it."""
+    """The same network with other weights of it, or as it is."""
     model = copy.deepcopy(student.model)
-    model.load_state_dict(state)
+    if state is not None:
+        model.load_state_dict(state)
     return student.with_network(model, config or student.config)
 
 
