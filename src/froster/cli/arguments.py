@@ -14,14 +14,17 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from froster.cli.options import as_paths
 from froster.errors import UsageError
-from froster.utils.address import refuse_address
+from froster.utils.address import as_path, refuse_address
 
 NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is
 nothing like an address."""
 FILES = (("describe", "labels"),)
 """Command and argument: a file after all."""
+MODELS = ("model", "models")
+"""Arguments that name models, which may be at an address."""
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
@@ -47,12 +50,20 @@ def read_config(name: str) -> Dict:
 
 
 def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Raises UsageError where an address stands for a file; of it, `Path` would make "s3:/"."""
+    """Raises UsageError where an address stands for a file of this machine; of it, `Path` would
+    make "s3:/"."""
     for argument in arguments:
         name = argument.field_info.name
-        if name not in NO_FILES or (*commands, name) in FILES:
-            for token in argument.tokens:
-                refuse_address(*token.value.split(","))
+        if name in NO_FILES and (*commands, name) not in FILES:
+            continue
+        may_be = argument.parameter.converter is as_paths
+        may_be |= name in MODELS and commands[-1:] not in (("calibrate",), ("serve",))
+        for token in argument.tokens:
+            for text in token.value.split(","):
+                if may_be:
+                    as_path(text)
+                else:
+                    refuse_address(text)
 
 
 def sentence(error: CycloptsError) -> str:

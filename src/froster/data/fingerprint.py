@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from froster.data.manifest import Item
+from froster.utils.address import Address
+from froster.utils.ranges import RemoteData
 
 ENDS = 2**16
 """Bytes that are read at either end of a file."""
@@ -20,6 +22,8 @@ AT_ONCE = 8
 
 def file_fingerprint(path: Path) -> str | None:
     """Of a file's length, its first and its last bytes; None for an empty or unreadable file."""
+    if isinstance(path, Address):
+        return _of_address(path)
     if not os.path.isfile(path):  # opening a pipe would wait for its other end
         return None
     try:
@@ -29,6 +33,19 @@ def file_fingerprint(path: Path) -> str | None:
             digest.update(file.read(ENDS))
             file.seek(max(ENDS, size - ENDS))
             digest.update(file.read(ENDS))
+    except OSError:
+        return None
+    return digest.hexdigest()[:DIGITS] if size else None
+
+
+def _of_address(path: Address) -> str | None:
+    """The same, of two parts of the file."""
+    try:
+        with RemoteData(path) as file:
+            size = file.size
+            digest = hashlib.sha256(f"{size}\n".encode())
+            digest.update(file.read(0, ENDS))
+            digest.update(file.read(max(ENDS, size - ENDS), size))
     except OSError:
         return None
     return digest.hexdigest()[:DIGITS] if size else None

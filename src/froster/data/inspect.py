@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from froster.data.likeness import Sketch, positions
 from froster.data.listing import ListedVideo
 from froster.errors import UsageError, VideoError
 from froster.utils import pool
+from froster.utils.address import as_path, is_address
 from froster.utils.files import journal, read_entries
-from froster.video.container import UPRIGHT, file_state, unchanged
+from froster.video.container import UPRIGHT, blocks, file_state, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
 
@@ -80,6 +82,9 @@ def beside(out: Path, ending: str) -> Path:
 def inspect(path: str) -> Iterator[Inspection | None]:
     """The inspection of a file, with `path` for its key; None before it is a sign of life. Raises
     VideoError, OSError."""
+    if is_address(path):
+        yield from _inspect_copy(as_path(path))
+        return
     if not os.path.exists(path):
         raise VideoError(f"{path}: no such file")
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
@@ -101,6 +106,28 @@ def inspect(path: str) -> Iterator[Inspection | None]:
             values: dict[str, Any] = measured.values(stream)
             inspection = Inspection(path, *file, digest.hexdigest(), **values)
     yield inspection
+
+
+def _inspect_copy(address: Path) -> Iterator[Inspection | None]:
+    """Of a file at an address, all of which is decoded."""
+    with (
+        unchanged(address) as file,
+        tempfile.TemporaryDirectory(prefix="froster-", ignore_cleanup_errors=True) as folder,
+    ):
+        copy = os.path.join(folder, "video")
+        with open(copy, "wb") as out:
+            for block in blocks(address):
+                out.write(block)
+                yield None
+        try:
+            for inspection in inspect(copy):
+                if inspection is not None:
+                    inspection = dataclasses.replace(
+                        inspection, path=str(address), size=file.size, mtime=file.mtime
+                    )
+                yield inspection
+        except VideoError as error:
+            raise VideoError(str(error).replace(copy, str(address))) from error
 
 
 def inspect_all(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from froster.data.manifest import VideoList, is_video, passed_over, read_rows
 from froster.errors import DataError, UsageError
-from froster.utils.address import refuse_address
+from froster.utils.address import Address, as_path, located
 
 MANIFESTS = (".csv", ".jsonl", ".ndjson")
 _MISSING_SHOWN = 3
@@ -22,7 +22,7 @@ class ListedVideo:
     path: Path
     key: str
     """Its name in results, to the byte: relative to the listing's root with /, or the path from the
-    top where it lies elsewhere."""
+    top where it lies elsewhere; or its address."""
     columns: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Its row of the manifest it comes from."""
 
@@ -78,9 +78,9 @@ def list_videos(
     Relative paths of a manifest start at `root`, or else at the manifest's folder; those of a list
     at `root`, or else where the command runs. Keys are relative to `base`, by default a single
     folder that was given, or `root`, or else where the command runs. Raises DataError where there
-    is no video, UsageError where no source is given, or an address.
+    is no video, UsageError where no source is given, or an address of another kind than froster
+    reads. Files at addresses are not looked for.
     """
-    refuse_address(*sources, files_from, root)
     sources = [*sources, *([files_from] if files_from is not None else [])]
     if not sources:
         raise UsageError("give video files, a folder, a manifest, or a list with --files-from")
@@ -98,7 +98,7 @@ def list_videos(
             if key not in keys:
                 keys.add(key)
                 listing.append(ListedVideo(path, key, columns))
-                if named and not os.path.exists(path):
+                if named and not isinstance(path, Address) and not os.path.exists(path):
                     listing.missing.append(listing[-1])
     if not listing:
         others = passed_over(listing.passed_over)
@@ -115,7 +115,7 @@ def _videos(
     if is_list:
         listing.by_name = True
         for name in _names(source):
-            yield (root / name if root else Path(name)), {}
+            yield located(root, name) if root else as_path(name), {}
     elif source.is_dir():
         for path in walk(source):
             if is_video(path):
@@ -131,6 +131,12 @@ def _videos(
 def walk(folder: Path) -> Iterator[Path]:
     """All files below a folder, folders in the order of their names; not in hidden ones, nor twice
     through links."""
+    if isinstance(folder, Address):
+        try:
+            yield from folder.files()
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+        return
     entered: set[tuple[int, int]] = set()
 
     def failed(error: OSError) -> None:
@@ -157,14 +163,17 @@ def _names(source: Path) -> list[str]:
     else:
         lines = [os.fsdecode(name.removesuffix(b"\r")) for name in data.split(b"\n")]
         names = [name for name in lines if name.strip()]
-    refuse_address(*names)
     return names
 
 
 def _key(path: Path, base: Path) -> str:
     """As the file is called, to the byte, for it is compared with what is written to files and is a
     path again there."""
+    if isinstance(path, Address):
+        return str(path)
     place = Path(os.path.abspath(path))
+    if isinstance(base, Address):
+        return place.as_posix()
     if place.is_relative_to(base):
         return place.relative_to(base).as_posix()
     # The same folder may be reached by links.

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from froster.data.label_tools import READ, read_segments
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.address import is_address, refusal, refuse_address
+from froster.utils.address import Address, as_path, is_address, located
 from froster.utils.files import NAME_ERRORS
 from froster.utils.text import is_text, printable
 from froster.video.container import VIDEO_SUFFIXES
@@ -63,7 +63,8 @@ class VideoList(list[Video]):
 
     def pass_over(self, path: Path) -> None:
         self.ignored += 1
-        if not path.name.startswith(".") and not path.is_dir():
+        is_folder = not isinstance(path, Address) and path.is_dir()
+        if not path.name.startswith(".") and not is_folder:
             self.passed_over[path.suffix.lower()] += 1
 
     def notes(self) -> list[str]:
@@ -123,10 +124,11 @@ def read_items(
 
     Raises DataError, which names file and line, for what cannot be read, for rows without path or
     label, for keys that the label file lacks, for files that do not exist, and where no video is
-    left; UsageError for an address.
+    left; UsageError for an address of another kind than froster reads. Files at addresses are not
+    looked for.
     """
-    refuse_address(source, labels_json, root)
-    source = Path(source)
+    source, labels_json = as_path(source), labels_json and as_path(labels_json)
+    root = root and as_path(root)
     if source.is_dir():
         if where:
             columns = ", ".join(where)
@@ -139,15 +141,15 @@ def read_items(
     if source.suffix.lower() in READ:
         if where or labels_json is not None:
             raise DataError(f"{source}: a label tool's file has no columns to choose or name by")
-        return _from_tool(source, Path(root) if root is not None else source.parent)
+        return _from_tool(source, root or source.parent)
     rows, is_list = _rows(source)
     rows = _chosen(source, rows, where or {})
-    names = _label_names(Path(labels_json)) if labels_json is not None else None
+    names = _label_names(labels_json) if labels_json is not None else None
     if is_list and names is None and all(fields["label"].isdecimal() for _, fields in rows):
         raise DataError(
             f"{source}: the labels are numbers; give the JSON file that names them (labels_json)"
         )
-    base = Path(root) if root is not None else source.parent
+    base = root or source.parent
     items, missing = Items(), []
     for place, fields in rows:
         label = fields["label"]
@@ -156,7 +158,7 @@ def read_items(
                 raise DataError(f"{place}: label '{label}' is not among the keys of {labels_json}")
             label = names[label]
         path = _locate(base, fields["path"])
-        if not os.path.isfile(path):
+        if not isinstance(path, Address) and not os.path.isfile(path):
             # Rather the manifest's encoding than the file's name.
             _check_text(place, fields["path"])
             missing.append(f"{fields['path']} ({place.rpartition(', ')[2]})")
@@ -178,14 +180,17 @@ def read_rows(
     Relative paths start at `root`, or else at the manifest's folder. Raises DataError as
     `read_items` does.
     """
-    source = Path(source)
-    base = Path(root) if root is not None else source.parent
+    source = as_path(source)
+    base = as_path(root) if root is not None else source.parent
     rows, _ = _rows(source, ("path",))
     return [(_locate(base, fields["path"]), fields) for _, fields in rows]
 
 
 def _from_folder(folder: Path) -> Items:
     items = Items()
+    if isinstance(folder, Address):
+        _from_address(folder, items)
+        return items
     for directory in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if not directory.is_dir():
             items.loose += is_video(directory)
@@ -204,11 +209,27 @@ def _from_folder(folder: Path) -> Items:
     return items
 
 
+def _from_address(folder: Address, items: Items) -> None:
+    try:
+        files = folder.files()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+    for path in files:
+        if path.parent.parent != folder.parent / folder.name or not is_video(path):
+            items.pass_over(path)
+        else:
+            items.append(Item(path, class_label(path.parent)))
+    if not items:
+        raise DataError(f"{folder}: no videos in class folders")
+
+
 def _from_tool(source: Path, base: Path) -> Items:
     """The segments of videos that are named relative to `base`, perhaps without an ending."""
     from froster.video.reader import Video as OpenedVideo
 
     def place(name: str) -> Path:
+        if isinstance(base, Address) or is_address(name):
+            return located(base, name)
         names = (name, Path(name).name)
         plain = [base / folder / one for one in names for folder in ("", "data")]
         ended = (
@@ -223,7 +244,7 @@ def _from_tool(source: Path, base: Path) -> Items:
     items, missing = Items(), []
     for video in read_segments(source, _text(source), rate):
         path = place(video.name)
-        if not os.path.isfile(path):
+        if not isinstance(path, Address) and not os.path.isfile(path):
             missing.append(video.name)
         words = (video.subset or "").lower()
         split = None if words in ("", "unlabeled") else words
@@ -356,7 +377,10 @@ def _checked(place: str, fields: dict[str, str], needs: Sequence[str]) -> Row:
             raise DataError(f"{place}: no {name}")
     _check_text(place, *(value for key, value in fields.items() if key != "path"))
     if is_address(fields.get("path", "")):
-        raise DataError(f"{place}: {refusal(fields['path'])}")
+        try:
+            as_path(fields["path"])
+        except UsageError as error:
+            raise DataError(f"{place}: {error}") from error
     return place, fields
 
 
@@ -392,5 +416,7 @@ def _label_names(source: Path) -> dict[str, str]:
 
 
 def _locate(base: Path, path: str) -> Path:
+    if isinstance(base, Address) or is_address(path):
+        return located(base, path.strip())
     names = list(dict.fromkeys((path, path.strip(), path.strip().replace("\\", "/"))))
     return next((base / name for name in names if os.path.lexists(base / name)), base / names[-1])

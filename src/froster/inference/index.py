@@ -24,6 +24,7 @@ from froster.inference.results import BatchProgress, Failures, OnProgress, ignor
 from froster.inference.store import ABOUT, FAILURES, IndexEntry, Store
 from froster.methods import VideoCLIP
 from froster.utils import pool
+from froster.utils.address import whole_name
 from froster.utils.files import refuse_current, sole_maker
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
@@ -67,7 +68,7 @@ def index(
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
     with sole_maker(out):
-        store = _open_or_create(out, model, os.path.abspath(listing.root), settings)
+        store = _open_or_create(out, model, whole_name(listing.root), settings)
         current = {video.key for video in listing if _is_current(store, video)}
         failures = Failures(out / FAILURES, current)
         passed = current if settings.retry_failed else current | failures.causes.keys()

@@ -19,6 +19,7 @@ from froster.inference.index import check_comparable, check_model, segment_reade
 from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.store import EntryPlace, IndexEntry, Store
 from froster.text.labels import check_labels
+from froster.utils.address import Address, as_path
 from froster.video.cut import clip_name, cut
 from froster.video.windows import VideoSegment
 
@@ -42,7 +43,7 @@ class Hit:
     """Start and end of that segment, in seconds like the others."""
 
     def path(self, root: Path) -> Path:
-        return root / self.entry.path
+        return self.entry.file(root)
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def search(
         assert text is not None
         query = model.embed_text([text], truncate)[0]
     else:
-        query = _embed_segments(model, Path(video), store.seconds)
-        copies = _copies_of(Path(video), store)
+        query = _embed_segments(model, as_path(video), store.seconds)
+        copies = _copies_of(as_path(video), store)
     hits = nearest(store, query, top, join=join, by_video=by_video, without=copies)
     return SearchResult(text or str(video), store, hits, copies)
 
@@ -114,7 +115,7 @@ def cut_hits(hits: Sequence[Hit], root: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for number, hit in enumerate(hits, 1):
-        name = clip_name(hit.start, hit.end, Path(hit.entry.path).stem)
+        name = clip_name(hit.start, hit.end, as_path(hit.entry.path).stem)
         with suppress(VideoError):
             files += cut(hit.path(root), [(hit.start, hit.end, folder / f"{number:02d} {name}")])
     return files
@@ -136,9 +137,12 @@ def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
 
 def _copies_of(video: Path, store: Store) -> list[str]:
     """The paths under which the index has this very file: that it is like itself is no answer."""
+    if isinstance(video, Address):
+        return [key for key in (str(video),) if key in store.places]
     size = video.stat().st_size
     entries = [place.entry for place in store.places.values() if place.entry.size == size]
-    paths = [(entry.path, store.root / entry.path) for entry in entries]
+    paths = [(entry.path, entry.file(store.root)) for entry in entries]
+    paths = [(name, path) for name, path in paths if not isinstance(path, Address)]
     return [name for name, path in paths if path.exists() and path.samefile(video)]
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch import Tensor
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.utils import strict_json as json
+from froster.utils.address import as_path, located
 from froster.utils.files import (
     atomic_file,
     atomic_folder,
@@ -36,6 +36,7 @@ from froster.utils.files import (
     write_text,
 )
 from froster.utils.tensors import save_tensors
+from froster.video.container import FileState, file_state
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 ABOUT, FAILURES = "index.json", "failures.jsonl"
@@ -46,7 +47,7 @@ class IndexEntry:
     """One indexed video."""
 
     path: str
-    """Below the index's root with /, or the whole path."""
+    """Below the index's root with /, or the whole path, or an address."""
     size: int
     mtime: int
     """Nanoseconds; with the size it tells whether the file is still the same."""
@@ -59,9 +60,7 @@ class IndexEntry:
     ends: Sequence[float]
 
     def is_current(self, root: Path) -> bool:
-        status = self.status(root)
-        now = None if status is None else (status.st_size, status.st_mtime_ns)
-        return now == (self.size, self.mtime)
+        return self.state(root) == (self.size, self.mtime)
 
     def named_as_file(self, root: Path) -> IndexEntry:
         """Earlier versions wrote signs that cannot be printed as escapes (`\\u202f`): here as the
@@ -70,8 +69,8 @@ class IndexEntry:
             return self
         for as_character in (True, False):
             entry = dataclasses.replace(self, path=_without_escapes(self.path, as_character))
-            status = entry.status(root)
-            if status is not None and status.st_size == self.size:
+            state = entry.state(root)
+            if state is not None and state.size == self.size:
                 return entry
         return self
 
@@ -79,17 +78,20 @@ class IndexEntry:
         """Whether there is no such file. A folder that may not be read, or a disk that does not
         answer, does not say so."""
         try:
-            (root / self.path).stat()
+            file_state(self.file(root))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return True  # ValueError: no file can have such a name
         except OSError as error:
             return error.errno == errno.ENAMETOOLONG
         return False
 
-    def status(self, root: Path) -> os.stat_result | None:
+    def file(self, root: Path) -> Path:
+        return located(root, self.path)
+
+    def state(self, root: Path) -> FileState | None:
         """None where that cannot be had."""
         try:
-            return (root / self.path).stat()
+            return file_state(self.file(root))
         except (OSError, ValueError):
             return None
 
@@ -133,7 +135,7 @@ class Store:
         self.folder = folder
         try:
             self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-            self.root = root if root is not None else Path(self.about["root"])
+            self.root = root if root is not None else as_path(self.about["root"])
             self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             cause = f"not an index of froster index ({ABOUT}: {error!r})"

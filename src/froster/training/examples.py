@@ -7,7 +7,6 @@ ones are corrections. A file of them goes on growing, whatever ends the process.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from froster.inference.store import ABOUT, Store
 from froster.training.measure import labelled_videos
 from froster.training.reporter import Reporter
 from froster.training.teach_options import TeachOptions
+from froster.utils.address import as_path, is_address, whole_name
 from froster.utils.files import Appender, json_line, read_lines, write_text
 
 FILE = "examples.jsonl"
@@ -41,12 +41,12 @@ class Example:
 
     @property
     def item(self) -> Item:
-        return Item(Path(self.path), self.label, self.split)
+        return Item(as_path(self.path), self.label, self.split)
 
 
 def examples_of(items: Sequence[Item], round: int) -> list[Example]:
     refuse_segments(items, "froster teach")
-    return [Example(os.path.abspath(i.path), i.label, i.split, round) for i in items]
+    return [Example(whole_name(i.path), i.label, i.split, round) for i in items]
 
 
 def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> list[Item]:
@@ -54,10 +54,10 @@ def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> list
     missing."""
     if isinstance(videos, Mapping):
         pairs = [(path, label) for label, paths in videos.items() for path in paths]
-        return [Item(Path(path), label) for path, label in pairs]
+        return [Item(as_path(path), label) for path, label in pairs]
     if not isinstance(videos, (str, Path)):
-        return [Item(Path(path), label) for path, label in videos]
-    path = Path(videos)
+        return [Item(as_path(path), label) for path, label in videos]
+    path = as_path(videos)
     if index_at(path) is not None:
         if asked.labels is None:
             raise UsageError(
@@ -73,9 +73,9 @@ def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> list
 
 def index_at(videos: Videos) -> Path | None:
     """The folder, if it is an index."""
-    if not isinstance(videos, (str, Path)) or not (Path(videos) / ABOUT).is_file():
+    if not isinstance(videos, (str, Path)) or is_address(videos):
         return None
-    return Path(videos)
+    return Path(videos) if (Path(videos) / ABOUT).is_file() else None
 
 
 def indexed_videos(labels: Path, root: Path) -> list[Item]:

@@ -3,7 +3,6 @@ their segments; and the networks' answers to them, for which nothing is decoded 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +33,7 @@ from froster.methods import VideoCLIP
 from froster.training.measure import TOGETHER, ClassSource
 from froster.training.reporter import Reporter
 from froster.training.teach_options import TeachOptions
+from froster.utils.address import whole_name
 
 
 @dataclass
@@ -103,11 +103,11 @@ def index_inputs(
     another model."""
     store = Store(index)
     check_model(store, model)
-    places = {os.path.abspath(store.root / key): place for key, place in store.places.items()}
+    places = {whole_name(place.entry.file(store.root)): place for place in store.places.values()}
     tensors: dict[str, Tensor] = {}
     tested, errors = {}, {}
     for item in (*train, *test):
-        place = places.get(os.path.abspath(item.path))
+        place = places.get(whole_name(item.path))
         if place is None:
             errors[item.path] = f"{item.path}: not in the index {index}"
             continue
