@@ -33,6 +33,9 @@ class Site(ThreadingHTTPServer):
         self.asked.clear()
         self.sent = 0
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Of a client that has gone: no concern of the server's."""
+
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
@@ -68,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.server.files[name]
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         first, after = 0, len(content)
-        if part and mood != "whole":
+        if part and mood not in ("whole", "lies whole"):
             first = int(part[1])
             after = min(len(content), int(part[2]) + 1) if part[2] else after
             if first >= len(content):

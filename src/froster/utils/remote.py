@@ -202,6 +202,8 @@ class WebSource:
 
 
 def _refused(error: urllib.error.HTTPError) -> None:
+    if 300 <= error.code < 400:
+        raise failed("the server redirects without an end, or to where froster does not follow")
     words = f"the server says {error.code} {error.reason}".strip()
     if error.code in _FOR_A_WHILE:
         raise _Again(words)
@@ -294,8 +296,9 @@ def file_system(scheme: str) -> Any:
         return fsspec.filesystem(scheme, **options)
     except ImportError as error:
         other = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
-        how = f"pip install {other[scheme]}" if scheme in other else install("remote")
-        raise UsageError(f"{scheme}:// needs {error.name or 'a library'}: {how}") from None
+        library = other.get(scheme, "s3fs")
+        how = f"pip install {library}" if scheme in other else install("remote")
+        raise UsageError(f"{scheme}:// needs {library}: {how}") from error
 
 
 def _version(about: dict[str, Any]) -> str:
