@@ -46,7 +46,7 @@ class Store:
 
     def request(self, method: str, path: str, data: bytes | None = None) -> None:
         asked = urllib.request.Request(self.url + path, data=data, method=method)
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             answer.read()
 
     def bucket(self, name: str) -> None:

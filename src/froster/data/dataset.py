@@ -3,6 +3,7 @@ could not be read is always told."""
 
 import difflib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from froster.data.manifest import Item
+from froster.data.items import Item, in_order, labels_of
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import DataError, VideoError
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
@@ -176,12 +177,12 @@ class VideoDataset(Dataset[Sample]):
         return len(self.items)
 
     def label(self, index: int) -> int:
-        return self._labels[index]
+        return int(self._labels[index])
 
-    def clip(self, index: int, error: str = "") -> ClipRequest:
-        """The item as `reader` takes it; one with an `error` is not opened."""
+    def clip(self, index: int) -> ClipRequest:
+        """The item as `reader` takes it."""
         item = self.items[index]
-        return ClipRequest(str(item.path), index, self._labels[index], self.draw, error, item.span)
+        return ClipRequest(str(item.path), index, self.label(index), self.draw, span=item.span)
 
     def __getitem__(self, index: int) -> Sample:
         return self.reader(self.clip(index))
@@ -202,18 +203,21 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def _integer_labels(items: Sequence[Item], classes: list[str]) -> list[int]:
-    if len(set(classes)) < len(classes):
-        twice = sorted({name for name in classes if classes.count(name) > 1})
+def _integer_labels(items: Sequence[Item], classes: list[str]) -> np.ndarray:
+    """int32 (N,)."""
+    number = {name: index for index, name in enumerate(classes)}
+    if len(number) < len(classes):
+        twice = sorted(name for name, count in Counter(classes).items() if count > 1)
         raise DataError(f"class names must differ, but there are two of: {', '.join(twice[:3])}")
     if len(classes) < 2:
         raise DataError(
             f"two classes or more are needed, found {len(classes)}: {', '.join(classes)}"
         )
-    number = {name: index for index, name in enumerate(classes)}
-    for item in items:
-        if item.label not in number:
-            near = difflib.get_close_matches(item.label, classes, n=3, cutoff=0.0)
-            known = f"the nearest of {len(classes)}: {', '.join(near)}"
-            raise DataError(f"unknown label '{item.label}' ({item.path}); {known}")
-    return [number[item.label] for item in items]
+    labels = labels_of(items)
+    if unknown := next((label for label in in_order(labels) if label not in number), None):
+        item = next(item for item in items if item.label == unknown)
+        near = difflib.get_close_matches(unknown, classes, n=3, cutoff=0.0)
+        known = f"the nearest of {len(classes)}: {', '.join(near)}"
+        raise DataError(f"unknown label '{unknown}' ({item.path}); {known}")
+    numbers = np.array([number.get(label, -1) for label in labels.values], np.int32)
+    return numbers[labels.codes]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from froster.data.inspect import Inspection
-from froster.data.likeness import Likeness, pairs
+from froster.data.likeness import Likeness, Pair, pairs
 from froster.data.listing import Listing
 from froster.data.manifest import class_label
 from froster.utils.address import whole_name
@@ -94,11 +94,15 @@ def _near_duplicates(files: Sequence[Inspection], columns: Columns) -> dict[str,
     known = [
         Likeness.from_text(file.seconds, file.likeness) if file.likeness else None for file in files
     ]
+    earliest: dict[int, Pair] = {}
+    for pair in pairs(known):
+        if pair.first < earliest.get(pair.second, pair).first or pair.second not in earliest:
+            earliest[pair.second] = pair
     near: dict[str, Finding] = {}
-    for pair in sorted(pairs(known)):
+    for pair in sorted(earliest.values()):
         path, other = files[pair.second].path, files[pair.first].path
         how = f"like ({pair.motion:.2f})"
-        near.setdefault(path, _twice("near-duplicate", how, path, other, columns))
+        near[path] = _twice("near-duplicate", how, path, other, columns)
     return near
 
 
@@ -167,7 +171,7 @@ def labels_of(listing: Listing) -> Columns:
         for video in listing
     )
     return {
-        video.key: {"label": class_label(Path(video.key).parent)} if inside else dict(video.columns)
+        video.key: {"label": class_label(Path(video.key).parent)} if inside else video.columns
         for video in listing
     }
 

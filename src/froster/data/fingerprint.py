@@ -8,9 +8,10 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
-from froster.data.manifest import Item
+from froster.data.items import Item, any_segment, labels_of, names_of
 from froster.utils.address import Address
 from froster.utils.ranges import RemoteData
 
@@ -18,6 +19,7 @@ ENDS = 2**16
 """Bytes that are read at either end of a file."""
 DIGITS = 12
 AT_ONCE = 8
+_PART = 4096
 
 
 def file_fingerprint(path: Path) -> str | None:
@@ -57,15 +59,21 @@ def file_fingerprints(
     """The fingerprint of each video's file, read by several threads, as they wait for the disk."""
     fingerprints = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for fingerprint in pool.map(file_fingerprint, [item.path for item in items]):
-            fingerprints.append(fingerprint)
-            on_videos(1)
+        for begin in range(0, len(items), _PART):
+            paths = [item.path for item in items[begin : begin + _PART]]
+            for fingerprint in pool.map(file_fingerprint, paths):
+                fingerprints.append(fingerprint)
+                on_videos(1)
     return fingerprints
 
 
 def list_fingerprint(items: Sequence[Item]) -> str:
     """Of the names and labels of videos, in their order, wherever the files lie."""
-    rows = [f"{item.path.name}\t{item.label}" for item in items]
-    rows = [f"{row}\t{i.span}" if i.span else row for row, i in zip(rows, items, strict=True)]
-    text = "\n".join(rows)
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+    labels = labels_of(items)
+    spans = (item.span for item in items) if any_segment(items) else repeat(None)
+    digest, begin = hashlib.sha256(), ""
+    for name, code, span in zip(names_of(items), labels.codes.tolist(), spans, strict=False):
+        row = f"{begin}{name}\t{labels.values[code]}"
+        digest.update(os.fsencode(f"{row}\t{span}" if span else row))
+        begin = "\n"
+    return digest.hexdigest()[:16]

@@ -8,6 +8,7 @@ often the two are right.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,13 @@ LENGTH, SECONDS = 0.05, 0.25
 """Largest difference in length, as a share of the longer one or in seconds, whichever is more."""
 FLAT = 2.0
 """Standard deviation, of 255 levels, of a picture without anything to see."""
-_BLOCK = 1024
+PROJECTED = 128
+"""Random dimensions in which motion is first compared."""
+NEAR = math.tanh(math.atanh(MOTION) - 5 / math.sqrt(PROJECTED))
+"""Smallest correlation there of a pair that is compared in full: five standard errors below
+`MOTION`, so that one pair in three million is lost at that very limit, and fewer above it."""
+_BLOCK, _ACROSS = 1024, 8192
+_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint16)
 
 
 class Pair(NamedTuple):
@@ -109,35 +116,65 @@ def likeness_of(path: str | Path) -> Likeness | None:
 
 
 def pairs(videos: Sequence[Likeness | None]) -> Iterator[Pair]:
-    """All pairs that are alike. A hundred thousand videos take a minute or two where lengths are
-    alike, else less."""
+    """All pairs that are alike.
+
+    Motion is first compared in a projection to `PROJECTED` dimensions, by a product of blocks, and
+    only pairs that come near there are compared in full. So it takes 128 multiplications for each
+    two videos of about one length, and memory for the signatures and one block.
+    """
     known = sorted(
         ((video, place) for place, video in enumerate(videos) if video is not None),
         key=lambda known: known[0].seconds,
     )
     if not known:
         return
-    likenesses, places = zip(*known, strict=True)
-    lengths = np.array([likeness.seconds for likeness in likenesses])
-    data = np.stack([np.frombuffer(likeness.gradients, np.uint8) for likeness in likenesses])
-    signs = np.unpackbits(data, axis=1).astype(np.float32) * 2 - 1
-    moving = np.stack([np.frombuffer(likeness.motion, np.int8) for likeness in likenesses])
+    places = [place for _, place in known]
+    lengths = np.array([video.seconds for video, _ in known])
     longest = np.maximum(lengths / (1 - LENGTH), lengths + SECONDS)
+    bits = _rows([video.gradients for video, _ in known], np.uint8)
+    moving = _rows([video.motion for video, _ in known], np.int8)
+    projected = _projected(moving)
     for begin in range(0, len(known), _BLOCK):
         end = min(begin + _BLOCK, len(known))
         stop = int(np.searchsorted(lengths, longest[end - 1], "right"))
-        differ = (signs.shape[1] - signs[begin:end] @ signs[begin:stop].T) / 2 / signs.shape[1]
-        for row, column in np.argwhere(np.triu(differ <= GRADIENTS, 1)):
-            if lengths[begin + column] > longest[begin + row]:
-                continue
-            motion = _correlation(moving[begin + row], moving[begin + column])
-            if motion >= MOTION:
-                first, second = sorted((places[begin + row], places[begin + column]))
-                yield Pair(first, second, float(differ[row, column]), motion)
+        for left in range(begin, stop, _ACROSS):
+            right = min(left + _ACROSS, stop)
+            near = projected[begin:end] @ projected[left:right].T >= NEAR
+            rows, columns = np.divmod(np.flatnonzero(near), right - left)
+            rows, columns = rows + begin, columns + left
+            fits = (columns > rows) & (lengths[columns] <= longest[rows])
+            rows, columns = rows[fits], columns[fits]
+            for part in range(0, len(rows), _BLOCK):
+                a, b = rows[part : part + _BLOCK], columns[part : part + _BLOCK]
+                differ = _ONES[bits[a] ^ bits[b]].sum(axis=1) / (8 * bits.shape[1])
+                a, b, differ = (x[differ <= GRADIENTS] for x in (a, b, differ))
+                motion = _correlations(moving[a], moving[b])
+                for i in np.flatnonzero(motion >= MOTION).tolist():
+                    first, second = sorted((places[a[i]], places[b[i]]))
+                    yield Pair(first, second, float(differ[i]), float(motion[i]))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two pictures of motion; two in which nothing moves are alike."""
+def _rows(parts: Sequence[bytes], kind: type) -> np.ndarray:
+    return np.frombuffer(b"".join(parts), kind).reshape(len(parts), -1)
+
+
+def _projected(moving: np.ndarray) -> np.ndarray:
+    """float32 (N, 129), of length 1: random projections, whose products vary about the correlations
+    by a known error; in the last place whether nothing moves."""
+    random = np.random.default_rng(0)
+    axes = random.standard_normal((moving.shape[1], PROJECTED), np.float32)
+    projected = np.zeros((len(moving), PROJECTED + 1), np.float32)
+    for begin in range(0, len(moving), _BLOCK):
+        block = moving[begin : begin + _BLOCK].astype(np.float32) @ axes
+        norms = np.linalg.norm(block, axis=1)
+        projected[begin : begin + _BLOCK, :-1] = block / np.maximum(norms, 1e-9)[:, None]
+        projected[begin : begin + _BLOCK, -1] = norms == 0
+    return projected
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of pictures of motion, row by row; two in which nothing moves are alike."""
     x, y = a.astype(np.float32), b.astype(np.float32)
-    size = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / size if size else float(not x.any() and not y.any())
+    sizes = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    still = ~(x.any(axis=1) | y.any(axis=1))
+    return np.where(still, 1.0, np.einsum("ij,ij->i", x, y) / np.maximum(sizes, 1e-9))

@@ -1,18 +1,28 @@
 """Which videos a command is about: files, folders with all that lies below, manifests, and lists of
 names."""
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import overload
 
-from froster.data.manifest import VideoList, is_video, passed_over, read_rows
+import numpy as np
+
+from froster.data.columns import Growing, Row, Table, texts_of
+from froster.data.items import VideoList, passed_over
+from froster.data.manifest import is_video, read_rows
+from froster.data.rows import MANIFESTS
 from froster.errors import DataError, UsageError
-from froster.utils.address import Address, as_path, located
+from froster.utils.address import Address, as_path, is_address, located
 
-MANIFESTS = (".csv", ".jsonl", ".ndjson")
 _MISSING_SHOWN = 3
+_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -29,24 +39,99 @@ class ListedVideo:
 
 class Listing(VideoList[ListedVideo]):
     """Different videos, each once, by folder in the order of their names, otherwise as they were
-    given."""
+    given. A `ListedVideo` is made when it is asked for."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
         self.root = root
-        self.missing: list[ListedVideo] = []  # those that were named and do not exist
         self.by_name = False  # whether names came from a list of one a line
+        self.keys: Sequence[str] = texts_of([])
+        "of each video"
+        self._paths: Sequence[str] = self.keys
+        self._begins: list[int] = []  # of each source, with the table and the rows it came from
+        self._rows: list[tuple[Table | None, np.ndarray]] = []
+        self._missing: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, place: int) -> ListedVideo: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[ListedVideo]: ...
+    def __getitem__(self, place: int | slice) -> ListedVideo | list[ListedVideo]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        return self._video(place, self._paths[place], self.keys[place])
+
+    def __iter__(self) -> Iterator[ListedVideo]:
+        texts = zip(self._paths, self.keys, strict=True)
+        return (self._video(place, path, key) for place, (path, key) in enumerate(texts))
+
+    @property
+    def missing(self) -> list[ListedVideo]:
+        """Those that were named and do not exist."""
+        return [self[place] for place in self._missing]
 
     def notes(self) -> list[str]:
         """Also on files that were named and are not there. Raises UsageError where not one is."""
-        if not self.missing:
+        if not self._missing:
             return super().notes()
         message = not_there([video.path for video in self.missing], self.by_name)
-        if len(self.missing) == len(self):
+        if len(self._missing) == len(self):
             raise UsageError(message)
-        others = len(self) - len(self.missing)
+        others = len(self) - len(self._missing)
         others_are = f"{others} {'is' if others == 1 else 'are'}"
         return [f"{message}; the other {others_are} there", *super().notes()]
+
+    def fill(self, sources: Iterable[Source]) -> None:
+        """Takes the videos of all sources, each once."""
+        key_of, known = KeyOf(self.root), set[str]()
+        paths, keys = Growing(repeats=False), Growing(repeats=False)
+        for source in sources:
+            self._begins.append(len(known))
+            new: list[int] = []
+            numbered = enumerate(source.paths)
+            while part := list(islice(numbered, _AT_ONCE)):
+                kept: list[tuple[int, str, str]] = []
+                for number, path in part:
+                    place, key = len(known), key_of(path)
+                    known.add(key)
+                    if len(known) > place:
+                        kept.append((number, path, key))
+                        if source.is_missing is not None and source.is_missing(number, path):
+                            self._missing.append(place)
+                if kept:
+                    numbers, some_paths, some_keys = zip(*kept, strict=True)
+                    new.extend(numbers)
+                    paths.add(some_paths)
+                    keys.add(some_keys)
+            self._rows.append((source.table, np.array(new if source.table else [], np.int64)))
+        self._paths, self.keys = paths.texts(), keys.texts()
+
+    def _video(self, place: int, path: str, key: str) -> ListedVideo:
+        source = bisect(self._begins, place) - 1
+        table, rows = self._rows[source]
+        if table is None:
+            return ListedVideo(as_path(path), key)
+        return ListedVideo(as_path(path), key, Row(table, int(rows[place - self._begins[source]])))
+
+
+@dataclass(frozen=True)
+class Source:
+    """The videos of one thing that was named."""
+
+    paths: Iterable[str]
+    is_missing: Callable[[int, str], bool] | None
+    """Of a video, by its number and its path: was it named, and does not exist? None: none of them.
+    """
+    table: Table | None = None
+    """Of a manifest, a row a path."""
+
+
+def _is_missing(number: int, path: str) -> bool:
+    return not is_address(path) and not os.path.exists(path)
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
@@ -71,15 +156,15 @@ def list_videos(
     root: Path | None = None,
     base: Path | None = None,
 ) -> Listing:
-    """The videos of files, folders (and what lies below), manifests (.csv, .jsonl with a column
-    path) and "-", standard input, or `files_from`, with a name on each line (or before each NUL
-    character).
+    """The videos of files, folders (and what lies below), manifests (.csv, .jsonl, .parquet with a
+    column path) and "-", standard input, or `files_from`, with a name on each line (or before each
+    NUL character).
 
     Relative paths of a manifest start at `root`, or else at the manifest's folder; those of a list
     at `root`, or else where the command runs. Keys are relative to `base`, by default a single
     folder that was given, or `root`, or else where the command runs. Raises DataError where there
-    is no video, UsageError where no source is given, or an address of another kind than froster
-    reads. Files at addresses are not looked for.
+    is no video, UsageError where no source is given, or an address that froster does not read. Files
+    at addresses are not looked for.
     """
     sources = [*sources, *([files_from] if files_from is not None else [])]
     if not sources:
@@ -87,19 +172,16 @@ def list_videos(
     if base is None:
         single = len(sources) == 1 and sources[0].is_dir()
         base = sources[0] if single else root if root is not None else Path()
-    base = base.absolute()
-    listing = Listing(base)
-    keys = set()
-    for number, source in enumerate(sources):
-        is_list = str(source) == "-" or (files_from is not None and number == len(sources) - 1)
-        named = not source.is_dir()
-        for path, columns in _videos(source, root, listing, is_list):
-            key = _key(path, base)
-            if key not in keys:
-                keys.add(key)
-                listing.append(ListedVideo(path, key, columns))
-                if named and not isinstance(path, Address) and not os.path.exists(path):
-                    listing.missing.append(listing[-1])
+    listing = Listing(base.absolute())
+    listing.fill(
+        _source(
+            source,
+            root,
+            listing,
+            str(source) == "-" or (files_from is not None and number == len(sources) - 1),
+        )
+        for number, source in enumerate(sources)
+    )
     if not listing:
         others = passed_over(listing.passed_over)
         hint = f"; {others}" if others else ""
@@ -109,23 +191,29 @@ def list_videos(
     return listing
 
 
-def _videos(
-    source: Path, root: Path | None, listing: Listing, is_list: bool
-) -> Iterator[tuple[Path, Mapping[str, str]]]:
+def _source(source: Path, root: Path | None, listing: Listing, is_list: bool) -> Source:
     if is_list:
         listing.by_name = True
-        for name in _names(source):
-            yield located(root, name) if root else as_path(name), {}
-    elif source.is_dir():
-        for path in walk(source):
-            if is_video(path):
-                yield path, {}
-            else:
-                listing.pass_over(path)
-    elif source.suffix.lower() in MANIFESTS:
-        yield from read_rows(source, root)
-    else:
-        yield source, {}
+        names = _names(source)
+        names = [str(located(root, name) if root else as_path(name)) for name in names]
+        return Source(names, _is_missing)
+    if source.is_dir():
+        return Source(_videos_below(source, listing), None)
+    if source.suffix.lower() in MANIFESTS:
+        rows = read_rows(source, root)
+        missing = set(rows.missing.tolist())
+        paths = rows.paths.texts(np.arange(len(rows)))
+        is_missing = (lambda number, _: number in missing) if missing else None
+        return Source(paths, is_missing, rows.table)
+    return Source([str(source)], _is_missing)
+
+
+def _videos_below(folder: Path, listing: Listing) -> Iterator[str]:
+    for path in walk(folder):
+        if is_video(path):
+            yield str(path)
+        else:
+            listing.pass_over(path)
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -166,16 +254,37 @@ def _names(source: Path) -> list[str]:
     return names
 
 
-def _key(path: Path, base: Path) -> str:
-    """As the file is called, to the byte, for it is compared with what is written to files and is a
-    path again there."""
-    if isinstance(path, Address):
-        return str(path)
-    place = Path(os.path.abspath(path))
-    if isinstance(base, Address):
-        return place.as_posix()
-    if place.is_relative_to(base):
-        return place.relative_to(base).as_posix()
-    # The same folder may be reached by links.
-    real, root = Path(os.path.realpath(place.parent), place.name), Path(os.path.realpath(base))
-    return (real.relative_to(root) if real.is_relative_to(root) else place).as_posix()
+class KeyOf:
+    """From the path of a file to its key, as the file is called, to the byte: it is compared with
+    what is written to files and is a path again there."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._folders: dict[str, str] = {}
+        """The key of each folder with what parts it from names."""
+
+    def __call__(self, path: str) -> str:
+        if is_address(path):
+            return path
+        folder, slash, name = path.rpartition("/")
+        if os.sep != "/" or name in ("", ".", ".."):
+            place = Path(os.path.abspath(path))
+            return self._folder(str(place.parent)) + place.name
+        folder = folder or slash
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._folders[folder] = self._folder(folder)
+        return known + name
+
+    def _folder(self, folder: str) -> str:
+        place, base = Path(os.path.abspath(folder)), self._base
+        if isinstance(base, Address):
+            return os.path.join(place.as_posix(), "")
+        if not place.is_relative_to(base):
+            # The same folder may be reached by links.
+            real, root = Path(os.path.realpath(place)), Path(os.path.realpath(base))
+            if not real.is_relative_to(root):
+                return os.path.join(place.as_posix(), "")
+            place, base = real, root
+        key = place.relative_to(base).as_posix()
+        return "" if key == "." else f"{key}/"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from froster.data.dataset import Batch, Sample, VideoDataset, collate
+from froster.data.dataset import Batch, ClipRequest, Sample, VideoDataset, collate
 from froster.utils import pool
 
 AHEAD = 2
@@ -27,6 +27,24 @@ class _SampleReader:
         sample = self.source(item)
         frames = None if sample.frames is None else sample.frames.numpy()
         yield dataclasses.replace(sample, frames=frames)
+
+
+class _Clips(Sequence[ClipRequest]):
+    """The items of an epoch, each made when it is its turn."""
+
+    def __init__(
+        self, dataset: VideoDataset, indices: list[int], given_up: str, known: Container[str]
+    ) -> None:
+        self._dataset, self._indices, self._given_up = dataset, indices, given_up
+        self._known = known
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: Any) -> Any:
+        clip = self._dataset.clip(self._indices[place])
+        error = f"{clip.path}: {self._given_up}"
+        return dataclasses.replace(clip, error=error) if error in self._known else clip
 
 
 def batches(
@@ -50,19 +68,13 @@ def batches(
     parts = [list(part) for part in order]
     indices = [index for part in parts for index in part]
     if isinstance(dataset, VideoDataset):
-        names = [str(dataset.items[index].path) for index in indices]
-        given_up = pool.silence(limit)
-        tasks: Sequence[Any] = [
-            dataset.clip(index, error if (error := f"{name}: {given_up}") in known else "")
-            for index, name in zip(indices, names, strict=True)
-        ]
+        tasks: Sequence[Any] = _Clips(dataset, indices, pool.silence(limit), known)
         work = _SampleReader(dataset.reader)
     else:
-        names, tasks = [f"item {index}" for index in indices], indices
-        work = _SampleReader(dataset.__getitem__)
+        tasks, work = indices, _SampleReader(dataset.__getitem__)
     window = workers + AHEAD * max(map(len, parts), default=1)
     ends = pool.ends(pool.in_order(pool.run(work, tasks, workers, limit=limit, window=window)))
-    made = _batches(parts, ends, names, dataset, pin)
+    made = _batches(parts, ends, tasks, dataset, pin)
     with closing(pool.ahead(made, AHEAD) if workers else made) as ready:
         yield from ready
 
@@ -70,7 +82,7 @@ def batches(
 def _batches(
     parts: list[list[int]],
     ends: Iterator[tuple[int, Any, str]],
-    names: list[str],
+    tasks: Sequence[Any],
     dataset: Dataset[Sample],
     pin: bool,
 ) -> Generator[Batch, None, None]:
@@ -80,7 +92,9 @@ def _batches(
             task, sample, error = next(ends)
             if sample is None:
                 label = dataset.label(index)  # type: ignore[attr-defined]
-                sample = Sample(index, None, label, f"{names[task]}: {error}")
+                clip = tasks[task]
+                name = clip.path if isinstance(clip, ClipRequest) else f"item {index}"
+                sample = Sample(index, None, label, f"{name}: {error}")
             elif sample.frames is not None:
                 sample = dataclasses.replace(sample, frames=torch.from_numpy(sample.frames))
             samples.append(sample)

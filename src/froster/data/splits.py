@@ -3,11 +3,23 @@ which test."""
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from froster.data.manifest import Item
+import numpy as np
+
+from froster.data.columns import WordColumn
+from froster.data.items import (
+    Item,
+    any_segment,
+    at,
+    in_order,
+    label_counts,
+    labels_of,
+    splits_of,
+    where_in,
+)
 from froster.errors import DataError, UsageError
 
 TRAIN_WORDS = {"train", "training"}
@@ -31,72 +43,77 @@ class Split:
 
     base: list[str]
     novel: list[str]
-    train: list[Item]
-    base_test: list[Item]
-    novel_test: list[Item]
+    train: Sequence[Item]
+    base_test: Sequence[Item]
+    novel_test: Sequence[Item]
     notes: list[str] = field(default_factory=list)  # what was left out, for the report
-    validation: list[Item] = field(default_factory=list)
+    validation: Sequence[Item] = ()
     """Videos of base classes that neither train nor test: they stop the training and calibrate it.
     """
 
 
 def train_and_test(
     items: Sequence[Item], holdout: float, seed: int
-) -> tuple[list[Item], list[Item], list[str]]:
+) -> tuple[Sequence[Item], Sequence[Item], list[str]]:
     """By the manifest's split column, or, where there is none, by holding out a share of every
     class."""
-    if not any(item.split for item in items):
+    if not has_split(items):
         note = f"no split column: {holdout:.0%} of every class held out for the test (seed {seed})"
         return (*hold_out(items, holdout, seed), [note])
-    words = set(map(split_word, items))
-    testing = TEST_WORDS if words & TEST_WORDS else VALIDATION_WORDS
-    train, test, unnamed, unused = [], [], 0, 0
-    for item in items:
-        word = split_word(item)
-        if word in TRAIN_WORDS:
-            train.append(item)
-        elif word in testing:
-            test.append(item)
-        elif word in VALIDATION_WORDS:
-            unused += 1
-        elif word:
-            raise DataError(f"{item.path}: unknown split {item.split!r}; expected train or test")
-        else:
-            unnamed += 1
-    notes = [f"{unnamed} videos whose split is empty are left out"] if unnamed else []
+    splits = splits_of(items)
+    validating = with_words(splits, VALIDATION_WORDS)
+    training, testing = with_words(splits, TRAIN_WORDS), with_words(splits, TEST_WORDS)
+    if not testing.any():
+        testing, validating = validating, np.zeros(len(items), bool)
+    unnamed = where_in(splits, ("", None))
+    unknown = ~(training | testing | validating | unnamed)
+    if unknown.any():
+        item = items[int(unknown.argmax())]
+        raise DataError(f"{item.path}: unknown split {item.split!r}; expected train or test")
+    left_out, unused = int(unnamed.sum()), int(validating.sum())
+    notes = [f"{left_out} videos whose split is empty are left out"] if left_out else []
     if unused:
         notes.append(f"{unused} validation videos neither train nor test: there is a test split")
-    return train, test, notes
+    return at(items, training), at(items, testing), notes
 
 
-def split_word(item: Item) -> str:
-    return (item.split or "").lower()
+def has_split(items: Sequence[Item]) -> bool:
+    """Whether one of them has."""
+    return any(in_order(splits_of(items)))
 
 
-def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+def with_words(splits: WordColumn, words: Collection[str]) -> np.ndarray:
+    """bool: whose split is one of the words, in small letters or not."""
+    return where_in(splits, [value for value in splits.values if value.lower() in words])
+
+
+def hold_out(
+    items: Sequence[Item], share: float, seed: int
+) -> tuple[Sequence[Item], Sequence[Item]]:
     """At least one video of every class that has two or more goes to the test."""
-    if any(item.span for item in items) and len({item.path for item in items}) > 1:
+    if any_segment(items) and len({item.path for item in items}) > 1:
         return _hold_out_videos(items, share, seed)
-    train: list[Item] = []
-    test: list[Item] = []
+    train: list[np.ndarray] = [np.zeros(0, np.int64)]
+    test: list[np.ndarray] = [np.zeros(0, np.int64)]
     for members in _shuffled_classes(items, "holdout", seed):
         n = len(members)
         count = min(n - 1, max(1, round(share * n))) if share > 0 else 0
-        test += [items[i] for i in members[:count]]
-        train += [items[i] for i in members[count:]]
-    return train, test
+        test.append(members[:count])
+        train.append(members[count:])
+    return at(items, np.concatenate(train)), at(items, np.concatenate(test))
 
 
 def _hold_out_videos(
     items: Sequence[Item], share: float, seed: int
-) -> tuple[list[Item], list[Item]]:
+) -> tuple[Sequence[Item], Sequence[Item]]:
     """Of segments: by whole videos, as those of one are alike. No class is left without training
     segments."""
-    videos = sorted({item.path for item in items})
+    of = [(item.path, item.label) for item in items]
+    videos = sorted({path for path, _ in of})
     random.Random(f"holdout/{seed}").shuffle(videos)
     labels: dict[Path, set[str]] = defaultdict(set)
-    for item in items:
-        labels[item.path].add(item.label)
+    for path, label in of:
+        labels[path].add(label)
     left = Counter(label for members in labels.values() for label in members)
     wanted = max(1, round(share * len(videos))) if share > 0 else 0
     held: set[Path] = set()
@@ -104,23 +121,29 @@ def _hold_out_videos(
         if len(held) < wanted and all(left[label] > 1 for label in labels[path]):
             held.add(path)
             left.subtract(labels[path])
-    test = [item for item in items if item.path in held]
-    return [item for item in items if item.path not in held], test
+    testing = np.array([path in held for path, _ in of])
+    return at(items, ~testing), at(items, testing)
 
 
-def _shuffled_classes(items: Sequence[Item], purpose: str, seed: int) -> Iterator[list[int]]:
+def _shuffled_classes(items: Sequence[Item], purpose: str, seed: int) -> Iterator[np.ndarray]:
     """The positions of the videos of each class, classes by name, videos in the order of the
     seed."""
-    classes = defaultdict(list)
-    for i, item in enumerate(items):
-        classes[item.label].append(i)
-    for label, members in sorted(classes.items()):
-        random.Random(f"{purpose}/{seed}/{label}").shuffle(members)
-        yield members
+    labels = labels_of(items)
+    order = np.argsort(labels.codes, kind="stable")
+    ends = np.cumsum(np.bincount(labels.codes, minlength=len(labels.values)))
+    for code in sorted(range(len(labels.values)), key=labels.values.__getitem__):
+        members = order[ends[code - 1] if code else 0 : ends[code]].tolist()
+        if members:
+            random.Random(f"{purpose}/{seed}/{labels.values[code]}").shuffle(members)
+            yield np.array(members)
 
 
-def _at(items: Sequence[Item], positions: set[int]) -> list[Item]:
-    return [item for i, item in enumerate(items) if i in positions]
+def _mask(count: int, parts: Iterable[np.ndarray]) -> np.ndarray:
+    """bool (count,): which positions are in one of the parts."""
+    chosen = np.zeros(count, bool)
+    for part in parts:
+        chosen[part] = True
+    return chosen
 
 
 def draw_novel(
@@ -151,12 +174,17 @@ def _novel_note(novel: Sequence[str], classes: int, fraction: float, untrained: 
     return f"{note}; {untrained} of them have no training video"
 
 
-def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> list[Item]:
+def few_shots(items: Sequence[Item], shots: int | None, seed: int) -> Sequence[Item]:
     """At most `shots` videos of every class, drawn by the seed, in the given order."""
+    return at(items, _shots(items, shots, seed))
+
+
+def _shots(items: Sequence[Item], shots: int | None, seed: int) -> np.ndarray:
+    """bool: which videos these are."""
     if shots is None:
-        return list(items)
+        return np.ones(len(items), bool)
     classes = _shuffled_classes(items, "shots", seed)
-    return _at(items, {i for members in classes for i in members[:shots]})
+    return _mask(len(items), (members[:shots] for members in classes))
 
 
 def split(
@@ -181,19 +209,20 @@ def split(
     class that does not exist.
     """
     train, test, notes = train_and_test(items, holdout, split_seed)
-    classes = sorted({item.label for item in (*train, *test)})
-    trainable = Counter(item.label for item in train)
+    trainable = label_counts(train)
+    classes = sorted({*trainable, *label_counts(test)})
     fraction = novel_fraction if novel is None else 0.0
     if novel is None:
         novel = draw_novel(classes, trainable, fraction, split_seed) if fraction > 0 else []
-    novel = sorted(set(novel))
-    if unknown := [name for name in novel if name not in classes]:
+    held_out = set(novel)
+    novel = sorted(held_out)
+    if unknown := sorted(held_out.difference(classes)):
         raise UsageError(
             f"no video has the class {unknown[0]!r} that should be held out; there is"
             f" {', '.join(classes)}"
         )
-    base = [name for name in classes if name not in novel and trainable[name]]
-    if idle := [name for name in classes if name not in novel and not trainable[name]]:
+    base = [name for name in classes if name not in held_out and trainable[name]]
+    if idle := [name for name in classes if name not in held_out and not trainable[name]]:
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
     if novel:
         untrained = sum(not trainable[name] for name in novel)
@@ -210,14 +239,15 @@ def split(
             f" {', '.join(base) or 'none'}{held}"
         )
     novel_test, more = novel_videos(items, train, test, novel, split_seed)
-    pool = [item for item in train if item.label in base]
-    drawn = few_shots(pool, shots, split_seed)
-    spare = [] if validation == 0 else validation_videos(items, base) or left_over(pool, drawn)
+    pool = at(train, where_in(labels_of(train), base))
+    chosen = _shots(pool, shots, split_seed)
+    drawn, spare = at(pool, chosen), at(pool, ~chosen)
+    spare = [] if validation == 0 else validation_videos(items, base) or spare
     spare = evenly(spare, SPARE_MOST, split_seed)
     if not spare and validation:
-        spare = validation_share(drawn, validation, split_seed)
-        drawn = left_over(drawn, spare)
-    base_test = [item for item in test if item.label in base]
+        watching = _validation_share(drawn, validation, split_seed)
+        drawn, spare = at(drawn, ~watching), at(drawn, watching)
+    base_test = at(test, where_in(labels_of(test), base))
     return Split(base, novel, drawn, base_test, novel_test, notes + more, spare)
 
 
@@ -227,14 +257,13 @@ def novel_videos(
     test: Sequence[Item],
     novel: Sequence[str],
     seed: int,
-) -> tuple[list[Item], list[str]]:
+) -> tuple[Sequence[Item], list[str]]:
     """The test videos of novel classes: those of the test split, or where there is none (for these
     classes) all of them, at most `MOST_NOVEL`; and what is to be said of the others."""
-    classes = set(novel)
-    every = [item for item in items if item.label in classes]
-    if any(item.split for item in items):
-        tested = [item for item in test if item.label in classes]
-        spare = [item for item in train if item.label in classes]
+    every = at(items, where_in(labels_of(items), novel))
+    if has_split(items):
+        tested = at(test, where_in(labels_of(test), novel))
+        spare = at(train, where_in(labels_of(train), novel))
         if tested and spare:
             return tested, [
                 f"of novel classes, {len(spare)} training videos neither train nor test: there is a"
@@ -248,31 +277,29 @@ def novel_videos(
     return chosen, [note] if len(chosen) < len(every) else []
 
 
-def validation_videos(items: Sequence[Item], base: Sequence[str]) -> list[Item]:
+def validation_videos(items: Sequence[Item], base: Sequence[str]) -> Sequence[Item]:
     """Videos of base classes in a validation split that neither trains nor tests: there is a test
     split beside it."""
-    if not any(split_word(item) in TEST_WORDS for item in items):
+    splits = splits_of(items)
+    if not with_words(splits, TEST_WORDS).any():
         return []
-    return [item for item in items if split_word(item) in VALIDATION_WORDS and item.label in base]
+    return at(items, with_words(splits, VALIDATION_WORDS) & where_in(labels_of(items), base))
 
 
-def left_over(items: Sequence[Item], used: Sequence[Item]) -> list[Item]:
-    ids = {id(item) for item in used}
-    return [item for item in items if id(item) not in ids]
-
-
-def evenly(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+def evenly(items: Sequence[Item], most: int, seed: int) -> Sequence[Item]:
     """At most `most` videos, of every class as many as of the others while it has them; drawn by
     the seed, in order."""
     if len(items) <= most:
-        return list(items)
-    turns: list[tuple[int, str, int]] = []
-    for members in _shuffled_classes(items, "evenly", seed):
-        turns += [(turn, items[i].label, i) for turn, i in enumerate(members)]
-    return _at(items, {i for _, _, i in sorted(turns)[:most]})
+        return items
+    classes = list(_shuffled_classes(items, "evenly", seed))
+    sizes = [len(members) for members in classes]
+    turns = np.concatenate([np.arange(size) for size in sizes])
+    # Of the videos of a turn, those of the first classes by name.
+    first = np.lexsort((np.repeat(np.arange(len(sizes)), sizes), turns))[:most]
+    return at(items, _mask(len(items), [np.concatenate(classes)[first]]))
 
 
-def validation_share(train: Sequence[Item], share: float, seed: int) -> list[Item]:
-    """That share of every class with five training videos or more, one at least."""
+def _validation_share(train: Sequence[Item], share: float, seed: int) -> np.ndarray:
+    """bool: that share of every class with five training videos or more, one at least."""
     classes = [c for c in _shuffled_classes(train, "watch", seed) if len(c) >= 5]
-    return _at(train, {i for c in classes for i in c[: max(1, round(share * len(c)))]})
+    return _mask(len(train), (c[: max(1, round(share * len(c)))] for c in classes))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from froster.data.listing import is_video, walk
+from froster.data.listing import walk
+from froster.data.manifest import is_video
 from froster.data.public import classes, key
 from froster.errors import DataError
 from froster.video.container import VIDEO_SUFFIXES

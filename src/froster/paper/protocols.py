@@ -152,7 +152,8 @@ def base_to_novel(
     notes = []
     if given is None:
         # In the order of the names: a draw must not depend on where the videos lie.
-        train = few_shots(sorted(train, key=lambda item: item.path.name), options.shots, number)
+        by_name_of_file = sorted(train, key=lambda item: item.path.name)
+        train = list(few_shots(by_name_of_file, options.shots, number))
         counts = Counter(item.label for item in train)
         few = [name for name, count in counts.items() if count < options.shots]
         few += [name for name in base if name not in counts]

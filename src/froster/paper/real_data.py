@@ -32,7 +32,7 @@ class TestSet:
     """Column of the table, with the number of the split where there are several."""
     dataset: str
     classes: list[str]
-    items: list[Item]
+    items: Sequence[Item]
 
 
 class RealData:
@@ -94,7 +94,7 @@ class RealData:
         sets = base_to_novel_sets(run.dataset, self.items(run.dataset), self.options, lists)
         return sets[run.number - 1]
 
-    def training_of(self, run: PaperRun) -> tuple[list[Item], list[str]]:
+    def training_of(self, run: PaperRun) -> tuple[Sequence[Item], list[str]]:
         """Videos and classes that a run learns."""
         if run.protocol == "base-to-novel":
             split = self.split_of(run)

@@ -3,6 +3,7 @@ was kept."""
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -307,8 +308,9 @@ def example(parts: Split, measured: dict[str, Predictions]) -> tuple[str, list[s
         for name, rank in zip(predictions.names or [], predictions.ranks().tolist(), strict=False)
         if rank == 0
     }
-    tests = sorted(parts.base_test + parts.novel_test, key=lambda item: str(item.path) not in right)
-    for item in tests + parts.train:
+    every = chain(parts.base_test, parts.novel_test)
+    named_right = (item for item in every if str(item.path) in right)
+    for item in chain(named_right, parts.base_test, parts.novel_test, parts.train):
         labels = some_labels(item.label, parts.base + parts.novel)
         if as_option(labels) is not None:
             return str(absolute(item.path)), labels

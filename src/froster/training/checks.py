@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
+from froster.data.items import Item, label_counts
 from froster.data.likeness import Likeness, likeness_of, pairs
-from froster.data.manifest import Item
 from froster.data.splits import Split
 from froster.inference.recognizer import Recognizer
 from froster.text.sentences import with_descriptions
@@ -37,15 +37,18 @@ def warnings(
         *same_labels(model, labels, how.truncate),
     ]
     if compare:
-        test = [*parts.base_test, *parts.novel_test, *parts.validation]
-        total = len(parts.train) + len(test)
+        tests = parts.base_test, parts.novel_test, parts.validation
+        total = len(parts.train) + sum(map(len, tests))
+        if total > MOST_COMPARED and parts.train and any(tests):
+            line = f"{total} videos are too many to look for test videos among the training videos"
+            return [*lines, line]
         with how.reporter.bar("compare videos", total, keep=False) as bar:
-            lines += near_duplicates(parts.train, test, how.workers, bar)
+            lines += near_duplicates(parts.train, list(chain(*tests)), how.workers, bar)
     return lines
 
 
 def few_clips(train: Sequence[Item]) -> list[str]:
-    counts = Counter(item.label for item in train)
+    counts = label_counts(train)
     short = sorted((n, label) for label, n in counts.items() if n < FEW)
     what = "has" if len(short) == 1 else "have"
     line = (
@@ -56,7 +59,7 @@ def few_clips(train: Sequence[Item]) -> list[str]:
 
 
 def imbalance(train: Sequence[Item]) -> list[str]:
-    counts = Counter(item.label for item in train).most_common()
+    counts = label_counts(train).most_common()
     (large, n), (small, m) = counts[0], counts[-1]
     line = (
         f"{large} has {n} training videos, {small} {m}: the model will lean to the large classes "
@@ -66,7 +69,7 @@ def imbalance(train: Sequence[Item]) -> list[str]:
 
 
 def missing_tests(parts: Split) -> list[str]:
-    tested = {item.label for item in parts.base_test}
+    tested = label_counts(parts.base_test)
     without = [name for name in parts.base if name not in tested]
     line = (
         f"{len(without)} of {len(parts.base)} classes have no test video, so nothing is known of"
@@ -102,10 +105,6 @@ def near_duplicates(
     if not train or not test:
         return []
     both = [*train, *test]
-    if len(both) > MOST_COMPARED:
-        return [
-            f"{len(both)} videos are too many to look for test videos among the training videos"
-        ]
     twins: dict[int, int] = {}
     for pair in pairs(likenesses(both, workers, on_videos)):
         if pair.first < len(train) <= pair.second:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -56,6 +56,21 @@ def from_rank_0(value: Any) -> Any:
     parcel = [value]
     dist.broadcast_object_list(parcel, src=0)
     return parcel[0]
+
+
+def by_rank_0(work: Callable[[], T]) -> T:
+    """What the work gives on rank 0, which alone does it, on every rank; so with what it raises."""
+    value: Any = None
+    error: Exception | None = None
+    if this_rank() == 0:
+        try:
+            value = work()
+        except Exception as raised:
+            error = raised
+    value, error = from_rank_0((value, error))
+    if error is not None:
+        raise error
+    return value
 
 
 def from_all_ranks(messages: list[T]) -> list[T]:

@@ -49,7 +49,7 @@ def examples_of(items: Sequence[Item], round: int) -> list[Example]:
     return [Example(whole_name(i.path), i.label, i.split, round) for i in items]
 
 
-def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> list[Item]:
+def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> Sequence[Item]:
     """The labelled videos. Raises DataError where there is none, UsageError where labels are
     missing."""
     if isinstance(videos, Mapping):

@@ -11,8 +11,8 @@ from importlib.resources import files
 import torch
 
 from froster.data.dataset import VideoDataset
+from froster.data.items import Item, at, label_set, labels_of, where_in
 from froster.data.loader import batches
-from froster.data.manifest import Item
 from froster.data.splits import evenly
 from froster.errors import DataError, UsageError
 from froster.evaluation.habits import Habits, best_words, check_sources, habits
@@ -49,6 +49,19 @@ def source_of(item: Item) -> Hashable:
     return next(columns, str(item.path))
 
 
+def two_sources(items: Sequence[Item]) -> list[tuple[str, Hashable]]:
+    """The labels with the sources of their clips, of each label two at most."""
+    labels = labels_of(items)
+    pairs: dict[tuple[int, Hashable], None] = {}
+    wanted = [2] * len(labels.values)
+    for place, code in enumerate(labels.codes.tolist()):
+        if wanted[code]:
+            pair = code, source_of(items[place])
+            wanted[code] -= pair not in pairs
+            pairs[pair] = None
+    return [(labels.values[code], source) for code, source in pairs]
+
+
 def check_model(model: Recognizer) -> None:
     """Raises UsageError unless it is a CLIP that embeds frames, and texts, as it is."""
     if not model.model.frames_apart or model.config.method.closed:
@@ -63,10 +76,12 @@ def measure_habits(model: Recognizer, items: Sequence[Item], how: Measuring) -> 
     """Opens the middle frame of every video, of `MOST` at most. Raises UsageError on a model that
     is no frozen CLIP, DataError in one sentence where there is too little to measure."""
     check_model(model)
-    check_sources([item.label for item in items], list(map(source_of, items)))
-    sources = Counter(label for label, _ in {(item.label, source_of(item)) for item in items})
-    several = evenly([item for item in items if sources[item.label] > 1], MOST, 0)
-    classes = sorted({item.label for item in several})
+    pairs = two_sources(items)
+    check_sources([label for label, _ in pairs], [source for _, source in pairs])
+    sources = Counter(label for label, _ in pairs)
+    told_apart = where_in(labels_of(items), [label for label, n in sources.items() if n > 1])
+    several = evenly(at(items, told_apart), MOST, 0)
+    classes = label_set(several)
     if len(classes) < 2:
         raise DataError("only one class has clips of two videos, so there is none to compare with")
     words = scene_words()

@@ -11,14 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from froster.data.manifest import Item
-from froster.data.splits import TEST_WORDS, VALIDATION_WORDS, Split, validation_videos
+from froster.data.items import (
+    Item,
+    at,
+    column_names,
+    column_of,
+    in_order,
+    label_counts,
+    label_set,
+    labels_of,
+    splits_of,
+    where_in,
+)
+from froster.data.splits import TEST_WORDS, VALIDATION_WORDS, Split, validation_videos, with_words
 from froster.errors import DataError, UsageError, one_of
-from froster.inference.model_report import Part, counted, reported_videos
+from froster.inference.model_report import counted, reported_videos
 from froster.training.reporter import Reporter
 from froster.training.run_folder import Run
 
@@ -62,13 +74,13 @@ def of_run(run: Run, data: Path | None = None, root: Path | None = None) -> Held
 def of_data(items: Sequence[Item], split: str | None) -> HeldOut:
     """The named split, else the validation videos, or all of a data set without splits. Never the
     test by default."""
-    splits = sorted({item.split for item in items if item.split})
+    column = splits_of(items)
+    splits = sorted(filter(None, in_order(column)))
+    chosen = items
     if split is not None:
-        chosen = [item for item in items if item.split == split]
+        chosen = at(items, where_in(column, [split]))
     elif splits:
-        chosen = [item for item in items if (item.split or "").lower() in VALIDATION_WORDS]
-    else:
-        chosen = list(items)
+        chosen = at(items, with_words(column, VALIDATION_WORDS))
     if not chosen:
         raise DataError(
             f"no video has the split {split or 'validation'!r}; there is"
@@ -79,8 +91,8 @@ def of_data(items: Sequence[Item], split: str | None) -> HeldOut:
     return HeldOut(test_of(chosen), None, source)
 
 
-def test_of(items: list[Item]) -> Split:
-    return Split(sorted({item.label for item in items}), [], [], items, [])
+def test_of(items: Sequence[Item]) -> Split:
+    return Split(label_set(items), [], [], items, [])
 
 
 def untrained(held: HeldOut, report: dict[str, Any], reporter: Reporter) -> HeldOut:
@@ -94,7 +106,7 @@ def untrained(held: HeldOut, report: dict[str, Any], reporter: Reporter) -> Held
         return held
     with reporter.bar("looking for training videos", len(items), keep=False) as bar:
         parts = known.parts(items, bar)
-    kept = [item for item, part in zip(items, parts, strict=True) if part != "trained"]
+    kept = at(items, np.array([part != "trained" for part in parts], bool))
     if not kept:
         raise DataError(
             f"the model was trained on all {len(items)} videos ({held.source}), on which it is too"
@@ -111,7 +123,7 @@ def maybe_trained(items: Sequence[Item], report: dict[str, Any]) -> list[str]:
     """A warning where some of the videos may have been trained on, of a model whose report does not
     say which these were."""
     base = set(report.get("base_classes") or [])
-    shared = {item.label for item in items} & base
+    shared = base.intersection(label_counts(items))
     line = (
         f"warning: this model was trained on {report.get('training_videos')} videos of {len(base)}"
         f" classes, {len(shared)} of them in this data, and its report does not say which videos:"
@@ -139,12 +151,14 @@ def choosing_half(items: Sequence[Item]) -> Bool[Tensor, " videos"]:
 def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
     """The classes whose rows say "novel" in `column`. Raises UsageError where a class says both or
     neither."""
-    columns = sorted({name for item in items for name in item.columns})
+    columns = column_names(items)
     if column.lower() not in columns:
         raise UsageError(f"there is no column {column!r}; there is {', '.join(columns) or 'none'}")
-    by_label: dict[str, set[str]] = {}
-    for item in items:
-        by_label.setdefault(item.label, set()).add(item.columns.get(column.lower(), "").lower())
+    labels = labels_of(items)
+    by_code: dict[int, set[str]] = {}
+    for code, word in zip(labels.codes.tolist(), column_of(items, column.lower()), strict=True):
+        by_code.setdefault(code, set()).add(word.lower())
+    by_label = {labels.values[code]: words for code, words in by_code.items()}
     for label, words in by_label.items():
         if words not in ({"base"}, {"novel"}):
             raise UsageError(
@@ -158,7 +172,7 @@ def novel_by_column(items: Sequence[Item], column: str) -> list[str]:
 class VideosToScore:
     """By their split, and what the model has to do with the data."""
 
-    sets: dict[str, list[Item]]
+    sets: dict[str, Sequence[Item]]
     part: str
     """test (the model has not seen them), trained, watched, or all."""
     trained: int | None
@@ -192,16 +206,14 @@ def videos_to_score(
         notes = maybe_trained(items, report)
         return VideosToScore(sets, "all", None, None, dict.fromkeys(sets, 0), notes)
     parts = reported.parts(items, on_videos)
-    kinds: dict[int, Part] = dict(zip(map(id, items), parts, strict=True))
-    trained, watched = counted(list(kinds.values()))
+    trained, watched = counted(parts)
     known = trained + watched > 0
     scored_part = part or ("test" if known else "all")
-    sets = chosen_splits(items, split, scored_part if known or part else None)
+    places = _chosen_places(items, split, scored_part if known or part else None)
     if scored_part != "all":
-        sets = {
-            name: [item for item in some if kinds[id(item)] == scored_part]
-            for name, some in sets.items()
-        }
+        scoring = np.array([kind == scored_part for kind in parts], bool)
+        places = {name: some & scoring for name, some in places.items()}
+    sets = {name: at(items, some) for name, some in places.items()}
     for name, some in sets.items():
         if not some:
             data = name if split else "this data"
@@ -209,13 +221,14 @@ def videos_to_score(
                 f"no {scored_part} video to score in {data}: of its {len(items)} videos {trained}"
                 f" were trained on and {watched} watched the training; --part all scores them"
             )
-    scored = {name: counted([kinds[id(item)] for item in some])[0] for name, some in sets.items()}
+    training = np.array([kind == "trained" for kind in parts], bool)
+    scored = {name: int((some & training).sum()) for name, some in places.items()}
     notes = [scored_line(trained, watched, scored_part, sets, part)] if known else []
     return VideosToScore(sets, scored_part, trained, watched, scored, notes)
 
 
 def scored_line(
-    trained: int, watched: int, scored_part: str, sets: dict[str, list[Item]], part: str | None
+    trained: int, watched: int, scored_part: str, sets: dict[str, Sequence[Item]], part: str | None
 ) -> str:
     """Which videos are scored, and why these. `part` is what was asked for."""
     count = sum(map(len, sets.values()))
@@ -233,21 +246,30 @@ def scored_line(
 
 def chosen_splits(
     items: Sequence[Item], names: Sequence[str] | None, part: str | None = None
-) -> dict[str, list[Item]]:
+) -> dict[str, Sequence[Item]]:
     """The named splits one by one; by default the test videos, or all without a split or where
     another part is meant."""
+    places = _chosen_places(items, names, part)
+    return {name: at(items, some) for name, some in places.items()}
+
+
+def _chosen_places(
+    items: Sequence[Item], names: Sequence[str] | None, part: str | None
+) -> dict[str, np.ndarray]:
+    """bool, of each set: which of the items are in it."""
+    splits = splits_of(items)
     if names:
-        sets = {name: [item for item in items if item.split == name] for name in names}
+        sets = {name: where_in(splits, [name]) for name in names}
         for name, some in sets.items():
-            if not some:
-                existing = sorted({item.split for item in items if item.split})
+            if not some.any():
+                existing = sorted(filter(None, in_order(splits)))
                 raise DataError(
                     f"no video has the split {name!r}; there is {', '.join(existing) or 'none'}"
                 )
         return sets
-    splits = {(item.split or "").lower() for item in items}
-    words = TEST_WORDS if splits & TEST_WORDS else VALIDATION_WORDS
-    test = [item for item in items if (item.split or "").lower() in words]
-    if part in ("all", "trained", "watched") or not test:
-        return {part or "all": list(items)}
+    test = with_words(splits, TEST_WORDS)
+    if not test.any():
+        test = with_words(splits, VALIDATION_WORDS)
+    if part in ("all", "trained", "watched") or not test.any():
+        return {part or "all": np.ones(len(items), bool)}
     return {"test": test}

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from froster.data.dataset import VideoDataset
-from froster.data.listing import passed_over
-from froster.data.manifest import Item, Items, read_items
+from froster.data.items import Item, Items
+from froster.data.manifest import read_items
 from froster.data.splits import Split
 from froster.evaluation.metrics import (
     Predictions,
@@ -30,6 +30,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods.recipe import Preset
 from froster.text.sentences import with_descriptions
+from froster.training.distributed import by_rank_0
 from froster.training.options import LabelledOptions
 from froster.training.reporter import Reporter
 
@@ -386,9 +387,12 @@ def summary_line(model: Recognizer, name: str) -> str:
 def labelled_videos(data: Path, asked: LabelledOptions, reporter: Reporter) -> Items:
     """Says what of the data is not taken, before a model is loaded."""
     items = read_items(
-        data, labels_json=asked.labels_json, root=asked.root, where=dict(asked.where)
+        data,
+        labels_json=asked.labels_json,
+        root=asked.root,
+        where=dict(asked.where),
+        once=by_rank_0,
     )
-    loose = f"passed over, as they lie in no class folder: {items.loose} videos"
-    for line in filter(None, (passed_over(items.passed_over), loose if items.loose else "")):
+    for line in items.notes():
         reporter.say(line)
     return items

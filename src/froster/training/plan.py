@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from froster.data.manifest import Item
-from froster.data.splits import Split
+from froster.data.items import Item, label_counts
+from froster.data.splits import Split, has_split
 from froster.encoders.blank import blank
 from froster.encoders.model import CLIP
 from froster.errors import UsageError
@@ -288,7 +287,7 @@ class ChosenRecipe:
 
 def is_plain(items: Sequence[Item], preset: str | None) -> bool:
     """May the defaults be chosen? Not for data with a split, nor for a preset that was named."""
-    return preset is None and not any(item.split for item in items)
+    return preset is None and not has_split(items)
 
 
 def holdout_share(items: Sequence[Item]) -> float:
@@ -354,7 +353,7 @@ def choose(
         )
     if plain and "patience" not in given and len(parts.validation) < VALIDATION_FEWEST:
         why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
-    sizes = Counter(item.label for item in parts.train).values()
+    sizes = label_counts(parts.train).values()
     if plain and "shots" not in given:
         why.append(
             f"all training videos are used, {min(sizes)} to {max(sizes)} a class (--shots N: at"

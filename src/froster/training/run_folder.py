@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from froster.data.fingerprint import list_fingerprint
-from froster.data.manifest import Item, Items, read_items
-from froster.data.splits import Split, split
+from froster.data.items import Item, Items, label_counts
+from froster.data.manifest import read_items
+from froster.data.splits import Split, has_split, split
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.inference.model_folder import is_model_folder
 from froster.inference.recognizer import Recognizer
@@ -76,7 +77,7 @@ class RunInputs:
     def split(self, items: Sequence[Item], base: Sequence[str], novel: Sequence[str]) -> Split:
         """Base and novel videos as the run had them. Raises DataError when these are not the run's
         videos."""
-        gone = sorted({*base, *novel} - {item.label for item in items})
+        gone = sorted({*base, *novel} - label_counts(items).keys())
         if gone:
             raise DataError(
                 f"this is not the data of the run: it has no video of {', '.join(gone[:3])}"
@@ -95,7 +96,7 @@ class RunInputs:
                 f"this is not the data of the run: its split gives {len(parts.train)} training"
                 " videos that differ from the run's in name, label or order"
             )
-        if not self.every_novel and novel and not any(item.split for item in items):
+        if not self.every_novel and novel and not has_split(items):
             raise DataError(
                 "the run is of an older froster, which tested fewer novel videos: froster train"
                 " with the same options and --resume measures it anew without training"

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch.utils.data import Dataset
 
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
+from froster.data.items import labels_of, where_in
 from froster.data.splits import Split, split
 from froster.errors import DataError, UsageError
 from froster.inference.fingerprint import weights_fingerprint
@@ -93,11 +94,11 @@ def train(
     asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
-    videos = read_videos(Path(data), asked, reporter)
     start = reported_videos(report_of(name))
     with process_group(asked.device) as (rank, of_rank), ExitStack() as held:
         if rank > 0:
             reporter = Reporter()
+        videos = read_videos(Path(data), asked, reporter)
         device = str(of_rank) if of_rank else None
         base = load_reported(name, asked, reporter, device)
         plan, why = plan_of(base, method, videos, asked)
@@ -144,8 +145,8 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
     holdout = holdout_share(items) if asked.holdout is None else asked.holdout
     share = asked.watch
     if plain and share is None:
-        trainable = [item for item in items if item.label not in set(novel or [])]
-        share = validation_share(len(trainable) * (1 - asked.novel_fraction) * (1 - holdout))
+        trainable = len(items) - int(where_in(labels_of(items), novel or []).sum())
+        share = validation_share(trainable * (1 - asked.novel_fraction) * (1 - holdout))
     parts = split(
         items,
         novel=novel,
