@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 
 ACCESS = {
@@ -45,7 +44,8 @@ class Store:
                 time.sleep(0.2)
 
     def request(self, method: str, path: str, data: bytes | None = None) -> None:
-        asked = urllib.request.Request(self.url + path, data=data, method=method)
+        kind = {"Content-Type": "application/octet-stream"}
+        asked = urllib.request.Request(self.url + path, data, kind, method=method)
         with urllib.request.urlopen(asked, timeout=60) as answer:
             answer.read()
 

@@ -176,16 +176,19 @@ def test_frames_are_those_of_the_file(
     assert site.sent < (1.2 if not mood else 2.1) * file.stat().st_size + 4 * ranges.BLOCK
 
 
-@pytest.mark.parametrize(("ending", "share"), [("mp4", 0.3), ("front.mp4", 0.3), ("mkv", 1.1)])
-def test_few_bytes_of_a_long_video(site: Site, tmp_path: Path, ending: str, share: float) -> None:
+@pytest.mark.parametrize(("ending", "share"), [("mp4", 0.5), ("front.mp4", 0.5), ("mkv", 1.1)])
+def test_few_bytes_of_a_long_video(
+    site: Site, tmp_path: Path, ending: str, share: float, monkeypatch
+) -> None:
     """Eight frames need the list of an mp4 and what they are predicted from."""
-    file = long_video(tmp_path / f"long.{ending}", 6000)
+    monkeypatch.setattr(ranges, "BLOCK", 1 << 15)
+    file = long_video(tmp_path / f"long.{ending}", 3000)
     site.files[file.name] = file.read_bytes()
     size = file.stat().st_size
     with Video(file) as local, Video(f"{site.url}/{file.name}") as far:
         wanted = eight_of(local.num_frames)
         assert torch.equal(far.read(wanted), local.read(wanted))
-    assert size > 15 * ranges.BLOCK and site.sent < share * size and len(site.asked) < 30
+    assert size > 50 * ranges.BLOCK and site.sent < share * size and len(site.asked) < 40
 
 
 def test_pictures_that_are_turned_on_the_way(site: Site, tmp_path: Path, monkeypatch) -> None:
@@ -289,9 +292,8 @@ def test_videos_of_a_bucket(run, bucket: Store, clips: list[Path], tmp_path: Pat
         rows = run("classify", *source, *LABELS, "--json").json["results"]
         assert sorted(row["video"] for row in rows) == sorted(keys)
         for row in rows:
-            expected = by_hand[keys.index(row["video"])]
-            assert row["labels"] == expected["labels"]
-            assert row["scores"] == pytest.approx(expected["scores"], abs=1e-6)
+            expected = by_hand[keys.index(row.pop("video"))]
+            assert row == {name: value for name, value in expected.items() if name != "video"}
     out = tmp_path / "o.jsonl"
     for new in (4, 0):
         report = run("classify", "s3://films/set/m.csv", *LABELS, "--out", out, "--json").json
@@ -320,7 +322,7 @@ def test_an_index_of_a_bucket(run, bucket: Store, clips: list[Path], tmp_path: P
     index = ("index", *keys, "--out", tmp_path / "index", "--model", "nano", "--json")
     assert run(*index).json["new"] == 3
     assert run(*index).json["new"] == 0
-    bucket.put("shelf", "2.mp4", clips[3].read_bytes())
+    remote.file_system("s3").pipe_file("shelf/2.mp4", clips[3].read_bytes())
     again = run(*index).json
     assert (again["new"], again["changed"], again["gone"]) == (0, 1, [])
     search = ("search", tmp_path / "index", "--json", "--model", "nano")
@@ -338,7 +340,7 @@ def test_other_commands_at_addresses(run, bucket: Store, clips: list[Path], tmp_
     film = "s3://kinds/a/0.mp4"
     labelled = ("--labels-file", "s3://kinds/labels.txt", "--model", "nano")
     row = run("classify", film, *labelled, "--json").json["results"][0]
-    assert set(row["labels"]) == {"cat spinning", "key pacing"}
+    assert row == run("classify", film, *LABELS, "--json").json["results"][0]
     report = run("doctor", "s3://kinds/", "--json").json
     assert report["videos"] == 4 and report["errors"] == 0
     picture = tmp_path / "a.png"
