@@ -210,7 +210,7 @@ def _source(source: Path, root: Path | None, listing: Listing, is_list: bool) ->
 
 def _videos_below(folder: Path, listing: Listing) -> Iterator[str]:
     for path in walk(folder):
-        if is_video(path):
+        if is_video(path.name):
             yield str(path)
         else:
             listing.pass_over(path)

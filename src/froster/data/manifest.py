@@ -223,7 +223,11 @@ def _from_address(folder: Address) -> Items:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     base = folder.text.rstrip("/")
-    kept = [path for path in files if path.parent.parent.text == base and is_video(path.name)]
+    kept = [
+        path
+        for path in files
+        if path.parent.parent.text.rstrip("/") == base and is_video(path.name)
+    ]
     if not kept:
         raise DataError(f"{folder}: no videos in class folders")
     items = _items([str(path) for path in kept], [class_label(path.parent) for path in kept])
