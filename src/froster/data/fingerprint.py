@@ -46,8 +46,8 @@ def _of_address(path: Address) -> str | None:
         with RemoteData(path) as file:
             size = file.size
             digest = hashlib.sha256(f"{size}\n".encode())
-            digest.update(file.read(0, ENDS))
-            digest.update(file.read(max(ENDS, size - ENDS), size))
+            digest.update(file.between(0, ENDS))
+            digest.update(file.between(max(ENDS, size - ENDS), size))
     except OSError:
         return None
     return digest.hexdigest()[:DIGITS] if size else None

@@ -163,8 +163,8 @@ def list_videos(
     Relative paths of a manifest start at `root`, or else at the manifest's folder; those of a list
     at `root`, or else where the command runs. Keys are relative to `base`, by default a single
     folder that was given, or `root`, or else where the command runs. Raises DataError where there
-    is no video, UsageError where no source is given, or an address that froster does not read. Files
-    at addresses are not looked for.
+    is no video, UsageError where no source is given, or an address that froster does not read.
+    Files at addresses are not looked for.
     """
     sources = [*sources, *([files_from] if files_from is not None else [])]
     if not sources:

@@ -82,8 +82,8 @@ class Paths(Sequence[Path]):
 def locate(
     base: str, names: TextColumn, rows: np.ndarray, exists: Callable[[str], bool]
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Looks for the files of these rows but those at addresses, by several threads. Returns the `forms` of `Paths`, and
-    the rows whose file is missing, in order."""
+    """Looks for the files of these rows but those at addresses, by several threads. Returns the
+    `forms` of `Paths`, and the rows whose file is missing, in order."""
     forms = np.zeros(len(names), np.uint8)
 
     def absent(begin: int) -> list[int]:

@@ -28,7 +28,7 @@ class RemoteData:
 
     def __init__(self, address: Address) -> None:
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-        self._whole: BinaryIO | None = None
+        self._spool: BinaryIO | None = None
         self.address = address
         self.source = source_of(address)
         self._next, self._ahead = 0, 1
@@ -49,20 +49,20 @@ class RemoteData:
 
     def close(self) -> None:
         self._blocks.clear()
-        if self._whole is not None:
-            self._whole.close()
+        if self._spool is not None:
+            self._spool.close()
 
     @property
     def size(self) -> int:
-        if self._whole is not None:
-            return self._whole.seek(0, io.SEEK_END)
+        if self._spool is not None:
+            return self._spool.seek(0, io.SEEK_END)
         assert self._state is not None and self._state.size is not None
         return self._state.size
 
-    def read(self, start: int, end: int) -> bytes:
-        if self._whole is not None:
-            self._whole.seek(start)
-            return self._whole.read(max(0, end - start))
+    def between(self, start: int, end: int) -> bytes:
+        if self._spool is not None:
+            self._spool.seek(start)
+            return self._spool.read(max(0, end - start))
         end = min(end, self.size)
         if start >= end:
             return b""
@@ -106,11 +106,11 @@ class RemoteData:
 
     def _copy(self) -> None:
         """All of it, onto the disk, under no name."""
-        self._whole = tempfile.TemporaryFile()  # noqa: SIM115
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115
         try:
-            self.source.copy(self._whole, MOST_BYTES)
+            self.source.copy(self._spool, MOST_BYTES)
         except BaseException:
-            self._whole.close()
+            self._spool.close()
             raise
 
     @cached_property
@@ -120,7 +120,7 @@ class RemoteData:
         ranges: list[tuple[int, int]] = []
         place = 0
         for _ in range(_MOST_BOXES):
-            head = self.read(place, place + 16)
+            head = self.between(place, place + 16)
             if len(head) < 8:
                 return ranges
             (size, kind), start = _HEADER.unpack_from(head), place + 8
@@ -169,4 +169,4 @@ class RemoteFile:
             if start < first < end:
                 end = first
         self._place = end
-        return self.data.read(start, end)
+        return self.data.between(start, end)

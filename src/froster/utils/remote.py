@@ -55,7 +55,7 @@ class RemoteState(NamedTuple):
     """Whether a part of it can be had."""
 
 
-class Source(Protocol):
+class RemoteSource(Protocol):
     """A file at an address. What it raises is OSError."""
 
     requests: int
@@ -74,7 +74,7 @@ class Source(Protocol):
         ...
 
 
-def source_of(address: Address) -> Source:
+def source_of(address: Address) -> RemoteSource:
     return WebSource(address.text) if address.scheme in ("http", "https") else StoreSource(address)
 
 
@@ -255,14 +255,14 @@ class StoreSource:
 
     def state(self) -> RemoteState:
         self.requests += 1
-        about = _said(self.files.info, self.place)
+        about = _answer_of(self.files.info, self.place)
         if about.get("type") == "directory":
             raise failed("a directory, not a file", errno.EISDIR)
         return RemoteState(about.get("size"), _version(about), True)
 
     def part(self, start: int, end: int) -> tuple[bytes, RemoteState]:
         self.requests += 1
-        data = _said(self.files.cat_file, self.place, start=start, end=end)
+        data = _answer_of(self.files.cat_file, self.place, start=start, end=end)
         self.received += len(data)
         return data, RemoteState(None, "", True)
 
@@ -307,7 +307,7 @@ def _version(about: dict[str, Any]) -> str:
     return next((str(value) for value in stated if value), "")
 
 
-def _said(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def _answer_of(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """What fsspec answers; what it raises is OSError in words. It tries again itself."""
     from fsspec.asyn import AsyncFileSystem
 
@@ -355,14 +355,14 @@ def is_folder(address: Address) -> bool:
         return False
     files = file_system(address.scheme)
     try:
-        return bool(_said(files.isdir, _place(address)))
+        return bool(_answer_of(files.isdir, _place(address)))
     except OSError:
         return False
 
 
 def files_below(address: Address) -> list[Address]:
     """All files, in the order of their names, but for hidden ones. Raises OSError."""
-    places = _said(file_system(address.scheme).find, _place(address))
+    places = _answer_of(file_system(address.scheme).find, _place(address))
     scheme, base = address.scheme, _place(address).rstrip("/")
     shown = [
         place

@@ -91,7 +91,7 @@ def blocks(path: Path) -> Iterator[bytes]:
     if (data := remote_data(path)) is not None:
         with data, _as_video_error(path):
             for start in range(0, data.size, _PART):
-                yield data.read(start, start + _PART)
+                yield data.between(start, start + _PART)
 
 
 def open_hollow(

@@ -114,13 +114,13 @@ class Video:
             if not 0 <= index < self.num_frames:
                 raise IndexError(f"{self.path}: no frame {index} among {self.num_frames}")
         try:
-            return self._read(indices)
+            return self._frames_at(indices)
         except _Unlisted:
             self._reopen()
             self._index(by_list=False)
-            return self._read([min(index, self.num_frames - 1) for index in indices])
+            return self._frames_at([min(index, self.num_frames - 1) for index in indices])
 
-    def _read(self, indices: Sequence[int]) -> Tensor:
+    def _frames_at(self, indices: Sequence[int]) -> Tensor:
         pictures = np.empty((len(indices), self.height, self.width, 3), np.uint8)
         if self._sound:
             try:
