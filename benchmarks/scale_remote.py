@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.scale import Line
 from froster.video.reader import Video
 
-FRAMES, TOY = 30_000, 2000
+FRAMES, TOY = 30_000, 600
 KINDS = ("mp4", "front.mp4", "mkv", "pieces.mp4")
 _WHAT = {
     "mp4": "mp4, list at the end",

@@ -17,6 +17,7 @@ import torch
 
 import froster
 from benchmarks.scale_remote import eight_of, long_video
+from benchmarks.scale_remote import run as measure
 from froster.data.listing import list_videos
 from froster.data.manifest import read_items
 from froster.errors import UsageError, VideoError
@@ -381,3 +382,8 @@ def test_buckets_that_are_not_there_or_shut(run, bucket: Store, tmp_path: Path) 
     for command in commands:
         shut = [str(word).replace("nothing", "shut") for word in command]
         one_line(run(*shut), 1, "s3://shut/", "no right to read it")
+
+
+def test_figures_are_measured() -> None:
+    shares = [line.after for line in measure(toy=True) if line.unit == "share"]
+    assert len(shares) == 4 and all(0 < share <= 1.2 for share in shares)
