@@ -26,7 +26,7 @@ from torch import Tensor
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.address import as_path, located
+from froster.utils.address import as_path, is_address, located
 from froster.utils.files import (
     atomic_file,
     atomic_folder,
@@ -78,7 +78,8 @@ class IndexEntry:
         """Whether there is no such file. A folder that may not be read, or a disk that does not
         answer, does not say so."""
         try:
-            file_state(self.file(root))
+            file = self.file(root)
+            file_state(file) if is_address(file) else file.stat()
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return True  # ValueError: no file can have such a name
         except OSError as error:
