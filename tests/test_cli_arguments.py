@@ -125,7 +125,7 @@ MISTAKES = [
     (("train", "--data", "d", "--out", "o", "--no-json"), "--no-json"),
     (("search",), "froster search needs INDEX"),
     (("search", "index", "cat", "dog"), "unexpected argument 'dog'"),
-    (("classify", "s3://bucket/a.mp4"), "local files"),
+    (("classify", "ssh://host/a.mp4"), "local files"),
     (("index", "a", "--out", "hf://x/y"), "USER/NAME"),
     (("distance", "https://x/labels.txt", "b"), "download it"),
     (("prepare", "k500", "--videos", "a", "--out", "b.csv"), "ssv2, not 'k500'"),

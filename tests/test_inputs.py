@@ -179,7 +179,7 @@ def test_bytes_that_are_no_video(nano: Recognizer, video: Any, words: str) -> No
         ([np.zeros((4, 4), np.uint8)], r"\(4, 4\) uint8"),
         ([np.zeros((4, 4, 3))], "float64"),
         (np.zeros((2, 2, 4, 4, 3), np.uint8), "several videos as a list"),
-        ("s3://bucket/a.mp4", "is an address"),
+        ("ssh://host/a.mp4", "is an address"),
     ],
 )
 def test_what_is_no_video(nano: Recognizer, video: Any, words: str) -> None:
@@ -188,7 +188,8 @@ def test_what_is_no_video(nano: Recognizer, video: Any, words: str) -> None:
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_addresses_that_give_no_video(nano: Recognizer, site: str) -> None:
+def test_addresses_that_give_no_video(nano: Recognizer, site: str, monkeypatch) -> None:
+    monkeypatch.setattr("froster.utils.remote.PAUSES", ())
     for name, words in (
         ("none.mp4", "the server says 404"),
         ("cut.mp4", "ended after 500 of 100000 bytes"),

@@ -19,6 +19,8 @@ strangers
 CLASSES = {"Asker", "Book", "Judgement", "Seen", "Sighting"}
 PROMISED = {("training/options.py", "look"), ("video/reader.py", "read")}
 """The option --no-look, and the method of a video."""
+# As `av.open` wants it.
+PROMISED |= {("utils/ranges.py", "read"), ("video/container.py", "read")}
 
 
 def names(tree: ast.AST) -> Iterator[tuple[int, str]]:

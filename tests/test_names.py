@@ -452,34 +452,22 @@ MORE = ("s3://bucket/x", "gs://b/x", "file:///tmp/a.mp4", "rtsp://cam/live")
 @pytest.mark.parametrize(
     "address", [*ADDRESSES, *(pytest.param(address, marks=pytest.mark.slow) for address in MORE)]
 )
-def test_addresses_are_refused_by_name(
+def test_addresses_are_refused_where_a_file_of_this_machine_is_meant(
     run, clips: tuple[Path, Path], tmp_path: Path, address: str, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     labels = ("--labels", "a, b")
     commands = (
-        ("classify", address, *labels),
-        ("classify", clips[0], "--labels-file", address),
-        ("classify", "--files-from", address, *labels),
-        ("classify", clips[0], "--root", address, *labels),
-        ("classify", clips[0], *labels, f"--model={address}"),
-        ("timeline", address, *labels),
         ("timeline", clips[0], *labels, "--out", f"{address}.srt"),
-        ("doctor", address),
-        ("search", tmp_path, "--video", address),
         ("search", tmp_path, "cat", "--thumbnails", address),
-        ("evaluate", "--data", address),
         ("blend", address),
-        ("train", "--data", address, "--out", "r"),
         ("train", "--data", tmp_path, "--out", address),
         ("calibrate", address),
-        ("attend", clips[0], "--models", f"frozen,{address}", "--out", "a.png"),
         ("push", address, "me/x"),
-        ("watch", clips[0], "--labels-file", address),
         ("serve", "--samples", address),
+        ("serve", "--model", address),
         ("serve", "--compare", address),
         ("distance", address, "k400"),
-        ("describe", address),
         ("prepare", "ucf101", "--videos", address, "--out", "o.csv"),
         ("export", "--out", address),
         ("demo", "--out", address),
@@ -490,17 +478,35 @@ def test_addresses_are_refused_by_name(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_addresses_that_are_not_read_are_refused_by_name(
+    run, clips: tuple[Path, Path], tmp_path: Path
+) -> None:
+    labels = ("--labels", "a, b")
+    for command in (
+        ("classify", "rtsp://cam/live", *labels),
+        ("classify", "--files-from", "rtsp://cam/live", *labels),
+        ("classify", clips[0], "--root", "rtsp://cam/live", *labels),
+        ("classify", clips[0], *labels, "--model=rtsp://cam/live"),
+        ("doctor", "rtsp://cam/live"),
+        ("search", tmp_path, "--video", "rtsp://cam/live"),
+        ("evaluate", "--data", "rtsp://cam/live"),
+        ("train", "--data", "rtsp://cam/live", "--out", "r"),
+        ("attend", clips[0], "--models", "frozen,rtsp://cam/live", "--out", "a.png"),
+    ):
+        one_line(run(*command), 2, "rtsp://cam/live is an address")
+
+
 def test_addresses_in_lists_manifests_and_python(
     nano, clips: tuple[Path, Path], tmp_path: Path
 ) -> None:
     import froster
 
-    (tmp_path / "m.csv").write_text("path,label\ns3://b/a.mp4,x\n")
-    (tmp_path / "list").write_text("s3://b/a.mp4\n")
+    (tmp_path / "m.csv").write_text("path,label\nssh://b/a.mp4,x\n")
+    (tmp_path / "list").write_text("ssh://b/a.mp4\n")
     for read in (read_items, lambda path: list_videos([path])):
-        with pytest.raises(DataError, match=r"m\.csv, line 2: s3://b/a.mp4 is an address"):
+        with pytest.raises(DataError, match=r"m\.csv, line 2: ssh://b/a.mp4 is an address"):
             read(tmp_path / "m.csv")
-    with pytest.raises(UsageError, match=r"s3://b/a\.mp4 is an address"):
+    with pytest.raises(UsageError, match=r"ssh://b/a\.mp4 is an address"):
         list_videos([], files_from=tmp_path / "list")
     for call in (
         lambda path: froster.load(path),
@@ -510,9 +516,11 @@ def test_addresses_in_lists_manifests_and_python(
         lambda path: read_items(path),
         lambda path: nano.save(path),
     ):
-        for address in ("s3://b/a.mp4", "rtsp://h/a.mp4", Path("s3://b/a.mp4")):
+        for address in ("ssh://b/a.mp4", "rtsp://h/a.mp4", Path("rtsp://b/a.mp4")):
             with pytest.raises(UsageError, match="is an address"):
                 call(address)
+    with pytest.raises(UsageError, match="is an address"):
+        nano.save(Path("s3://b/model"))
     assert not Path("s3:").exists()
 
 

@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 from cyclopts import App, ArgumentCollection
+from cyclopts.argument import Argument
 from cyclopts.config import Dict
 from cyclopts.exceptions import (
     CoercionError,
@@ -14,8 +15,9 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
+from froster.cli.options import as_paths
 from froster.errors import UsageError
-from froster.utils.address import refuse_address
+from froster.utils.address import as_path, refuse_address
 
 NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is
@@ -27,6 +29,8 @@ ADDRESSES = (("classify", "out"),)
 INDEXES = (("index", "out"), ("search", "index"), ("label", "index"))
 """Command and argument: an index may lie in an object store."""
 OBJECT_STORES = ("s3", "gs", "az")
+MODELS = ("model", "models")
+"""Arguments that name models, which may be at an address."""
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
@@ -52,19 +56,29 @@ def read_config(name: str) -> Dict:
 
 
 def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Raises UsageError where an address stands for a file; of it, `Path` would make "s3:/"."""
+    """Raises UsageError where an address stands for a file of this machine; of it, `Path` would
+    make "s3:/"."""
     for argument in arguments:
         name = argument.field_info.name
-        if (*commands, name) in ADDRESSES:
+        if name in NO_FILES and (*commands, name) not in FILES:
             continue
-        stored = (*commands, name) in INDEXES and all(
-            token.value.partition("://")[0] in OBJECT_STORES for token in argument.tokens
-        )
-        if stored:
+        if (*commands, name) in ADDRESSES or is_stored_index(commands, argument):
             continue
-        if name not in NO_FILES or (*commands, name) in FILES:
-            for token in argument.tokens:
-                refuse_address(*token.value.split(","))
+        may_be = argument.parameter.converter is as_paths
+        may_be |= name in MODELS and commands[-1:] not in (("calibrate",), ("serve",))
+        for token in argument.tokens:
+            for text in token.value.split(","):
+                if may_be:
+                    as_path(text)
+                else:
+                    refuse_address(text)
+
+
+def is_stored_index(commands: tuple[str, ...], argument: Argument) -> bool:
+    """Whether it is an index in an object store."""
+    schemes = [token.value.partition("://")[0] for token in argument.tokens]
+    name = argument.field_info.name
+    return (*commands, name) in INDEXES and all(scheme in OBJECT_STORES for scheme in schemes)
 
 
 def sentence(error: CycloptsError) -> str:

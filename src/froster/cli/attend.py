@@ -38,7 +38,7 @@ class SampledClip(NamedTuple):
 
 
 def attend(
-    video: Annotated[Path, option("A video file.")],
+    video: Annotated[Path, options.ADDRESS, option("A video file.")],
     /,
     *,
     models: Annotated[

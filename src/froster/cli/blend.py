@@ -16,7 +16,9 @@ def blend(
     folder: Annotated[Path, option("Output folder of froster train.", metavar="RUN")],
     /,
     *,
-    data: Annotated[Path | None, option("The run's data, if it lies elsewhere now.")] = None,
+    data: Annotated[
+        Path | None, options.ADDRESS, option("The run's data, if it lies elsewhere now.")
+    ] = None,
     root: options.Root = None,
     out: Annotated[Path | None, option("Folder of the results; default: RUN/blend.")] = None,
     epochs: Annotated[

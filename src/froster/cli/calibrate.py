@@ -30,7 +30,9 @@ def calibrate(
         str, option("Folder of froster train, or any model with --data.", name=("--model", "-m"))
     ],
     *,
-    data: Annotated[Path | None, option("Held-out videos; default: the run's.")] = None,
+    data: Annotated[
+        Path | None, options.ADDRESS, option("Held-out videos; default: the run's.")
+    ] = None,
     split: Annotated[str | None, option("Split to fit to; default: validation, else all.")] = None,
     out: Annotated[Path | None, option("Write a calibrated copy here; default: in place.")] = None,
     views: options.Views = None,

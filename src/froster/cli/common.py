@@ -17,7 +17,7 @@ from froster.errors import UsageError
 from froster.text.label_set import as_labels, read_label_set
 from froster.text.labels import check_labels, label_file, split_labels
 from froster.utils import strict_json as json
-from froster.utils.address import refuse_address
+from froster.utils.address import is_address
 from froster.utils.progress import Plain, at_once, console, output, progress, working
 
 if TYPE_CHECKING:
@@ -141,12 +141,11 @@ def mention(videos: Listing | Items) -> None:
 
 
 def check_exists(video: str | Path) -> None:
-    """Raises UsageError where there is no such file; an address is named as such."""
+    """Raises UsageError where there is no such file on this machine."""
     from froster.data.listing import not_there
     from froster.video.tar_shards import is_file
 
-    refuse_address(video)
-    if not (os.path.exists(video) or is_file(video)):
+    if not (is_address(video) or os.path.exists(video) or is_file(video)):
         raise UsageError(not_there([Path(video)]))
 
 

@@ -3,15 +3,16 @@
 import ast
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 from cyclopts.validators import Number
 
 from froster.training.options import EvaluateOptions
+from froster.utils.address import as_path
 
 DATA = Group("Videos and labels", sort_key=1)
 MACHINE = Group("Machine", sort_key=8)
@@ -20,6 +21,16 @@ OUTPUT = Group("Output", sort_key=9)
 
 def option(help: str, **more: Any) -> Parameter:
     return Parameter(help=help, **more)
+
+
+def as_paths(kind: Any, tokens: Sequence[Token]) -> Path | list[Path]:
+    """The path or paths that an option was given, each of this machine or an address."""
+    paths = [as_path(token.value) for token in tokens]
+    return paths if "list" in str(kind) else paths[-1]
+
+
+ADDRESS = Parameter(converter=as_paths)
+"""For an option whose files may be at an address: all others refuse one."""
 
 
 def bounds(least: float | None, most: float | None = None, **more: Any) -> Parameter:
@@ -75,10 +86,11 @@ JSON = "Print one JSON object on standard output."
 Json = Annotated[bool, option(JSON, name="--json", group=OUTPUT)]
 
 VIDEOS = "Video files, folders with all below, manifests (.csv, .jsonl), - for a list."
-Videos = Annotated[list[Path] | None, option(VIDEOS)]
-FilesFrom = Annotated[Path | None, option("A list of videos, one a line; - for standard input.")]
+Videos = Annotated[list[Path] | None, ADDRESS, option(VIDEOS)]
+FILES_FROM = "A list of videos, one a line; - for standard input."
+FilesFrom = Annotated[Path | None, ADDRESS, option(FILES_FROM)]
 LIST_ROOT = "Folder that the paths of lists and manifests start from."
-ListRoot = Annotated[Path | None, option(LIST_ROOT)]
+ListRoot = Annotated[Path | None, ADDRESS, option(LIST_ROOT)]
 RetryFailed = Annotated[bool, option("Also what failed before.")]
 SHARD = "This process's part, such as 0/4; auto: as torchrun or a job array says."
 Shard = Annotated[str | None, option(SHARD)]
@@ -87,15 +99,15 @@ EngineName = Annotated[
     Literal["local", "ray"],
     option("local: processes of this machine; ray: actors of a cluster.", group=MACHINE),
 ]
-ADDRESS = "HOST:PORT of a cluster of Ray; default: this machine as one."
-Address = Annotated[str | None, option(ADDRESS, group=MACHINE)]
+CLUSTER = "HOST:PORT of a cluster of Ray; default: this machine as one."
+Address = Annotated[str | None, option(CLUSTER, group=MACHINE)]
 
 Labels = Annotated[str | None, option('Between commas, or one a line: "surfing, skiing, cooking".')]
 LABELS_FILE = "A label a line, a .csv or .tsv (FILE.csv:COLUMN), a .json or .yaml."
-LabelsFile = Annotated[Path | None, option(LABELS_FILE)]
+LabelsFile = Annotated[Path | None, ADDRESS, option(LABELS_FILE)]
 TEMPLATE = "A sentence with {} for the label, in place of the model's; may be repeated."
 Templates = Annotated[list[str] | None, option(TEMPLATE, name="--template")]
-Classes = Annotated[Path | None, option(HELPS["classes"])]
+Classes = Annotated[Path | None, ADDRESS, option(HELPS["classes"])]
 MULTI_LABEL = "Each label by itself: any number may fit (froster calibrate fits from where)."
 MultiLabel = Annotated[bool, option(MULTI_LABEL)]
 Truncate = Annotated[bool, option(HELPS["truncate"])]
@@ -107,12 +119,13 @@ Stride = Annotated[float | None, seconds("Between windows; default: a quarter of
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
 
 DATA_HELP = "A folder of class folders, or a CSV / JSONL manifest: path,label[,split]."
-Data = Annotated[Path, option(DATA_HELP)]
-Root = Annotated[Path | None, option(HELPS["root"])]
+Data = Annotated[Path, ADDRESS, option(DATA_HELP)]
+Root = Annotated[Path | None, ADDRESS, option(HELPS["root"])]
 
 LABELLED = "where root labels_json descriptions truncate"
 """Fields that tell how labelled videos are read."""
 CHANGES: dict[str, Any] = {
+    **dict.fromkeys(("root", "labels_json", "classes"), ADDRESS),
     "where": list[str] | None,
     "workers": Annotated[int | None, bounds(0)],
     "views": bounds(1),

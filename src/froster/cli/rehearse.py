@@ -37,11 +37,17 @@ def rehearse(
         Path, option('JSON: {"word": …, "cleaned_defn": …} of each class, or {class: definition}.')
     ],
     out: Annotated[Path, option("Folder of the head, the report and the predictions.")],
-    data: Annotated[Path | None, option("Labelled videos of the classes to train on.")] = None,
-    validation: Annotated[
-        Path | None, option("Labelled videos of other classes, which choose the epoch.")
+    data: Annotated[
+        Path | None, options.ADDRESS, option("Labelled videos of the classes to train on.")
     ] = None,
-    novel: Annotated[Path | None, option("Labelled videos of classes to be tested on.")] = None,
+    validation: Annotated[
+        Path | None,
+        options.ADDRESS,
+        option("Labelled videos of other classes, which choose the epoch."),
+    ] = None,
+    novel: Annotated[
+        Path | None, options.ADDRESS, option("Labelled videos of classes to be tested on.")
+    ] = None,
     head: Annotated[
         Path | None, option("Start from this trained head (with --epochs 0: use it as it is).")
     ] = None,

@@ -18,7 +18,9 @@ def search(
     text: Annotated[str | None, option('What to look for: "a person surfing".')] = None,
     /,
     *,
-    video: Annotated[Path | None, option("Look for what is like this video.")] = None,
+    video: Annotated[
+        Path | None, options.ADDRESS, option("Look for what is like this video.")
+    ] = None,
     model: Annotated[options.Model, option("The index's model, if it lies elsewhere now.")] = None,
     root: Annotated[Path | None, option("Folder of the videos, if they lie elsewhere now.")] = None,
     top: Annotated[int, number("Answers.", 1)] = 10,

@@ -40,7 +40,7 @@ Arranged = arranged(
 
 
 def teach(
-    videos: Annotated[Path | None, option(VIDEOS)] = None,
+    videos: Annotated[Path | None, options.ADDRESS, option(VIDEOS)] = None,
     /,
     *,
     out: Annotated[Path, option("Folder of the model, its report, the examples and features.")],

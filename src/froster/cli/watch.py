@@ -10,6 +10,7 @@ from froster.cli import options
 from froster.cli.common import announce, check_exists, given_labels, labels_file_of, load_model
 from froster.cli.options import number, option, seconds
 from froster.utils import strict_json as json
+from froster.utils.address import refuse_address
 from froster.utils.interrupt import Interrupted
 from froster.utils.progress import console
 from froster.utils.text import printable
@@ -57,6 +58,7 @@ def watch(
         check_exists(source)  # before a model is loaded, or downloaded
     if out is not None:
         check_log(out)
+    refuse_address(labels_file)
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
     recognizer = load_model(model, device, precision, templates=template)

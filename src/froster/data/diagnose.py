@@ -1,6 +1,5 @@
 """What is wrong with the files of a data set, and the tables that say so."""
 
-import os
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from froster.data.inspect import Inspection
 from froster.data.likeness import Likeness, Pair, pairs
 from froster.data.listing import Listing
 from froster.data.manifest import class_label
+from froster.utils.address import whole_name
 from froster.utils.files import write_csv
 
 KINDS = {
@@ -197,7 +197,7 @@ def write_manifest(
         if not file.error and not set(kinds[video.key]) & set(drop):
             measured = [getattr(file, name) for name in MEASURED]
             row = [columns[video.key].get(name, "") for name in given]
-            path = os.path.abspath(video.path)
+            path = whole_name(video.path)
             rows.append([path, *row, *measured, " ".join(kinds[video.key])])
     write_csv(out, rows)
     return len(rows) - 1

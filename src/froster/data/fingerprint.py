@@ -13,6 +13,8 @@ from pathlib import Path
 
 from froster.data.items import Item, any_segment, labels_of, names_of
 from froster.errors import VideoError
+from froster.utils.address import Address
+from froster.utils.ranges import RemoteData
 from froster.video.tar_shards import is_file, open_bytes
 
 ENDS = 2**16
@@ -24,6 +26,8 @@ _PART = 4096
 
 def file_fingerprint(path: Path) -> str | None:
     """Of a file's length, its first and its last bytes; None for an empty or unreadable file."""
+    if isinstance(path, Address):
+        return _of_address(path)
     if not is_file(path):  # opening a pipe would wait for its other end
         return None
     try:
@@ -35,6 +39,19 @@ def file_fingerprint(path: Path) -> str | None:
             file.seek(max(ENDS, size - ENDS))
             digest.update(file.read(ENDS))
     except (OSError, VideoError):
+        return None
+    return digest.hexdigest()[:DIGITS] if size else None
+
+
+def _of_address(path: Address) -> str | None:
+    """The same, of two parts of the file."""
+    try:
+        with RemoteData(path) as file:
+            size = file.size
+            digest = hashlib.sha256(f"{size}\n".encode())
+            digest.update(file.between(0, ENDS))
+            digest.update(file.between(max(ENDS, size - ENDS), size))
+    except OSError:
         return None
     return digest.hexdigest()[:DIGITS] if size else None
 

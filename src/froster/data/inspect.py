@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from froster.data.likeness import Sketch, positions
 from froster.data.listing import ListedVideo
 from froster.data.shards import Shard, shard_files
 from froster.errors import UsageError, VideoError
+from froster.utils.address import as_path, is_address
 from froster.utils.engine import End, Means, Work, run
 from froster.utils.files import journal, read_entries
-from froster.video.container import UPRIGHT, file_state, unchanged
+from froster.video.container import UPRIGHT, blocks, file_state, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
 from froster.video.tar_shards import is_file, open_bytes
@@ -81,6 +83,9 @@ def beside(out: Path, ending: str) -> Path:
 def inspect(path: str) -> Iterator[Inspection | None]:
     """The inspection of a file, with `path` for its key; None before it is a sign of life. Raises
     VideoError, OSError."""
+    if is_address(path):
+        yield from _inspect_copy(as_path(path))
+        return
     if not is_file(path):  # a pipe would be waited for
         cause = "not a regular file" if os.path.exists(path) else "no such file"
         raise VideoError(f"{path}: {cause}")
@@ -151,6 +156,28 @@ class _Checks:
 
     def close(self) -> None:
         self._open.close()
+
+
+def _inspect_copy(address: Path) -> Iterator[Inspection | None]:
+    """Of a file at an address, all of which is decoded."""
+    with (
+        unchanged(address) as file,
+        tempfile.TemporaryDirectory(prefix="froster-", ignore_cleanup_errors=True) as folder,
+    ):
+        copy = os.path.join(folder, "video")
+        with open(copy, "wb") as out:
+            for block in blocks(address):
+                out.write(block)
+                yield None
+        try:
+            for inspection in inspect(copy):
+                if inspection is not None:
+                    inspection = dataclasses.replace(
+                        inspection, path=str(address), size=file.size, mtime=file.mtime
+                    )
+                yield inspection
+        except VideoError as error:
+            raise VideoError(str(error).replace(copy, str(address))) from error
 
 
 def inspect_all(

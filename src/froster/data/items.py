@@ -18,6 +18,7 @@ import numpy as np
 
 from froster.data.columns import Row, Table, WordColumn
 from froster.data.located import Paths
+from froster.utils.address import Address, as_path
 
 _COMPANIONS = """
 .aac .bmp .cfg .csv .db .flac .html .ini .jpeg .jpg .json .jsonl .lock .log .lrv .m3u .md .mp3 .nfo
@@ -63,7 +64,8 @@ class VideoList(Sequence[Video], Generic[Video]):
 
     def pass_over(self, path: Path) -> None:
         self.ignored += 1
-        if not path.name.startswith(".") and not path.is_dir():
+        is_folder = not isinstance(path, Address) and path.is_dir()
+        if not path.name.startswith(".") and not is_folder:
             self.passed_over[path.suffix.lower()] += 1
 
     def notes(self) -> list[str]:
@@ -152,7 +154,7 @@ class Items(VideoList[Item]):
         columns: Mapping[str, str] = {} if self.table is None else Row(self.table, row)
         split = self._splits.get(row) or None
         span = None if self._spans is None else self._spans[row]
-        return Item(Path(path), label, split, columns, span)
+        return Item(as_path(path), label, split, columns, span)
 
 
 def passed_over(endings: Mapping[str, int]) -> str:
@@ -218,8 +220,8 @@ def names_of(items: Sequence[Item]) -> Iterator[str]:
         return
     for path in items.paths.texts(items.rows):
         name = path.rpartition("/")[2]
-        plain = os.sep == "/" and name not in ("", ".", "..")
-        yield name if plain else Path(path).name
+        plain = os.sep == "/" and name not in ("", ".", "..") and "://" not in path
+        yield name if plain else as_path(path).name
 
 
 def any_segment(items: Sequence[Item]) -> bool:

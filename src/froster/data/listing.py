@@ -20,7 +20,7 @@ from froster.data.manifest import is_video, read_rows
 from froster.data.pack_folder import unpacked
 from froster.data.rows import MANIFESTS
 from froster.errors import DataError, UsageError
-from froster.utils.address import refuse_address
+from froster.utils.address import Address, as_path, is_address, located
 from froster.video.tar_shards import exists
 
 _MISSING_SHOWN = 3
@@ -34,7 +34,7 @@ class ListedVideo:
     path: Path
     key: str
     """Its name in results, to the byte: relative to the listing's root with /, or the path from the
-    top where it lies elsewhere."""
+    top where it lies elsewhere; or its address."""
     columns: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Its row of the manifest it comes from."""
 
@@ -116,8 +116,8 @@ class Listing(VideoList[ListedVideo]):
         source = bisect(self._begins, place) - 1
         table, rows = self._rows[source]
         if table is None:
-            return ListedVideo(Path(path), key)
-        return ListedVideo(Path(path), key, Row(table, int(rows[place - self._begins[source]])))
+            return ListedVideo(as_path(path), key)
+        return ListedVideo(as_path(path), key, Row(table, int(rows[place - self._begins[source]])))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Source:
 
 
 def _is_missing(number: int, path: str) -> bool:
-    return not exists(path)
+    return not (is_address(path) or exists(path))
 
 
 def not_there(paths: Sequence[Path], by_name: bool = False) -> str:
@@ -165,9 +165,9 @@ def list_videos(
     Relative paths of a manifest start at `root`, or else at the manifest's folder; those of a list
     at `root`, or else where the command runs. Keys are relative to `base`, by default a single
     folder that was given, or `root`, or else where the command runs. Raises DataError where there
-    is no video, UsageError where no source is given, or an address.
+    is no video, UsageError where no source is given, or an address that froster does not read.
+    Files at addresses are not looked for.
     """
-    refuse_address(*sources, files_from, root)
     sources = [*sources, *([files_from] if files_from is not None else [])]
     if not sources:
         raise UsageError("give video files, a folder, a manifest, or a list with --files-from")
@@ -198,7 +198,8 @@ def _source(source: Path, root: Path | None, listing: Listing, is_list: bool) ->
     if is_list:
         listing.by_name = True
         names = _names(source)
-        return Source([os.path.join(root, name) for name in names] if root else names, _is_missing)
+        names = [str(located(root, name) if root else as_path(name)) for name in names]
+        return Source(names, _is_missing)
     if source.is_dir():
         return Source(_videos_below(source, listing), None)
     if source.suffix.lower() in MANIFESTS:
@@ -212,7 +213,7 @@ def _source(source: Path, root: Path | None, listing: Listing, is_list: bool) ->
 
 def _videos_below(folder: Path, listing: Listing) -> Iterator[str]:
     for path in walk(folder):
-        if is_video(path):
+        if is_video(path.name):
             yield str(path)
         else:
             listing.pass_over(path)
@@ -221,6 +222,12 @@ def _videos_below(folder: Path, listing: Listing) -> Iterator[str]:
 def walk(folder: Path) -> Iterator[Path]:
     """All files below a folder, folders in the order of their names; not in hidden ones, nor twice
     through links."""
+    if isinstance(folder, Address):
+        try:
+            yield from folder.files()
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+        return
     entered: set[tuple[int, int]] = set()
 
     def failed(error: OSError) -> None:
@@ -247,7 +254,6 @@ def _names(source: Path) -> list[str]:
     else:
         lines = [os.fsdecode(name.removesuffix(b"\r")) for name in data.split(b"\n")]
         names = [name for name in lines if name.strip()]
-    refuse_address(*names)
     return names
 
 
@@ -261,6 +267,8 @@ class KeyOf:
         """The key of each folder with what parts it from names."""
 
     def __call__(self, path: str) -> str:
+        if is_address(path):
+            return path
         folder, slash, name = path.rpartition("/")
         if os.sep != "/" or name in ("", ".", ".."):
             place = Path(os.path.abspath(path))
@@ -273,6 +281,8 @@ class KeyOf:
 
     def _folder(self, folder: str) -> str:
         place, base = Path(os.path.abspath(folder)), self._base
+        if isinstance(base, Address):
+            return os.path.join(place.as_posix(), "")
         if not place.is_relative_to(base):
             # The same folder may be reached by links.
             real, root = Path(os.path.realpath(place)), Path(os.path.realpath(base))

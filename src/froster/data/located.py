@@ -15,11 +15,14 @@ from typing import TypeVar, overload
 import numpy as np
 
 from froster.data.columns import TextColumn
+from froster.utils.address import as_path, is_address, located
 from froster.video.tar_shards import is_file
 
 T = TypeVar("T")
 Once = Callable[[Callable[[], T]], T]
 """Does a piece of work, or gets what another process that has the same to do has made of it."""
+_MARK = "://"
+"""In every address, and in hardly a path."""
 AT_ONCE = 16
 """Threads that look for files, as they wait for the disk."""
 _PART = 4096
@@ -32,6 +35,8 @@ def at_once(work: Callable[[], T]) -> T:
 
 def path_of(base: str, name: str) -> str:
     """The path of a row that says `name`, in a manifest whose paths start at `base`."""
+    if _MARK in name or _MARK in base:
+        return str(located(base, name.strip()))
     return os.path.join(base, name)
 
 
@@ -58,7 +63,7 @@ class Paths(Sequence[Path]):
     def __getitem__(self, row: int | slice) -> Path | list[Path]:
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
-        return Path(self.text(row))
+        return as_path(self.text(row))
 
     def text(self, row: int) -> str:
         """Before it is a `Path`."""
@@ -78,8 +83,8 @@ class Paths(Sequence[Path]):
 def locate(
     base: str, names: TextColumn, rows: np.ndarray, exists: Callable[[str], bool]
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Looks for the files of these rows, by several threads. Returns the `forms` of `Paths`, and
-    the rows whose file is missing, in order."""
+    """Looks for the files of these rows but those at addresses, by several threads. Returns the
+    `forms` of `Paths`, and the rows whose file is missing, in order."""
     forms = np.zeros(len(names), np.uint8)
 
     def absent(begin: int) -> list[int]:
@@ -87,7 +92,8 @@ def locate(
         part = rows[begin : begin + _PART]
         missing = []
         for row, name in zip(part.tolist(), names.several(part), strict=True):
-            if exists(path_of(base, name)):
+            path = path_of(base, name)
+            if (_MARK in path and is_address(path)) or exists(path):
                 continue
             forms[row] = form = _form_there(base, name)
             if not exists(path_of(base, forms_of(name)[form])):

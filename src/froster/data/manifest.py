@@ -24,7 +24,7 @@ from froster.data.rows import check_text, lines, read_table, read_text
 from froster.data.spans import span_of
 from froster.errors import DataError
 from froster.utils import strict_json as json
-from froster.utils.address import refuse_address
+from froster.utils.address import Address, as_path, is_address, located
 from froster.utils.text import is_text, printable
 from froster.video.container import VIDEO_SUFFIXES
 from froster.video.tar_shards import exists, is_file
@@ -79,10 +79,13 @@ def read_items(
 
     Raises DataError, which names file and line, for what cannot be read, for rows without path or
     label, for keys that the label file lacks, for files that do not exist, and where no video is
-    left; UsageError for an address, or Parquet without pyarrow.
+    left; UsageError for an address that froster does not read, or Parquet without pyarrow.
     """
-    refuse_address(source, labels_json, root)
-    source = unpacked(Path(source))
+    source = as_path(source)
+    root = None if root is None else as_path(root)
+    if isinstance(source, Address) and source.is_dir():
+        return _from_address(source)
+    source = unpacked(source)
     if source.is_dir():
         if where:
             columns = ", ".join(where)
@@ -95,17 +98,17 @@ def read_items(
     if source.suffix.lower() in READ:
         if where or labels_json is not None:
             raise DataError(f"{source}: a label tool's file has no columns to choose or name by")
-        return _from_tool(source, Path(root) if root is not None else source.parent)
+        return _from_tool(source, source.parent if root is None else root)
     table, is_list = read_table(source)
     rows = _chosen(table, where or {})
     labels = _words(table, "label")
     if labels_json is not None:
-        labels = _named(table, rows, labels, Path(labels_json))
+        labels = _named(table, rows, labels, as_path(labels_json))
     elif is_list and all(label.isdecimal() for label in labels.known(rows)):
         raise DataError(
             f"{source}: the labels are numbers; give the JSON file that names them (labels_json)"
         )
-    base = Path(root) if root is not None else source.parent
+    base = source.parent if root is None else root
     names = _names(table)
     forms, missing = once(lambda: locate(str(base), names, rows, is_file))
     if len(missing):
@@ -143,7 +146,7 @@ def read_rows(source: str | Path, root: str | Path | None = None) -> ManifestRow
     Relative paths start at `root`, or else at the manifest's folder. Raises DataError as
     `read_items` does.
     """
-    source = Path(source)
+    source = as_path(source)
     base = str(root if root is not None else source.parent)
     table, _ = read_table(source, ("path",))
     if not len(table):
@@ -231,6 +234,26 @@ def _from_folder(folder: Path) -> Items:
     return items
 
 
+def _from_address(folder: Address) -> Items:
+    """Of class folders at an address."""
+    try:
+        files = folder.files()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+    base = folder.text.rstrip("/")
+    kept = [
+        path
+        for path in files
+        if path.parent.parent.text.rstrip("/") == base and is_video(path.name)
+    ]
+    if not kept:
+        raise DataError(f"{folder}: no videos in class folders")
+    items = _items([str(path) for path in kept], [class_label(path.parent) for path in kept])
+    for path in set(files) - set(kept):
+        items.pass_over(path)
+    return items
+
+
 def _entries(folder: str | Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     """By name."""
     with os.scandir(folder) as entries:
@@ -252,6 +275,8 @@ def _from_tool(source: Path, base: Path) -> Items:
     from froster.video.reader import Video as OpenedVideo
 
     def place(name: str) -> Path:
+        if isinstance(base, Address) or is_address(name):
+            return located(base, name)
         names = (name, Path(name).name)
         plain = [base / folder / one for one in names for folder in ("", "data")]
         ended = (
@@ -266,7 +291,7 @@ def _from_tool(source: Path, base: Path) -> Items:
     paths, labels, splits, spans, missing = [], [], [], [], []
     for video in read_segments(source, read_text(source), rate):
         path = place(video.name)
-        if not is_file(path):
+        if not isinstance(path, Address) and not is_file(path):
             missing.append(video.name)
         words = (video.subset or "").lower()
         for span in video.spans:

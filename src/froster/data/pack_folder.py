@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from froster.errors import DataError
+from froster.utils.address import is_address
 
 PACK, PACKED = "pack.json", "manifest.csv"
 """In a folder of `froster pack`: its mark and its manifest."""
@@ -11,7 +12,7 @@ PACK, PACKED = "pack.json", "manifest.csv"
 def unpacked(source: Path) -> Path:
     """The manifest of a folder that `froster pack` has made; any other source as it is. Raises
     DataError where the pack has not been finished."""
-    if not (source / PACK).is_file():
+    if is_address(source) or not (source / PACK).is_file():
         return source
     if not (source / PACKED).is_file():
         raise DataError(f"{source}: not packed to the end: run the same froster pack once more")

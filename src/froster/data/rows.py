@@ -11,6 +11,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from froster.data.columns import Column, Growing, Table
 from froster.errors import DataError, UsageError, install
 from froster.utils import strict_json as json
-from froster.utils.address import is_address, refusal
+from froster.utils.address import Address, as_path
 from froster.utils.files import NAME_ERRORS
 from froster.utils.text import is_text
 
@@ -164,8 +165,10 @@ def _check(place: str, fields: Mapping[str, str], needs: Sequence[str]) -> None:
         if not fields.get(name, "").strip():
             raise DataError(f"{place}: no {name}")
     check_text(place, *(value for key, value in fields.items() if key != "path"))
-    if is_address(fields.get("path", "")):
-        raise DataError(f"{place}: {refusal(fields['path'])}")
+    try:
+        as_path(fields.get("path", ""))
+    except UsageError as error:
+        raise DataError(f"{place}: {error}") from error
 
 
 def _check_columns(place: str, columns: Sequence[str], needs: Sequence[str]) -> None:
@@ -176,7 +179,7 @@ def _check_columns(place: str, columns: Sequence[str], needs: Sequence[str]) -> 
 
 
 def _opened(data: bytes, newline: str | None) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors=NAME_ERRORS, newline=newline)
+    return io.TextIOWrapper(BytesIO(data), encoding="utf-8", errors=NAME_ERRORS, newline=newline)
 
 
 def _has_text(values: Iterable[str]) -> bool:
@@ -283,7 +286,8 @@ def _read_parquet(rows: _Rows) -> None:
     except ImportError:
         raise UsageError(f"{rows.source}: Parquet needs pyarrow: {install('parquet')}") from None
     try:
-        with rows.source.open("rb") as file:
+        remote = isinstance(rows.source, Address)
+        with BytesIO(rows.source.read_bytes()) if remote else rows.source.open("rb") as file:
             table = ParquetFile(file)
             columns = [name.strip().lower() for name in table.schema_arrow.names]
             _check_columns(str(rows.source), columns, rows.needs)

@@ -15,6 +15,8 @@ from froster.encoders.known import hub_id_of
 from froster.encoders.licence import tell_licence
 from froster.errors import CheckpointError, FrosterError
 from froster.utils import strict_json as json
+from froster.utils.address import Address, as_path, is_address
+from froster.utils.downloads import directly_below, downloaded
 
 Layout = Literal["froster", "huggingface", "open_clip", "file"]
 
@@ -35,6 +37,9 @@ _OTHER_SUFFIXES = {
 }
 # The README so that something is downloaded of a repository that holds no model.
 _SMALL_FILES = ("*.json", "merges.txt", BPE_FILE, "README.md")
+
+
+_OF_MODELS = (".json", ".txt", ".txt.gz", ".safetensors", ".bin", ".pt", ".pth", ".model")
 
 
 def layout_of(path: Path) -> Layout:
@@ -91,6 +96,8 @@ def locate(source: str | Path, weights: str | None = None) -> Path:
     """The file or folder, downloaded if `source` is a hub id or a short name of one; with the name
     of a file of `weights` a hub id of no image-text encoder too. Raises CheckpointError, or
     FrosterError without the hub."""
+    if is_address(source):
+        return _at_address(as_path(source))
     # Which leaves the home of a user who does not exist as it is.
     path = Path(os.path.expanduser(source))
     if path.exists():
@@ -100,6 +107,25 @@ def locate(source: str | Path, weights: str | None = None) -> Path:
     if not is_hub_id or path.suffix in (".pt", ".pth", ".pyth", ".bin", ".safetensors", ".npz"):
         raise CheckpointError(f"{source}: there is no such file or folder")
     return download(str(source) if weights else hub_id_of(str(source)), weights)
+
+
+def _at_address(source: Path) -> Path:
+    """A copy, in the cache, of a file; or of the files of a model folder, or of the one in the
+    output folder of a run."""
+    assert isinstance(source, Address)
+    try:
+        if not source.is_dir():
+            return downloaded(source) / source.name
+        below = source.files()
+        files = directly_below(source, below)
+        if "config.json" not in files:
+            files = directly_below(Address(f"{source.text.rstrip('/')}/model"), below) or files
+        wanted = [file for name, file in files.items() if name.endswith(_OF_MODELS)]
+        if not wanted:
+            raise CheckpointError(f"{source}: there is no model in this folder")
+        return downloaded(*wanted)
+    except OSError as error:
+        raise CheckpointError(f"{source}: {error.strerror or error}") from error
 
 
 def download(repo: str, weights: str | None = None) -> Path:

@@ -32,6 +32,7 @@ from froster.inference.results import (
 )
 from froster.text.label_set import Labels, LabelSet, as_labels
 from froster.utils import pool
+from froster.utils.address import as_path, is_address
 from froster.utils.engine import LOCAL, End, Engine, Means, Result, Row, Work, ends, run
 
 FORM = 2
@@ -170,7 +171,7 @@ def as_listing(
     if isinstance(videos, Listing):
         return videos
     sources = [videos] if isinstance(videos, (str, Path)) else videos
-    return list_videos([Path(source) for source in sources], base=base)
+    return list_videos([as_path(source) for source in sources], base=base)
 
 
 def classify(
@@ -248,6 +249,7 @@ def _made_with(
 ) -> dict[str, Any]:
     """What decides the rows of a file."""
     config, rule = model.config.to_dict(), model.calibration.multi_label
+    root = listing.root
     return {
         "made_by": "froster classify",
         "rows": FORM,
@@ -261,6 +263,6 @@ def _made_with(
         "top": options.top,
         "truncate": options.truncate,
         "calibration": model.calibration.rule,
-        "root": os.path.realpath(listing.root),
+        "root": str(root) if is_address(root) else os.path.realpath(root),
         "shard": str(shard),
     }

@@ -34,7 +34,7 @@ from froster.text.class_file import ClassFile, GivenBank, write_classes
 from froster.text.label_set import Labels, LabelSet, label_set
 from froster.text.labels import check_labels, check_texts
 from froster.text.prompts import CLIP_CONTEXT
-from froster.utils.address import refuse_address
+from froster.utils.address import as_path
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import finite
 from froster.video.transforms import given_clips
@@ -251,8 +251,7 @@ class Embedder:
         self, video: str | Path, views: int | None = None
     ) -> UInt8[Tensor, "views time 3 size size"]:
         """The clips of a video file, all from one decode."""
-        refuse_address(video)
-        (result,) = self.view_reader(views)(str(video))
+        (result,) = self.view_reader(views)(str(as_path(video)))
         return torch.from_numpy(result.clips)
 
     def encode_clips(self, clips: Tensor) -> Features:

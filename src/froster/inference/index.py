@@ -35,6 +35,7 @@ from froster.inference.store import (
 from froster.inference.tables import LanceTable
 from froster.methods import VideoCLIP
 from froster.text.sentences import read_descriptions
+from froster.utils.address import whole_name
 from froster.utils.engine import End, run
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
@@ -83,7 +84,7 @@ def index(
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
     mine = shard.of(listing) if shard.count > 1 else listing
-    store = _open_or_create(out, model, os.path.abspath(listing.root), settings)
+    store = _open_or_create(out, model, whole_name(listing.root), settings)
     indexed = store.files()
     current = _current(store, mine, indexed)
     failures = FailureTable(out, current)

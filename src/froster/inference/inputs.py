@@ -4,15 +4,11 @@ order."""
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPException
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -25,7 +21,7 @@ from torch import Tensor
 from froster.data.dataset import ReadViews, Views
 from froster.errors import UsageError, VideoError
 from froster.utils import pool
-from froster.utils.address import refuse_address
+from froster.utils.address import as_path
 from froster.utils.interrupt import check
 from froster.video.sampling import Timing
 from froster.video.transforms import as_tensor, described, is_uint8
@@ -33,16 +29,15 @@ from froster.video.transforms import as_tensor, described, is_uint8
 Frame = Image.Image | np.ndarray | Tensor
 """One picture: of PIL, or (H, W, 3) uint8."""
 VideoFile = str | PathLike[str] | bytes | bytearray | BinaryIO
-"""A path, an http address, what a file holds, or an open file."""
+"""A path, an address, what a file holds, or an open file."""
 VideoLike = VideoFile | np.ndarray | Tensor | Sequence[Frame]
 """One video: a file, frames (T, H, W, 3) uint8, or a list of T pictures."""
 FPS = 30.0
 """Frames per second of frames whose rate nobody has stated."""
 FORMS = (
-    "a path, an http address, bytes, a binary file object, uint8 frames (T, H, W, 3), or a list of"
+    "a path, an address, bytes, a binary file object, uint8 frames (T, H, W, 3), or a list of"
     " pictures"
 )
-_SILENCE = 30.0  # seconds after which a server is given up
 _CHUNK = 1 << 20
 
 
@@ -57,21 +52,13 @@ class GivenFile:
         """Whether it is a file object, which stays in its process."""
         return not isinstance(self.content, (str, PathLike, bytes, bytearray))
 
-    @property
-    def address(self) -> str | None:
-        return self.content.strip() if is_http(self.content) else None
-
     def __str__(self) -> str:
         if isinstance(self.content, (str, PathLike)):
-            return os.fspath(self.content)
+            return str(self.content)
         if isinstance(self.content, (bytes, bytearray)):
             return f"{len(self.content)} bytes"
         name = getattr(self.content, "name", None)
         return name if isinstance(name, str) else f"the {type(self.content).__name__}"
-
-
-def is_http(video: object) -> TypeGuard[str]:
-    return isinstance(video, str) and video.strip().lower().startswith(("http://", "https://"))
 
 
 def as_videos(given: Any) -> tuple[list[GivenFile | Frames], bool]:
@@ -107,8 +94,8 @@ def _is_picture(entry: Any) -> bool:
 
 
 def _as_video(given: Any) -> GivenFile | Frames:
-    if isinstance(given, (str, PathLike)) and not is_http(given):
-        refuse_address(given)
+    if isinstance(given, (str, PathLike)):
+        as_path(given)  # which refuses what cannot be read
     if isinstance(given, memoryview):
         given = given.tobytes()
     if isinstance(given, (str, PathLike, bytes, bytearray)) or hasattr(given, "read"):
@@ -200,18 +187,16 @@ def views_of_frames(frames: Frames, reader: ReadViews, fps: float = FPS) -> View
 
 @contextmanager
 def as_file(video: GivenFile) -> Iterator[Path]:
-    """A path under which the video can be read; what is no local file is copied to one that ends
-    with the block. Errors of reading name what was given."""
-    content, address = video.content, video.address
-    if isinstance(content, (str, PathLike)) and address is None:
-        yield Path(content)
+    """A path under which the video can be read; what is no file is copied to one that ends with the
+    block. Errors of reading name what was given."""
+    content = video.content
+    if isinstance(content, (str, PathLike)):
+        yield as_path(content)
         return
     with tempfile.TemporaryDirectory(prefix="froster-", ignore_cleanup_errors=True) as folder:
         path = Path(folder, "video")
         with path.open("wb") as copy:
-            if address is not None:
-                _download(address, copy)
-            elif isinstance(content, (bytes, bytearray)):
+            if isinstance(content, (bytes, bytearray)):
                 copy.write(content)
             else:
                 _copy(content, copy, str(video))
@@ -230,31 +215,6 @@ def _copy(source: Any, copy: BinaryIO, name: str) -> None:
         copy.write(chunk)
     if not copy.tell():
         raise VideoError(f"{name}: nothing left to read; an open file is read from where it stands")
-
-
-def _download(address: str, copy: BinaryIO) -> None:
-    """Raises VideoError where it cannot be had whole."""
-    try:
-        request = urllib.request.Request(address, headers={"User-Agent": "froster"})
-        with urllib.request.urlopen(request, timeout=_SILENCE) as answer:
-            stated = answer.headers.get("Content-Length")
-            while chunk := answer.read(_CHUNK):
-                check()
-                copy.write(chunk)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise VideoError(f"{address}: the server says {error.code} {error.reason}") from None
-    except (
-        urllib.error.URLError,
-        HTTPException,
-        TimeoutError,
-        ConnectionError,
-        ValueError,
-    ) as error:
-        cause = getattr(error, "reason", None) or error
-        raise VideoError(f"{address}: cannot be downloaded ({cause})") from None
-    if stated and stated.isdecimal() and copy.tell() < int(stated):
-        raise VideoError(f"{address}: ended after {copy.tell()} of {stated} bytes")
 
 
 def read_file(video: GivenFile, reader: ReadViews) -> Iterator[Views]:

@@ -21,21 +21,20 @@ from froster.inference.released import complete, find_released, missing_parts
 from froster.methods import VCLIP, Frozen, Method
 from froster.methods.base import Official
 from froster.text.prompts import FROSTER_PROMPTS, fitting
-from froster.utils.address import refuse_address
+from froster.utils.address import is_address
 
 NANO = Path(__file__).parents[1] / "world" / "nano"
 
 
 def load_source(source: str | Path, clip: str | Path | None = None) -> LoadedModel:
     """The model of a folder, a file, a name on the hub, or "nano"; see `froster.load`."""
-    refuse_address(source)
     if str(source) == "nano":
         return load_path(NANO, clip)
     path = resolve(source)
     try:
         return load_path(path, clip)
     except FrosterError as error:
-        if os.path.exists(os.path.expanduser(source)):
+        if not is_address(source) and os.path.exists(os.path.expanduser(source)):
             raise
         # The user of a hub id does not know the folder that it was downloaded to.
         raise type(error)(str(error).replace(str(path), str(source))) from error

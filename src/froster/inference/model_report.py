@@ -12,7 +12,6 @@ from froster.data.fingerprint import file_fingerprints
 from froster.data.manifest import Item
 from froster.inference.model_folder import is_model_folder, resolve
 from froster.utils import strict_json as json
-from froster.utils.address import refuse_address
 
 Part = Literal["test", "trained", "watched"]
 TRAINING = (
@@ -63,7 +62,6 @@ def report_of(model: str | Path) -> dict[str, Any]:
     FrosterError without the hub."""
     if str(model) == "nano":
         return {}
-    refuse_address(model)
     folder = resolve(model)
     return read_report(folder / "report.json") if is_model_folder(folder) else {}
 

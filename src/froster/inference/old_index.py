@@ -113,8 +113,8 @@ def named_as_file(entry: IndexEntry, root: Path) -> IndexEntry:
         return entry
     for as_character in (True, False):
         renamed = dataclasses.replace(entry, path=_without_escapes(entry.path, as_character))
-        status = renamed.status(root)
-        if status is not None and status.st_size == entry.size:
+        state = renamed.state(root)
+        if state is not None and state.size == entry.size:
             return renamed
     return entry
 

@@ -33,6 +33,7 @@ from froster.text.class_file import ClassFile
 from froster.text.label_set import Labels, LabelSet, as_labels, groups_of
 from froster.text.labels import check_labels
 from froster.text.prompts import Prompting
+from froster.utils.address import is_address
 from froster.utils.tensors import finite
 from froster.video.transforms import given_clips
 
@@ -144,7 +145,7 @@ class Recognizer(Embedder):
     ) -> Classification | list[Classification]:
         """Which of `labels` fits the video; for a list of videos, a list of answers.
 
-        A video is a path, an http address (downloaded, and deleted again), the bytes of a file, a
+        A video is a path, an address (s3://…, https://…), the bytes of a file, a
         file opened in binary mode, frames (T, H, W, 3) uint8 of NumPy or PyTorch, or a list of
         pictures, PIL's or (H, W, 3) uint8. A list whose every entry is one picture is one video;
         any other list is a list of videos. Frames are sampled as those of a file of `fps` frames
@@ -389,9 +390,10 @@ def load(
         calibration=loaded.calibration,
         class_file=class_file,
     )
-    path = os.path.abspath(os.path.expanduser(source))
-    is_path = str(source) != "nano" and os.path.exists(path)
-    recognizer.source = path if is_path else str(source)
+    recognizer.source = str(source)
+    if str(source) != "nano" and not is_address(source):
+        path = os.path.abspath(os.path.expanduser(source))
+        recognizer.source = path if os.path.exists(path) else str(source)
     return recognizer
 
 

@@ -22,6 +22,7 @@ from froster.inference.recognizer import Recognizer, as_recognizer
 from froster.inference.store import IndexedVideo, IndexEntry, Store, file_name
 from froster.inference.tables import quoted
 from froster.text.labels import check_labels
+from froster.utils.address import Address, as_path, located
 from froster.video.cut import clip_name, cut
 from froster.video.windows import VideoSegment
 
@@ -47,7 +48,7 @@ class Hit:
     """Start and end of that segment, in seconds like the others."""
 
     def path(self, root: Path) -> Path:
-        return root / self.entry.path
+        return self.entry.file(root)
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def search(
         assert text is not None
         query = model.embed_text([text], truncate)[0]
     else:
-        query = _embed_segments(model, Path(video), store.seconds)
-        copies = _copies_of(Path(video), store)
+        query = _embed_segments(model, as_path(video), store.seconds)
+        copies = _copies_of(as_path(video), store)
     exact = exact or not probes(store)
     hits = nearest(
         *(store, query, top),
@@ -140,7 +141,7 @@ def cut_hits(hits: Sequence[Hit], root: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for number, hit in enumerate(hits, 1):
-        name = clip_name(hit.start, hit.end, Path(hit.entry.path).stem)
+        name = clip_name(hit.start, hit.end, as_path(hit.entry.path).stem)
         with suppress(VideoError):
             files += cut(hit.path(root), [(hit.start, hit.end, folder / f"{number:02d} {name}")])
     return files
@@ -157,7 +158,8 @@ def _embed_segments(model: Recognizer, video: Path, seconds: float) -> Tensor:
 def _copies_of(video: Path, store: Store) -> list[str]:
     """The paths under which the index has this very file, or one of the same content: that it is
     like itself is no answer."""
-    size, fingerprint = video.stat().st_size, file_fingerprint(video)
+    fingerprint = file_fingerprint(video)
+    size = -1 if isinstance(video, Address) else video.stat().st_size
     table = store.table.rows(
         ("path", "video"),
         f"segment = 0 AND (video = {quoted(fingerprint or '')}"
@@ -167,12 +169,12 @@ def _copies_of(video: Path, store: Store) -> list[str]:
     return [
         name
         for name, of_file in zip(names, fingerprints, strict=True)
-        if of_file is not None or _is_same_file(store.root / name, video)
+        if of_file is not None or _is_same_file(located(store.root, name), video)
     ]
 
 
 def _is_same_file(path: Path, video: Path) -> bool:
-    return path.exists() and path.samefile(video)
+    return not isinstance(path, Address) and path.exists() and path.samefile(video)
 
 
 def nearest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from froster.evaluation.calibration import NONE
 from froster.inference.subtitles import srt, vtt
 from froster.inference.timeline import Timeline
 from froster.utils import strict_json as json
+from froster.utils.address import Address, is_address
 from froster.utils.files import cannot_write, csv_text, write_text
 from froster.utils.text import printable
 from froster.video.cut import clip_codec, clip_name, cut
@@ -125,7 +127,7 @@ def write_timelines(
     folder = path.with_name(path.name[: -len(form.ending)])
     files = []
     for one in results:
-        files.append(folder / f"{one.key.lstrip('/')}{form.ending}")
+        files.append(folder / f"{_below(one.key)}{form.ending}")
         _write([one], files[-1], form, about, False)
     return files
 
@@ -152,21 +154,26 @@ def segmented(one: VideoTimeline, folder: Path) -> SegmentedVideo:
             for s in one.timeline
             if s.label != NONE
         ]
-        name = os.path.relpath(os.path.abspath(one.path), os.path.abspath(folder))
+        name = str(one.path)
+        if not isinstance(one.path, Address):
+            name = os.path.relpath(os.path.abspath(one.path), os.path.abspath(folder))
+            name = Path(name).as_posix()
         return SegmentedVideo(
-            Path(name).as_posix(),
-            spans,
-            one.timeline.end,
-            video.fps,
-            video.num_frames,
-            video.width,
-            video.height,
+            name, spans, one.timeline.end, video.fps, video.num_frames, video.width, video.height
         )
+
+
+def _below(key: str) -> str:
+    """A key as a path below a folder: of s3://bucket/a.mp4 bucket/a.mp4."""
+    if not is_address(key):
+        return key.lstrip("/")
+    place = re.sub(r'[?#:*\\"<>|]', "_", key.partition("://")[2])
+    return "/".join(part for part in place.split("/") if part not in ("", ".", ".."))
 
 
 def cut_clips(one: VideoTimeline, folder: Path) -> list[Path]:
     """The segments of a video as files in a folder of its name, but for "none of these"."""
-    place = folder / Path(one.key.lstrip("/")).with_suffix("")
+    place = folder / Path(_below(one.key)).with_suffix("")
     stretches = [
         (s.start, s.end, place / clip_name(s.start, s.end, s.label))
         for s in one.timeline

@@ -11,7 +11,6 @@ What all of the index was made with is in the metadata of the first.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,10 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from froster.errors import DataError, UsageError
+from froster.errors import DataError, UsageError, VideoError
 from froster.inference.tables import LanceTable, one_of_them, quoted
 from froster.utils import strict_json as json
-from froster.utils.address import is_address
+from froster.utils.address import as_path, is_address, located
+from froster.video.container import FileState, file_state
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,32 +49,34 @@ class IndexedFile:
     """What tells whether a video is still the one that was indexed."""
 
     path: str
-    """Below the index's root with /, or the whole path."""
+    """Below the index's root with /, or the whole path, or an address."""
     size: int
     mtime: int
     """Nanoseconds; with the size it tells whether the file is still the same."""
 
     def is_current(self, root: Path) -> bool:
-        status = self.status(root)
-        now = None if status is None else (status.st_size, status.st_mtime_ns)
-        return now == (self.size, self.mtime)
+        return self.state(root) == (self.size, self.mtime)
 
     def is_gone(self, root: Path) -> bool:
         """Whether there is no such file. A folder that may not be read, or a disk that does not
         answer, does not say so."""
         try:
-            (root / self.path).stat()
+            file = self.file(root)
+            file_state(file) if is_address(file) else file.stat()
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return True  # ValueError: no file can have such a name
         except OSError as error:
             return error.errno == errno.ENAMETOOLONG
         return False
 
-    def status(self, root: Path) -> os.stat_result | None:
+    def file(self, root: Path) -> Path:
+        return located(root, self.path)
+
+    def state(self, root: Path) -> FileState | None:
         """None where that cannot be had."""
         try:
-            return (root / self.path).stat()
-        except (OSError, ValueError):
+            return file_state(self.file(root))
+        except (OSError, ValueError, VideoError):
             return None
 
 
@@ -132,7 +134,7 @@ class Store:
         self.table = LanceTable(table_at(self.folder, SEGMENTS))
         try:
             self.about: dict[str, Any] = json.loads(self.table.schema.metadata[ABOUT])
-            self.root = root if root is not None else Path(self.about["root"])
+            self.root = root if root is not None else as_path(self.about["root"])
             self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
             self.dimensions = int(self.table.schema.field("vector").type.list_size)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -251,8 +251,8 @@ def timeline(
     multi_label: bool = False,
     progress: bool = False,
 ) -> Timeline:
-    """Which of `labels` fits when, in a video file of any length: a path, an http address, the
-    bytes of a file, or a file opened in binary mode.
+    """Which of `labels` fits when, in a video file of any length: a path, an address, the bytes of
+    a file, or a file opened in binary mode.
 
     Windows of `window` seconds slide by `stride` seconds; by default the model's sampling says how
     long they are. The logits of all windows that cover a moment are joined as `classify` joins

@@ -10,6 +10,7 @@ from PIL.ImageFont import FreeTypeFont, truetype
 from froster.errors import UsageError, VideoError
 from froster.inference.lanes import clock
 from froster.inference.search import Hit
+from froster.utils.address import as_path
 from froster.utils.files import atomic_file
 from froster.utils.text import printable
 from froster.video.reader import Video
@@ -39,7 +40,7 @@ def thumbnails(hits: Sequence[Hit], root: Path, path: Path, title: str) -> None:
     for number, (hit, picture) in enumerate(zip(hits, pictures, strict=True), 1):
         moment = clock(hit.best[0], hit.entry.seconds).replace(":", ".")
         # A name takes 255 bytes at most, also the longer one that it has until it is whole.
-        name = printable(Path(hit.entry.path).stem).encode()[:200].decode(errors="ignore")
+        name = printable(as_path(hit.entry.path).stem).encode()[:200].decode(errors="ignore")
         with atomic_file(path / f"{number:02d} {name} {moment}.jpg") as part:
             (picture or missing()).save(part, format="JPEG")
 

@@ -22,11 +22,23 @@ from froster.errors import UsageError, install
 from froster.text.bank import EncodeText, PromptBank
 from froster.text.labels import check_labels
 from froster.utils import strict_json as json
+from froster.utils.address import Address, as_path
+from froster.utils.downloads import downloaded
 from froster.utils.files import atomic_file
 from froster.utils.tensors import save_tensors
 
 TENSOR, NAMES = "embeddings", "names"
 _SHOWN = 5
+
+
+def local_copy(path: Path) -> Path:
+    """The file itself, or the copy of one at an address. Raises UsageError."""
+    if not isinstance(path, Address):
+        return path
+    try:
+        return downloaded(path) / path.name
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +53,7 @@ class ClassFile:
     def from_file(cls, path: str | Path, width: int) -> ClassFile:
         """Of an encoder whose joint space has that width. Raises UsageError, or CheckpointError
         where it is no safetensors."""
-        path = Path(path)
+        path = local_copy(as_path(path))
         if not path.is_file():
             raise UsageError(f"{path}: there is no such file of class embeddings")
         is_table = path.suffix.lower() == ".parquet"

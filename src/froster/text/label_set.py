@@ -14,6 +14,7 @@ import yaml
 
 from froster.errors import UsageError
 from froster.text.labels import check_labels, file_and_column, label_entries, parse_json, read_utf8
+from froster.utils.address import as_path
 
 Labels = Sequence[str] | Mapping[str, Any]
 """Names, or a mapping of names: to a description, to a list of prompts, or to further names (a
@@ -162,7 +163,7 @@ def read_label_set(path: str | Path) -> Sequence[str]:
     `.csv` or `.tsv` with the columns label and prompt, a row a prompt. Raises UsageError on empty
     and repeated labels, naming their lines.
     """
-    file, column = file_and_column(Path(path))
+    file, column = file_and_column(as_path(path))
     kind = file.suffix.lower()
     try:
         if kind in (".yaml", ".yml"):
@@ -175,7 +176,7 @@ def read_label_set(path: str | Path) -> Sequence[str]:
             table = _prompt_table(read_utf8(file), "\t" if kind == ".tsv" else "")
             if table:
                 return as_labels(table)
-        entries = label_entries(Path(path))
+        entries = label_entries(as_path(path))
         check_labels([label for _, label in entries], [place for place, _ in entries])
         return as_labels([label for _, label in entries])
     except UsageError as error:

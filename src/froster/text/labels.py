@@ -16,6 +16,7 @@ from typing import Any
 
 from froster.errors import UsageError
 from froster.utils import strict_json as json
+from froster.utils.address import as_path, is_address
 from froster.utils.text import is_text
 
 NONE = "none of these"
@@ -182,8 +183,11 @@ def label_file(text: str) -> Path | None:
 def file_and_column(path: Path) -> tuple[Path, str | None]:
     """`labels.csv:name` -> the file `labels.csv` and its column `name`."""
     file, colon, column = str(path).rpartition(":")
-    if colon and file.lower().endswith((".csv", ".tsv")) and not os.path.exists(path):
-        return Path(file), column
+    if colon and file.lower().endswith((".csv", ".tsv")):
+        if is_address(path):
+            return as_path(file), column
+        if not os.path.exists(path):
+            return Path(file), column
     return path, None
 
 
@@ -197,7 +201,7 @@ def read_labels(path: str | Path) -> list[str]:
     number, …}` or `{name: description, …}`. Raises UsageError when the file is missing, not UTF-8,
     or of another form.
     """
-    return [label for _, label in label_entries(Path(path))]
+    return [label for _, label in label_entries(as_path(path))]
 
 
 def label_entries(path: Path) -> list[tuple[str, str]]:

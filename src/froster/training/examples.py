@@ -8,7 +8,6 @@ ones are corrections. A file of them goes on growing, whatever ends the process.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from froster.inference.store import OLD, SEGMENTS, Store
 from froster.training.measure import labelled_videos
 from froster.training.reporter import Reporter
 from froster.training.teach_options import TeachOptions
+from froster.utils.address import as_path, is_address, whole_name
 from froster.utils.files import Appender, json_line, read_lines, write_text
 
 FILE = "examples.jsonl"
@@ -44,7 +44,7 @@ class Example:
 
     @property
     def item(self) -> Item:
-        return Item(Path(self.path), self.label, self.split, span=self.span)
+        return Item(as_path(self.path), self.label, self.split, span=self.span)
 
     @classmethod
     def from_dict(cls, line: dict[str, Any]) -> Example:
@@ -58,7 +58,7 @@ class Example:
 
 
 def examples_of(items: Sequence[Item], round: int) -> list[Example]:
-    return [Example(os.path.abspath(i.path), i.label, i.split, round, i.span) for i in items]
+    return [Example(whole_name(i.path), i.label, i.split, round, i.span) for i in items]
 
 
 def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> Sequence[Item]:
@@ -66,10 +66,10 @@ def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> Sequ
     missing."""
     if isinstance(videos, Mapping):
         pairs = [(path, label) for label, paths in videos.items() for path in paths]
-        return [Item(Path(path), label) for path, label in pairs]
+        return [Item(as_path(path), label) for path, label in pairs]
     if not isinstance(videos, (str, Path)):
-        return [Item(Path(path), label) for path, label in videos]
-    path = Path(videos)
+        return [Item(as_path(path), label) for path, label in videos]
+    path = as_path(videos)
     if index_at(path) is not None:
         if asked.labels is None:
             raise UsageError(
@@ -85,7 +85,7 @@ def read_videos(videos: Videos, asked: TeachOptions, reporter: Reporter) -> Sequ
 
 def index_at(videos: Videos) -> Path | None:
     """The folder, if it is an index."""
-    if not isinstance(videos, (str, Path)):
+    if not isinstance(videos, (str, Path)) or is_address(videos):
         return None
     path = Path(videos)
     return path if any((path / name).exists() for name in (OLD, SEGMENTS)) else None

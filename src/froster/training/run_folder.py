@@ -19,6 +19,7 @@ from froster.inference.recognizer import Recognizer
 from froster.training.checkpoint import Checkpoints, RunningMean
 from froster.training.weights import check_same_keys
 from froster.utils import strict_json as json
+from froster.utils.address import as_path, is_address
 from froster.utils.files import absolute
 from froster.utils.tensors import StateDict, cpu_state
 
@@ -58,16 +59,17 @@ class RunInputs:
 
     @property
     def class_file(self) -> Path | None:
-        return None if self.classes is None else Path(self.classes)
+        return None if self.classes is None else as_path(self.classes)
 
     def items(self, data: Path | None = None, root: Path | None = None) -> Items:
         """The run's videos, or those of the same manifest elsewhere. Raises DataError when they are
         not there."""
         source = absolute(data) or self.data
-        if not os.path.exists(source):
+        if not is_address(source) and not os.path.exists(source):
             hint = "; the run was trained on it: say with --data (and --root) where it is now"
             raise DataError(f"{source} does not exist{'' if data else hint}")
-        known = self.root if self.root and os.path.isdir(self.root) else None
+        root_there = self.root and (is_address(self.root) or os.path.isdir(self.root))
+        known = self.root if root_there else None
         return read_items(
             source, labels_json=self.labels_json, root=absolute(root) or known, where=self.where
         )

@@ -3,7 +3,6 @@ their segments; and the networks' answers to them, for which nothing is decoded 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +34,7 @@ from froster.methods import VideoCLIP
 from froster.training.measure import TOGETHER, ClassSource
 from froster.training.reporter import Reporter
 from froster.training.teach_options import TeachOptions
+from froster.utils.address import located, whole_name
 
 
 @dataclass
@@ -106,8 +106,8 @@ def index_inputs(
     another model."""
     store = Store(index)
     check_model(store, model)
-    keys = {os.path.abspath(store.root / key): key for key in store.files()}
-    wanted = {item.path: keys.get(os.path.abspath(item.path)) for item in (*train, *test)}
+    keys = {whole_name(located(store.root, key)): key for key in store.files()}
+    wanted = {item.path: keys.get(whole_name(item.path)) for item in (*train, *test)}
     videos = store.videos(filter(None, wanted.values()))
     tested, errors = {}, {}
     for item in (*train, *test):

@@ -43,6 +43,7 @@ from froster.training.teach_inputs import (
 )
 from froster.training.teach_options import TeachOptions
 from froster.training.validation import agreement, foreign_labels
+from froster.utils.address import as_path
 from froster.utils.files import absolute, write_json
 from froster.utils.progress import attempt
 
@@ -184,7 +185,7 @@ def inputs_of(
     test = [*parts.base_test, *parts.novel_test]
     if start.index is not None and plan.method != "prolip":
         return index_inputs(base, start.index, parts.train, test)
-    marks = {Path(m.example.path): m.video for m in start.examples}
+    marks = {as_path(m.example.path): m.video for m in start.examples}
     if start.index is not None and not any(marks.values()):
         raise UsageError(
             f"{start.index} holds embeddings behind the projection, which prolip trains, and its"
@@ -284,7 +285,7 @@ def report_about(
     kept: dict[str, Any],
 ) -> dict[str, Any]:
     """What `report.json` says."""
-    marks = {Path(m.example.path): m.video for m in start.examples}
+    marks = {as_path(m.example.path): m.video for m in start.examples}
     before = reported_videos(report_of(start.model)) if start.model else None
     trained = written(
         [*(marks[item.path] for item in parts.train), *(before.trained if before else ())]

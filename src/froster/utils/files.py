@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from froster.errors import DataError, UsageError, WriteError
 from froster.utils import strict_json as json
+from froster.utils.address import as_path
 
 Entry = TypeVar("Entry")
 
@@ -45,7 +46,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def absolute(path: str | Path | None) -> str | None:
     """The whole path, for a file that another command will read from another folder."""
-    return None if path is None else str(Path(path).absolute())
+    return None if path is None else str(as_path(path).absolute())
 
 
 def refuse_current(path: Path) -> None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import av
@@ -17,6 +18,9 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
 from froster.errors import VideoError
+from froster.utils.address import Address, as_path
+from froster.utils.ranges import RemoteData, RemoteFile
+from froster.utils.remote import state_of, version_number
 from froster.video import tar_shards
 
 _SUFFIXES = (
@@ -33,42 +37,106 @@ it open other files and addresses, and wait."""
 # many). Pictures in the middle of a video may have a few times the pixels that its header states,
 # where broadcasts change over to high definition.
 _MOST_PIXELS, _GROWTH, _LEAST_PIXELS = 8192 * 8192, 4, 4096 * 2304
+_PART = 1 << 22
 # Starting threads costs more than they save in converting a frame.
 _THREADS = 1
 
 
-def open_file(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """A file, or a member of a tar shard, and its video stream. Raises VideoError, which names the
-    file and the cause."""
+class _VideoBytes(RemoteFile):
+    """What FFmpeg reads of a file at an address."""
+
+    def read(self, count: int) -> bytes:
+        with _as_video_error(self.data.address):
+            return super().read(count)
+
+
+@contextmanager
+def _as_video_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror or error}") from error
+
+
+def remote_data(path: Path) -> RemoteData | None:
+    """What is read of a file at an address, which several openings share; None of a local file.
+    Raises VideoError."""
+    if not isinstance(path, Address):
+        return None
+    with _as_video_error(path):
+        return RemoteData(path)
+
+
+def open_file(
+    path: Path, data: RemoteData | None = None
+) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """A file, or a member of a tar shard, and its video stream; `data` where it is at an address
+    and was opened before. Raises VideoError, which names the file and the cause."""
+    if (data := data or remote_data(path)) is not None:
+        container = _opened(path, _VideoBytes(data), data.size)
+        return container, video_stream(container, str(path))
     if (place := tar_shards.member(path)) is not None:
-        section = tar_shards.Section(str(path), place)
-        return _opened(path, section)
+        container = _opened(path, tar_shards.Section(str(path), place), place.size)
+        return container, video_stream(container, str(path))
     if not path.exists():
         raise VideoError(f"{path}: no such file")
     if not path.is_file():  # a pipe would be waited for
         kind = "a directory, not a file" if path.is_dir() else "not a regular file"
         raise VideoError(f"{path}: {kind}")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: empty file")
+    with _as_video_error(path):
+        size = path.stat().st_size
     # Absolute, so that no name is taken for a protocol.
-    return _opened(path, str(path.absolute()))
+    container = _opened(path, str(path.absolute()), size)
+    return container, video_stream(container, str(path))
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """All bytes of a file at an address, part by part. Raises VideoError."""
+    if (data := remote_data(path)) is not None:
+        with data, _as_video_error(path):
+            for start in range(0, data.size, _PART):
+                yield data.between(start, start + _PART)
+
+
+def open_hollow(
+    path: Path, data: RemoteData
+) -> tuple[av.container.InputContainer, av.VideoStream] | None:
+    """An mp4 at an address, whose packets are to be listed and not to be decoded: what they hold is
+    not read. None of files that cannot be read so."""
+    with _as_video_error(path):
+        samples = data.samples
+    if not samples:
+        return None
+    file = _VideoBytes(data)
+    container = _opened(path, file, data.size, {"fflags": "noparse+nofillin"})
+    if not container.format.name.startswith("mov,"):
+        container.close()
+        return None
+    file.hollow = samples
+    return container, video_stream(container, str(path))
 
 
 def _opened(
-    path: Path, source: str | tar_shards.Section
-) -> tuple[av.container.InputContainer, av.VideoStream]:
+    path: Path,
+    file: str | _VideoBytes | tar_shards.Section,
+    size: int,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> av.container.InputContainer:
+    if size == 0:
+        raise VideoError(f"{path}: empty file")
     options = {
         "format_whitelist": FORMATS,
-        "protocol_whitelist": "file",
+        # What leads from a file at an address to another one leads nowhere.
+        "protocol_whitelist": "file" if isinstance(file, str) else "none",
         "max_pixels": str(_MOST_PIXELS),
+        **more,
     }
     try:
-        container = av.open(source, "r", metadata_errors="replace", options=options)
+        return av.open(file, "r", metadata_errors="replace", options=options)
     except av.ArgumentError as error:
         raise VideoError(f"{path}: a text or a play list, not a video") from error
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: not a readable video ({error.strerror})") from error
-    return container, video_stream(container, str(path))
 
 
 def video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
@@ -102,11 +170,15 @@ class FileState(NamedTuple):
 
     size: int
     mtime: int
-    "nanoseconds"
+    "nanoseconds; of a file at an address a number that changes with it"
 
 
 def file_state(path: str | Path) -> FileState:
     """Raises OSError where there is no such file, VideoError where a shard has no such member."""
+    path = as_path(path)
+    if isinstance(path, Address):
+        state = state_of(path)
+        return FileState(state.size or 0, version_number(state))
     if (place := tar_shards.member(path)) is not None:
         return FileState(place.size, os.stat(place.shard).st_mtime_ns)
     status = os.stat(path)

@@ -20,16 +20,17 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from froster.errors import VideoError
-from froster.utils.address import refuse_address
+from froster.utils.address import as_path
 from froster.video.container import (
     Orientation,
     Orientations,
-    TurnMessages,
     open_file,
     prefix_bytes,
+    remote_data,
     unreferenced,
     upright,
 )
+from froster.video.packets import can_be_index, checked, listed, scanned, stamp
 from froster.video.sampling import Timing
 from froster.video.stream import Clock, packets_past_errors
 
@@ -39,16 +40,17 @@ _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # A seek costs less than one frame, for the decoder is emptied before it and nothing that it held
 # back is lost.
 _SEEK_GAIN = 2
-_NO_STAMP, _LAST = -(1 << 63), 1 << 63
+_LAST = 1 << 63
 # Seconds: times are sums of floats.
 _LATE = 1e-6
 
 
 class Video:
     """A video file, opened and indexed; `read` decodes. A context manager, or to be closed with
-    `close`.
+    `close`. The path may be an address.
 
-    Opening reads all packets but decodes one frame. The packets' time stamps are the index where
+    Opening reads all packets but decodes one frame; of an mp4 at an address it reads their list
+    alone. The packets' time stamps are the index where
     they can be trusted; where not (none, doubtful ones, packets that show nothing) every frame is
     decoded once and counted. Raises VideoError, which names the file and the cause, where not one
     frame can be had.
@@ -64,13 +66,13 @@ class Video:
     "how many of the frames asked for could not be decoded, so that the nearest one stood in"
 
     def __init__(self, path: str | Path) -> None:
-        refuse_address(path)
-        self.path = Path(path)
+        self.path = as_path(path)
         self.damaged = 0
         self._errors = 0
         self._sound = False
         self._converter = VideoReformatter()
-        self._container, self._stream = open_file(self.path)
+        self._data = remote_data(self.path)
+        self._container, self._stream = open_file(self.path, self._data)
         try:
             self._index()
         except BaseException:
@@ -85,6 +87,8 @@ class Video:
 
     def close(self) -> None:
         self._container.close()
+        if self._data is not None:
+            self._data.close()
 
     @property
     def num_frames(self) -> int:
@@ -109,6 +113,14 @@ class Video:
         for index in indices:
             if not 0 <= index < self.num_frames:
                 raise IndexError(f"{self.path}: no frame {index} among {self.num_frames}")
+        try:
+            return self._frames_at(indices)
+        except _Unlisted:
+            self._reopen()
+            self._index(by_list=False)
+            return self._frames_at([min(index, self.num_frames - 1) for index in indices])
+
+    def _frames_at(self, indices: Sequence[int]) -> Tensor:
         pictures = np.empty((len(indices), self.height, self.width, 3), np.uint8)
         if self._sound:
             try:
@@ -136,7 +148,7 @@ class Video:
         if self._times is not None:
             return self._times
         clock = Clock.of(self._container, self._stream)
-        times = [clock.time(stamp) for stamp in self._pts]
+        times = [clock.time(pts) for pts in self._pts]
         return [time - times[0] for time in times]
 
     def index_at(self, seconds: float) -> int:
@@ -211,19 +223,19 @@ class Video:
 
         def sent() -> Iterator[av.Packet]:
             for packet in self._packets_from(key):
-                stamp = _stamp(packet)
-                if stamp not in stamps and prefix and unreferenced(packet, prefix):
+                pts = stamp(packet)
+                if pts not in stamps and prefix and unreferenced(packet, prefix):
                     continue
-                index = self._place.get(stamp, -1)
+                index = self._place.get(pts, -1)
                 if index >= first:
                     heapq.heappush(due, index)
                 yield packet
-                stamps.discard(stamp)
+                stamps.discard(pts)
                 if not stamps:
                     return  # the decoder gives what it holds back without further packets
 
         for frame in self._frames(sent()):
-            index, orientation = self._place.get(_stamp(frame), -1), orientations.of(frame)
+            index, orientation = self._place.get(stamp(frame), -1), orientations.of(frame)
             if 0 <= index < first:
                 continue  # as in `_shown`
             if not due or index != heapq.heappop(due) or frame.is_corrupt or self._errors != errors:
@@ -241,7 +253,7 @@ class Video:
         first = expected = 0 if key is None else bisect_left(self._pts, key)
         orientations = Orientations()
         for frame in self._frames(self._packets_from(key)):
-            index = self._place.get(_stamp(frame), -1) if self._trusted else expected
+            index = self._place.get(stamp(frame), -1) if self._trusted else expected
             orientation = orientations.of(frame)
             if 0 <= index < first:
                 continue  # shown before the key frame, which alone is not enough to decode it
@@ -254,12 +266,18 @@ class Video:
             raise _Misled
 
     def _packets_from(self, key: int | None) -> Iterator[av.Packet]:
+        packets = self._sought(key)
+        if self._by_list:
+            return checked(packets, self._stream.codec_context, key, _Unlisted)
+        return packets
+
+    def _sought(self, key: int | None) -> Iterator[av.Packet]:
         if key is not None and self._container.format.name in _SEEKABLE:
             with contextlib.suppress(av.FFmpegError):
                 self._container.seek(key, stream=self._stream)
                 packets = self._packets()
                 landed = next(packets, None)
-                order = _LAST if landed is None else self._order.get(_stamp(landed), _LAST)
+                order = _LAST if landed is None else self._order.get(stamp(landed), _LAST)
                 if landed is not None and order <= self._order[key]:
                     return itertools.chain([landed], packets)
         self._reopen()
@@ -284,10 +302,10 @@ class Video:
 
     def _reopen(self) -> None:
         """For a reading from the start."""
-        self.close()
-        self._container, self._stream = open_file(self.path)
+        self._container.close()
+        self._container, self._stream = open_file(self.path, self._data)
 
-    def _index(self) -> None:
+    def _index(self, by_list: bool = True) -> None:
         """Scans the packets, decodes one frame, and decides whether the packets' time stamps can be
         the index."""
         stream = self._stream
@@ -304,16 +322,18 @@ class Video:
         frame = next(self._frames(kept()), None)
         if frame is None:
             raise VideoError(f"{self.path}: {'no frame can be decoded' if first else 'no frames'}")
-        turns = TurnMessages(stream.codec_context)
-        scan = [
-            _Packet(p.pts, p.dts, p.duration, p.is_keyframe, p.is_discard, turns(p))
-            for p in itertools.chain(first, packets)
-        ]
+        scan = None
+        if by_list and self._data is not None:
+            scan = listed(self.path, self._data, first, stream.codec_context)
+        self._by_list = scan is not None
+        if scan is None:
+            scan = scanned(itertools.chain(first, packets), stream.codec_context)
         self.width, self.height = Orientations().of(frame).stored(frame.width, frame.height)
         self.fps = float(stream.average_rate or stream.guessed_rate or 30)
 
         stamps = [packet.pts for packet in scan if not packet.discard and packet.pts is not None]
-        self._trusted = self._is_trusted(scan, stamps)
+        of_decoding = self._container.format.name == "avi"
+        self._trusted = can_be_index(scan, stamps, stream.codec_context, of_decoding)
         # Where pictures are turned by messages in the stream only a decoding from its start has
         # seen them all.
         turned = any(packet.turns for packet in scan)
@@ -327,27 +347,9 @@ class Video:
         self._keys = [] if turned else sorted(keys)
         self._times: list[float] | None = None
         shown = (packet for packet in scan if not packet.discard)
-        self._last_duration = max(shown, key=_stamp, default=scan[-1]).duration
+        self._last_duration = max(shown, key=stamp, default=scan[-1]).duration
         if not self._trusted or not self._pts:
             self._count()
-
-    def _is_trusted(self, scan: list[_Packet], stamps: list[int]) -> bool:
-        """Can the packets' time stamps be the index? `stamps` are those of what is shown."""
-        context = self._stream.codec_context
-        decoded = [packet.dts for packet in scan if packet.dts is not None]
-        clock_runs_on = all(a <= b for a, b in itertools.pairwise(decoded))
-        in_order = all(a < b for a, b in itertools.pairwise(stamps))
-        # Avi has the times of decoding only, other containers where there is no sign of another
-        # order.
-        of_decoding = context.has_b_frames and (in_order or self._container.format.name == "avi")
-        return (
-            scan[0].key
-            and all(packet.pts is not None for packet in scan)
-            and clock_runs_on
-            and len(set(stamps)) == len(stamps)
-            and context.name != "vp8"  # has packets that show nothing
-            and not of_decoding
-        )
 
     def _count(self) -> None:
         """The other index: every frame that decodes, in the order in which they come."""
@@ -371,6 +373,10 @@ class _Misled(Exception):
     """What was decoded is not what the packets promised, though nothing failed."""
 
 
+class _Unlisted(Exception):
+    """A packet is not what the file's list of them promised."""
+
+
 class _Shown(NamedTuple):
     position: int
     frame: av.VideoFrame
@@ -378,20 +384,3 @@ class _Shown(NamedTuple):
 
 
 _Decode = Callable[[int | None, list[int]], Iterator[_Shown]]
-
-
-class _Packet(NamedTuple):
-    """What is kept of one that was scanned."""
-
-    pts: int | None
-    dts: int | None
-    duration: int | None
-    key: bool
-    discard: bool
-    turns: bool
-    "whether it says how pictures are to be turned from there on"
-
-
-def _stamp(timed: av.Packet | av.VideoFrame | _Packet) -> int:
-    """Its time stamp, or one that no frame has."""
-    return _NO_STAMP if timed.pts is None else timed.pts

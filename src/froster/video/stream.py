@@ -17,7 +17,7 @@ from torch import Tensor
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING, Preprocessing
 from froster.errors import VideoError
-from froster.utils.address import refuse_address
+from froster.utils.address import as_path
 from froster.utils.interrupt import check
 from froster.video.container import UPRIGHT, Orientation, Orientations, open_file, upright
 from froster.video.transforms import inference_transform
@@ -197,9 +197,8 @@ class Stream:
 
     @classmethod
     def of_file(cls, path: str | Path) -> Stream:
-        """Raises VideoError, which names the file and the cause; UsageError on an address."""
-        refuse_address(path)
-        return cls(*open_file(Path(path)))
+        """The path may be an address. Raises VideoError, which names the file and the cause."""
+        return cls(*open_file(as_path(path)))
 
     def __enter__(self) -> Stream:
         return self

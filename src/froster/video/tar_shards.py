@@ -50,7 +50,7 @@ class _Table(NamedTuple):
 
 def in_shard(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     """The shard and the name in it of a path that leads through a tar file; None for all others."""
-    name = os.fspath(path).replace(os.sep, "/")
+    name = str(path).replace(os.sep, "/")
     at = name.find(".tar/")
     while at >= 0:
         shard = name[: at + 4]
@@ -84,7 +84,7 @@ def member(path: str | os.PathLike[str]) -> Member | None:
 
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether there is such a file, or such a member of a shard."""
-    if os.path.isfile(path):
+    if os.path.isfile(str(path)):
         return True
     try:
         return member(path) is not None
@@ -94,7 +94,7 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is something of this name, or such a member of a shard."""
-    return os.path.exists(path) or is_file(path)
+    return os.path.exists(str(path)) or is_file(path)
 
 
 def open_bytes(path: str | os.PathLike[str]) -> io.BufferedIOBase | io.RawIOBase:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import av
@@ -227,7 +226,7 @@ class ReadSegments:
 
     def __call__(self, path: str) -> Iterator[VideoSegment | VideoSummary | None]:
         """Raises VideoError, also where the file changes while it is read."""
-        with unchanged(path) as file, Stream.of_file(Path(path)) as stream:
+        with unchanged(path) as file, Stream.of_file(path) as stream:
             squares, frames = Squares(self.size, self.how), 0
             windows = SlidingWindows(stream, self._plan(stream.duration), squares.keep)
             joined = _Joined(windows.plan.window)
