@@ -385,7 +385,7 @@ def test_models_without_a_report(tmp_path: Path) -> None:
     with pytest.raises(FrosterError, match="could not be had from the Hugging Face hub"):
         report_of("no/where")
     with pytest.raises(UsageError, match="address"):
-        report_of("https://example.org/x/model")
+        report_of("ssh://example.org/x/model")
 
 
 def test_a_model_and_its_report_are_found_by_the_same_names(

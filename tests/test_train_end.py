@@ -498,7 +498,6 @@ def test_other_commands_wait_for_their_turn_too(
             tmp_path / "told" / ".lock",
             ("evaluate", "--data", data, *nano, "--out", tmp_path / "told", "--workers", 0),
         ),
-        (tmp_path / ".seen.lock", ("index", data.parent, "--out", tmp_path / "seen link", *nano)),
         (tmp_path / ".d.csv.lock", ("doctor", data, "--out", tmp_path / "d.csv", "--workers", 0)),
         (
             tmp_path / ".c.csv.lock",
@@ -533,7 +532,6 @@ def test_other_commands_wait_for_their_turn_too(
     for model in (copy / "blend" / "model", tmp_path / "demo" / "froster"):
         shutil.copytree(copy / "model", model)
     (tmp_path / "link").symlink_to(copy / "model")
-    (tmp_path / "seen link").symlink_to(tmp_path / "seen")
     for lock, arguments in cases:
         command = [sys.executable, "-c", HOLD, str(lock)]
         pipe = subprocess.PIPE

@@ -11,6 +11,7 @@ What all of the index was made with is in the metadata of the first.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,7 +120,9 @@ def place_of(index: str | Path) -> Path | str:
 
 def table_at(index: str | Path, name: str) -> str:
     """The address of one of its tables."""
-    return f"{str(index).rstrip('/')}/{name}" if is_address(str(index)) else str(Path(index, name))
+    if is_address(str(index)):
+        return f"{str(index).rstrip('/')}/{name}"
+    return os.path.join(os.path.realpath(index), name)  # a link may lead to what is not there yet
 
 
 class Store:

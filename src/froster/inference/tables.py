@@ -68,8 +68,9 @@ def lance_errors(address: str, kind: type[FrosterError] = DataError) -> Iterator
         panic = type(error).__name__ == "PanicException"  # not an Exception
         if not panic and not isinstance(error, (OSError, ValueError, RuntimeError)):
             raise
-        what = "cannot be written" if kind is WriteError else "cannot be read"
-        raise kind(f"{address}: {what} ({cause(error)})") from None
+        if kind is WriteError:
+            raise kind(f"cannot write {address}: {cause(error)}") from None
+        raise kind(f"{address}: cannot be read ({cause(error)})") from None
 
 
 def quoted(text: str) -> str:
