@@ -136,7 +136,8 @@ def pack_video(job: ToPack) -> Iterator[PackedVideo | None]:
                 part.open("wb") as writing,
             ):
                 shutil.copyfileobj(reading, writing, _BLOCK)
-    about = PackedVideo(job.source, *state, source.sha256, target, *tuple(packed))  # type: ignore[arg-type]
+    size, digest, crc = packed
+    about = PackedVideo(job.source, *state, source.sha256, target, size, digest, crc)
     yield dataclasses.replace(about, **measured)
 
 
