@@ -274,12 +274,11 @@ def test_prune_keeps_what_cannot_be_looked_at(run, folder: Path, tmp_path: Path)
 def test_which_errors_mean_that_a_video_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    def fail(path: Path) -> os.stat_result:
+    def fail(path: str) -> tuple[int, int]:
         raise OSError(error, os.strerror(error), str(path))
 
-    monkeypatch.setattr(
-        Path, "stat", fail
-    )  # no file system at hand fails in these ways when asked to
+    # No file system at hand fails in these ways when asked to.
+    monkeypatch.setattr("froster.inference.store.file_state", fail)
     entry = IndexEntry("a.mp4", 1, 1, 1.0, 1, 0, [], [])
     assert entry.is_gone(tmp_path) == (
         error in (errno.ENAMETOOLONG, errno.ENOENT)

@@ -297,9 +297,10 @@ def known_of(
     sets = {"base": (parts.base_test, some.base_test), "novel": (parts.novel_test, some.novel_test)}
     places = {}
     for name, (every, wanted) in sets.items():
-        place = {id(item): i for i, item in enumerate(every)}
-        if all(id(item) in place for item in wanted):
-            places[name] = [place[id(item)] for item in wanted]
+        place = {(item.place, item.label): i for i, item in enumerate(every)}
+        keys = [(item.place, item.label) for item in wanted]
+        if all(key in place for key in keys):
+            places[name] = [place[key] for key in keys]
 
     def known(row: EvalRow) -> dict[str, Predictions]:
         return {name: p.rows(places[name]) for name, p in row.predictions.items() if name in places}
