@@ -96,6 +96,8 @@ class ToPack(NamedTuple):
     original: str
     earlier: PackedVideo | None = None
     """What is in the pack already, which holds where the source has the same bytes."""
+    key: str = ""
+    """Of the source in the listing."""
 
     def __str__(self) -> str:
         return self.source
@@ -136,7 +138,9 @@ def pack_video(job: ToPack) -> Iterator[PackedVideo | None]:
                 part.open("wb") as writing,
             ):
                 shutil.copyfileobj(reading, writing, _BLOCK)
-    about = PackedVideo(job.source, *state, source.sha256, target, *tuple(packed))  # type: ignore[arg-type]
+    about = PackedVideo(
+        job.source, *state, source.sha256, target, packed.size, packed.sha256, packed.crc32
+    )
     yield dataclasses.replace(about, **measured)
 
 
