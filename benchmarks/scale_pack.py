@@ -1,8 +1,8 @@
 """Videos as they came against their training form, as files and as tar shards: clips a processor
 second, bytes, and what packing costs.
 
-Videos are every eighth of shared/videos/originals beside the repository (a made 320x240 clip where there
-are none), and one made 1280x720 clip.
+Videos are every eighth of shared/videos/originals beside the repository (a made 320x240 clip where
+there are none), and one made 1280x720 clip.
 """
 
 from __future__ import annotations
