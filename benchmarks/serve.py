@@ -27,7 +27,7 @@ from froster.inference.recognizer import Recognizer, load
 from froster.serve.app import create_app
 from froster.serve.connections import Connection
 from froster.serve.guard import Guard
-from froster.serve.jobs import Work
+from froster.serve.jobs import Steps
 from froster.serve.limits import Limits
 from froster.serve.models import Models
 from froster.serve.service import Service
@@ -111,11 +111,11 @@ def measured(model: Recognizer, video: Path, each: int, in_turn: bool) -> tuple[
     return len(waits) / seconds, waits
 
 
-def turned(classify: Callable[..., Work[Any]]) -> Callable[..., Work[Any]]:
-    def whole(*asked: Any) -> Work[Any]:
+def turned(classify: Callable[..., Steps[Any]]) -> Callable[..., Steps[Any]]:
+    def whole(*asked: Any) -> Steps[Any]:
         work = classify(*asked)
         prepare, finish = work.prepare, work.finish
         assert prepare is not None and finish is not None
-        return Work(finish=lambda _: finish([prepare()]))
+        return Steps(finish=lambda _: finish([prepare()]))
 
     return whole

@@ -342,7 +342,7 @@ def test_other_commands_at_addresses(run, bucket: Store, clips: list[Path], tmp_
     labelled = ("--labels-file", "s3://kinds/labels.txt", "--model", "nano")
     row = run("classify", film, *labelled, "--json").json["results"][0]
     assert row == run("classify", film, *LABELS, "--json").json["results"][0]
-    report = run("doctor", "s3://kinds/", "--json").json
+    report = run("doctor", "s3://kinds/", "--workers", 0, "--json").json
     assert report["videos"] == 4 and report["errors"] == 0
     picture = tmp_path / "a.png"
     assert run("attend", film, "--models", "nano", "--out", picture).code == 0

@@ -125,7 +125,6 @@ def test_an_error_far_down_names_its_line_and_the_first_one_counts(folder: Path)
         "a/v 0.mp4": "line 20004: expected 2 values, found 1",
         "a/v 0.mp4,": "line 20004: no label",
         ",x": "line 20004: no path",
-        "s3://b/v.mp4,x": "line 20004: s3://b/v.mp4 is an address",
         "gone.mp4,x": r"1 of 20002 files do not exist below .*: gone.mp4 \(line 20004\)",
     }
     source = folder / "far.csv"

@@ -107,13 +107,8 @@ def test_the_commands_give_the_rows_of_the_local_engine(
         assert run("classify", folder, *labels, *by, "--out", out / "r.jsonl").code == 1
         rows.append([json.loads(line) for line in (out / "r.jsonl").read_text().splitlines()])
         run("index", folder, "--model", "nano", *by, "--out", out / "index")
-        tensors = Store(out / "index")
-        vectors.append(
-            {
-                place.entry.path: tensors.tensors(place.part)["videos"][place.video].float()
-                for place in tensors.places.values()
-            }
-        )
+        indexed = Store(out / "index").videos()
+        vectors.append({path: video.vectors.float() for path, video in indexed.items()})
         data = ("--data", folder, "--model", "nano", "--out", out / "e", "--json")
         reports.append(run("evaluate", *data, *by).json)
         findings.append(run("doctor", folder, *by, "--out", out / "clean.csv", "--json").json)

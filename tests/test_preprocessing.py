@@ -437,7 +437,7 @@ def test_the_commands(saved: Path, video: Path, tmp_path: Path, run: Any) -> Non
         == 0
     )
     store = Store(tmp_path / "i")
-    (indexed,) = (store.tensors(part)["segments"] for part in store.by_part())
+    (indexed,) = (video.vectors for video in store.videos().values())
     with Video(video) as source:
         same(indexed.float(), by_hand(model, source.read([5, 15, 25, 35])))
 

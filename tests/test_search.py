@@ -21,6 +21,7 @@ from froster.encoders.model import CLIP
 from froster.errors import DataError, UsageError, VideoError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
+from froster.inference.results import BatchProgress
 from froster.inference.search import nearest
 from froster.inference.store import IndexEntry, Store
 from froster.methods import METHODS
@@ -383,26 +384,16 @@ def test_as_functions(run, folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> None:
-    from froster.data.listing import list_videos
     from froster.inference.batch import ReadOptions
-    from froster.inference.index import build
 
-    model = froster.load("nano", device="cpu")
-    about = {
-        "model": "x",
-        "source": "x",
-        "segment": 4.0,
-        "frames": 8,
-        "dtype": "float16",
-        "root": str(folder),
-    }
-    made = Store.create(tmp_path / "index", about, model.clip.config.embed_dim)
-
-    def stop(video: object, error: str) -> None:
-        raise KeyboardInterrupt
+    def stop(progress: BatchProgress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(model, made, list_videos([folder]), ReadOptions(0, 1), stop)
+        froster.index(
+            "nano", folder, tmp_path / "index", options=ReadOptions(0, 1), on_progress=stop
+        )
     assert Store(tmp_path / "index").count == 1
     first = sorted(folder.iterdir())[0]
     assert Store(tmp_path / "index").files()[first.name].size == first.stat().st_size

@@ -18,7 +18,7 @@ from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.recognizer import Recognizer, load
 from froster.inference.timeline import timeline
 from froster.serve import Refusal
-from froster.serve.jobs import Work
+from froster.serve.jobs import Steps
 from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_video
@@ -209,7 +209,7 @@ def occupy(service: Service, until: threading.Event) -> threading.Thread:
 
     def others() -> None:
         with service.jobs.place() as place:
-            asyncio.run(service.jobs.do(Work.of(until.wait), place))
+            asyncio.run(service.jobs.do(Steps.of(until.wait), place))
 
     thread = threading.Thread(target=others)
     thread.start()
@@ -256,7 +256,7 @@ def test_waiting_counts_and_shutting_down_is_said(nano: Recognizer, video: Path)
         def wait() -> None:
             with service.jobs.place() as place:
                 try:
-                    asyncio.run(service.jobs.do(Work.of(lambda: None), place))
+                    asyncio.run(service.jobs.do(Steps.of(lambda: None), place))
                 except Refusal as error:
                     waiting.append(error)
 

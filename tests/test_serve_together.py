@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from froster.inference.recognizer import Recognizer
-from froster.serve.jobs import Jobs, Work
+from froster.serve.jobs import Jobs, Steps
 from froster.serve.models import Room
 from server import post, serving, wait_for
 from shared_files import World
@@ -27,8 +27,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [world.write(number, folder / f"{number}.mp4") for number in range(ROUNDS)]
 
 
-def ask_all(jobs: Jobs, works: list[Work[Any]]) -> list[Any]:
-    def ask(work: Work[Any]) -> Any:
+def ask_all(jobs: Jobs, works: list[Steps[Any]]) -> list[Any]:
+    def ask(work: Steps[Any]) -> Any:
         with jobs.place() as place:
             try:
                 return asyncio.run(jobs.do(work, place))
@@ -47,10 +47,10 @@ def test_works_of_a_kind_are_finished_together_and_others_alone() -> None:
         return [10 * content for content in contents]
 
     try:
-        first = threading.Thread(target=ask_all, args=(jobs, [Work.of(hold.wait)]))
+        first = threading.Thread(target=ask_all, args=(jobs, [Steps.of(hold.wait)]))
         first.start()
         wait_for(lambda: jobs.running)
-        works = [Work(lambda n=n: n, finish, n % 2, 1 if n % 2 else 4) for n in range(9)]
+        works = [Steps(lambda n=n: n, finish, n % 2, 1 if n % 2 else 4) for n in range(9)]
         with ThreadPoolExecutor(1) as pool:
             answers = pool.submit(ask_all, jobs, works)
             wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 9)
@@ -75,11 +75,11 @@ def test_one_that_fails_fails_alone() -> None:
         raise OSError("unreadable")
 
     try:
-        first = threading.Thread(target=ask_all, args=(jobs, [Work.of(hold.wait)]))
+        first = threading.Thread(target=ask_all, args=(jobs, [Steps.of(hold.wait)]))
         first.start()
         wait_for(lambda: jobs.running)
-        works = [Work(lambda n=n: n, finish, 1, together=8) for n in (1, 2, 3)]
-        works.append(Work(unreadable, finish, 1, together=8))
+        works = [Steps(lambda n=n: n, finish, 1, together=8) for n in (1, 2, 3)]
+        works.append(Steps(unreadable, finish, 1, together=8))
         with ThreadPoolExecutor(1) as pool:
             answers = pool.submit(ask_all, jobs, works)
             wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 3)
@@ -115,7 +115,7 @@ def test_answers_do_not_depend_on_who_asks_beside(
     monkeypatch.setattr(Recognizer, "classify_together", counted)
     with serving(nano, waiting=20) as (client, service):
         hold = threading.Event()
-        other = threading.Thread(target=ask_all, args=(service.jobs, [Work.of(hold.wait)]))
+        other = threading.Thread(target=ask_all, args=(service.jobs, [Steps.of(hold.wait)]))
         other.start()
         wait_for(lambda: service.jobs.running)
         with ThreadPoolExecutor(ROUNDS) as pool:

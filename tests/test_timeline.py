@@ -268,7 +268,7 @@ def test_mistakes_are_one_line(run, known: Known, tmp_path: Path) -> None:
     one_line(run("timeline", tmp_path, *labels), 1, "empty file")
     one_line(run("timeline", tmp_path / "empty.mp4", *labels), 1, "empty file")
     one_line(run("timeline", tmp_path / "none.mp4", *labels), 2, "no such file")
-    one_line(run("timeline", "http://127.0.0.1/a.mp4", *labels), 2, "froster watch")
+    one_line(run("timeline", "rtsp://127.0.0.1/a.mp4", *labels), 2, "froster watch")
     one_line(run("timeline", known.path, *labels, "--out", "x.doc"), 2, ".srt")
     one_line(
         run("timeline", known.path, *labels, "--out", tmp_path / "a" / "x.srt", "--out", tmp_path),

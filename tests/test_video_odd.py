@@ -19,10 +19,11 @@ from froster.cli.attend import read_clip
 from froster.data.dataset import ReadViews
 from froster.data.inspect import inspect
 from froster.serve.limits import Limits
-from froster.video.container import UPRIGHT, Orientation, message_kinds
+from froster.video.container import UPRIGHT, Orientation
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
 from froster.video.stream import Clock, Stream
+from froster.video.units import message_kinds
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 from test_doctor import encode, moving
 from video_files import (

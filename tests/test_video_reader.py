@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from froster.errors import VideoError
-from froster.video.container import VIDEO_SUFFIXES, unreferenced
+from froster.video.container import VIDEO_SUFFIXES
 from froster.video.reader import Video
+from froster.video.units import unreferenced
 from video_files import cut_without_decoding, make_video, numbers, rotate_clockwise, shared
 
 VP9 = {"deadline": "realtime", "cpu-used": "8"}

@@ -78,7 +78,7 @@ def classify(
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
 
-    part, by = parse_shard(shard), engine_of(engine, address, device)
+    part = parse_shard(shard)
     if out is None and (part.count > 1 or retry_failed):
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     every_class = classes is not None and labels is None and labels_file is None
@@ -89,6 +89,7 @@ def classify(
     from froster.inference import batch
     from froster.inference.results import check_suffix
 
+    by = engine_of(engine, address, device)
     if out is not None:
         check_suffix(out)
     device = device or device_of(part)

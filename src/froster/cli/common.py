@@ -97,13 +97,7 @@ def show_shard(report: dict[str, Any]) -> None:
 
 def announce(model: Recognizer, source: str | None) -> None:
     """One line on what runs where."""
-    vision = model.clip.config.vision
-    dtype = str(model.dtype).removeprefix("torch.")
-    console.print(
-        f"model {name_of(source)} ({model.provenance}; {model.config.method.name},"
-        f" {vision.image_size} px, {model.config.sampling.frames} frames"
-        f" {model.config.sampling.kind}) on {model.device} in {dtype}"
-    )
+    console.print(model.summary(name_of(source)))
 
 
 def name_of(source: str | None) -> str:

@@ -43,6 +43,7 @@ def evaluate(
     from froster.report.evaluation import write_evaluation
     from froster.training import evaluate as evaluating
     from froster.training.reporter import Drawn
+    from froster.training.scoring import Scoring
 
     values, given = typed(asked), vars(asked)
     part, by = parse_shard(shard), engine_of(engine, address, given["device"])
@@ -51,7 +52,7 @@ def evaluate(
     values["device"] = values["device"] or device_of(part)
     with Drawn() as reporter:
         evaluation = evaluating.evaluate(
-            data, model, out, reporter=reporter, shard=part, engine=by, **values
+            data, model, out, reporter=reporter, scoring=Scoring(None, part, by), **values
         )
     if part.count > 1:
         show_result(evaluation.report, as_json, show_shard)

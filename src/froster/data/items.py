@@ -101,7 +101,8 @@ class Items(VideoList[Item]):
         spans: Sequence[tuple[float, float] | None] | None = None,
         rows: np.ndarray | None = None,
     ) -> None:
-        """`spans`: of each of the N rows, in seconds, None for a whole video; `rows`: which of these, by default all."""
+        """`spans`: of each of the N rows, in seconds, None for a whole video; `rows`: which of
+        these, by default all."""
         super().__init__()
         self.paths, self.table = paths, table
         self._labels, self._splits, self._spans = labels, splits, spans

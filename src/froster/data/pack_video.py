@@ -138,9 +138,8 @@ def pack_video(job: ToPack) -> Iterator[PackedVideo | None]:
                 part.open("wb") as writing,
             ):
                 shutil.copyfileobj(reading, writing, _BLOCK)
-    about = PackedVideo(
-        job.source, *state, source.sha256, target, packed.size, packed.sha256, packed.crc32
-    )
+    size, digest, crc = packed
+    about = PackedVideo(job.source, *state, source.sha256, target, size, digest, crc)
     yield dataclasses.replace(about, **measured)
 
 

@@ -199,7 +199,7 @@ def classify(
     mine = shard.of(listing)
     with sole_writer_of(out, shard):
         check_made_alike(out, _made_with(model, labels, listing, options, shard))
-        store = _Rows(out, min(options.top, len(labels)), shard, retry_failed)
+        store = _ClassifyStore(out, min(options.top, len(labels)), shard, retry_failed)
         work = Classify(model, labels, options)
         todo = run(work, mine, store, options.means, lambda *now: on_progress(BatchProgress(*now)))
         store.results.finish()
@@ -218,7 +218,7 @@ def classify(
     }
 
 
-class _Rows:
+class _ClassifyStore:
     """The store of `classify`."""
 
     def __init__(self, out: str | Path, top: int, shard: Shard, retry_failed: bool) -> None:

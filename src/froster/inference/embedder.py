@@ -91,6 +91,15 @@ class Embedder:
             other.class_file = self.class_file and self.class_file.to(device)
         return other
 
+    def summary(self, name: str) -> str:
+        """One line on what runs where; `name` is what people call the model by."""
+        vision, config = self.clip.config.vision, self.config
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"model {name} ({self.provenance}; {config.method.name}, {vision.image_size} px,"
+            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in {dtype}"
+        )
+
     @property
     def clip(self) -> CLIP:
         return self.model.clip

@@ -39,7 +39,7 @@ from froster.utils.address import whole_name
 from froster.utils.engine import End, run
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
-IndexedVideo = tuple[IndexEntry, Tensor]
+EmbeddedVideo = tuple[IndexEntry, Tensor]
 """With the embeddings of its segments (n, E)."""
 PART_SECONDS = 60.0
 QUERIES = 12
@@ -211,7 +211,7 @@ def segment_reader(model: Recognizer, seconds: float) -> ReadSegments:
     return ReadSegments(frames, model.image_size, seconds, model.preprocessing)
 
 
-class Segments(ModelWork[ListedVideo, IndexedVideo]):
+class Segments(ModelWork[ListedVideo, EmbeddedVideo]):
     """From a video to the embeddings of its segments."""
 
     def __init__(self, model: Recognizer, seconds: float, options: ReadOptions) -> None:
@@ -231,7 +231,7 @@ class Segments(ModelWork[ListedVideo, IndexedVideo]):
             for part in parts
         ]
 
-    def finish(self, row: ListedVideo, kept: list[Any]) -> IndexedVideo | None:
+    def finish(self, row: ListedVideo, kept: list[Any]) -> EmbeddedVideo | None:
         if not kept or not isinstance(video := kept.pop(), VideoSummary):
             return None
         starts, ends, embeddings = zip(*kept, strict=True)
@@ -254,7 +254,7 @@ class _Parts:
 
     def __init__(self, store: Store, failures: FailureTable, passed: Set[str]) -> None:
         self._store, self._failures, self._passed = store, failures, passed
-        self._done: list[IndexedVideo] = []
+        self._done: list[EmbeddedVideo] = []
         self._added: set[str] = set()
         self._segments, self._written = 0, time.monotonic()
 
@@ -265,7 +265,7 @@ class _Parts:
     def has(self, row: ListedVideo) -> bool:
         return row.key in self._passed
 
-    def add(self, ends: Sequence[End[ListedVideo, IndexedVideo]]) -> None:
+    def add(self, ends: Sequence[End[ListedVideo, EmbeddedVideo]]) -> None:
         for end in ends:
             if end.result is None:
                 self._failures.add(end.row.key, end.error)

@@ -375,9 +375,8 @@ def load(
         if classes is not None:
             raise UsageError("templates are for the text tower, whose place classes take")
         prompting = Prompting(tuple(templates), "plain")
-        loaded = dataclasses.replace(
-            loaded, config=dataclasses.replace(loaded.config, prompting=prompting)
-        )
+        config = dataclasses.replace(loaded.config, prompting=prompting)
+        loaded = dataclasses.replace(loaded, config=config)
     width = loaded.network.clip.config.embed_dim
     class_file = None if classes is None else ClassFile.from_file(classes, width)
     recognizer = Recognizer(
@@ -390,10 +389,9 @@ def load(
         calibration=loaded.calibration,
         class_file=class_file,
     )
-    recognizer.source = str(source)
-    if str(source) != "nano" and not is_address(source):
-        path = os.path.abspath(os.path.expanduser(source))
-        recognizer.source = path if os.path.exists(path) else str(source)
+    local = str(source) != "nano" and not is_address(source)
+    path = os.path.abspath(os.path.expanduser(source)) if local else ""
+    recognizer.source = path if os.path.exists(path) else str(source)
     return recognizer
 
 

@@ -59,13 +59,11 @@ class IndexedFile:
         return self.state(root) == (self.size, self.mtime)
 
     def is_gone(self, root: Path) -> bool:
-        """Whether there is no such file. A folder that may not be read, or a disk that does not
-        answer, does not say so."""
+        """Whether there is no such file; a folder or disk that cannot be read does not say so."""
         try:
-            file = self.file(root)
-            file_state(file) if is_address(file) else file.stat()
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return True  # ValueError: no file can have such a name
+            file_state(self.file(root))
+        except (FileNotFoundError, NotADirectoryError, ValueError, VideoError):
+            return True  # ValueError: no file can have such a name; VideoError: no such member
         except OSError as error:
             return error.errno == errno.ENAMETOOLONG
         return False
@@ -398,6 +396,5 @@ def _videos(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, Inde
             video=of["video"][first],
             columns={name: of[name][first] for name in columns if of[name][first] is not None},
         )
-        addresses = [of["_rowaddr"][row] for row in rows]
-        fits = [bool(of["fits"][row]) for row in rows]
-        yield entry.path, IndexedVideo(entry, batch, addresses, vectors[rows], fits)
+        places, fits = [of["_rowaddr"][r] for r in rows], [bool(of["fits"][r]) for r in rows]
+        yield entry.path, IndexedVideo(entry, batch, places, vectors[rows], fits)

@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Work(Generic[Result]):
+class Steps(Generic[Result]):
     """What a request asks for, in two steps of which either may be missing."""
 
     prepare: Callable[[], Any] | None = None
@@ -55,18 +55,18 @@ class Work(Generic[Result]):
     """So many of them at most."""
 
     @classmethod
-    def of(cls, work: Callable[[], Result]) -> Work[Result]:
-        """Work that touches the models from its beginning to its end."""
+    def of(cls, work: Callable[[], Result]) -> Steps[Result]:
+        """Steps that touches the models from its beginning to its end."""
         return cls(finish=lambda _: [work()])
 
 
-def alone(work: Callable[[Asked, Any], Result]) -> Callable[[Asked, Any], Work[Result]]:
-    """What touches the models from its beginning to its end, as `Work` of what was asked."""
-    return lambda asked, path: Work.of(lambda: work(asked, path))
+def alone(work: Callable[[Asked, Any], Result]) -> Callable[[Asked, Any], Steps[Result]]:
+    """What touches the models from its beginning to its end, as `Steps` of what was asked."""
+    return lambda asked, path: Steps.of(lambda: work(asked, path))
 
 
 class Job(Generic[Result]):
-    def __init__(self, work: Work[Result], place: Place, seconds: float):
+    def __init__(self, work: Steps[Result], place: Place, seconds: float):
         self.work, self.place, self.seconds = work, place, seconds
         self.began = time.monotonic()
         self.is_read = work.prepare is None
@@ -167,7 +167,7 @@ class Jobs:
 
     async def do(
         self,
-        work: Work[Result],
+        work: Steps[Result],
         place: Place,
         hung_up: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> Result:

@@ -14,7 +14,7 @@ from froster.inference.recognizer import Recognizer
 from froster.inference.timeline import timeline
 from froster.report.attention import video_attention
 from froster.serve import Refusal, schemas
-from froster.serve.jobs import Work
+from froster.serve.jobs import Steps
 from froster.serve.limits import Limits, Measured
 from froster.serve.preview import jpeg
 from froster.utils.interrupt import check
@@ -104,7 +104,7 @@ class Models:
             for name, model in self.named.items()
         ]
 
-    def classify(self, asked: schemas.ClassifyRequest, path: Path) -> Work[schemas.ClassifyAnswer]:
+    def classify(self, asked: schemas.ClassifyRequest, path: Path) -> Steps[schemas.ClassifyAnswer]:
         name, model = self.get(asked.model)
         self.limits.check_labels(asked.labels)
 
@@ -131,7 +131,7 @@ class Models:
                 for shown, best in zip(several, answers, strict=True)
             ]
 
-        return Work(prepare, answer, kind=(name, asked.views), together=videos_at_once(model))
+        return Steps(prepare, answer, kind=(name, asked.views), together=videos_at_once(model))
 
     def timeline(self, asked: schemas.TimelineRequest, path: Path) -> schemas.TimelineAnswer:
         name, model = self.get(asked.model)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from froster.errors import UsageError, VideoError
 from froster.serve import Refusal
-from froster.serve.jobs import Jobs, Place, Work
+from froster.serve.jobs import Jobs, Place, Steps
 from froster.serve.limits import Limits, nameless
 from froster.serve.models import Models
 from froster.serve.preview import write_preview
@@ -46,7 +46,7 @@ class Service:
         self,
         request: Request,
         kind: type[Asked],
-        work: Callable[[Asked, Any], Work[Answer]],
+        work: Callable[[Asked, Any], Steps[Answer]],
         needs_video: bool = True,
     ) -> Answer:
         """Takes a place, the upload and the fields, and has done what `work` makes of them. Nothing
@@ -75,7 +75,7 @@ class Service:
                 sent = await receive(request, video.path, self.limits)
                 if sent.file is None or sent.fields:
                     raise Refusal(422, "video: send a video file in this field, and no others")
-                measure: Work[Any] = Work(prepare=partial(self.limits.measure, video.path))
+                measure: Steps[Any] = Steps(prepare=partial(self.limits.measure, video.path))
                 facts = await self.do(request, lambda: measure, place, video.path)
         except BaseException:
             shutil.rmtree(video.folder, ignore_errors=True)
@@ -88,12 +88,12 @@ class Service:
         video = self.videos.get(name)
         if not video.preview.exists():
             with self.jobs.place() as place:
-                write: Work[Any] = Work(prepare=partial(write_preview, video.path, video.preview))
+                write: Steps[Any] = Steps(prepare=partial(write_preview, video.path, video.preview))
                 await self.do(request, lambda: write, place, video.path)
         return video.preview
 
     async def do(
-        self, request: Request, work: Callable[[], Work[Answer]], place: Place, path: Path
+        self, request: Request, work: Callable[[], Steps[Answer]], place: Place, path: Path
     ) -> Answer:
         """Has the work done in its turn while the client waits; errors do not tell `path`."""
         try:

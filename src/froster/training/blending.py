@@ -15,7 +15,7 @@ from froster.text.sentences import read_descriptions
 from froster.training.blend import Line, Rule, curve
 from froster.training.fine_tune import use_of_weights
 from froster.training.held_out import HeldOut, of_run
-from froster.training.measure import Measuring, eval_sets, summary_line
+from froster.training.measure import Measuring, eval_sets
 from froster.training.reporter import Reporter
 from froster.training.run_folder import Run, read_run
 from froster.utils.files import claim_folder, sole_writer, write_json
@@ -68,7 +68,7 @@ def blend(
     report: dict[str, Any] = {"run": str(folder), "tuned": words, "ratio": asked.ratio}
     with sole_writer(out):
         if held is not None:
-            reporter.say(summary_line(base, name))
+            reporter.say(base.summary(name))
             report |= measured(line, held, run, asked, reporter)
         line.move_to(report["ratio"]).save(out / "model", {**inherited(run.report), **report})
         write_json(out / FILE, report)

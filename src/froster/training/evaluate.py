@@ -31,14 +31,12 @@ from froster.training.measure import (
     Measuring,
     labelled_videos,
     load_reported,
-    summary_line,
     video_dataset,
 )
 from froster.training.options import EvaluateOptions
 from froster.training.probes import check_probes, probes_of
 from froster.training.reporter import Reporter
 from froster.training.scoring import SCORES, Scoring, remove_scores, score_sets
-from froster.utils.engine import LOCAL, Engine
 from froster.utils.files import claim_folder, sole_maker, sole_writer, write_json
 
 
@@ -56,8 +54,7 @@ def evaluate(
     out: str | Path | None = None,
     *,
     reporter: Reporter | None = None,
-    shard: Shard = Shard(),  # noqa: B008
-    engine: Engine = LOCAL,
+    scoring: Scoring = Scoring(),  # noqa: B008
     **options: Any,
 ) -> Evaluation:
     """Score `model` (what `froster.load` takes; CLIP B/16 if left out) on the labelled videos of
@@ -71,6 +68,7 @@ def evaluate(
     probes = check_probes(asked.probe)
     reporter = reporter or Reporter()
     out = None if out is None else Path(out)
+    shard = scoring.shard
     if shard.count > 1 and out is None:
         raise UsageError("a shard leaves its scores in a folder: give --out")
     items = labelled_videos(Path(data), asked, reporter)
@@ -97,7 +95,7 @@ def evaluate(
     if out is not None:
         claim_folder(out, "evaluation.json", "choose another --out")
     with nullcontext() if out is None else lock(out, shard):
-        reporter.say(summary_line(recognizer, name))
+        reporter.say(recognizer.summary(name))
         for line in chosen.notes:
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
         groups = base_and_novel(classes, known)
@@ -111,7 +109,7 @@ def evaluate(
             names = [str(item.path) for item in items_of]
             sets.append(EvalSet(split, dataset, classes, texts, names, groups))
         how = Measuring(asked.workers, asked.truncate, reporter, asked.batch_size)
-        scored = score_sets(recognizer, sets, how, probes, Scoring(out, shard, engine))
+        scored = score_sets(recognizer, sets, how, probes, dataclasses.replace(scoring, folder=out))
         if isinstance(scored, dict):
             return Evaluation(scored, {})
         predictions, probed = scored

@@ -378,16 +378,6 @@ def load_reported(
     return model
 
 
-def summary_line(model: Recognizer, name: str) -> str:
-    """What runs where."""
-    vision, config = model.clip.config.vision, model.config
-    dtype = str(model.dtype).removeprefix("torch.")
-    return (
-        f"model {name} ({model.provenance}; {config.method.name}, {vision.image_size} px,"
-        f" {config.sampling.frames} frames {config.sampling.kind}) on {model.device} in {dtype}"
-    )
-
-
 def labelled_videos(data: Path, asked: LabelledOptions, reporter: Reporter) -> Items:
     """Says what of the data is not taken, before a model is loaded."""
     items = read_items(

@@ -166,7 +166,8 @@ def extract(
         for task, frames, error in pool.ends(events):
             place = missing[task]
             if frames is None:
-                errors.append((place, f"{tasks[task][0]}: {error}"))
+                path = tasks[task][0]
+                errors.append((place, f"{path}: {error.removeprefix(f'{path}: ')}"))
             else:
                 segments, points = (torch.from_numpy(part).to(device) for part in frames)
                 stored[place] = known = through(tsm, bit, segments, points)

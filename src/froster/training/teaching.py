@@ -28,7 +28,6 @@ from froster.training.measure import (
     changes_of,
     class_source,
     load_reported,
-    summary_line,
 )
 from froster.training.plan import holdout_share
 from froster.training.reporter import Reporter
@@ -91,7 +90,7 @@ def teach(
         parts = parts_of(start, asked)
         plan = TeachPlan.of(base, asked, len(parts.train), len(parts.base))
         texts = texts_of(parts, asked)
-        reporter.say(summary_line(base, start.model))
+        reporter.say(base.summary(start.model))
         for line in (*lines_of(parts, start), plan.words()):
             reporter.say(line)
         source = class_source(base, {BACKGROUND: BACKGROUND, **texts}, asked.truncate)

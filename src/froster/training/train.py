@@ -38,13 +38,7 @@ from froster.training.habits import measure_habits
 from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
 from froster.training.kept import KeptTower, moves_frames
-from froster.training.measure import (
-    Measuring,
-    labelled_videos,
-    load_reported,
-    summary_line,
-    training_dataset,
-)
+from froster.training.measure import Measuring, labelled_videos, load_reported, training_dataset
 from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
@@ -113,7 +107,7 @@ def train(
         if rank == 0:
             prepare_folder(out, asked.resume, held, reporter)
             run.chosen.extend([*why, *kept_note])
-            for line in (summary_line(base, name), *plan_lines(run)):
+            for line in (base.summary(name), *plan_lines(run)):
                 reporter.say(line)
         if dist.is_initialized():
             dist.barrier()

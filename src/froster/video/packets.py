@@ -10,8 +10,9 @@ from typing import NamedTuple
 import av
 
 from froster.utils.ranges import RemoteData
-from froster.video.container import TurnMessages, open_hollow
+from froster.video.container import open_hollow
 from froster.video.stream import packets_past_errors
+from froster.video.units import TurnMessages
 
 NO_STAMP = -(1 << 63)
 # Packets of these are listed in an mp4 as they are; of others the demuxer makes new ones of what

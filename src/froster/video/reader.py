@@ -21,18 +21,11 @@ from torch import Tensor
 
 from froster.errors import VideoError
 from froster.utils.address import as_path
-from froster.video.container import (
-    Orientation,
-    Orientations,
-    open_file,
-    prefix_bytes,
-    remote_data,
-    unreferenced,
-    upright,
-)
+from froster.video.container import Orientation, Orientations, open_file, remote_data, upright
 from froster.video.packets import can_be_index, checked, listed, scanned, stamp
 from froster.video.sampling import Timing
 from froster.video.stream import Clock, packets_past_errors
+from froster.video.units import prefix_bytes, unreferenced
 
 # Where a seek lands on the packet that it should, and time stamps after it are those of a reading
 # from the start.
