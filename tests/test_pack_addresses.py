@@ -122,6 +122,25 @@ def test_commands_take_a_pack_in_a_bucket(run, pack: Path, tmp_path: Path) -> No
     assert report["videos"] == 6 and report["errors"] == 0
 
 
+def test_videos_in_a_bucket_are_packed(run, store: Store, tmp_path: Path) -> None:
+    """From a copy of each; one that is broken is named by its address."""
+    store.bucket("raw")
+    for number in range(2):
+        path = World("base", 1).write(number, tmp_path / "v.mp4")
+        store.put("raw", f"v/{'ab'[number]}/{number}.mp4", path.read_bytes())
+    store.put("raw", "v/b/broken.mp4", b"no video")
+    words = ("pack", "s3://raw/v", "--out", tmp_path / "pack", "--workers", 0, "--json")
+    for _ in range(2):
+        report = run(*words).json
+        assert (report["videos"], report["failed"]) == (2, 1)
+        (failure,) = report["failures"]
+        assert failure["path"] == "s3://raw/v/b/broken.mp4" and "froster-" not in failure["why"]
+    items = read_items(tmp_path / "pack")
+    names = [str(item.path.relative_to(tmp_path / "pack")) for item in items]
+    assert names == ["s3/raw/v/a/0.mp4", "s3/raw/v/b/1.mp4"]
+    assert [item.label for item in items] == ["a", "b"]
+
+
 def test_damaged_shards(run, pack: Path, store: Store) -> None:
     path = list_videos([Address(PACK)])[0].path
     shard, table = (pack / f"00000{ending}" for ending in (".tar", ".offsets.jsonl"))

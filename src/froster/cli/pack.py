@@ -9,6 +9,7 @@ from froster.cli import options
 from froster.cli.common import batch_bar, engine_of, show_result, show_shard
 from froster.cli.options import number, option
 from froster.errors import UsageError
+from froster.utils.address import is_address
 from froster.utils.progress import console, output
 
 SHOWN = 20
@@ -84,6 +85,8 @@ def check_out(out: Path, sources: list[Path]) -> None:
     """Raises UsageError where `out` lies in a folder of videos, or is one: they would be packed
     again by the next call."""
     for source in sources:
+        if is_address(source):
+            continue
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{out} lies in {source}, which is packed: choose another --out")
 

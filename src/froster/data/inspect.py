@@ -167,7 +167,7 @@ def _inspect_copy(address: Path) -> Iterator[Inspection | None]:
     ):
         copy = os.path.join(folder, "video")
         with open(copy, "wb") as out:
-            for block in _blocks(address):
+            for block in blocks(address):
                 out.write(block)
                 yield None
         try:
@@ -181,7 +181,7 @@ def _inspect_copy(address: Path) -> Iterator[Inspection | None]:
             raise VideoError(str(error).replace(copy, str(address))) from error
 
 
-def _blocks(address: Path) -> Iterator[bytes]:
+def blocks(address: Path) -> Iterator[bytes]:
     """All bytes of a file at an address, or of a member of a shard there. Raises VideoError."""
     if (data := remote_data(address)) is None:
         with open_bytes(address) as file:

@@ -3,7 +3,6 @@ made once, going on wherever it was stopped."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from froster.data.pack_video import FORM, PackedVideo, ending
 from froster.data.shards import Shard, shard_files
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
+from froster.utils.address import whole_name
 from froster.utils.engine import Means, OnProgress, run
 from froster.utils.files import claim_folder, sole_maker, sole_writer, write_csv, write_json
 
@@ -96,11 +96,11 @@ def rows_of(
     for source in sources:
         if source.suffix.lower() in MANIFESTS and source.is_file():
             for path, fields in read_rows(source, root):
-                many[os.path.abspath(path)].append(fields)
+                many[whole_name(path)].append(fields)
     return [
         (video.key, fields)
         for video in listing
-        for fields in many.get(os.path.abspath(video.path), [labels[video.key]])
+        for fields in many.get(whole_name(video.path), [labels[video.key]])
     ]
 
 
@@ -123,7 +123,7 @@ def packed_names(keys: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _relative(key: str) -> str:
-    return key.replace("\\", "/").replace(":", "").lstrip("/")
+    return key.replace("\\", "/").replace("://", "/").replace(":", "").lstrip("/")
 
 
 def _claimed(mark: Path, tar: bool) -> dict[str, Any]:
