@@ -1,8 +1,8 @@
 """Videos as they came against their training form, as files and as tar shards: clips a processor
 second, bytes, and what packing costs.
 
-Videos are every fourth of shared/videos/originals beside the repository (a made 320x240 clip where there
-are none), and one made 1280x720 clip.
+Videos are every eighth of shared/videos/originals beside the repository (a made 320x240 clip where
+there are none), and one made 1280x720 clip.
 """
 
 from __future__ import annotations
@@ -12,19 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.progress import Progress
-
 from benchmarks.clips import HD, UCF, write_clip
 from benchmarks.scale import Line
 from froster.data.dataset import VideoDataset
-from froster.data.listing import ListedVideo, Listing
+from froster.data.listing import list_videos
 from froster.data.manifest import Item, read_rows
 from froster.data.pack import PackOptions, pack
 from froster.data.pack_folder import PACKED
+from froster.utils.engine import Means
 from froster.video.sampling import Sampling
 
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "videos" / "originals"
-EVERY, ROUNDS, SIZE = 4, 2, 224
+EVERY, ROUNDS, SIZE = 8, 2, 224
 """Of the originals every so many is measured."""
 
 
@@ -45,14 +44,12 @@ def run(toy: bool) -> list[Line]:
 
 def measured(what: str, files: Sequence[Path], folder: Path, toy: bool) -> list[Line]:
     """The lines of one sort of video."""
-    listing = Listing(files[0].parent)
-    listing.extend(ListedVideo(path, f"{n}{path.suffix}") for n, path in enumerate(files))
-    rows: list[tuple[str, dict[str, str]]] = [(video.key, {}) for video in listing]
+    listing = list_videos(files, base=folder)
+    rows: list[tuple[str, dict[str, str]]] = [(key, {}) for key in listing.keys]
     began = time.process_time()
-    bars = Progress(disable=True)
-    report = pack(listing, rows, folder / "files", PackOptions(), bars)
+    report = pack(listing, rows, folder / "files", PackOptions(), Means())
     seconds = (time.process_time() - began) / len(files)
-    pack(listing, rows, folder / "tar", PackOptions(10**9), bars)
+    pack(listing, rows, folder / "tar", PackOptions(10**9), Means())
     sources = {"files": list(files)}
     for name in ("files", "tar"):
         manifest = folder / name / PACKED

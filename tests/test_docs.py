@@ -209,7 +209,7 @@ def test_every_dependency_has_its_bound_explained() -> None:
     rows = re.findall(r"^\| (.+?) \|", PAGES["docs/dependencies.md"], re.MULTILINE)
     named = {name.strip() for row in rows for name in row.split(",")}
     for requirement in needed:
-        name = re.split(r"[<>=]", requirement)[0]
+        name = re.split(r"[\[<>=]", requirement)[0]
         assert name in named or name.startswith("mkdocs"), requirement
 
 
@@ -229,6 +229,8 @@ def test_commands_run(run, page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         if words[0] in ("classify", "index"):
             words += ["--model", "nano"]
         if ".parquet" in line and not find_spec("pyarrow"):
+            continue
+        if "--address" in words or ("ray" in words and not find_spec("ray")):
             continue
         result = run(*words)
         assert result.code == 0, (words, result.err)

@@ -18,12 +18,14 @@ import pytest
 import torch
 
 from engine_works import Lengths, Memory
+from froster.data.manifest import read_items
 from froster.errors import UsageError
 from froster.inference.store import Store
 from froster.utils.engine import Engine, Means
 from froster.utils.engine import run as run_engine
 from shared_files import World
 from test_engine import kill_a_driver, rows
+from typed import one_line
 
 WHY = "not installed: pip install -e '.[ray]'"
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason=WHY)
@@ -118,3 +120,25 @@ def test_the_commands_give_the_rows_of_the_local_engine(
         assert torch.allclose(vector, vectors[1][path], atol=1e-3), "float16"
     assert reports[0]["splits"] == reports[1]["splits"]
     assert findings[0]["problems"] == findings[1]["problems"] != []
+
+
+def test_a_pack_has_the_same_videos(ray: Any, run: Any, folder: Path, tmp_path: Path) -> None:
+    """And shards, which the command writes of what the actors have packed."""
+    packs = []
+    for engine in ("local", "ray"):
+        words = ("--engine", engine, "--tar", "--out", tmp_path / engine, "--json")
+        report = run("pack", folder, *words).json
+        assert (report["videos"], report["shards"], len(report["failures"])) == (6, 1, 1)
+        items = read_items(tmp_path / engine)
+        packs.append(
+            [(str(item.path.relative_to(tmp_path / engine)), item.label) for item in items]
+        )
+    assert packs[0] == packs[1]
+
+
+def test_a_pack_in_a_folder_that_is_not_shared(
+    ray: Any, run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as one machine can show it: what an actor has written is not to be seen here."""
+    monkeypatch.setattr("froster.data.pack_store.PackStore._is_whole", lambda store, row: False)
+    one_line(run("pack", folder, "--engine", "ray", "--out", tmp_path / "pack"), 2, "share")

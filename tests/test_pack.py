@@ -35,6 +35,7 @@ from froster.methods.recipe import Recipe
 from froster.training.distill import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.utils import pool
+from froster.utils.files import sole_maker
 from froster.video import tar_shards
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
@@ -371,24 +372,33 @@ def kept(pack: Path) -> dict[str, str]:
     return {row["path"]: row["packed_sha256"] for row in map(json.loads, lines)}
 
 
+PLACES = {
+    "froster.data.pack_store:PackStore.add:1": (),
+    "froster.data.pack_video:_verify:3": (),
+    "froster.data.pack_video:_verify:5": TAR,
+    "froster.data.pack_store:write_shard:1": TAR,
+    "froster.data.pack_store:write_shard:2": TAR,
+    "froster.data.pack_store:shutil.rmtree:1": TAR,
+    "froster.data.pack:_write_manifest:1": TAR,
+    "froster.utils.files:os.replace:7": TAR,
+}
+QUICK = [
+    ("froster.data.pack_store:PackStore.add:1", "kill"),
+    ("froster.data.pack_video:_verify:5", "interrupt"),
+    ("froster.data.pack_store:write_shard:2", "kill"),
+]
+
+
 @pytest.mark.parametrize(
-    ("place", "options"),
+    ("place", "fault"),
     [
-        ("froster.data.pack:_Folder._job:1", ()),
-        ("froster.data.pack_video:_verify:3", ()),
-        ("froster.data.pack_video:_verify:5", TAR),
-        ("froster.data.pack:write_shard:1", TAR),
-        ("froster.data.pack:write_shard:2", TAR),
-        ("froster.data.pack:shutil.rmtree:1", TAR),
-        ("froster.data.pack:_write_manifest:1", TAR),
-        ("froster.utils.files:os.replace:7", TAR),
+        pytest.param(place, fault, marks=[] if (place, fault) in QUICK else [pytest.mark.slow])
+        for place in PLACES
+        for fault in ("kill", "interrupt")
     ],
 )
-@pytest.mark.parametrize("fault", ["kill", "interrupt"])
-def test_a_stopped_run_goes_on(
-    videos: Path, packs, tmp_path: Path, place: str, options: tuple[str, ...], fault: str
-) -> None:
-    out = tmp_path / "pack"
+def test_a_stopped_run_goes_on(videos: Path, packs, tmp_path: Path, place: str, fault: str) -> None:
+    out, options = tmp_path / "pack", PLACES[place]
     words = ["pack", videos, "--out", out, "--workers", 0, *options]
 
     def start(*program: object) -> quick.Popen:
@@ -426,6 +436,35 @@ def test_a_run_that_goes_on_packs_the_same_videos(run, videos: Path, packs, tmp_
         assert len(list(pack.glob("*.tar"))) >= 2
         members.append([row["path"].partition("/")[2] for row in rows_of(pack)])
     assert members[0] == members[1] and len(set(members[0])) == 7
+
+
+@pytest.mark.parametrize("options", [(), TAR], ids=["files", "tar"])
+def test_shards_are_joined(run, videos: Path, packs, tmp_path: Path, options) -> None:
+    """Two processes make the parts of one pack, one of them stopped on its way; the command without
+    a shard does the rest, and only that."""
+    out = tmp_path / "pack"
+    words = ["pack", videos, "--out", out, "--workers", 0, *options]
+    first = run(*words, "--shard", "0/2", "--json")
+    command = [PROGRAM, "froster.data.pack_video:_verify:3", "kill", "--", *words, "--shard", "1/2"]
+    quick.run([sys.executable, *map(str, command)], capture_output=True)
+    with pytest.raises(DataError, match="once more"):
+        read_items(out)
+    with sole_maker(out / "packed.1-of-2.jsonl"):
+        one_line(run(*words), 2, "another froster")
+    parts = sorted(out.glob("packed.*-of-2.jsonl"))
+    before = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+    assert len({row["path"] for row in before}) == first.json["videos"] + 2 < 8
+    states = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar" if options else "*.mp4")}
+    report = run(*words, "--json").json
+    assert (report["videos"], report["failed"]) == (7, 1)
+    assert all(path.stat().st_mtime_ns == state for path, state in states.items()) and states
+    assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
+    rows, whole = rows_of(out), rows_of(packs["files"])
+    assert [row["packed_from"] for row in rows] == [row["packed_from"] for row in whole]
+    for row in rows:
+        with tar_shards.open_bytes(out / row["path"]) as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        assert digest.startswith(row["fingerprint"])
 
 
 def test_a_full_disk_is_one_line(videos: Path, tmp_path: Path) -> None:

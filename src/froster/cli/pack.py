@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import show_result
+from froster.cli.common import batch_bar, engine_of, show_result, show_shard
 from froster.cli.options import number, option
 from froster.errors import UsageError
-from froster.utils.progress import console, output, progress
+from froster.utils.address import is_address
+from froster.utils.progress import console, output
 
 SHOWN = 20
 """Videos that were not packed, printed one by one."""
@@ -26,9 +27,12 @@ def pack(
         False
     ),
     tar_size: Annotated[float, number("Gigabytes of a shard, about.", 1e-6)] = 1.0,
+    shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
     workers: options.Inspectors = None,
     time_limit: options.TimeLimit = 300,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
     """Write videos small, without sound and with close key frames: training reads them several
@@ -39,8 +43,12 @@ def pack(
     from froster.data import pack as packing
     from froster.data.listing import MANIFESTS, list_videos
     from froster.data.pack_folder import unpacked
+    from froster.data.shards import parse_shard
+    from froster.inference.results import BatchProgress
+    from froster.utils.engine import Means
     from froster.utils.pool import cores
 
+    part, by = parse_shard(shard), engine_of(engine, address, None)
     sources = [unpacked(source) for source in videos or []]
     base = root
     if base is None and len(sources) == 1 and sources[0].suffix.lower() in MANIFESTS:
@@ -50,14 +58,24 @@ def pack(
     for note in listing.notes():
         console.tell(note)
     rows = packing.rows_of(listing, [*sources, *filter(None, [files_from])], root)
-    settings = packing.PackOptions(
-        round(tar_size * 1e9) if tar else None,
-        cores() if workers is None else workers,
-        time_limit,
-        retry_failed,
-    )
-    with progress() as bars:
-        report = packing.pack(listing, rows, out, settings, bars)
+    settings = packing.PackOptions(round(tar_size * 1e9) if tar else None, retry_failed)
+    processes = cores() if workers is None else workers
+    means = Means(by, processes if engine == "local" else workers, time_limit)
+    with batch_bar("pack") as on_progress:
+        report = packing.pack(
+            listing,
+            rows,
+            out,
+            settings,
+            means,
+            part,
+            lambda *counts: on_progress(BatchProgress(*counts)),
+        )
+    if part.count > 1:
+        show_result(report, as_json, show_shard)
+        if report["errors"]:
+            raise SystemExit(1)
+        return
     show_result(report, as_json, show)
     if report["failed"]:
         raise SystemExit(1)
@@ -67,6 +85,8 @@ def check_out(out: Path, sources: list[Path]) -> None:
     """Raises UsageError where `out` lies in a folder of videos, or is one: they would be packed
     again by the next call."""
     for source in sources:
+        if is_address(source):
+            continue
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise UsageError(f"{out} lies in {source}, which is packed: choose another --out")
 

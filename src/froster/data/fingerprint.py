@@ -15,7 +15,7 @@ from froster.data.items import Item, any_segment, labels_of, names_of
 from froster.errors import VideoError
 from froster.utils.address import Address
 from froster.utils.ranges import RemoteData
-from froster.video.tar_shards import is_file, open_bytes
+from froster.video.tar_shards import is_file, member, open_bytes
 
 ENDS = 2**16
 """Bytes that are read at either end of a file."""
@@ -26,11 +26,11 @@ _PART = 4096
 
 def file_fingerprint(path: Path) -> str | None:
     """Of a file's length, its first and its last bytes; None for an empty or unreadable file."""
-    if isinstance(path, Address):
-        return _of_address(path)
-    if not is_file(path):  # opening a pipe would wait for its other end
-        return None
     try:
+        if isinstance(path, Address) and member(path) is None:
+            return _of_address(path)
+        if not is_file(path):  # opening a pipe would wait for its other end
+            return None
         with open_bytes(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)

@@ -21,11 +21,12 @@ from froster.errors import UsageError, VideoError
 from froster.utils.address import as_path, is_address
 from froster.utils.engine import End, Means, Work, run
 from froster.utils.files import journal, read_entries
-from froster.video.container import UPRIGHT, blocks, file_state, unchanged
+from froster.video.container import UPRIGHT, file_state, remote_data, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream
 from froster.video.tar_shards import is_file, open_bytes
 
+_PART = 1 << 22
 _SIGN_OF_LIFE = 100
 """Frames after which a process says that it is still at work."""
 _COMPARED = 4.0
@@ -178,6 +179,21 @@ def _inspect_copy(address: Path) -> Iterator[Inspection | None]:
                 yield inspection
         except VideoError as error:
             raise VideoError(str(error).replace(copy, str(address))) from error
+
+
+def blocks(address: Path) -> Iterator[bytes]:
+    """All bytes of a file at an address, or of a member of a shard there. Raises VideoError."""
+    if (data := remote_data(address)) is None:
+        with open_bytes(address) as file:
+            while block := file.read(_PART):
+                yield block
+        return
+    with data:
+        for start in range(0, data.size, _PART):
+            try:
+                yield data.between(start, start + _PART)
+            except OSError as error:
+                raise VideoError(f"{address}: {error.strerror or error}") from error
 
 
 def inspect_all(

@@ -81,11 +81,10 @@ def read_items(
     label, for keys that the label file lacks, for files that do not exist, and where no video is
     left; UsageError for an address that froster does not read, or Parquet without pyarrow.
     """
-    source = as_path(source)
+    source = unpacked(as_path(source))
     root = None if root is None else as_path(root)
     if isinstance(source, Address) and source.is_dir():
         return _from_address(source)
-    source = unpacked(source)
     if source.is_dir():
         if where:
             columns = ", ".join(where)

@@ -8,6 +8,7 @@ import errno
 import math
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from froster.data.inspect import blocks
 from froster.errors import VideoError
+from froster.utils.address import as_path, is_address
 from froster.utils.files import atomic_file
 from froster.video.container import unchanged, upright
 from froster.video.reader import Video
@@ -96,6 +99,8 @@ class ToPack(NamedTuple):
     original: str
     earlier: PackedVideo | None = None
     """What is in the pack already, which holds where the source has the same bytes."""
+    key: str = ""
+    """Of the source in the listing."""
 
     def __str__(self) -> str:
         return self.source
@@ -117,6 +122,9 @@ def pack_video(job: ToPack) -> Iterator[PackedVideo | None]:
     """Packs a video, or copies it where the packed file would not be the same frames at the same
     times. None before the result is a sign of life; `path` and `packed` of the result are files.
     Raises VideoError where not one frame can be had, or the file changes; WriteError."""
+    if is_address(job.source):
+        yield from _pack_copy(job)
+        return
     with unchanged(job.source) as state:
         source = yield from _sums(job.source)
         earlier = job.earlier
@@ -139,6 +147,24 @@ def pack_video(job: ToPack) -> Iterator[PackedVideo | None]:
     size, digest, crc = packed
     about = PackedVideo(job.source, *state, source.sha256, target, size, digest, crc)
     yield dataclasses.replace(about, **measured)
+
+
+def _pack_copy(job: ToPack) -> Iterator[PackedVideo | None]:
+    """Of a file at an address, all of which is decoded twice."""
+    with (
+        unchanged(job.source) as state,
+        tempfile.TemporaryDirectory(prefix="froster-", ignore_cleanup_errors=True) as folder,
+    ):
+        copy = Path(folder, f"video{as_path(job.source).suffix}")
+        with copy.open("wb") as file:
+            for block in blocks(as_path(job.source)):
+                file.write(block)
+                yield None
+        try:
+            for row in pack_video(job._replace(source=str(copy))):
+                yield row and dataclasses.replace(row, size=state.size, mtime=state.mtime)
+        except VideoError as error:
+            raise VideoError(str(error).replace(str(copy), job.source)) from error
 
 
 def _sums(path: str | Path) -> Generator[None, None, Sums]:

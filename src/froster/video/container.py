@@ -37,7 +37,6 @@ it open other files and addresses, and wait."""
 # many). Pictures in the middle of a video may have a few times the pixels that its header states,
 # where broadcasts change over to high definition.
 _MOST_PIXELS, _GROWTH, _LEAST_PIXELS = 8192 * 8192, 4, 4096 * 2304
-_PART = 1 << 22
 # Starting threads costs more than they save in converting a frame.
 _THREADS = 1
 
@@ -59,9 +58,9 @@ def _as_video_error(path: Path) -> Iterator[None]:
 
 
 def remote_data(path: Path) -> RemoteData | None:
-    """What is read of a file at an address, which several openings share; None of a local file.
-    Raises VideoError."""
-    if not isinstance(path, Address):
+    """What is read of a file at an address, which several openings share; None of a local file and
+    of a member of a shard. Raises VideoError."""
+    if not isinstance(path, Address) or tar_shards.member(path) is not None:
         return None
     with _as_video_error(path):
         return RemoteData(path)
@@ -88,14 +87,6 @@ def open_file(
     # Absolute, so that no name is taken for a protocol.
     container = _opened(path, str(path.absolute()), size)
     return container, video_stream(container, str(path))
-
-
-def blocks(path: Path) -> Iterator[bytes]:
-    """All bytes of a file at an address, part by part. Raises VideoError."""
-    if (data := remote_data(path)) is not None:
-        with data, _as_video_error(path):
-            for start in range(0, data.size, _PART):
-                yield data.between(start, start + _PART)
 
 
 def open_hollow(
@@ -176,11 +167,11 @@ class FileState(NamedTuple):
 def file_state(path: str | Path) -> FileState:
     """Raises OSError where there is no such file, VideoError where a shard has no such member."""
     path = as_path(path)
+    if (place := tar_shards.member(path)) is not None:
+        return FileState(place.size, place.state)
     if isinstance(path, Address):
         state = state_of(path)
         return FileState(state.size or 0, version_number(state))
-    if (place := tar_shards.member(path)) is not None:
-        return FileState(place.size, os.stat(place.shard).st_mtime_ns)
     status = os.stat(path)
     return FileState(status.st_size, status.st_mtime_ns)
 

@@ -1,5 +1,6 @@
 """Videos in tar shards, read by offset: the file `shards/00000.tar/surfing/a.mp4` is the member
-`surfing/a.mp4` of the shard `shards/00000.tar`, whose offset table lies beside it.
+`surfing/a.mp4` of the shard `shards/00000.tar`, whose offset table lies beside it. A shard may lie
+at an address: its table is read once by each process, and a member by one request.
 
 The table, `00000.offsets.jsonl`, has a line for the shard and then one for each member:
 `{"shard": "00000.tar", "bytes": 1048576}` and `{"name": "surfing/a.mp4", "offset": 512, "size":
@@ -20,7 +21,10 @@ import numpy as np
 
 from froster.errors import VideoError
 from froster.utils import strict_json as json
+from froster.utils.address import Address, as_path, is_address, unquoted
 from froster.utils.files import NAME_ERRORS
+from froster.utils.ranges import RemoteData
+from froster.utils.remote import source_of, state_of, version_number
 
 TABLE = ".offsets.jsonl"
 _TABLES = 4096
@@ -34,6 +38,8 @@ class Member(NamedTuple):
     """Where the bytes of a video lie."""
 
     shard: str
+    state: int
+    "of the shard: when it was changed, in nanoseconds, or of its version at an address"
     offset: int
     size: int
     crc32: int
@@ -49,12 +55,17 @@ class _Table(NamedTuple):
 
 
 def in_shard(path: str | os.PathLike[str]) -> tuple[str, str] | None:
-    """The shard and the name in it of a path that leads through a tar file; None for all others."""
+    """The shard and the name in it of a path that leads through a tar file; None for all others. At
+    an address what has an offset table is a shard: raises OSError and ValueError as `_table_at`."""
     name = str(path).replace(os.sep, "/")
+    if ".tar/" not in name:
+        return None
+    at_address = is_address(path)
+    name = str(as_path(path)) if at_address else name
     at = name.find(".tar/")
     while at >= 0:
         shard = name[: at + 4]
-        if os.path.isfile(shard):
+        if _table_at(shard) is not None if at_address else os.path.isfile(shard):
             return shard, name[at + 5 :]
         at = name.find(".tar/", at + 1)
     return None
@@ -62,24 +73,23 @@ def in_shard(path: str | os.PathLike[str]) -> tuple[str, str] | None:
 
 def member(path: str | os.PathLike[str]) -> Member | None:
     """The member that a path names; None where the path leads through no shard. Raises VideoError
-    where the shard has no such member, or its table is not its own."""
-    if (parts := in_shard(path)) is None:
-        return None
-    shard, name = parts
-    table_file = table_of(shard)
+    where the shard has no such member, or its table is not its own or cannot be read."""
     try:
-        size, state = os.stat(shard).st_size, os.stat(table_file)
-        table = _read_table(table_file, state.st_mtime_ns, size)
+        if (parts := in_shard(path)) is None:
+            return None
+        shard, name = parts
+        table, state = (_table_at(shard) if is_address(shard) else None) or _table_here(shard)
     except OSError as error:
-        raise VideoError(f"{path}: {table_file} cannot be read ({error.strerror})") from error
+        cause = error.strerror or str(error)
+        raise VideoError(f"{path}: the table of its shard cannot be read ({cause})") from error
     except ValueError as error:
         raise VideoError(f"{path}: {error}") from error
-    code = _hash(name)
-    row = int(np.searchsorted(table.hashes, code))
-    if row == len(table.hashes) or int(table.hashes[row]) != code:
-        raise VideoError(f"{path}: no such member of {shard}")
-    places = (int(column[row]) for column in table[1:])
-    return Member(shard, *places)
+    names = (name, unquoted(Address(shard), name)) if is_address(shard) else (name,)
+    for code in map(_hash, names):
+        row = int(np.searchsorted(table.hashes, code))
+        if row < len(table.hashes) and int(table.hashes[row]) == code:
+            return Member(shard, state, *(int(column[row]) for column in table[1:]))
+    raise VideoError(f"{path}: no such member of {shard}")
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
@@ -101,7 +111,7 @@ def open_bytes(path: str | os.PathLike[str]) -> io.BufferedIOBase | io.RawIOBase
     """A file, or a member of a shard, to read from. Raises VideoError where the bytes of a member
     are not those that were packed; OSError."""
     place = member(path)
-    return open(path, "rb") if place is None else Section(os.fspath(path), place)
+    return open(path, "rb") if place is None else Section(str(path), place)
 
 
 def table_of(shard: str) -> str:
@@ -117,6 +127,7 @@ class Section(io.RawIOBase):
         self.name = path
         self._place, self._at = place, 0
         self._data: bytes | None = None
+        self._blocks: RemoteData | None = None
         if place.size <= WHOLE:
             self._data = self._bytes(0, place.size)
             if len(self._data) < place.size or zlib.crc32(self._data) != place.crc32:
@@ -126,6 +137,11 @@ class Section(io.RawIOBase):
                 )
 
     def _bytes(self, start: int, size: int) -> bytes:
+        if is_address(self._place.shard):
+            try:
+                return self._bytes_at_address(Address(self._place.shard), start, size)
+            except OSError as error:
+                raise VideoError(f"{self.name}: {error.strerror or error}") from error
         file = os.open(self._place.shard, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             os.lseek(file, self._place.offset + start, os.SEEK_SET)
@@ -136,6 +152,14 @@ class Section(io.RawIOBase):
             return b"".join(parts)
         finally:
             os.close(file)
+
+    def _bytes_at_address(self, shard: Address, start: int, size: int) -> bytes:
+        """In one request where it is all of a member, else by blocks that are kept."""
+        start += self._place.offset
+        if self._place.size <= WHOLE:
+            return source_of(shard).part(start, start + size)[0]
+        self._blocks = self._blocks or RemoteData(shard)
+        return self._blocks.between(start, start + size)
 
     def readable(self) -> bool:
         return True
@@ -165,13 +189,38 @@ def _hash(name: str) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
 
 
+def _table_here(shard: str) -> tuple[_Table, int]:
+    """Of a shard on this machine, with the time of its last change. Raises OSError, ValueError."""
+    about, state = os.stat(shard), os.stat(table_of(shard))
+    return _read_table(table_of(shard), state.st_mtime_ns, about.st_size), about.st_mtime_ns
+
+
 @lru_cache(maxsize=_TABLES)
 def _read_table(file: str, state: int, size: int) -> _Table:
-    """The table of a shard of `size` bytes; `state` tells a changed file. Raises ValueError, in a
-    sentence, where it is not that shard's."""
-    head, *lines = Path(file).read_text(encoding="utf-8").splitlines() or [""]
+    """The table of a shard of `size` bytes; `state` tells a changed file. Raises OSError; and
+    ValueError, in a sentence, where it is not that shard's."""
+    return _parsed(Path(file).read_bytes(), file, size)
+
+
+@lru_cache(maxsize=_TABLES)
+def _table_at(shard: str) -> tuple[_Table, int] | None:
+    """Of a shard at an address, with a number of its version; None where it has no table. Raises
+    OSError, ValueError."""
+    file = Address(table_of(shard))
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    state = state_of(Address(shard))
+    if not state.ranges or state.size is None:
+        raise ValueError(f"the server gives no parts of {shard}: copy the pack to this machine")
+    return _parsed(data, str(file), state.size), version_number(state)
+
+
+def _parsed(data: bytes, file: str, size: int) -> _Table:
     rows = []
     try:
+        head, *lines = data.decode("utf-8").splitlines() or [""]
         first = json.loads(head)
         stated = int(first["bytes"]), str(first["shard"])
         for line in lines:
