@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scale import Line
+from benchmarks.scale import Line, peak
 from froster.data.likeness import Likeness, pairs
 from froster.data.listing import list_videos
 from froster.data.manifest import Item, read_items
@@ -181,14 +180,10 @@ def main(stage: str, *values: str) -> dict[str, float]:
         work = lambda: list_videos([Path(values[0])])  # noqa: E731
     else:
         work = lambda: start(values[0])  # noqa: E731
-    before, begun = _peak(), time.process_time()
+    before, begun = peak(), time.process_time()
     work()
-    result |= {"seconds": time.process_time() - begun, "megabytes": _peak() - before}
+    result |= {"seconds": time.process_time() - begun, "megabytes": peak() - before}
     return result
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.scale import Line
+from benchmarks.scale import Line, peak
 from froster.utils.engine import End, Engine, Means, Work
 from froster.utils.engine import run as run_engine
 
@@ -63,17 +62,13 @@ class Counted:
 
 def measure(engine: str, count: int) -> None:
     """Prints seconds and MB of memory above the start."""
-    store, start = Counted(), _peak()
+    store, start = Counted(), peak()
     name: Any = engine
     clocks = time.perf_counter(), time.process_time()
     run_engine(Work[Virtual, int](nothing), Videos(count), store, Means(Engine(name), 0))
     wall, cpu = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
     assert store.rows == count
-    print(json.dumps({"wall": wall, "cpu": cpu, "memory": _peak() - start}))
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"wall": wall, "cpu": cpu, "memory": peak() - start}))
 
 
 def run_apart(engine: str, count: int) -> dict[str, float]:
