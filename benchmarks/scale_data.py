@@ -182,7 +182,7 @@ def main(stage: str, *values: str) -> dict[str, float]:
         work = lambda: start(values[0])  # noqa: E731
     before, begun = peak(), time.process_time()
     work()
-    result |= {"seconds": time.process_time() - begun, "megabytes": peak() - before}
+    result |= {"seconds": time.process_time() - begun, "megabytes": max(0.0, peak() - before)}
     return result
 
 

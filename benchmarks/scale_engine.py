@@ -68,7 +68,7 @@ def measure(engine: str, count: int) -> None:
     run_engine(Work[Virtual, int](nothing), Videos(count), store, Means(Engine(name), 0))
     wall, cpu = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
     assert store.rows == count
-    print(json.dumps({"wall": wall, "cpu": cpu, "memory": peak() - start}))
+    print(json.dumps({"wall": wall, "cpu": cpu, "memory": max(0.0, peak() - start)}))
 
 
 def run_apart(engine: str, count: int) -> dict[str, float]:

@@ -229,7 +229,7 @@ class _Worker:
         mine, other = socket.socketpair()
         self.channel = Channel(mine, blocking=False)
         make: Any = context.Process  # type: ignore[attr-defined]
-        self.process = make(target=_serve, args=(other, work), daemon=True)
+        self.process = make(target=_serve, args=(other, work, dict(os.environ)), daemon=True)
         try:
             self.process.start()
         except BaseException:
@@ -315,7 +315,9 @@ def silence(limit: float) -> str:
     return f"not done after {limit:.0f} s without a sign of life"
 
 
-def _serve(end: socket.socket, work: Work) -> None:
+def _serve(end: socket.socket, work: Work, environment: dict[str, str]) -> None:
+    os.environ.clear()  # a fork server has that of the moment in which it was started
+    os.environ.update(environment)
     interrupt.ignore()
     torch.set_num_threads(1)
     channel = Channel(end)
