@@ -19,12 +19,11 @@ from benchmarks.flops import attention_operations
 from benchmarks.setup import FRAMES, name_of, precisions
 from benchmarks.timing import Row, Spread, compare, interleave
 from froster.encoders.config import CLIPConfig, TextConfig
-from froster.encoders.hf_config import config_to_hf
-from froster.encoders.hf_names import state_to_hf
 from froster.encoders.known import KNOWN
 from froster.encoders.model import CLIP
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.inference.tower_speed import architecture
+from tests.hf_folder import config_to_hf, state_to_hf
 
 ENCODERS = ("clip-b16", "pe-core-b16", "siglip-b16", "eva02-b16")
 AT_MOST = {"pe-core-b16": 1.1, "siglip-b16": 1.1}

