@@ -58,7 +58,8 @@ def load_model(
     with working(f"loading {name}"):
         files = state_of_files(name)  # before they are read: a later change is a change
         model = load(name, classes=classes, templates=templates, device=device, precision=precision)
-    model.files = files
+    # What a release borrows of another model may be another one tomorrow.
+    model.files = None if " of the CLIP" in model.provenance else files
     model.working = working
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(

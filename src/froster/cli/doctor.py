@@ -156,9 +156,11 @@ def check_out(out: Path, sources: Sequence[Path]) -> Path:
     """The file of checks beside `out`. Raises UsageError where `out` is no manifest that froster
     doctor may write."""
     from froster.data.inspect import beside
+    from froster.utils.address import is_address
 
     checks = beside(out, "checks.jsonl")
-    if any(source.exists() and out.exists() and source.samefile(out) for source in sources):
+    local = [source for source in sources if not is_address(source)]
+    if any(source.exists() and out.exists() and source.samefile(out) for source in local):
         raise UsageError(f"{out} is what is examined: choose another --out")
     if out.is_dir() or (out.exists() and not checks.exists()):
         raise UsageError(f"{out} exists and is not from froster doctor: choose another --out")

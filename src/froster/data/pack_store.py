@@ -168,12 +168,12 @@ class PackStore:
     def _close_shard(self) -> None:
         name = self._part.file(Path(f"{self._shards:05d}.tar")).name
         write_shard(self.out / name, self._place, self._waiting)
+        self._shards += 1  # before a row names the shard: its number is never taken again
+        write_json(self._mark, {**self._state, "shards": self._shards})
         for row in self._waiting:
             row = dataclasses.replace(row, shard=name)
             self.rows[row.path] = row
             self._keep(row)
-        self._shards += 1
-        write_json(self._mark, {**self._state, "shards": self._shards})
         for row in self._waiting:
             (self._place / row.packed).unlink(missing_ok=True)
         self._waiting, self._waiting_bytes = [], 0

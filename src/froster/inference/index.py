@@ -3,7 +3,6 @@ to the disk."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -190,7 +189,7 @@ def check_model(store: Store, model: Recognizer) -> None:
 
 def check_prunable(out: str | Path, store: Store | None) -> None:
     """Raises UsageError where the folder of the videos does not exist: all would be gone."""
-    if store is not None and not os.path.isdir(store.root):
+    if store is not None and not store.root.is_dir():
         raise UsageError(
             f"{store.root}, the folder of the videos in {store.folder}, is not there (a disk that"
             " is not mounted?): --prune would take them all out"

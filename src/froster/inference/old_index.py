@@ -23,7 +23,7 @@ from torch import Tensor
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, DataError, UsageError
 from froster.inference.failed import FailureTable
-from froster.inference.store import OLD, SEGMENTS, IndexEntry, Store
+from froster.inference.store import OLD, IndexEntry, Store
 from froster.utils import strict_json as json
 from froster.utils.files import read_lines, sole_maker
 
@@ -42,8 +42,8 @@ def convert(folder: Path) -> dict[str, int]:
         shutil.rmtree(folder / _NEW, ignore_errors=True)
         store = _converted(folder)
         result = {"videos": store.count, "segments": store.segments}
-        shutil.rmtree(folder / SEGMENTS, ignore_errors=True)
-        for table in (folder / _NEW).iterdir():
+        for table in (folder / _NEW).iterdir():  # a kill may have left some of them
+            shutil.rmtree(folder / table.name, ignore_errors=True)
             table.rename(folder / table.name)
         parts = _parts(folder)
         (folder / OLD).unlink()  # from here on it is the new one

@@ -23,6 +23,7 @@ from froster.inference.store import IndexedVideo, IndexEntry, Store, file_name
 from froster.inference.tables import quoted
 from froster.text.labels import check_labels
 from froster.utils.address import Address, as_path, located
+from froster.video.container import file_state
 from froster.video.cut import clip_name, cut
 from froster.video.windows import VideoSegment
 
@@ -110,7 +111,7 @@ def search(
         raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
     if text is not None:
         check_labels([text])
-    store = index if isinstance(index, Store) else Store(Path(index))
+    store = index if isinstance(index, Store) else Store(index)
     check_not_empty(store)
     if where is not None:
         store.table.check(where)
@@ -159,7 +160,7 @@ def _copies_of(video: Path, store: Store) -> list[str]:
     """The paths under which the index has this very file, or one of the same content: that it is
     like itself is no answer."""
     fingerprint = file_fingerprint(video)
-    size = -1 if isinstance(video, Address) else video.stat().st_size
+    size = -1 if isinstance(video, Address) else file_state(video).size
     table = store.table.rows(
         ("path", "video"),
         f"segment = 0 AND (video = {quoted(fingerprint or '')}"
@@ -174,7 +175,9 @@ def _copies_of(video: Path, store: Store) -> list[str]:
 
 
 def _is_same_file(path: Path, video: Path) -> bool:
-    return not isinstance(path, Address) and path.exists() and path.samefile(video)
+    if isinstance(path, Address) or not (path.exists() and video.exists()):
+        return False
+    return path.samefile(video)
 
 
 def nearest(

@@ -39,6 +39,7 @@ OLD = "index.json"
 """An index of froster 0.1 has this file."""
 FACTS = ("size", "mtime", "seconds", "frames", "damaged")
 COLUMNS = ("path", "video", "batch", "segment", "segments", "start", "end", *FACTS, "vector")
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 SAMPLE = 4096
 """Segments by which the spread of the scores is told."""
 COMPACTED = 64
@@ -59,20 +60,19 @@ class IndexedFile:
         return self.state(root) == (self.size, self.mtime)
 
     def is_gone(self, root: Path) -> bool:
-        """Whether there is no such file; a folder or disk that cannot be read does not say so."""
+        """Whether there is no such file; what cannot be read does not say so."""
         try:
             file_state(self.file(root))
-        except (FileNotFoundError, NotADirectoryError, ValueError, VideoError):
-            return True  # ValueError: no file can have such a name; VideoError: no such member
-        except OSError as error:
-            return error.errno == errno.ENAMETOOLONG
+        except (OSError, ValueError, VideoError) as error:  # ValueError: no file has such a name
+            if isinstance(error, VideoError):  # no such member; or its table cannot be read
+                return error.__cause__ is None
+            return not isinstance(error, OSError) or error.errno in _NOT_THERE
         return False
 
     def file(self, root: Path) -> Path:
         return located(root, self.path)
 
     def state(self, root: Path) -> FileState | None:
-        """None where that cannot be had."""
         try:
             return file_state(self.file(root))
         except (OSError, ValueError, VideoError):
@@ -112,7 +112,7 @@ class IndexedVideo:
 
 
 def place_of(index: str | Path) -> Path | str:
-    """A folder, or an address as it is."""
+    """A folder, or an address."""
     return index if isinstance(index, str) and is_address(index) else Path(index)
 
 

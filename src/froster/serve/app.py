@@ -121,7 +121,7 @@ def add_questions(app: FastAPI, service: Service) -> None:
             status="shutting down" if jobs.closed else "ok",
             version=__version__,
             models=models.describe(),
-            waiting=jobs.inside - (jobs.running is not None),
+            waiting=max(0, jobs.inside - len(jobs.in_hand)),
             room=jobs.room,
             busy=round(jobs.busy, 3),
         )

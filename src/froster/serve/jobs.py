@@ -256,11 +256,12 @@ class Jobs:
             self.in_hand.append(job)
 
     def _give(self, jobs: Sequence[Job[Any]], goes_on: bool = False) -> None:
-        """Back to the head of the queue, whence they came, or away with them."""
+        """Back to their place in the queue, or away with them."""
         for job in jobs:
             self.in_hand.remove(job)
             if goes_on:
-                self.queue.append(job)
+                place = sum(other.began < job.began for other in self.queue)
+                self.queue.insert(place, job)
             else:
                 job.place.leave()
         self.changed.notify_all()

@@ -228,7 +228,7 @@ def _parsed(data: bytes, file: str, size: int) -> _Table:
             rows.append((_hash(row["name"]), row["offset"], row["size"], row["crc32"]))
         rows.sort()
         places = np.array(rows, np.uint64).reshape(len(rows), 4)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"{file} is no offset table of froster pack") from error
     shard = file.removesuffix(TABLE) + ".tar"
     if stated != (size, os.path.basename(shard)):
