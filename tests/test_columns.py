@@ -22,7 +22,7 @@ from froster.data.dataset import VideoDataset
 from froster.data.items import Item, Items, label_counts
 from froster.data.likeness import GRADIENTS, LENGTH, MOTION, SECONDS, Likeness, pairs
 from froster.data.listing import list_videos
-from froster.data.manifest import read_items
+from froster.data.manifest import read_items, read_rows
 from froster.errors import DataError, UsageError
 from froster.training.held_out import novel_by_column
 from froster.video.sampling import Sampling
@@ -280,3 +280,13 @@ def test_the_scale_of_data_is_measured() -> None:
     lines = scale_data.run(toy=True)
     assert len(lines) > 6
     assert all(line.after >= 0 for line in lines)
+
+
+def test_a_path_that_no_file_can_have_is_an_error_of_its_line(folder: Path) -> None:
+    """A surrogate stands for a byte that is no UTF-8, and for nothing else."""
+    source = folder / "surrogate.jsonl"
+    lines = ['{"path": "a/v 0.mp4", "label": "x"}', '{"path": "\\ud800.mp4", "label": "x"}']
+    source.write_text("\n".join(lines) + "\n")
+    for read in (read_items, read_rows):
+        with pytest.raises(DataError, match="line 2: the path is no name"):
+            read(source)

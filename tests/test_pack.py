@@ -378,6 +378,7 @@ PLACES = {
     "froster.data.pack_video:_verify:5": TAR,
     "froster.data.pack_store:write_shard:1": TAR,
     "froster.data.pack_store:write_shard:2": TAR,
+    "froster.data.pack_store:dataclasses.replace:9": TAR,
     "froster.data.pack_store:shutil.rmtree:1": TAR,
     "froster.data.pack:_write_manifest:1": TAR,
     "froster.utils.files:os.replace:7": TAR,
@@ -386,6 +387,7 @@ QUICK = [
     ("froster.data.pack_store:PackStore.add:1", "kill"),
     ("froster.data.pack_video:_verify:5", "interrupt"),
     ("froster.data.pack_store:write_shard:2", "kill"),
+    ("froster.data.pack_store:dataclasses.replace:9", "kill"),
 ]
 
 

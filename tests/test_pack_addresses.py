@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from froster.data.diagnose import labels_of
 from froster.data.fingerprint import file_fingerprint
-from froster.data.listing import list_videos
+from froster.data.listing import Listing, Source, list_videos
 from froster.data.manifest import read_items
 from froster.data.pack import PackOptions, rows_of
 from froster.data.pack import pack as make_pack
+from froster.data.pack_folder import unpacked
 from froster.errors import VideoError
 from froster.utils import remote
 from froster.utils.address import Address
@@ -187,3 +189,26 @@ def test_a_pack_on_the_web(pack: Path) -> None:
             Video(items[0].path)
     finally:
         site.stop()
+
+
+def test_a_folder_whose_name_has_a_dot_is_a_pack_too(store: Store, pack: Path) -> None:
+    upload(store, "dotted.v1", {file.name: file.read_bytes() for file in pack.iterdir()})
+    whole = unpacked(Address("s3://dotted.v1/packed"))
+    store.put("dotted.v1", "ucf.v1/pack.json", (pack / "pack.json").read_bytes())
+    store.put("dotted.v1", "ucf.v1/manifest.csv", (pack / "manifest.csv").read_bytes())
+    dotted = unpacked(Address("s3://dotted.v1/ucf.v1"))
+    assert (str(whole), str(dotted)) == (
+        "s3://dotted.v1/packed/manifest.csv",
+        "s3://dotted.v1/ucf.v1/manifest.csv",
+    )
+
+
+def test_folders_of_a_bucket_are_no_labels_but_below_what_was_given() -> None:
+    def labels(root: str, *keys: str) -> list[str | None]:
+        listing = Listing(Address(root))
+        listing.fill([Source(list(keys), None)])
+        return [columns.get("label") for columns in labels_of(listing).values()]
+
+    assert labels("s3://films/2026", "s3://films/2026/a.mp4") == [None]
+    assert labels("s3://films/2026", "s3://films/2026/cat/a.mp4") == ["cat"]
+    assert labels("s3://films/2026", "s3://other/cat/a.mp4") == [None]

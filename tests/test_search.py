@@ -398,3 +398,27 @@ def test_an_interrupt_keeps_what_was_finished(folder: Path, tmp_path: Path) -> N
     assert Store(tmp_path / "index").files()[first.name].size == first.stat().st_size
     with pytest.raises(DataError, match="not an index"):
         Store(folder)
+
+
+def test_members_of_a_pack_are_gone_only_where_their_table_says_so(
+    folder: Path, tmp_path: Path
+) -> None:
+    videos = [*sorted(folder.glob("*.mp4"))[:2]]
+    for number, video in enumerate(videos):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / f"{number}.mp4").write_bytes(video.read_bytes())
+    pack, index = tmp_path / "pack", tmp_path / "index"
+    command = [sys.executable, "-m", "froster", "pack", tmp_path / "videos", "--out", pack]
+    subprocess.run([*map(str, command), "--tar"], check=True, capture_output=True)
+    froster.index("nano", pack, index)
+    store = Store(index)
+    files = list(store.files().values())
+    assert len(files) == 2 and not any(file.is_gone(store.root) for file in files)
+    asked = froster.search(index, video=store.root / files[0].path, model="nano")
+    assert asked.left_out == [files[0].path], "a member is itself no answer"
+    (table,) = pack.glob("*.offsets.jsonl")
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-1]))
+    assert sum(file.is_gone(store.root) for file in files) == 1
+    table.rename(tmp_path / "elsewhere")
+    assert not any(file.is_gone(store.root) for file in files), "what cannot be read is not gone"

@@ -9,7 +9,7 @@ from froster.data.inspect import Inspection
 from froster.data.likeness import Likeness, Pair, pairs
 from froster.data.listing import Listing
 from froster.data.manifest import class_label
-from froster.utils.address import whole_name
+from froster.utils.address import is_address, whole_name
 from froster.utils.files import write_csv
 
 KINDS = {
@@ -166,12 +166,19 @@ def _twice(kind: str, how: str, path: str, other: str, columns: Columns) -> Find
 def labels_of(listing: Listing) -> Columns:
     """The columns of every video: those of its manifest, or the folder's name as its label where
     every one lies in one."""
+    base = f"{str(listing.root).rstrip('/')}/"
+    below = {v.key: v.key.removeprefix(base) if is_address(v.key) else v.key for v in listing}
     inside = all(
-        "/" in video.key and not video.columns and not Path(video.key).is_absolute()
+        "/" in below[video.key]
+        and not video.columns
+        and not is_address(below[video.key])
+        and not Path(below[video.key]).is_absolute()
         for video in listing
     )
     return {
-        video.key: {"label": class_label(Path(video.key).parent)} if inside else video.columns
+        video.key: {"label": class_label(Path(below[video.key]).parent)}
+        if inside
+        else video.columns
         for video in listing
     }
 

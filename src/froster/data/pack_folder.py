@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from froster.data.label_tools import READ
+from froster.data.rows import MANIFESTS
 from froster.errors import DataError
 from froster.utils.address import STORES, Address, as_path, is_address
+from froster.video.container import VIDEO_SUFFIXES
 
 PACK, PACKED = "pack.json", "manifest.csv"
 """In a folder of `froster pack`: its mark and its manifest."""
@@ -14,8 +17,9 @@ def unpacked(source: Path) -> Path:
     other source as it is. Raises DataError where the pack has not been finished."""
     if is_address(source):
         source = as_path(source)
-        # Of what may be a file nothing is asked.
-        if not isinstance(source, Address) or source.scheme not in STORES or source.suffix:
+        # Of what is named as a file nothing is asked.
+        is_file = source.suffix.lower() in (*MANIFESTS, *READ, *VIDEO_SUFFIXES)
+        if not isinstance(source, Address) or source.scheme not in STORES or is_file:
             return source
     if not (source / PACK).is_file():
         return source

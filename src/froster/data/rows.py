@@ -137,6 +137,8 @@ class _Rows:
             values = columns.get(name, [None])
             if None in values or not _are_given(values):  # type: ignore[arg-type]
                 return False
+        if not _is_name("".join(filter(None, columns.get("path", [])))):
+            return False
         if "://" in "\n".join(filter(None, columns.get("path", []))):
             return False
         return all(
@@ -160,11 +162,22 @@ def is_encodable(text: str) -> bool:
     return True
 
 
+def _is_name(path: str) -> bool:
+    """Whether it stands for bytes: only what is no UTF-8 is held by surrogates."""
+    try:
+        path.encode("utf-8", NAME_ERRORS)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check(place: str, fields: Mapping[str, str], needs: Sequence[str]) -> None:
     for name in needs:
         if not fields.get(name, "").strip():
             raise DataError(f"{place}: no {name}")
     check_text(place, *(value for key, value in fields.items() if key != "path"))
+    if not _is_name(fields.get("path", "")):
+        raise DataError(f"{place}: the path is no name that a file can have")
     try:
         as_path(fields.get("path", ""))
     except UsageError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class ReadOptions:
         return Means(self.engine, self.workers, self.time_limit)
 
 
-class ModelWork(Work[Row, Result]):
+class ModelWork(Work[Row, Result], ABC):
     """Work with a network, which goes where the work goes."""
 
     network = True
@@ -78,9 +79,9 @@ class ModelWork(Work[Row, Result]):
         self.model, self._asked = model, batch_size
         self.batch_size = self.size_on(model.device)
 
+    @abstractmethod
     def size_on(self, device: torch.device) -> int:
         """Parts for one pass of the network on a device."""
-        raise NotImplementedError
 
     def start(self, device: torch.device) -> None:
         self.model = self.model.on(device)

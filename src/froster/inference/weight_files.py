@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import froster
 from froster.errors import FrosterError, WriteError
 from froster.inference.loading import NANO
 from froster.inference.model_folder import resolve
@@ -41,7 +42,8 @@ def remembered(state: str | None, what: str, compute: Callable[[], str]) -> str:
     folder = cache_folder()
     if state is None or folder is None:
         return compute()
-    key = hashlib.blake2b(f"{state} {what}".encode(), digest_size=16).hexdigest()
+    made_of = f"{froster.__version__} {state} {what}"
+    key = hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
     file = folder / "fingerprints" / key
     with suppress(OSError, UnicodeDecodeError):
         if _is_digest(text := file.read_text(encoding="ascii")):

@@ -156,8 +156,9 @@ class Checkpoints:
                 state = self.state(epoch, step)
                 check_same_run(state["run"], run.run, folder)
                 part = EpochPart(**state["part"])
-                holds = state["averaged"] and run.rank == 0
-                mean = self.tensors(epoch, "average", state, step) if holds else {}
+                # All ranks look at it, so that all take the same checkpoint; the first keeps it.
+                mean = self.tensors(epoch, "average", state, step) if state["averaged"] else {}
+                mean = mean if run.rank == 0 else {}
                 if run.shards is not None:
                     run.shards.restore(folder / "shards", state["files"], run.optimizer)
                 else:
