@@ -451,7 +451,7 @@ def test_a_server_that_only_talks_nonsense_is_given_up(
     ):
         for outcome in ask_all(names, Endpoint(server.url, "m"), complaints(None), 2):
             outcomes.append(outcome)
-    assert module.GIVE_UP <= len(outcomes) <= module.GIVE_UP + 3
+    assert module.GIVE_UP <= len(outcomes) < 2 * module.GIVE_UP  # some were asked meanwhile
     assert len(server.asked) <= 3 * (module.GIVE_UP + 3)
 
 
