@@ -16,7 +16,9 @@ def write_video(path: Path, frames: Tensor) -> Path:
     """Write frames (T, 3, H, W) uint8 as an mp4 with nearly no loss, 8 frames a second; the same
     frames give the same bytes."""
     with atomic_file(path) as part, av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=int(FPS), options={"crf": "8"})
+        # With B frames x264 reads memory that nobody has written, and gives other bytes each time.
+        options = {"crf": "8", "bf": "0"}
+        stream = container.add_stream("libx264", rate=int(FPS), options=options)
         stream.height, stream.width = frames.shape[2:]
         stream.pix_fmt = "yuv444p"
         stream.codec_context.thread_count = 1  # more give other pixels each time
