@@ -128,14 +128,26 @@ def test_addresses_that_are_not_read(text: str, words: str) -> None:
 
 
 def test_what_is_not_installed_is_one_sentence(run, monkeypatch) -> None:
-    remote.file_system.cache_clear()
+    remote._file_system.cache_clear()
     monkeypatch.setitem(sys.modules, "s3fs", None)
     importlib.import_module("fsspec.registry")
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     try:
         one_line(run("classify", "s3://b/a.mp4", *LABELS), 2, "s3fs", "froster-video[remote]")
     finally:
-        remote.file_system.cache_clear()
+        remote._file_system.cache_clear()
+
+
+def test_another_server_in_the_environment_is_asked(bucket: Store, monkeypatch) -> None:
+    first = remote.file_system("s3")
+    assert remote.file_system("s3") is first
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(OSError, match="cannot be read"):
+        remote.state_of(Address("s3://shelf/1.mp4"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.url)
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    assert remote.file_system("s3") is first
 
 
 # Frames

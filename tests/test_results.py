@@ -30,6 +30,7 @@ from froster.inference.results import (
 )
 from froster.utils.folder import Folder
 from froster.utils.keys import Keys
+from froster.utils.remote import file_system
 from shared_files import World
 from typed import one_line
 
@@ -327,9 +328,7 @@ def store() -> Iterator[str]:
         for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
             patch.setenv(f"AWS_{name}", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        import fsspec
-
-        fsspec.filesystem("s3").mkdir("bucket")
+        file_system("s3").mkdir("bucket")
         yield f"http://{host}:{port}"
     server.stop()
 
@@ -388,9 +387,6 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
         one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "no right")
     finally:
         requests.post(f"{store}/moto-api/reset-auth", data=b"1000000000", timeout=10)
-    import fsspec
-
-    fsspec.filesystem("s3").clear_instance_cache()
     with monkeypatch.context() as patch:
         patch.delenv("AWS_ACCESS_KEY_ID")
         patch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -399,11 +395,7 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
         one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "credentials")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    fsspec.filesystem("s3").clear_instance_cache()
-    try:
-        one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "cannot be reached")
-    finally:
-        fsspec.filesystem("s3").clear_instance_cache()
+    one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "cannot be reached")
 
 
 def test_the_benchmark_measures_every_kind() -> None:

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from froster.errors import UsageError, WriteError, install
-from froster.utils.address import is_address
+from froster.errors import UsageError, WriteError
+from froster.utils.address import STORES, is_address
 from froster.utils.files import atomic_file, writing
+from froster.utils.remote import file_system
 
 _LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure", "fsspec")
 """Whose errors are about an address."""
@@ -88,18 +89,12 @@ class Folder:
 
 def _opened(address: str) -> tuple[Any, str]:
     """The file system of an address, and the folder's name in it."""
-    scheme = address.partition(":")[0]
-    try:
-        from fsspec.core import url_to_fs
-
-        remote, root = url_to_fs(address)
-    except ImportError as error:
-        raise UsageError(f"{address} needs another part: {install('remote')} ({error})") from None
-    except ValueError:
-        raise UsageError(f"{address}: {scheme}:// is no kind of address that is known") from None
+    scheme, _, place = address.partition("://")
     if scheme in ("http", "https"):
         raise UsageError(f"{address}: {scheme}:// can be read, not written")
-    return remote, root.rstrip("/")
+    if scheme not in STORES:
+        raise UsageError(f"{address}: {scheme}:// is no kind of address that is known")
+    return file_system(scheme), place.rstrip("/")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import socket
 import tempfile
@@ -16,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from http.client import HTTPException
 from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
@@ -40,6 +41,8 @@ MOST_BYTES = 1 << 35
 _CHUNK = 1 << 18
 _KEPT = "%/:=&?~#+!$,;'@()*[]"
 """What stands in an address as it is."""
+_SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "HF_")
+"""How the settings of object stores begin."""
 _FOR_A_WHILE = {408, 425, 429, 500, 502, 503, 504}
 """What a server says that may say otherwise later."""
 
@@ -284,12 +287,18 @@ def _place(address: Address) -> str:
     return address.text.partition("://")[2]
 
 
-@cache
 def file_system(scheme: str) -> Any:
-    """fsspec's, which takes its settings from the environment and from its own files."""
+    """fsspec's, which takes its settings from the environment and from its own files: another one
+    where the environment names another server or other rights. Raises UsageError."""
+    settings = {name: os.environ[name] for name in os.environ if name.startswith(_SETTINGS)}
+    return _file_system(scheme, tuple(sorted(settings.items())))
+
+
+@lru_cache(maxsize=8)
+def _file_system(scheme: str, settings: tuple[tuple[str, str], ...]) -> Any:
     import fsspec
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"skip_instance_cache": True}
     if scheme != "hf":  # whose listings are of a commit
         options["use_listings_cache"] = False
     try:
