@@ -174,8 +174,8 @@ def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int)
     recipe = how.recipe
     count = min(-(-recipe.batch_size // ranks()), max(1, clips))
     with counter:
-        own = {id(x): x for x in [*base.model.parameters(), *base.model.buffers()]}
-        network = copy.deepcopy(base.model, own)  # type: ignore[arg-type]
+        shared = {id(x): x for x in [*base.model.parameters(), *base.model.buffers()]}
+        network = copy.deepcopy(base.model, shared)  # type: ignore[arg-type]
         without_memory(network, mode, counter)
         base = with_network(base, network, base.config)
         started = counter.now[kind]
