@@ -67,6 +67,7 @@ def classify(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
     as_json: options.Json = False,
@@ -94,7 +95,14 @@ def classify(
         check_suffix(out)
     device = device or device_of(part)
     recognizer = load_model(
-        model, device, precision, classes=classes, templates=template, kind=sampling, views=views
+        model,
+        device,
+        precision,
+        classes=classes,
+        templates=template,
+        runtime=runtime,
+        kind=sampling,
+        views=views,
     )
     if every_class:
         assert recognizer.class_file is not None

@@ -46,6 +46,7 @@ def load_model(
     *,
     classes: Path | None = None,
     templates: Sequence[str] | None = None,
+    runtime: Path | None = None,
     views: int | None = None,
     **sampling: Any,
 ) -> Recognizer:
@@ -61,6 +62,11 @@ def load_model(
     # What a release borrows of another model may be another one tomorrow.
     model.files = None if " of the CLIP" in model.provenance else files
     model.working = working
+    if runtime is not None:
+        from froster.inference.int8 import use_runtime
+
+        with working(f"making {name} int8"):
+            use_runtime(model, runtime)
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(
         model.config,

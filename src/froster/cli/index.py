@@ -58,6 +58,7 @@ def index(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
     as_json: options.Json = False,
@@ -88,7 +89,8 @@ def index(
         base = earlier.root if earlier else None
         listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
         mention(listing)
-        recognizer = load_model(model or (earlier.source if earlier else None), device, precision)
+        source = model or (earlier.source if earlier else None)
+        recognizer = load_model(source, device, precision, runtime=runtime)
         indexing.check_comparable(recognizer)
         announce(recognizer, model)
         with batch_bar("index") as on_progress:

@@ -43,6 +43,7 @@ def serve(
     page: Annotated[bool, switch("The web page beside the API.", "page")] = True,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
 ) -> None:
     """The web page and the HTTP API: upload a video, type labels, see which fits and when. On this
     machine alone by default.
@@ -61,7 +62,10 @@ def serve(
     limits = Limits(round(max_upload * MB), max_seconds, max_labels, waiting=queue, timeout=timeout)
     with bound(host, port) as listening:
         sources = [model, *([compare] if compare else [])]
-        recognizers = [load_model(source, device, precision) for source in sources]
+        recognizers = [
+            load_model(source, device, precision, runtime=None if number else runtime)
+            for number, source in enumerate(sources)
+        ]
         for source, recognizer in zip(sources, recognizers, strict=True):
             announce(recognizer, source)
         models = Models(dict(zip(names(sources), recognizers, strict=True)), limits)

@@ -58,6 +58,7 @@ def timeline(
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     as_json: options.Json = False,
 ) -> None:
     """Which of these labels when? Segments with start, end, label and score, over videos of any
@@ -82,7 +83,7 @@ def timeline(
     listing = list_videos(videos or [], files_from=files_from, root=root)
     mention(listing)
     several = len(listing) > 1
-    recognizer = load_model(model, device, precision, templates=template)
+    recognizer = load_model(model, device, precision, templates=template, runtime=runtime)
     announce(recognizer, model)
     about = {"model": name_of(model)}
     results: list[VideoTimeline] = []

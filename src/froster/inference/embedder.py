@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -39,6 +39,9 @@ from froster.utils.progress import Working, silently
 from froster.utils.tensors import finite
 from froster.video.transforms import given_clips
 
+if TYPE_CHECKING:
+    from froster.inference.int8 import Int8
+
 
 class Embedder:
     """A video network with its tokenizer.
@@ -68,6 +71,8 @@ class Embedder:
         self.device = device or pick_device()
         self.files: str | None = None
         "state of the files that the weights were read from, set by who lets nobody change these"
+        self.runtime: Int8 | None = None
+        "how the image tower is computed in int8, set by `use_runtime`"
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
@@ -97,7 +102,8 @@ class Embedder:
         dtype = str(self.dtype).removeprefix("torch.")
         return (
             f"model {name} ({self.provenance}; {config.method.name}, {vision.image_size} px,"
-            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in {dtype}"
+            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in"
+            f" {'int8 and ' if self.runtime else ''}{dtype}"
         )
 
     @property
@@ -123,17 +129,19 @@ class Embedder:
 
     @property
     def inference(self) -> VideoCLIP:
-        """The network as `self.dtype` wants it: `model`, or one that shares its weights with the
-        towers' matrices cast. Weights that are trained are never cast ahead."""
-        if self.dtype == torch.float32 or not self._may_keep():
+        """The network as `self.dtype` and `runtime` want it: `model`, or one that shares its weights
+        with the towers' matrices cast. Weights that are trained are never cast ahead."""
+        int8 = self.runtime if self.device.type == "cpu" else None
+        if (self.dtype == torch.float32 and int8 is None) or not self._may_keep():
             return self.model
         if self._cache.cast is None:
-            self._cache.cast = with_cast_weights(self.model, self.dtype)
+            cast = with_cast_weights if int8 is None else int8.network
+            self._cache.cast = cast(self.model, self.dtype)
         return self._cache.cast
 
     def _may_keep(self) -> bool:
-        settings = (self.config.prompting, self.dtype, self.tokenizer_source, self.class_file)
-        return self._cache.holds(self.model, settings)
+        how = (self.config.prompting, self.dtype, self.runtime)
+        return self._cache.holds(self.model, (*how, self.tokenizer_source, self.class_file))
 
     @property
     def cuts_texts(self) -> bool:

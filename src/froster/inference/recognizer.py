@@ -359,6 +359,7 @@ def load(
     templates: Sequence[str] | None = None,
     device: str | None = None,
     precision: str | torch.dtype = "auto",
+    runtime: str | Path | None = None,
 ) -> Recognizer:
     """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or
     `"nano"`.
@@ -367,7 +368,8 @@ def load(
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
     of the same width, gives what they lack. `classes`: a safetensors of class names and their
     embeddings (`ClassFile`), made by another text tower. `templates`: sentences with {} for the
-    label, in place of the model's own. Raises CheckpointError when the weights do
+    label, in place of the model's own. `runtime`: a folder of `froster export --to int8`, which
+    the image tower is computed by. Raises CheckpointError when the weights do
     not fit, FrosterError when the hub cannot be reached."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
@@ -392,6 +394,10 @@ def load(
     local = str(source) != "nano" and not is_address(source)
     path = os.path.abspath(os.path.expanduser(source)) if local else ""
     recognizer.source = path if os.path.exists(path) else str(source)
+    if runtime is not None:
+        from froster.inference.int8 import use_runtime
+
+        use_runtime(recognizer, runtime)
     return recognizer
 
 
