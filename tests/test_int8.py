@@ -12,22 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 import froster
 import froster.inference.int8
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
-from froster.encoders.int8 import Observer, check_int8, modules_of
+from froster.encoders.int8 import check_int8, modules_of
 from froster.encoders.model import CLIP
-from froster.encoders.preprocessing import normalise
 from froster.encoders.vision import VisionTower
 from froster.errors import CheckpointError, UsageError
 from froster.inference.export import random_frames
 from froster.inference.index import IndexSettings, index
-from froster.inference.int8 import FILE, Int8
+from froster.inference.int8 import FILE, Int8, measure
 from froster.inference.recognizer import Recognizer, load
-from froster.methods import VideoCLIP
 from froster.methods.base import plain
 from shared_files import World
 from test_export import recognizer_of
@@ -50,21 +47,15 @@ pytestmark = [
 LABELS = "cat spinning, key pacing, moon glowing"
 
 
-def measured(model: VideoCLIP, clips: Tensor) -> Int8:
-    network = Int8({}).network(model, torch.float32)
-    observer = Observer(network.clip.visual)
-    network.encode(clips)
-    return Int8(observer.ranges()[0])
-
-
 def distance(recognizer: Recognizer, dtype: torch.dtype = torch.float32) -> tuple[float, int]:
     """The largest 1 - cosine of frames that nothing was measured on, and the ranges there are."""
+    clips = random_frames(4, T, recognizer.image_size).split(2)
+    int8 = Int8(measure(recognizer, clips[:1])[0])
+    recognizer.dtype = torch.float32
     with torch.no_grad():
-        clips = normalise(random_frames(4, T, recognizer.image_size))
-        int8 = measured(recognizer.model, clips[:2])
-        exact = recognizer.model.encode(clips[2:]).video
+        exact = recognizer.encode_clips(clips[1]).video
         recognizer.runtime, recognizer.dtype = int8, dtype
-        near = recognizer.encode_clips(random_frames(4, T, recognizer.image_size)[2:]).video
+        near = recognizer.encode_clips(clips[1]).video
     return 1 - float(cosine_similarity(near.float(), exact).min()), len(int8.ranges)
 
 
@@ -233,7 +224,7 @@ def test_mistakes(
     one_line(run(*ask, other), 1, "no export to int8")
     nano, another = load("nano", device="cpu"), recognizer_of("finetuned")
     with pytest.raises(CheckpointError, match="another model"):
-        froster.inference.int8.use_runtime(another, exported)
+        another.use_runtime(exported)
     with pytest.raises(CheckpointError, match="those of another network"):
         Int8({"transformer.none.attn": torch.ones(2, 4)}).network(nano.model, torch.float32)
     export = ("export", "--model", "nano", "--to", "int8", "--out", tmp_path / "out")

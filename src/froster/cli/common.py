@@ -63,10 +63,8 @@ def load_model(
     model.files = None if " of the CLIP" in model.provenance else files
     model.working = working
     if runtime is not None:
-        from froster.inference.int8 import use_runtime
-
         with working(f"making {name} int8"):
-            use_runtime(model, runtime)
+            model.use_runtime(runtime)
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(
         model.config,

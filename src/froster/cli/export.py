@@ -1,4 +1,4 @@
-"""`froster export`: a model as a file for ONNX Runtime or OpenVINO, or in int8 for froster itself."""
+"""`froster export`: a model as a file for ONNX Runtime or OpenVINO, or in int8 for froster."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

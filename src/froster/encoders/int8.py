@@ -79,8 +79,8 @@ def use_int8(tower: VisionTower, ranges: Ranges) -> None:
         if isinstance(module, Attention):
             module._heads = _Heads(module, ranges[name])  # type: ignore[method-assign]
         else:
-            hidden = ranges.get(name + _HIDDEN)
-            module.forward = _TwoLayers(module, ranges[name], hidden)  # type: ignore[method-assign]
+            layers = _Int8Layers(module, ranges[name], ranges.get(name + _HIDDEN))
+            module.forward = layers  # type: ignore[method-assign]
 
 
 def _width(module: Attention | MLP | None) -> int:
@@ -127,11 +127,11 @@ class Observer:
                 errors[name] = _error(y, F.linear(rows, module.in_proj_weight, module.bias))
             else:
                 hidden, exact = self._ranges[name + _HIDDEN], MLP.forward(module, rows)
-                errors[name] = _error(_TwoLayers(module, seen, hidden)(rows), exact)
+                errors[name] = _error(_Int8Layers(module, seen, hidden)(rows), exact)
                 if errors[name] <= LARGEST_ERROR:
                     names.append(name + _HIDDEN)
                 else:
-                    errors[name] = _error(_TwoLayers(module, seen, None)(rows), exact)
+                    errors[name] = _error(_Int8Layers(module, seen, None)(rows), exact)
             if errors[name] <= LARGEST_ERROR:
                 near |= {name: self._ranges[name] for name in names}
         return near, errors
@@ -204,7 +204,7 @@ class _Heads:
         return some.unflatten(-1, (end - first, self._of.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
-class _TwoLayers:
+class _Int8Layers:
     """`MLP.forward` by int8: of the first layer alone where `hidden` is None."""
 
     def __init__(self, mlp: MLP, seen: Tensor, hidden: Tensor | None):

@@ -23,7 +23,7 @@ from froster.encoders.precision import (
 )
 from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
-from froster.errors import FrosterWarning, UsageError
+from froster.errors import CheckpointError, FrosterWarning, UsageError
 from froster.evaluation.calibration import Calibration
 from froster.inference.class_cache import kept_or_computed
 from froster.inference.model_folder import ModelConfig
@@ -72,7 +72,7 @@ class Embedder:
         self.files: str | None = None
         "state of the files that the weights were read from, set by who lets nobody change these"
         self.runtime: Int8 | None = None
-        "how the image tower is computed in int8, set by `use_runtime`"
+        "how the image tower is computed in int8"
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
@@ -95,6 +95,19 @@ class Embedder:
             other.model = copy.deepcopy(self.model).to(device)
             other.class_file = self.class_file and self.class_file.to(device)
         return other
+
+    def use_runtime(self, folder: str | Path) -> None:
+        """From now on the image tower is computed in int8, by what `froster export --to int8` wrote
+        to this folder. Raises UsageError where this machine cannot, CheckpointError where the
+        folder is damaged or another model's."""
+        from froster.inference.int8 import read_int8
+
+        self.runtime = read_int8(self, folder)
+        try:
+            assert self.inference is not self.model  # made now, and kept
+        except CheckpointError as error:
+            self.runtime = None
+            raise CheckpointError(f"{folder}: {error}") from None
 
     def summary(self, name: str) -> str:
         """One line on what runs where; `name` is what people call the model by."""
@@ -129,8 +142,8 @@ class Embedder:
 
     @property
     def inference(self) -> VideoCLIP:
-        """The network as `self.dtype` and `runtime` want it: `model`, or one that shares its weights
-        with the towers' matrices cast. Weights that are trained are never cast ahead."""
+        """The network as `self.dtype` and `runtime` want it: `model`, or one that shares its
+        weights with the towers' matrices cast. Weights that are trained are never cast ahead."""
         int8 = self.runtime if self.device.type == "cpu" else None
         if (self.dtype == torch.float32 and int8 is None) or not self._may_keep():
             return self.model

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
+from froster.inference.embedder import Embedder
 from froster.inference.recognizer import Recognizer
 from froster.inference.weight_files import remembered
 from froster.utils import strict_json as json
@@ -27,7 +28,7 @@ def model_fingerprint(model: Recognizer) -> str:
     return remembered(model.files, text, lambda: _fingerprint(model.model, text))
 
 
-def tower_fingerprint(model: Recognizer) -> str:
+def tower_fingerprint(model: Embedder) -> str:
     """Of all that a frame goes through before the frames are pooled: preprocessing, image tower and
     what the method does in it."""
     made_of = (model.config.to_dict()["method"], model.preprocessing.to_dict())

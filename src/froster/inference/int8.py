@@ -24,6 +24,7 @@ from froster.encoders.precision import pick_dtype, with_cast_weights
 from froster.encoders.preprocessing import normalise
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, FrosterError, UsageError, VideoError
+from froster.inference.embedder import Embedder
 from froster.inference.fingerprint import tower_fingerprint
 from froster.inference.recognizer import Recognizer
 from froster.methods import VideoCLIP
@@ -56,9 +57,9 @@ class Int8:
         return network
 
 
-def use_runtime(model: Recognizer, folder: str | Path) -> None:
-    """From now on `model` embeds videos by what `export_int8` wrote to `folder`. Raises UsageError
-    where this machine cannot, CheckpointError where it is damaged or another model's."""
+def read_int8(model: Embedder, folder: str | Path) -> Int8:
+    """What `export_int8` wrote of this model. Raises UsageError where this machine cannot compute
+    by it, CheckpointError where it is damaged or another model's."""
     check_int8()
     if model.device.type != "cpu":
         raise UsageError("--runtime is for the CPU: leave it out, or pass --device cpu")
@@ -71,13 +72,7 @@ def use_runtime(model: Recognizer, folder: str | Path) -> None:
             f"{folder} was measured on another model than this one: pass that one with --model, or"
             " export this one"
         )
-    runtime = Int8(read_safetensors(folder / FILE), file_digest(folder / FILE)[:32])
-    model.runtime = runtime
-    try:
-        assert model.inference is not model.model  # made now, and kept
-    except CheckpointError as error:
-        model.runtime = None
-        raise CheckpointError(f"{folder / FILE}: {error}") from None
+    return Int8(read_safetensors(folder / FILE), file_digest(folder / FILE)[:32])
 
 
 @torch.no_grad()
@@ -101,7 +96,7 @@ def export_int8(
     folder = Path(folder)
     classes = model.class_embeddings(labels, truncate)
     clips = _clips(model, videos, working)
-    ranges, errors = _measured(model, clips[::2], working)
+    ranges, errors = measure(model, clips[::2], working)
     if not ranges:
         name = model.config.method.name
         raise FrosterError(f"no part of {name} is near enough in int8; nothing was written")
@@ -166,9 +161,12 @@ def _clips(model: Recognizer, videos: Listing, working: Working) -> list[Tensor]
     return clips
 
 
-def _measured(
-    model: Recognizer, clips: Sequence[Tensor], working: Working
+@torch.no_grad()
+def measure(
+    model: Recognizer, clips: Sequence[Tensor], working: Working = silently
 ) -> tuple[Ranges, dict[str, float]]:
+    """The ranges of a model in float32 on clips (B, T, 3, S, S) uint8, of what is near enough in
+    int8, and the error of each part."""
     network = with_cast_weights(plain(model.model), torch.float32)  # a copy that shares its weights
     observer = Observer(network.clip.visual)
     with working("measuring", len(clips)) as advance:
