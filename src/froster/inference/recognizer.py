@@ -365,10 +365,9 @@ def load(
 
     Released checkpoints of the methods are recognised by the names of their weights; `provenance`
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
-    of the same width, gives what they lack. `classes`: a safetensors of class names and their
-    embeddings (`ClassFile`), made by another text tower. `templates`: sentences with {} for the
-    label, in place of the model's own. `runtime`: a folder of `froster export --to int8`. Raises
-    CheckpointError when what it reads does not fit, FrosterError without the hub."""
+    of the same width, gives what they lack. `classes`: a safetensors of class names and embeddings
+    (`ClassFile`). `templates`: sentences with {} for the label, not the model's. `runtime`: folder
+    of `froster export --to int8`. Raises CheckpointError, or FrosterError without the hub."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
     if templates is not None:
