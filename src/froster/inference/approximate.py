@@ -13,7 +13,7 @@ from torch import Tensor
 
 from froster.errors import UsageError
 from froster.inference.store import Store
-from froster.inference.tables import LanceTable, lance_errors
+from froster.inference.tables import INDEXED, LanceTable, lance_errors
 
 CELL = 32_768
 """Segments of a cell, in the mean. Smaller ones are faster to make, and more of them must be looked
@@ -76,7 +76,8 @@ def exactly(store: Store) -> None:
 
     def work() -> None:
         for index in table.dataset.describe_indices():
-            table.dataset.drop_index(index.name)
+            if index.field_names == ["vector"]:
+                table.dataset.drop_index(index.name)
         if _SETTING in table.settings():
             table.dataset.delete_config_keys([_SETTING])
 
@@ -96,4 +97,4 @@ def _build(table: LanceTable) -> None:
         table.dataset.create_index(
             *("vector", "IVF_HNSW_SQ"), metric="cosine", num_partitions=cells, replace=True
         )
-        table.dataset.create_scalar_index("path", "BTREE", replace=True)
+        table.dataset.create_scalar_index(*INDEXED, replace=True)
