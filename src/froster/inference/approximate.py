@@ -22,7 +22,7 @@ PROBES = (8, 16, 24, 32, 64, 128, 256)
 """Cells that may be looked into, until the recall is reached."""
 RECALL_AT, GOOD_RECALL, LEAST_RECALL = 10, 0.99, 0.95
 PAYS_FROM = 3_000_000
-"""Segments; fewer are compared in two seconds of one core."""
+"""Segments; fewer are compared in a second of one core."""
 SAMPLED = 32
 """Segments of the index that are taken for queries."""
 _SETTING = "froster.probes"
