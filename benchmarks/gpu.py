@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
                     bench.free()
     ours: dict[tuple[Way, int], float] = {}
     if "step" in parts:
-        for way in ways[1:]:
+        for way in ways:
             fits, seconds = measure_fitting(bench, way)
             ours[way, fits] = seconds
             bench.free()

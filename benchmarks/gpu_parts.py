@@ -32,7 +32,7 @@ TOWERS = {
     "pe-core-b16": (TextConfig(32, width=1024, layers=24, heads=16), 1024, "gelu"),
     "siglip-b16": (TextConfig(64, 32000, 768, heads=12, **SIGLIP), 768, "gelu_tanh"),  # type: ignore[arg-type]
 }
-VIDEOS = 16
+VIDEOS = 8
 """That are packed: what a clip costs is that of these."""
 
 
@@ -118,7 +118,7 @@ def measure_pipeline(bench: Bench, toy: bool, way: Way) -> None:
             str(bench.device),
             compile=way.compiled,
         )
-        before, steps = (2, 2) if toy else (10, 60)
+        before, steps = (2, 2) if toy else (10, 40)
         rows, workers = 1000 if toy else K400_CLIPS, spare_cores()
         found = measure(step, folder, bench.batch, before, steps, rows=rows, workers=workers)
     bench.add(
