@@ -12,6 +12,7 @@ from froster.cli.common import (
     load_model,
     mention,
     show_result,
+    start_torch,
 )
 from froster.cli.options import MACHINE, number, option, seconds
 from froster.utils.progress import console, output, working
@@ -69,13 +70,16 @@ def index(
     """
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
+
+    part = parse_shard(shard)
+    start_torch()
     from froster.inference import index as indexing
     from froster.inference.approximate import PAYS_FROM, probes
     from froster.inference.batch import ReadOptions
     from froster.inference.old_index import convert as convert_index
     from froster.inference.store import Store
 
-    part, by = parse_shard(shard), engine_of(engine, address, device)
+    by = engine_of(engine, address, device)
     device = device or device_of(part)
     report: dict[str, Any] = {"index": out}
     if convert:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from froster.cli import options
-from froster.cli.common import announce, load_model, name_of, short_name
+from froster.cli.common import announce, load_model, name_of, short_name, start_torch
 from froster.cli.options import number, option, seconds, switch
 from froster.errors import FrosterError, UsageError, install
 from froster.utils.interrupt import Interrupted
@@ -50,6 +50,7 @@ def serve(
     Example: froster serve --model runs/first --compare nano
     """
     check_web("serve")
+    start_torch()
     from froster.serve.guard import is_loopback
     from froster.serve.limits import MB, Limits
     from froster.serve.models import Models

@@ -14,6 +14,7 @@ from froster.cli.common import (
     mention,
     name_of,
     print_table,
+    start_torch,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, number, option, seconds
@@ -67,6 +68,11 @@ def timeline(
     --out holiday.png
     """
     from froster.data.listing import list_videos
+
+    names = given_labels(labels, labels_file)
+    listing = list_videos(videos or [], files_from=files_from, root=root)
+    mention(listing)
+    start_torch()
     from froster.inference.segment_files import (
         VideoTimeline,
         check_outputs,
@@ -76,11 +82,8 @@ def timeline(
     )
     from froster.inference.timeline import Scan, follow
 
-    names = given_labels(labels, labels_file)
     outputs = out or []
     check_outputs(outputs, clips)
-    listing = list_videos(videos or [], files_from=files_from, root=root)
-    mention(listing)
     several = len(listing) > 1
     recognizer = load_model(model, device, precision, templates=template)
     announce(recognizer, model)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from froster.cli import options
-from froster.cli.common import announce, check_exists, given_labels, labels_file_of, load_model
+from froster.cli.common import (
+    announce,
+    check_exists,
+    given_labels,
+    labels_file_of,
+    load_model,
+    start_torch,
+)
 from froster.cli.options import number, option, seconds
 from froster.utils import strict_json as json
 from froster.utils.address import refuse_address
@@ -49,6 +56,7 @@ def watch(
     Example: froster watch rtsp://camera.local/live --labels-file labels.txt --model runs/first
     --json
     """
+    start_torch()
     from froster.inference.sinks import SECRET, AnswerLog, Webhook, check_log, entry_of
     from froster.inference.watch import LabelFile, Watch
     from froster.video.live import Policy, StreamSource
