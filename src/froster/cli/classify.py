@@ -58,6 +58,7 @@ def classify(
     views: options.Views = None,
     sampling: options.Sampling = None,
     transport: options.Transport = False,
+    merge_tokens: options.MergeTokens = None,
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5,
     truncate: options.Truncate = False,
     workers: options.Workers = None,
@@ -94,7 +95,14 @@ def classify(
         check_suffix(out)
     device = device or device_of(part)
     recognizer = load_model(
-        model, device, precision, classes=classes, templates=template, kind=sampling, views=views
+        model,
+        device,
+        precision,
+        classes=classes,
+        templates=template,
+        kind=sampling,
+        views=views,
+        merge_tokens=merge_tokens,
     )
     if every_class:
         assert recognizer.class_file is not None

@@ -22,7 +22,8 @@ from froster.utils.progress import attempt, console
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp multi_label transport probe",
+        None: "labels_file split part views sampling clamp multi_label transport probe"
+        " merge_tokens",
         DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
