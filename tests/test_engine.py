@@ -140,6 +140,8 @@ def test_a_cluster_that_is_not_there_is_one_line_and_soon(monkeypatch: pytest.Mo
     for address in ("somewhere", "host:port"):
         with pytest.raises(UsageError, match="--address is HOST:PORT"):
             Engine("ray", address).check()
+    with pytest.raises(UsageError, match="from one of its machines, as HOST:PORT"):
+        Engine("ray", "ray://127.0.0.1:10001").check()
     assert time.monotonic() - began < 5
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(

@@ -27,11 +27,11 @@ main()
 """
 
 
-def seen(*arguments: object) -> tuple[int, str]:
+def seen(*arguments: object, script: str = SCRIPT) -> tuple[int, str]:
     """The exit code of a command, and all that it shows on a terminal."""
     end, other = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        [sys.executable, "-c", script, *map(str, arguments)],
         stdin=other,
         stdout=other,
         stderr=other,
@@ -63,3 +63,26 @@ def test_what_is_refused_without_pytorch_does_not_wait_for_it(tmp_path: Path) ->
     code, text = seen("classify", missing, "--labels", "a star, a bus", "--model", "nano")
     assert code == 2 and "no such file" in text
     assert "PYTORCH" not in text
+
+
+COMMANDS = {
+    "timeline": ("CLIP", "--labels", "a, b", "--model", "NOWHERE"),
+    "search": ("NOWHERE", "a star"),
+    "index": ("CLIP", "--out", "NOWHERE", "--model", "NOWHERE"),
+    "watch": ("CLIP", "--labels", "a, b", "--model", "NOWHERE"),
+    "serve": ("--model", "NOWHERE", "--port", "0"),
+    "evaluate": ("--data", "NOWHERE", "--model", "nano"),
+    "teach": ("NOWHERE", "--out", "OUT"),
+    "train": ("--data", "NOWHERE", "--out", "OUT"),
+    "label": ("NOWHERE", "--port", "0"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_computes_says_a_word_first(command: str, tmp_path: Path) -> None:
+    clip = World("base", 1).write(0, tmp_path / "a.mp4")
+    places = {"CLIP": clip, "NOWHERE": tmp_path / "nowhere", "OUT": tmp_path / "out"}
+    asked = [places.get(word, word) for word in COMMANDS[command]]
+    ends_there = SCRIPT.replace("sys.meta_path.remove(self)", "__import__('os')._exit(0)")
+    _, text = seen(command, *asked, script=ends_there)
+    assert "starting" in text, text

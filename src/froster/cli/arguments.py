@@ -19,7 +19,7 @@ from froster.cli.options import as_paths
 from froster.errors import UsageError
 from froster.utils.address import as_path, refuse_address
 
-NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template")
+NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template", "address")
 """Arguments in which an address may stand. Every other one that is a text names a file, or is
 nothing like an address."""
 FILES = (("describe", "labels"),)

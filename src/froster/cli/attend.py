@@ -13,6 +13,7 @@ from froster.cli.common import (
     print_table,
     short_name,
     show_result,
+    start_torch,
 )
 from froster.cli.options import number, option
 from froster.errors import UsageError
@@ -61,6 +62,7 @@ def attend(
 
     Example: froster attend holiday.mp4 --models frozen,runs/first --model nano --out attention.png
     """
+    start_torch()
     from froster.report.attention import check_film, video_attention
 
     names = [name.strip() for name in models.split(",")]

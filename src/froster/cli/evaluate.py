@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import device_of, engine_of, print_table, show_result, show_shard
+from froster.cli.common import (
+    device_of,
+    engine_of,
+    print_table,
+    show_result,
+    show_shard,
+    start_torch,
+)
 from froster.cli.options import CHANGES, DATA, LABELLED, MACHINE, SPREAD, arranged, option, typed
 from froster.training.options import EvaluateOptions
 from froster.utils.files import sole_writer
@@ -15,7 +22,8 @@ from froster.utils.progress import attempt, console
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp multi_label transport probe",
+        None: "labels_file split part views sampling clamp multi_label transport probe"
+        " merge_tokens",
         DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
@@ -40,13 +48,16 @@ def evaluate(
     Example: froster evaluate --data videos/ --model runs/first
     """
     from froster.data.shards import parse_shard
+
+    part = parse_shard(shard)
+    start_torch()
     from froster.report.evaluation import write_evaluation
     from froster.training import evaluate as evaluating
     from froster.training.reporter import Drawn
     from froster.training.scoring import Scoring
 
     values, given = typed(asked), vars(asked)
-    part, by = parse_shard(shard), engine_of(engine, address, given["device"])
+    by = engine_of(engine, address, given["device"])
     if engine == "ray" and given["workers"] is None:
         values["workers"] = 1
     values["device"] = values["device"] or device_of(part)

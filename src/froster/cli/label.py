@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from froster.cli import options
-from froster.cli.common import announce, given_labels, load_model
+from froster.cli.common import announce, given_labels, load_model, start_torch
 from froster.cli.options import number, option
 from froster.cli.serve import address, bound, check_web
 from froster.errors import UsageError
@@ -41,6 +41,7 @@ def label(
     Example: froster label index --labels "walking, running"
     """
     check_web("label")
+    start_torch()
     from froster.inference.index import check_not_empty
     from froster.inference.store import Store
     from froster.training.labelling import Labelling
@@ -55,7 +56,9 @@ def label(
         folder = store.folder.absolute()
         out = folder.with_name(f"{folder.name}.labels.jsonl")
     with sole_maker(out), bound("127.0.0.1", port) as listening:
-        recognizer = load_model(model or store.source, device, precision)
+        recognizer = load_model(
+            model or store.source, device, precision, merge_tokens=store.merge_tokens
+        )
         announce(recognizer, model or store.source)
         labelling = Labelling(store, recognizer, out, names)
         if labelling.elsewhere:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from froster.cli import options
-from froster.cli.common import check_exists, load_model, print_table
+from froster.cli.common import check_exists, load_model, print_table, start_torch
 from froster.cli.options import number, option, switch
 from froster.errors import UsageError
 from froster.text.labels import check_labels
@@ -51,6 +51,7 @@ def search(
         check_labels([text])
     if video is not None:
         check_exists(video)
+    start_torch()
     from froster.inference import search as searching
     from froster.inference.index import check_not_empty
     from froster.inference.segment_files import check_outputs
@@ -64,7 +65,9 @@ def search(
     check_not_empty(store)
     if where is not None:
         store.table.check(where)
-    recognizer = load_model(model or store.source, device, precision)
+    recognizer = load_model(
+        model or store.source, device, precision, merge_tokens=store.merge_tokens
+    )
     with working(f"reading {video.name}") if video else nullcontext():
         result = searching.search(
             store,

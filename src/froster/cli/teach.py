@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from froster.cli import options
-from froster.cli.common import show_result
+from froster.cli.common import show_result, start_torch
 from froster.cli.options import CHANGES, DATA, MACHINE, SPREAD, arranged, bounds, option, typed
 from froster.training.teach_options import TeachOptions
 from froster.utils.progress import console, output
@@ -53,6 +53,7 @@ def teach(
 
     Example: froster teach videos/ --out taught
     """
+    start_torch()
     from froster.training import teaching
     from froster.training.reporter import Drawn
 

@@ -14,6 +14,7 @@ from froster.cli.common import (
     mention,
     name_of,
     print_table,
+    start_torch,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, number, option, seconds
@@ -54,10 +55,12 @@ def timeline(
     stride: options.Stride = None,
     min_segment: Annotated[float, seconds(SHORTER, 0)] = 0.0,
     model: options.Model = None,
+    merge_tokens: options.MergeTokens = None,
     batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     as_json: options.Json = False,
 ) -> None:
     """Which of these labels when? Segments with start, end, label and score, over videos of any
@@ -67,6 +70,11 @@ def timeline(
     --out holiday.png
     """
     from froster.data.listing import list_videos
+
+    names = given_labels(labels, labels_file)
+    listing = list_videos(videos or [], files_from=files_from, root=root)
+    mention(listing)
+    start_torch()
     from froster.inference.segment_files import (
         VideoTimeline,
         check_outputs,
@@ -76,13 +84,12 @@ def timeline(
     )
     from froster.inference.timeline import Scan, follow
 
-    names = given_labels(labels, labels_file)
     outputs = out or []
     check_outputs(outputs, clips)
-    listing = list_videos(videos or [], files_from=files_from, root=root)
-    mention(listing)
     several = len(listing) > 1
-    recognizer = load_model(model, device, precision, templates=template)
+    recognizer = load_model(
+        *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
+    )
     announce(recognizer, model)
     about = {"model": name_of(model)}
     results: list[VideoTimeline] = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from froster.cli import options
-from froster.cli.common import parse_options, print_table, show_result
+from froster.cli.common import parse_options, print_table, show_result, start_torch
 from froster.cli.options import (
     CHANGES,
     DATA,
@@ -77,6 +77,7 @@ def train(
 
     Example: froster train --data videos/ --model nano --novel-fraction 0.3 --out runs/first
     """
+    start_torch()
     from froster.training import train as training
     from froster.training.reporter import Drawn
 

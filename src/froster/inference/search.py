@@ -115,7 +115,7 @@ def search(
     check_not_empty(store)
     if where is not None:
         store.table.check(where)
-    model = as_recognizer(model or store.source)
+    model = as_recognizer(model or store.source, store.merge_tokens)
     check_comparable(model)
     check_model(store, model)
     copies: list[str] = []

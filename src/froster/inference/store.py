@@ -138,6 +138,7 @@ class Store:
             self.about: dict[str, Any] = json.loads(self.table.schema.metadata[ABOUT])
             self.root = root if root is not None else as_path(self.about["root"])
             self.dtype, self.model = str(self.about["dtype"]), str(self.about["model"])
+            self.merge_tokens = int(self.about.get("merge_tokens", 0))
             self.dimensions = int(self.table.schema.field("vector").type.list_size)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{folder}: not an index of froster index ({error!r})") from None
@@ -155,17 +156,16 @@ class Store:
             place.is_file() or (place.is_dir() and any(not _is_ours(p) for p in place.iterdir()))
         ):
             raise UsageError(f"{folder} exists and is no index: choose another --out")
-        number = pa.float16() if about["dtype"] == "float16" else pa.float32()
         kinds = {
             **dict.fromkeys(("path", "video", "batch"), pa.string()),
             **dict.fromkeys(("segment", "segments", "frames", "damaged"), pa.int32()),
             **dict.fromkeys(("start", "end", "seconds"), pa.float64()),
             **dict.fromkeys(("size", "mtime"), pa.int64()),
-            "vector": pa.list_(number, dimensions),
+            "vector": pa.list_(getattr(pa, about["dtype"])(), dimensions),
         }
         schema = pa.schema([(name, kinds[name]) for name in COLUMNS])
-        text = json.dumps(dict(about))
-        LanceTable.create(table_at(place, SEGMENTS), schema.with_metadata({ABOUT: text}))
+        schema = schema.with_metadata({ABOUT: json.dumps(dict(about))})
+        LanceTable.create(table_at(place, SEGMENTS), schema)
         return cls(folder)
 
     @property

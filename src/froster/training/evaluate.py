@@ -92,7 +92,8 @@ def evaluate(
         looked_for = len(items) if reported_videos(known) is not None else 0
         with reporter.bar("look for training videos", looked_for, keep=False) as bar:
             chosen = videos_to_score(items, asked.split, asked.part, known, bar)
-        recognizer = load_reported(name, asked, reporter, of_rank and str(of_rank))
+        place, merge = None if of_rank is None else str(of_rank), asked.merge_tokens
+        recognizer = load_reported(name, asked, reporter, place, merge_tokens=merge)
         config = recognizer.config
         sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
         views = asked.views or config.views
@@ -195,6 +196,7 @@ def make_report(
         }
     report: dict[str, Any] = {
         "calibrated": recognizer.calibration.fitted is not None,
+        **({"merge_tokens": recognizer.merge_tokens} if recognizer.merge_tokens else {}),
         "part": chosen.part,
         "trained_on": chosen.trained,
         "watched_by": chosen.watched,

@@ -48,7 +48,12 @@ def check(address: str | None) -> None:
         raise UsageError(f"--engine ray needs Ray: {install('ray')}")
     if address in (None, "auto", "local"):
         return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--address {address}: a cluster is worked with from one of its machines, as HOST:PORT"
+            " (its port is 6379 by itself) or auto, not through Ray's client"
+        )
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         raise UsageError(f"--address is HOST:PORT of a cluster of Ray, or auto, not {address!r}")
     try:
