@@ -20,6 +20,7 @@ PARTS = {
     "encoders": "image towers of PE-Core, SigLIP and EVA02 against CLIP's and transformers",
     "towers": "the same against open_clip, which must be installed; on a GPU where there is one",
     "flops": "the vision tower's achieved FLOP/s against a large matrix product",
+    "merging": "token merging: time and cosine on a ViT-B/16, accuracy on the world",
     "decode": "decode + sample + resize against other readers",
     "loader": "clips a second with workers",
     "startup": "froster --help and import froster",

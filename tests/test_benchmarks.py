@@ -21,8 +21,10 @@ from benchmarks.setup import FRAMES, clips, labels, scene
 from benchmarks.step import TEMPLATE, OurStep
 from benchmarks.timing import Row, Spread, compare, interleave
 
+PARTS_AT_TOY_SIZE = ["step", "evaluate", "classify", "encoders", "teach", "serve", "merging"]
 
-@pytest.mark.parametrize("part", ["step", "evaluate", "classify", "encoders", "teach", "serve"])
+
+@pytest.mark.parametrize("part", PARTS_AT_TOY_SIZE)
 def test_a_part_writes_its_rows(part: str, tmp_path: Path) -> None:
     main([part, "--toy", "--rounds", "1", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "speed.json").read_text())[part]

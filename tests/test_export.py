@@ -249,7 +249,7 @@ def test_mistakes(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_line(
         run(*ask, tmp_path / "out", "--to", "tflite"),
         2,
-        "--to must be onnx or openvino",
+        "--to must be onnx, openvino or int8",
         "'tflite'",
     )
     for target, names in PACKAGES.items():

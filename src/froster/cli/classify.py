@@ -58,6 +58,7 @@ def classify(
     views: options.Views = None,
     sampling: options.Sampling = None,
     transport: options.Transport = False,
+    merge_tokens: options.MergeTokens = None,
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5,
     truncate: options.Truncate = False,
     workers: options.Workers = None,
@@ -67,6 +68,7 @@ def classify(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
     as_json: options.Json = False,
@@ -94,7 +96,15 @@ def classify(
         check_suffix(out)
     device = device or device_of(part)
     recognizer = load_model(
-        model, device, precision, classes=classes, templates=template, kind=sampling, views=views
+        model,
+        device,
+        precision,
+        classes=classes,
+        templates=template,
+        runtime=runtime,
+        kind=sampling,
+        views=views,
+        merge_tokens=merge_tokens,
     )
     if every_class:
         assert recognizer.class_file is not None

@@ -76,6 +76,8 @@ MODEL = (
 Model = Annotated[str | None, option(MODEL, name=("--model", "-m"))]
 Device = Annotated[str | None, option(HELPS["device"], group=MACHINE)]
 Precision = Annotated[str, option(HELPS["precision"], group=MACHINE)]
+RUNTIME = "Folder of froster export --to int8: the image tower in int8, on the CPU."
+Runtime = Annotated[Path | None, option(RUNTIME, group=MACHINE)]
 WORKERS = "Processes that decode videos; default: by the cores."
 Workers = Annotated[int | None, number(WORKERS, 0, group=MACHINE)]
 INSPECTORS = "Processes that check videos; default: one a core."
@@ -114,6 +116,7 @@ Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]
 Sampling = Annotated[Literal["dense", "uniform"] | None, option(HELPS["sampling"])]
+MergeTokens = Annotated[int | None, number(HELPS["merge_tokens"], 0)]
 Transport = Annotated[bool, option(HELPS["transport"])]
 Stride = Annotated[float | None, seconds("Between windows; default: a quarter of one.")]
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
@@ -129,6 +132,7 @@ CHANGES: dict[str, Any] = {
     "where": list[str] | None,
     "workers": Annotated[int | None, bounds(0)],
     "views": bounds(1),
+    "merge_tokens": bounds(0),
     "batch_size": bounds(1),
 }
 

@@ -31,6 +31,7 @@ def serve(
     *,
     model: options.Model = None,
     compare: Annotated[str | None, option("A second model, shown beside the first.")] = None,
+    merge_tokens: options.MergeTokens = None,
     host: Annotated[str, option("Address; one that others reach needs --token-env.")] = "127.0.0.1",
     port: Annotated[int, number("0: any that is free.", 0, 65535)] = 7860,
     token_env: Annotated[str | None, option("Environment variable of the token.")] = None,
@@ -43,6 +44,7 @@ def serve(
     page: Annotated[bool, switch("The web page beside the API.", "page")] = True,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
 ) -> None:
     """The web page and the HTTP API: upload a video, type labels, see which fits and when. On this
     machine alone by default.
@@ -62,7 +64,14 @@ def serve(
     limits = Limits(round(max_upload * MB), max_seconds, max_labels, waiting=queue, timeout=timeout)
     with bound(host, port) as listening:
         sources = [model, *([compare] if compare else [])]
-        recognizers = [load_model(source, device, precision) for source in sources]
+        recognizers = [
+            load_model(
+                *(source, device, precision),
+                runtime=None if number else runtime,
+                merge_tokens=merge_tokens,
+            )
+            for number, source in enumerate(sources)
+        ]
         for source, recognizer in zip(sources, recognizers, strict=True):
             announce(recognizer, source)
         models = Models(dict(zip(names(sources), recognizers, strict=True)), limits)

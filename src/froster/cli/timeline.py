@@ -55,10 +55,12 @@ def timeline(
     stride: options.Stride = None,
     min_segment: Annotated[float, seconds(SHORTER, 0)] = 0.0,
     model: options.Model = None,
+    merge_tokens: options.MergeTokens = None,
     batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     as_json: options.Json = False,
 ) -> None:
     """Which of these labels when? Segments with start, end, label and score, over videos of any
@@ -85,7 +87,9 @@ def timeline(
     outputs = out or []
     check_outputs(outputs, clips)
     several = len(listing) > 1
-    recognizer = load_model(model, device, precision, templates=template)
+    recognizer = load_model(
+        *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
+    )
     announce(recognizer, model)
     about = {"model": name_of(model)}
     results: list[VideoTimeline] = []

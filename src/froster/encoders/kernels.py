@@ -66,19 +66,19 @@ def dot_product_attention(
     q: Float[Tensor, "rows heads queries dim"],
     k: Float[Tensor, "rows heads keys dim"],
     v: Float[Tensor, "rows heads keys dim"],
-    mask: Bool[Tensor, ...] | None = None,
+    mask: Bool[Tensor, ...] | Float[Tensor, ...] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "rows heads queries dim"]:
     """Soft-max attention.
 
-    `mask`: broadcast to (rows, heads, queries, keys), True = seen. `causal`: token i sees the keys
-    up to i. Any strides.
+    `mask`: broadcast to (rows, heads, queries, keys), True = seen, or numbers of q's type that are
+    added to the scores and get no gradient. `causal`: token i sees the keys up to i. Any strides.
     """
     if q.dtype != torch.bfloat16 or not use_cpu_kernels(q):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     if causal:
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
-    hidden = None if mask is None else ~mask
+    hidden = ~mask if mask is not None and mask.dtype == torch.bool else mask
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         return _AttentionInParts.apply(q, k, v, hidden)
     return _attention_in_parts(q, k, v, hidden)
@@ -90,11 +90,13 @@ def _parts(q: Tensor, k: Tensor) -> list[slice]:
 
 
 def _weights(q: Tensor, k: Tensor, hidden: Tensor | None) -> Tensor:
-    """Rows' soft-max weights (n * h, L, M)."""
+    """Rows' soft-max weights (n * h, L, M). `hidden`: True = not seen, or what is added."""
     n, h, L, d = q.shape
     scores = torch.bmm((q * d**-0.5).reshape(n * h, L, d), _flat(k).transpose(1, 2))
-    if hidden is not None:
+    if hidden is not None and hidden.dtype == torch.bool:
         scores.unflatten(0, (n, h)).masked_fill_(hidden, float("-inf"))
+    elif hidden is not None:
+        scores.unflatten(0, (n, h)).add_(hidden)
     return scores.softmax(-1)
 
 
@@ -109,7 +111,7 @@ def _rows(hidden: Tensor | None, part: slice) -> Tensor | None:
 
 def _attention_in_parts(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
     if _has_amx():
-        mask = None if hidden is None else ~hidden
+        mask = ~hidden if hidden is not None and hidden.dtype == torch.bool else hidden
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     N, h, L, d = q.shape
     # Tokens before heads in memory, as the output projection reads them.

@@ -6,13 +6,14 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from froster.data.dataset import ReadViews
+from froster.encoders.merging import with_merging
 from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import (
     autocast,
@@ -23,7 +24,7 @@ from froster.encoders.precision import (
 )
 from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
-from froster.errors import FrosterWarning, UsageError
+from froster.errors import CheckpointError, FrosterWarning, UsageError
 from froster.evaluation.calibration import Calibration
 from froster.inference.class_cache import kept_or_computed
 from froster.inference.model_folder import ModelConfig
@@ -38,6 +39,9 @@ from froster.utils.address import as_path
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import finite
 from froster.video.transforms import given_clips
+
+if TYPE_CHECKING:
+    from froster.inference.int8 import Int8
 
 
 class Embedder:
@@ -59,8 +63,11 @@ class Embedder:
         provenance: str = "froster",
         calibration: Calibration | None = None,
         class_file: ClassFile | None = None,
+        merge_tokens: int = 0,
     ):
-        """`class_file`: embeddings of the labels, in place of those of the text tower."""
+        """`class_file`: embeddings of the labels, in place of those of the text tower.
+        `merge_tokens`: those of a frame that every block merges, in what is computed of videos and
+        not in what is taught, saved or exported. Raises UsageError where the network cannot."""
         self.provenance, self.precision = provenance, parse_precision(precision)
         "`provenance`: what the weights were taken for"
         self.source: str | None = None
@@ -68,9 +75,12 @@ class Embedder:
         self.device = device or pick_device()
         self.files: str | None = None
         "state of the files that the weights were read from, set by who lets nobody change these"
+        self.runtime: Int8 | None = None
+        "how the image tower is computed in int8"
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
+        self.merge_tokens = check_merging(model, config, merge_tokens)
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
@@ -91,13 +101,32 @@ class Embedder:
             other.class_file = self.class_file and self.class_file.to(device)
         return other
 
+    def use_runtime(self, folder: str | Path) -> None:
+        """From now on the image tower is computed in int8, by what `froster export --to int8` wrote
+        to this folder. Raises UsageError where this machine cannot or tokens are merged,
+        CheckpointError where the folder is damaged or another model's."""
+        from froster.inference.int8 import read_int8
+
+        if self.merge_tokens:
+            raise UsageError(
+                "--runtime and --merge-tokens do not go together: int8 was compared with all tokens"
+            )
+        self.runtime = read_int8(self, folder)
+        try:
+            assert self.inference is not self.model  # made now, and kept
+        except CheckpointError as error:
+            self.runtime = None
+            raise CheckpointError(f"{folder}: {error}") from None
+
     def summary(self, name: str) -> str:
         """One line on what runs where; `name` is what people call the model by."""
         vision, config = self.clip.config.vision, self.config
         dtype = str(self.dtype).removeprefix("torch.")
         return (
             f"model {name} ({self.provenance}; {config.method.name}, {vision.image_size} px,"
-            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in {dtype}"
+            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in"
+            f" {'int8 and ' if self.runtime else ''}{dtype}"
+            + (f", {self.merge_tokens} tokens merged a block" if self.merge_tokens else "")
         )
 
     @property
@@ -123,17 +152,25 @@ class Embedder:
 
     @property
     def inference(self) -> VideoCLIP:
-        """The network as `self.dtype` wants it: `model`, or one that shares its weights with the
-        towers' matrices cast. Weights that are trained are never cast ahead."""
-        if self.dtype == torch.float32 or not self._may_keep():
-            return self.model
-        if self._cache.cast is None:
-            self._cache.cast = with_cast_weights(self.model, self.dtype)
-        return self._cache.cast
+        """The network as it is computed: `model`, or one that shares its weights, with the towers'
+        matrices cast to `self.dtype`, in int8 or with tokens merged. Weights that are trained are
+        never cast ahead."""
+        may_keep = self._may_keep()
+        if may_keep and self._cache.cast is not None:
+            return self._cache.cast
+        network, int8 = self.model, self.runtime if self.device.type == "cpu" else None
+        if may_keep and int8 is not None:
+            network = int8.network(network, self.dtype)
+        elif may_keep and self.dtype != torch.float32:
+            network = with_cast_weights(network, self.dtype)
+        if self.merge_tokens:
+            network = with_merging(network, self.merge_tokens)
+        self._cache.cast = network if may_keep and network is not self.model else None
+        return network
 
     def _may_keep(self) -> bool:
-        settings = (self.config.prompting, self.dtype, self.tokenizer_source, self.class_file)
-        return self._cache.holds(self.model, settings)
+        how = (self.config.prompting, self.dtype, self.runtime, self.merge_tokens)
+        return self._cache.holds(self.model, (*how, self.tokenizer_source, self.class_file))
 
     @property
     def cuts_texts(self) -> bool:
@@ -267,3 +304,16 @@ class Embedder:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
+
+
+def check_merging(network: VideoCLIP, config: ModelConfig, count: int) -> int:
+    """`count`. Raises UsageError where that many tokens of a frame cannot be merged in a block."""
+    if type(count) is not int or count < 0:
+        raise UsageError(f"merge_tokens is a whole number from 0, not {count!r:.100}")
+    if count and not network.merges_tokens:
+        rotary = "an image tower with rotary positions" if network.clip.config.vision.rope else ""
+        raise UsageError(
+            f"{rotary or config.method.name} needs every token of a frame in its place: leave"
+            " merge_tokens out"
+        )
+    return count

@@ -52,6 +52,10 @@ class VCLIPBlock(Block):
         self.init_from(block)
         self.radius, self.pad = radius, pad
 
+    @property
+    def merges_tokens(self) -> bool:
+        return True  # the neighbours' keys are gathered
+
     def keys_values(
         self,
         k: Float[Tensor, "frames heads tokens dim"],
