@@ -7,6 +7,7 @@ import torch
 from froster.encoders.config import VisionConfig
 from froster.encoders.kernels import try_window_kernel
 from froster.encoders.model import CLIP
+from froster.training.distributed import ranks
 
 COST = 31.0
 """Seconds from the first step of a FROSTER training to the compiled one (docs/results/gpu.md)."""
@@ -16,8 +17,11 @@ SAVED = (0.369 - 0.243) / 64
 
 def compile_towers(student: CLIP, teacher: CLIP | None, text_is_frozen: bool) -> None:
     """Kernels for the image towers as wholes and for each block of a text tower that is trained:
-    they are made when a tower is first used."""
-    try_window_kernel(student.logit_scale.device)
+    they are made when a tower is first used. On several ranks neighbours stay copies, for
+    DistributedDataParallel cuts what is compiled into parts, which FlexAttention was not tried in.
+    """
+    if ranks() == 1:
+        try_window_kernel(student.logit_scale.device)
     for clip in filter(None, (student, teacher)):
         clip.visual.compile()
     if not text_is_frozen:
