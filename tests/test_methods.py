@@ -33,11 +33,12 @@ from froster.text.bank import PromptBank
 from froster.text.prompts import Prompting
 from froster.training.attach import attach, freeze
 from froster.training.batches import rows_of_step
+from froster.training.contrast import task_class
 from froster.training.distill import Distill
 from froster.training.fine_tune import student_of, training_clips
 from froster.training.optim import optimizer_of
 from froster.training.reporter import Drawn
-from froster.training.task import Task, Teacher, task_class
+from froster.training.task import Task, Teacher
 from froster.training.weights import average, towards
 from froster.utils.progress import progress
 from golden import close

@@ -25,10 +25,11 @@ from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
 from froster.training.attach import freeze
 from froster.training.batches import global_batch
+from froster.training.contrast import task_class
 from froster.training.distill import Distill
 from froster.training.distributed import AllRanks, spread_over_ranks
 from froster.training.fine_tune import student_of
-from froster.training.task import Task, Teacher, task_class
+from froster.training.task import Task, Teacher
 from froster.world.clips import WorldClips
 from train_worker import small_world
 

@@ -1,4 +1,5 @@
-"""The contrast within a batch where a class is a set of prompts, all of which count (OST)."""
+"""Contrasts within a batch in place of the cross-entropy over classes: ActionCLIP's, and that
+where a class is a set of prompts, all of which count (OST)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from froster.encoders.model import unit
 from froster.methods.actionclip import in_batch_kl, same_class
+from froster.methods.base import Method, VideoCLIP
 from froster.training.distributed import gather_clips
-from froster.training.task import InBatchTask, Outputs, no_other_weights
+from froster.training.task import Outputs, Task, no_other_weights
+
+
+class InBatchTask(Task):
+    """ActionCLIP's contrast in place of the cross-entropy: every clip with its own class by a
+    template of its own, over all ranks' clips together."""
+
+    clip_prompts = True
+
+    def outputs(
+        self,
+        frames: Tensor,
+        labels: Tensor,
+        rows: list[int],
+        rng: random.Random,
+        weight: float = 1.0,
+    ) -> Outputs:
+        features = self.encode(frames)
+        templates = torch.tensor([rng.choice(rows) for _ in labels])
+        prompts = self.prompts_of_clips(templates, labels)
+        v, t, known = gather_clips(
+            unit(features.video), unit(prompts), labels if weight > 0 else labels - labels - 1
+        )
+        logits = self.student.clip.logit_scale.exp() * v @ t.T
+        video, text = in_batch_kl(logits, same_class(known))
+        mine = unit(features.video) @ t.T
+
+        teacher = self.teacher_prompts_of_clips(templates, labels)
+        predicted = known[mine.argmax(-1)]
+        losses = self.student.losses(features, t, logits, lambda _: (video + text) / 2)
+        losses = {name: loss * (1.0 if name == "ce" else weight) for name, loss in losses.items()}
+        return Outputs(
+            losses, logits, predicted, features, prompts[None], teacher, no_other_weights
+        )
+
+    def prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor:
+        """The prompt of each clip, (B, E), raw."""
+        if self.text_is_frozen:
+            return self.student_prompts[templates.to(labels.device), labels]
+        tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
+        return self.encode_tokens(tokens[None])[0]
+
+    @torch.no_grad()
+    def teacher_prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor | None:
+        """Those of the teacher, (1, B, E)."""
+        if self.teacher is None:
+            return None
+        if isinstance(self.teacher, VideoCLIP) and not self.text_is_frozen:
+            tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
+            return self.encode_tokens(tokens[None], self.teacher)
+        return self.teacher_prompts[templates, labels.cpu()][None]
 
 
 class SetTask(InBatchTask):
@@ -58,3 +111,8 @@ class SetTask(InBatchTask):
         if self.text_is_frozen:
             return self.student_prompts[rows][:, labels]
         return self.encode_tokens(self.bank.tokens(*rows)[:, labels.cpu()])
+
+
+def task_class(method: Method) -> type[Task]:
+    """By the method's objective."""
+    return {"classes": Task, "in-batch": InBatchTask, "in-batch sets": SetTask}[method.objective]

@@ -24,10 +24,11 @@ from froster.methods.weight_names import new_weights, plain_clip
 from froster.text.bank import PromptBank
 from froster.training.attach import freeze
 from froster.training.batches import epoch_batches, rows_of_step, steps_of_epoch
+from froster.training.contrast import task_class
 from froster.training.distill import Distill
 from froster.training.importance import holding
 from froster.training.reporter import Reporter
-from froster.training.task import Teacher, task_class
+from froster.training.task import Teacher
 from froster.training.trainer import Trained, Trainer
 from froster.utils.tensors import StateDict
 

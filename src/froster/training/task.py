@@ -12,19 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from froster.encoders.model import CLIP, unit
+from froster.encoders.model import CLIP
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
-from froster.methods.actionclip import in_batch_kl, same_class
-from froster.methods.base import Features, LossAt, Method, Regulariser, VideoCLIP, pool
+from froster.methods.base import Features, LossAt, Regulariser, VideoCLIP, pool
 from froster.methods.penalised import Consolidated
 from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
 from froster.training.attach import attach, trained
 from froster.training.batches import mix_clips, soft_targets
 from froster.training.distill import Distill, Distillation, Losses, Scored
-from froster.training.distributed import GatherClasses, gather_clips, ranks, this_rank
+from froster.training.distributed import GatherClasses, ranks, this_rank
 from froster.training.ema import follow, follower
 from froster.training.specialise import Specialisation
 
@@ -341,60 +340,3 @@ def no_other_weights(weights: Mapping[str, Tensor]) -> Tensor:
         "this method's regulariser takes the loss at other weights, which the contrast within the"
         " batch does not have: train it with the objective of classes"
     )
-
-
-class InBatchTask(Task):
-    """ActionCLIP's contrast in place of the cross-entropy: every clip with its own class by a
-    template of its own, over all ranks' clips together."""
-
-    clip_prompts = True
-
-    def outputs(
-        self,
-        frames: Tensor,
-        labels: Tensor,
-        rows: list[int],
-        rng: random.Random,
-        weight: float = 1.0,
-    ) -> Outputs:
-        features = self.encode(frames)
-        templates = torch.tensor([rng.choice(rows) for _ in labels])
-        prompts = self.prompts_of_clips(templates, labels)
-        v, t, known = gather_clips(
-            unit(features.video), unit(prompts), labels if weight > 0 else labels - labels - 1
-        )
-        logits = self.student.clip.logit_scale.exp() * v @ t.T
-        video, text = in_batch_kl(logits, same_class(known))
-        mine = unit(features.video) @ t.T
-
-        teacher = self.teacher_prompts_of_clips(templates, labels)
-        predicted = known[mine.argmax(-1)]
-        losses = self.student.losses(features, t, logits, lambda _: (video + text) / 2)
-        losses = {name: loss * (1.0 if name == "ce" else weight) for name, loss in losses.items()}
-        return Outputs(
-            losses, logits, predicted, features, prompts[None], teacher, no_other_weights
-        )
-
-    def prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor:
-        """The prompt of each clip, (B, E), raw."""
-        if self.text_is_frozen:
-            return self.student_prompts[templates.to(labels.device), labels]
-        tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
-        return self.encode_tokens(tokens[None])[0]
-
-    @torch.no_grad()
-    def teacher_prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor | None:
-        """Those of the teacher, (1, B, E)."""
-        if self.teacher is None:
-            return None
-        if isinstance(self.teacher, VideoCLIP) and not self.text_is_frozen:
-            tokens = self.bank.tokens(*self.bank.rows)[templates, labels.cpu()]
-            return self.encode_tokens(tokens[None], self.teacher)
-        return self.teacher_prompts[templates, labels.cpu()][None]
-
-
-def task_class(method: Method) -> type[Task]:
-    """By the method's objective."""
-    from froster.training.contrast import SetTask  # which is made of a task itself
-
-    return {"classes": Task, "in-batch": InBatchTask, "in-batch sets": SetTask}[method.objective]
