@@ -100,12 +100,19 @@ def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the 28 templates, for tests that would spend their time on texts."""
-    from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
+    from templates import use_few
 
-    few = KINETICS_28[::14]
-    monkeypatch.setattr("froster.inference.model_folder.KINETICS_28", few)
-    monkeypatch.setitem(vars(FROSTER_PROMPTS), "templates", few)
-    monkeypatch.setattr(Prompting.__init__, "__defaults__", (few, FROSTER_PROMPTS.form))
+    use_few(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def few_templates_throughout() -> Iterator[None]:
+    """The same for what a file makes once, too."""
+    from templates import use_few
+
+    with pytest.MonkeyPatch.context() as patch:
+        use_few(patch)
+        yield
 
 
 @pytest.fixture

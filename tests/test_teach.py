@@ -26,7 +26,7 @@ from froster.world.files import write_video
 from froster.world.sets import SETS, record
 from shared_files import World
 
-pytestmark = pytest.mark.usefixtures("few_templates")
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 LABELS = World("base", 4).classes[:3]
 
 
