@@ -25,9 +25,12 @@ shapes.install([f"froster.{room}" for room in ROOMS])
 
 
 LONG = (
-    *("train_end", "benchmarks", "export", "docs", "training", "serve_live", "systems", "prepare"),
-    *("demo", "encoder_uses", "fine_tune", "grid", "going_on", "describe", "serve_page", "seen"),
-    *("terminal", "hub_layouts", "blend", "names", "loader", "many", "pool", "timeline"),
+    *("engine_ray", "train_end", "elastic", "docs", "cli", "serve_page", "addresses", "kept"),
+    *("training", "teach", "results", "fine_tune", "watch", "export", "label", "leak", "seen"),
+    *("video_odd", "paper_reproduce", "hub_layouts", "timeline", "given", "systems", "losses"),
+    *("serve_live", "pack", "grid", "pool", "describe", "habits", "prepare", "meta_step"),
+    *("paper_real", "blend", "benchmarks", "serve_bad_input", "start_and_method", "demo"),
+    *("encoder_uses", "going_on", "methods", "columns", "loader", "names", "terminal", "many"),
 )
 """Files that take long, the longest first."""
 

@@ -145,4 +145,5 @@ def test_a_pack_in_a_folder_that_is_not_shared(
     """As far as one machine can show it: what an actor has written is not to be seen here."""
     monkeypatch.setattr("froster.data.pack_store.PackStore._is_whole", lambda store, row: False)
     by = ("--engine", "ray", "--workers", 0)
-    one_line(run("pack", folder, *by, "--out", tmp_path / "pack"), 2, "share")
+    one = folder / "class 0" / "0.mp4"
+    one_line(run("pack", one, *by, "--out", tmp_path / "pack"), 2, "share")

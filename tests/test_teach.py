@@ -62,7 +62,9 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("features")
 
 
-@pytest.mark.parametrize("method", ["prolip", "lp++", "tip", "tip-f"])
+@pytest.mark.parametrize(
+    "method", ["prolip", "lp++", pytest.param("tip", marks=pytest.mark.slow), "tip-f"]
+)
 def test_every_method_leaves_a_model_that_other_commands_take(
     run, videos: Path, features: Path, tmp_path: Path, method: str
 ) -> None:

@@ -342,7 +342,7 @@ class EndlessLists(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("seconds", [[], ["--seconds", "1"]])
+@pytest.mark.parametrize("seconds", [[], pytest.param(["--seconds", "1"], marks=pytest.mark.slow)])
 def test_play_lists_without_end_are_given_up_with_their_memory(seconds: list[str]) -> None:
     """About 5 s each, most of it the start of the command."""
     with ThreadingHTTPServer(("127.0.0.1", 0), EndlessLists) as server:
