@@ -24,6 +24,8 @@ from known_clips import Known
 from typed import one_line
 from video_files import make_video, numbers
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 LABELS = ["cat spinning", 'a <b> & "c"', "tai chi: slow / soft", "Ünï 漢字"]
 LABEL_OPTION = "cat spinning, star bouncing, car pacing, mushroom pulsing"
 
