@@ -20,6 +20,7 @@ PARTS = {
     "encoders": "image towers of PE-Core, SigLIP and EVA02 against CLIP's and transformers",
     "towers": "the same against open_clip, which must be installed; on a GPU where there is one",
     "flops": "the vision tower's achieved FLOP/s against a large matrix product",
+    "merging": "token merging: time and cosine on a ViT-B/16, accuracy on the world",
     "decode": "decode + sample + resize against other readers",
     "loader": "clips a second with workers",
     "startup": "froster --help and import froster",
@@ -27,6 +28,7 @@ PARTS = {
     "export": "ONNX and OpenVINO against PyTorch",
     "teach": "froster teach on kept features, 20 classes of 20 videos",
     "serve": "sixteen clients of froster serve",
+    "pipeline": "training from packed shards, loader and step against the step alone",
     "growth": "how cost grows with clips, frames, classes, views, workers",
 }
 

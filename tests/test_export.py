@@ -100,8 +100,9 @@ def check(recognizer: Recognizer, folder: Path, labels: list[str] | None, *batch
             )
 
 
-FEW = [("vclip", "step1"), ("xclip", "full")]
+FEW = [("xclip", "full")]
 MORE = [
+    ("vclip", "step1"),
     ("vclip", "mask"),
     ("finetuned", "both"),
     ("aim", "official"),

@@ -220,6 +220,7 @@ def test_mistakes(
         [(FILE, None), (FILE, half), ("export.json", None), ("export.json", b"{")]
     ):
         one_line(run(*ask, damaged(exported, tmp_path / str(number), file, content)), 1, file)
+    one_line(run(*ask, exported, "--merge-tokens", 2), 2, "do not go together")
     other = damaged(exported, tmp_path / "onnx", "export.json", b'{"runtime": "onnx"}')
     one_line(run(*ask, other), 1, "no export to int8")
     nano, another = load("nano", device="cpu"), recognizer_of("finetuned")

@@ -58,6 +58,7 @@ def classify(
     views: options.Views = None,
     sampling: options.Sampling = None,
     transport: options.Transport = False,
+    merge_tokens: options.MergeTokens = None,
     top: Annotated[int, number("Labels shown for each video.", 1)] = 5,
     truncate: options.Truncate = False,
     workers: options.Workers = None,
@@ -103,6 +104,7 @@ def classify(
         runtime=runtime,
         kind=sampling,
         views=views,
+        merge_tokens=merge_tokens,
     )
     if every_class:
         assert recognizer.class_file is not None

@@ -48,6 +48,7 @@ def load_model(
     templates: Sequence[str] | None = None,
     runtime: Path | None = None,
     views: int | None = None,
+    merge_tokens: int | None = None,
     **sampling: Any,
 ) -> Recognizer:
     """The model a command was given, with its views and its sampling (kind, frames) changed where
@@ -58,7 +59,14 @@ def load_model(
     name = name_of(source)
     with working(f"loading {name}"):
         files = state_of_files(name)  # before they are read: a later change is a change
-        model = load(name, classes=classes, templates=templates, device=device, precision=precision)
+        model = load(
+            name,
+            classes=classes,
+            templates=templates,
+            device=device,
+            precision=precision,
+            merge_tokens=merge_tokens or 0,
+        )
     # What a release borrows of another model may be another one tomorrow.
     model.files = None if " of the CLIP" in model.provenance else files
     model.working = working

@@ -22,7 +22,8 @@ from froster.utils.progress import attempt, console
 Arranged = arranged(
     EvaluateOptions,
     {
-        None: "labels_file split part views sampling clamp multi_label transport probe",
+        None: "labels_file split part views sampling clamp multi_label transport probe"
+        " merge_tokens",
         DATA: f"{LABELLED} classes",
         MACHINE: "batch_size workers device precision",
     },
@@ -64,6 +65,8 @@ def evaluate(
         evaluation = evaluating.evaluate(
             data, model, out, reporter=reporter, scoring=Scoring(None, part, by), **values
         )
+    if not evaluation.report:  # of torchrun's processes the first speaks for all
+        return
     if part.count > 1:
         show_result(evaluation.report, as_json, show_shard)
         return

@@ -34,6 +34,7 @@ def index(
     files_from: options.FilesFrom = None,
     root: options.ListRoot = None,
     model: options.Model = None,
+    merge_tokens: options.MergeTokens = None,
     segment: Annotated[float | None, seconds("Length of a segment; default: 4.", 0.1)] = None,
     dtype: Annotated[
         Literal["float16", "float32"] | None, option("Of the embeddings; default: float16.")
@@ -93,8 +94,12 @@ def index(
         base = earlier.root if earlier else None
         listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
         mention(listing)
+        if merge_tokens is None and earlier:
+            merge_tokens = earlier.merge_tokens
         source = model or (earlier.source if earlier else None)
-        recognizer = load_model(source, device, precision, runtime=runtime)
+        recognizer = load_model(
+            source, device, precision, runtime=runtime, merge_tokens=merge_tokens
+        )
         indexing.check_comparable(recognizer)
         announce(recognizer, model)
         with batch_bar("index") as on_progress:
@@ -109,7 +114,9 @@ def index(
             )
     if approximate is not None:
         store = Store(out)
-        recognizer = recognizer or load_model(model or store.source, device, precision)
+        recognizer = recognizer or load_model(
+            model or store.source, device, precision, merge_tokens=store.merge_tokens
+        )
         with working("making the search index" if approximate else "taking it away"):
             report["recall"] = indexing.search_index(recognizer, store, approximate)
     elif report.get("segments", 0) > PAYS_FROM:

@@ -56,7 +56,9 @@ def label(
         folder = store.folder.absolute()
         out = folder.with_name(f"{folder.name}.labels.jsonl")
     with sole_maker(out), bound("127.0.0.1", port) as listening:
-        recognizer = load_model(model or store.source, device, precision)
+        recognizer = load_model(
+            model or store.source, device, precision, merge_tokens=store.merge_tokens
+        )
         announce(recognizer, model or store.source)
         labelling = Labelling(store, recognizer, out, names)
         if labelling.elsewhere:

@@ -116,6 +116,7 @@ Truncate = Annotated[bool, option(HELPS["truncate"])]
 
 Views = Annotated[int | None, number("Clips taken from each video; the model says how many.", 1)]
 Sampling = Annotated[Literal["dense", "uniform"] | None, option(HELPS["sampling"])]
+MergeTokens = Annotated[int | None, number(HELPS["merge_tokens"], 0)]
 Transport = Annotated[bool, option(HELPS["transport"])]
 Stride = Annotated[float | None, seconds("Between windows; default: a quarter of one.")]
 Window = Annotated[float | None, seconds("Seen at once; the model's sampling says how many.")]
@@ -131,6 +132,7 @@ CHANGES: dict[str, Any] = {
     "where": list[str] | None,
     "workers": Annotated[int | None, bounds(0)],
     "views": bounds(1),
+    "merge_tokens": bounds(0),
     "batch_size": bounds(1),
 }
 

@@ -65,7 +65,9 @@ def search(
     check_not_empty(store)
     if where is not None:
         store.table.check(where)
-    recognizer = load_model(model or store.source, device, precision)
+    recognizer = load_model(
+        model or store.source, device, precision, merge_tokens=store.merge_tokens
+    )
     with working(f"reading {video.name}") if video else nullcontext():
         result = searching.search(
             store,

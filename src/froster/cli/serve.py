@@ -31,6 +31,7 @@ def serve(
     *,
     model: options.Model = None,
     compare: Annotated[str | None, option("A second model, shown beside the first.")] = None,
+    merge_tokens: options.MergeTokens = None,
     host: Annotated[str, option("Address; one that others reach needs --token-env.")] = "127.0.0.1",
     port: Annotated[int, number("0: any that is free.", 0, 65535)] = 7860,
     token_env: Annotated[str | None, option("Environment variable of the token.")] = None,
@@ -64,7 +65,11 @@ def serve(
     with bound(host, port) as listening:
         sources = [model, *([compare] if compare else [])]
         recognizers = [
-            load_model(source, device, precision, runtime=None if number else runtime)
+            load_model(
+                *(source, device, precision),
+                runtime=None if number else runtime,
+                merge_tokens=merge_tokens,
+            )
             for number, source in enumerate(sources)
         ]
         for source, recognizer in zip(sources, recognizers, strict=True):

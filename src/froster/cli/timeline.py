@@ -55,6 +55,7 @@ def timeline(
     stride: options.Stride = None,
     min_segment: Annotated[float, seconds(SHORTER, 0)] = 0.0,
     model: options.Model = None,
+    merge_tokens: options.MergeTokens = None,
     batch_size: Annotated[int, number("Windows a batch.", 1, group=MACHINE)] = 8,
     truncate: options.Truncate = False,
     device: options.Device = None,
@@ -86,7 +87,9 @@ def timeline(
     outputs = out or []
     check_outputs(outputs, clips)
     several = len(listing) > 1
-    recognizer = load_model(model, device, precision, templates=template, runtime=runtime)
+    recognizer = load_model(
+        *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
+    )
     announce(recognizer, model)
     about = {"model": name_of(model)}
     results: list[VideoTimeline] = []

@@ -45,6 +45,7 @@ def watch(
         str | None, option("POST each line to this address, signed by FROSTER_WEBHOOK_SECRET.")
     ] = None,
     model: options.Model = None,
+    merge_tokens: options.MergeTokens = None,
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
@@ -70,7 +71,9 @@ def watch(
     refuse_address(labels_file)
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
-    recognizer = load_model(model, device, precision, templates=template, runtime=runtime)
+    recognizer = load_model(
+        *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
+    )
     announce(recognizer, model)
 
     def note(text: str) -> None:

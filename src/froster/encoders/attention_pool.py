@@ -36,18 +36,27 @@ class AttentionPool(nn.Module):
     ]:
         return self.attn.project(x, self.probe.to(x.dtype).expand(len(x), -1, -1))
 
-    def forward(self, x: Float[Tensor, "frames tokens width"]) -> Float[Tensor, "frames width"]:
-        """Tokens after `ln_post` -> one vector a frame."""
-        y = self.attend(x)
+    def forward(
+        self,
+        x: Float[Tensor, "frames tokens width"],
+        bias: Float[Tensor, "frames tokens"] | None = None,
+    ) -> Float[Tensor, "frames width"]:
+        """Tokens after `ln_post` -> one vector a frame. `bias` is added to their scores."""
+        y = self.attend(x, bias)
         return y + self.mlp(self.layernorm(y))
 
-    def attend(self, x: Float[Tensor, "frames tokens width"]) -> Float[Tensor, "frames width"]:
+    def attend(
+        self,
+        x: Float[Tensor, "frames tokens width"],
+        bias: Float[Tensor, "frames tokens"] | None = None,
+    ) -> Float[Tensor, "frames width"]:
         """y, what the probe is answered."""
         heads = self.attn.heads
         (w_q, w_k, w_v), (b_q, _, b_v) = self.attn.in_proj_weight.chunk(3), self.attn.bias.chunk(3)
         q = F.linear(self.probe[0].to(x.dtype), w_q, b_q).view(heads, 1, -1)
         asked = (q @ w_k.unflatten(0, (heads, -1)).to(q.dtype))[:, 0] * q.shape[-1] ** -0.5
-        weights = (asked @ x.transpose(1, 2)).softmax(-1)
+        scores = asked @ x.transpose(1, 2)
+        weights = (scores if bias is None else scores + bias[:, None]).softmax(-1)
         means = (weights.to(x.dtype) @ x).transpose(0, 1)  # (h, N, D)
         values = means @ w_v.unflatten(0, (heads, -1)).transpose(1, 2).to(means.dtype)
         return self.attn.out_proj(values.transpose(0, 1).flatten(1) + b_v.to(values.dtype))

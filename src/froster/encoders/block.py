@@ -153,6 +153,17 @@ class Block(nn.Module):
     def width(self) -> int:
         return self.ln_1.normalized_shape[0]
 
+    @property
+    def merges_tokens(self) -> bool:
+        """May tokens become fewer between its attention and its MLP (`merging`)? Not assumed of a
+        block that changes how tokens see each other; one whose `keys_values` does no more than
+        gather rows, with zeros where there is none, may say so."""
+        kind = type(self)
+        return all(
+            getattr(kind, step) is getattr(Block, step)
+            for step in ("forward", "attention_sublayer", "attend", "attention", "keys_values")
+        )
+
     def forward(
         self, x: Float[Tensor, "frames tokens width"], num_frames: int = 1
     ) -> Float[Tensor, "frames _ width"]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from froster.encoders import merging
 from froster.encoders.attention_pool import AttentionPool
 from froster.encoders.block import Transformer
 from froster.encoders.config import VisionConfig
@@ -53,6 +54,9 @@ class VisionTower(nn.Module):
     proj: nn.Parameter | None
     proj_bias: nn.Parameter | None
     temporal_embedding: nn.Parameter | None
+    merge_tokens = 0
+    """Tokens of a frame that every block merges, in a network that computes frame embeddings alone
+    (`merging`)."""
 
     def __init__(self, config: VisionConfig, embed_dim: int, activation: str):
         super().__init__()
@@ -141,7 +145,11 @@ class VisionTower(nn.Module):
         `layers`: a list that receives every block's output, (B*T, L, D) each.
         """
         B, T = self.check(frames)
-        return self.project(self.pooled(frames, layers)).unflatten(0, (B, T))
+        if self.merge_tokens and layers is None:
+            z = merging.pooled(self, self.embed(frames.flatten(0, 1), T), T)
+        else:
+            z = self.pooled(frames, layers)
+        return self.project(z).unflatten(0, (B, T))
 
     def pooled(
         self, frames: Float[Tensor, "batch time 3 height width"], layers: list[Tensor] | None = None

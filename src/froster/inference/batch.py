@@ -254,6 +254,7 @@ def _made_with(
     return {
         "made_by": "froster classify",
         "rows": FORM,
+        **({"merge_tokens": model.merge_tokens} if model.merge_tokens else {}),
         "model": model_fingerprint(model),
         "precision": str(model.dtype).removeprefix("torch."),
         "labels": list(labels),

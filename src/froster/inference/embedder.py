@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from froster.data.dataset import ReadViews
+from froster.encoders.merging import with_merging
 from froster.encoders.model import CLIP, unit
 from froster.encoders.precision import (
     autocast,
@@ -62,8 +63,11 @@ class Embedder:
         provenance: str = "froster",
         calibration: Calibration | None = None,
         class_file: ClassFile | None = None,
+        merge_tokens: int = 0,
     ):
-        """`class_file`: embeddings of the labels, in place of those of the text tower."""
+        """`class_file`: embeddings of the labels, in place of those of the text tower.
+        `merge_tokens`: those of a frame that every block merges, in what is computed of videos and
+        not in what is taught, saved or exported. Raises UsageError where the network cannot."""
         self.provenance, self.precision = provenance, parse_precision(precision)
         "`provenance`: what the weights were taken for"
         self.source: str | None = None
@@ -76,6 +80,7 @@ class Embedder:
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
+        self.merge_tokens = check_merging(model, config, merge_tokens)
         self.config = config
         self.calibration = calibration or Calibration()
         self.dtype = pick_dtype(self.device, model.clip.config.vision.width, precision)
@@ -98,10 +103,14 @@ class Embedder:
 
     def use_runtime(self, folder: str | Path) -> None:
         """From now on the image tower is computed in int8, by what `froster export --to int8` wrote
-        to this folder. Raises UsageError where this machine cannot, CheckpointError where the
-        folder is damaged or another model's."""
+        to this folder. Raises UsageError where this machine cannot or tokens are merged,
+        CheckpointError where the folder is damaged or another model's."""
         from froster.inference.int8 import read_int8
 
+        if self.merge_tokens:
+            raise UsageError(
+                "--runtime and --merge-tokens do not go together: int8 was compared with all tokens"
+            )
         self.runtime = read_int8(self, folder)
         try:
             assert self.inference is not self.model  # made now, and kept
@@ -117,6 +126,7 @@ class Embedder:
             f"model {name} ({self.provenance}; {config.method.name}, {vision.image_size} px,"
             f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in"
             f" {'int8 and ' if self.runtime else ''}{dtype}"
+            + (f", {self.merge_tokens} tokens merged a block" if self.merge_tokens else "")
         )
 
     @property
@@ -142,18 +152,24 @@ class Embedder:
 
     @property
     def inference(self) -> VideoCLIP:
-        """The network as `self.dtype` and `runtime` want it: `model`, or one that shares its
-        weights with the towers' matrices cast. Weights that are trained are never cast ahead."""
-        int8 = self.runtime if self.device.type == "cpu" else None
-        if (self.dtype == torch.float32 and int8 is None) or not self._may_keep():
-            return self.model
-        if self._cache.cast is None:
-            cast = with_cast_weights if int8 is None else int8.network
-            self._cache.cast = cast(self.model, self.dtype)
-        return self._cache.cast
+        """The network as it is computed: `model`, or one that shares its weights, with the towers'
+        matrices cast to `self.dtype`, in int8 or with tokens merged. Weights that are trained are
+        never cast ahead."""
+        may_keep = self._may_keep()
+        if may_keep and self._cache.cast is not None:
+            return self._cache.cast
+        network, int8 = self.model, self.runtime if self.device.type == "cpu" else None
+        if may_keep and int8 is not None:
+            network = int8.network(network, self.dtype)
+        elif may_keep and self.dtype != torch.float32:
+            network = with_cast_weights(network, self.dtype)
+        if self.merge_tokens:
+            network = with_merging(network, self.merge_tokens)
+        self._cache.cast = network if may_keep and network is not self.model else None
+        return network
 
     def _may_keep(self) -> bool:
-        how = (self.config.prompting, self.dtype, self.runtime)
+        how = (self.config.prompting, self.dtype, self.runtime, self.merge_tokens)
         return self._cache.holds(self.model, (*how, self.tokenizer_source, self.class_file))
 
     @property
@@ -288,3 +304,16 @@ class Embedder:
         """uint8 (B, T, 3, S, S) -> what the network makes of each."""
         with autocast(self.device, self.dtype):
             return self.inference.encode(normalise(clips.to(self.device), self.preprocessing))
+
+
+def check_merging(network: VideoCLIP, config: ModelConfig, count: int) -> int:
+    """`count`. Raises UsageError where that many tokens of a frame cannot be merged in a block."""
+    if type(count) is not int or count < 0:
+        raise UsageError(f"merge_tokens is a whole number from 0, not {count!r:.100}")
+    if count and not network.merges_tokens:
+        rotary = "an image tower with rotary positions" if network.clip.config.vision.rope else ""
+        raise UsageError(
+            f"{rotary or config.method.name} needs every token of a frame in its place: leave"
+            " merge_tokens out"
+        )
+    return count

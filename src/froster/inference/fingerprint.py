@@ -16,7 +16,7 @@ from froster.utils.tensors import cpu_state
 
 
 def model_fingerprint(model: Recognizer) -> str:
-    """Of weights, method, prompts and preprocessing.
+    """Of weights, method, prompts, preprocessing and merged tokens.
 
     Models of equal fingerprints give equal embeddings of equal frames and texts.
     """
@@ -24,6 +24,8 @@ def model_fingerprint(model: Recognizer) -> str:
     made_of = {name: config[name] for name in ("method", "templates", "prompt_form")}
     if model.preprocessing != CLIP_PREPROCESSING:  # older indexes have fingerprints without it
         made_of["preprocessing"] = model.preprocessing.to_dict()
+    if model.merge_tokens:
+        made_of["merge_tokens"] = model.merge_tokens
     text = json.dumps([made_of, model.clip.architecture()], sort_keys=True)
     return remembered(model.files, text, lambda: _fingerprint(model.model, text))
 

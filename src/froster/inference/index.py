@@ -20,7 +20,7 @@ from froster.inference.approximate import approximate, exactly
 from froster.inference.batch import ModelWork, ReadOptions, as_listing
 from froster.inference.failed import FailureTable
 from froster.inference.fingerprint import model_fingerprint
-from froster.inference.recognizer import DEFAULT_MODEL, Recognizer, as_recognizer
+from froster.inference.recognizer import DEFAULT_MODEL, Recognizer, as_recognizer, load
 from froster.inference.results import BatchProgress, OnProgress, ignore_progress
 from froster.inference.store import (
     SEGMENTS,
@@ -79,7 +79,9 @@ def index(
     earlier = open_index(out)
     if settings.prune:
         check_prunable(out, earlier)
-    model = as_recognizer(model or (earlier.source if earlier else DEFAULT_MODEL))
+    if model is None and earlier:
+        model = load(earlier.source, merge_tokens=earlier.merge_tokens)
+    model = as_recognizer(model or DEFAULT_MODEL)
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
     mine = shard.of(listing) if shard.count > 1 else listing
@@ -154,6 +156,7 @@ def _open_or_create(
             "frames": model.config.sampling.frames,
             "dtype": settings.dtype or "float16",
             "root": root,
+            **({"merge_tokens": model.merge_tokens} if model.merge_tokens else {}),
         }
         store = Store.create(out, about, model.clip.config.embed_dim)
     check_model(store, model)
@@ -192,6 +195,11 @@ def check_not_empty(store: Store) -> None:
 
 def check_model(store: Store, model: Recognizer) -> None:
     """Raises UsageError where an index was made by another model."""
+    if store.merge_tokens != model.merge_tokens:
+        raise UsageError(
+            f"{store.folder} was made with {store.merge_tokens} merged tokens a block, not with"
+            f" {model.merge_tokens}: their embeddings differ (--merge-tokens)"
+        )
     wanted = model_fingerprint(model), model.config.sampling.frames
     if (store.model, store.about["frames"]) != wanted:
         raise UsageError(

@@ -89,6 +89,7 @@ class MTEBModel:
             dataclasses.replace(given.config, prompting=prompting),
             device=given.device,
             precision=given.precision,
+            merge_tokens=given.merge_tokens,
         )
         self.workers = pool.spare_cores() if workers is None else workers
         self.mteb_model_meta = _meta(given, name, revision)

@@ -80,8 +80,7 @@ class Recognizer(Embedder):
         embeddings, one = answer_each(self, video, answer, how, "embed")
         if one:
             return embeddings[0]
-        empty = torch.empty(0, self.clip.config.embed_dim)
-        return torch.stack(embeddings) if embeddings else empty
+        return torch.stack(embeddings) if embeddings else torch.empty(0, self.clip.config.embed_dim)
 
     # A text is a sequence of texts too; the first form that fits counts.
     @overload
@@ -145,11 +144,11 @@ class Recognizer(Embedder):
     ) -> Classification | list[Classification]:
         """Which of `labels` fits the video; for a list of videos, a list of answers.
 
-        A video is a path, an address (s3://…, https://…), the bytes of a file, a
-        file opened in binary mode, frames (T, H, W, 3) uint8 of NumPy or PyTorch, or a list of
-        pictures, PIL's or (H, W, 3) uint8. A list whose every entry is one picture is one video;
-        any other list is a list of videos. Frames are sampled as those of a file of `fps` frames
-        per second; too few for a dense clip are spread over it.
+        A video is a path, an address (s3://…, https://…), the bytes of a file, a file opened in
+        binary mode, frames (T, H, W, 3) uint8 of NumPy or PyTorch, or a list of pictures, PIL's or
+        (H, W, 3) uint8. A list whose every entry is one picture is one video; any other list is a
+        list of videos. Frames are sampled as those of a file of `fps` frames per second; too few
+        for a dense clip are spread over it.
 
         `labels` are names, or a mapping of names to a description, a list of prompts or a group of
         labels; "sport/archery" is in the group "sport", whose score is the sum of its labels'.
@@ -159,9 +158,8 @@ class Recognizer(Embedder):
         some needs `if __name__ == "__main__":`). `batch_size`: videos that the network sees at
         once. `progress`: a bar on standard error.
 
-        Raises VideoError when no frame can be read, UsageError on an empty or repeated label and
-        on what is no video. Where some videos of a list cannot be read the others are answered,
-        and BatchError, which is raised at the end, holds the answers.
+        Raises VideoError when no frame can be read, UsageError on an empty or repeated label and on
+        what is no video. Where some of a list cannot be read, BatchError holds the others' answers.
         """
         names = as_labels(labels)
         with labels_shown(self, progress):
@@ -314,9 +312,8 @@ class Recognizer(Embedder):
         return self.calibration.score(views, self.logit_scale, self.config.fusion)
 
     def teach(self, examples: Any, **options: Any) -> froster.TeachResult:
-        """Another model, which was taught `examples` (label -> videos, pairs (video, label), a
-        folder of class folders, a manifest, an index) and is the result's `model`; this one stays
-        as it is. The options are those of `froster.teach`."""
+        """What `froster.teach` makes of these examples and options, with another model as its
+        `model`; this one stays as it is."""
         return froster.teach(examples, model=self, **options)
 
     def save(self, folder: str | Path, report: dict[str, Any] | None = None) -> Path:
@@ -341,8 +338,7 @@ class Recognizer(Embedder):
         )
 
     def check_network(self) -> None:
-        """Raises UsageError where the config does not describe the network, so that another one
-        would be loaded."""
+        """Raises UsageError where the config describes another network, which would be loaded."""
         with blank():
             described = self.config.method.build(CLIP(self.clip.config))
         if differs := first_difference(self.model, described):
@@ -359,15 +355,18 @@ def load(
     templates: Sequence[str] | None = None,
     device: str | None = None,
     precision: str | torch.dtype = "auto",
+    merge_tokens: int = 0,
     runtime: str | Path | None = None,
 ) -> Recognizer:
     """A model from a froster or CLIP folder, here or on the hub, a checkpoint file, or `"nano"`.
 
     Released checkpoints of the methods are recognised by the names of their weights; `provenance`
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
-    of the same width, gives what they lack. `classes`: a safetensors of class names and embeddings
-    (`ClassFile`). `templates`: sentences with {} for the label, not the model's. `runtime`: folder
-    of `froster export --to int8`. Raises CheckpointError, or FrosterError without the hub."""
+    of the same width, gives what they lack. `classes`: a safetensors of class names and their
+    embeddings (`ClassFile`), made by another text tower. `templates`: sentences with {} for the
+    label, in place of the model's own. `merge_tokens`: every block merges so many of a frame's most
+    similar tokens (ToMe). `runtime`: a folder of `froster export --to int8`. Raises CheckpointError
+    for what does not fit, FrosterError without the hub, UsageError where it cannot merge."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
     if templates is not None:
@@ -386,6 +385,7 @@ def load(
         provenance=loaded.provenance,
         calibration=loaded.calibration,
         class_file=class_file,
+        merge_tokens=merge_tokens,
     )
     local = str(source) != "nano" and not is_address(source)
     path = os.path.abspath(os.path.expanduser(source)) if local else ""
@@ -395,6 +395,6 @@ def load(
     return recognizer
 
 
-def as_recognizer(model: Recognizer | str | Path) -> Recognizer:
+def as_recognizer(model: Recognizer | str | Path, merge_tokens: int = 0) -> Recognizer:
     """The model itself, or what `load` makes of its name."""
-    return model if isinstance(model, Recognizer) else load(model)
+    return model if isinstance(model, Recognizer) else load(model, merge_tokens=merge_tokens)

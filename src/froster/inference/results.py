@@ -296,7 +296,8 @@ def check_made_alike(out: Path | str, made: dict[str, Any]) -> None:
         earlier = None
     if not isinstance(earlier, dict):
         raise UsageError(f"{path}: cannot be read; choose another --out")
-    for name, value in json.loads(json.dumps(made)).items():
+    gone = dict.fromkeys(sorted(earlier.keys() - made.keys()))
+    for name, value in {**gone, **json.loads(json.dumps(made))}.items():
         if earlier.get(name) != value:
             before, now = (_short(x) for x in (earlier.get(name), value))
             hint = "" if before != now else " (another one of that length)"

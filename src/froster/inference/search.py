@@ -19,8 +19,8 @@ from froster.errors import UsageError, VideoError
 from froster.inference.approximate import probes, search_options
 from froster.inference.index import check_comparable, check_model, check_not_empty, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
-from froster.inference.store import IndexedVideo, IndexEntry, Store, file_name
-from froster.inference.tables import quoted
+from froster.inference.store import IndexedVideo, IndexEntry, Store
+from froster.inference.tables import file_name, quoted
 from froster.text.labels import check_labels
 from froster.utils.address import Address, as_path, located
 from froster.video.container import file_state
@@ -115,7 +115,7 @@ def search(
     check_not_empty(store)
     if where is not None:
         store.table.check(where)
-    model = as_recognizer(model or store.source)
+    model = as_recognizer(model or store.source, store.merge_tokens)
     check_comparable(model)
     check_model(store, model)
     copies: list[str] = []

@@ -28,6 +28,7 @@ def by_transport(model: Recognizer) -> Recognizer:
         device=model.device,
         precision=model.precision,
         provenance=model.provenance,
+        merge_tokens=model.merge_tokens,
     )
     other.source, other.working = model.source, model.working
     return other

@@ -124,6 +124,20 @@ class VideoCLIP(nn.Module):
         )
 
     @property
+    def merges_tokens(self) -> bool:
+        """Can it compute frame embeddings of merged tokens (`encoders.merging`)? Not where more is
+        read of a frame's tokens, or they are told by their places: rotary ones, or what a method
+        does between frames. Not assumed of a network with steps of its own."""
+        visual, kind = self.clip.visual, type(self)
+        return (
+            kind.encode is VideoCLIP.encode
+            and kind.encode_frames is VideoCLIP.encode_frames
+            and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
+            and not visual.config.rope
+            and all(block.merges_tokens for block in visual.transformer.blocks())
+        )
+
+    @property
     def clips_apart(self) -> bool:
         """Is a clip scored by its embedding alone, whatever other clips and labels are asked about
         beside it? Not assumed of a network with steps of its own."""

@@ -100,6 +100,7 @@ class Models:
                 image_size=model.clip.config.vision.image_size,
                 frames=model.config.sampling.frames,
                 views=model.config.views,
+                merge_tokens=model.merge_tokens,
             )
             for name, model in self.named.items()
         ]

@@ -179,6 +179,7 @@ class ServedModel(BaseModel):
     image_size: int
     frames: int
     views: int
+    merge_tokens: int = Field(description="Of a frame, in every block; 0: all are computed.")
 
 
 class Health(BaseModel):

@@ -366,13 +366,21 @@ def change_lines(before: EvalRow, after: EvalRow) -> list[str]:
 
 
 def load_reported(
-    name: str, asked: LabelledOptions, reporter: Reporter, device: str | None = None
+    name: str,
+    asked: LabelledOptions,
+    reporter: Reporter,
+    device: str | None = None,
+    merge_tokens: int = 0,
 ) -> Recognizer:
     """The model of that name, whose own long jobs are reported too. `device`: not the one that was
     asked for."""
     with reporter.bar(f"loading {name}", None, keep=False):
         model = load(
-            name, classes=asked.classes, device=device or asked.device, precision=asked.precision
+            name,
+            classes=asked.classes,
+            device=device or asked.device,
+            precision=asked.precision,
+            merge_tokens=merge_tokens,
         )
     model.working = partial(reporter.bar, keep=False)
     return model

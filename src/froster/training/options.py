@@ -219,6 +219,8 @@ class EvaluateOptions(LabelledOptions):
     """Each label by itself, as classify does; rows of one video are all its labels."""
     transport: bool = False
     """Match frames with each label's sentences (name: a; b | c; d) by optimal transport (OST)."""
+    merge_tokens: int = 0
+    """Merge so many of a frame's most similar tokens in every block (ToMe): faster, less exact."""
     probe: Sequence[Literal["static", "shuffled", "reversed"]] | None = None
     """Score the same clips again without their motion: one frame repeated, the frames in another
     order, or backwards; may be repeated."""
