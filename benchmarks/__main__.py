@@ -28,6 +28,7 @@ PARTS = {
     "export": "ONNX and OpenVINO against PyTorch",
     "teach": "froster teach on kept features, 20 classes of 20 videos",
     "serve": "sixteen clients of froster serve",
+    "pipeline": "training from packed shards, loader and step against the step alone",
     "growth": "how cost grows with clips, frames, classes, views, workers",
 }
 

@@ -1,100 +1,35 @@
 """A GPU in one unattended run: `python -m benchmarks.gpu`. The table is printed last, and written
 as `docs/results/gpu.md`.
 
-Forward pass and FROSTER's training step at batch 64 in bfloat16, compiled and not, as a share of
-the card's own matrix product; memory; the largest batch; what an epoch of K400 and the whole recipe
-cost; and baseline (a), the released recipe's work under autocast, on the same card at the largest
-batch that it can hold.
+Forward pass and FROSTER's training step at batch 64 in bfloat16, compiled and not, with the kernels
+of `encoders/kernels.py` and without, as a share of the card's own matrix product; memory; the
+largest batch; what an epoch of K400 and the whole recipe cost; baseline (a), the released recipe's
+work under autocast, on the same card at the largest batch that it can hold; text towers; one clip
+as a CUDA graph; and the whole training from packed shards. Within eight minutes on one card.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import json
-import statistics
+import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baselines import ReleasedStep
-from benchmarks.report import machine
-from benchmarks.setup import FRAMES, Scene, clips, labels, scene
+from benchmarks.gpu_bench import GOALS, Bench, markdown, operations, report
+from benchmarks.gpu_parts import measure_pipeline, measure_small, measure_text
+from benchmarks.gpu_ways import COMPILED, COPIES, EAGER, PLAIN, Way
+from benchmarks.setup import FRAMES, clips, labels, scene
 from benchmarks.step import TEMPLATE, OurStep
+from froster.encoders import kernels
 from froster.encoders.checkpoints import load_clip
 from froster.encoders.precision import autocast, with_cast_weights
 from froster.encoders.preprocessing import normalise
-from froster.methods import VCLIP, Frozen, Method, VideoCLIP
-
-K400_CLIPS, EPOCHS = 240_436, 22
-"""Training videos of Kinetics-400 as its lists have them, and the epochs of the cross-dataset
-recipe."""
-GOALS = {"forward": 0.6, "training": 0.5, "against (a)": 2.5}
-
-
-@dataclass
-class Bench:
-    stage: Scene
-    batch: int
-    classes: int
-    repeats: int
-    device: torch.device
-    dtype: torch.dtype = torch.bfloat16
-    ceiling: float = 0.0
-    """FLOP/s of a large matrix product."""
-    rows: list[dict] = field(default_factory=list)
-    works: dict[int, int] = field(default_factory=dict)
-    """Operations of a training step, by batch."""
-    released: float = 0.0
-    """Seconds of a step of baseline (a)."""
-    out: Path = Path("docs/results")
-    command: str = "python -m benchmarks.gpu"
-
-    def add(self, what: str, **values: object) -> None:
-        """A row more, on the screen and at once in the files, so that a run that is cut off leaves
-        what it measured."""
-        self.rows.append({"what": what, **values})
-        print(json.dumps(self.rows[-1]), flush=True)
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "gpu.json").write_text(
-            json.dumps({"machine": machine(), "rows": self.rows}, indent=1) + "\n"
-        )
-        (self.out / "gpu.md").write_text(markdown(self))
-
-    def sync(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self, run: Callable[[], object], repeats: int | None = None) -> float:
-        """The median of several runs, after two that do not count."""
-        times = []
-        for turn in range(-2, repeats or self.repeats):
-            self.sync()
-            began = time.perf_counter()
-            run()
-            self.sync()
-            if turn >= 0:
-                times.append(time.perf_counter() - began)
-        return statistics.median(times)
-
-    def peak(self, run: Callable[[], object]) -> float:
-        """GB of the device's memory, all that is allocated while it runs."""
-        if self.device.type != "cuda":
-            run()
-            return 0.0
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated() / 1e9
-
-    def free(self) -> None:
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+from froster.methods import VCLIP, Frozen, Method
 
 
 def measure_ceiling(bench: Bench, size: int) -> None:
@@ -106,7 +41,8 @@ def measure_ceiling(bench: Bench, size: int) -> None:
     )
 
 
-def measure_forward(bench: Bench, method: Method, compiled: bool) -> None:
+def measure_forward(bench: Bench, method: Method, way: Way) -> torch.Tensor:
+    """The embeddings, for another way to be held against."""
     network = with_cast_weights(
         method.build(load_clip(bench.stage.folder)[0]).eval().to(bench.device), bench.dtype
     )
@@ -115,45 +51,53 @@ def measure_forward(bench: Bench, method: Method, compiled: bool) -> None:
         operations(network, normalise(frames[:1], network.clip.config.preprocessing), bench)
         * bench.batch
     )
-    if compiled:
+    if way.compiled:
         network.clip.visual.compile()
 
     @torch.no_grad()
-    def run() -> None:
+    def run() -> torch.Tensor:
         with autocast(bench.device, bench.dtype):
-            network.encode(normalise(frames, network.clip.config.preprocessing))
+            return network.encode(normalise(frames, network.clip.config.preprocessing)).video
 
-    began = time.perf_counter()
-    run()
-    bench.sync()
-    first = time.perf_counter() - began
-    seconds = bench.seconds(run)
-    what = f"forward, {method.name}, {kind(compiled)}, batch {bench.batch}"
-    report(bench, what, seconds, work, bench.peak(run), first, "forward")
+    with way.taken(bench.device):
+        began = time.perf_counter()
+        embeddings = run()
+        bench.sync()
+        first = time.perf_counter() - began
+        seconds = bench.seconds(run)
+        what = f"forward, {method.name}, {way.name}, batch {bench.batch}"
+        report(bench, what, seconds, work, bench.peak(run), first, "forward")
+    return embeddings.float()
 
 
-def measure_fitting(bench: Bench, compiled: bool) -> tuple[int, float]:
+def measure_fitting(bench: Bench, way: Way) -> tuple[int, float]:
     """A training step at the largest batch, halved until it fits: the batch and its seconds, or (0,
     0)."""
     batch = bench.batch
     while batch:
         try:
-            return batch, measure_step(bench, compiled, batch)
+            return batch, measure_step(bench, way, batch)
         except torch.OutOfMemoryError:
-            bench.add(f"training step, FROSTER, {kind(compiled)}, batch {batch}: out of memory")
+            bench.add(f"training step, FROSTER, {way.name}, batch {batch}: out of memory")
         bench.free()
         batch //= 2
     return 0, 0.0
 
 
-def measure_step(bench: Bench, compiled: bool, batch: int) -> float:
+def measure_step(bench: Bench, way: Way, batch: int) -> float:
     """Seconds of a training step."""
-    step = OurStep(
-        bench.stage, labels(bench.classes), FRAMES, bench.dtype, str(bench.device), compile=compiled
-    )
+    with way.taken(bench.device):
+        return measure_step_so(bench, way, batch)
+
+
+def measure_step_so(bench: Bench, way: Way, batch: int) -> float:
+    names, device = labels(bench.classes), str(bench.device)
+    step = OurStep(bench.stage, names, FRAMES, bench.dtype, device, compile=way.compiled)
+    if not way.looked_up:
+        kernels.WINDOW_DEVICES.clear()  # which the task has tried
     seen, targets = batch_of(bench, batch)
     work = 0
-    if not compiled:
+    if not way.compiled:
         with FlopCounterMode(display=False) as counter:
             step(seen, targets, TEMPLATE)
         work = counter.get_total_flops()
@@ -164,7 +108,7 @@ def measure_step(bench: Bench, compiled: bool, batch: int) -> float:
     step(seen, targets, TEMPLATE)
     seconds = series(bench, step, seen, targets)
     peak = bench.peak(lambda: step(seen, targets, TEMPLATE))
-    what = f"training step, FROSTER, {kind(compiled)}, batch {batch}, {bench.classes} classes"
+    what = f"training step, FROSTER, {way.name}, batch {batch}, {bench.classes} classes"
     report(
         bench,
         what,
@@ -200,49 +144,6 @@ def batch_of(bench: Bench, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     ) % bench.classes
 
 
-def operations(network: VideoCLIP, frames: torch.Tensor, bench: Bench) -> int:
-    with (
-        torch.no_grad(),
-        autocast(bench.device, bench.dtype),
-        FlopCounterMode(display=False) as counter,
-    ):
-        network.encode(frames)
-    return counter.get_total_flops()
-
-
-def report(
-    bench: Bench,
-    what: str,
-    seconds: float,
-    work: int,
-    peak: float,
-    first: float,
-    goal: str,
-    batch: int | None = None,
-    loss: float | None = None,
-) -> None:
-    batch = batch or bench.batch
-    values: dict[str, object] = {
-        "seconds": seconds,
-        "clips_s": batch / seconds,
-        "images_s": batch * FRAMES / seconds,
-        "peak_gb": peak,
-        "first_s": first,
-    }
-    if work:
-        share = work / seconds / bench.ceiling
-        values |= {
-            "tflops": work / seconds / 1e12,
-            "share": share,
-            "goal": GOALS[goal],
-            "reached": share >= GOALS[goal],
-        }
-    if goal == "training":
-        epoch = K400_CLIPS / batch * seconds / 3600
-        values |= {"k400_epoch_h": epoch, "k400_recipe_h": EPOCHS * epoch, "loss": loss}
-    bench.add(what, **values)
-
-
 def check_loss(bench: Bench, batch: int = 2, classes: int = 8) -> None:
     """The same step on the CPU in float32, on the device, and by baseline (a): they do the same
     work."""
@@ -255,6 +156,22 @@ def check_loss(bench: Bench, batch: int = 2, classes: int = 8) -> None:
     bench.add("loss of a step: CPU in float32, here, (a) here", loss=cpu, here=here, released=other)
     if max(abs(here - cpu), abs(other - cpu)) > 0.02 * abs(cpu):
         raise SystemExit("the losses differ: something is wrong")
+
+
+def check_same(bench: Bench, plain: torch.Tensor, other: torch.Tensor, way: Way) -> None:
+    apart = float((plain - other).norm() / plain.norm())
+    bench.add(f"distance of embeddings from those of {PLAIN.name}: {way.name}", apart=apart)
+    if not apart < 0.02:
+        raise SystemExit("the embeddings differ: something is wrong")
+
+
+def add_worth(bench: Bench, seconds: dict[tuple[Way, int], float]) -> None:
+    """Steps after which compiling has paid: what `training/compiling.py` goes by."""
+    for batch in {batch for _, batch in seconds if batch}:
+        saved = seconds.get((EAGER, batch), 0) - seconds.get((COMPILED, batch), math.inf)
+        first = [row["first_s"] for row in bench.rows if f"FROSTER, {COMPILED.name}" in row["what"]]
+        if saved > 0 and first:
+            bench.add("steps after which compiling has paid", steps=first[0] / saved)
 
 
 def measure_released(bench: Bench) -> int:
@@ -312,57 +229,6 @@ def measure_largest(bench: Bench) -> None:
     bench.add("largest batch of a training step, not compiled", batch=fits, peak_gb=peak)
 
 
-def kind(compiled: bool) -> str:
-    return "compiled" if compiled else "eager"
-
-
-def markdown(bench: Bench) -> str:
-    columns = (
-        "seconds",
-        "images_s",
-        "tflops",
-        "share",
-        "goal",
-        "peak_gb",
-        "first_s",
-        "k400_epoch_h",
-        "k400_recipe_h",
-    )
-    heads = (
-        "s",
-        "images/s",
-        "TFLOP/s",
-        "of the ceiling",
-        "goal",
-        "peak GB",
-        "first call, s",
-        "K400 epoch, h",
-        "22 epochs, h",
-    )
-    lines = [
-        "# A GPU",
-        "",
-        f"    {bench.command}",
-        "",
-        machine(),
-        "",
-        f"| what | {' | '.join(heads)} |",
-        "|---" * 10 + "|",
-    ]
-    for row in bench.rows:
-        cells = [
-            f"{row[c]:.3g}" if isinstance(row.get(c), float) else str(row.get(c, ""))
-            for c in columns
-        ]
-        note = "".join(
-            f", {key} {row[key]:.5g}"
-            for key in ("ratio", "batch", "loss", "here", "released")
-            if key in row
-        )
-        lines.append(f"| {row['what']}{note} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument(
@@ -374,7 +240,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--eager", action="store_true", help="leave out what is compiled")
     parser.add_argument(
-        "--parts", default="forward,step,released,largest", help="what to measure, between commas"
+        "--parts",
+        default="forward,step,released,largest,text,small,pipeline",
+        help="what to measure, between commas",
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args(arguments)
@@ -395,32 +263,47 @@ def main(arguments: list[str] | None = None) -> None:
     measure_ceiling(bench, 256 if args.toy else 8192)
     check_loss(bench)
     bench.free()
-    parts, kinds = args.parts.split(","), (False,) if args.eager else (False, True)
+    parts, toy = args.parts.split(","), args.toy
+    ways = [PLAIN, EAGER] if args.eager else [PLAIN, EAGER, COMPILED, COPIES]
     if "forward" in parts:
         for method in (VCLIP(), Frozen()):
-            for compiled in kinds:
-                measure_forward(bench, method, compiled)
-                bench.free()
-    ours: dict[tuple[bool, int], float] = {}
+            plain: torch.Tensor | None = None
+            for way in ways:
+                if way is not COPIES or method.name == "vclip":
+                    embeddings = measure_forward(bench, method, way)
+                    if plain is not None:
+                        check_same(bench, plain, embeddings, way)
+                    plain = embeddings if way is PLAIN else plain
+                    bench.free()
+    ours: dict[tuple[Way, int], float] = {}
     if "step" in parts:
-        for compiled in kinds:
-            fits, seconds = measure_fitting(bench, compiled)
-            ours[compiled, fits] = seconds
+        for way in ways:
+            fits, seconds = measure_fitting(bench, way)
+            ours[way, fits] = seconds
             bench.free()
+        add_worth(bench, ours)
     if "released" in parts and (batch := measure_released(bench)):
         bench.free()
-        for compiled in kinds:
-            seconds = ours.get((compiled, batch)) or measure_step(bench, compiled, batch)
+        for way in [way for way in ways if way in (EAGER, COMPILED)]:
+            seconds = ours.get((way, batch)) or measure_step(bench, way, batch)
             bench.free()
             ratio = bench.released / seconds
             bench.add(
-                f"times as fast as (a), {kind(compiled)}, batch {batch}",
+                f"times as fast as (a), {way.name}, batch {batch}",
                 ratio=ratio,
                 goal=GOALS["against (a)"],
                 reached=ratio >= GOALS["against (a)"],
             )
     if "largest" in parts and device.type == "cuda":
         measure_largest(bench)
+        bench.free()
+    if "text" in parts:
+        measure_text(bench, toy)
+    if "small" in parts and device.type == "cuda":
+        measure_small(bench)
+        bench.free()
+    if "pipeline" in parts:
+        measure_pipeline(bench, toy, EAGER if args.eager else COMPILED)
     print(markdown(bench))
 
 

@@ -3,6 +3,8 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
+from copy import copy
 
 import pytest
 from hypothesis import settings
@@ -23,9 +25,12 @@ shapes.install([f"froster.{room}" for room in ROOMS])
 
 
 LONG = (
-    *("train_end", "benchmarks", "export", "docs", "training", "serve_live", "systems", "prepare"),
-    *("demo", "encoder_uses", "fine_tune", "grid", "going_on", "describe", "serve_page", "seen"),
-    *("terminal", "hub_layouts", "blend", "names", "loader", "many", "pool", "timeline"),
+    *("engine_ray", "train_end", "elastic", "docs", "cli", "serve_page", "addresses", "kept"),
+    *("training", "teach", "results", "fine_tune", "watch", "export", "label", "leak", "seen"),
+    *("video_odd", "paper_reproduce", "hub_layouts", "timeline", "given", "systems", "losses"),
+    *("serve_live", "pack", "grid", "pool", "describe", "habits", "prepare", "meta_step"),
+    *("paper_real", "blend", "benchmarks", "serve_bad_input", "start_and_method", "demo"),
+    *("encoder_uses", "going_on", "methods", "columns", "loader", "names", "terminal", "many"),
 )
 """Files that take long, the longest first."""
 
@@ -40,6 +45,40 @@ def pytest_collection_finish() -> None:
     """What is imported stays: a collection of garbage need not look at it each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_open() -> Iterator[None]:
+    """What a file leaves open is told in its name. What stays for others is not looked at again:
+    a collection before every command would be a tenth of the suite's time."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def assembled_once() -> Iterator[None]:
+    """The options of a command are put together once, and copied for every one that is typed:
+    cyclopts does it twice a command, which takes `froster train` 60 ms."""
+    from cyclopts import App, core
+    from cyclopts.argument import ArgumentCollection
+
+    assemble, kept = core._safe_assemble_argument_collection, dict[int, ArgumentCollection]()
+
+    def copied(app: App) -> ArgumentCollection | None:
+        if id(app) not in kept:
+            if (collection := assemble(app)) is None:
+                return None
+            kept[id(app)] = collection
+        copies = {id(argument): copy(argument) for argument in kept[id(app)]}
+        for argument in copies.values():
+            argument.tokens = []
+            argument.children = ArgumentCollection(copies[id(c)] for c in argument.children)
+        return ArgumentCollection(copies.values())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "_safe_assemble_argument_collection", copied)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,12 +103,19 @@ def unchecked_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of the 28 templates, for tests that would spend their time on texts."""
-    from froster.text.prompts import FROSTER_PROMPTS, KINETICS_28, Prompting
+    from templates import use_few
 
-    few = KINETICS_28[::14]
-    monkeypatch.setattr("froster.inference.model_folder.KINETICS_28", few)
-    monkeypatch.setitem(vars(FROSTER_PROMPTS), "templates", few)
-    monkeypatch.setattr(Prompting.__init__, "__defaults__", (few, FROSTER_PROMPTS.form))
+    use_few(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def few_templates_throughout() -> Iterator[None]:
+    """The same for what a file makes once, too."""
+    from templates import use_few
+
+    with pytest.MonkeyPatch.context() as patch:
+        use_few(patch)
+        yield
 
 
 @pytest.fixture
@@ -106,9 +152,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     from froster.cli import main
     from typed import Result
 
+    gc.collect()  # what other tests of this file have left open is told now, not in this one's name
+
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])
-        gc.collect()  # what other tests have left open is told now, and not in this one's name
         capfd.readouterr()
         code = 0
         try:

@@ -22,7 +22,7 @@ class Site(ThreadingHTTPServer):
         self.versions: dict[str, int] = {}
         self.asked: list[str] = []
         self.sent = 0
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:

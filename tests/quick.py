@@ -40,6 +40,7 @@ PRELOADED = (
         "froster.training.finish",
         "froster.world.sets",
         "matplotlib.pyplot",
+        "templates",
     ),
 )
 READERS = ("froster.utils.forkserver", "froster.data.loader", "froster.data.inspect")
@@ -293,6 +294,9 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
         os.fdopen(2, "wb", closefd=False), encoding, "backslashreplace", write_through=True
     )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    templates = sys.modules["templates"]
+    if templates.VARIABLE in os.environ:
+        templates.use_few(templates.pytest.MonkeyPatch())
     code: object = 0
     try:
         words = request["words"]

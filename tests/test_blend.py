@@ -37,6 +37,8 @@ from froster.world.sets import SETS, render_set
 from golden import close
 from shared_files import World
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 TRAIN = (
     *("--model", "nano", "--batch-size", 6, "--workers", 0, "--lr", 1e-3),
     *("--no-look", "--blend-points", 0),

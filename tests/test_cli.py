@@ -154,6 +154,7 @@ def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
     assert all(found["label"] for found in result.json["results"])
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     data = ("--data", folder, "--model", "nano")
@@ -240,9 +241,13 @@ METHODS_LINES = [
 
 
 @pytest.mark.parametrize(
-    ("options", "said", "name"), METHODS_LINES, ids=[row[2] for row in METHODS_LINES]
+    ("options", "said", "name"),
+    [
+        pytest.param(*row, marks=[pytest.mark.slow] * (row[2] in ("vita-clip", "ewc")), id=row[2])
+        for row in METHODS_LINES
+    ],
 )
-@pytest.mark.usefixtures("no_page")
+@pytest.mark.usefixtures("no_page", "few_templates")
 def test_methods_train_and_say_what_distillation_does(
     run, folder: Path, video: Path, tmp_path: Path, options: tuple[str, ...], said: str, name: str
 ) -> None:

@@ -12,6 +12,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+import quick
 from froster.cli import COMMANDS, evaluate, train
 from froster.data.public import DATASETS
 from froster.methods.recipe import Recipe
@@ -170,6 +171,6 @@ def test_shells_complete(tmp_path: Path, shell: str) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     for name in ("ZSH", "ZSH_CUSTOM", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         environment.pop(name, None)
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    quick.run(command, check=True, capture_output=True, env=environment)
     scripts = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any("novel-fraction" in path.read_text() for path in scripts)

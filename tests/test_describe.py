@@ -57,7 +57,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[dict[str, str], dict]] = []
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:

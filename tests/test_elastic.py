@@ -52,6 +52,20 @@ def test_a_lost_process_costs_nothing_but_time(tmp_path: Path) -> None:
             assert torch.equal(weights(out)[kind][name], tensor), (kind, name)
 
 
+def test_a_damaged_average_is_damaged_for_all_processes(whole: Path, tmp_path: Path) -> None:
+    """Only the first keeps the average; all go on from the checkpoint before."""
+    out = tmp_path / "run"
+    assert run(out, "--keep", 2, "--kill-at", 7, processes=2).returncode != 0  # in epoch 3
+    damaged = out / "checkpoints" / "epoch-0002" / "average.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    done = run(out, "--keep", 2, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "going on from epoch 1" in " ".join(done.stderr.split())
+    assert_alike(out, whole, 1e-4)
+
+
 def test_another_number_of_processes_goes_on(whole: Path, tmp_path: Path) -> None:
     """Two, then three, whose shares of a batch of four are unequal: the clips are those of one."""
     out = tmp_path / "run"

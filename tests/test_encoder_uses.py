@@ -37,7 +37,7 @@ from test_encoder_grid import ENCODERS, WIDTH, clip_of
 
 KINDS = ["siglip", "pe"]
 LABELS = ["cat", "dog", "key"]
-pytestmark = pytest.mark.usefixtures("few_templates")
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 
 def plain_folder(kind: str) -> Path:

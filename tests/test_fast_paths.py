@@ -9,7 +9,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from froster.encoders import kernels
 from froster.encoders.block import Attention, Block
@@ -351,18 +351,3 @@ def test_checkpointing_keeps_less_and_changes_nothing(iwr: bool) -> None:
     for mine, truth in zip(again, plain, strict=True):
         assert mine is truth is None or torch.equal(mine, truth)
     assert little < 0.6 * much
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
-def test_compiled_towers_give_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced whole, without breaks; kernels are not made here, which takes a minute."""
-    compile_module = nn.Module.compile
-    monkeypatch.setattr(
-        nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager", fullgraph=True)
-    )
-    for mine, truth in zip(
-        gradients(small_task(compile=True)), gradients(small_task()), strict=True
-    ):
-        assert mine is truth is None or torch.allclose(
-            mine, truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max())
-        )

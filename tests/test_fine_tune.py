@@ -30,6 +30,8 @@ from froster.world.sets import render_set
 from shared_files import World
 from train_worker import small_world
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 SECTIONS = [
     "Accuracy before and after",
     "What was kept of CLIP",

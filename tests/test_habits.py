@@ -23,6 +23,8 @@ from froster.world.scenes import textures
 from froster.world.vocabulary import COLOURS, NOUNS
 from typed import one_line
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 THINGS = ("cat", "key", "boat", "clock", "apple", "ladder")
 CLIPS = 10
 

@@ -21,7 +21,8 @@ from froster.errors import DataError, UsageError
 from froster.inference.approximate import approximate, exactly, probes, search_options
 from froster.inference.failed import FailureTable
 from froster.inference.search import nearest
-from froster.inference.store import IndexEntry, Store, file_name, manifest_row, text_name
+from froster.inference.store import IndexEntry, Store, manifest_row
+from froster.inference.tables import file_name, text_name
 from froster.utils.tensors import save_tensors
 from shared_files import World
 from typed import one_line
@@ -373,4 +374,4 @@ def test_the_benchmark_of_the_index_runs() -> None:
     from benchmarks.scale_index import run as benchmark
 
     lines = benchmark(toy=True)
-    assert all(line.after >= 0 for line in lines) and len(lines) == 10
+    assert all(line.after >= 0 for line in lines) and len(lines) == 15

@@ -22,7 +22,7 @@ from froster.utils.files import read_lines
 from froster.video.sampling import Sampling
 from shared_files import World
 
-pytestmark = pytest.mark.usefixtures("few_templates")
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OPTIONS = {
-    "epochs": 4,
+    "epochs": 3,
     "batch_size": 2,
     "kept_views": 2,
     "novel_fraction": 0.5,
@@ -51,7 +51,10 @@ OPTIONS = {
 @pytest.mark.parametrize(
     "method",
     [
-        {"method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}},
+        pytest.param(
+            {"method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}},
+            marks=pytest.mark.slow,  # as the next, without a teacher
+        ),
         {"method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}, "preset": "froster"},
         {"method": "text4vis", "option": {"layers": 1}, "tune": "head"},
         {"method": "finetuned", "tune": "text"},

@@ -274,13 +274,17 @@ def test_a_video_that_is_gone_can_be_skipped(index: Path, nano: Recognizer, tmp_
     assert answer.json()["skipped"] == 1
 
 
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_video(tmp_path_factory.mktemp("minute") / "a.mp4", 1500, fps=25, size=(160, 96))
+
+
 @pytest.mark.parametrize("start", [0.0, 3.0, 52.0])
-def test_the_clip_shows_its_segment_alone(tmp_path: Path, start: float) -> None:
+def test_the_clip_shows_its_segment_alone(minute: Path, tmp_path: Path, start: float) -> None:
     """Bar codes name the frames; a late segment is jumped to."""
     from froster.serve.preview import write_segment
 
-    video = make_video(tmp_path / "a.mp4", 1500, fps=25, size=(160, 96))
-    write_segment(video, start, start + 2, tmp_path / "clip")
+    write_segment(minute, start, start + 2, tmp_path / "clip")
     with Video(tmp_path / "clip") as clip:
         shown = numbers(clip.read(range(clip.num_frames)))
     first = round(25 * start)

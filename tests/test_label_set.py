@@ -36,6 +36,8 @@ from golden import close
 from shared_files import World
 from typed import one_line
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 PROMPTS = {"cat": ["cat spinning", "cat pacing", "cat hopping"], "boat": ["boat pacing"]}
 GROUPS = ["animal/cat spinning", "animal/fish bouncing", "thing/boat pacing", "thing/key hopping"]
 

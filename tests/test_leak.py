@@ -20,6 +20,8 @@ from froster.evaluation.metrics import Predictions
 from golden import shared
 from shared_files import World
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 NAMINGS = ("true", "lying", "scrambled")
 
 
@@ -130,7 +132,7 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
     return a is not None and b is not None and torch.equal(a, b)
 
 
-@pytest.mark.parametrize("source", ["world", "real"])
+@pytest.mark.parametrize("source", [pytest.param("world", marks=pytest.mark.slow), "real"])
 def test_evaluate_does_not_see_names(source: str, request, predict, tmp_path: Path) -> None:
     clips = [clip for clip in request.getfixturevalue(source) if clip.split == "test"]
     options = ("--sampling", "dense", "--views", 2) if source == "real" else ()
@@ -150,7 +152,7 @@ def test_evaluate_does_not_see_names(source: str, request, predict, tmp_path: Pa
     assert same(mixed.logits, alone.logits[order])
 
 
-@pytest.mark.parametrize("source", ["world", "real"])
+@pytest.mark.parametrize("source", ["world", pytest.param("real", marks=pytest.mark.slow)])
 def test_evaluate_scores_labels_but_does_not_see_them(
     source: str, request, predict, tmp_path: Path
 ) -> None:

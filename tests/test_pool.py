@@ -267,3 +267,27 @@ def test_a_process_decodes_with_one_thread_as_its_siblings_have_the_other_cores(
         for workers in (0, 1)
     )
     assert alone == [0] and helped == [1], "0 is as many as the codec likes"
+
+
+GPU, CPU = True, False
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpu", "ranks", "expected"),
+    [
+        (1, GPU, 1, 0),
+        (2, CPU, 1, 1),
+        (16, CPU, 1, 4),
+        (16, GPU, 1, 15),
+        (64, GPU, 2, 16),
+        (16, GPU, 8, 1),
+        (2, GPU, 2, 1),
+    ],
+)
+def test_a_gpu_is_read_for_by_more_processes(
+    cores: int, gpu: bool, ranks: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert pool.spare_cores() == expected

@@ -26,6 +26,8 @@ from golden import close, shared
 from tiny_rehearsal import bert_folder, bit_state, npz_name, timm_name, tsm_state, write_parts
 from video_files import make_video
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:

@@ -398,14 +398,22 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
     one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "cannot be reached")
 
 
-def test_the_benchmark_measures_every_kind() -> None:
-    from benchmarks.scale_results import KINDS, run
+@pytest.mark.parametrize(
+    "kinds", [(".csv", "/"), pytest.param((".jsonl", ".parquet"), marks=pytest.mark.slow)], ids=str
+)
+def test_the_benchmark_measures_every_kind(
+    kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import scale_results
+    from benchmarks.scale_results import run
 
+    assert {*kinds} <= {*scale_results.KINDS}
+    monkeypatch.setattr(scale_results, "KINDS", kinds)
     lines = run(toy=True)
     assert {line.unit for line in lines} == {"CPU s", "MB"} and all(
         line.after >= 0 for line in lines
     )
-    assert sum("going on" in line.what for line in lines) == 2 * len(KINDS)
+    assert sum("going on" in line.what for line in lines) == 2 * len(kinds)
 
 
 # Other tools

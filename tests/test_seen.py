@@ -29,6 +29,8 @@ from shared_files import World
 from test_fine_tune import command
 from typed import one_line
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
+
 BASE, NOVEL, EACH = 3, 2, 8
 TRAINED, WATCHED, TESTED = 12, 6, (6, 16)
 """Of 8 videos of a base class 2 test, 2 watch and 4 train; all of the novel ones test."""

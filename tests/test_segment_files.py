@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from froster.data.dataset import VideoDataset
-from froster.data.label_tools import ENDINGS, LabelledSpan, SegmentedVideo, tool_of
+from froster.data.label_tools import ENDINGS, LabelledSpan, SegmentedVideo, read_segments, tool_of
 from froster.data.manifest import Item, read_items
 from froster.data.splits import hold_out
 from froster.errors import DataError, UsageError
@@ -23,6 +23,8 @@ from froster.video.sampling import Sampling
 from known_clips import Known
 from typed import one_line
 from video_files import make_video, numbers
+
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 LABELS = ["cat spinning", 'a <b> & "c"', "tai chi: slow / soft", "Ünï 漢字"]
 LABEL_OPTION = "cat spinning, star bouncing, car pacing, mushroom pulsing"
@@ -66,6 +68,16 @@ def test_what_is_written_is_read_again(videos: Path, ending: str, seed: int) -> 
     for item, (name, span) in zip(items, expected, strict=True):
         assert item.path == videos / name and item.label == span.label and item.split is None
         assert item.span == pytest.approx(span[:2], abs=1e-3)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("address", ["s3://bucket/a b/c%20d.mp4", "https://host:81/a.mp4?x=1&y=2"])
+def test_a_video_at_an_address_keeps_it(ending: str, address: str) -> None:
+    tool = tool_of(Path(f"x{ending}"))
+    assert tool is not None
+    video = SegmentedVideo(address, [LabelledSpan(1.0, 2.0, "a cat")], 4.0, 25.0, 100, 64, 64)
+    (read,) = read_segments(Path(f"x{ending}"), tool.write([video]), lambda name: 25.0)
+    assert read.name == address and read.spans[0].label == "a cat"
 
 
 @pytest.mark.parametrize("ending", [".labelstudio.json", ".cvat.xml"])

@@ -90,7 +90,7 @@ def bad_videos(folder: Path, good: Path) -> dict[str, tuple[bytes, int, str]]:
     """Files that are no videos, or too much of one: their bytes, the status and a word of the
     answer."""
     data = good.read_bytes()
-    hours = make_video(folder / "hours.mp4", 3600, "mpeg4", fps=Fraction(1, 4), size=(16, 16))
+    minutes = make_video(folder / "minutes.mp4", 60, "mpeg4", fps=Fraction(1, 4), size=(16, 16))
     fast = make_video(folder / "fast.mp4", 7500, "mpeg4", fps=1000, size=(16, 16))
     wide = make_video(folder / "wide.mp4", 1, size=(4098, 4096), options={"preset": "ultrafast"})
     header = make_video(
@@ -110,7 +110,7 @@ def bad_videos(folder: Path, good: Path) -> dict[str, tuple[bytes, int, str]]:
         "no index": (data[: len(data) // 2], 415, "not a"),
         "no decoder": (header.replace(b"avc1", b"zzzz"), 415, "no decoder"),
         "no frames": (header[: header.index(b"mdat") + 6], 422, "frame"),
-        "hours": (hours.read_bytes(), 422, "longer than 60 s"),
+        "minutes": (minutes.read_bytes(), 422, "longer than 60 s"),
         "fast": (fast.read_bytes(), 422, "frames"),
         "wide": (wide.read_bytes(), 422, "4098 x 4096"),
         "big": (bytes(1_000_001), 413, "at most 1 MB"),

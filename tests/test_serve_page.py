@@ -197,7 +197,12 @@ def test_the_timeline_seeks_and_follows_the_video(visit, video: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "codec"), [("a.avi", "mpeg4"), ("b.mkv", "ffv1"), ("c.mpg", "mpeg2video")]
+    ("name", "codec"),
+    [
+        ("a.avi", "mpeg4"),
+        pytest.param("b.mkv", "ffv1", marks=pytest.mark.slow),
+        ("c.mpg", "mpeg2video"),
+    ],
 )
 def test_what_the_browser_cannot_play_is_played_as_a_preview(
     visit, name: str, codec: str, tmp_path: Path

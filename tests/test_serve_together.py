@@ -63,6 +63,35 @@ def test_works_of_a_kind_are_finished_together_and_others_alone() -> None:
     assert sorted(sizes) == [1, 1, 1, 1, 1, 4] and jobs.inside == 0
 
 
+def test_what_was_asked_for_first_is_answered_first() -> None:
+    """Of all that are read, also where a later one was read sooner."""
+    jobs, order = Jobs(20, 60, readers=2), list[str]()
+    hold, slow = threading.Event(), threading.Event()
+
+    def work(name: str, read: threading.Event | None = None) -> Steps[str]:
+        prepare = (lambda: read.wait() and name) if read else lambda: name
+        return Steps(prepare, lambda contents: [order.append(contents[0]) or contents[0]])
+
+    works = [Steps.of(hold.wait), work("first", slow), work("second"), work("third")]
+    threads = [threading.Thread(target=ask_all, args=(jobs, [one])) for one in works]
+    try:
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            wait_for(lambda number=number: jobs.inside == number and (jobs.queue or jobs.in_hand))
+            wait_for(lambda number=number: len(jobs.in_hand) >= min(number, 2))
+        wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 2)
+        slow.set()
+        wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 3)
+        hold.set()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        hold.set()
+        slow.set()
+        jobs.stop()
+    assert order == ["first", "second", "third"]
+
+
 def test_one_that_fails_fails_alone() -> None:
     jobs, hold = Jobs(20, 60), threading.Event()
 

@@ -26,7 +26,7 @@ from froster.world.files import write_video
 from froster.world.sets import SETS, record
 from shared_files import World
 
-pytestmark = pytest.mark.usefixtures("few_templates")
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 LABELS = World("base", 4).classes[:3]
 
 
@@ -62,7 +62,9 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("features")
 
 
-@pytest.mark.parametrize("method", ["prolip", "lp++", "tip", "tip-f"])
+@pytest.mark.parametrize(
+    "method", ["prolip", "lp++", pytest.param("tip", marks=pytest.mark.slow), "tip-f"]
+)
 def test_every_method_leaves_a_model_that_other_commands_take(
     run, videos: Path, features: Path, tmp_path: Path, method: str
 ) -> None:

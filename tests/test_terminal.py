@@ -143,7 +143,9 @@ def test_pictures_and_pages_of_odd_labels(tmp_path: Path) -> None:
     assert "\u202e" not in text and "\\u202e" in text
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "ascii", pytest.param("latin-1", marks=pytest.mark.slow), "utf-8"]
+)
 def test_terminals_of_any_encoding(clip: Path, tmp_path: Path, encoding: str) -> None:
     """No sign without a code ends a command."""
     (tmp_path / "v").mkdir()

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 import quick
+import templates
 from froster.cli import main
 from froster.data.manifest import Item
 from froster.data.splits import Split
@@ -37,8 +38,9 @@ from froster.utils.files import atomic_file, atomic_folder, exclusive
 from shared_files import World
 
 FAULTY = Path(__file__).with_name("faulty.py")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", templates.VARIABLE: "1"}
 WATCHED = 20
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 
 def froster(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

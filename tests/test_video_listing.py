@@ -136,3 +136,21 @@ def test_shards_that_would_lose_videos_are_refused() -> None:
     for text in ("4/4", "x", "1/0", "-1/2", ""):
         with pytest.raises(UsageError, match="I/N"):
             parse_shard(text, {})
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4096])
+def test_a_video_of_many_names_is_listed_once(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its first row, whether it comes again soon or late, and what is missing is missing."""
+    monkeypatch.setattr("froster.data.listing._AT_ONCE", at_once)
+    names = ["a.mp4", "b.mp4", "./a.mp4", "a.mp4", "gone.mp4", "c.mp4", "b.mp4", "d.mp4"]
+    for name in set(names) - {"gone.mp4"}:
+        (tmp_path / name).touch()
+    rows = "".join(f"{name},{number}\n" for number, name in enumerate(names))
+    (tmp_path / "m.csv").write_text(f"path,number\n{rows}")
+    listing = list_videos([tmp_path / "m.csv", tmp_path / "d.mp4", tmp_path / "m.csv"])
+    keys = [(Path(video.key).name, video.columns.get("number")) for video in listing]
+    firsts = [("a.mp4", "0"), ("b.mp4", "1"), ("gone.mp4", "4"), ("c.mp4", "5"), ("d.mp4", "7")]
+    assert keys == firsts
+    assert [video.path.name for video in listing.missing] == ["gone.mp4"]

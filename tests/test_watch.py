@@ -342,11 +342,11 @@ class EndlessLists(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("seconds", [[], ["--seconds", "1"]])
+@pytest.mark.parametrize("seconds", [[], pytest.param(["--seconds", "1"], marks=pytest.mark.slow)])
 def test_play_lists_without_end_are_given_up_with_their_memory(seconds: list[str]) -> None:
     """About 5 s each, most of it the start of the command."""
     with ThreadingHTTPServer(("127.0.0.1", 0), EndlessLists) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/x.m3u8"
         code = (
             "import re, sys, froster.cli as c\ntry: c.main()\nexcept SystemExit as end:"
@@ -388,7 +388,7 @@ def test_a_play_list_that_leads_to_a_stream_is_followed(
     (tmp_path / "main.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlist.m3u8\n")
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *args: None})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         source = f"http://127.0.0.1:{server.server_address[1]}/main.m3u8"
         seen, error = seen_until_the_end(
             Watch(nano, source, LABELS, window=1.0, stride=0.5, policy=Policy(tries=1))

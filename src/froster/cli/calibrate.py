@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +52,7 @@ def calibrate(
     from froster.inference.model_report import inherited, report_of
     from froster.text.sentences import read_descriptions
     from froster.training import calibrate as calibrating
+    from froster.training.distributed import by_rank_0, process_group, spread_over_ranks
     from froster.training.held_out import of_data, of_run, untrained
     from froster.training.measure import Measuring
     from froster.training.reporter import Drawn
@@ -61,25 +62,30 @@ def calibrate(
     target = out or folder_of(model)
     if target is None:
         raise nowhere_to_write(model)
-    classes = None
-    if data is None:
-        run = run_of(model)
-        held = of_run(run, root=labelled.root)  # type: ignore[attr-defined]
-        truncate, descriptions = run.source.truncate, run.source.descriptions
-        classes = run.source.class_file
-    else:
-        values = typed(labelled)
-        truncate, descriptions = values.pop("truncate"), values.pop("descriptions")
-        items = read_items(data, **values)
-        mention(items)
-        held = untrained(of_data(items, split), report_of(model), Drawn())
-    sentences = read_descriptions(descriptions) if descriptions else {}
-    recognizer = load_model(model, device, precision, classes=classes, views=views)
-    announce(recognizer, model)
-    with lock_of(target, new=out is not None):
+    with process_group(device) as (rank, of_rank), ExitStack() as locks:
+        console.quiet = rank > 0
+        classes = None
+        if data is None:
+            run = run_of(model)
+            held = of_run(run, root=labelled.root)  # type: ignore[attr-defined]
+            truncate, descriptions = run.source.truncate, run.source.descriptions
+            classes = run.source.class_file
+        else:
+            values = typed(labelled)
+            truncate, descriptions = values.pop("truncate"), values.pop("descriptions")
+            items = read_items(data, **values)
+            mention(items)
+            held = untrained(of_data(items, split), report_of(model), Drawn())
+        sentences = read_descriptions(descriptions) if descriptions else {}
+        place = device if of_rank is None else str(of_rank)
+        recognizer = load_model(model, place, precision, classes=classes, views=views)
+        announce(recognizer, model)
+        by_rank_0(lambda: locks.enter_context(lock_of(target, new=out is not None)))
         with progress() as bars:
-            how = Measuring(decoders(workers), truncate, Drawn(bars))
+            how = Measuring(decoders(workers), truncate, Drawn(bars), spread=spread_over_ranks())
             base, novel = calibrating.predictions_for(recognizer, held, sentences, how)
+        if rank > 0:
+            return
         try:
             calibration, report = calibrating.calibrate(recognizer, held, base, novel, leave_out)
         except DataError as error:

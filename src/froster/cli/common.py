@@ -46,6 +46,7 @@ def load_model(
     *,
     classes: Path | None = None,
     templates: Sequence[str] | None = None,
+    runtime: Path | None = None,
     views: int | None = None,
     merge_tokens: int | None = None,
     **sampling: Any,
@@ -69,6 +70,9 @@ def load_model(
     # What a release borrows of another model may be another one tomorrow.
     model.files = None if " of the CLIP" in model.provenance else files
     model.working = working
+    if runtime is not None:
+        with working(f"making {name} int8"):
+            model.use_runtime(runtime)
     changes = {name: value for name, value in sampling.items() if value is not None}
     model.config = dataclasses.replace(
         model.config,

@@ -65,6 +65,8 @@ def evaluate(
         evaluation = evaluating.evaluate(
             data, model, out, reporter=reporter, scoring=Scoring(None, part, by), **values
         )
+    if not evaluation.report:  # of torchrun's processes the first speaks for all
+        return
     if part.count > 1:
         show_result(evaluation.report, as_json, show_shard)
         return

@@ -60,6 +60,7 @@ def index(
     time_limit: options.TimeLimit = 300,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
     as_json: options.Json = False,
@@ -96,7 +97,9 @@ def index(
         if merge_tokens is None and earlier:
             merge_tokens = earlier.merge_tokens
         source = model or (earlier.source if earlier else None)
-        recognizer = load_model(source, device, precision, merge_tokens=merge_tokens)
+        recognizer = load_model(
+            source, device, precision, runtime=runtime, merge_tokens=merge_tokens
+        )
         indexing.check_comparable(recognizer)
         announce(recognizer, model)
         with batch_bar("index") as on_progress:

@@ -76,6 +76,8 @@ MODEL = (
 Model = Annotated[str | None, option(MODEL, name=("--model", "-m"))]
 Device = Annotated[str | None, option(HELPS["device"], group=MACHINE)]
 Precision = Annotated[str, option(HELPS["precision"], group=MACHINE)]
+RUNTIME = "Folder of froster export --to int8: the image tower in int8, on the CPU."
+Runtime = Annotated[Path | None, option(RUNTIME, group=MACHINE)]
 WORKERS = "Processes that decode videos; default: by the cores."
 Workers = Annotated[int | None, number(WORKERS, 0, group=MACHINE)]
 INSPECTORS = "Processes that check videos; default: one a core."

@@ -44,6 +44,7 @@ def serve(
     page: Annotated[bool, switch("The web page beside the API.", "page")] = True,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
 ) -> None:
     """The web page and the HTTP API: upload a video, type labels, see which fits and when. On this
     machine alone by default.
@@ -64,7 +65,12 @@ def serve(
     with bound(host, port) as listening:
         sources = [model, *([compare] if compare else [])]
         recognizers = [
-            load_model(source, device, precision, merge_tokens=merge_tokens) for source in sources
+            load_model(
+                *(source, device, precision),
+                runtime=None if number else runtime,
+                merge_tokens=merge_tokens,
+            )
+            for number, source in enumerate(sources)
         ]
         for source, recognizer in zip(sources, recognizers, strict=True):
             announce(recognizer, source)

@@ -60,6 +60,7 @@ def timeline(
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     as_json: options.Json = False,
 ) -> None:
     """Which of these labels when? Segments with start, end, label and score, over videos of any
@@ -86,7 +87,9 @@ def timeline(
     outputs = out or []
     check_outputs(outputs, clips)
     several = len(listing) > 1
-    recognizer = load_model(model, device, precision, templates=template, merge_tokens=merge_tokens)
+    recognizer = load_model(
+        *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
+    )
     announce(recognizer, model)
     about = {"model": name_of(model)}
     results: list[VideoTimeline] = []

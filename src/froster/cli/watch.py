@@ -49,6 +49,7 @@ def watch(
     truncate: options.Truncate = False,
     device: options.Device = None,
     precision: options.Precision = "auto",
+    runtime: options.Runtime = None,
     as_json: Annotated[options.Json, option("Print one JSON object a line.")] = False,
 ) -> None:
     """Which of these labels now? A line a stride, from a camera, a stream or a file that plays at
@@ -70,7 +71,9 @@ def watch(
     refuse_address(labels_file)
     labels, labels_file = labels_file_of(labels, labels_file)
     names = given_labels(labels, labels_file)
-    recognizer = load_model(model, device, precision, templates=template, merge_tokens=merge_tokens)
+    recognizer = load_model(
+        *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
+    )
     announce(recognizer, model)
 
     def note(text: str) -> None:

@@ -25,6 +25,7 @@ from froster.data.label_tools_xml import read_cvat, read_eaf, write_cvat, write_
 from froster.data.spans import LabelledSpan, Rate, SegmentedVideo, ToolVideo, needed, seconds_of
 from froster.errors import DataError
 from froster.utils import strict_json as json
+from froster.utils.address import is_address
 
 __all__ = ["ENDINGS", "LabelledSpan", "SegmentedVideo", "read_segments", "tool_of"]
 
@@ -101,7 +102,9 @@ def read_labelstudio(data: Any, rate: Rate) -> list[ToolVideo]:
             raise DataError(f"{place} names no video")
         parts = urlsplit(address)
         name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].lstrip("/")
-        name = address if Path(address).is_absolute() and not parts.query else name
+        served = "d" in parse_qs(parts.query)
+        remote = is_address(address) and not served
+        name = address if remote or (Path(address).is_absolute() and not parts.query) else name
         stated = about.get("fps")
         fps = float(stated) if isinstance(stated, (int, float)) and stated > 0 else 0.0
         labelled = task.get("annotations") or task.get("predictions") or []
@@ -132,10 +135,10 @@ def _ranges(row: Mapping[str, Any], place: str, fps: float) -> list[LabelledSpan
 
 
 def write_fiftyone(videos: Sequence[SegmentedVideo]) -> str:
-    """Videos go by the name of their file without its ending."""
+    """Videos go by the name of their file without its ending, or by their whole address."""
     classes = sorted({span.label for video in videos for span in video.spans})
     labels = {
-        str(PurePosixPath(video.path).with_suffix("")): [
+        _without_ending(video.path): [
             {
                 "label": classes.index(span.label),
                 "timestamps": [round(span.start, 3), round(span.end, 3)],
@@ -146,6 +149,10 @@ def write_fiftyone(videos: Sequence[SegmentedVideo]) -> str:
         for video in videos
     }
     return _json({"classes": classes, "labels": labels})
+
+
+def _without_ending(path: str) -> str:
+    return path if is_address(path) else str(PurePosixPath(path).with_suffix(""))
 
 
 def read_fiftyone(data: Any, rate: Rate) -> list[ToolVideo]:

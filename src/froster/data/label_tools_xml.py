@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from froster.data.spans import LabelledSpan, Rate, SegmentedVideo, ToolVideo, seconds_of
 from froster.errors import DataError
+from froster.utils.address import is_address
 from froster.utils.text import printable
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
@@ -33,13 +34,13 @@ def write_eaf(videos: Sequence[SegmentedVideo]) -> str:
         },
     )
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
-    SubElement(
-        header,
-        "MEDIA_DESCRIPTOR",
-        MEDIA_URL=Path(os.path.abspath(video.path)).as_uri(),
-        MIME_TYPE=mimetypes.guess_type(video.path)[0] or "video/unknown",
-        RELATIVE_MEDIA_URL=video.path,
-    )
+    kind = {"MIME_TYPE": mimetypes.guess_type(video.path)[0] or "video/unknown"}
+    if is_address(video.path):
+        kind["MEDIA_URL"] = video.path
+    else:
+        kind["MEDIA_URL"] = Path(os.path.abspath(video.path)).as_uri()
+        kind["RELATIVE_MEDIA_URL"] = video.path
+    SubElement(header, "MEDIA_DESCRIPTOR", kind)
     order = SubElement(root, "TIME_ORDER")
     tier = SubElement(root, "TIER", LINGUISTIC_TYPE_REF=_TYPE, TIER_ID=_TIER)
     times = [round(1000 * time) for span in video.spans for time in (span.start, span.end)]
@@ -69,8 +70,10 @@ def read_eaf(root: Element, rate: Rate) -> list[ToolVideo]:
     media = root.find("HEADER/MEDIA_DESCRIPTOR")
     if media is None:
         raise DataError("it names no media file (MEDIA_DESCRIPTOR)")
-    relative = media.get("RELATIVE_MEDIA_URL") or ""
-    name = relative.removeprefix("./") or unquote(urlsplit(media.get("MEDIA_URL") or "").path)
+    relative, url = media.get("RELATIVE_MEDIA_URL") or "", media.get("MEDIA_URL") or ""
+    local = unquote(urlsplit(url).path)
+    is_local = url.startswith("file:") or not is_address(url)
+    name = relative.removeprefix("./") or (local if is_local else url)
     if not name:
         raise DataError("its MEDIA_DESCRIPTOR names no file")
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}

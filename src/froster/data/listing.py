@@ -93,23 +93,26 @@ class Listing(VideoList[ListedVideo]):
         paths, keys = Growing(repeats=False), Growing(repeats=False)
         for source in sources:
             self._begins.append(len(known))
-            new: list[int] = []
-            numbered = enumerate(source.paths)
-            while part := list(islice(numbered, _AT_ONCE)):
-                kept: list[tuple[int, str, str]] = []
-                for number, path in part:
-                    place, key = len(known), key_of(path)
-                    known.add(key)
-                    if len(known) > place:
-                        kept.append((number, path, key))
-                        if source.is_missing is not None and source.is_missing(number, path):
-                            self._missing.append(place)
-                if kept:
-                    numbers, some_paths, some_keys = zip(*kept, strict=True)
-                    new.extend(numbers)
-                    paths.add(some_paths)
-                    keys.add(some_keys)
-            self._rows.append((source.table, np.array(new if source.table else [], np.int64)))
+            new = [np.zeros(0, np.int64)]
+            given, number = iter(source.paths), 0
+            while part := list(islice(given, _AT_ONCE)):
+                numbers: Sequence[int] = range(number, number + len(part))
+                some_keys = list(map(key_of, part))
+                number += len(part)
+                if len(set(some_keys)) < len(part) or not known.isdisjoint(some_keys):
+                    firsts = {key: i for i, key in reversed([*enumerate(some_keys)])}
+                    chosen = sorted(i for key, i in firsts.items() if key not in known)
+                    numbers = [numbers[i] for i in chosen]
+                    part, some_keys = [part[i] for i in chosen], [some_keys[i] for i in chosen]
+                if source.is_missing is not None:
+                    missing = map(source.is_missing, numbers, part)
+                    self._missing += [len(known) + i for i, gone in enumerate(missing) if gone]
+                known.update(some_keys)
+                new.append(np.array(numbers, np.int64))
+                paths.add(part)
+                keys.add(some_keys)
+            self._rows.append((source.table, np.concatenate(new)))
+        known.clear()
         self._paths, self.keys = paths.texts(), keys.texts()
 
     def _video(self, place: int, path: str, key: str) -> ListedVideo:
@@ -267,7 +270,7 @@ class KeyOf:
         """The key of each folder with what parts it from names."""
 
     def __call__(self, path: str) -> str:
-        if is_address(path):
+        if "://" in path and is_address(path):
             return path
         folder, slash, name = path.rpartition("/")
         if os.sep != "/" or name in ("", ".", ".."):

@@ -1,4 +1,4 @@
-"""Faster ways on a CPU through what a block computes; everywhere else PyTorch's own are taken.
+"""Faster ways through what a block computes, on a CPU above all; else PyTorch's own are taken.
 
 - Attention in bfloat16: PyTorch's fused kernel is slower there than its own matrix products, but
   for the forward pass on a chip with AMX. So rows are taken a few at a time, scores and all, and
@@ -11,8 +11,10 @@
   matrix product, from sums that are not yet rounded; in float32 it is x * sigmoid(2u), while a
   few rows are in the cache.
 - The frames around a frame (VCLIP): overlapping views of one padded copy in place of many copies.
+  Where a compiler makes kernels for a GPU, FlexAttention looks them up in the keys as they lie.
+- QuickGELU's two factors in the matrix products: on a GPU too.
 
-`use_cpu_kernels` is the one switch. Sizes in comments: N rows, h heads, L queries, M keys, d = D/h.
+`ENABLED` is the one switch. Sizes in comments: N rows, h heads, L queries, M keys, d = D/h.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 ENABLED = True
+WINDOW_DEVICES: set[str] = set()
+"""Kinds of devices for which FlexAttention has been compiled here."""
 QUICK = 1.702
 # Scores of the rows that are taken together: what stays in a core's share of the cache.
 _SCORES = 1 << 21
@@ -42,6 +46,20 @@ def use_cpu_kernels(x: Tensor) -> bool:
     A compiler makes kernels of its own.
     """
     return ENABLED and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def use_two_layers(x: Tensor, activation: str) -> bool:
+    """Whether `two_layers` is used for `x`: on a GPU for QuickGELU alone, of which PyTorch has no
+    kernel."""
+    on_gpu = x.device.type == "cuda" and activation == "quick_gelu"
+    return use_cpu_kernels(x) or (ENABLED and on_gpu and not torch.compiler.is_compiling())
+
+
+def use_window_kernel(x: Tensor) -> bool:
+    """Whether `window_attention` is used for `x`: in what is compiled for a GPU that it compiles
+    for (`try_window_kernel`). Uncompiled it holds all scores in memory."""
+    compiling = torch.compiler.is_compiling() and x.device.type in WINDOW_DEVICES
+    return ENABLED and compiling and x.shape[-1] >= 16  # what FlexAttention asks of heads
 
 
 def dot_product_attention(
@@ -191,10 +209,11 @@ def two_layers(
     x: Float[Tensor, "*tokens width"], first: nn.Linear, second: nn.Linear, activation: str
 ) -> Float[Tensor, "*tokens width"]:
     """second(f(first(x))), in autocast's type where autocast is on."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     w1, b1, w2, b2 = (w.to(dtype) for w in (first.weight, first.bias, second.weight, second.bias))
     rows, f = x.flatten(0, -2).to(dtype), ACTIVATIONS[activation]
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(device, enabled=False):
         y = (
             _TwoLayers.apply(rows, w1, b1, w2, b2, f)
             if torch.is_grad_enabled()
@@ -204,7 +223,8 @@ def two_layers(
 
 
 def _hidden(x: Tensor, w1: Tensor, b1: Tensor, f: Activation) -> Tensor:
-    return torch.addmm(b1, x, w1.T, beta=f.scale, alpha=f.scale)
+    # The bias is scaled by itself: cuBLAS adds one within the product only as it is.
+    return torch.addmm(b1 * f.scale, x, w1.T, alpha=f.scale)
 
 
 def _active(x: Tensor, w1: Tensor, b1: Tensor, f: Activation) -> Tensor:
@@ -246,6 +266,53 @@ class _TwoLayers(torch.autograd.Function):
         dw1 = du.T @ x if need_w1 else None
         db1, db2 = (du.sum(0) if need_b1 else None), (grad.sum(0) if need_b2 else None)
         return (du @ w1 if need_x else None), dw1, db1, dw2, db2, None
+
+
+def try_window_kernel(device: torch.device) -> bool:
+    """Compiles `window_attention` for a GPU, forward and backward, on next to nothing; where that
+    fails, towers that are compiled keep their copies of neighbours."""
+    if device.type == "cuda" and not WINDOW_DEVICES:
+        x = torch.ones(2, 1, 16, 64, device=device, dtype=torch.bfloat16, requires_grad=True)
+        try:
+            torch.compile(window_attention)(x, x, x, 2, 1, True).sum().backward()
+            WINDOW_DEVICES.add(device.type)
+        except Exception:  # of whatever part of the compiler
+            return False
+    return device.type in WINDOW_DEVICES
+
+
+def window_attention(
+    q: Float[Tensor, "frames heads tokens dim"],
+    k: Float[Tensor, "frames heads tokens dim"],
+    v: Float[Tensor, "frames heads tokens dim"],
+    num_frames: int,
+    radius: int,
+    zeros: bool,
+) -> Float[Tensor, "frames heads tokens dim"]:
+    """Attention of each frame over itself, the `radius` frames before it and those behind it, in
+    the keys of its clip as they lie: those of other frames are left out by blocks.
+
+    `zeros`: keys and values of zero stand for the frames that are missing at a clip's ends. They
+    have logits of 0 and add nothing but their number to the sum of the exponentials.
+    """
+    from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
+
+    T, L = num_frames, k.shape[2]
+    q, k, v = (x.transpose(1, 2).unflatten(0, (-1, T)).flatten(1, 2) for x in (q, k, v))
+
+    def seen(clip: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query // L - key // L).abs() <= radius
+
+    mask = create_block_mask(seen, None, None, T * L, T * L, device=q.device)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (clips, heads, tokens of all frames, dim)
+    out, sums = flex_attention(q, k, v, block_mask=mask, return_aux=AuxRequest(lse=True))
+    if zeros:
+        t = torch.arange(T, device=q.device)
+        missing = (radius - t).clamp(min=0) + (t + radius + 1 - T).clamp(min=0)
+        assert sums.lse is not None
+        share = (sums.lse - (missing * L).log().repeat_interleave(L)).sigmoid()
+        out = (out * share[..., None]).to(q.dtype)
+    return out.transpose(1, 2).unflatten(1, (T, L)).flatten(0, 1).transpose(1, 2)
 
 
 class NeighbourFrames(torch.autograd.Function):

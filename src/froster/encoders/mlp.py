@@ -36,7 +36,9 @@ class MLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens width"]:
-        if type(self.c_fc) is type(self.c_proj) is nn.Linear and kernels.use_cpu_kernels(x):
+        if type(self.c_fc) is type(self.c_proj) is nn.Linear and kernels.use_two_layers(
+            x, self.activation
+        ):
             return kernels.two_layers(x, self.c_fc, self.c_proj, self.activation)
         return self.c_proj(self.gelu(self.c_fc(x)))
 

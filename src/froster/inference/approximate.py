@@ -13,7 +13,7 @@ from torch import Tensor
 
 from froster.errors import UsageError
 from froster.inference.store import Store
-from froster.inference.tables import LanceTable, lance_errors
+from froster.inference.tables import INDEXED, LanceTable, lance_errors
 
 CELL = 32_768
 """Segments of a cell, in the mean. Smaller ones are faster to make, and more of them must be looked
@@ -22,7 +22,7 @@ PROBES = (8, 16, 24, 32, 64, 128, 256)
 """Cells that may be looked into, until the recall is reached."""
 RECALL_AT, GOOD_RECALL, LEAST_RECALL = 10, 0.99, 0.95
 PAYS_FROM = 3_000_000
-"""Segments; fewer are compared in two seconds of one core."""
+"""Segments; fewer are compared in a second of one core."""
 SAMPLED = 32
 """Segments of the index that are taken for queries."""
 _SETTING = "froster.probes"
@@ -76,7 +76,8 @@ def exactly(store: Store) -> None:
 
     def work() -> None:
         for index in table.dataset.describe_indices():
-            table.dataset.drop_index(index.name)
+            if index.field_names == ["vector"]:
+                table.dataset.drop_index(index.name)
         if _SETTING in table.settings():
             table.dataset.delete_config_keys([_SETTING])
 
@@ -96,4 +97,4 @@ def _build(table: LanceTable) -> None:
         table.dataset.create_index(
             *("vector", "IVF_HNSW_SQ"), metric="cosine", num_partitions=cells, replace=True
         )
-        table.dataset.create_scalar_index("path", "BTREE", replace=True)
+        table.dataset.create_scalar_index(*INDEXED, replace=True)

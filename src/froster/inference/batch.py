@@ -261,6 +261,7 @@ def _made_with(
         "prompts": labels.prompts if isinstance(labels, LabelSet) else None,
         "multi_label": dataclasses.asdict(rule) if options.multi_label else None,
         **({"classes": model.class_file.digest} if model.class_file else {}),
+        **({"runtime": model.runtime.digest} if model.runtime else {}),
         **{name: config[name] for name in ("sampling", "views", "fusion")},
         "top": options.top,
         "truncate": options.truncate,

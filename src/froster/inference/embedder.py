@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -24,7 +24,7 @@ from froster.encoders.precision import (
 )
 from froster.encoders.preprocessing import Preprocessing, normalise
 from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
-from froster.errors import FrosterWarning, UsageError
+from froster.errors import CheckpointError, FrosterWarning, UsageError
 from froster.evaluation.calibration import Calibration
 from froster.inference.class_cache import kept_or_computed
 from froster.inference.model_folder import ModelConfig
@@ -39,6 +39,9 @@ from froster.utils.address import as_path
 from froster.utils.progress import Working, silently
 from froster.utils.tensors import finite
 from froster.video.transforms import given_clips
+
+if TYPE_CHECKING:
+    from froster.inference.int8 import Int8
 
 
 class Embedder:
@@ -72,6 +75,8 @@ class Embedder:
         self.device = device or pick_device()
         self.files: str | None = None
         "state of the files that the weights were read from, set by who lets nobody change these"
+        self.runtime: Int8 | None = None
+        "how the image tower is computed in int8"
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.tokenizer_source = tokenizer
         self.class_file = None if class_file is None else class_file.to(self.device)
@@ -96,13 +101,31 @@ class Embedder:
             other.class_file = self.class_file and self.class_file.to(device)
         return other
 
+    def use_runtime(self, folder: str | Path) -> None:
+        """From now on the image tower is computed in int8, by what `froster export --to int8` wrote
+        to this folder. Raises UsageError where this machine cannot or tokens are merged,
+        CheckpointError where the folder is damaged or another model's."""
+        from froster.inference.int8 import read_int8
+
+        if self.merge_tokens:
+            raise UsageError(
+                "--runtime and --merge-tokens do not go together: int8 was compared with all tokens"
+            )
+        self.runtime = read_int8(self, folder)
+        try:
+            assert self.inference is not self.model  # made now, and kept
+        except CheckpointError as error:
+            self.runtime = None
+            raise CheckpointError(f"{folder}: {error}") from None
+
     def summary(self, name: str) -> str:
         """One line on what runs where; `name` is what people call the model by."""
         vision, config = self.clip.config.vision, self.config
         dtype = str(self.dtype).removeprefix("torch.")
         return (
             f"model {name} ({self.provenance}; {config.method.name}, {vision.image_size} px,"
-            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in {dtype}"
+            f" {config.sampling.frames} frames {config.sampling.kind}) on {self.device} in"
+            f" {'int8 and ' if self.runtime else ''}{dtype}"
             + (f", {self.merge_tokens} tokens merged a block" if self.merge_tokens else "")
         )
 
@@ -130,13 +153,15 @@ class Embedder:
     @property
     def inference(self) -> VideoCLIP:
         """The network as it is computed: `model`, or one that shares its weights, with the towers'
-        matrices cast to `self.dtype` and tokens merged. Weights that are trained are never cast
-        ahead."""
+        matrices cast to `self.dtype`, in int8 or with tokens merged. Weights that are trained are
+        never cast ahead."""
         may_keep = self._may_keep()
         if may_keep and self._cache.cast is not None:
             return self._cache.cast
-        network = self.model
-        if may_keep and self.dtype != torch.float32:
+        network, int8 = self.model, self.runtime if self.device.type == "cpu" else None
+        if may_keep and int8 is not None:
+            network = int8.network(network, self.dtype)
+        elif may_keep and self.dtype != torch.float32:
             network = with_cast_weights(network, self.dtype)
         if self.merge_tokens:
             network = with_merging(network, self.merge_tokens)
@@ -144,11 +169,8 @@ class Embedder:
         return network
 
     def _may_keep(self) -> bool:
-        settings = (
-            *(self.config.prompting, self.dtype, self.tokenizer_source, self.class_file),
-            self.merge_tokens,
-        )
-        return self._cache.holds(self.model, settings)
+        how = (self.config.prompting, self.dtype, self.runtime, self.merge_tokens)
+        return self._cache.holds(self.model, (*how, self.tokenizer_source, self.class_file))
 
     @property
     def cuts_texts(self) -> bool:

@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from froster.encoders.int8 import check_int8
 from froster.encoders.preprocessing import normalise
 from froster.errors import FrosterError, UsageError, install, one_of
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VideoCLIP, method_dict
+from froster.methods.base import plain
 from froster.utils import interrupt
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder, refuse_current, sole_maker
@@ -67,7 +69,10 @@ class Deployed(nn.Module):
 
 def check_target(target: str, folder: Path) -> None:
     """Raises UsageError where the runtime is unknown or not installed, or the folder is taken."""
-    require(target)
+    if target == "int8":
+        check_int8()
+    else:
+        require(target)
     refuse_current(folder)
     if folder.is_file():
         raise UsageError(f"{folder} is a file; --out needs a folder")
@@ -114,6 +119,7 @@ def export(
     expected = [tuple(finite(x, "outputs") for x in net(frames)) for frames in batches]
     with sole_maker(folder), atomic_folder(folder) as part:
         with explained(f"{config.method.name} cannot be exported to {target}"):
+            # LoRA's `index_add` the ONNX exporter gets wrong (torch 2.13), OpenVINO's lacks it.
             program = graph(Deployed(plain(model), classes).eval(), batches[-1])
             (_write_onnx if target == "onnx" else _write_openvino)(program, part, net.outputs)
         with explained(f"the exported {FILES[target]} does not run"):
@@ -156,13 +162,6 @@ def random_frames(count: int, frames: int, size: int) -> Tensor:
     """(count, frames, 3, size, size) uint8, the same at every call."""
     generator, shape = torch.Generator().manual_seed(count), (count, frames, 3, size, size)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-def plain(model: VideoCLIP) -> VideoCLIP:
-    """The same with LoRA's changes folded in: a smaller graph, without the `index_add` that the
-    ONNX exporter gets wrong (torch 2.13) and OpenVINO's does not know."""
-    clip = model.merged()
-    return model if clip is None else VideoCLIP(clip, model.pooling, model.head)
 
 
 def graph(net: Deployed, frames: Tensor) -> ExportedProgram:

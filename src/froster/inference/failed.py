@@ -6,8 +6,8 @@ import time
 from collections.abc import Container
 from pathlib import Path
 
-from froster.inference.store import file_name, table_at, text_name
-from froster.inference.tables import LanceTable, one_of_them
+from froster.inference.store import table_at
+from froster.inference.tables import LanceTable, file_name, one_of_them, text_name
 
 FAILED = "failures.lance"
 WRITTEN_AFTER = 60.0

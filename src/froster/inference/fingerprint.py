@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from froster.encoders.preprocessing import CLIP_PREPROCESSING
+from froster.inference.embedder import Embedder
 from froster.inference.recognizer import Recognizer
 from froster.inference.weight_files import remembered
 from froster.utils import strict_json as json
@@ -26,12 +27,21 @@ def model_fingerprint(model: Recognizer) -> str:
     if model.merge_tokens:
         made_of["merge_tokens"] = model.merge_tokens
     text = json.dumps([made_of, model.clip.architecture()], sort_keys=True)
-    return remembered(model.files, text, lambda: _fingerprint(model, text))
+    return remembered(model.files, text, lambda: _fingerprint(model.model, text))
 
 
-def _fingerprint(model: Recognizer, text: str) -> str:
+def tower_fingerprint(model: Embedder) -> str:
+    """Of all that a frame goes through before the frames are pooled: preprocessing, image tower and
+    what the method does in it."""
+    made_of = (model.config.to_dict()["method"], model.preprocessing.to_dict())
+    text = json.dumps([*made_of, model.clip.architecture()["vision"]], sort_keys=True)
+    tower = model.clip.visual
+    return remembered(model.files, f"tower {text}", lambda: _fingerprint(tower, text))
+
+
+def _fingerprint(network: nn.Module, text: str) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=16)
-    for name, weight in sorted(model.model.state_dict().items()):
+    for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(_bytes(weight.cpu().contiguous()))
     return digest.hexdigest()

@@ -150,6 +150,7 @@ def _open_or_create(
         about = {
             "made_by": "froster index",
             "model": model_fingerprint(model),
+            "runtime": _runtime(model),
             "source": model.source or "",
             "segment": settings.segment or 4.0,
             "frames": model.config.sampling.frames,
@@ -159,6 +160,13 @@ def _open_or_create(
         }
         store = Store.create(out, about, model.clip.config.embed_dim)
     check_model(store, model)
+    if store.about.get("runtime", "") != _runtime(model):
+        how = "with another --runtime" if model.runtime else "with a --runtime"
+        if not store.about.get("runtime"):
+            how = "without --runtime"
+        raise UsageError(
+            f"{out} was made {how}: embed its new videos so too, or choose another --out"
+        )
     for name, value in (("segment", settings.segment), ("dtype", settings.dtype)):
         if value is not None and value != store.about[name]:
             raise UsageError(
@@ -166,6 +174,10 @@ def _open_or_create(
                 " another --out"
             )
     return store
+
+
+def _runtime(model: Recognizer) -> str:
+    return model.runtime.digest if model.runtime else ""
 
 
 def check_comparable(model: Recognizer) -> None:

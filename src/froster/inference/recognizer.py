@@ -356,25 +356,23 @@ def load(
     device: str | None = None,
     precision: str | torch.dtype = "auto",
     merge_tokens: int = 0,
+    runtime: str | Path | None = None,
 ) -> Recognizer:
-    """A model from a froster or Hugging Face CLIP folder, here or on the hub, a checkpoint file, or
-    `"nano"`.
+    """A model from a froster or CLIP folder, here or on the hub, a checkpoint file, or `"nano"`.
 
     Released checkpoints of the methods are recognised by the names of their weights; `provenance`
     of the result says what a file was taken for. Some hold an image tower or a head alone: `clip`,
     of the same width, gives what they lack. `classes`: a safetensors of class names and their
     embeddings (`ClassFile`), made by another text tower. `templates`: sentences with {} for the
     label, in place of the model's own. `merge_tokens`: every block merges so many of a frame's most
-    similar tokens (ToMe), which is faster and less exact. Raises CheckpointError when the weights
-    do not fit, FrosterError when the hub cannot be reached, UsageError where no tokens can be
-    merged."""
+    similar tokens (ToMe). `runtime`: a folder of `froster export --to int8`. Raises CheckpointError
+    for what does not fit, FrosterError without the hub, UsageError where it cannot merge."""
     place, precision = pick_device(device), parse_precision(precision)
     loaded = load_source(source, clip)
     if templates is not None:
         if classes is not None:
             raise UsageError("templates are for the text tower, whose place classes take")
-        prompting = Prompting(tuple(templates), "plain")
-        config = dataclasses.replace(loaded.config, prompting=prompting)
+        config = dataclasses.replace(loaded.config, prompting=Prompting(tuple(templates), "plain"))
         loaded = dataclasses.replace(loaded, config=config)
     width = loaded.network.clip.config.embed_dim
     class_file = None if classes is None else ClassFile.from_file(classes, width)
@@ -392,6 +390,8 @@ def load(
     local = str(source) != "nano" and not is_address(source)
     path = os.path.abspath(os.path.expanduser(source)) if local else ""
     recognizer.source = path if os.path.exists(path) else str(source)
+    if runtime is not None:
+        recognizer.use_runtime(runtime)
     return recognizer
 
 

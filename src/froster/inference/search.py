@@ -19,8 +19,8 @@ from froster.errors import UsageError, VideoError
 from froster.inference.approximate import probes, search_options
 from froster.inference.index import check_comparable, check_model, check_not_empty, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
-from froster.inference.store import IndexedVideo, IndexEntry, Store, file_name
-from froster.inference.tables import quoted
+from froster.inference.store import IndexedVideo, IndexEntry, Store
+from froster.inference.tables import file_name, quoted
 from froster.text.labels import check_labels
 from froster.utils.address import Address, as_path, located
 from froster.video.container import file_state

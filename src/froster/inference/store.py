@@ -25,7 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from froster.errors import DataError, UsageError, VideoError
-from froster.inference.tables import LanceTable, one_of_them, quoted
+from froster.inference.scan import all_scores
+from froster.inference.tables import LanceTable, file_name, one_of_them, quoted, text_name
 from froster.utils import strict_json as json
 from froster.utils.address import as_path, is_address, located
 from froster.video.container import FileState, file_state
@@ -142,7 +143,7 @@ class Store:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{folder}: not an index of froster index ({error!r})") from None
         self._added = 0
-        self._sample: Tensor | None = None
+        self._sample: tuple[list[int], Tensor] | None = None
 
     @classmethod
     def create(cls, folder: str | Path, about: Mapping[str, Any], dimensions: int) -> Store:
@@ -274,24 +275,39 @@ class Store:
     ) -> tuple[Tensor, list[int], list[str]]:
         """The scores (n) of the segments that fit best, their addresses and paths, the best
         first."""
-        nearest = {"column": "vector", "q": query.numpy(), "k": count, "metric": "cosine", **search}
-        names = ("path", "vector", "_distance")
-        table = self.table.rows(names, where, nearest=nearest, prefilter=where is not None)
-        # Lance has rounded the query to the type of the vectors.
-        scores = _tensor(table["vector"], self.dimensions).float() @ query
-        rows = table["_rowaddr"].to_numpy()
+        exact = where is None and search.get("use_index") is False
+        scored = all_scores(self.table, query) if exact and self.segments else None
+        if scored is not None and self._are_right(scored[0], query):
+            scores, numbers = scored[0].topk(min(count, len(scored[0])))
+            rows, paths = scored[1][numbers.numpy()], self.table.take(numbers.tolist(), ["path"])
+        else:
+            how = {"column": "vector", "q": query.numpy(), "k": count, "metric": "cosine", **search}
+            names = ("path", "vector", "_distance")
+            paths = self.table.rows(names, where, nearest=how, prefilter=where is not None)
+            # Lance has rounded the query to the type of the vectors.
+            scores = _tensor(paths["vector"], self.dimensions).float() @ query
+            rows = paths["_rowaddr"].to_numpy()
         order = np.lexsort((rows, -scores.numpy()))
-        paths = table["path"].take(order).to_pylist()
-        return scores[order], rows[order].tolist(), [file_name(path) for path in paths]
+        texts = paths["path"].take(order).to_pylist()
+        return scores[order], rows[order].tolist(), [file_name(text) for text in texts]
 
     def spread(self, query: Float[Tensor, " embed"]) -> float:
         """Standard deviation of the scores of all segments, or of `SAMPLE` of them at equal
         distances."""
+        return float((self._sampled()[1] @ query).std(unbiased=False))
+
+    def _are_right(self, scores: Float[Tensor, " rows"], query: Float[Tensor, " embed"]) -> bool:
+        """Whether they are those of the vectors that Lance reads, at the rows of the sample."""
+        rows, vectors = self._sampled()
+        return torch.allclose(scores[rows], vectors @ query, rtol=0, atol=1e-4)
+
+    def _sampled(self) -> tuple[list[int], Tensor]:
+        """Some rows and their vectors."""
         if self._sample is None:
             count = self.segments
-            rows = np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int)
-            self._sample = self.vectors(rows.tolist())
-        return float((self._sample @ query).std(unbiased=False))
+            rows = np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(int).tolist()
+            self._sample = rows, self.vectors(rows)
+        return self._sample
 
     def _rows(self, videos: Sequence[tuple[IndexEntry, Tensor]]) -> pa.Table:
         import pyarrow as pa
@@ -341,22 +357,6 @@ def manifest_row(columns: Mapping[str, str]) -> dict[str, str]:
         if column and column != "path":
             row[f"{column}_" if column in (*COLUMNS, "fits") else column] = text_name(value)
     return row
-
-
-def text_name(name: str) -> str:
-    """A file's name as a text: bytes that are no UTF-8 become `\\udcXX`, and the sign \\ before
-    udc `\\udc5c`."""
-    return name.replace("\\udc", "\\udc5cudc").encode("utf-8", "backslashreplace").decode()
-
-
-def file_name(text: str) -> str:
-    """The name that a text stands for."""
-
-    def sign(match: re.Match[str]) -> str:
-        number = int(match[1], 16)
-        return "\\" if number == 0x5C else chr(0xDC00 + number)
-
-    return re.sub(r"\\udc([0-9a-f]{2})", sign, text) if "\\udc" in text else text
 
 
 def _is_ours(path: Path) -> bool:

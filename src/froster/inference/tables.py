@@ -22,6 +22,8 @@ KEPT_VERSIONS = timedelta(days=1)
 """Older ones are removed by a compaction; whoever reads one has so long."""
 AT_ONCE = 1000
 """Values in one condition."""
+INDEXED, INDEXED_FROM = ("path", "BTREE"), 100_000
+"""Rows are found by their path without reading all, from so many on."""
 _TRIES = 20
 _SHOWN = 300
 
@@ -83,6 +85,22 @@ def one_of_them(column: str, values: Iterable[str]) -> Iterator[str]:
     texts = [quoted(value) for value in values]
     for first in range(0, len(texts), AT_ONCE):
         yield f"{column} IN ({', '.join(texts[first : first + AT_ONCE])})"
+
+
+def text_name(name: str) -> str:
+    """A file's name as a text: bytes that are no UTF-8 become `\\udcXX`, and the sign \\ before
+    udc `\\udc5c`."""
+    return name.replace("\\udc", "\\udc5cudc").encode("utf-8", "backslashreplace").decode()
+
+
+def file_name(text: str) -> str:
+    """The name that a text stands for."""
+
+    def sign(match: re.Match[str]) -> str:
+        number = int(match[1], 16)
+        return "\\" if number == 0x5C else chr(0xDC00 + number)
+
+    return re.sub(r"\\udc([0-9a-f]{2})", sign, text) if "\\udc" in text else text
 
 
 class LanceTable:
@@ -226,6 +244,8 @@ class LanceTable:
             self.dataset.optimize.compact_files()
             if self.dataset.describe_indices():
                 self.dataset.optimize.optimize_indices()
+            elif self.dataset.count_rows() >= INDEXED_FROM:
+                self.dataset.create_scalar_index(*INDEXED)
             self.dataset.cleanup_old_versions(KEPT_VERSIONS)
 
         try:

@@ -256,6 +256,12 @@ class VideoCLIP(nn.Module):
         return None
 
 
+def plain(model: VideoCLIP) -> VideoCLIP:
+    """The same with LoRA's changes folded into the weights."""
+    clip = model.merged()
+    return model if clip is None else VideoCLIP(clip, model.pooling, model.head)
+
+
 def replace_blocks(clip: CLIP, make: Callable[[Block], Block]) -> None:
     """Put `make(block)` in the place of every block of the image tower."""
     blocks = clip.visual.transformer.resblocks

@@ -79,6 +79,10 @@ class VCLIPBlock(Block):
         v: Float[Tensor, "frames heads tokens dim"],
         num_frames: int,
     ) -> Float[Tensor, "frames heads queries dim"]:
+        if kernels.use_window_kernel(q) and q.shape[2] == k.shape[2]:
+            return kernels.window_attention(
+                q, k, v, num_frames, self.radius, zeros=self.pad == "zero"
+            )
         small = k[0].numel() * num_frames < SMALL_CLIP
         if small or self.pad == "mask" or not kernels.use_cpu_kernels(q):
             return super().attention(q, k, v, num_frames)

@@ -97,6 +97,15 @@ def from_all_ranks(messages: list[T]) -> list[T]:
     return [message for part in gathered for message in part or []]
 
 
+def to_rank_0(message: T) -> list[T]:
+    """The message of every rank, on rank 0; none on the others."""
+    if ranks() == 1:
+        return [message]
+    messages: list[Any] = [None] * ranks()
+    dist.gather_object(message, messages if this_rank() == 0 else None, dst=0)
+    return messages if this_rank() == 0 else []
+
+
 def same_on_all_ranks(value: Any) -> bool:
     return ranks() == 1 or len(set(from_all_ranks([value]))) == 1
 

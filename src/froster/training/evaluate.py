@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from froster.inference.transport import by_transport
 from froster.text.label_set import read_names
 from froster.text.labels import check_labels
 from froster.text.sentences import read_descriptions, with_descriptions
+from froster.training.distributed import by_rank_0, process_group
 from froster.training.held_out import VideosToScore, videos_to_score
 from froster.training.measure import (
     EvalSet,
@@ -37,6 +39,7 @@ from froster.training.options import EvaluateOptions
 from froster.training.probes import check_probes, probes_of
 from froster.training.reporter import Reporter
 from froster.training.scoring import SCORES, Scoring, remove_scores, score_sets
+from froster.utils.engine import LOCAL
 from froster.utils.files import claim_folder, sole_maker, sole_writer, write_json
 
 
@@ -62,7 +65,8 @@ def evaluate(
 
     `options` are the fields of `EvaluateOptions`. Into the folder `out` go the predictions and the
     report, and until that is written the score of each video, with which a stopped run goes on; a
-    shard leaves its own there, for a run without one to join them. Raises FrosterError.
+    shard leaves its own there, for a run without one to join them. Processes of torchrun score a
+    share each, and the first has the result; that of the others is empty. Raises FrosterError.
     """
     asked, name = EvaluateOptions(**options), model or DEFAULT_MODEL
     probes = check_probes(asked.probe)
@@ -71,30 +75,35 @@ def evaluate(
     shard = scoring.shard
     if shard.count > 1 and out is None:
         raise UsageError("a shard leaves its scores in a folder: give --out")
-    items = labelled_videos(Path(data), asked, reporter)
-    classes = sorted({item.label for item in items})
-    if asked.labels_file is not None:
-        classes = read_names(asked.labels_file)
-    check_labels(classes)
-    texts = classes
-    if asked.descriptions is not None:
-        texts = with_descriptions(classes, read_descriptions(asked.descriptions))
-    known = report_of(name)  # may download the model
-    looked_for = len(items) if reported_videos(known) is not None else 0
-    with reporter.bar("look for training videos", looked_for, keep=False) as bar:
-        chosen = videos_to_score(items, asked.split, asked.part, known, bar)
-    recognizer = load_reported(name, asked, reporter, merge_tokens=asked.merge_tokens)
-    config = recognizer.config
-    sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
-    views = asked.views or config.views
-    recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
-    if asked.transport:
-        recognizer = by_transport(recognizer)
-    if asked.multi_label:
-        recognizer.with_background(classes)  # or a sentence why not
-    if out is not None:
-        claim_folder(out, "evaluation.json", "choose another --out")
-    with nullcontext() if out is None else lock(out, shard):
+    together = shard.count == 1 and scoring.engine.name == LOCAL.name
+    group = process_group(asked.device) if together else nullcontext((0, None))
+    with group as (rank, of_rank), ExitStack() as held:
+        if rank > 0:
+            reporter = Reporter()
+        items = labelled_videos(Path(data), asked, reporter)
+        classes = sorted({item.label for item in items})
+        if asked.labels_file is not None:
+            classes = read_names(asked.labels_file)
+        check_labels(classes)
+        texts = classes
+        if asked.descriptions is not None:
+            texts = with_descriptions(classes, read_descriptions(asked.descriptions))
+        known = report_of(name)  # may download the model
+        looked_for = len(items) if reported_videos(known) is not None else 0
+        with reporter.bar("look for training videos", looked_for, keep=False) as bar:
+            chosen = videos_to_score(items, asked.split, asked.part, known, bar)
+        place, merge = None if of_rank is None else str(of_rank), asked.merge_tokens
+        recognizer = load_reported(name, asked, reporter, place, merge_tokens=merge)
+        config = recognizer.config
+        sampling = config.sampling.changed(**asked.asked("clamp", kind="sampling"))
+        views = asked.views or config.views
+        recognizer.config = dataclasses.replace(config, sampling=sampling, views=views)
+        if asked.transport:
+            recognizer = by_transport(recognizer)
+        if asked.multi_label:
+            recognizer.with_background(classes)  # or a sentence why not
+        if out is not None:
+            by_rank_0(partial(claim, out, shard, held))
         reporter.say(recognizer.summary(name))
         for line in chosen.notes:
             (reporter.warn if line.startswith("warning") else reporter.say)(line)
@@ -157,9 +166,12 @@ def told_alone(
     return measured_alone(scores, right, rule.of(classes), classes)
 
 
-def lock(out: Path, shard: Shard) -> AbstractContextManager[None]:
-    """Of the whole folder, or of what a shard writes there."""
-    return sole_writer(out) if shard.count == 1 else sole_maker(shard.file(out / SCORES))
+def claim(out: Path, shard: Shard, held: ExitStack) -> None:
+    """Holds the whole folder, or what a shard writes there."""
+    claim_folder(out, "evaluation.json", "choose another --out")
+    held.enter_context(
+        sole_writer(out) if shard.count == 1 else sole_maker(shard.file(out / SCORES))
+    )
 
 
 def base_and_novel(classes: Sequence[str], report: dict[str, Any]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 cluster, and kept in a file until the report is written.
 
     scores.jsonl             what the scores were made with, then a line a video: its logits
-    scores.0-of-4.jsonl      those of a shard
+    scores.0-of-4.jsonl      those of a shard, or of a process of torchrun
 
 Without a shard what all these files say of videos that have not changed is taken over, so that the
 command itself joins its shards.
@@ -26,17 +26,19 @@ from torch import Tensor
 
 from froster.data.dataset import ClipRequest, ReadClip, VideoDataset
 from froster.data.shards import Shard, shard_files
-from froster.errors import DataError, VideoError
+from froster.errors import DataError, FrosterError, VideoError
 from froster.evaluation.metrics import Predictions, Scorer, predictions_of
 from froster.evaluation.probes import Probe
 from froster.inference.batch import ModelWork
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import Recognizer
+from froster.training.distributed import ranks, this_rank, to_rank_0
 from froster.training.measure import EvalSet, Measuring, class_source, texts_of
 from froster.training.probes import Measured, orders_of
 from froster.utils import strict_json as json
 from froster.utils.engine import LOCAL, End, Engine, Means, run
 from froster.utils.files import Appender, json_line, read_lines, write_text
+from froster.utils.progress import reason
 from froster.video.container import file_state
 
 SCORES = "scores.jsonl"
@@ -118,7 +120,10 @@ class ScoreVideos(ModelWork[Clips, np.ndarray]):
 class _Scores:
     """The store: logits in memory and, with a folder, in a file of it."""
 
-    def __init__(self, rows: Sequence[Clips], path: Path | None, shard: Shard, made: str) -> None:
+    def __init__(
+        self, rows: Sequence[Clips], path: Path | None, shard: Shard, made: str, joins: bool
+    ) -> None:
+        """`joins`: what all shards have written is taken over."""
         self.rows, self.errors = dict[int, np.ndarray](), dict[int, str]()
         self._appender: Appender | None = None
         if path is None:
@@ -126,7 +131,9 @@ class _Scores:
         mine, length = shard.file(path), None
         if made_with(mine) != made:
             write_text(mine, json_line({"made_with": made}))
-        files = [mine] if shard.count > 1 else [mine, *shard_files(path)]
+        files = [mine]
+        if joins:
+            files += [file for file in (path, *shard_files(path)) if file != mine and file.exists()]
         numbers = {row.key: row.number for row in rows}
         for file in files:
             lines, size = read_lines(file)
@@ -157,6 +164,16 @@ class _Scores:
                 line = {"key": row.key, "path": row.path, "state": state_of(row.path)}
                 line |= {"shape": list(logits.shape), "logits": text}
                 self._appender.add(json_line(line))
+
+    def take(self, parts: Sequence[Any], failure: Exception | None) -> None:
+        """The scores and errors of all ranks, and what ended the work of each."""
+        if failure is not None:
+            raise failure
+        for rank, (why, rows, errors) in enumerate(parts):
+            if why is not None:
+                raise FrosterError(f"process {rank} could not score its videos: {why}")
+            self.rows |= rows
+            self.errors |= errors
 
     def close(self) -> None:
         if self._appender is not None:
@@ -200,12 +217,18 @@ def score_sets(
     scoring: Scoring,
 ) -> tuple[Measured, dict[Probe, Measured]] | dict[str, Any]:
     """What `measure_probes` returns, of sets that have the same classes; of a shard, which file its
-    scores are in, and how many."""
+    scores are in, and how many. Several processes of torchrun score a share each, in the batches of
+    one, and all but the first return nothing."""
     rows, orders = rows_of(sets), orders_of(model, probes)
-    mine = scoring.shard.of(rows) if scoring.shard.count > 1 else rows
-    path = None if scoring.folder is None else scoring.folder / SCORES
-    store = _Scores(mine, path, scoring.shard, fingerprint(model, sets, orders, how))
-    means = Means(scoring.engine, how.workers)
+    work, shard = ScoreVideos(model, sets, orders, how), scoring.shard
+    mine: Sequence[Clips] = shard.of(rows) if shard.count > 1 else rows
+    if ranks() > 1:
+        shard, size = Shard(this_rank(), ranks()), work.size_on(model.device)
+        batches = [rows[first : first + size] for first in range(0, len(rows), size)]
+        mine = [row for batch in batches[shard.index :: shard.count] for row in batch]
+    path, made = scoring.folder and scoring.folder / SCORES, fingerprint(model, sets, orders, how)
+    store = _Scores(mine, path, shard, made, joins=scoring.shard.count == 1)
+    means, failure = Means(scoring.engine, how.workers), None
     with how.reporter.bar("evaluate videos", len(mine)) as bar:
         before = 0
 
@@ -214,11 +237,17 @@ def score_sets(
             bar(done - before)
             before = done
 
-        run(ScoreVideos(model, sets, orders, how), mine, store, means, advance)
-    if scoring.shard.count > 1:
+        try:
+            run(work, mine, store, means, advance)
+        except Exception as error:
+            failure = error
+    if scoring.shard.count > 1 and failure is None:
         assert path is not None
         counts = {"videos": len(mine), "errors": len(store.errors)}
-        return {"part": str(scoring.shard.file(path)), "shard": str(scoring.shard), **counts}
+        return {"part": str(shard.file(path)), "shard": str(shard), **counts}
+    store.take(to_rank_0((failure and reason(failure), store.rows, store.errors)), failure)
+    if this_rank() > 0:
+        return {}
     by_order = [predictions(model, sets, store, n) for n in range(len(orders))]
     usual = by_order[0]
     return usual, {p: by_order[orders.index(p)] if p in orders else usual for p in probes}

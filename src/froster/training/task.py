@@ -22,6 +22,7 @@ from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
 from froster.training.attach import attach, trained
 from froster.training.batches import mix_clips, soft_targets
+from froster.training.compiling import compile_towers
 from froster.training.distill import Distill, Distillation, Losses, Scored
 from froster.training.distributed import GatherClasses, ranks, this_rank
 from froster.training.ema import follow, follower
@@ -127,11 +128,7 @@ class Task(nn.Module):
             for tower in (student.visual, student.text):
                 tower.transformer.checkpointing = True
         if self.recipe.compile:
-            for clip in filter(None, (student, self.teacher_clip)):
-                clip.visual.compile()
-            if not self.text_is_frozen:
-                for block in student.text.transformer.blocks():
-                    block.compile()
+            compile_towers(student, self.teacher_clip, self.text_is_frozen)
 
     def train(self, mode: bool = True) -> Task:
         """As of any module, but the teacher stays as it is used: frozen, without dropout."""

@@ -30,6 +30,7 @@ from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
+from froster.training.compiling import worth_compiling
 from froster.training.distill import Distill
 from froster.training.distributed import process_group, ranks, spread_over_ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
@@ -248,6 +249,10 @@ def plan_lines(run: TrainingRun) -> list[str]:
         rates += f", new weights {recipe.lr * recipe.new_scale:g}"
     elif not plan.method.trains_clip and plan.has_clip:
         rates += f", CLIP's weights {recipe.lr * recipe.clip_scale:g}"
+    clips = recipe.epochs * steps_of_epoch(recipe, len(parts.train)) * recipe.batch_size
+    vision, frames = run.base.clip.config.vision, plan.preset.sampling.frames
+    hint = worth_compiling(run.base.device, vision, frames, clips)
+    is_measured = plan.method.name == "vclip" and not recipe.compile
     return [
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
         f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
@@ -258,6 +263,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
         f"trained: {plan.trained:,} of {plan.weights:,} weights",
         *plan.notes,
         *run.chosen,
+        *([hint] if hint and is_measured else []),
     ]
 
 

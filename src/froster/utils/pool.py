@@ -45,8 +45,11 @@ def cores() -> int:
 
 
 def spare_cores() -> int:
-    """Processes that decode while the network computes: it keeps a core, and four are enough."""
-    return max(0, min(4, cores() - 1))
+    """Processes that decode while the network computes: it keeps a core. Four are enough for a
+    network on a CPU; one on a GPU takes more clips than they read. Processes of torchrun share."""
+    most = 16 if torch.cuda.is_available() else 4
+    share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(min(1, cores() - 1), min(most, share - 1))
 
 
 def processes(workers: int | None, videos: int) -> int:
