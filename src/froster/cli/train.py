@@ -45,7 +45,7 @@ Arranged = arranged(
         ),
         Group("Going on to another task", sort_key=6): "remember hold hold_strength",
         Group("Run", sort_key=7): "resume keep checkpoint_minutes blend_points logger",
-        MACHINE: "workers device precision compile checkpointing shard_weights",
+        MACHINE: "workers device precision compile checkpointing shard_weights memory",
     },
     {
         **CHANGES,

@@ -103,8 +103,8 @@ def read_labelstudio(data: Any, rate: Rate) -> list[ToolVideo]:
         parts = urlsplit(address)
         name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].lstrip("/")
         served = "d" in parse_qs(parts.query)
-        whole = is_address(address) and not served
-        name = address if whole or (Path(address).is_absolute() and not parts.query) else name
+        remote = is_address(address) and not served
+        name = address if remote or (Path(address).is_absolute() and not parts.query) else name
         stated = about.get("fps")
         fps = float(stated) if isinstance(stated, (int, float)) and stated > 0 else 0.0
         labelled = task.get("annotations") or task.get("predictions") or []

@@ -96,7 +96,8 @@ class Listing(VideoList[ListedVideo]):
             new = [np.zeros(0, np.int64)]
             given, number = iter(source.paths), 0
             while part := list(islice(given, _AT_ONCE)):
-                numbers, some_keys = range(number, number + len(part)), list(map(key_of, part))
+                numbers: Sequence[int] = range(number, number + len(part))
+                some_keys = list(map(key_of, part))
                 number += len(part)
                 if len(set(some_keys)) < len(part) or not known.isdisjoint(some_keys):
                     firsts = {key: i for i, key in reversed([*enumerate(some_keys)])}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def all_scores(
     if sizes != [count * width for count in counts]:
         return None
     number = torch.float16 if kind.value_type.bit_width == 16 else torch.float32
-    stored = partial(torch.empty, _BLOCK, kind.list_size, dtype=number)
+    empty = partial(torch.empty, _BLOCK, kind.list_size, dtype=number)
     parts = [
         (file, position + at, min(_PART * width, size - at))
         for file, position, size in itertools.chain.from_iterable(pages)
@@ -55,7 +55,7 @@ def all_scores(
     ]
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scores = list(pool.map(lambda part: _products(*part, stored(), query), parts))
+        scores = list(pool.map(partial(_products, empty=empty, query=query), parts))
     torch.set_num_threads(threads)  # for threads to come
     firsts = np.cumsum([0, *counts])[:-1]
     places = {
@@ -84,22 +84,25 @@ def _pages(table: LanceTable, fragment: LanceFragment) -> Iterator[tuple[str, in
                     yield path, page.buffers[0].position, page.buffers[0].size
 
 
-def _products(file: str, position: int, size: int, stored: Tensor, query: Tensor) -> Tensor:
-    """Of the vectors that lie there in a file, read into `stored` a block at a time."""
-    buffer = memoryview(stored.numpy()).cast("B")
+def _products(
+    part: tuple[str, int, int], empty: Callable[[], Tensor], query: Tensor
+) -> Float[Tensor, " rows"]:
+    """Of the vectors that lie there in a file, read into an `empty` block again and again."""
+    (file, position, size), stored = part, empty()
+    buffer = stored.numpy().data.cast("B")
     width = len(buffer) // len(stored)
     block = torch.empty(stored.shape)
     scores = torch.empty(size // width)
     try:
         with open(file, "rb", buffering=0) as opened:
             opened.seek(position)
-            for part in scores.split(len(stored)):
-                count, have = len(part), 0
+            for some in scores.split(len(stored)):
+                count, have = len(some), 0
                 while have < count * width:
                     if not (more := opened.readinto(buffer[have : count * width])):
                         raise DataError(f"{file}: cut short")
                     have += more
-                torch.mv(block[:count].copy_(stored[:count]), query, out=part)
+                torch.mv(block[:count].copy_(stored[:count]), query, out=some)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
     return scores

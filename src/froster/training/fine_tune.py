@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 from froster.data.dataset import Batch
 from froster.errors import UsageError
 from froster.inference.fingerprint import weights_fingerprint
+from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
-from froster.methods import Method, method_dict
+from froster.methods import Method, VideoCLIP, method_dict
 from froster.methods.base import TrainingClips
 from froster.methods.recipe import Preset, Recipe
 from froster.methods.weight_names import new_weights, plain_clip
@@ -28,7 +29,7 @@ from froster.training.contrast import task_class
 from froster.training.distill import Distill
 from froster.training.importance import holding
 from froster.training.reporter import Reporter
-from froster.training.task import Teacher
+from froster.training.task import Task, Teacher
 from froster.training.trainer import Trained, Trainer
 from froster.utils.tensors import StateDict
 
@@ -69,6 +70,13 @@ def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -
     reads videos and labels as the preset says; where it is that network already, a copy. It is
     built from plain blocks, whatever blocks `base` has, so that its config describes it. Raises
     UsageError where `base` has weights that the new network would lose."""
+    return base.with_network(*student_parts(base, method, preset))
+
+
+def student_parts(
+    base: Recognizer, method: Method, preset: Preset | None = None
+) -> tuple[VideoCLIP, ModelConfig]:
+    """The network and the config of `student_of`."""
     goes_on = bool(new_weights(base.model))
     if goes_on and base.config.method != method:
         raise UsageError(
@@ -80,7 +88,7 @@ def student_of(base: Recognizer, method: Method, preset: Preset | None = None) -
         fields = ("prompting", "sampling", "views", "fusion")
         config = dataclasses.replace(config, **{name: getattr(preset, name) for name in fields})
     model = copy.deepcopy(base.model) if goes_on else method.build(plain_clip(base.model))
-    return base.with_network(model, config)
+    return model, config
 
 
 def fine_tune(
@@ -99,24 +107,12 @@ def fine_tune(
     torch.manual_seed(recipe.seed)
     method = how.method.for_encoder(base.clip.config).for_classes(classes)
     student = student_of(base, method, how.preset)
-    freeze(student.model, method, recipe.tune)
-    if not any(p.requires_grad for p in student.model.parameters()):
-        raise UsageError(f"{method.name} trains nothing; choose another method, or --tune")
-    # Projectors start from the seed alone, whatever was drawn before.
-    torch.manual_seed(recipe.seed)
-    bank = student.bank(classes, how.truncate)
-    teacher = None
-    if how.distill.kind != "none":
-        prompts = base.bank(classes, how.truncate) if method.learns_prompts else None
-        teacher = Teacher(base.clip, how.distill, prompts)
-    clips = training_clips(student, bank, train_set, recipe, reporter)
-    task = task_class(method)(
-        student.model,
-        bank,
-        recipe,
-        student.dtype,
-        teacher=teacher,
-        regulariser=method.regulariser(base.clip, student.model, clips),
+    task = task_of(
+        base,
+        student,
+        how,
+        classes,
+        lambda bank: training_clips(student, bank, train_set, recipe, reporter),
     ).to(base.device)
     if recipe.hold is not None:
         task.hold = holding(student.model, how.importance, recipe.hold, recipe.hold_strength)
@@ -159,7 +155,38 @@ def fine_tune(
         )
     student = now()
     student.model.eval().requires_grad_(False)
+    trainer.optimizer.zero_grad()  # of the last step, as large as what was trained
     return student, trained
+
+
+def task_of(
+    base: Recognizer,
+    student: Recognizer,
+    how: FineTuning,
+    classes: list[str],
+    clips: Callable[[PromptBank], TrainingClips],
+) -> Task:
+    """The task of a student that has been made of `base`. `clips`: what the method may look at
+    before the first step. Raises UsageError where nothing would be trained."""
+    method, recipe = student.config.method, how.recipe
+    freeze(student.model, method, recipe.tune)
+    if not any(p.requires_grad for p in student.model.parameters()):
+        raise UsageError(f"{method.name} trains nothing; choose another method, or --tune")
+    # Projectors start from the seed alone, whatever was drawn before.
+    torch.manual_seed(recipe.seed)
+    bank = student.bank(classes, how.truncate)
+    teacher = None
+    if how.distill.kind != "none":
+        prompts = base.bank(classes, how.truncate) if method.learns_prompts else None
+        teacher = Teacher(base.clip, how.distill, prompts)
+    return task_class(method)(
+        student.model,
+        bank,
+        recipe,
+        student.dtype,
+        teacher=teacher,
+        regulariser=method.regulariser(base.clip, student.model, clips(bank)),
+    )
 
 
 def training_clips(

@@ -115,11 +115,12 @@ def finish(
     report["reliability"] = attempt(
         "how far a score can be trusted", lambda: reliability_of(best, rows), leave_out
     )
-    average = with_weights(student, trained.average)
-    weights_from_rank_0(average.model)
+    del networks[1:]
+    student.model.load_state_dict(trained.average)  # whose own weights are saved
+    weights_from_rank_0(student.model)
     report["blend"] = attempt(
         "the curve between CLIP and the model",
-        lambda: blend_curve(run, average, (source.split_seed, blend_points), rows, states),
+        lambda: blend_curve(run, student, (source.split_seed, blend_points), rows, states),
         leave_out,
     )
     for folder in (out / "model", out / "last", out):

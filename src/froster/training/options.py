@@ -171,6 +171,8 @@ class TrainOptions(LabelledOptions):
     """Kernels made by torch.compile: faster on a GPU."""
     checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, slower."""
+    memory: bool = False
+    """Say how much memory the run would need, and end."""
     shard_weights: bool = False
     """The processes of torchrun share the weights out (FSDP2), for towers that do not fit."""
 

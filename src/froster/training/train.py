@@ -85,7 +85,7 @@ def train(
 
     `options` are the fields of `TrainOptions` and of `Distill`, which `froster train` has too.
     `reporter` is told what happens. Returns the model and what was measured; None on all processes
-    of torchrun but the first. Raises FrosterError."""
+    of torchrun but the first, and where only the memory was asked for. Raises FrosterError."""
     asked, out, name = TrainOptions.of(**options), Path(out), model or DEFAULT_MODEL
     reporter = reporter or Reporter()
     method = method_from_dict({"name": asked.method, **asked.option}, asked.variant)
@@ -101,6 +101,10 @@ def train(
             # A label that is too long is found before the training.
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter, spread=spread_over_ranks())
+        if asked.memory:
+            for line in memory_lines(base, plan, videos, asked):
+                reporter.say(line)
+            return None
         kept, kept_note = kept_tower(base, plan, asked, out, how)
         run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how, kept=kept)
         if asked.hold is not None:
@@ -128,6 +132,17 @@ def train(
         trained_on, watched_by = marks(run.parts, start, reporter)
         source = dataclasses.replace(source, trained_on=trained_on, watched_by=watched_by)
         return finish(run, student, trained, source, asked.blend_points)
+
+
+def memory_lines(
+    base: Recognizer, plan: TrainPlan, videos: TrainingVideos, asked: TrainOptions
+) -> list[str]:
+    """What the run would need."""
+    from froster.training.memory import memory_of  # imports much that few need
+
+    classes = with_descriptions(videos.parts.base, videos.sentences)
+    how = FineTuning(plan.method, plan.distill, plan.preset.recipe, plan.preset, asked.truncate)
+    return memory_of(base, how, classes, len(videos.parts.train)).lines()
 
 
 def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:
