@@ -109,8 +109,9 @@ def few_templates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def few_templates_throughout() -> Iterator[None]:
-    """The same for what a file makes once, too."""
+def few_templates_throughout(nano) -> Iterator[None]:
+    """The same for what a file makes once, too. Not for `nano`, which is of all files and is
+    therefore made before."""
     from templates import use_few
 
     with pytest.MonkeyPatch.context() as patch:
