@@ -9,6 +9,7 @@ PyTorch's own kernels take for themselves, and what is lost between blocks of me
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 import weakref
 from collections import defaultdict
@@ -167,6 +168,12 @@ def with_network(model: Recognizer, network: VideoCLIP, config: ModelConfig) -> 
     return other
 
 
+def one_template(config: ModelConfig) -> ModelConfig:
+    prompting = config.prompting
+    first = dataclasses.replace(prompting, templates=prompting.templates[:1])
+    return dataclasses.replace(config, prompting=first)
+
+
 def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int) -> Memory:
     """What `fine_tune` and `finish` need for a training set of so many clips. Raises UsageError as
     they do."""
@@ -181,6 +188,8 @@ def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int)
         started = counter.now[kind]
         method = how.method.for_encoder(base.clip.config).for_classes(classes)
         network, config = student_parts(base, method, how.preset)
+        if recipe.draw != "all":  # those of a step are of one, and all are only tried one by one
+            base.config, config = one_template(base.config), one_template(config)
         without_memory(network, mode, counter)
         student = with_network(base, network, config)
         frames, size = student.config.sampling.frames, student.image_size
