@@ -63,14 +63,17 @@ def assembled_once() -> Iterator[None]:
     from cyclopts import App, core
     from cyclopts.argument import ArgumentCollection
 
-    assemble, kept = core._safe_assemble_argument_collection, dict[int, ArgumentCollection]()
+    assemble, kept = (
+        core._safe_assemble_argument_collection,
+        dict[int, tuple[App, ArgumentCollection]](),
+    )
 
     def copied(app: App) -> ArgumentCollection | None:
         if id(app) not in kept:
             if (collection := assemble(app)) is None:
                 return None
-            kept[id(app)] = collection
-        copies = {id(argument): copy(argument) for argument in kept[id(app)]}
+            kept[id(app)] = app, collection  # held, so that no other has its id
+        copies = {id(argument): copy(argument) for argument in kept[id(app)][1]}
         for argument in copies.values():
             argument.tokens = []
             argument.children = ArgumentCollection(copies[id(c)] for c in argument.children)

@@ -101,3 +101,29 @@ def test_what_the_first_process_cannot_do_ends_all(folder: Path, tmp_path: Path)
     assert first[0] != 0 and second[0] != 0
     said = [line for _, _, err in (first, second) for line in err.splitlines()]
     assert "Traceback" not in str(said) and any("choose another --out" in line for line in said)
+
+
+JOINS = """
+import torch, torch.distributed as dist
+from froster.training.distributed import process_group
+for number in range(4):
+    with process_group("cpu"):
+        one = torch.ones(1)
+        dist.all_reduce(one)
+        assert one == 3
+"""
+
+
+def test_a_process_may_join_again(tmp_path: Path) -> None:
+    """As one does that trains and then evaluates: what the first group left is not met."""
+    script = tmp_path / "joins.py"
+    script.write_text(JOINS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    done = subprocess.run(
+        [*command, "3", str(script)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

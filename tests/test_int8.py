@@ -221,6 +221,7 @@ def test_mistakes(
     ):
         one_line(run(*ask, damaged(exported, tmp_path / str(number), file, content)), 1, file)
     one_line(run(*ask, exported, "--merge-tokens", 2), 2, "do not go together")
+    one_line(run(*ask, exported, "--transport"), 2, "int8 was compared without")
     other = damaged(exported, tmp_path / "onnx", "export.json", b'{"runtime": "onnx"}')
     one_line(run(*ask, other), 1, "no export to int8")
     nano, another = load("nano", device="cpu"), recognizer_of("finetuned")

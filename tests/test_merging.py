@@ -272,6 +272,11 @@ def test_an_index_is_asked_as_it_was_made(run, folder: Path, tmp_path: Path) -> 
     answer = run("search", index, "--video", first, "--json")
     assert answer.code == 0, answer.err
     assert run("search", index, "a dog jumping", "--json").code == 0
+    labels = tmp_path / "labels.csv"
+    rows = [f"{path},{path.parent.name}\n" for path in sorted(folder.glob("*/*.mp4"))]
+    labels.write_text("path,label\n" + "".join(rows))
+    taught = run("teach", index, "--labels", labels, "--method", "lp++", "--out", tmp_path / "t")
+    one_line(taught, 2, "make an index without --merge-tokens")
 
 
 def test_results_and_reports_say_it(run, folder: Path, tmp_path: Path) -> None:

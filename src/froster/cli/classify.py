@@ -91,7 +91,7 @@ def classify(
     from froster.inference import batch
     from froster.inference.results import check_suffix
 
-    by = engine_of(engine, address, device)
+    by = engine_of(engine, address, "cpu" if runtime else device)
     if out is not None:
         check_suffix(out)
     device = device or device_of(part)

@@ -81,7 +81,7 @@ def index(
     from froster.inference.old_index import convert as convert_index
     from froster.inference.store import Store
 
-    by = engine_of(engine, address, device)
+    by = engine_of(engine, address, "cpu" if runtime else device)
     device = device or device_of(part)
     report: dict[str, Any] = {"index": out}
     if convert:

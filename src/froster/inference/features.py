@@ -329,6 +329,10 @@ def computed(
     """Each video with the features of its views, or what failed."""
     if not tasks:
         return
+    if model.runtime is not None:
+        raise UsageError(
+            "features are kept of the model itself, not in int8: load it without runtime"
+        )
     last = last_map(model.inference)
     workers = options.processes(len(tasks))
     events: Any = pool.run(views, tasks, workers, limit=options.time_limit)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ from froster.inference.tables import LanceTable, lance_errors
 if TYPE_CHECKING:
     from lance.fragment import LanceFragment
 
+_ALONE = Lock()
+"""How many threads PyTorch takes is a setting of the process, which a search changes for a while."""
 _BLOCK, _PART = 256, 65_536
 """Rows that a thread multiplies at once (512 numbers each, as float32, stay in its cache), and that
 it takes over."""
@@ -53,10 +56,15 @@ def all_scores(
         for file, position, size in itertools.chain.from_iterable(pages)
         for at in range(0, size, _PART * width)
     ]
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scores = list(pool.map(partial(_products, empty=empty, query=query), parts))
-    torch.set_num_threads(threads)  # for threads to come
+    with _ALONE:
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(
+                threads, initializer=torch.set_num_threads, initargs=(1,)
+            ) as pool:
+                scores = list(pool.map(partial(_products, empty=empty, query=query), parts))
+        finally:
+            torch.set_num_threads(threads)  # for threads to come
     firsts = np.cumsum([0, *counts])[:-1]
     places = {
         fragment.fragment_id: first for fragment, first in zip(fragments, firsts, strict=True)

@@ -238,6 +238,7 @@ class Store:
         many videos they are new."""
         import pyarrow as pa
 
+        self._sample = None
         new = {path: manifest_row(row) for path, row in columns.items()}
         known = [name for name in self.columns if any(name in row for row in new.values())]
         rows = [

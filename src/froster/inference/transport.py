@@ -21,6 +21,8 @@ def by_transport(model: Recognizer) -> Recognizer:
     """
     if model.class_file is not None:
         raise UsageError("a file of class embeddings holds no sentences to match frames with")
+    if model.runtime is not None:
+        raise UsageError("int8 was compared without --transport: leave it or --runtime out")
     other = Recognizer(
         matched(model.model),
         model.tokenizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ a slow disk, they have nothing to do. NCCL's own limit is 10 minutes. A rank tha
 for: its end breaks the connection, and `torchrun` ends the others."""
 
 
+_GROUPS = itertools.count()
+
+
 @contextmanager
 def process_group(device_name: str | None = None) -> Iterator[tuple[int, torch.device | None]]:
     """Join the group that `torchrun` describes. Yields (rank, this rank's device); without torchrun
@@ -45,9 +49,10 @@ def process_group(device_name: str | None = None) -> Iterator[tuple[int, torch.d
         torch.cuda.set_device(device)
     store, rank, world = next(rendezvous("env://"))
     store.set_timeout(PATIENCE)
-    # torchrun keeps the store when it starts all processes again: what those before left in it
-    # would send them to places where nobody is.
-    again = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # torchrun keeps the store when it starts all processes again, and a process may join twice: what
+    # was left in it would send them to places where nobody is.
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    again = PrefixStore(f"start {restart}, group {next(_GROUPS)}", store)
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=again, rank=rank, world_size=world, timeout=PATIENCE)
     try:

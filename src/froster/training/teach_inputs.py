@@ -16,7 +16,7 @@ from torch import Tensor
 from froster.data.manifest import Item, Place
 from froster.encoders.last_map import LastMap
 from froster.encoders.model import unit
-from froster.errors import DataError
+from froster.errors import DataError, UsageError
 from froster.evaluation.metrics import Predictions, fuse
 from froster.inference.batch import ReadOptions
 from froster.inference.features import (
@@ -105,6 +105,11 @@ def index_inputs(
     """The embeddings that an index has of the videos' segments. Raises UsageError where it is of
     another model."""
     store = Store(index)
+    if store.merge_tokens:
+        raise UsageError(
+            f"{index} is of merged tokens, which a model that is taught does not see: make an index"
+            " without --merge-tokens, or take --method prolip, which reads the videos"
+        )
     check_model(store, model)
     keys = {whole_name(located(store.root, key)): key for key in store.files()}
     wanted = {item.path: keys.get(whole_name(item.path)) for item in (*train, *test)}
