@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lance.fragment import LanceFragment
 
 _ALONE = Lock()
-"""How many threads PyTorch takes is a setting of the process, which a search changes for a while."""
+"""PyTorch's number of threads is the process's, and a search changes it for a while."""
 _BLOCK, _PART = 256, 65_536
 """Rows that a thread multiplies at once (512 numbers each, as float32, stay in its cache), and that
 it takes over."""

@@ -224,7 +224,6 @@ class Store:
         self.remove([entry.path for entry, _ in videos])
         self.table.append(self._rows(videos))
         self._added += 1
-        self._sample = None
         if self._added % COMPACTED == 0:
             self.table.compact()
 

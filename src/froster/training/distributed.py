@@ -49,8 +49,8 @@ def process_group(device_name: str | None = None) -> Iterator[tuple[int, torch.d
         torch.cuda.set_device(device)
     store, rank, world = next(rendezvous("env://"))
     store.set_timeout(PATIENCE)
-    # torchrun keeps the store when it starts all processes again, and a process may join twice: what
-    # was left in it would send them to places where nobody is.
+    # torchrun keeps the store when it starts all processes again, and a process may join twice:
+    # what was left in it would send them to places where nobody is.
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     again = PrefixStore(f"start {restart}, group {next(_GROUPS)}", store)
     backend = "nccl" if cuda else "gloo"
