@@ -25,7 +25,6 @@ from froster.evaluation.metrics import (
     harmonic_mean_error,
     paired_error,
 )
-from froster.evaluation.probes import Probe
 from froster.evaluation.spread import ALONE, Spread
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
@@ -207,12 +206,9 @@ def measure_many(
     how: Measuring | None = None,
     what: str = "videos",
     keep: bool = True,
-    *,
-    probes: Sequence[Probe | None] | None = None,
 ) -> list[dict[str, Predictions]]:
-    """The same for several models, which all see a video from one decode. `probes`: what is done to
-    the frames, of each model."""
-    how, probes = how or Measuring(), probes or [None] * len(models)
+    """The same for several models, which all see a video from one decode."""
+    how = how or Measuring()
     results: list[dict[str, Predictions]] = [{} for _ in models]
 
     def sources(*some: EvalSet) -> list[ClassSource]:
@@ -226,7 +222,7 @@ def measure_many(
             bar(0, s.name)
             labels = [s.classes, *s.also.values()]
             predictions = evaluate(
-                [scorer_of(*one, labels) for one in zip(models, classes, probes, strict=True)],
+                [scorer_of(*one, labels) for one in zip(models, classes, strict=True)],
                 s.dataset,
                 s.classes,
                 names=s.videos,
@@ -268,14 +264,11 @@ def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) ->
 
 
 def scorer_of(
-    model: Recognizer,
-    classes: ClassSource,
-    probe: Probe | None,
-    label_sets: Sequence[Sequence[str]],
+    model: Recognizer, classes: ClassSource, label_sets: Sequence[Sequence[str]]
 ) -> Scorer:
     """Scores videos among the first set of labels, and among the others by the same features."""
     first, *others = map(classes, label_sets)
-    return Scorer(model.inference, first, model.dtype, model.config.fusion, others, probe)
+    return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
 
 
 CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}

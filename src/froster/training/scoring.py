@@ -216,9 +216,10 @@ def score_sets(
     probes: Sequence[Probe],
     scoring: Scoring,
 ) -> tuple[Measured, dict[Probe, Measured]] | dict[str, Any]:
-    """What `measure_probes` returns, of sets that have the same classes; of a shard, which file its
-    scores are in, and how many. Several processes of torchrun score a share each, in the batches of
-    one, and all but the first return nothing."""
+    """The predictions as usual, and those of each probe, from one decode of every video, of sets
+    that have the same classes; of a shard, which file its scores are in, and how many. Several
+    processes of torchrun score a share each, in the batches of one, and all but the first return
+    nothing."""
     rows, orders = rows_of(sets), orders_of(model, probes)
     work, shard = ScoreVideos(model, sets, orders, how), scoring.shard
     mine: Sequence[Clips] = shard.of(rows) if shard.count > 1 else rows
