@@ -38,11 +38,11 @@ MOST_NOVEL = 100
 TITLES = {"base": "base", "novel": "novel", "hm": "HM"}
 
 
-def foreign_labels(labels: Sequence[str], count: int = FOREIGN) -> list[str]:
+def foreign_labels(labels: Sequence[str]) -> list[str]:
     """Names of Kinetics-400 classes, spread over the alphabet, of which none is among `labels`."""
     known = {name.casefold() for name in labels}
     names = [name for name in map(readable, classes("k400")) if name.casefold() not in known]
-    return names[:: len(names) // count][:count]
+    return names[:: len(names) // FOREIGN][:FOREIGN]
 
 
 def agreement(first: Predictions, second: Predictions) -> float:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from froster.errors import CheckpointError
-from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.utils.tensors import StateDict, cpu_state
 
@@ -69,14 +68,12 @@ def halfway(
     return towards(start, tuned, ratio, student.config.method.output_layers)
 
 
-def with_weights(
-    student: Recognizer, state: StateDict | None, config: ModelConfig | None = None
-) -> Recognizer:
+def with_weights(student: Recognizer, state: StateDict | None) -> Recognizer:
     """The same network with other weights of it, or as it is."""
     model = copy.deepcopy(student.model)
     if state is not None:
         model.load_state_dict(state)
-    return student.with_network(model, config or student.config)
+    return student.with_network(model, student.config)
 
 
 class RunningMean:
