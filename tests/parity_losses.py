@@ -23,7 +23,8 @@ from froster.encoders.model import CLIP, unit
 from froster.methods import FineTuned, VideoCLIP, class_embeddings
 from froster.methods.penalised import Consolidated, consolidate
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill, distance, distill_preset
+from froster.training.distill import distance
+from froster.training.distill_options import Distill, distill_preset
 from froster.training.distill_relations import (
     anchor_scores,
     probability_transfer,

@@ -34,7 +34,7 @@ from froster.text.prompts import Prompting
 from froster.training.attach import attach, freeze
 from froster.training.batches import rows_of_step
 from froster.training.contrast import task_class
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import student_of, training_clips
 from froster.training.optim import optimizer_of
 from froster.training.reporter import Drawn

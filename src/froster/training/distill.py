@@ -8,7 +8,7 @@ features of the student and the teacher for the same prompts. The identity path 
 hold the student near CLIP, the MLP path takes up what must differ for video. Only the loss sees h:
 the classifier works on z and w themselves.
 
-What is compared, through what and with which teacher is a cell of a grid (`grid.Distill`), of which
+What is compared, through what and with which teacher is a cell of a grid (`Distill`), of which
 FROSTER's is the default.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from froster.encoders.model import unit
 from froster.methods.base import Features, class_embeddings
-from froster.training.distill_options import JOINT, PRESETS, Distill, distill_preset
+from froster.training.distill_options import Distill
 from froster.training.distill_relations import (
     RELATIONS,
     anchor_scores,
@@ -32,18 +32,6 @@ from froster.training.distill_relations import (
     soft_divergence,
 )
 from froster.training.distributed import gather_clips, ranks
-
-__all__ = [
-    "JOINT",
-    "PRESETS",
-    "Distill",
-    "Distillation",
-    "Losses",
-    "Projector",
-    "Scored",
-    "distance",
-    "distill_preset",
-]
 
 Losses = dict[str, Tensor]
 """Name -> number, as `metrics.jsonl` has it."""

@@ -27,7 +27,7 @@ Distillations = Literal[
     "anchors",
     "taco",
 ]
-"""The names of `grid.PRESETS`."""
+"""The names of `distill_options.PRESETS`."""
 
 
 @dataclass(frozen=True)
