@@ -23,14 +23,19 @@ from froster.methods.recipe import Recipe
 from froster.methods.trainings import TRAININGS
 from froster.training.attach import attach, freeze
 from froster.training.contrast import task_class
-from froster.training.distill import Distillation, Scored
+from froster.training.distill import (
+    RELATIONS,
+    Distillation,
+    Scored,
+    random_anchors,
+    soft_divergence,
+)
 from froster.training.distill_options import PRESETS, Distill, distill_preset
-from froster.training.distill_relations import RELATIONS, random_anchors, soft_divergence
-from froster.training.ema import follow, follower
 from froster.training.fine_tune import student_of
 from froster.training.optim import optimizer_of
 from froster.training.options import Distillations, TrainOptions
 from froster.training.plan import ema_beta_of, make_plan
+from froster.training.taco import follow, follower
 from froster.training.task import Task, Teacher
 from golden import close
 from test_training import run, steps, weights

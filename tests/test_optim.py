@@ -20,10 +20,9 @@ from froster.methods.weight_names import new_weights
 from froster.training.attach import freeze
 from froster.training.batches import draw_template, epoch_order
 from froster.training.checkpoint import check_same_run
-from froster.training.optim import optimizer_of, parameter_groups
+from froster.training.optim import optimizer_of, parameter_groups, rate, warmup_cosine
 from froster.training.options import TrainOptions
 from froster.training.plan import TrainPlan, fitted, make_plan
-from froster.training.schedule import rate, warmup_cosine
 from golden import shared
 
 

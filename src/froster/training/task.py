@@ -26,8 +26,7 @@ from froster.training.compiling import compile_towers
 from froster.training.distill import Distillation, Losses, Scored
 from froster.training.distill_options import Distill
 from froster.training.distributed import GatherClasses, ranks, this_rank
-from froster.training.ema import follow, follower
-from froster.training.specialise import Specialisation
+from froster.training.taco import Specialisation, follow, follower
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from froster.inference.recognizer import Recognizer
 from froster.inference.store import IndexEntry, Store
 from froster.methods import VideoCLIP
 from froster.training.measure import TOGETHER, ClassSource
+from froster.training.options import TeachOptions
 from froster.training.reporter import Reporter
-from froster.training.teach_options import TeachOptions
 from froster.utils.address import located, whole_name
 
 

@@ -40,7 +40,6 @@ from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
 from froster.training.kept import KeptTower, moves_frames
 from froster.training.measure import Measuring, labelled_videos, load_reported, training_dataset
-from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
     TrainPlan,
@@ -51,7 +50,7 @@ from froster.training.plan import (
     make_plan,
     validation_share,
 )
-from froster.training.reporter import Reporter
+from froster.training.reporter import Log, Reporter, open_logger
 from froster.training.run_folder import RunInputs
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets

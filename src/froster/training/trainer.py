@@ -32,9 +32,8 @@ from froster.training.distributed import (
 )
 from froster.training.importance import PathIntegral
 from froster.training.meta import add_query_gradient, with_query
-from froster.training.metrics_log import MetricsLog
-from froster.training.optim import optimizer_of
-from froster.training.schedule import rate
+from froster.training.optim import optimizer_of, rate
+from froster.training.reporter import MetricsLog
 from froster.training.task import Task
 from froster.training.weights import RunningMean
 from froster.utils.interrupt import check
