@@ -24,6 +24,7 @@ from froster.inference.store import OLD, SEGMENTS, Store
 from froster.training.measure import labelled_videos
 from froster.training.options import TeachOptions
 from froster.training.reporter import Reporter
+from froster.training.run_folder import whereabouts
 from froster.utils import strict_json as json
 from froster.utils.address import as_path, is_address, whole_name
 from froster.utils.files import (
@@ -185,7 +186,7 @@ def marked(examples: Sequence[Example], reporter: Reporter) -> list[Marked]:
 SETTINGS = "teach.json"
 GOES_ON: tuple[str, ...] = (
     *("method", "hold", "strength", "lr", "steps", "views", "holdout", "novel_fraction"),
-    *("split_seed", "shots", "features", "descriptions", "truncate"),
+    *("split_seed", "shots", "features", "descriptions", "truncate", "classes"),
 )
 """What another round of corrections takes from the first, unless it is asked for otherwise."""
 
@@ -237,9 +238,8 @@ def first_or_next(
     held.enter_context(sole_writer(out))
     settings = settings_of(out)
     if items is None:
-        earlier = TeachOptions(**settings.get("options", {}))
-        asked = went_on(earlier, asked)
-        index = index_of(settings)
+        asked = went_on(settings["options"], asked)
+        index = Path(settings["index"]) if settings.get("index") else None
         name = settings.get("model") if name is None else name
     name = DEFAULT_MODEL if name is None else name
     file = ExampleFile(out)
@@ -250,30 +250,27 @@ def first_or_next(
             reporter.say(f"{later} corrections of earlier rounds are kept")
     if more:
         file.add(more)
-    options = {
-        key: str(value) if isinstance(value, Path) else value
-        for key in GOES_ON
-        if (value := getattr(asked, key)) is not None
-    }
-    about = {"made_by": "froster teach", "model": name, "options": options}
+    options = {key: value for key in GOES_ON if (value := getattr(asked, key)) is not None}
+    # The next round may start in another folder.
+    options |= {key: absolute(options[key]) for key in ("features", "classes") if key in options}
+    if "descriptions" in options:
+        options["descriptions"] = whereabouts(options["descriptions"])
+    about = {"made_by": "froster teach", "model": name and whereabouts(name), "options": options}
     write_json(out / SETTINGS, {**about, "index": None if index is None else absolute(index)})
     return Round(asked, name, index, out, marked(file.examples, reporter), len(more))
 
 
 def settings_of(out: Path) -> dict[str, Any]:
-    """What the rounds before were asked for. Raises DataError where that cannot be read."""
+    """What the rounds before were asked for, "options" as such. Raises DataError where that cannot
+    be read."""
     path = out / SETTINGS
     if not path.exists():
-        return {}
+        return {"options": TeachOptions()}
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return {**values, "options": TeachOptions(**values.get("options", {}))}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
-    return values
-
-
-def index_of(settings: dict[str, Any]) -> Path | None:
-    return Path(settings["index"]) if settings.get("index") else None
 
 
 def went_on(earlier: TeachOptions, asked: TeachOptions) -> TeachOptions:

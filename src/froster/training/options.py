@@ -304,7 +304,7 @@ class TeachOptions(LabelledOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("labels", "more", "features"):  # from Python also as texts
+        for name in ("labels", "more", "features", "classes"):  # from Python also as texts
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
         one_of("--method", self.method or "prolip", "prolip", "lp++", "tip", "tip-f")

@@ -51,7 +51,7 @@ from froster.training.plan import (
     validation_share,
 )
 from froster.training.reporter import Log, Reporter, open_logger
-from froster.training.run_folder import RunInputs
+from froster.training.run_folder import RunInputs, whereabouts
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
@@ -322,11 +322,6 @@ def source_of(
         every_novel=True,
         **use_of_weights(base),
     )
-
-
-def whereabouts(name: str | Path) -> str:
-    """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
-    return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
 def look_for_habits(run: TrainingRun) -> str:
