@@ -8,6 +8,7 @@ W(r) = r * CLIP + (1 - r) * tuned. The ratio r counts as in Open-VCLIP, which ta
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +19,14 @@ from torch import Tensor
 
 from froster.errors import CheckpointError, UsageError
 from froster.evaluation.calibration import Calibration
-from froster.evaluation.metrics import (
-    Predictions,
-    Scorer,
-    evaluate,
-    harmonic_mean,
-    percent,
-    standard_error,
-)
+from froster.evaluation.metrics import Predictions, Scorer, harmonic_mean, percent, standard_error
 from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.model_report import inherited
 from froster.inference.recognizer import Recognizer, load
 from froster.text.sentences import read_descriptions
 from froster.training.fine_tune import use_of_weights
 from froster.training.held_out import HeldOut, of_run
-from froster.training.measure import EvalSet, Measuring, eval_sets, videos_of
+from froster.training.measure import EvalSet, Measuring, eval_sets, scored, scorer_of, videos_of
 from froster.training.reporter import Reporter
 from froster.training.run_folder import Run, read_run
 from froster.training.weights import towards
@@ -103,17 +97,9 @@ def measure_line(
             ]
             if s.name not in frozen:
                 classes = base.class_embeddings(texts, how.truncate)
-                scorers.append(Scorer(base.inference, classes, base.dtype, base.config.fusion))
+                scorers.append(scorer_of(base, [classes]))
             bar(0, s.name)
-            measured = evaluate(
-                scorers,
-                s.dataset,
-                s.classes,
-                names=s.videos,
-                workers=how.workers,
-                on_videos=bar,
-                spread=how.spread,
-            )
+            measured = scored(scorers, dataclasses.replace(s, also={}), how, bar)
             if s.name not in frozen:
                 frozen[s.name] = measured.pop()
             for ratio, predictions in zip(todo, measured, strict=True):

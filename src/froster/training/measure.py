@@ -25,6 +25,7 @@ from froster.evaluation.metrics import (
     harmonic_mean_error,
     paired_error,
 )
+from froster.evaluation.probes import Probe
 from froster.evaluation.spread import ALONE, Spread
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
@@ -32,7 +33,7 @@ from froster.methods.recipe import Preset
 from froster.text.sentences import with_descriptions
 from froster.training.distributed import by_rank_0
 from froster.training.options import LabelledOptions
-from froster.training.reporter import Reporter
+from froster.training.reporter import Bar, Reporter
 
 TOGETHER = "together"
 """`Predictions.also` has the labels of base and novel classes under this name."""
@@ -221,17 +222,11 @@ def measure_many(
         for s, classes in zip(sets, sources_of, strict=True):
             bar(0, s.name)
             labels = [s.classes, *s.also.values()]
-            predictions = evaluate(
-                [scorer_of(*one, labels) for one in zip(models, classes, strict=True)],
-                s.dataset,
-                s.classes,
-                names=s.videos,
-                batch_size=how.batch_size,
-                workers=how.workers,
-                on_videos=bar,
-                also=s.also,
-                spread=how.spread,
-            )
+            scorers = [
+                scorer_of(model, [source(names) for names in labels])
+                for model, source in zip(models, classes, strict=True)
+            ]
+            predictions = scored(scorers, s, how, bar)
             for result, of_set in zip(results, predictions, strict=True):
                 result[s.name] = of_set
         bar(0, "")
@@ -263,12 +258,26 @@ def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) ->
     return lambda labels: every[..., [place[name] for name in labels], :]
 
 
-def scorer_of(
-    model: Recognizer, classes: ClassSource, label_sets: Sequence[Sequence[str]]
-) -> Scorer:
-    """Scores videos among the first set of labels, and among the others by the same features."""
-    first, *others = map(classes, label_sets)
-    return Scorer(model.inference, first, model.dtype, model.config.fusion, others)
+def scorer_of(model: Recognizer, classes: Sequence[Tensor], probe: Probe | None = None) -> Scorer:
+    """Scores videos among the first set of class embeddings, and among the others by the same
+    features."""
+    first, *others = classes
+    return Scorer(model.inference, first, model.dtype, model.config.fusion, others, probe)
+
+
+def scored(scorers: Sequence[Scorer], s: EvalSet, how: Measuring, bar: Bar) -> list[Predictions]:
+    """A set's videos by several scorers, from one decode."""
+    return evaluate(
+        scorers,
+        s.dataset,
+        s.classes,
+        names=s.videos,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        on_videos=bar,
+        also=s.also,
+        spread=how.spread,
+    )
 
 
 CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}

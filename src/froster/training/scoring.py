@@ -27,13 +27,13 @@ from torch import Tensor
 from froster.data.dataset import ClipRequest, ReadClip, VideoDataset
 from froster.data.shards import Shard, shard_files
 from froster.errors import DataError, FrosterError, VideoError
-from froster.evaluation.metrics import Predictions, Scorer, predictions_of
+from froster.evaluation.metrics import Predictions, predictions_of
 from froster.evaluation.probes import Probe
 from froster.inference.batch import ModelWork
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import Recognizer
 from froster.training.distributed import ranks, this_rank, to_rank_0
-from froster.training.measure import EvalSet, Measuring, class_source, texts_of
+from froster.training.measure import EvalSet, Measuring, class_source, scorer_of, texts_of
 from froster.training.probes import Measured, orders_of
 from froster.utils import strict_json as json
 from froster.utils.engine import LOCAL, End, Engine, Means, run
@@ -108,12 +108,8 @@ class ScoreVideos(ModelWork[Clips, np.ndarray]):
 
     @torch.no_grad()
     def compute(self, parts: list[np.ndarray]) -> Sequence[np.ndarray]:
-        model, (first, *others) = self.model, self.classes
         views = torch.from_numpy(np.stack(parts))
-        logits = [
-            Scorer(model.inference, first, model.dtype, model.config.fusion, others, order)(views)
-            for order in self.orders
-        ]
+        logits = [scorer_of(self.model, self.classes, order)(views) for order in self.orders]
         return list(torch.stack(logits, dim=1).numpy())
 
 
