@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from froster.data.shards import Shard
     from froster.inference.recognizer import Recognizer
     from froster.inference.results import BatchProgress, OnProgress
-    from froster.utils.engine import Engine
+    from froster.utils.work import Engine
 
 _WIDEST = 1000
 """Characters of a line that a terminal may break."""
@@ -84,9 +84,10 @@ def load_model(
 
 def engine_of(name: Literal["local", "ray"], address: str | None, device: str | None) -> Engine:
     """Raises UsageError, before anything is read, where there is no such engine."""
-    from froster.utils.engine import Engine
+    from froster.utils.engine import checked
+    from froster.utils.work import Engine
 
-    return Engine(name, address, device).check()
+    return checked(Engine(name, address, device))
 
 
 def device_of(part: Shard) -> str | None:

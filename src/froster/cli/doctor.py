@@ -75,8 +75,8 @@ def doctor(
     from froster.data.inspect import beside, inspect_all
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
-    from froster.utils.engine import Means
     from froster.utils.pool import cores
+    from froster.utils.work import Means
 
     drop = drop or ["duplicate"]
     for kind in drop:

@@ -31,8 +31,8 @@ def prepare(
     """
     from froster.data import prepare as preparing
     from froster.data.shards import parse_shard
-    from froster.utils.engine import Means
     from froster.utils.pool import cores
+    from froster.utils.work import Means
 
     part, by = parse_shard(shard), engine_of(engine, address, None)
     means = Means(by, cores() if workers is None and engine == "local" else workers)
