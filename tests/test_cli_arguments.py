@@ -107,8 +107,8 @@ def test_a_file_of_options(run, tmp_path: Path, suffix: str) -> None:
 def test_a_config_may_name_what_a_command_is_called_too(run, tmp_path: Path) -> None:
     """Such options were passed over: the names of commands were taken for tables of theirs."""
     file = tmp_path / "o.yaml"
-    file.write_text(f"data: {tmp_path}\nout: {tmp_path}\nwatch: 7\n")
-    one_line(run("train", "--config", file), 2, "watch", "<= 0.9")
+    file.write_text(f"data: {tmp_path}\nout: {tmp_path}\nmodels: nano\n")
+    one_line(run("train", "--config", file), 2, "train has no option 'models'")
     file.write_text(f"models: [no-such-model, nano]\nout: {tmp_path / 'a.png'}\n")
     refused = run("attend", tmp_path / "a.mp4", "--config", file)
     assert refused.code == 2 and "--models" not in refused.err

@@ -249,8 +249,8 @@ def split(
     spare = [] if validation == 0 else validation_videos(items, base) or spare
     spare = evenly(spare, SPARE_MOST, split_seed)
     if not spare and validation:
-        watching = _validation_share(drawn, validation, split_seed)
-        drawn, spare = at(drawn, ~watching), at(drawn, watching)
+        taken_out = _validation_share(drawn, validation, split_seed)
+        drawn, spare = at(drawn, ~taken_out), at(drawn, taken_out)
     base_test = at(test, where_in(labels_of(test), base))
     return Split(base, novel, drawn, base_test, novel_test, notes + more, spare)
 

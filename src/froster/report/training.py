@@ -153,7 +153,7 @@ def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Pa
         if asked_foreign(report):
             text += (
                 f" Asked for {history[-1]['foreign']:.0f} labels that have nothing to do with the"
-                f" training, the model answered {history[-1]['agreement']:.0f} % of the watched"
+                f" training, the model answered {history[-1]['agreement']:.0f} % of the validation"
                 " videos as CLIP did before."
             )
     if not history:
@@ -163,7 +163,7 @@ def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Pa
         " that neither train nor test. Dashed: CLIP before the training. Only the base curve may"
         " stop the training."
     )
-    figure = validation_curves(history, out / "figures" / "watched.png")
+    figure = validation_curves(history, out / "figures" / "validation.png")
     return [page.paragraph(text), page.embedded(figure, caption)]
 
 
@@ -202,7 +202,8 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Par
     else:
         curves["calibrated"] = after["coverage"]
         text = (
-            f"Scores are calibrated on {calibration.fitted['videos']} watched videos (temperature"
+            f"Scores are calibrated on {calibration.fitted['videos']} validation videos"
+            " (temperature"
             f" {calibration.temperature:.2f}): on the test, a score is off by {after['ece']:.1f}"
             f" points on average, {before['ece']:.1f} before."
         )

@@ -199,7 +199,7 @@ def make_report(
         **({"merge_tokens": recognizer.merge_tokens} if recognizer.merge_tokens else {}),
         "part": chosen.part,
         "trained_on": chosen.trained,
-        "watched_by": chosen.watched,
+        "watched_by": chosen.validated,
         "notes": chosen.notes,
         "splits": splits,
     }
