@@ -84,3 +84,15 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     while ends := {name for name, to in ways.items() if not to & ways.keys()}:
         ways = {name: to for name, to in ways.items() if name not in ends}
     assert not ways, f"circles among {sorted(ways)}"
+
+
+def test_there_is_one_of_each() -> None:
+    """Tables are printed, templates filled and files locked by one piece of code."""
+    homes = {
+        "rich.table": {"utils/progress.py"},
+        "jinja2": {"report/page.py"},
+        "filelock": {"utils/files.py", "utils/caches.py"},  # one refuses, the other does without
+    }
+    texts = {p.relative_to(PACKAGE).as_posix(): p.read_text() for p in PACKAGE.rglob("*.py")}
+    for library, files in homes.items():
+        assert {path for path, text in texts.items() if f"from {library} import" in text} == files

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import engine_of, print_table, show_result, show_shard
+from froster.cli.common import engine_of, show_result, show_shard
 from froster.cli.options import option
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import console, output, print_table, progress
 
 
 def prepare(

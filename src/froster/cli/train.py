@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from froster.cli import options
-from froster.cli.common import parse_options, print_table, show_result, start_torch
+from froster.cli.common import parse_options, show_result, start_torch
 from froster.cli.options import (
     CHANGES,
     DATA,
@@ -24,7 +24,7 @@ from froster.cli.options import (
 from froster.training.distill_options import Distill
 from froster.training.options import TrainOptions
 from froster.utils.files import sole_writer, write_json
-from froster.utils.progress import console, leave_out
+from froster.utils.progress import console, leave_out, print_table
 
 if TYPE_CHECKING:
     from froster.training.finish import TrainingResult
