@@ -21,8 +21,8 @@ from engine_works import Lengths, Memory
 from froster.data.manifest import read_items
 from froster.errors import UsageError
 from froster.inference.store import Store
-from froster.utils.engine import Engine, Means
 from froster.utils.engine import run as run_engine
+from froster.utils.work import Engine, Means
 from shared_files import World
 from test_engine import kill_a_driver, rows
 from typed import one_line

@@ -21,8 +21,9 @@ from froster.data.shards import Shard, shard_files
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import whole_name
-from froster.utils.engine import Means, OnProgress, run
+from froster.utils.engine import OnProgress, run
 from froster.utils.files import claim_folder, sole_maker, sole_writer, write_csv, write_json
+from froster.utils.work import Means
 
 COLUMNS = ("packed_from", "source_fingerprint", "fingerprint", "psnr", "note")
 """What the manifest says beside the columns of the source's."""

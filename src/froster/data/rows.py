@@ -23,6 +23,7 @@ from froster.utils import strict_json as json
 from froster.utils.address import Address, as_path
 from froster.utils.files import NAME_ERRORS
 from froster.utils.text import is_text
+from froster.video.container import VIDEO_SUFFIXES
 
 LABELLED = ("path", "label")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -54,6 +55,11 @@ def read_table(source: Path, needs: Sequence[str] = LABELLED) -> tuple[Table, bo
 
 def read_bytes(source: Path) -> bytes:
     """Without a byte-order mark. Raises DataError for what is no text."""
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        raise DataError(
+            f"{source} is a video: expected a folder with a folder for each class, or a CSV / JSONL"
+            " manifest of path,label"
+        )
     try:
         data = source.read_bytes()
     except OSError as error:
