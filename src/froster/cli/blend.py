@@ -42,7 +42,7 @@ def blend(
     Example: froster blend runs/first --epochs 2-6
     """
     from froster.report.plots import draw_blend
-    from froster.training import blending
+    from froster.training import blend as blending
     from froster.training.reporter import Drawn
 
     asked = blending.BlendOptions(
