@@ -170,6 +170,7 @@ def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> T
     return fine_tune(base, how, clips, clips.videos.classes, out, Hooks(on_step=log))[1]
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_a_killed_process_changes_no_weight_and_a_deadly_file_is_counted(tmp_path: Path) -> None:
     clips = small_world(load("nano", device="cpu"))
     alone = trained(tmp_path / "alone", clips, 0)

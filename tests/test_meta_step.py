@@ -14,7 +14,7 @@ from froster.methods.recipe import Recipe
 from froster.training.meta import add_query_gradient, with_query
 from froster.training.weights import RunningMean
 from golden import close
-from test_training import run, steps, weights
+from test_training import assert_same_weights, run, steps
 
 
 def both(net: nn.Linear, alpha: float, delta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,9 +71,7 @@ def test_a_killed_meta_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert run(killed, *options, "--kill-at", 8).returncode == -signal.SIGKILL
     assert run(killed, *options).returncode == 0
     assert steps(killed) == steps(tmp_path / "one")
-    for kind, state in weights(tmp_path / "one").items():
-        for name, tensor in state.items():
-            assert torch.equal(weights(killed)[kind][name], tensor), (kind, name)
+    assert_same_weights(tmp_path / "one", killed)
 
 
 def test_two_processes_take_the_meta_step_of_one(tmp_path: Path) -> None:

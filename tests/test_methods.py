@@ -283,6 +283,7 @@ def test_new_weights_have_their_own_rate() -> None:
     assert decays == {0.2}
 
 
+@pytest.mark.usefixtures("few_templates")
 @pytest.mark.parametrize(("name", "variant"), LATER_SLOW)
 def test_a_saved_network_is_the_same_network(name: str, variant: str, tmp_path: Path) -> None:
     nano = load("nano")

@@ -209,7 +209,8 @@ def test_a_taught_model_is_calibrated(run, tmp_path: Path, features: Path, metho
     """Where 20 videos of three classes are held out, to which `froster calibrate` fits the same."""
     world, folder = World("base", 14), tmp_path / "videos"
     for label in range(5):
-        for take in range(14):
+        few = world.classes[label] in ("car swinging", "tree pulsing")  # held out as novel
+        for take in range(2 if few else 14):
             i = 14 * label + take
             world.write(i, folder / world.label(i).replace(" ", "_") / f"{take}.mp4")
     asked = ("--method", method, "--novel-fraction", 0.25 if method == "prolip" else 0)

@@ -22,7 +22,6 @@ from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import whole_name
 from froster.utils.engine import OnProgress, run
-from froster.utils.work import Means
 from froster.utils.files import (
     NAME_ERRORS,
     claim_folder,
@@ -31,6 +30,7 @@ from froster.utils.files import (
     write_csv,
     write_json,
 )
+from froster.utils.work import Means
 
 COLUMNS = ("packed_from", "source_fingerprint", "fingerprint", "psnr", "note")
 """What the manifest says beside the columns of the source's."""
