@@ -1,6 +1,6 @@
 """Search without comparing every segment: a graph within each of many cells of the index's vectors
-(Lance's IVF_HNSW_SQ), of which the nearest cells are looked into. How many, and how many candidates they
-give, is chosen by the answers of the exact search to a sample of queries."""
+(Lance's IVF_HNSW_SQ), of which the nearest cells are looked into. How many, and how many candidates
+they give, is chosen by the answers of the exact search to a sample of queries."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from froster.errors import UsageError
 from froster.inference.store import Store
 from froster.inference.tables import INDEXED, LanceTable, lance_errors
 
-CELL = 262_144
+CELL = 32_768
 """Segments of a cell, in the mean. Smaller ones are faster to make, and more of them must be looked
 into for the same recall (docs/lab.md)."""
-PROBES = (1, 2, 4, 8, 16, 32, 64)
+PROBES = (4, 8, 16, 20, 24, 28, 32, 64, 128, 256)
 """Cells that may be looked into."""
 REFINED = (1, 2, 4, 8)
 """Candidates for each one that is wanted. The graph sees 8 bits of a number; they are compared by

@@ -37,7 +37,7 @@ JOIN_DEVIATIONS = 0.5
 
 
 @dataclass(frozen=True)
-class SegmentedVideo:
+class ComparedVideo:
     """A video with its segments, in their order."""
 
     path: str
@@ -55,7 +55,7 @@ class SegmentedVideo:
 class Hit:
     """A stretch of a video."""
 
-    entry: SegmentedVideo
+    entry: ComparedVideo
     score: float
     """Cosine similarity of its best segment."""
     start: float
@@ -263,12 +263,12 @@ def _hits(
     return hits
 
 
-def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[str, SegmentedVideo]:
+def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[str, ComparedVideo]:
     """Only what a search needs is read: a column that has one value throughout takes Lance a
     millisecond and more, whatever the number of rows."""
     names = ("path", "batch", "segment", "start", "end", "vector")
     chosen = {name: f"`{name}`" for name in names} | {"fits": where or "true"}
-    videos: dict[str, SegmentedVideo] = {}
+    videos: dict[str, ComparedVideo] = {}
     for condition in one_of_them("path", map(text_name, paths)):
         table = store.table.rows(chosen, condition).sort_by("segment")
         vectors = vector_rows(table["vector"], store.dimensions)
@@ -284,7 +284,7 @@ def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[st
                 [of[name][row] for row in rows] for name in ("start", "end", "_rowaddr", "fits")
             )
             allowed = list(map(bool, fits))  # of a null it may be null
-            videos[path] = SegmentedVideo(path, starts, ends, places, vectors[rows], allowed)
+            videos[path] = ComparedVideo(path, starts, ends, places, vectors[rows], allowed)
     return videos
 
 
@@ -292,7 +292,7 @@ def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[st
 class _Scored:
     """A video with the scores of its segments."""
 
-    entry: SegmentedVideo
+    entry: ComparedVideo
     rows: dict[int, int]
     """Address -> place."""
     scores: list[float]
@@ -301,7 +301,7 @@ class _Scored:
     is_hit: bool = False
 
     @classmethod
-    def of(cls, video: SegmentedVideo, query: Tensor) -> _Scored:
+    def of(cls, video: ComparedVideo, query: Tensor) -> _Scored:
         scores = (video.vectors.float() @ query).tolist()
         rows = {row: place for place, row in enumerate(video.rows)}
         return cls(video, rows, scores, list(video.fits))
