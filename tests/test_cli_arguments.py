@@ -17,7 +17,7 @@ from froster.cli import COMMANDS, evaluate, train
 from froster.data.public import DATASETS
 from froster.methods.recipe import Recipe
 from froster.paper.cost import GPUS
-from froster.training.distill import PRESETS, Distill
+from froster.training.distill_options import PRESETS, Distill
 from froster.training.options import EvaluateOptions, TrainOptions
 from froster.video.sampling import Sampling
 from typed import arguments, one_line, parsed

@@ -25,7 +25,7 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, Frozen
 from froster.methods.recipe import Recipe
 from froster.report.attention import block_inputs, cls_attention, joint
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, student_of
 from froster.training.weights import halfway, with_weights
 from froster.video.sampling import Sampling

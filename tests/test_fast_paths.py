@@ -26,7 +26,7 @@ from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.recipe import Recipe
 from froster.methods.vclip import VCLIP, VCLIPBlock, neighbours
 from froster.text.bank import PromptBank
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.optim import adamw
 from froster.training.task import Task, Teacher
 

@@ -19,7 +19,7 @@ from froster.cli import main
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.measure import EvalSet, measure
 from froster.training.run_folder import read_run

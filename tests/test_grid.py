@@ -23,13 +23,19 @@ from froster.methods.recipe import Recipe
 from froster.methods.trainings import TRAININGS
 from froster.training.attach import attach, freeze
 from froster.training.contrast import task_class
-from froster.training.distill import PRESETS, Distill, Distillation, Scored, distill_preset
-from froster.training.distill_relations import RELATIONS, random_anchors, soft_divergence
-from froster.training.ema import follow, follower
+from froster.training.distill import (
+    RELATIONS,
+    Distillation,
+    Scored,
+    random_anchors,
+    soft_divergence,
+)
+from froster.training.distill_options import PRESETS, Distill, distill_preset
 from froster.training.fine_tune import student_of
 from froster.training.optim import optimizer_of
 from froster.training.options import Distillations, TrainOptions
-from froster.training.plan import Changes, ema_beta_of, make_plan
+from froster.training.plan import ema_beta_of, make_plan
+from froster.training.taco import follow, follower
 from froster.training.task import Task, Teacher
 from golden import close
 from test_training import run, steps, weights
@@ -269,7 +275,9 @@ def test_a_side_that_is_frozen_cannot_be_held_alone(base: Recognizer) -> None:
 
 
 def test_settings_of_a_distillation_that_is_none_are_refused(base: Recognizer) -> None:
-    changes = Changes("froster", "none", {"target": "anchors", "anchors": 10})
+    changes = TrainOptions(
+        preset="froster", distill="none", loss={"target": "anchors", "anchors": 10}
+    )
     with pytest.raises(UsageError, match="so anchors, target would change nothing"):
         make_plan(base, METHODS["vclip"].make(), LABELS, changes)
 
@@ -292,16 +300,16 @@ def test_the_projection_is_new_and_has_the_rate_of_new_weights(base: Recognizer)
 
 
 def test_later_trainings_are_presets_of_any_method(base: Recognizer) -> None:
-    plan = make_plan(base, METHODS["finetuned"].make(), LABELS, Changes("taco"))
+    plan = make_plan(base, METHODS["finetuned"].make(), LABELS, TrainOptions(preset="taco"))
     assert plan.distill == TACO and plan.preset.recipe.specialise and plan.has_new
     assert "28 templates" in TRAININGS["taco"].note
     official = TRAININGS["taco"].recipe
     assert official.lr * official.new_scale == pytest.approx(5e-5)
-    plan = make_plan(base, METHODS["vclip"].make(), LABELS, Changes("open-mede"))
+    plan = make_plan(base, METHODS["vclip"].make(), LABELS, TrainOptions(preset="open-mede"))
     recipe = plan.preset.recipe
     assert (plan.distill.kind, recipe.meta, recipe.averaging) == ("none", 0.5, "gaussian")
     with pytest.raises(UsageError, match="preset must be"):
-        make_plan(base, METHODS["vclip"].make(), LABELS, Changes("taxo"))
+        make_plan(base, METHODS["vclip"].make(), LABELS, TrainOptions(preset="taxo"))
 
 
 def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
@@ -312,8 +320,8 @@ def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
 def test_a_closed_head_has_no_classes_to_compare_with(base: Recognizer) -> None:
     method = METHODS["dualpath"].make()
     with pytest.raises(UsageError, match="a head of its own classes"):
-        make_plan(base, method, LABELS, Changes(None, "anchors"))
+        make_plan(base, method, LABELS, TrainOptions(distill="anchors"))
     with pytest.raises(UsageError, match="--specialise would change nothing"):
-        make_plan(base, method, LABELS, Changes(recipe={"specialise": True}))
+        make_plan(base, method, LABELS, TrainOptions(specialise=True))
     open_ = METHODS["dualpath"].make("open")
-    assert make_plan(base, open_, LABELS, Changes(None, "taco", recipe={"specialise": True}))
+    assert make_plan(base, open_, LABELS, TrainOptions(distill="taco", specialise=True))

@@ -19,7 +19,7 @@ from froster.data.manifest import Item, read_items
 from froster.inference.recognizer import load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.trainer import Trained
 from froster.utils import pool

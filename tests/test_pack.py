@@ -32,7 +32,7 @@ from froster.errors import DataError, UsageError, VideoError
 from froster.inference.recognizer import load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.utils import pool
 from froster.utils.files import sole_maker

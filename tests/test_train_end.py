@@ -610,7 +610,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("place", "file"),
     [
-        ("froster.training.metrics_log:MetricsLog.write:1", "metrics.jsonl"),
+        ("froster.training.reporter:MetricsLog.write:1", "metrics.jsonl"),
         pytest.param(
             "froster.training.checkpoint:Checkpoints.save:1", "epoch-0001", marks=pytest.mark.slow
         ),

@@ -43,7 +43,7 @@ def blend(
     """
     start_torch()
     from froster.report.plots import draw_blend
-    from froster.training import blending
+    from froster.training import blend as blending
     from froster.training.reporter import Drawn
 
     asked = blending.BlendOptions(

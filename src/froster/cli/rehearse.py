@@ -67,7 +67,7 @@ def rehearse(
     """
     start_torch()
     from froster.data.manifest import read_items
-    from froster.training import rehearsing
+    from froster.training import rehearsal
 
     given = RehearsalOptions(**vars(asked))
     if given.epochs and data is None:
@@ -84,12 +84,12 @@ def rehearse(
             mention(sets[name])
     claim_folder(out, REPORT, "choose another --out")
     with sole_writer(out):
-        result = rehearsing.rehearse(
+        result = rehearsal.rehearse(
             sets,
-            rehearsing.Parts(tsm, bit, bert, concepts, definitions, head),
+            rehearsal.Parts(tsm, bit, bert, concepts, definitions, head),
             features or out / "features",
             given,
-            rehearsing.Running(device, decoders(workers), tell, working),
+            rehearsal.Running(device, decoders(workers), tell, working),
         )
         result.save(out / "model.safetensors")
         (out / "predictions.csv").unlink(missing_ok=True)  # an earlier run's

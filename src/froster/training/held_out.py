@@ -202,14 +202,14 @@ def videos_to_score(
             raise UsageError(
                 f"--part {part}: this model's report does not say which videos it was trained on"
             )
-        sets = chosen_splits(items, split, part)
+        sets = {name: at(items, some) for name, some in chosen_places(items, split, part).items()}
         notes = maybe_trained(items, report)
         return VideosToScore(sets, "all", None, None, dict.fromkeys(sets, 0), notes)
     parts = reported.parts(items, on_videos)
     trained, watched = counted(parts)
     known = trained + watched > 0
     scored_part = part or ("test" if known else "all")
-    places = _chosen_places(items, split, scored_part if known or part else None)
+    places = chosen_places(items, split, scored_part if known or part else None)
     if scored_part != "all":
         scoring = np.array([kind == scored_part for kind in parts], bool)
         places = {name: some & scoring for name, some in places.items()}
@@ -244,19 +244,11 @@ def scored_line(
     return begin + ends[scored_part]
 
 
-def chosen_splits(
-    items: Sequence[Item], names: Sequence[str] | None, part: str | None = None
-) -> dict[str, Sequence[Item]]:
-    """The named splits one by one; by default the test videos, or all without a split or where
-    another part is meant."""
-    places = _chosen_places(items, names, part)
-    return {name: at(items, some) for name, some in places.items()}
-
-
-def _chosen_places(
+def chosen_places(
     items: Sequence[Item], names: Sequence[str] | None, part: str | None
 ) -> dict[str, np.ndarray]:
-    """bool, of each set: which of the items are in it."""
+    """Which items (bool) the named splits have, one by one; by default the test videos, or all
+    without a split or where another part is meant."""
     splits = splits_of(items)
     if names:
         sets = {name: where_in(splits, [name]) for name in names}

@@ -23,7 +23,7 @@ from froster.report import page
 from froster.report.accuracy import Column, accuracy_table
 from froster.report.clips import Clip, Verdict, classified_clips
 from froster.report.plots import Bars, accuracy_bars, training_curves
-from froster.training.distill import distill_preset
+from froster.training.distill_options import distill_preset
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.measure import EvalRow, EvalSet, Measuring, change, measure
 from froster.training.plan import SMALL_LR, default_recipe
