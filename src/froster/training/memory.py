@@ -34,6 +34,7 @@ from froster.training.batches import rows_of_step
 from froster.training.distributed import ranks
 from froster.training.fine_tune import FineTuning, student_parts, task_of
 from froster.training.trainer import Trainer
+from froster.utils.tensors import StateDict
 
 PROCESS = 500 << 20
 """Of Python, PyTorch and froster on a CPU, by measurement."""
@@ -198,7 +199,7 @@ def _counted(base: Recognizer, how: FineTuning, classes: list[str], clips: int) 
     mode, counter, kind = FakeTensorMode(allow_non_fake_inputs=True), Counter(), base.device.type
     recipe = how.recipe
     count = min(-(-recipe.batch_size // ranks()), max(1, clips))
-    recorded = {name: mode.from_tensor(x) for name, x in how.importance.items()}
+    recorded: StateDict = {name: mode.from_tensor(x) for name, x in how.importance.items()}
     how = dataclasses.replace(how, importance=recorded)
     with counter:
         shared = {id(x): x for x in [*base.model.parameters(), *base.model.buffers()]}
