@@ -104,6 +104,21 @@ COMMANDS = {
     "teach": ("NOWHERE", "--out", "OUT"),
     "train": ("--data", "NOWHERE", "--out", "OUT"),
     "label": ("NOWHERE", "--port", "0"),
+    "calibrate": ("NOWHERE", "--data", "NOWHERE"),
+    "blend": ("NOWHERE",),
+    "demo": ("--out", "OUT"),
+    "doctor": ("CLIP",),
+    "pack": ("CLIP", "--out", "OUT"),
+    "attend": ("CLIP", "--models", "NOWHERE", "--out", "OUT"),
+    "distance": ("ucf101", "k400", "--model", "NOWHERE"),
+    "export": ("--out", "OUT", "--model", "NOWHERE"),
+    "push": ("NOWHERE", "a/b", "--dry-run"),
+    "methods": (),
+    "rehearse": (
+        *("--tsm", "NOWHERE", "--bit", "NOWHERE", "--bert", "NOWHERE"),
+        *("--concepts", "NOWHERE", "--definitions", "NOWHERE", "--out", "OUT"),
+    ),
+    "reproduce": ("table2", "--world", "--out", "OUT"),
 }
 
 

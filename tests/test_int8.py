@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,6 +240,36 @@ def test_mistakes(
     one_line(run(*export, "--labels", LABELS, "--videos", videos), 2, "AVX512-VNNI or AMX")
     one_line(run(*ask, exported), 2, "AVX512-VNNI or AMX")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_machine_that_cannot_says_so(
+    exported: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an actor of a cluster takes the model to: in our words and not in oneDNN's, and on a
+    GPU not in another precision unasked."""
+    sent = pickle.dumps(load("nano", device="cpu", runtime=exported))
+    assert "in int8 and" in pickle.loads(sent).summary("nano")
+    with pytest.raises(UsageError, match="for the CPU"):
+        pickle.loads(sent).on(torch.device("meta"))
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(UsageError, match="AVX512-VNNI or AMX"):
+        pickle.loads(sent).embed_video(videos / "0.mp4")
+
+
+def test_a_served_model_says_that_it_is_int8(
+    run, exported: Path, videos: Path, tmp_path: Path
+) -> None:
+    """Of two models both are; a second one that the ranges do not fit is refused by its name."""
+    pytest.importorskip("fastapi", reason="the server needs froster-video[web]")
+    from server import serving
+
+    quick, plain = load("nano", device="cpu", runtime=exported), load("nano", device="cpu")
+    with serving(quick, plain) as (client, _):
+        models = client.get("/healthz").json()["models"]
+    assert [model["int8"] for model in models] == [True, False]
+    recognizer_of("finetuned").save(tmp_path / "other")
+    ask = ("serve", "--model", "nano", "--compare", tmp_path / "other", "--port", "0")
+    one_line(run(*ask, "--runtime", exported), 1, "another model than", "other")
 
 
 def test_a_chip_without_amx_says_the_same(exported: Path, videos: Path) -> None:

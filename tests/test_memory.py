@@ -1,4 +1,4 @@
-"""`froster train --memory` says within 15 % what the run then needs."""
+"""`froster train --memory` says within 15 % what the run then needs, whatever is trained."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,17 @@ import quick
 import templates
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.model import CLIP
+from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
-from froster.methods import Frozen
+from froster.methods import VCLIP, Frozen
+from froster.methods.recipe import Recipe
+from froster.training.distill import Distill
+from froster.training.fine_tune import FineTuning, student_of
+from froster.training.memory import memory_of
+from froster.training.reporter import Reporter
+from froster.training.train import train
 from shared_files import World
+from test_methods import EVERY
 
 RUN = """
 import json, resource, sys
@@ -44,6 +53,8 @@ RUNS = {
     "fine, bfloat16": (FINE, ["--batch-size", 16, "--precision", "bf16"]),
     "fine, checkpointing": (FINE, ["--batch-size", 16, "--checkpointing"]),
     "fine, other method": (FINE, ["--batch-size", 8, "--method", "st-adapter"]),
+    "wide, remembers": (WIDE, ["--batch-size", 4, "--remember"]),
+    "wide, holds what was remembered": (WIDE, ["--batch-size", 4, "--hold", "si"]),
 }
 QUICK = "wide"
 
@@ -82,10 +93,15 @@ def test_what_is_said_is_what_is_needed(name: str, videos: Path, tmp_path: Path)
     text = dataclasses.replace(text, vocab=nano.tokenizer.vocab_size)
     clip = CLIP(CLIPConfig(vision, text, 128))
     Recognizer(Frozen().build(clip), nano.tokenizer, nano.config).save(tmp_path / "model")
-    how = ["train", "--data", videos, "--model", tmp_path / "model", "--epochs", 2, "--workers", 0]
+    how = ["train", "--data", videos, "--epochs", 2, "--workers", 0, "--no-look"]
     how += ["--blend-points", 2]
     how += ["--precision", "fp32"] if "--precision" not in asked else []
-    how += [*asked, "--no-look"]
+    start = tmp_path / "model"
+    if "--hold" in asked:
+        start = tmp_path / "earlier"
+        before = [*how, "--batch-size", 4, "--remember", "--model", tmp_path / "model"]
+        typed_alone(*before, "--out", start)
+    how += [*asked, "--model", start]
     said = typed_alone(*how, "--out", tmp_path / "no", "--memory")
     assert not (tmp_path / "no").exists()
     counted = float(re.findall(r"about ([\d.]+) GB in this process", said)[0])
@@ -93,3 +109,55 @@ def test_what_is_said_is_what_is_needed(name: str, videos: Path, tmp_path: Path)
     needed = int(re.findall(r"peak (\d+)", trained)[0]) * 1024 / 1e9
     print(f"{name}: counted {counted:.2f} GB, needed {needed:.2f} GB, {counted / needed:.2f}")
     assert counted == pytest.approx(needed, rel=0.15)
+
+
+PARTS = ("path", "change")
+QUICKLY = ["vclip", "actionclip", "ewc"]
+"""Of the kinds of objective, and one that looks at the training clips first."""
+METHODS_TRAINED = {name: None for name, _ in EVERY if name != "frozen"}
+
+
+def lines_of(videos: Path, tmp_path: Path, start: str = "nano", **options: Any) -> list[str]:
+    lines: list[str] = []
+    reporter = Reporter()
+    reporter.say = lines.append  # type: ignore[method-assign]
+    options = {"memory": True, "look": False, "batch_size": 4, "device": "cpu", **options}
+    assert train(videos, tmp_path / "no", start, reporter=reporter, **options) is None
+    return lines
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICKLY else pytest.param(n, marks=pytest.mark.slow) for n in METHODS_TRAINED],
+)
+def test_every_method_is_counted(
+    name: str, videos: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A few seconds each. No weight and no video is looked at, so nothing may hang on a number."""
+    lines = lines_of(videos, tmp_path, method=name)
+    assert re.fullmatch(r"about 0\.\d\d GB in this process, counted", lines[-1])
+    assert not recwarn.list
+
+
+def test_what_a_run_holds_of_an_earlier_one_is_counted(nano: Recognizer, videos: Path) -> None:
+    """The record itself, and on the device the weights that are held and their importance."""
+    recipe = Recipe(batch_size=4, epochs=2)
+    how = FineTuning(VCLIP(), Distill(), recipe)
+    classes = ["a star", "a bus", "a fish"]
+    trained = dict(student_of(nano, VCLIP()).model.named_parameters())
+    record = {f"{of}/{n}": torch.zeros_like(p) for n, p in trained.items() for of in PARTS}
+    held = dataclasses.replace(
+        how, recipe=dataclasses.replace(recipe, hold="si"), importance=record
+    )
+    one, other = (memory_of(nano, x, classes, 8) for x in (how, held))
+    size = sum(p.nbytes for p in trained.values())
+    assert other.recorded - one.recorded == 2 * size
+    assert other.weights - one.weights == 2 * size
+    other_run = {f"{of}/none": torch.zeros(2) for of in PARTS}
+    with pytest.raises(UsageError, match="another network"):
+        memory_of(nano, dataclasses.replace(held, importance=other_run), classes, 8)
+
+
+def test_weights_that_are_shared_out_are_not_counted(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave one of them out"):
+        lines_of(videos, tmp_path, shard_weights=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import decoders, show_result
+from froster.cli.common import decoders, show_result, start_torch
 from froster.cli.options import option
 from froster.errors import UsageError
 from froster.utils.files import sole_writer
@@ -41,6 +41,7 @@ def blend(
 
     Example: froster blend runs/first --epochs 2-6
     """
+    start_torch()
     from froster.report.plots import draw_blend
     from froster.training import blend as blending
     from froster.training.reporter import Drawn

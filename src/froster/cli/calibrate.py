@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import announce, decoders, load_model, mention
+from froster.cli.common import announce, decoders, load_model, mention, start_torch
 from froster.cli.options import CHANGES, DATA, LABELLED, SPREAD, arranged, option, typed
 from froster.errors import DataError, UsageError
 from froster.training.options import EvaluateOptions
@@ -46,6 +46,7 @@ def calibrate(
 
     Example: froster calibrate runs/first
     """
+    start_torch()
     from froster.data.manifest import read_items
     from froster.evaluation.calibration import CALIBRATION
     from froster.inference.model_folder import folder_of

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from froster.cli import options
+from froster.cli.common import start_torch
 from froster.cli.options import option
 
 
@@ -20,6 +21,7 @@ def demo(
 
     Example: froster demo --seed 1 --out demo
     """
+    start_torch()
     from froster.world.demo import run
 
     run(seed, out, as_json=as_json)

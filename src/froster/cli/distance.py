@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import announce, check_png, load_model, show_result
+from froster.cli.common import announce, check_png, load_model, show_result, start_torch
 from froster.cli.options import option
 from froster.errors import UsageError
 from froster.text.label_set import read_names
@@ -39,6 +39,7 @@ def distance(
 
     Example: froster distance ucf101 k400 --out distance.png
     """
+    start_torch()
     from froster.report.distance import similarity_histogram, text_features
 
     check_png(out)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import engine_of, show_result, show_shard
+from froster.cli.common import engine_of, show_result, show_shard, start_torch
 from froster.cli.options import number, option, seconds
 from froster.errors import DataError, UsageError
 from froster.utils.files import sole_maker
@@ -64,6 +64,7 @@ def doctor(
 
         show_result(environment(), as_json, show_environment)
         return
+    start_torch()
     from froster.data.diagnose import (
         KINDS,
         Needs,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, given_labels, load_model, mention, show_result
+from froster.cli.common import announce, given_labels, load_model, mention, show_result, start_torch
 from froster.cli.options import ADDRESS, option
 from froster.errors import UsageError
 from froster.utils.progress import console, working
@@ -31,6 +31,7 @@ def export(
 
     Example: froster export --model runs/first --to openvino --labels-file labels.txt --out exported
     """
+    start_torch()
     from froster.data.listing import list_videos
     from froster.inference import export as exporting
 

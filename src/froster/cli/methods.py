@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from froster.cli import options
+from froster.cli.common import start_torch
 from froster.training.distill_options import Distill
 from froster.utils import strict_json as json
 from froster.utils.progress import output, print_table
@@ -11,6 +12,7 @@ from froster.utils.progress import output, print_table
 
 def methods(*, as_json: options.Json = False) -> None:
     """The video networks and the kinds of distillation that there are."""
+    start_torch()
     from froster.methods.recipe import FROSTER
     from froster.methods.trainings import TRAININGS
     from froster.report.methods import listing, preset_line

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import batch_bar, engine_of, show_result, show_shard
+from froster.cli.common import batch_bar, engine_of, show_result, show_shard, start_torch
 from froster.cli.options import number, option
 from froster.errors import UsageError
 from froster.utils.address import is_address
@@ -40,6 +40,7 @@ def pack(
 
     Example: froster pack videos/ --out packed
     """
+    start_torch()
     from froster.data import pack as packing
     from froster.data.listing import MANIFESTS, list_videos
     from froster.data.pack_folder import unpacked

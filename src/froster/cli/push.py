@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import show_result
+from froster.cli.common import show_result, start_torch
 from froster.cli.options import option
 from froster.utils.progress import console, output
 from froster.utils.text import printable
@@ -32,6 +32,7 @@ def push(
 
     Example: froster push runs/first me/my-gestures --license cc-by-4.0 --dry-run
     """
+    start_torch()
     from froster.inference import hub
 
     if licence is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import decoders, mention, show_result
+from froster.cli.common import decoders, mention, show_result, start_torch
 from froster.cli.options import MACHINE, SPREAD, arranged, bounds, option
 from froster.errors import UsageError
 from froster.training.options import RehearsalOptions
@@ -65,6 +65,7 @@ def rehearse(
     Example: froster rehearse --tsm tsm.pth --bit bit.npz --bert bert-base-uncased --concepts
     concepts.txt --definitions classes.json --data train/ --novel test/ --out runs/er
     """
+    start_torch()
     from froster.data.manifest import read_items
     from froster.training import rehearsal
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, decoders, load_model, show_result
+from froster.cli.common import announce, decoders, load_model, show_result, start_torch
 from froster.cli.options import number, option, switch
 from froster.errors import FrosterError, UsageError
 from froster.utils import strict_json as json
@@ -73,6 +73,7 @@ def reproduce(
     """
     if world == (data_root is not None):
         raise UsageError("pass --data-root DIR (froster prepare makes it), or --world")
+    start_torch()
     from froster.paper import results
     from froster.paper.programme import parse_shard, runs_of_tables
     from froster.paper.tables import table_names

@@ -65,12 +65,8 @@ def serve(
     with bound(host, port) as listening:
         sources = [model, *([compare] if compare else [])]
         recognizers = [
-            load_model(
-                *(source, device, precision),
-                runtime=None if number else runtime,
-                merge_tokens=merge_tokens,
-            )
-            for number, source in enumerate(sources)
+            load_model(source, device, precision, runtime=runtime, merge_tokens=merge_tokens)
+            for source in sources
         ]
         for source, recognizer in zip(sources, recognizers, strict=True):
             announce(recognizer, source)

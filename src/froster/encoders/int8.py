@@ -16,6 +16,7 @@ Sizes in comments: N tokens, K inputs and M outputs of a product.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -52,8 +53,8 @@ def check_int8() -> None:
     has_vnni = getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
     if not (has_vnni and hasattr(torch.ops.onednn, "qlinear_pointwise")):
         raise UsageError(
-            "int8 needs a processor with AVX512-VNNI or AMX, and a PyTorch with oneDNN, which are"
-            " not here: leave --runtime out"
+            "int8 needs a processor with AVX512-VNNI or AMX, and a PyTorch with oneDNN, which"
+            f" {platform.node() or 'this machine'} lacks: leave --runtime out"
         )
 
 

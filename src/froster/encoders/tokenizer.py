@@ -46,10 +46,6 @@ tokens in a table of 32,000."""
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-class AnotherModels(CheckpointError):
-    """A tokenizer whose tokens are not those of the text tower."""
-
-
 class Tokenizer:
     """Text to a text tower's token ids and back.
 
@@ -58,8 +54,8 @@ class Tokenizer:
     """
 
     def __init__(self, backend: Backend, text: TextConfig | None = None) -> None:
-        """`text`: of the tower that it is for; None: some CLIP's. Raises AnotherModels where it
-        cannot be that tower's, CheckpointError where it is none of CLIP's without `text`."""
+        """`text`: of the tower that it is for; None: some CLIP's. Raises CheckpointError where it
+        cannot be that tower's, or is none of CLIP's without `text`."""
         self._pipeline = pipeline_of(backend, clip_alone=text is None)
         self._text = text or TextConfig()
         self.vocab_size: int = backend.get_vocab_size()
@@ -85,10 +81,10 @@ class Tokenizer:
         return lengths(tokens, self._text.pad)
 
     def _check(self, text: TextConfig) -> None:
-        """Raises AnotherModels unless these are the tower's tokens."""
+        """Raises CheckpointError unless these are the tower's tokens."""
         most, least = text.vocab, text.vocab if self.is_clip else _USED * text.vocab
         if not least <= self.vocab_size <= most:
-            raise AnotherModels(
+            raise CheckpointError(
                 f"the model has {text.vocab} token embeddings, its tokenizer {self.vocab_size}"
                 " tokens: it is another model's"
             )
@@ -99,7 +95,7 @@ class Tokenizer:
         else:  # 0 stands in the place of the file's own end (CLIPA)
             fits = text.end <= 0 or theirs in (None, wanted)
         if not fits:
-            raise AnotherModels(
+            raise CheckpointError(
                 f"the model ends a text with token {wanted}, its tokenizer with {theirs}: it is"
                 " another model's"
             )
@@ -111,7 +107,7 @@ class Tokenizer:
         try:
             return cls(Backend.from_str(Path(path).read_text(encoding="utf-8")), text)
         except CheckpointError as error:
-            raise type(error)(f"{path}: {error}") from None
+            raise CheckpointError(f"{path}: {error}") from None
         except Exception as error:  # the library raises bare Exception for a malformed file
             raise CheckpointError(f"{path}: not a readable tokenizer.json ({error})") from None
 
@@ -306,8 +302,9 @@ def lengths(tokens: Int64[Tensor, "*texts length"], pad: int = 0) -> Int64[Tenso
 
 
 class DeferredTokenizer:
-    """The tokenizer in a `tokenizer.json`, read when a label has to be: one of 256,000 tokens costs
-    more than a small network."""
+    """The tokenizer in a `tokenizer.json`, read when a label has to be: class embeddings that are
+    kept need none, and CLIP's costs a sixth of a second, one of 256,000 tokens more than a small
+    network."""
 
     def __init__(self, file: Path, text: TextConfig):
         self.file, self.text = file, text
@@ -346,25 +343,21 @@ def opened(source: TokenizerSource) -> Tokenizer:
 
 
 def tokenizer_in(file: Path, text: TextConfig) -> TokenizerSource:
-    """The tokenizer in a `tokenizer.json`; CLIP's, which is small, is read at once. Raises
-    CheckpointError where it cannot be."""
-    if text.clean != "clip" and file.is_file():
-        return DeferredTokenizer(file, text)
-    try:
-        return Tokenizer.from_file(file, text)
-    except AnotherModels as error:
-        return error
+    """The tokenizer in a `tokenizer.json`. Raises CheckpointError where there is no such file."""
+    if not file.is_file():
+        raise CheckpointError(f"{file}: not a readable tokenizer.json (there is none)")
+    return DeferredTokenizer(file, text)
 
 
 def tokenizer_of(source: Path, text: TextConfig) -> TokenizerSource:
     """The tokenizer of a text tower whose weights are in the folder or file `source`."""
+    file = tokenizer_file(source)
+    if file is not None and file.name == "tokenizer.json":
+        return DeferredTokenizer(file, text)
     try:
         if text.clean == "clip":
             return Tokenizer.find(source, text)
-        file = tokenizer_file(source)
-        if file is None or file.name != "tokenizer.json":
-            raise CheckpointError(_without_file(source))
-        return DeferredTokenizer(file, text)
+        raise CheckpointError(_without_file(source))
     except FrosterError as error:
         return error
 

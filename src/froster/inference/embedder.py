@@ -43,6 +43,8 @@ from froster.video.transforms import given_clips
 if TYPE_CHECKING:
     from froster.inference.int8 import Int8
 
+CPU_ALONE = "--runtime is for the CPU: leave it out, or pass --device cpu"
+
 
 class Embedder:
     """A video network with its tokenizer.
@@ -93,7 +95,10 @@ class Embedder:
 
     def on(self, device: torch.device) -> Self:
         """The same on another device, in the same precision and with weights of its own, for
-        another process: it says nothing while it works."""
+        another process: it says nothing while it works. Raises UsageError where int8 would have to
+        be computed on another device than a CPU."""
+        if self.runtime is not None and device.type != "cpu":
+            raise UsageError(CPU_ALONE)
         other = copy.copy(self)
         other.device, other.working, other._cache = device, silently, WeightCache()
         if device != self.device:
@@ -158,9 +163,9 @@ class Embedder:
         may_keep = self._may_keep()
         if may_keep and self._cache.cast is not None:
             return self._cache.cast
-        network, int8 = self.model, self.runtime if self.device.type == "cpu" else None
-        if may_keep and int8 is not None:
-            network = int8.network(network, self.dtype)
+        network = self.model
+        if may_keep and self.runtime is not None:
+            network = self.runtime.network(network, self.dtype)
         elif may_keep and self.dtype != torch.float32:
             network = with_cast_weights(network, self.dtype)
         if self.merge_tokens:

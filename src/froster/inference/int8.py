@@ -24,7 +24,7 @@ from froster.encoders.precision import pick_dtype, with_cast_weights
 from froster.encoders.preprocessing import normalise
 from froster.encoders.reading import read_safetensors
 from froster.errors import CheckpointError, FrosterError, UsageError, VideoError
-from froster.inference.embedder import Embedder
+from froster.inference.embedder import CPU_ALONE, Embedder
 from froster.inference.fingerprint import tower_fingerprint
 from froster.inference.recognizer import Recognizer
 from froster.methods import VideoCLIP
@@ -50,8 +50,10 @@ class Int8:
     """Of the file."""
 
     def network(self, model: VideoCLIP, dtype: torch.dtype) -> VideoCLIP:
-        """The model for inference, the rest of it in `dtype`. Raises CheckpointError where the
-        ranges are another model's."""
+        """The model for inference, the rest of it in `dtype`. Raises UsageError where this machine,
+        which may be another than the one that read the ranges, cannot compute by them;
+        CheckpointError where they are another model's."""
+        check_int8()
         network = with_cast_weights(plain(model), dtype)
         use_int8(network.clip.visual, self.ranges)
         return network
@@ -62,15 +64,15 @@ def read_int8(model: Embedder, folder: str | Path) -> Int8:
     by it, CheckpointError where it is damaged or another model's."""
     check_int8()
     if model.device.type != "cpu":
-        raise UsageError("--runtime is for the CPU: leave it out, or pass --device cpu")
+        raise UsageError(CPU_ALONE)
     folder = Path(folder)
     about = read_object(folder / "export.json", "export")
     if about.get("runtime") != "int8":
         raise CheckpointError(f"{folder} is no export to int8: froster export --to int8 makes one")
     if about.get("model") != tower_fingerprint(model):
         raise CheckpointError(
-            f"{folder} was measured on another model than this one: pass that one with --model, or"
-            " export this one"
+            f"{folder} was measured on another model than {model.source or 'this one'}: leave"
+            " --runtime out, or export that one to int8"
         )
     return Int8(read_safetensors(folder / FILE), file_digest(folder / FILE)[:32])
 

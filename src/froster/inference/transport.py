@@ -25,7 +25,7 @@ def by_transport(model: Recognizer) -> Recognizer:
         raise UsageError("int8 was compared without --transport: leave it or --runtime out")
     other = Recognizer(
         matched(model.model),
-        model.tokenizer,
+        model.tokenizer_source,
         dataclasses.replace(model.config, prompting=DESCRIPTORS),
         device=model.device,
         precision=model.precision,

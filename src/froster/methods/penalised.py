@@ -144,7 +144,7 @@ def fisher(
                     if kind == "sampled"
                     else logits.argmax(-1) == y
                 )
-                loss = F.cross_entropy(logits[right], y[right], reduction="sum")
+                loss = F.cross_entropy(logits, y, reduction="none").masked_fill(~right, 0).sum()
                 gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
                 summed.update(
                     (name, g) for name, g in zip(named, gradients, strict=True) if g is not None

@@ -101,6 +101,7 @@ class Models:
                 frames=model.config.sampling.frames,
                 views=model.config.views,
                 merge_tokens=model.merge_tokens,
+                int8=model.runtime is not None,
             )
             for name, model in self.named.items()
         ]

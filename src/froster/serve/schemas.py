@@ -180,6 +180,7 @@ class ServedModel(BaseModel):
     frames: int
     views: int
     merge_tokens: int = Field(description="Of a frame, in every block; 0: all are computed.")
+    int8: bool = Field(description="Are the image tower's largest products in int8, by --runtime?")
 
 
 class Health(BaseModel):

@@ -114,8 +114,6 @@ def fine_tune(
         classes,
         lambda bank: training_clips(student, bank, train_set, recipe, reporter),
     ).to(base.device)
-    if recipe.hold is not None:
-        task.hold = holding(student.model, how.importance, recipe.hold, recipe.hold_strength)
     trainer = Trainer(task, recipe, train_set.sampling.frames)  # type: ignore[attr-defined]
     total = recipe.epochs * steps_of_epoch(recipe, len(train_set))  # type: ignore[arg-type]
     run = {
@@ -179,7 +177,7 @@ def task_of(
     if how.distill.kind != "none":
         prompts = base.bank(classes, how.truncate) if method.learns_prompts else None
         teacher = Teacher(base.clip, how.distill, prompts)
-    return task_class(method)(
+    task = task_class(method)(
         student.model,
         bank,
         recipe,
@@ -187,6 +185,9 @@ def task_of(
         teacher=teacher,
         regulariser=method.regulariser(base.clip, student.model, clips(bank)),
     )
+    if recipe.hold is not None:
+        task.hold = holding(student.model, how.importance, recipe.hold, recipe.hold_strength)
+    return task
 
 
 def training_clips(

@@ -36,7 +36,7 @@ from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
 from froster.utils.files import write_json
 from froster.utils.progress import attempt
-from froster.utils.tensors import StateDict, save_tensors
+from froster.utils.tensors import StateDict, return_freed, save_tensors
 
 CURVE_VIDEOS = 200
 """Test videos of a set that the curve of the report is measured on; `froster blend` takes all."""
@@ -81,6 +81,7 @@ def finish(
     run: TrainingRun, student: Recognizer, trained: Trained, source: RunInputs, blend_points: int
 ) -> TrainingResult:
     """The weights are saved before all else; what cannot be done afterwards is left out."""
+    return_freed()  # moments, gradients, the teacher
     out = run.out
     left_out: list[str] = []
 
@@ -116,6 +117,7 @@ def finish(
         "how far a score can be trusted", lambda: reliability_of(best, rows), leave_out
     )
     del networks[1:]
+    return_freed()
     student.model.load_state_dict(trained.average)  # whose own weights are saved
     weights_from_rank_0(student.model)
     report["blend"] = attempt(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+import warnings
 import weakref
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,6 +34,7 @@ from froster.training.batches import rows_of_step
 from froster.training.distributed import ranks
 from froster.training.fine_tune import FineTuning, student_parts, task_of
 from froster.training.trainer import Trainer
+from froster.utils.tensors import StateDict
 
 PROCESS = 500 << 20
 """Of Python, PyTorch and froster on a CPU, by measurement."""
@@ -76,6 +78,8 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+            return False  # what ends when numbers are small enough, goes on
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -102,7 +106,11 @@ class Memory:
     finish: int
     """When all weights that the run leaves are measured; on the device."""
     states: int
-    """The same, in the memory of the machine."""
+    """The same, in the memory of the machine, and what the run has recorded of its weights."""
+    recorded: int
+    """What the run before has recorded of its weights, which is held to the end."""
+    buckets: int
+    """Gradients on their way to the other processes."""
     frames: int
     """Clips that wait."""
     workers: int
@@ -112,16 +120,17 @@ class Memory:
     def on_device(self) -> int:
         if self.device == "cpu":
             return self.on_host
-        return max(self.weights + self.moments + self.step, self.finish)
+        return max(self.weights + self.moments + self.step + self.buckets, self.finish)
 
     @property
     def on_host(self) -> int:
         """Of the process, without those that decode."""
+        process = PROCESS + self.recorded
         if self.device != "cpu":
-            return PROCESS + max(self.mean + self.checkpoint + self.frames, self.states)
-        held = self.weights + self.moments + self.mean + self.frames
+            return process + max(self.mean + self.checkpoint + self.frames, self.states)
+        held = self.weights + self.moments + self.mean + self.frames + self.buckets
         end = int(KEPT * (self.finish + self.states))
-        return PROCESS + max(held + self.step, held + self.checkpoint, end)
+        return process + max(held + self.step, held + self.checkpoint, end)
 
     def lines(self) -> list[str]:
         """For the user."""
@@ -134,9 +143,13 @@ class Memory:
             "frames that wait": self.frames,
             "measuring all that the run leaves, at the end": self.finish + self.states,
         }
+        if_any = {
+            "what the run before has recorded": self.recorded,
+            "gradients on their way to other processes": self.buckets,
+            "processes that decode": self.workers,
+        }
+        parts |= {name: size for name, size in if_any.items() if size}
         lines = [f"{size / GB:8.2f} GB  {name}" for name, size in parts.items()]
-        if self.workers:
-            lines.append(f"{self.workers / GB:8.2f} GB  processes that decode")
         if self.device != "cpu":
             lines.append(f"about {self.on_device / GB:.2f} GB on the {self.device}, counted")
         return [*lines, f"about {self.on_host / GB:.2f} GB in this process, counted"]
@@ -177,9 +190,17 @@ def one_template(config: ModelConfig) -> ModelConfig:
 def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int) -> Memory:
     """What `fine_tune` and `finish` need for a training set of so many clips. Raises UsageError as
     they do."""
+    with warnings.catch_warnings():  # PyTorch's own code, when it copies such tensors
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
+        return _counted(base, how, classes, clips)
+
+
+def _counted(base: Recognizer, how: FineTuning, classes: list[str], clips: int) -> Memory:
     mode, counter, kind = FakeTensorMode(allow_non_fake_inputs=True), Counter(), base.device.type
     recipe = how.recipe
     count = min(-(-recipe.batch_size // ranks()), max(1, clips))
+    recorded: StateDict = {name: mode.from_tensor(x) for name, x in how.importance.items()}
+    how = dataclasses.replace(how, importance=recorded)
     with counter:
         shared = {id(x): x for x in [*base.model.parameters(), *base.model.buffers()]}
         network = copy.deepcopy(base.model, shared)  # type: ignore[arg-type]
@@ -197,8 +218,8 @@ def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int)
         def batch_of(number: int) -> Batch:
             with mode:
                 clips = torch.empty(number, frames, 3, size, size, dtype=torch.uint8)
-                none = torch.zeros(number, dtype=torch.long)
-            return Batch(clips, none, none, [])
+            labels = torch.arange(number) % len(classes)  # whose texts are looked up
+            return Batch(clips, labels, labels, [])
 
         def all_clips(bank: PromptBank) -> TrainingClips:
             model = student.model
@@ -220,7 +241,11 @@ def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int)
         on_cpu = waiting if kind == "cpu" else 0
         moments = counter.now[kind] - weights - gradients - on_cpu
         saved = sum(_bytes(module) for module in task.checkpoint_modules().values())
-        state = _bytes(student.model)
+        state, record = _bytes(student.model), 0
+        if trainer.path is not None:
+            saved += _bytes(trainer.path)
+            record = sum(x.nbytes for x in trainer.path.record().values())
+        buckets = 0 if ranks() == 1 else sum(p.nbytes for p in trainer.weights)
         del batch, task, trainer
         counter.begin()
         before = counter.now[kind]
@@ -239,9 +264,11 @@ def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int)
         moments,
         step_at_most - weights - moments - on_cpu,
         state if averaged or recipe.first_averaged <= recipe.epochs else 0,
-        saved + (gradients if kind == "cpu" else 0),
+        max(saved, state + record) + (gradients if kind == "cpu" else 0),
         started + cast + state + measured + tested,
-        3 * state,
+        3 * state + record,
+        sum(x.nbytes for x in recorded.values()),
+        buckets,
         (1 + 2 * AHEAD if recipe.workers else 1) * waiting,
         recipe.workers * WORKER,
     )

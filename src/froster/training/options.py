@@ -183,6 +183,11 @@ class TrainOptions(LabelledOptions):
             raise UsageError(
                 "a network is made for clips of as many frames as --frames says: use that"
             )
+        if self.memory and self.shard_weights:
+            raise UsageError(
+                "--memory counts processes that hold all weights, which those of --shard-weights do"
+                " not: leave one of them out"
+            )
         novel = (
             self.novel_column is not None,
             self.novel_file is not None,

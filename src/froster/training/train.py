@@ -55,6 +55,7 @@ from froster.training.run_folder import RunInputs, whereabouts
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
+from froster.utils.tensors import StateDict
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,17 @@ def train(
             # A label that is too long is found before the training.
             base.bank(with_descriptions(names, videos.sentences), asked.truncate)
         how = Measuring(asked.workers, asked.truncate, reporter, spread=spread_over_ranks())
+        importance = {} if asked.hold is None else read_importance(name)
         if asked.memory:
-            for line in memory_lines(base, plan, videos, asked):
+            for line in memory_lines(base, plan, videos, asked, importance):
                 reporter.say(line)
             return None
         kept, kept_note = kept_tower(base, plan, asked, out, how)
-        run = TrainingRun(out, base, plan, videos.parts, videos.sentences, how, kept=kept)
-        if asked.hold is not None:
-            run.importance.update(read_importance(name))
+        run = TrainingRun(
+            *(out, base, plan, videos.parts, videos.sentences, how),
+            importance=importance,
+            kept=kept,
+        )
         if rank == 0:
             prepare_folder(out, asked.resume, held, reporter)
             run.chosen.extend([*why, *kept_note])
@@ -133,13 +137,20 @@ def train(
 
 
 def memory_lines(
-    base: Recognizer, plan: TrainPlan, videos: TrainingVideos, asked: TrainOptions
+    base: Recognizer,
+    plan: TrainPlan,
+    videos: TrainingVideos,
+    asked: TrainOptions,
+    importance: StateDict,
 ) -> list[str]:
     """What the run would need."""
     from froster.training.memory import memory_of  # imports much that few need
 
     classes = with_descriptions(videos.parts.base, videos.sentences)
-    how = FineTuning(plan.method, plan.distill, plan.preset.recipe, plan.preset, asked.truncate)
+    how = FineTuning(
+        *(plan.method, plan.distill, plan.preset.recipe, plan.preset, asked.truncate),
+        importance=importance,
+    )
     return memory_of(base, how, classes, len(videos.parts.train)).lines()
 
 
