@@ -87,6 +87,7 @@ def test_four_hours(run, four_hours: Path, tmp_path: Path) -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_long_and_strange_labels(run, clip: Path, tmp_path: Path) -> None:
     """300 characters, other scripts, emoji, quotes and tabs: all come back as they went in. A line
     end is an error."""

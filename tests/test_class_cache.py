@@ -1,7 +1,6 @@
 """Class embeddings on disk: found again by who asks the same, by nobody else, whatever happens to
 the files."""
 
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -11,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import quick
 from froster.encoders.model import CLIP
 from froster.encoders.tokenizer import DeferredTokenizer
 from froster.errors import CheckpointError
@@ -196,7 +196,7 @@ def test_processes_at_once(tmp_path: Path) -> None:
         " for i in range(40)]"
     )
     workers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)
+        quick.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=quick.PIPE)
         for _ in range(2)
     ]
     assert [worker.communicate()[1] for worker in workers] == [b""] * 2

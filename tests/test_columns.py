@@ -4,6 +4,7 @@ size."""
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import pickle
@@ -168,6 +169,14 @@ def test_a_parquet_manifest_is_read_as_a_csv(folder: Path) -> None:
     parquet.write_table(pa.table({"path": ["a/v 0.mp4"], "class": ["x"]}), folder / "c.parquet")
     with pytest.raises(DataError, match="expected a column 'path' and a column 'label', found"):
         read_items(folder / "c.parquet")
+    for kind in (pa.dictionary(pa.int8(), pa.binary()), pa.binary(10), pa.binary_view()):
+        names = pa.array([b"b/v 11.mp4"]).cast(pa.binary())
+        names = names.dictionary_encode() if pa.types.is_dictionary(kind) else names.cast(kind)
+        parquet.write_table(pa.table({"path": names, "label": ["x"]}), folder / "b.parquet")
+        assert [item.path.name for item in read_items(folder / "b.parquet")] == ["v 11.mp4"]
+    parquet.write_table(pa.table({"path": ["a/v 0.mp4"], "label": [["x"]]}), folder / "l.parquet")
+    with pytest.raises(DataError, match="column 'label': expected texts, found list"):
+        read_items(folder / "l.parquet")
     (folder / "cut.parquet").write_bytes((folder / "same.parquet").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"cut\.parquet: cannot be read"):
         read_items(folder / "cut.parquet")
@@ -228,9 +237,9 @@ def test_rows_of_different_fields_and_their_columns(folder: Path) -> None:
     assert read_items(source, where={"number": "3"}) == [Item(folder / "a/v 0.mp4", "x")]
 
 
-def test_a_hundred_thousand_rows_take_little_memory(folder: Path) -> None:
-    """Rows that are objects took 97 MB."""
-    rows = [f"a/v {2 * (i % 50)}.mp4,class {i % 400},train,{i:011d}" for i in range(100_000)]
+def test_many_rows_take_little_memory(folder: Path) -> None:
+    """A thousand rows that are objects took 970 kB."""
+    rows = [f"a/v {2 * (i % 50)}.mp4,class {i % 400},train,{i:011d}" for i in range(30_000)]
     source = folder / "large.csv"
     source.write_text("\n".join(["path,label,split,id", *rows]))
     tracemalloc.start()
@@ -241,7 +250,7 @@ def test_a_hundred_thousand_rows_take_little_memory(folder: Path) -> None:
     finally:
         tracemalloc.stop()
     assert isinstance(parts.train, Items)
-    assert held < 12e6 and peak < 35e6, (held, peak)
+    assert held < 3.6e6 and peak < 10.5e6, (held, peak)
     dataset = VideoDataset(parts.train, parts.base, Sampling("uniform", 4), 32, train=True)
     assert dataset.clip(3).path == str(parts.train[3].path)
     assert parts.base[dataset.label(3)] == parts.train[3].label
@@ -250,26 +259,26 @@ def test_a_hundred_thousand_rows_take_little_memory(folder: Path) -> None:
 def plain_pairs(videos: Sequence[Likeness | None]) -> set[tuple[int, int]]:
     """Every two compared."""
     alike = set()
-    for j, b in enumerate(videos):
-        for i, a in enumerate(videos[:j]):
-            if a is None or b is None:
-                continue
-            longer, shorter = max(a.seconds, b.seconds), min(a.seconds, b.seconds)
-            if longer > max(shorter / (1 - LENGTH), shorter + SECONDS):
-                continue
-            bits = int.from_bytes(a.gradients, "big") ^ int.from_bytes(b.gradients, "big")
-            x, y = (np.frombuffer(v.motion, np.int8).astype(float) for v in (a, b))
-            size = np.linalg.norm(x) * np.linalg.norm(y)
-            same = x @ y / size if size else float(not x.any() and not y.any())
-            if bits.bit_count() <= GRADIENTS * 512 and same >= MOTION:
-                alike.add((i, j))
+    shown = [
+        (n, v, int.from_bytes(v.gradients, "big"), np.frombuffer(v.motion, np.int8).astype(float))
+        for n, v in enumerate(videos)
+        if v is not None
+    ]
+    for (i, a, gradients, x), (j, b, others, y) in itertools.combinations(shown, 2):
+        longer, shorter = max(a.seconds, b.seconds), min(a.seconds, b.seconds)
+        if longer > max(shorter / (1 - LENGTH), shorter + SECONDS):
+            continue
+        bits, size = gradients ^ others, np.linalg.norm(x) * np.linalg.norm(y)
+        same = x @ y / size if size else float(not x.any() and not y.any())
+        if bits.bit_count() <= GRADIENTS * 512 and same >= MOTION:
+            alike.add((i, j))
     return alike
 
 
 @pytest.mark.parametrize("kind", ["any", "one camera", "smooth", "still"])
 def test_pairs_are_those_of_all_comparisons(kind: str) -> None:
     videos: list[Likeness | None] = [None]
-    videos += scale_data.signatures(300, 60, seed=3, kind=kind, noise=0.8)
+    videos += scale_data.signatures(200, 60, seed=3, kind=kind, noise=0.8)
     random.Random(0).shuffle(videos)
     expected = plain_pairs(videos)
     assert len(expected) > 20

@@ -20,9 +20,11 @@ import torch
 from engine_works import Lengths, Memory
 from froster.data.manifest import read_items
 from froster.errors import UsageError
+from froster.inference.results import failures_of
 from froster.inference.store import Store
-from froster.utils.engine import Engine, Means
+from froster.utils import cluster
 from froster.utils.engine import run as run_engine
+from froster.utils.work import Engine, Means
 from shared_files import World
 from test_engine import kill_a_driver, rows
 from typed import one_line
@@ -62,10 +64,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
     ray: Any, tmp_path: Path
 ) -> None:
-    """A file that crashes, one that fails and one that kills its actor cost themselves alone."""
+    """A file that fails and one that kills its actor cost themselves alone."""
     journal, store = tmp_path / "pids", Memory(["had"])
     slow = [f"slow{i}" for i in range(16)]
-    videos = rows("had", *slow, "crash", "fail", "deadly", *(f"v{i}" for i in range(40)))
+    videos = rows("had", *slow, "fail", "deadly", *(f"v{i}" for i in range(40)))
 
     def kill() -> None:
         while not journal.exists():
@@ -74,12 +76,11 @@ def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    run_engine(Lengths(journal, in_order=True), videos, store, Means(RAY, 1))
+    run_engine(Lengths(journal, in_order=True), videos, store, Means(RAY, 0))
     killer.join()
     assert [end.row for end in store.ends] == videos[1:], "in order"
     errors = {end.row.path: end.error for end in store.ends if end.error}
     assert errors == {
-        "crash": "the decoder crashed (exit code 139)",
         "fail": "no frame can be decoded",
         "deadly": "the process of the network died 2 times",
     }
@@ -87,37 +88,86 @@ def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
     assert len(set(journal.read_text().split())) >= 3
 
 
+def test_a_file_that_crashes_costs_its_process_below_the_actor(ray: Any) -> None:
+    store = Memory()
+    run_engine(Lengths(), rows("crash"), store, Means(RAY, 1))
+    assert [end.error for end in store.ends] == ["the decoder crashed (exit code 139)"]
+
+
 def test_what_is_no_matter_of_one_file_is_raised_here(ray: Any) -> None:
     with pytest.raises(UsageError, match="nobody can do this"):
-        run_engine(Lengths(), rows("wrong"), Memory(), Means(RAY, 1))
+        run_engine(Lengths(), rows("wrong"), Memory(), Means(RAY, 0))
 
 
 def test_a_driver_that_is_killed(ray: Any, tmp_path: Path) -> None:
     address = ray.get_runtime_context().gcs_address
-    kill_a_driver(tmp_path / "journal", "ray", 1, RAY_ADDRESS=address)
+    kill_a_driver(tmp_path / "journal", "ray", 0, RAY_ADDRESS=address)
 
 
-def test_the_commands_give_the_rows_of_the_local_engine(
+def by_a_doer(work: Any, rows: Any, means: Means) -> Iterator[Any]:
+    """`cluster.ends` by one actor's class in this process: what is sent is pickled as Ray does it."""
+    from ray import cloudpickle
+
+    work, rows = cloudpickle.loads(cloudpickle.dumps((work, list(rows))))
+    doer = cluster.Doer(work, means, "cpu")
+
+    def endings() -> Iterator[list[Any]]:
+        some = doer.step(list(enumerate(rows)))
+        left = len(rows)
+        while left:
+            left -= len(some)
+            yield some
+            some = doer.step([])
+
+    try:
+        yield from cluster._in_order(endings()) if work.in_order else endings()
+    finally:
+        doer._feed.close()
+
+
+# Actors take longer to start than to work. That they do is guarded by `classify` on the cluster;
+# what each command sends there, by the class of the actor in this process.
+@pytest.fixture(params=["doer", pytest.param("cluster", marks=pytest.mark.slow)])
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "cluster":
+        request.getfixturevalue("ray")
+    else:
+        monkeypatch.setattr(cluster, "ends", by_a_doer)
+        monkeypatch.setattr("froster.utils.interrupt.ignore", lambda: None)
+
+
+def test_classify_gives_the_rows_of_the_local_engine(
     ray: Any, run: Any, folder: Path, tmp_path: Path
 ) -> None:
-    """classify, index, evaluate and doctor: to 1e-6, and what is broken is named alike. Below the
-    actors of all but the first there are no processes, which take longer to start than to work."""
+    """To 1e-6, and what is broken is named alike. Each actor has a process that reads."""
     labels = ["--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano"]
-    rows, reports, vectors, findings = [], [], [], []
+    results, tables = [], []
+    for engine in ("local", "ray"):
+        out = tmp_path / f"{engine}.jsonl"
+        assert run("classify", folder, *labels, "--engine", engine, "--out", out).code == 1
+        results.append([json.loads(line) for line in out.read_text().splitlines()])
+        tables.append(Path(failures_of(out)).read_text())
+    assert len(results[0]) == 6
+    for one, other in zip(*results, strict=True):
+        assert one["path"] == other["path"]
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-6)
+    assert "broken.mp4" in tables[0] and tables[0] == tables[1]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_other_commands_give_what_the_local_engine_gives(
+    run: Any, folder: Path, tmp_path: Path
+) -> None:
+    """index, evaluate and doctor, without processes below the actors."""
+    reports, vectors, findings = [], [], []
     for engine in ("local", "ray"):
         by, out = ("--engine", engine, "--workers", 0), tmp_path / engine
-        ask = ("classify", folder, *labels, "--engine", engine)
-        assert run(*ask, "--out", out / "r.jsonl").code == 1
-        rows.append([json.loads(line) for line in (out / "r.jsonl").read_text().splitlines()])
         run("index", folder, "--model", "nano", *by, "--out", out / "index")
         indexed = Store(out / "index").videos()
         vectors.append({path: video.vectors.float() for path, video in indexed.items()})
         data = ("--data", folder, "--model", "nano", "--out", out / "e", "--json")
         reports.append(run("evaluate", *data, *by).json)
         findings.append(run("doctor", folder, *by, "--out", out / "clean.csv", "--json").json)
-    assert [row["path"] for row in rows[0]] == [row["path"] for row in rows[1]]
-    for one, other in zip(*rows, strict=True):
-        assert one["scores"] == pytest.approx(other["scores"], abs=1e-6)
     assert len(vectors[0]) == 6 and vectors[0].keys() == vectors[1].keys()
     for path, vector in vectors[0].items():
         assert torch.allclose(vector, vectors[1][path], atol=1e-3), "float16"
@@ -125,7 +175,8 @@ def test_the_commands_give_the_rows_of_the_local_engine(
     assert findings[0]["problems"] == findings[1]["problems"] != []
 
 
-def test_a_pack_has_the_same_videos(ray: Any, run: Any, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("elsewhere")
+def test_a_pack_has_the_same_videos(run: Any, folder: Path, tmp_path: Path) -> None:
     """And shards, which the command writes of what the actors have packed."""
     packs = []
     for engine in ("local", "ray"):
@@ -139,8 +190,9 @@ def test_a_pack_has_the_same_videos(ray: Any, run: Any, folder: Path, tmp_path: 
     assert packs[0] == packs[1]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_pack_in_a_folder_that_is_not_shared(
-    ray: Any, run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as one machine can show it: what an actor has written is not to be seen here."""
     monkeypatch.setattr("froster.data.pack_store.PackStore._is_whole", lambda store, row: False)

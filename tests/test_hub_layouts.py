@@ -7,7 +7,6 @@ import dataclasses
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load, save
 
 import froster
+import quick
 from froster.encoders.checkpoints import to_official
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.known import known_encoder
@@ -190,7 +190,8 @@ def hub(repos: dict[str, dict[str, bytes]]) -> Iterator[Hub]:
 
 
 def environment(hub: Hub, home: Path, offline: bool = False) -> dict[str, str]:
-    """For a process of its own, as the hub's client reads its settings when it is imported."""
+    """For a process of its own, as the hub's client reads its settings when it is imported, which
+    `quick` leaves to the process."""
     settings = {
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
@@ -209,7 +210,7 @@ def environment(hub: Hub, home: Path, offline: bool = False) -> dict[str, str]:
 
 def ask(hub: Hub, home: Path, *names: str, offline: bool = False) -> dict[str, Any]:
     """The models, loaded in a process of their own."""
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-c", SCRIPT, *names],
         env=environment(hub, home, offline),
         capture_output=True,
@@ -238,6 +239,7 @@ LOADS = {
 }
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_every_layout_that_holds_a_clip(hub: Hub, clip: CLIP, tmp_path: Path) -> None:
     """The right weights and no others come down, the model is what was published, and without a
     network it is so again."""
@@ -293,9 +295,9 @@ def test_er_zasrs_networks_come_by_their_id(hub: Hub, tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script]
     settings: dict[str, Any] = {"env": environment(hub, tmp_path), "text": True}
-    done = subprocess.run([*command, "a/bit"], capture_output=True, timeout=300, **settings)
+    done = quick.run([*command, "a/bit"], capture_output=True, timeout=300, **settings)
     assert done.stdout.split() == ["config.json", "model.safetensors"], done.stderr
-    done = subprocess.run([*command, "a/nothing"], capture_output=True, timeout=300, **settings)
+    done = quick.run([*command, "a/nothing"], capture_output=True, timeout=300, **settings)
     assert "a/nothing is no file or folder here and could not be had" in done.stderr
 
 
@@ -350,7 +352,7 @@ def test_the_licence_is_told_once_when_weights_are_downloaded(
     names = [*LICENCES, "metaclip-b16"]  # a short name, of what is here by then
 
     def told(offline: bool = False) -> list[str]:
-        done = subprocess.run(
+        done = quick.run(
             [sys.executable, "-c", script, *names],
             env=environment(hub, tmp_path, offline),
             capture_output=True,
@@ -388,7 +390,7 @@ def test_a_short_name_downloads_an_encoder_of_its_family(
         "import sys; from froster.encoders.checkpoints import load_clip;"
         "clip, report = load_clip(sys.argv[1]); print(clip.config.vision)"
     )
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-c", script, name],
         env=environment(hub, tmp_path / "home"),
         capture_output=True,

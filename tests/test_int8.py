@@ -242,20 +242,19 @@ def test_mistakes(
 
 
 def test_a_chip_without_amx_says_the_same(exported: Path, videos: Path) -> None:
-    """oneDNN is told to do without."""
+    """oneDNN is told to do without, before it is asked for the first time."""
     code = (
         "import sys, froster; model = froster.load('nano', device='cpu', precision='float32',"
         " runtime=sys.argv[1]); print(model.embed_video(sys.argv[2]).tolist())"
     )
-    lines = [
-        subprocess.run(
-            [sys.executable, "-c", code, exported, videos / "0.mp4"],
-            env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for isa in ("DEFAULT", "AVX512_CORE_VNNI")
-    ]
-    first, second = (torch.tensor(json.loads(line)) for line in lines)
+    without = subprocess.run(
+        [sys.executable, "-c", code, exported, videos / "0.mp4"],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    second = torch.tensor(json.loads(without.stdout))
+    model = froster.load("nano", device="cpu", precision="float32", runtime=str(exported))
+    first = model.embed_video(str(videos / "0.mp4"))
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)

@@ -4,7 +4,6 @@ wrong name gets the nearest."""
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import froster
+import quick
 from froster.encoders.blank import blank
 from froster.encoders.config import TextConfig, VisionConfig
 from froster.encoders.hf_config import config_from_hf
@@ -204,7 +204,7 @@ def test_what_lies_in_the_hubs_cache(tmp_path) -> None:
     repo("timm/PE-Core-B-16", "open_clip_model.safetensors")
     repo("openai/clip-vit-base-patch16", "config.json")
     code = "from froster.cli.models import cached_repositories as c; print(*sorted(c()))"
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-c", code],
         env={**os.environ, "HF_HOME": str(tmp_path)},
         capture_output=True,

@@ -28,6 +28,7 @@ from typed import one_line
 from video_files import make_video
 
 LABELS = ("--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano", "--top", 2)
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 WHY = "not installed: pip install -e '.[parquet]'"
 needs_parquet = pytest.mark.skipif(not importlib.util.find_spec("pyarrow"), reason=WHY)
 FORMATS = ["csv", "jsonl", pytest.param("parquet", marks=needs_parquet)]

@@ -28,6 +28,7 @@ from froster.utils.tensors import save_tensors
 from shared_files import World
 from typed import one_line
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 NANO = ("--model", "nano", "--workers", 0)
 ODD = [
     b"plain.mp4",

@@ -152,7 +152,10 @@ def test_a_file_whose_process_is_killed_is_read_once_more(tmp_path: Path) -> Non
 @pytest.mark.skipif(
     "forkserver" not in multiprocessing.get_all_start_methods(), reason="no fork server here"
 )
-@pytest.mark.parametrize("victims", ["server", "server and workers", "tracker"])
+# The server alone is killed with its tracker, too.
+@pytest.mark.parametrize(
+    "victims", [pytest.param("server", marks=pytest.mark.slow), "server and workers", "tracker"]
+)
 def test_a_killed_fork_server_is_replaced(victims: str, capfd: pytest.CaptureFixture[str]) -> None:
     paths = [f"pause {i}" for i in range(6)]
     found = []

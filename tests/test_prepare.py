@@ -24,8 +24,8 @@ from froster.data.manifest import read_items
 from froster.data.prepare import prepare
 from froster.errors import DataError, UsageError
 from froster.paper.protocols import Options, base_to_novel
-from froster.utils.engine import Means
 from froster.utils.progress import progress
+from froster.utils.work import Means
 from paper_trees import (
     hmdb_lists,
     kinetics_csv,
@@ -187,18 +187,18 @@ def test_kinetics(tmp_path: Path, layout: str) -> None:
         "abseiling,AAAAAAAAAAA,1,11,train",
     )
     kinetics_csv(tmp_path / "a" / "val.csv", "bungee jumping,zkXOcxGnUhs,25,35,val")
-    for dataset in ("k400", "k600"):
-        report = run(dataset, tmp_path / "v", tmp_path / "a", tmp_path / f"{dataset}.csv")
-        assert report["counts"] == {
-            "missing": 1,
-            "broken": 0,
-            "damaged": 0,
-            "short": 0,
-            "duplicate": 0,
-            "mislabelled": 0,
-        }
-        found = [(item.label, item.split) for item in read_items(tmp_path / f"{dataset}.csv")]
-        assert found == [("arm wrestling", "train"), ("bungee jumping", "val")]
+    dataset = "k600" if layout == "flat" else "k400"
+    report = run(dataset, tmp_path / "v", tmp_path / "a", tmp_path / f"{dataset}.csv")
+    assert report["counts"] == {
+        "missing": 1,
+        "broken": 0,
+        "damaged": 0,
+        "short": 0,
+        "duplicate": 0,
+        "mislabelled": 0,
+    }
+    found = [(item.label, item.split) for item in read_items(tmp_path / f"{dataset}.csv")]
+    assert found == [("arm wrestling", "train"), ("bungee jumping", "val")]
     if layout == "folders":
         report = run("k400", tmp_path / "v", None, tmp_path / "plain.csv")
         assert (report["layout"], report["videos"]) == ("split and class folders", 2)
@@ -269,14 +269,24 @@ def test_a_prepared_manifest_goes_into_the_protocol(tmp_path: Path) -> None:
     ] == [["Typing"], ["Typing"], ["Pull Ups"]]
 
 
+def good(folder: Path, count: int) -> Path:
+    """So many good videos of UCF101."""
+    names = [f"Archery/v_Archery_g{i:02d}_c01.avi" for i in range(count)]
+    for clip, name in zip(ucf_clips(count), names, strict=True):
+        put(clip, folder / "videos" / name)
+    ucf_lists(folder / "lists", names, [names[: count // 2]] * 3)
+    return folder
+
+
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """40 good videos of UCF101."""
-    names = [f"Archery/v_Archery_g{i:02d}_c01.avi" for i in range(40)]
-    for clip, name in zip(ucf_clips(40), names, strict=True):
-        put(clip, tmp_path / "videos" / name)
-    ucf_lists(tmp_path / "lists", names, [names[:20]] * 3)
-    return tmp_path
+    """40, so that a run can be stopped among them."""
+    return good(tmp_path, 40)
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    return good(tmp_path, 4)
 
 
 def start(folder: Path, *options: str) -> quick.Popen:
@@ -385,22 +395,22 @@ def test_ctrl_c_stops_and_keeps_what_was_checked(many: Path) -> None:
     )
 
 
-def test_a_second_run_needs_resume_and_takes_what_has_come(many: Path) -> None:
-    gone = many / "videos" / "Archery" / "v_Archery_g00_c01.avi"
+def test_a_second_run_needs_resume_and_takes_what_has_come(few: Path) -> None:
+    gone = few / "videos" / "Archery" / "v_Archery_g00_c01.avi"
     data = gone.read_bytes()
     gone.unlink()
-    assert run("ucf101", many / "videos", many / "lists", many / "m.csv")["counts"]["missing"] == 1
-    assert (many / "m.missing.csv").exists()
+    assert run("ucf101", few / "videos", few / "lists", few / "m.csv")["counts"]["missing"] == 1
+    assert (few / "m.missing.csv").exists()
     with pytest.raises(UsageError, match="--resume"):
-        run("ucf101", many / "videos", many / "lists", many / "m.csv")
+        run("ucf101", few / "videos", few / "lists", few / "m.csv")
     gone.write_bytes(data)
     assert (
-        run("ucf101", many / "videos", many / "lists", many / "m.csv", resume=True)["counts"][
+        run("ucf101", few / "videos", few / "lists", few / "m.csv", resume=True)["counts"][
             "missing"
         ]
         == 0
     )
-    assert not (many / "m.missing.csv").exists(), "a list of an earlier run must not stay"
+    assert not (few / "m.missing.csv").exists(), "a list of an earlier run must not stay"
 
 
 HOLD = """
@@ -411,11 +421,11 @@ with froster.utils.files.exclusive(pathlib.Path(sys.argv[1]), "taken"):
 """
 
 
-def test_two_at_once_are_refused(many: Path) -> None:
+def test_two_at_once_are_refused(few: Path) -> None:
     """The lock is held while another process writes, and a file that a kill left behind locks
     nothing."""
     pytest.importorskip("fcntl")
-    lock = many / ".m.csv.lock"
+    lock = few / ".m.csv.lock"
     command = [sys.executable, "-c", HOLD, str(lock)]
     with quick.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
@@ -424,12 +434,12 @@ def test_two_at_once_are_refused(many: Path) -> None:
                 UsageError,
                 match=r"another froster is writing .*m.csv: wait until it ends, or choose another",
             ):
-                run("ucf101", many / "videos", many / "lists", many / "m.csv", resume=resume)
-        assert not (many / "m.csv").exists() and not (many / "m.checks.jsonl").exists()
-        assert run("ucf101", many / "videos", many / "lists", many / "other.csv")["videos"] == 40
+                run("ucf101", few / "videos", few / "lists", few / "m.csv", resume=resume)
+        assert not (few / "m.csv").exists() and not (few / "m.checks.jsonl").exists()
+        assert run("ucf101", few / "videos", few / "lists", few / "other.csv")["videos"] == 4
         other.kill()
     assert lock.exists(), "a killed process cannot have tidied up"
-    assert run("ucf101", many / "videos", many / "lists", many / "m.csv")["videos"] == 40
+    assert run("ucf101", few / "videos", few / "lists", few / "m.csv")["videos"] == 4
     assert not lock.exists()
 
 

@@ -409,7 +409,7 @@ def test_members_of_a_pack_are_gone_only_where_their_table_says_so(
         (tmp_path / "videos" / f"{number}.mp4").write_bytes(video.read_bytes())
     pack, index = tmp_path / "pack", tmp_path / "index"
     command = [sys.executable, "-m", "froster", "pack", tmp_path / "videos", "--out", pack]
-    subprocess.run([*map(str, command), "--tar"], check=True, capture_output=True)
+    quick.run([*map(str, command), "--tar"], check=True, capture_output=True)
     froster.index("nano", pack, index)
     store = Store(index)
     files = list(store.files().values())

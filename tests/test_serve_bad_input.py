@@ -3,6 +3,7 @@ answer, and nothing left."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -117,10 +118,12 @@ def bad_videos(folder: Path, good: Path) -> dict[str, tuple[bytes, int, str]]:
     }
 
 
-def test_files_that_are_no_videos(api, video: Path, tmp_path: Path) -> None:
-    made = bad_videos(tmp_path, video)
-    for route in ("classify", "timeline", "embed"):
-        for name, (data, status, word) in made.items():
+# Every file at one route and every route with several, or all of them.
+@pytest.mark.parametrize("routes_of_a_file", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_files_that_are_no_videos(api, video: Path, tmp_path: Path, routes_of_a_file: int) -> None:
+    routes = itertools.cycle(["classify", "timeline", "embed"])
+    for name, (data, status, word) in bad_videos(tmp_path, video).items():
+        for route in itertools.islice(routes, routes_of_a_file):
             began = time.monotonic()
             refused(api, post(api[0], route, data, labels="a,b"), status, word)
             assert time.monotonic() - began < 5, name

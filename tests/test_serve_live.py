@@ -63,10 +63,11 @@ def health(address: str) -> dict[str, Any]:
     return httpx.get(f"{address}/healthz").json()
 
 
-def test_two_hundred_requests_with_broken_files_among_them(
-    command: Command, nano: Recognizer, clips: list[Path]
+@pytest.mark.parametrize("count", [100, pytest.param(400, marks=pytest.mark.slow)])
+def test_many_requests_with_broken_files_among_them(
+    command: Command, nano: Recognizer, clips: list[Path], count: int
 ) -> None:
-    """About 10 s. Right answers stay right; nothing grows: memory, open files, files on the disk."""
+    """About 10 s for 200. Right answers stay right; nothing grows: memory, open files, files on the disk."""
     good = [clip.read_bytes() for clip in clips]
     sets = [LABELS, LABELS[:2], [*LABELS, "猫"]]
     expected = {
@@ -113,11 +114,11 @@ def test_two_hundred_requests_with_broken_files_among_them(
     ):
         list(pool.map(call, range(40)))  # what is made once is made now
         before = command.memory
-        done = list(pool.map(call, range(200)))
+        done = list(pool.map(call, range(count)))
     assert {name: done.count(name) for name in set(done)} == {
-        "right": 130,
-        "refused": 50,
-        "hung up": 20,
+        "right": count * 65 // 100,
+        "refused": count // 4,
+        "hung up": count // 10,
     }
     wait_for(lambda: health(command.address)["waiting"] == 0)
     wait_for(lambda: command.kept == [])

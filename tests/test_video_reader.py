@@ -5,7 +5,6 @@ import gc
 import json
 import os
 import random
-import subprocess
 import sys
 import textwrap
 import wave
@@ -17,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import quick
 from froster.errors import VideoError
 from froster.video.container import VIDEO_SUFFIXES
 from froster.video.reader import Video
@@ -406,7 +406,7 @@ def test_150_damaged_files_neither_hang_nor_crash(tmp_path):
     sources.mkdir()
     for path in [path for path in tmp_path.iterdir() if path.is_file()]:
         path.rename(sources / path.name)
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-c", textwrap.dedent(script), str(sources)],
         capture_output=True,
         text=True,

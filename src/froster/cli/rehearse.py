@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import decoders, mention, print_table, show_result
+from froster.cli.common import decoders, mention, show_result
 from froster.cli.options import MACHINE, SPREAD, arranged, bounds, option
 from froster.errors import UsageError
 from froster.training.options import RehearsalOptions
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, refuse_current, sole_writer, write_text
-from froster.utils.progress import console, working
+from froster.utils.progress import console, print_table, working
 
 REPORT = "rehearsal.json"
 Asked = arranged(

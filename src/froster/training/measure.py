@@ -61,8 +61,7 @@ def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
     classes = {s.name: s.classes for s in sets}
     if not {"base", "novel"} <= classes.keys():
         return list(sets)
-    both = [*classes["base"], *classes["novel"]]
-    also = {TOGETHER: both}
+    also = {TOGETHER: [*classes["base"], *classes["novel"]]}
     return [dataclasses.replace(s, also=also) if s.name in ("base", "novel") else s for s in sets]
 
 
@@ -221,9 +220,8 @@ def measure_many(
     with how.reporter.bar(f"evaluate {what}", videos_of(sets), keep) as bar:
         for s, classes in zip(sets, sources_of, strict=True):
             bar(0, s.name)
-            labels = [s.classes, *s.also.values()]
             scorers = [
-                scorer_of(model, [source(names) for names in labels])
+                scorer_of(model, [source(names) for names in (s.classes, *s.also.values())])
                 for model, source in zip(models, classes, strict=True)
             ]
             predictions = scored(scorers, s, how, bar)
@@ -259,8 +257,7 @@ def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) ->
 
 
 def scorer_of(model: Recognizer, classes: Sequence[Tensor], probe: Probe | None = None) -> Scorer:
-    """Scores videos among the first set of class embeddings, and among the others by the same
-    features."""
+    """Scores videos among the first set of classes, and among the others by the same features."""
     first, *others = classes
     return Scorer(model.inference, first, model.dtype, model.config.fusion, others, probe)
 

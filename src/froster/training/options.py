@@ -101,11 +101,11 @@ class TrainOptions(LabelledOptions):
     """Training videos a class; default: all."""
     holdout: float | None = None
     """Share of videos kept for the test if there is no split; default: by their number."""
-    watch: float | None = None
-    """Share of training videos to watch it by; 0: none; default: 0.1 without a split."""
+    validation: float | None = None
+    """Share of training videos for validation; 0: none; default: 0.1 without a split."""
 
     patience: int | None = None
-    """Epochs without gain on watched videos that stop it; 0: never."""
+    """Epochs without gain on validation videos that stop it; 0: never."""
     epochs: int | None = None
     """Passes over the training videos."""
     average_from: int | None = None
@@ -212,7 +212,7 @@ class EvaluateOptions(LabelledOptions):
     """Classes to choose from; default: those of the data."""
     split: Sequence[str] | None = None
     """Splits to score, one result each; default: test, or all."""
-    part: Literal["test", "trained", "watched", "all"] | None = None
+    part: Literal["test", "trained", "validation", "all"] | None = None
     """Default: test where the model has seen some of the data, else all."""
     views: int | None = None
     """Clips a video."""

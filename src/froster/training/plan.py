@@ -335,10 +335,10 @@ def choose(
         changes["patience"] = patience
         why.append(
             f"stops early: after {patience} epochs without a gain on the {len(parts.validation)}"
-            " watched videos"
+            " validation videos"
         )
     if plain and "patience" not in given and len(parts.validation) < VALIDATION_FEWEST:
-        why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
+        why.append(f"fewer than {VALIDATION_FEWEST} validation videos: no early stop")
     sizes = label_counts(parts.train).values()
     if plain and "shots" not in given:
         why.append(

@@ -44,8 +44,8 @@ def check_probes(probes: Sequence[str] | None) -> list[Probe]:
 
 
 def orders_of(model: Recognizer, probes: Sequence[Probe]) -> list[Probe | None]:
-    """The usual order, and those of the probes that a network can tell from it: where it cannot know
-    the order of the frames, a probe that changes it has the usual predictions."""
+    """The usual order, and those of the probes that a network can tell from it: where it cannot
+    know the order of the frames, a probe that changes it has the usual predictions."""
     computed = [p for p in probes if p == "static" or not model.model.ignores_order]
     return [None, *computed]
 

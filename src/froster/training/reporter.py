@@ -1,5 +1,5 @@
-"""How a training reports while it runs: in Python by nothing, in a command by bars and lines; of each
-step and epoch in `metrics.jsonl`, and to loggers."""
+"""How a training reports while it runs: in Python by nothing, in a command by bars and lines; of
+each step and epoch in `metrics.jsonl`, and to loggers."""
 
 from __future__ import annotations
 

@@ -36,9 +36,10 @@ from froster.training.distributed import ranks, this_rank, to_rank_0
 from froster.training.measure import EvalSet, Measuring, class_source, scorer_of, texts_of
 from froster.training.probes import Measured, orders_of
 from froster.utils import strict_json as json
-from froster.utils.engine import LOCAL, End, Engine, Means, run
+from froster.utils.engine import run
 from froster.utils.files import Appender, json_line, read_lines, write_text
 from froster.utils.progress import reason
+from froster.utils.work import LOCAL, End, Engine, Means
 from froster.video.container import file_state
 
 SCORES = "scores.jsonl"

@@ -304,6 +304,6 @@ def report_about(
         "source": {
             "model": start.model,
             "trained_on": trained,
-            "watched_by": written(before.watched if before else frozenset()),
+            "watched_by": written(before.validated if before else frozenset()),
         },
     }

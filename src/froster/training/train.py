@@ -152,7 +152,7 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
         novel = novel_by_column(items, asked.novel_column)
     plain = is_plain(items, asked.preset)
     holdout = holdout_share(items) if asked.holdout is None else asked.holdout
-    share = asked.watch
+    share = asked.validation
     if plain and share is None:
         trainable = len(items) - int(where_in(labels_of(items), novel or []).sum())
         share = validation_share(trainable * (1 - asked.novel_fraction) * (1 - holdout))
@@ -167,7 +167,7 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
     )
     if asked.patience and not parts.validation:
         raise UsageError(
-            "--patience needs videos to watch the training by, and there are too few: --watch 0.2,"
+            "--patience needs validation videos, and there are too few: --validation 0.2,"
             " or more videos"
         )
     sentences = read_descriptions(asked.descriptions) if asked.descriptions else {}
@@ -229,7 +229,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
     return [
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
         f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
-        f" classes); watched: {len(parts.validation)}",
+        f" classes); validation: {len(parts.validation)}",
         *parts.notes,
         f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size},"
         f" {rates}, seed {recipe.seed}",
@@ -295,7 +295,7 @@ def fine_tune_run(
     student, trained = fine_tune(base, settings, clips, classes, run.out, hooks)
     if trained.epochs < recipe.epochs:
         how.reporter.say(
-            f"stopped after epoch {trained.epochs}: no gain on the watched videos for"
+            f"stopped after epoch {trained.epochs}: no gain on the validation videos for"
             f" {recipe.patience}"
         )
     return student, trained
@@ -354,5 +354,5 @@ def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tup
     total = len(parts.train) + len(parts.validation)
     with reporter.bar("note the training videos", total) as bar:
         trained = written([*file_fingerprints(parts.train, bar), *before.trained])
-        watched = written([*file_fingerprints(parts.validation, bar), *before.watched])
-    return trained, watched
+        validated = written([*file_fingerprints(parts.validation, bar), *before.validated])
+    return trained, validated

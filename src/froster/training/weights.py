@@ -65,7 +65,8 @@ def with_weights(student: Recognizer, state: StateDict | None) -> Recognizer:
 
 class RunningMean:
     """The mean of the weights it was shown, without keeping them all: uniform (FROSTER: epochs 2 to
-    the last), or with a factor for the first, the second and so on (`factor_of`, from 1), of which ratios matter."""
+    the last), or with a factor for the first, the second and so on (`factor_of`,
+    from 1), of which ratios matter."""
 
     def __init__(self, factor_of: Callable[[int], float] = lambda number: 1.0) -> None:
         self.count = 0
