@@ -24,7 +24,7 @@ from shared_files import World
 from test_training import run, weights
 
 pytestmark = pytest.mark.usefixtures("few_templates_throughout")
-QUIET = {"epochs": 3, "batch_size": 2, "blend_points": 0, "look": False, "device": "cpu"}
+QUIET = {"epochs": 2, "batch_size": 2, "blend_points": 0, "look": False, "device": "cpu"}
 
 
 def path_of(optimizer_of, steps: int = 40) -> tuple[PathIntegral, float]:
@@ -134,7 +134,7 @@ def test_a_second_and_a_third_task_hold_what_came_before(tasks: list[Path], tmp_
         return sum(float((x * (state[n] - start[n]) ** 2).sum()) for n, x in omega.items())
 
     assert moved(second) < 0.5 * moved(free)
-    froster.train(tasks[0], third, str(second), hold="si-total", **QUIET)
+    froster.train(tasks[0], third, str(second), hold="si-total", **{**QUIET, "epochs": 1})
 
 
 def test_what_has_no_importance_is_refused_before_the_training(

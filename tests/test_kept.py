@@ -40,7 +40,7 @@ OPTIONS = {
     "batch_size": 2,
     "kept_views": 2,
     "novel_fraction": 0.5,
-    "watch": 0.3,
+    "validation": 0.3,
     "blend_points": 0,
     "look": False,
     "device": "cpu",
