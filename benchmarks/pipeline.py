@@ -32,8 +32,8 @@ from froster.data.pack_folder import PACKED
 from froster.training.batches import epoch_batches
 from froster.training.checkpoint import EpochPart
 from froster.training.trainer import Trainer, prefetch_metrics
-from froster.utils.engine import Means
 from froster.utils.pool import processes
+from froster.utils.work import Means
 from froster.video.sampling import Sampling
 
 K400_CLIPS = 240_436

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.scale import Line, peak
-from froster.utils.engine import End, Engine, Means, Work
 from froster.utils.engine import run as run_engine
+from froster.utils.work import End, Engine, Means, Work
 
 RUN = "import sys; from benchmarks.scale_engine import measure; measure(sys.argv[1], int(sys.argv[2]))"
 

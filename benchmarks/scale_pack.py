@@ -19,7 +19,7 @@ from froster.data.listing import list_videos
 from froster.data.manifest import Item, read_rows
 from froster.data.pack import PackOptions, pack
 from froster.data.pack_folder import PACKED
-from froster.utils.engine import Means
+from froster.utils.work import Means
 from froster.video.sampling import Sampling
 
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "videos" / "originals"

@@ -28,7 +28,7 @@ from froster.inference.recognizer import load
 from froster.methods import METHODS
 from froster.methods.recipe import Recipe
 from froster.training.checkpoint import Checkpoints, EpochPart, RunState
-from froster.training.distill import distill_preset
+from froster.training.distill_options import distill_preset
 from froster.training.distributed import ranks, spread_over_ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.trainer import Trainer

@@ -20,7 +20,7 @@ from froster.methods.recipe import FROSTER
 from froster.text.bank import PromptBank
 from froster.training.attach import freeze
 from froster.training.batches import rows_of_step
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.task import Task, Teacher
 from froster.training.trainer import StartedStep, Trainer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from froster.errors import UsageError, VideoError
-from froster.utils.engine import End, Work
+from froster.utils.work import End, Work
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from froster.methods.ost import OST, match, transport_plan
 from froster.methods.tc_clip import TCCLIP, ContextBlock, TCNet, merged_groups
 from froster.methods.vita_clip import VitaNet
 from froster.methods.xclip import XCLIPNet
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.optim import adamw
 from froster.training.task import Task, Teacher
 from froster.training.weights import interpolate

@@ -23,9 +23,9 @@ from froster.encoders.model import CLIP, unit
 from froster.methods import FineTuned, VideoCLIP, class_embeddings
 from froster.methods.penalised import Consolidated, consolidate
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill, distance, distill_preset
-from froster.training.distill_relations import (
+from froster.training.distill import (
     anchor_scores,
+    distance,
     probability_transfer,
     relational,
     rkd_angle,
@@ -33,6 +33,7 @@ from froster.training.distill_relations import (
     similarity_preserving,
     soft_divergence,
 )
+from froster.training.distill_options import Distill, distill_preset
 from froster.training.importance import PathIntegral
 from froster.training.meta import add_query_gradient
 from froster.training.task import Task, Teacher

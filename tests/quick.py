@@ -330,5 +330,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         _serve(socket.socket(fileno=int(sys.argv[2])))
     else:  # a program in the shell: quick.py ADDRESS -m froster …
-        code = Popen(sys.argv[1:], address=sys.argv[1]).wait()
+        process = Popen(sys.argv[1:], address=sys.argv[1])
+        signal.signal(signal.SIGTERM, lambda number, _: os.kill(process.pid, number))
+        code = process.wait()
         sys.exit(code if code >= 0 else 128 - code)

@@ -4,13 +4,16 @@ that does not."""
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import av
 import pytest
 
 from froster.data.manifest import Item
-from froster.data.splits import SPARE_MOST, split
+from froster.data.rows import read_table
+from froster.data.splits import SPARE_MOST, misspelt, split
+from froster.errors import DataError
 from froster.inference.recognizer import load
 from froster.methods.recipe import FROSTER, Recipe
 from froster.training import checks, plan
@@ -172,3 +175,21 @@ def test_how_many_are_watched_follows_their_number() -> None:
     assert plan.validation_share(99) is None
     watched = [n * (plan.validation_share(n) or 0) for n in (100, 125, 200, 1000, 10_000)]
     assert watched == pytest.approx([20, 25, 25, 100, 200])
+
+
+def test_a_mistyped_label_is_named() -> None:
+    counts = Counter(
+        {"archery": 12, "archry": 1, "Surfing": 8, "surfnig": 2, "key 1": 1, "key 2": 9}
+    )
+    (note,) = misspelt(counts)
+    assert "'archry' (1) and 'archery' (12), 'surfnig' (2) and 'Surfing' (8)" in note
+    assert "key" not in note
+    assert not misspelt(
+        Counter({"a": 1, "b": 9, "walking": 5, "talking": 5, "punch": 1, "run": 20})
+    )
+
+
+def test_a_video_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"\0" * 10)
+    with pytest.raises(DataError, match="is a video: expected a folder"):
+        read_table(tmp_path / "a.mp4")

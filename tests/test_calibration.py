@@ -239,6 +239,7 @@ UNLIKE_COSINES = {
 }
 
 
+@pytest.mark.usefixtures("few_templates")
 @pytest.mark.parametrize("name", METHODS)
 def test_no_method_gives_a_verdict_without_a_fit(name: str) -> None:
     """And the best cosine is one, where the logits are cosines at all."""

@@ -19,7 +19,8 @@ from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.loading import NANO
 from froster.inference.recognizer import Recognizer
 from froster.methods import method_from_dict
-from froster.training.plan import Changes, make_plan
+from froster.training.options import TrainOptions
+from froster.training.plan import make_plan
 from shared_files import World
 
 LABELS = ["a red ball", "a blue box", "a green cone"]
@@ -159,12 +160,12 @@ def test_what_is_no_such_file_is_one_line(tmp_path: Path) -> None:
 
 def test_training_leaves_the_text_side(file: Path) -> None:
     base = froster.load("nano", classes=file)
-    plan = make_plan(base, method_from_dict({"name": "vclip"}), LABELS, Changes())
+    plan = make_plan(base, method_from_dict({"name": "vclip"}), LABELS, TrainOptions())
     assert plan.preset.recipe.tune == "image"
     assert any("come from a file" in note for note in plan.notes)
     for method, recipe in (("vclip", {"tune": "both"}), ("finetuned", {"tune": "text"})):
         with pytest.raises(UsageError, match="trains the text side, whose place the file"):
-            make_plan(base, method_from_dict({"name": method}), LABELS, Changes(recipe=recipe))
+            make_plan(base, method_from_dict({"name": method}), LABELS, TrainOptions(**recipe))
 
 
 def test_descriptions_have_nobody_to_read_them(file: Path, tmp_path: Path) -> None:

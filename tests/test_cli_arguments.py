@@ -17,7 +17,7 @@ from froster.cli import COMMANDS, evaluate, train
 from froster.data.public import DATASETS
 from froster.methods.recipe import Recipe
 from froster.paper.cost import GPUS
-from froster.training.distill import PRESETS, Distill
+from froster.training.distill_options import PRESETS, Distill
 from froster.training.options import EvaluateOptions, TrainOptions
 from froster.video.sampling import Sampling
 from typed import arguments, one_line, parsed
@@ -102,6 +102,41 @@ def test_a_file_of_options(run, tmp_path: Path, suffix: str) -> None:
     one_line(run("describe", "--config", file), 2, str(file))
     one_line(run("describe", "--config", tmp_path / "gone.yaml"), 2, "gone.yaml", "No such file")
     one_line(run("describe", "--config", "s3://x/y.yaml"), 2, "s3://x/y.yaml is an address")
+
+
+def test_a_config_may_name_what_a_command_is_called_too(run, tmp_path: Path) -> None:
+    """Such options were passed over: the names of commands were taken for tables of theirs."""
+    file = tmp_path / "o.yaml"
+    file.write_text(f"data: {tmp_path}\nout: {tmp_path}\nmodels: nano\n")
+    one_line(run("train", "--config", file), 2, "train has no option 'models'")
+    file.write_text(f"models: [no-such-model, nano]\nout: {tmp_path / 'a.png'}\n")
+    refused = run("attend", tmp_path / "a.mp4", "--config", file)
+    assert refused.code == 2 and "--models" not in refused.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("modle: nano", "'modle': did you mean model?"),
+        ("videos: a.mp4", "'videos': it is typed"),
+        ("top: [1, 2]", "top takes one value, not a list"),
+        ("model: {name: nano}", "model takes a value"),
+        ("labels: [a, [b]]", "labels takes one value"),
+        ("multi-label: 3", "--multi-label takes true or false, not '3'"),
+    ],
+)
+def test_a_wrong_config_is_said_in_words(run, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "o.yaml").write_text(text)
+    one_line(run("classify", "a.mp4", "--config", tmp_path / "o.yaml"), 2, words)
+
+
+def test_labels_in_a_config_may_be_a_list(run, tmp_path: Path) -> None:
+    (tmp_path / "o.toml").write_text('labels = ["fish, fried", "fish, fried"]')
+    wrong = run("classify", "a.mp4", "--config", tmp_path / "o.toml")
+    one_line(wrong, 2, "more than once", "fish, fried")
+    (tmp_path / "o.toml").write_bytes(b"\xae\x00")
+    wrong = run("classify", "a.mp4", "--config", tmp_path / "o.toml")
+    one_line(wrong, 2, "o.toml", "not UTF-8 text")
 
 
 def test_what_is_typed_goes_before_the_file(run, tmp_path: Path) -> None:

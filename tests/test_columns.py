@@ -169,6 +169,14 @@ def test_a_parquet_manifest_is_read_as_a_csv(folder: Path) -> None:
     parquet.write_table(pa.table({"path": ["a/v 0.mp4"], "class": ["x"]}), folder / "c.parquet")
     with pytest.raises(DataError, match="expected a column 'path' and a column 'label', found"):
         read_items(folder / "c.parquet")
+    for kind in (pa.dictionary(pa.int8(), pa.binary()), pa.binary(10), pa.binary_view()):
+        names = pa.array([b"b/v 11.mp4"]).cast(pa.binary())
+        names = names.dictionary_encode() if pa.types.is_dictionary(kind) else names.cast(kind)
+        parquet.write_table(pa.table({"path": names, "label": ["x"]}), folder / "b.parquet")
+        assert [item.path.name for item in read_items(folder / "b.parquet")] == ["v 11.mp4"]
+    parquet.write_table(pa.table({"path": ["a/v 0.mp4"], "label": [["x"]]}), folder / "l.parquet")
+    with pytest.raises(DataError, match="column 'label': expected texts, found list"):
+        read_items(folder / "l.parquet")
     (folder / "cut.parquet").write_bytes((folder / "same.parquet").read_bytes()[:-100])
     with pytest.raises(DataError, match=r"cut\.parquet: cannot be read"):
         read_items(folder / "cut.parquet")

@@ -74,14 +74,13 @@ def test_compiled_towers_give_the_same_step(
         nn.Module, "compile", lambda self: compile_module(self, backend=backend, fullgraph=True)
     )
     torch._dynamo.reset()
-    for mine, truth in zip(
-        gradients(small_task(compile=True)), gradients(small_task()), strict=True
-    ):
+    task, plain = small_task(layers=(2, 1), compile=True), small_task(layers=(2, 1))
+    for mine, truth in zip(gradients(task), gradients(plain), strict=True):
         assert mine is truth is None or torch.allclose(
             mine, truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max())
         )
-    # Of three blocks of the student the last is asked for one token.
-    assert max(traced) == (2 if neighbours == "looked up" else 0)
+    # Of two blocks of the student the last is asked for one token.
+    assert max(traced) == (1 if neighbours == "looked up" else 0)
 
 
 def test_compiling_pays_within_long_runs_on_a_gpu() -> None:

@@ -33,8 +33,8 @@ from froster.utils.text import printable
 from froster.world import demo
 from froster.world.sets import SETS
 
-CLASSES = 6
-"""Of each set of the world: a quarter of what `froster demo` takes."""
+CLASSES = 4
+"""Of each set of the world: a sixth of what `froster demo` takes."""
 
 
 @dataclasses.dataclass(frozen=True)

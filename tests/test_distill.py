@@ -7,14 +7,8 @@ import torch
 
 from froster.errors import UsageError
 from froster.methods.base import Features
-from froster.training.distill import (
-    PRESETS,
-    Distill,
-    Distillation,
-    Projector,
-    distance,
-    distill_preset,
-)
+from froster.training.distill import Distillation, Projector, distance
+from froster.training.distill_options import PRESETS, Distill, distill_preset
 from golden import close
 
 

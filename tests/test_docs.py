@@ -29,7 +29,7 @@ from froster.methods import METHODS
 from froster.methods.recipe import Recipe
 from froster.methods.weight_names import start_of
 from froster.report.methods import fill
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, fine_tune
 from froster.training.measure import EvalSet, measure
 from froster.training.weights import towards, with_weights

@@ -4,16 +4,15 @@ another number of them, and shares its weights out."""
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from test_training import WORKER, run, steps, weights, whole
+import quick
+from test_training import ENVIRONMENT, WORKER, assert_same_weights, run, steps, weights, whole
 
 __all__ = ["whole"]
 OFTEN = ("--checkpoint-minutes", 1e-9)
@@ -34,11 +33,12 @@ def test_a_lost_process_costs_nothing_but_time(tmp_path: Path) -> None:
     one to which nothing happened, bit for bit."""
     out, calm = tmp_path / "run", tmp_path / "calm" / "run"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    command = [sys.executable, *torchrun, "--max-restarts=1", str(WORKER), str(out)]
-    options = ["--epochs", "2", "--kill-rank-1-once", "5", *map(str, OFTEN)]
-    done = subprocess.run(
-        [*command, *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    program = (sys.executable, quick.__file__, quick.server(), WORKER)
+    command = [sys.executable, *torchrun, "--max-restarts=1", "--no-python", *program, out]
+    options = ["--epochs", 2, "--kill-rank-1-once", 5, *OFTEN]
+    done = quick.run(
+        list(map(str, [*command, *options])),
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=240,
@@ -47,9 +47,7 @@ def test_a_lost_process_costs_nothing_but_time(tmp_path: Path) -> None:
     assert (tmp_path / "killed").exists(), "no process was killed"
     assert run(calm, "--epochs", 2, processes=2).returncode == 0
     assert steps(out) == steps(calm)
-    for kind, state in weights(calm).items():
-        for name, tensor in state.items():
-            assert torch.equal(weights(out)[kind][name], tensor), (kind, name)
+    assert_same_weights(calm, out)
 
 
 def test_a_damaged_average_is_damaged_for_all_processes(whole: Path, tmp_path: Path) -> None:
@@ -93,8 +91,9 @@ def test_weights_that_are_shared_out_train_the_same(tmp_path: Path) -> None:
     done = run(out, *options, processes=3)
     assert done.returncode == 0, done.stderr[-2000:]
     assert_alike(out, plain, 1e-5)
+    shared = weights(out)
     for kind, state in weights(plain).items():
-        other = weights(out)[kind]
+        other = shared[kind]
         assert other.keys() == state.keys()
         a, b = (torch.cat([s[name].flatten() for name in state]) for s in (state, other))
         assert (a - b).norm() < 1e-4 * a.norm(), kind

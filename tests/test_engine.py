@@ -16,9 +16,10 @@ import quick
 from engine_works import Lengths, Memory, Video
 from froster.errors import FrosterError, UsageError
 from froster.utils import cluster
-from froster.utils.engine import End, Engine, Means, Work, ends, run
+from froster.utils.engine import checked, ends, run
 from froster.utils.pool import PAUSE, Event, Feed
 from froster.utils.pool import run as run_pool
+from froster.utils.work import End, Engine, Means, Work
 
 
 def rows(*names: str) -> list[Video]:
@@ -96,7 +97,8 @@ STOPPED = """
 import sys
 from pathlib import Path
 from engine_works import Journal, Lengths, Video
-from froster.utils.engine import Engine, Means, run
+from froster.utils.engine import run
+from froster.utils.work import Engine, Means
 if __name__ == "__main__":
     videos = [Video(f"slow{i:02d}") for i in range(14)]
     engine = Engine(sys.argv[2])
@@ -136,18 +138,18 @@ def test_a_cluster_that_is_not_there_is_one_line_and_soon(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     began = time.monotonic()
     with pytest.raises(UsageError, match=r"no cluster of Ray answers at 127\.0\.0\.1:9 .*refused"):
-        Engine("ray", "127.0.0.1:9").check()
+        checked(Engine("ray", "127.0.0.1:9"))
     for address in ("somewhere", "host:port"):
         with pytest.raises(UsageError, match="--address is HOST:PORT"):
-            Engine("ray", address).check()
+            checked(Engine("ray", address))
     with pytest.raises(UsageError, match="from one of its machines, as HOST:PORT"):
-        Engine("ray", "ray://127.0.0.1:10001").check()
+        checked(Engine("ray", "ray://127.0.0.1:10001"))
     assert time.monotonic() - began < 5
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         UsageError, match=r"--engine ray needs Ray: pip install 'froster-video\[ray"
     ):
-        Engine("ray").check()
+        checked(Engine("ray"))
 
 
 class Nodes:

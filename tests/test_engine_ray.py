@@ -23,8 +23,8 @@ from froster.errors import UsageError
 from froster.inference.results import failures_of
 from froster.inference.store import Store
 from froster.utils import cluster
-from froster.utils.engine import Engine, Means
 from froster.utils.engine import run as run_engine
+from froster.utils.work import Engine, Means
 from shared_files import World
 from test_engine import kill_a_driver, rows
 from typed import one_line

@@ -118,9 +118,10 @@ def test_a_process_may_join_again(tmp_path: Path) -> None:
     """As one does that trains and then evaluates: what the first group left is not met."""
     script = tmp_path / "joins.py"
     script.write_text(JOINS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    done = subprocess.run(
-        [*command, "3", str(script)],
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+    program = ("--no-python", sys.executable, quick.__file__, quick.server(), script)
+    done = quick.run(
+        [*command, *program],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

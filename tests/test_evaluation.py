@@ -23,7 +23,7 @@ from froster.evaluation.metrics import (
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of
 from froster.training.measure import EvalRow, EvalSet, asked_together, change, measure
-from froster.training.weights import average, interpolate
+from froster.training.weights import interpolate
 from froster.world.clips import WorldClips
 from froster.world.sets import SETS, render_set
 
@@ -248,9 +248,8 @@ def test_weights_after_training() -> None:
     assert torch.equal(interpolate(clip, tuned, 1.0)["w"], clip["w"])
     assert torch.equal(interpolate(clip, tuned, 0.0)["w"], tuned["w"])
     assert interpolate(clip, tuned, 0.25)["w"].tolist() == [0.75] * 3
-    assert torch.equal(average([tuned, tuned, tuned])["w"], tuned["w"])
     with pytest.raises(CheckpointError, match="do not match"):
-        average([clip, {"v": torch.zeros(3)}])
+        interpolate(clip, {"v": torch.zeros(3)}, 0.5)
     a, b = torch.randn(2, 4), torch.randn(2, 4)
     assert torch.equal(ensemble(a, b, 1.0), a)
     assert torch.allclose(ensemble(a, b, 0.0, "prob"), b.softmax(-1))

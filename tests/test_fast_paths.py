@@ -26,7 +26,7 @@ from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.recipe import Recipe
 from froster.methods.vclip import VCLIP, VCLIPBlock, neighbours
 from froster.text.bank import PromptBank
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.optim import adamw
 from froster.training.task import Task, Teacher
 
@@ -300,11 +300,12 @@ def test_a_recognizer_infers_with_the_weights_that_it_has_now() -> None:
     )
 
 
-def small_task(iwr: bool = False, **recipe: bool) -> Task:
+def small_task(iwr: bool = False, layers: tuple[int, int] = (3, 3), **recipe: bool) -> Task:
+    """`layers`: of the image and of the text tower."""
     torch.manual_seed(0)
     config = CLIPConfig(
-        VisionConfig(32, 8, 64, 3, 2),
-        TextConfig(256, load("nano").clip.config.text.vocab, 64, 3, 2),
+        VisionConfig(32, 8, 64, layers[0], 2),
+        TextConfig(256, load("nano").clip.config.text.vocab, 64, layers[1], 2),
         32,
     )
     student, teacher = CLIP(config), CLIP(config)

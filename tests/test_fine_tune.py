@@ -19,7 +19,7 @@ from froster.cli import main
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.measure import EvalSet, measure
 from froster.training.run_folder import read_run
@@ -89,12 +89,12 @@ def test_a_folder_becomes_a_model_and_a_report(
         "--workers",
         0,
     )
-    few = ("--epochs", 2, "--holdout", 0.2, "--watch", 0.5, "--blend-points", 3)
-    code, text, err = command(capfd, *train, *few, "--json")
+    few = ("--epochs", 2, "--holdout", 0.2, "--validation", 0.5)
+    code, text, err = command(capfd, *train, *few, "--blend-points", 3, "--json")
     assert code == 0, err
     report = json.loads(text)
     assert (
-        "9 training videos of 3 base classes; test: 6 base, 18 novel (2 classes); watched: 12"
+        "9 training videos of 3 base classes; test: 6 base, 18 novel (2 classes); validation: 12"
         in err
     )
     assert "2 of 5 classes held out as novel: " in err
@@ -115,7 +115,7 @@ def test_a_folder_becomes_a_model_and_a_report(
         "hm_together",
         "hm_together_frozen",
     }
-    assert report["blend"]["choosing"]["of"] == "the watched videos"
+    assert report["blend"]["choosing"]["of"] == "the validation videos"
     assert report["reliability"]["videos"] == 6
     page = (out / "report.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
@@ -133,12 +133,11 @@ def test_a_folder_becomes_a_model_and_a_report(
     monkeypatch.setattr("froster.cli.train.write_page", lambda result: None)
     code, text, err = command(capfd, "blend", out, "--points", 2, "--workers", 0, "--json")
     assert code == 0, err
-    assert json.loads(text)["choosing"]["of"] == "the watched videos"
-    again = json.loads(command(capfd, *train, *few, "--resume", "--json")[1])
+    assert json.loads(text)["choosing"]["of"] == "the validation videos"
+    resume = (*few, "--blend-points", 0, "--resume")
+    again = json.loads(command(capfd, *train, *resume, "--json")[1])
     assert {**again, "blend": 0} == {**report, "blend": 0}
-    assert (
-        "holds a run with patience" in command(capfd, *train, *few, "--resume", "--patience", 1)[2]
-    )
+    assert "holds a run with patience" in command(capfd, *train, *resume, "--patience", 1)[2]
 
 
 def test_without_novel_classes_it_asks_for_other_labels(
@@ -158,7 +157,16 @@ def test_without_novel_classes_it_asks_for_other_labels(
         30,
     )
     code, text, err = command(
-        capfd, *train, "--epochs", 1, "--watch", 0.6, "--blend-points", 0, "--no-look", "--json"
+        capfd,
+        *train,
+        "--epochs",
+        1,
+        "--validation",
+        0.6,
+        "--blend-points",
+        0,
+        "--no-look",
+        "--json",
     )
     assert code == 0, err
     report = json.loads(text)
@@ -167,10 +175,10 @@ def test_without_novel_classes_it_asks_for_other_labels(
     assert report["blend"] is None
     assert "Between CLIP" not in (tmp_path / "run" / "report.html").read_text()
     fitted = json.loads((tmp_path / "run" / "model" / "calibration.json").read_text())["fitted"]
-    assert (fitted["to"], fitted["videos"]) == ("the watched videos", 20)
+    assert (fitted["to"], fitted["videos"]) == ("the validation videos", 20)
 
 
-def test_patience_needs_videos_to_watch(folder: Path, tmp_path: Path, capfd) -> None:
+def test_patience_needs_validation_videos(folder: Path, tmp_path: Path, capfd) -> None:
     train = (
         "train",
         "--data",
@@ -179,13 +187,13 @@ def test_patience_needs_videos_to_watch(folder: Path, tmp_path: Path, capfd) -> 
         "nano",
         "--out",
         tmp_path / "run",
-        "--watch",
+        "--validation",
         0,
         "--patience",
         2,
     )
     code, _, err = command(capfd, *train)
-    assert (code, "--patience needs videos to watch" in err) == (2, True)
+    assert (code, "--patience needs validation videos" in err) == (2, True)
     assert not (tmp_path / "run").exists()
 
 

@@ -51,6 +51,35 @@ def seen(*arguments: object, script: str = SCRIPT) -> tuple[int, str]:
     return process.wait(), b"".join(parts).decode()
 
 
+SWALLOWED = """
+import os, signal, sys
+
+class Careless:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                raise ImportError("cannot load module more than once per process")
+
+sys.meta_path.insert(0, Careless())
+from froster.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_ctrl_c_while_pytorch_is_imported_is_one_line(tmp_path: Path, command: str) -> None:
+    """NumPy, interrupted in its C code, forgets why and cannot be imported a second time."""
+    World("base", 1).write(0, tmp_path / "videos" / "star" / "a.mp4")
+    what = ("nano",) if command == "calibrate" else ("--model", "nano")
+    code, text = seen(
+        command, *what, "--data", tmp_path / "videos", "--out", tmp_path / "x", script=SWALLOWED
+    )
+    assert code == 130
+    assert "froster: stopped" in text and "Traceback" not in text
+
+
 def test_the_first_word_comes_before_pytorch(tmp_path: Path) -> None:
     clip = World("base", 1).write(0, tmp_path / "a.mp4")
     code, text = seen("classify", clip, "--labels", "a star, a bus", "--model", "nano")

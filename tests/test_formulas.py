@@ -22,7 +22,7 @@ from froster.methods.ost import match, transport_plan
 from froster.methods.recipe import Recipe
 from froster.methods.tc_clip import group_means, merged_groups
 from froster.methods.tsm_resnet import shift
-from froster.training.distill_relations import (
+from froster.training.distill import (
     anchor_scores,
     probability_transfer,
     rkd_angle,

@@ -384,7 +384,7 @@ def test_a_loss_that_is_none_ends_the_training(run, tmp_path: Path, damaged: Pat
         "--workers",
         0,
     )
-    result = run(*ask, "--no-look", "--watch", 0)
+    result = run(*ask, "--no-look", "--validation", 0)
     one_line(result, 1, "not finite")
     assert not (tmp_path / "run" / "model").exists()
 

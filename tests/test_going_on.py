@@ -23,6 +23,7 @@ from golden import close
 from shared_files import World
 from test_training import run, weights
 
+pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 QUIET = {"epochs": 3, "batch_size": 2, "blend_points": 0, "look": False, "device": "cpu"}
 
 

@@ -15,21 +15,30 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from froster.encoders.model import unit
+from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
+from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
+from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
-from froster.methods import METHODS, Features
+from froster.methods import METHODS, Features, Frozen
 from froster.methods.recipe import Recipe
 from froster.methods.trainings import TRAININGS
+from froster.text.prompts import Prompting
 from froster.training.attach import attach, freeze
 from froster.training.contrast import task_class
-from froster.training.distill import PRESETS, Distill, Distillation, Scored, distill_preset
-from froster.training.distill_relations import RELATIONS, random_anchors, soft_divergence
-from froster.training.ema import follow, follower
+from froster.training.distill import (
+    RELATIONS,
+    Distillation,
+    Scored,
+    random_anchors,
+    soft_divergence,
+)
+from froster.training.distill_options import PRESETS, Distill, distill_preset
 from froster.training.fine_tune import student_of
 from froster.training.optim import optimizer_of
 from froster.training.options import Distillations, TrainOptions
-from froster.training.plan import Changes, ema_beta_of, make_plan
+from froster.training.plan import ema_beta_of, make_plan
+from froster.training.taco import follow, follower
 from froster.training.task import Task, Teacher
 from golden import close
 from test_training import run, steps, weights
@@ -40,12 +49,18 @@ TACO = distill_preset("taco")
 
 @pytest.fixture(scope="module")
 def base() -> Recognizer:
-    return load("nano", device="cpu", precision="float32")
+    """Words of the nano CLIP, weights of nobody."""
+    nano = load("nano", device="cpu", precision="float32")
+    text = TextConfig(64, nano.tokenizer.vocab_size, 64, 2, 1)
+    torch.manual_seed(0)
+    clip = CLIP(CLIPConfig(VisionConfig(32, 16, 64, 2, 2), text, 64))
+    about = ModelConfig(Frozen(), prompting=Prompting(("a {}.", "the {}."), "plain"))
+    return Recognizer(Frozen().build(clip), nano.tokenizer, about, device=torch.device("cpu"))
 
 
 def clips(count: int = 4, length: int = 2) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    size = (count, length, 3, 60, 60)
+    size = (count, length, 3, 32, 32)
     frames = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     return frames, torch.arange(count) % len(LABELS)
 
@@ -209,19 +224,32 @@ def test_two_processes_are_one(distill: str, tmp_path: Path) -> None:
             assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (a["step"], key)
 
 
+AXES = {
+    "target": ("features", "logits", "similarities", "anchors", "rkd", "pkt"),
+    "kind": ("plain", "residual", "mlp", "linear"),
+    "teacher": ("frozen", "ema"),
+    "side": ("vision", "text", "both"),
+    "level": ("frame", "video"),
+}
+
+
 def cells() -> list[dict[str, str]]:
-    names = ("target", "kind", "teacher", "side", "level")
-    values = (
-        ("features", "logits", "similarities", "anchors", "rkd", "pkt"),
-        ("plain", "residual", "mlp", "linear"),
-        ("frozen", "ema"),
-        ("vision", "text", "both"),
-        ("frame", "video"),
-    )
-    return [dict(zip(names, cell, strict=True)) for cell in itertools.product(*values)]
+    return [dict(zip(AXES, cell, strict=True)) for cell in itertools.product(*AXES.values())]
 
 
-def test_every_cell_of_the_grid_trains_or_is_refused(base: Recognizer) -> None:
+def covered(cell: dict[str, str]) -> bool:
+    """A cover of the grid: every two values of it that can meet do, in 39 of the 99 cells."""
+    if cell["target"] == "rkd":
+        return cell["level"] == "video"
+    at = {name: values.index(cell[name]) for name, values in AXES.items()}
+    if cell["kind"] != "plain":
+        return (at["target"] + at["kind"]) % 2 == at["level"]
+    even = (at["target"] + at["side"]) % 2
+    return even == at["level"] and (at["target"] // 2 + at["side"]) % 2 == at["teacher"]
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_cell_of_the_grid_trains_or_is_refused(base: Recognizer, every: bool) -> None:
     """A step of each, of which only triples of frames are refused."""
     refused = set()
     for cell in cells():
@@ -232,6 +260,8 @@ def test_every_cell_of_the_grid_trains_or_is_refused(base: Recognizer) -> None:
             continue
         if cell["kind"] != "plain" and (cell["teacher"], cell["side"]) != ("frozen", "both"):
             continue  # what the features go through knows neither teacher nor side
+        if not every and not covered(cell):
+            continue
         task = task_of(base, distill)
         losses = losses_of(task)
         assert all(loss.isfinite() for loss in losses.values()), cell
@@ -269,7 +299,9 @@ def test_a_side_that_is_frozen_cannot_be_held_alone(base: Recognizer) -> None:
 
 
 def test_settings_of_a_distillation_that_is_none_are_refused(base: Recognizer) -> None:
-    changes = Changes("froster", "none", {"target": "anchors", "anchors": 10})
+    changes = TrainOptions(
+        preset="froster", distill="none", loss={"target": "anchors", "anchors": 10}
+    )
     with pytest.raises(UsageError, match="so anchors, target would change nothing"):
         make_plan(base, METHODS["vclip"].make(), LABELS, changes)
 
@@ -292,16 +324,16 @@ def test_the_projection_is_new_and_has_the_rate_of_new_weights(base: Recognizer)
 
 
 def test_later_trainings_are_presets_of_any_method(base: Recognizer) -> None:
-    plan = make_plan(base, METHODS["finetuned"].make(), LABELS, Changes("taco"))
+    plan = make_plan(base, METHODS["finetuned"].make(), LABELS, TrainOptions(preset="taco"))
     assert plan.distill == TACO and plan.preset.recipe.specialise and plan.has_new
     assert "28 templates" in TRAININGS["taco"].note
     official = TRAININGS["taco"].recipe
     assert official.lr * official.new_scale == pytest.approx(5e-5)
-    plan = make_plan(base, METHODS["vclip"].make(), LABELS, Changes("open-mede"))
+    plan = make_plan(base, METHODS["vclip"].make(), LABELS, TrainOptions(preset="open-mede"))
     recipe = plan.preset.recipe
     assert (plan.distill.kind, recipe.meta, recipe.averaging) == ("none", 0.5, "gaussian")
     with pytest.raises(UsageError, match="preset must be"):
-        make_plan(base, METHODS["vclip"].make(), LABELS, Changes("taxo"))
+        make_plan(base, METHODS["vclip"].make(), LABELS, TrainOptions(preset="taxo"))
 
 
 def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
@@ -312,8 +344,8 @@ def test_a_following_teacher_looks_back_over_a_quarter_of_the_run() -> None:
 def test_a_closed_head_has_no_classes_to_compare_with(base: Recognizer) -> None:
     method = METHODS["dualpath"].make()
     with pytest.raises(UsageError, match="a head of its own classes"):
-        make_plan(base, method, LABELS, Changes(None, "anchors"))
+        make_plan(base, method, LABELS, TrainOptions(distill="anchors"))
     with pytest.raises(UsageError, match="--specialise would change nothing"):
-        make_plan(base, method, LABELS, Changes(recipe={"specialise": True}))
+        make_plan(base, method, LABELS, TrainOptions(specialise=True))
     open_ = METHODS["dualpath"].make("open")
-    assert make_plan(base, open_, LABELS, Changes(None, "taco", recipe={"specialise": True}))
+    assert make_plan(base, open_, LABELS, TrainOptions(distill="taco", specialise=True))

@@ -4,6 +4,7 @@ in which it has not get the two answers; what cannot be measured is one sentence
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +75,19 @@ def test_the_doctor_gives_the_two_answers(run, usual: Path, free: Path) -> None:
 
 
 def test_train_says_it_and_the_page_shows_it(run, usual: Path, tmp_path: Path) -> None:
-    options = ("--data", usual, "--model", "nano", "--epochs", 1, "--workers", 0, "--json")
-    result = run("train", *options, "--blend-points", 0, "--out", tmp_path / "run")
+    options = ("--model", "nano", "--epochs", 1, "--workers", 0, "--blend-points", 0, "--json")
+    result = run("train", "--data", usual, *options, "--out", tmp_path / "run")
     assert result.code == 0, result.err
     measured = result.json["habits"]
     assert measured["kind"] == "habits" and measured["sentence"] in result.err
     assert measured["clips"] == result.json["training_videos"]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Habits of the classes" in page and measured["habits"][0]["word"] in page
-    again = run("train", *options, "--blend-points", 0, "--no-look", "--out", tmp_path / "blind")
+    for path in [path for thing in THINGS[:2] for path in sorted((usual / thing).iterdir())[:4]]:
+        (tmp_path / "few" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "few" / path.parent.name)
+    blind = ("--data", tmp_path / "few", "--no-look", "--out", tmp_path / "blind")
+    again = run("train", *options, *blind)
     assert again.json["habits"] is None
     assert "Habits" not in (tmp_path / "blind" / "report.html").read_text()
 

@@ -290,7 +290,7 @@ def test_er_zasrs_networks_come_by_their_id(hub: Hub, tmp_path: Path) -> None:
     content = {"model.safetensors": save({"x": torch.ones(3)}), "pytorch_model.bin": b"large"}
     hub.repos["a/bit"] = {"config.json": b'{"architecture": "resnetv2_50x1_bit"}', **content}
     script = (
-        "import sys; from pathlib import Path; from froster.training.rehearsing import on_disk\n"
+        "import sys; from pathlib import Path; from froster.training.rehearsal import on_disk\n"
         "print(*sorted(file.name for file in on_disk(Path(sys.argv[1])).iterdir()))"
     )
     command = [sys.executable, "-c", script]

@@ -16,7 +16,7 @@ from froster.methods.recipe import Recipe
 from froster.methods.text4vis import Text4Vis
 from froster.methods.vclip import VCLIP
 from froster.training import train as training
-from froster.training.kept import KeptTower, moves_frames
+from froster.training.kept import KeptClips, KeptTower, moves_frames
 from froster.training.reporter import Reporter
 from froster.utils.files import read_lines
 from froster.video.sampling import Sampling
@@ -56,7 +56,10 @@ OPTIONS = {
             marks=pytest.mark.slow,  # as the next, without a teacher
         ),
         {"method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}, "preset": "froster"},
-        {"method": "text4vis", "option": {"layers": 1}, "tune": "head"},
+        pytest.param(
+            {"method": "text4vis", "option": {"layers": 1}, "tune": "head"},
+            marks=pytest.mark.slow,  # as the one before: something is trained behind the tower
+        ),
         {"method": "finetuned", "tune": "text"},
     ],
     ids=["efficient-prompt", "distilled", "head alone", "text alone"],
@@ -139,7 +142,7 @@ def test_what_is_not_frozen_is_not_kept(nano, videos: Path, tmp_path: Path) -> N
 def test_without_kept_views_the_clips_are_new_in_every_epoch(videos: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, "method": "efficient-prompt", "option": {"prefix": 2, "postfix": 2}}
     del options["kept_views"]
-    result = froster.train(videos, tmp_path / "run", "nano", **options)
+    result = froster.train(videos, tmp_path / "run", "nano", **{**options, "epochs": 2})
     assert result is not None and not (tmp_path / "run" / "features").exists()
     assert any("--kept-views N would" in line for line in result.report["chosen"])
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -152,6 +155,17 @@ def test_parts_of_a_video_have_features_of_their_own(nano, videos: Path, tmp_pat
     reading = Sampling("uniform", 8)
     dataset = VideoDataset(items, ["a", "b"], reading, nano.image_size, train=False)
     clips = KeptTower(nano, tmp_path, 0, Reporter()).clips(dataset)
+    clips.fill()
+    first, second = clips[0].frames, clips[1].frames
+    assert first is not None and second is not None and not torch.equal(first, second)
+
+
+def test_videos_without_a_fingerprint_are_kept_apart(nano, videos: Path, tmp_path: Path) -> None:
+    """A server may have failed for a moment, just when the fingerprints were asked for."""
+    items = [Item(path, "a") for path in sorted(videos.glob("*/[02].mp4"))]
+    reading = Sampling("uniform", 8)
+    dataset = VideoDataset(items, ["a", "b"], reading, nano.image_size, train=False)
+    clips = KeptClips(dataset, [None] * 2, KeptTower(nano, tmp_path, 0, Reporter()))
     clips.fill()
     first, second = clips[0].frames, clips[1].frames
     assert first is not None and second is not None and not torch.equal(first, second)

@@ -19,7 +19,7 @@ from froster.data.manifest import Item, read_items
 from froster.inference.recognizer import load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.trainer import Trained
 from froster.utils import pool
@@ -170,6 +170,7 @@ def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> T
     return fine_tune(base, how, clips, clips.videos.classes, out, Hooks(on_step=log))[1]
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_a_killed_process_changes_no_weight_and_a_deadly_file_is_counted(tmp_path: Path) -> None:
     clips = small_world(load("nano", device="cpu"))
     alone = trained(tmp_path / "alone", clips, 0)

@@ -6,13 +6,14 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import quick
+import templates
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.model import CLIP
 from froster.inference.recognizer import Recognizer, load
@@ -47,21 +48,23 @@ RUNS = {
 QUICK = "wide"
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root, world = tmp_path_factory.mktemp("memory") / "videos", World("base", 8)
-    for i in range(32):
+@pytest.fixture
+def videos(name: str, tmp_path: Path) -> Path:
+    """Two batches an epoch: the second epoch adds the average, more steps add nothing."""
+    root, batch = tmp_path / "videos", RUNS[name][1][1]
+    world = World("base", batch // 2)
+    for i in range(2 * batch):
         world.write(i, root / world.label(i) / f"{i}.mp4")
     return root
 
 
 def typed_alone(*words: object) -> str:
     """What a process of its own says, and its peak in KiB."""
-    done = subprocess.run(
+    done = quick.run(
         [sys.executable, "-c", RUN, json.dumps([str(word) for word in words])],
         capture_output=True,
         text=True,
-        env={**os.environ, "FROSTER_CACHE": "off", "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", templates.VARIABLE: "1"},
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -80,6 +83,7 @@ def test_what_is_said_is_what_is_needed(name: str, videos: Path, tmp_path: Path)
     clip = CLIP(CLIPConfig(vision, text, 128))
     Recognizer(Frozen().build(clip), nano.tokenizer, nano.config).save(tmp_path / "model")
     how = ["train", "--data", videos, "--model", tmp_path / "model", "--epochs", 2, "--workers", 0]
+    how += ["--blend-points", 2]
     how += ["--precision", "fp32"] if "--precision" not in asked else []
     how += [*asked, "--no-look"]
     said = typed_alone(*how, "--out", tmp_path / "no", "--memory")

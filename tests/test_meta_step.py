@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from froster.errors import UsageError
 from froster.methods.recipe import Recipe
 from froster.training.meta import add_query_gradient, with_query
-from froster.training.weights import RunningMean, average
+from froster.training.weights import RunningMean
 from golden import close
-from test_training import run, steps, weights
+from test_training import assert_same_weights, run, steps
 
 
 def both(net: nn.Linear, alpha: float, delta: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +57,7 @@ def test_gaussian_weights_fall_on_both_sides_and_become_uniform() -> None:
     for state in states:
         for mean in means:
             mean.add(state)
-    close(means[0].mean["w"], average(states)["w"])
+    close(means[0].mean["w"], torch.stack([s["w"] for s in states]).mean(0))
     shares = torch.tensor(factors) / sum(factors)
     close(means[1].mean["w"], (shares[:, None] * torch.stack([s["w"] for s in states])).sum(0))
     with pytest.raises(UsageError, match="average_sigma must be positive"):
@@ -71,9 +71,7 @@ def test_a_killed_meta_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert run(killed, *options, "--kill-at", 8).returncode == -signal.SIGKILL
     assert run(killed, *options).returncode == 0
     assert steps(killed) == steps(tmp_path / "one")
-    for kind, state in weights(tmp_path / "one").items():
-        for name, tensor in state.items():
-            assert torch.equal(weights(killed)[kind][name], tensor), (kind, name)
+    assert_same_weights(tmp_path / "one", killed)
 
 
 def test_two_processes_take_the_meta_step_of_one(tmp_path: Path) -> None:

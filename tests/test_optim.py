@@ -20,9 +20,9 @@ from froster.methods.weight_names import new_weights
 from froster.training.attach import freeze
 from froster.training.batches import draw_template, epoch_order
 from froster.training.checkpoint import check_same_run
-from froster.training.optim import optimizer_of, parameter_groups
-from froster.training.plan import Changes, TrainPlan, fitted, make_plan
-from froster.training.schedule import rate, warmup_cosine
+from froster.training.optim import optimizer_of, parameter_groups, rate, warmup_cosine
+from froster.training.options import TrainOptions
+from froster.training.plan import TrainPlan, fitted, make_plan
 from golden import shared
 
 
@@ -190,7 +190,7 @@ def plan(name: str, preset: str | None, **recipe: float) -> TrainPlan:
         load("nano", device="cpu"),
         METHODS[name].make(),
         ["a", "b"],
-        Changes(preset=preset, recipe=recipe),
+        TrainOptions(preset=preset, **recipe),
     )
 
 

@@ -32,7 +32,7 @@ from froster.errors import DataError, UsageError, VideoError
 from froster.inference.recognizer import load
 from froster.methods import VCLIP
 from froster.methods.recipe import Recipe
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.utils import pool
 from froster.utils.files import sole_maker
@@ -540,3 +540,14 @@ def test_a_manifest_keeps_its_columns_and_rows(run, videos: Path, tmp_path: Path
         ("b/1.mp4", "one", "test", "z"),
     ]
     assert [item.split for item in read_items(out)] == ["train", "test", "test"]
+
+
+@pytest.mark.parametrize("form", [(), ("--tar",)])
+def test_a_name_that_is_no_text_is_read_back(run, tmp_path: Path, form: tuple[str, ...]) -> None:
+    name = os.fsdecode(b"caf\xe9, a\nb.mp4")
+    shutil.copy(encode(tmp_path / "v.mp4", moving(0, 24)), tmp_path / name)
+    (tmp_path / "l.csv").write_text(f'path,label\n"{name}",x\n', errors="surrogateescape")
+    out = tmp_path / "pack"
+    assert run("pack", tmp_path / "l.csv", "--out", out, "--workers", 0, *form).code == 0
+    (item,) = read_items(out)
+    assert (item.path.name, item.columns["packed_from"]) == (name, "caf\\xe9, a\nb.mp4")

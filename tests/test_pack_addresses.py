@@ -20,7 +20,7 @@ from froster.data.pack_folder import unpacked
 from froster.errors import VideoError
 from froster.utils import remote
 from froster.utils.address import Address
-from froster.utils.engine import Means
+from froster.utils.work import Means
 from froster.video import tar_shards
 from froster.video.container import file_state
 from froster.video.reader import Video

@@ -31,7 +31,7 @@ from froster.paper.published import (
     Values,
 )
 from froster.paper.tables import TABLES, table_names
-from froster.training.distill import Distill, distill_preset
+from froster.training.distill_options import Distill, distill_preset
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path for path in sorted(DOCS.glob("paper/*.md"))}

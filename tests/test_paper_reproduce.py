@@ -22,7 +22,7 @@ from froster.paper.results import write_report
 from froster.paper.tables import TABLES
 from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, student_of
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences

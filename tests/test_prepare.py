@@ -24,8 +24,8 @@ from froster.data.manifest import read_items
 from froster.data.prepare import prepare
 from froster.errors import DataError, UsageError
 from froster.paper.protocols import Options, base_to_novel
-from froster.utils.engine import Means
 from froster.utils.progress import progress
+from froster.utils.work import Means
 from paper_trees import (
     hmdb_lists,
     kinetics_csv,

@@ -459,7 +459,7 @@ def test_scoring_and_training(saved: Path, video: Path) -> None:
     from froster.data.manifest import Item
     from froster.evaluation.metrics import Scorer
     from froster.training.attach import freeze
-    from froster.training.distill import Distill
+    from froster.training.distill_options import Distill
     from froster.training.task import Task, Teacher
 
     model = froster.load(saved, device="cpu")

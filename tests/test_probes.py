@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,14 +13,15 @@ import pytest
 import torch
 
 from froster.errors import UsageError
-from froster.evaluation.metrics import Predictions
-from froster.evaluation.probes import PROBES, frame_order
+from froster.evaluation.metrics import Predictions, Scorer
+from froster.evaluation.metrics import evaluate as scored
+from froster.evaluation.probes import PROBES, Probe, frame_order
 from froster.inference.recognizer import Recognizer
 from froster.methods import METHODS
 from froster.training.evaluate import evaluate
 from froster.training.fine_tune import student_of
-from froster.training.measure import EvalSet, Measuring, measure_many
-from froster.training.probes import NO_ORDER, measure_probes, probe_lines, probes_of
+from froster.training.measure import EvalSet
+from froster.training.probes import NO_ORDER, orders_of, probe_lines, probes_of
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
 from froster.world.sets import SETS, render_set
@@ -46,6 +48,13 @@ def some_set(model: Recognizer) -> EvalSet:
     clips = CountedClips(some, model.config.sampling, train=False, views=2)
     clips.reads = Counter()
     return EvalSet("base", clips, CLASSES)
+
+
+def in_orders(model: Recognizer, one: EvalSet, orders: Sequence[Probe | None]) -> list[Predictions]:
+    """As `froster evaluate` scores them: all orders from one decode of a video."""
+    classes = model.class_embeddings(CLASSES)
+    scorers = [Scorer(model.inference, classes, model.dtype, probe=order) for order in orders]
+    return scored(scorers, one.dataset, CLASSES)
 
 
 def network(nano: Recognizer, name: str, variant: str | None = None) -> Recognizer:
@@ -80,16 +89,13 @@ def test_a_network_that_sees_frames_alone_answers_all_orders_alike(nano, name: s
     """By construction, so that nothing is computed; and it is so where it is computed."""
     model = shaken(network(nano, name)) if name == "finetuned" else nano
     one = some_set(model)
-    usual, probed = measure_probes(model, [one], Measuring(), ["shuffled", "reversed"])
-    assert all(probed[p]["base"] is usual["base"] for p in ("shuffled", "reversed"))
-    lines = list(
-        probe_lines("base", probes_of(usual["base"], {p: probed[p]["base"] for p in probed}))
-    )
+    assert orders_of(model, PROBES) == [None, "static"]
+    usual, *probed = in_orders(model, one, [None, "shuffled", "reversed"])
+    lines = list(probe_lines("base", probes_of(usual, {"shuffled": usual, "reversed": usual})))
     assert len(lines) == 1 and NO_ORDER in lines[0]
-    for of_probe in measure_many([model] * 2, [one], probes=["shuffled", "reversed"]):
-        logits = of_probe["base"].logits
-        assert logits.argmax(1).equal(usual["base"].logits.argmax(1))
-        assert torch.allclose(logits, usual["base"].logits, atol=1e-3)
+    for predictions in probed:
+        assert predictions.logits.argmax(1).equal(usual.logits.argmax(1))
+        assert torch.allclose(predictions.logits, usual.logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -113,7 +119,10 @@ def test_only_networks_that_cannot_know_the_order_are_spared_the_work(nano, name
 def test_a_probe_shows_the_same_clips_in_its_order_from_one_decode(nano) -> None:
     model = shaken(network(nano, "vclip"))
     one = some_set(model)
-    usual, probed = measure_probes(model, [one], Measuring(), PROBES)
+    orders = orders_of(model, PROBES)
+    assert orders == [None, *PROBES]
+    usual, *others = in_orders(model, one, orders)
+    probed = dict(zip(PROBES, others, strict=True))
     assert set(one.dataset.reads.values()) == {1}  # type: ignore[attr-defined]
     views = torch.stack([one.dataset[i].frames for i in range(8)])  # (N, V, T, 3, S, S)
     classes = model.class_embeddings(CLASSES)
@@ -121,11 +130,11 @@ def test_a_probe_shows_the_same_clips_in_its_order_from_one_decode(nano) -> None
         shown = views if probe is None else views[:, :, frame_order(probe, views.shape[2])]
         seen = model.encode_clips(shown.flatten(0, 1))
         expected = model.model.logits(seen.video, classes).unflatten(0, views.shape[:2])
-        assert torch.allclose(predictions["base"].views, expected, atol=1e-3), probe
+        assert torch.allclose(predictions.views, expected, atol=1e-3), probe
     for probe in ("static", "shuffled"):
-        assert not torch.allclose(probed[probe]["base"].views, usual["base"].views, atol=1e-3)
+        assert not torch.allclose(probed[probe].views, usual.views, atol=1e-3)
     # A frame of VCLIP attends to both its neighbours alike: it cannot know which came first.
-    assert torch.allclose(probed["reversed"]["base"].views, usual["base"].views, atol=1e-3)
+    assert torch.allclose(probed["reversed"].views, usual.views, atol=1e-3)
 
 
 def answers(right: list[int], classes: int = 2) -> Predictions:

@@ -26,7 +26,7 @@ from froster.methods.recipe import Recipe
 from froster.training.attach import freeze
 from froster.training.batches import global_batch
 from froster.training.contrast import task_class
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.distributed import AllRanks, spread_over_ranks
 from froster.training.fine_tune import student_of
 from froster.training.task import Task, Teacher

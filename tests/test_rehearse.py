@@ -20,7 +20,7 @@ from froster.methods.bit_resnet import BiTResNet
 from froster.methods.er_zasr import ElaborativeRehearsal, Paired, learning_rate, rehearse, union
 from froster.methods.tsm_resnet import TSMResNet, shift
 from froster.text.definitions import WordPieces, read_concepts, read_definitions
-from froster.training.streams import SEGMENTS, ReadStreams, Streams, even_points, extract, read_bit
+from froster.training.streams import SEGMENTS, Streams, even_points, extract, read_bit, read_streams
 from froster.video.sampling import Timing
 from golden import close, shared
 from tiny_rehearsal import bert_folder, bit_state, npz_name, timm_name, tsm_state, write_parts
@@ -243,7 +243,7 @@ def test_both_stages_and_the_head_again(run, videos: Path, tmp_path: Path) -> No
 
 def test_parts_of_videos_are_read_as_such(tmp_path: Path) -> None:
     make_video(tmp_path / "a.mp4", 40, size=(64, 48), fps=10)
-    read = ReadStreams()
+    read = read_streams
     path = str(tmp_path / "a.mp4")
     (whole,), (first,), (every,) = (read((path, s)) for s in (None, (0.0, 2.0), (0.0, 9.0)))
     assert all(np.array_equal(a, b) for a, b in zip(whole, every, strict=True))

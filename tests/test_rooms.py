@@ -44,3 +44,55 @@ def test_rooms_import_only_from_rooms_above() -> None:
             if target not in ROOMS or ROOMS.index(target) > ROOMS.index(room):
                 climbs.append(f"{path.relative_to(PACKAGE)} -> {name}")
     assert not climbs, "\n".join(climbs)
+
+
+KNOWN = {
+    ("methods.closed_set", "methods"),  # a taught head names the method under it
+    ("inference.embedder", "inference.int8"),  # `use_runtime` reads what export wrote
+}
+"""Imports on use that close a circle, and are left."""
+
+
+def imported(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The modules that a file imports, at its top or on use, but for its annotations alone."""
+    names: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("froster."):
+            room = str(node.module).removeprefix("froster.")
+            names.update(
+                inner if (inner := f"{room}.{alias.name}") in modules else room
+                for alias in node.names
+            )
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return names & modules.keys()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    modules = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.glob("*/**/*.py")
+    }
+    ways = {name: imported(path, modules) - {name} for name, path in modules.items()}
+    for name, target in KNOWN:
+        ways[name].remove(target)
+    while ends := {name for name, to in ways.items() if not to & ways.keys()}:
+        ways = {name: to for name, to in ways.items() if name not in ends}
+    assert not ways, f"circles among {sorted(ways)}"
+
+
+def test_there_is_one_of_each() -> None:
+    """Tables are printed, templates filled and files locked by one piece of code."""
+    homes = {
+        "rich.table": {"utils/progress.py"},
+        "jinja2": {"report/page.py"},
+        "filelock": {"utils/files.py", "utils/caches.py"},  # one refuses, the other does without
+    }
+    texts = {p.relative_to(PACKAGE).as_posix(): p.read_text() for p in PACKAGE.rglob("*.py")}
+    for library, files in homes.items():
+        assert {path for path, text in texts.items() if f"from {library} import" in text} == files

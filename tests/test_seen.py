@@ -63,7 +63,7 @@ def trained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         4,
         "--holdout",
         0.25,
-        "--watch",
+        "--validation",
         0.34,
         "--workers",
         0,
@@ -215,7 +215,7 @@ def test_parts_are_scored_when_they_are_asked_for(run, videos: Path, trained: Pa
     counts = {
         "all": EACH * (BASE + NOVEL),
         "trained": TRAINED,
-        "watched": WATCHED,
+        "validation": WATCHED,
         "test": sum(TESTED),
     }
     for part, count in counts.items():
@@ -341,7 +341,7 @@ def test_a_run_from_a_tuned_model_knows_both_trainings(
     base = [
         (item, part)
         for item, part in zip(items, seen.parts(items), strict=True)
-        if part != "watched"
+        if part != "validation"
     ]
     rows = [
         f"{item.path},{item.label},{'test' if part == 'trained' else 'train'}"

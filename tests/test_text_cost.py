@@ -19,7 +19,8 @@ from froster.inference.recognizer import Recognizer, load
 from froster.methods import Frozen, method_from_dict
 from froster.text.prompts import FROSTER_PROMPTS, Prompting
 from froster.training.attach import freeze
-from froster.training.plan import Changes, has_dear_text, make_plan
+from froster.training.options import TrainOptions
+from froster.training.plan import has_dear_text, make_plan
 from hf_folder import save_hf_folder
 
 WIDE = VisionConfig(224, 16, 768, 12, 12)
@@ -68,7 +69,7 @@ def test_the_nano_text_tower_is_cheap() -> None:
 
 
 def tuned(name: str, method: str = "vclip", **recipe: object) -> tuple[str, list[str], int]:
-    changes = Changes(recipe=recipe)
+    changes = TrainOptions(**recipe)
     plan = make_plan(weightless(NAMES[name]), method_from_dict({"name": method}), ["a"], changes)
     return plan.preset.recipe.tune, plan.notes, plan.trained
 
@@ -89,7 +90,7 @@ def test_a_dear_text_tower_is_left_unasked() -> None:
 
 def test_a_method_of_the_text_side_keeps_it() -> None:
     method = method_from_dict({"name": "efficient-prompt", "prefix": 8, "postfix": 8})
-    plan = make_plan(weightless(NAMES["pe-core-b16"]), method, ["a"], Changes())
+    plan = make_plan(weightless(NAMES["pe-core-b16"]), method, ["a"], TrainOptions())
     assert plan.preset.recipe.tune == "method" and not any("dear" in note for note in plan.notes)
     with pytest.raises(UsageError, match="learned prompts need a causal text tower"):
         tuned("siglip2-b16", "efficient-prompt")
@@ -143,7 +144,7 @@ def test_short_contexts_have_plain_prompts_by_default(tmp_path: Path) -> None:
         model = of_context(context)
         save_hf_folder(model.clip, model.tokenizer, tmp_path / str(context))
         assert load(tmp_path / str(context)).config.prompting.form == form
-    changes = Changes(preset="froster")
+    changes = TrainOptions(preset="froster")
     vclip = method_from_dict({"name": "vclip"})
     short = make_plan(weightless(NAMES["pe-core-b16"]), vclip, ["a"], changes)
     full = make_plan(weightless(NAMES["clip-b16"]), vclip, ["a"], changes)

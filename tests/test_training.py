@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 import quick
+import templates
 
 WORKER = Path(__file__).with_name("train_worker.py")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", templates.VARIABLE: "1"}
 
 
 def run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
@@ -52,6 +53,14 @@ def run(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess:
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def assert_same_weights(one: Path, two: Path, *kinds: str) -> None:
+    """To the bit."""
+    a, b = weights(one), weights(two)
+    for kind in kinds or a:
+        for name, tensor in a[kind].items():
+            assert torch.equal(b[kind][name], tensor), (kind, name)
 
 
 def steps(folder: Path) -> list[dict]:
@@ -87,9 +96,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
         names = {path.name for path in (out / "checkpoints").iterdir()}
         assert f"epoch-{done // 3:04d}-step-{done % 3:06d}" in names and len(names) <= 2, names
     assert run(out).returncode == 0
-    for kind, state in weights(whole).items():
-        for name, tensor in state.items():
-            assert torch.equal(weights(out)[kind][name], tensor), (kind, name)
+    assert_same_weights(whole, out)
     assert steps(out) == steps(whole)
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["epoch-0003"]
 
@@ -121,10 +128,7 @@ def test_a_flipped_bit_is_named_and_the_epoch_before_taken(
         f"{damaged}: cannot be read (" in said
         and "going on from epoch 1, the newest whole checkpoint" in said
     )
-    for kind, state in weights(whole).items():
-        assert all(torch.equal(weights(out)[kind][key], tensor) for key, tensor in state.items()), (
-            kind
-        )
+    assert_same_weights(whole, out)
     assert steps(out) == steps(whole)
 
     shutil.rmtree(tmp_path / "alone" / "checkpoints" / "epoch-0001")
@@ -199,8 +203,7 @@ def test_dropped_branches_are_the_same_after_a_resume(tmp_path: Path) -> None:
     assert run(out, "--method", "aim", "--epochs", 2, "--kill-at", 5).returncode == -signal.SIGKILL
     assert run(out, "--method", "aim", "--epochs", 2).returncode == 0
     assert steps(out) == steps(whole)
-    for name, tensor in weights(whole)["last"].items():
-        assert torch.equal(weights(out)["last"][name], tensor), name
+    assert_same_weights(whole, out, "last")
 
 
 def test_a_full_disk_gives_one_line_and_keeps_what_was_there(tmp_path: Path) -> None:

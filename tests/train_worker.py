@@ -21,7 +21,7 @@ from froster.methods import METHODS
 from froster.methods.recipe import Preset, Recipe
 from froster.text.prompts import Prompting
 from froster.training.checkpoint import Checkpoints
-from froster.training.distill import distill_preset
+from froster.training.distill_options import distill_preset
 from froster.training.distributed import process_group
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.reporter import Reporter

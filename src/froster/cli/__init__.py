@@ -97,7 +97,8 @@ def main() -> None:
     use_any_encoding()
     try:
         interrupt.install()
-        app.meta(sys.argv[1:])
+        with interrupt.requests_kept():
+            app.meta(sys.argv[1:])
     except CycloptsError as error:
         fail(sentence(error), 2)
     except FrosterError as error:

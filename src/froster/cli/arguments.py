@@ -1,12 +1,14 @@
 """What is done with the arguments of every command before it begins: `--config` is read, addresses
 are refused, and a mistake becomes one sentence."""
 
+import difflib
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, ArgumentCollection
-from cyclopts.argument import Argument
-from cyclopts.config import Dict
+from cyclopts.argument import Argument, update_argument_collection
 from cyclopts.exceptions import (
     CoercionError,
     CycloptsError,
@@ -17,6 +19,7 @@ from cyclopts.exceptions import (
 
 from froster.cli.options import as_paths
 from froster.errors import UsageError
+from froster.utils import strict_json as json
 from froster.utils.address import as_path, refuse_address
 
 NO_FILES = ("labels", "text", "source", "endpoint", "webhook", "template", "address")
@@ -31,12 +34,14 @@ INDEXES = (("index", "out"), ("search", "index"), ("label", "index"))
 OBJECT_STORES = ("s3", "gs", "az")
 MODELS = ("model", "models")
 """Arguments that name models, which may be at an address."""
+LISTED: dict[str, Callable[[list[str]], str]] = {"labels": json.dumps, "models": ",".join}
+"""Arguments that are one text of several names, and how it is made of a list."""
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
 
-def read_config(name: str) -> Dict:
-    """The options that a YAML or TOML file (by its suffix) holds by their names, such as
+def read_config(name: str) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
+    """What sets the options that a YAML or TOML file (by its suffix) holds by their names, such as
     `batch-size: 8`. Raises UsageError where it is not such a file."""
     import yaml
 
@@ -48,11 +53,49 @@ def read_config(name: str) -> Dict:
         values = tomllib.loads(text) if is_toml else yaml.safe_load(text) or {}
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--config {path}: not UTF-8 text") from None
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UsageError(f"--config {path} must hold options by their names, such as batch-size: 8")
-    return Dict(values, use_commands_as_keys=False, source=str(path))
+
+    def give(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        # cyclopts' own passes over each name that a command has too, such as `models`.
+        given = {key: _config_value(path, key, values[key], commands, arguments) for key in values}
+        stack = app.app_stack.stack[-1]
+        update_argument_collection(
+            given, str(path), arguments, stack, root_keys=(), allow_unknown=False
+        )
+
+    return give
+
+
+def _config_value(
+    path: Path, key: str, value: Any, commands: tuple[str, ...], arguments: ArgumentCollection
+) -> Any:
+    """A value of a config as cyclopts takes it. Raises UsageError where the command has no such
+    option, or it takes no such value."""
+    names = {name: argument for argument in arguments for name in argument.names}
+    argument = names.get(f"--{key.replace('_', '-')}")
+    if argument is None:
+        near = difflib.get_close_matches(f"--{key}", names, 1)
+        hint = f": did you mean {near[0].lstrip('-')}?" if near else ""
+        if key.upper().replace("-", "_") in names:
+            hint = ": it is typed, without a name, on the command line"
+        raise UsageError(f"{path}: {' '.join(('froster', *commands))} has no option {key!r}{hint}")
+    if isinstance(value, list) and "list" not in str(argument.hint):
+        as_text = LISTED.get(argument.field_info.name)
+        if as_text is None or not all(isinstance(name, str) for name in value):
+            raise UsageError(f"{path}: {key} takes one value, not a list")
+        return as_text(value)
+    if isinstance(value, dict) or (isinstance(value, list) and any(map(_is_nested, value))):
+        raise UsageError(f"{path}: {key} takes a value, not others by their names")
+    return value
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (dict, list))
 
 
 def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -100,6 +143,8 @@ def sentence(error: CycloptsError) -> str:
             return (
                 f"{argument.name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}"
             )
+        if error.target_type is bool:
+            return f"{argument.name} takes true or false, not {value!r}"
         if error.target_type in (int, float):
             number = "a whole number" if error.target_type is int else "a number"
             hint = SECOND_TASK if argument.name == "--keep" else ""

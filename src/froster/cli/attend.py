@@ -10,7 +10,6 @@ from froster.cli.common import (
     check_exists,
     check_png,
     load_model,
-    print_table,
     short_name,
     show_result,
     start_torch,
@@ -18,7 +17,7 @@ from froster.cli.common import (
 from froster.cli.options import number, option
 from froster.errors import UsageError
 from froster.utils.files import cannot_write
-from froster.utils.progress import console, progress
+from froster.utils.progress import console, print_table, progress
 
 if TYPE_CHECKING:
     from torch import Tensor

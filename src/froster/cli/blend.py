@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import decoders, print_table, show_result
+from froster.cli.common import decoders, show_result
 from froster.cli.options import option
 from froster.errors import UsageError
 from froster.utils.files import sole_writer
-from froster.utils.progress import attempt, console
+from froster.utils.progress import attempt, console, print_table
 
 
 def blend(
@@ -42,7 +42,7 @@ def blend(
     Example: froster blend runs/first --epochs 2-6
     """
     from froster.report.plots import draw_blend
-    from froster.training import blending
+    from froster.training import blend as blending
     from froster.training.reporter import Drawn
 
     asked = blending.BlendOptions(

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import announce, decoders, load_model, mention, print_table
+from froster.cli.common import announce, decoders, load_model, mention
 from froster.cli.options import CHANGES, DATA, LABELLED, SPREAD, arranged, option, typed
 from froster.errors import DataError, UsageError
 from froster.training.options import EvaluateOptions
 from froster.utils import strict_json as json
 from froster.utils.files import refuse_current, sole_maker, sole_writer
-from froster.utils.progress import attempt, console, leave_out, output, progress
+from froster.utils.progress import attempt, console, leave_out, output, print_table, progress
 
 if TYPE_CHECKING:
     from froster.evaluation.calibration import Calibration

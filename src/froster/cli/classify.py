@@ -17,14 +17,13 @@ from froster.cli.common import (
     load_model,
     mention,
     name_of,
-    print_table,
     show_result,
     start_torch,
     tell_how_to_calibrate,
 )
 from froster.cli.options import MACHINE, number, option
 from froster.errors import UsageError
-from froster.utils.progress import console, output, progress, working
+from froster.utils.progress import console, output, print_table, progress, working
 from froster.utils.text import short_names
 
 if TYPE_CHECKING:

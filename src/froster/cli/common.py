@@ -6,19 +6,17 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from rich.table import Table
 
 from froster.errors import UsageError
 from froster.text.label_set import as_labels, read_label_set
 from froster.text.labels import check_labels, label_file, split_labels
 from froster.utils import strict_json as json
 from froster.utils.address import is_address
-from froster.utils.progress import Plain, at_once, console, output, progress, working
+from froster.utils.progress import at_once, console, output, progress, working
 
 if TYPE_CHECKING:
     from froster.data.listing import Listing
@@ -26,10 +24,7 @@ if TYPE_CHECKING:
     from froster.data.shards import Shard
     from froster.inference.recognizer import Recognizer
     from froster.inference.results import BatchProgress, OnProgress
-    from froster.utils.engine import Engine
-
-_WIDEST = 1000
-"""Characters of a line that a terminal may break."""
+    from froster.utils.work import Engine
 
 
 def start_torch() -> None:
@@ -84,9 +79,10 @@ def load_model(
 
 def engine_of(name: Literal["local", "ray"], address: str | None, device: str | None) -> Engine:
     """Raises UsageError, before anything is read, where there is no such engine."""
-    from froster.utils.engine import Engine
+    from froster.utils.engine import checked
+    from froster.utils.work import Engine
 
-    return Engine(name, address, device).check()
+    return checked(Engine(name, address, device))
 
 
 def device_of(part: Shard) -> str | None:
@@ -220,26 +216,6 @@ def show_result(result: Any, as_json: bool, show: Callable[[Any], None]) -> None
         print(json.dumps(result))
     else:
         show(result)
-
-
-def print_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    styles: Iterable[str | None] = (),
-    *,
-    wide: bool = False,
-) -> None:
-    """A row a line, under the names of the columns if one has a name; nothing if there is no row.
-
-    `styles` are rich's, one a row; rows without one are plain. A `wide` table has one line a row
-    also where that is longer than the terminal's.
-    """
-    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
-    rest = iter(styles)
-    for row in rows:
-        table.add_row(*map(str, row), style=next(rest, None))
-    if table.row_count:
-        (Plain(width=_WIDEST) if wide else output).print(table)
 
 
 @contextmanager

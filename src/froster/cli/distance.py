@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import announce, check_png, load_model, print_table, show_result
+from froster.cli.common import announce, check_png, load_model, show_result
 from froster.cli.options import option
 from froster.errors import UsageError
 from froster.text.label_set import read_names
 from froster.text.labels import check_labels, label_file, split_labels
-from froster.utils.progress import console, output
+from froster.utils.progress import console, output, print_table
 
 if TYPE_CHECKING:
     from torch import Tensor

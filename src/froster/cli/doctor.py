@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import engine_of, print_table, show_result, show_shard
+from froster.cli.common import engine_of, show_result, show_shard
 from froster.cli.options import number, option, seconds
 from froster.errors import DataError, UsageError
 from froster.utils.files import sole_maker
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import console, output, print_table, progress
 
 if TYPE_CHECKING:
     from froster.data.diagnose import Columns, Finding
@@ -75,8 +75,8 @@ def doctor(
     from froster.data.inspect import beside, inspect_all
     from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
-    from froster.utils.engine import Means
     from froster.utils.pool import cores
+    from froster.utils.work import Means
 
     drop = drop or ["duplicate"]
     for kind in drop:

@@ -6,18 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import (
-    device_of,
-    engine_of,
-    print_table,
-    show_result,
-    show_shard,
-    start_torch,
-)
+from froster.cli.common import device_of, engine_of, show_result, show_shard, start_torch
 from froster.cli.options import CHANGES, DATA, LABELLED, MACHINE, SPREAD, arranged, option, typed
 from froster.training.options import EvaluateOptions
 from froster.utils.files import sole_writer
-from froster.utils.progress import attempt, console
+from froster.utils.progress import attempt, console, print_table
 
 Arranged = arranged(
     EvaluateOptions,

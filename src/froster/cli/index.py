@@ -76,7 +76,7 @@ def index(
     part = parse_shard(shard)
     start_torch()
     from froster.inference import index as indexing
-    from froster.inference.approximate import PAYS_FROM, probes
+    from froster.inference.approximate import PAYS_FROM, is_estimated
     from froster.inference.batch import ReadOptions
     from froster.inference.old_index import convert as convert_index
     from froster.inference.store import Store
@@ -120,7 +120,7 @@ def index(
         with working("making the search index" if approximate else "taking it away"):
             report["recall"] = indexing.search_index(recognizer, store, approximate)
     elif report.get("segments", 0) > PAYS_FROM:
-        report["slow"] = not probes(Store(out))
+        report["slow"] = not is_estimated(Store(out))
     show_result(report, as_json, lambda report: show(report, prune))
     if report.get("failed"):
         raise SystemExit(1)
@@ -145,7 +145,8 @@ def show(report: dict[str, Any], pruned: bool) -> None:
         recall = report["recall"]
         output.print(
             f"searches are estimated: recall at 10 of {recall['text']:.3f} for texts and"
-            f" {recall['video']:.3f} for videos, in {recall['probes']} cells"
+            f" {recall['video']:.3f} for videos, in {recall['cells']} cells,"
+            f" {recall['candidates']} candidates an answer"
         )
     failures = report.get("failures", {})
     for path, error in list(failures.items())[:SHOWN]:

@@ -4,10 +4,9 @@ import dataclasses
 from typing import Any
 
 from froster.cli import options
-from froster.cli.common import print_table
 from froster.training.distill_options import Distill
 from froster.utils import strict_json as json
-from froster.utils.progress import output
+from froster.utils.progress import output, print_table
 
 
 def methods(*, as_json: options.Json = False) -> None:

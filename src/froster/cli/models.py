@@ -7,13 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import print_table
 from froster.cli.options import MACHINE, option
 from froster.encoders.known import DEFAULT_MODEL, KNOWN, KnownEncoder, hub_id_of, known_encoder
 from froster.encoders.licence import restriction
 from froster.errors import UsageError
 from froster.utils import strict_json as json
-from froster.utils.progress import console, output, working
+from froster.utils.progress import console, output, print_table, working
 
 if TYPE_CHECKING:
     from froster.inference.speeds import Speed

@@ -45,8 +45,8 @@ def pack(
     from froster.data.pack_folder import unpacked
     from froster.data.shards import parse_shard
     from froster.inference.results import BatchProgress
-    from froster.utils.engine import Means
     from froster.utils.pool import cores
+    from froster.utils.work import Means
 
     part, by = parse_shard(shard), engine_of(engine, address, None)
     sources = [unpacked(source) for source in videos or []]

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import engine_of, print_table, show_result, show_shard
+from froster.cli.common import engine_of, show_result, show_shard
 from froster.cli.options import option
-from froster.utils.progress import console, output, progress
+from froster.utils.progress import console, output, print_table, progress
 
 
 def prepare(
@@ -31,8 +31,8 @@ def prepare(
     """
     from froster.data import prepare as preparing
     from froster.data.shards import parse_shard
-    from froster.utils.engine import Means
     from froster.utils.pool import cores
+    from froster.utils.work import Means
 
     part, by = parse_shard(shard), engine_of(engine, address, None)
     means = Means(by, cores() if workers is None and engine == "local" else workers)

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from froster.cli import options
-from froster.cli.common import decoders, mention, print_table, show_result
+from froster.cli.common import decoders, mention, show_result
 from froster.cli.options import MACHINE, SPREAD, arranged, bounds, option
 from froster.errors import UsageError
 from froster.training.options import RehearsalOptions
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, refuse_current, sole_writer, write_text
-from froster.utils.progress import console, working
+from froster.utils.progress import console, print_table, working
 
 REPORT = "rehearsal.json"
 Asked = arranged(
@@ -66,7 +66,7 @@ def rehearse(
     concepts.txt --definitions classes.json --data train/ --novel test/ --out runs/er
     """
     from froster.data.manifest import read_items
-    from froster.training import rehearsing
+    from froster.training import rehearsal
 
     given = RehearsalOptions(**vars(asked))
     if given.epochs and data is None:
@@ -83,12 +83,12 @@ def rehearse(
             mention(sets[name])
     claim_folder(out, REPORT, "choose another --out")
     with sole_writer(out):
-        result = rehearsing.rehearse(
+        result = rehearsal.rehearse(
             sets,
-            rehearsing.Parts(tsm, bit, bert, concepts, definitions, head),
+            rehearsal.Parts(tsm, bit, bert, concepts, definitions, head),
             features or out / "features",
             given,
-            rehearsing.Running(device, decoders(workers), tell, working),
+            rehearsal.Running(device, decoders(workers), tell, working),
         )
         result.save(out / "model.safetensors")
         (out / "predictions.csv").unlink(missing_ok=True)  # an earlier run's

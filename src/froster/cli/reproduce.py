@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from froster.cli import options
-from froster.cli.common import announce, decoders, load_model, print_table, show_result
+from froster.cli.common import announce, decoders, load_model, show_result
 from froster.cli.options import number, option, switch
 from froster.errors import FrosterError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.progress import console, progress
+from froster.utils.progress import console, print_table, progress
 
 if TYPE_CHECKING:
     from froster.paper.programme import RunSource

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 from froster.cli import options
-from froster.cli.common import check_exists, load_model, print_table, start_torch
+from froster.cli.common import check_exists, load_model, start_torch
 from froster.cli.options import number, option, switch
 from froster.errors import UsageError
 from froster.text.labels import check_labels
 from froster.utils import strict_json as json
-from froster.utils.progress import console, working
+from froster.utils.progress import console, print_table, working
 
 
 def search(

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from froster.cli import options
 from froster.cli.common import show_result, start_torch
 from froster.cli.options import CHANGES, DATA, MACHINE, SPREAD, arranged, bounds, option, typed
-from froster.training.teach_options import TeachOptions
+from froster.training.options import TeachOptions
 from froster.utils.progress import console, output
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from froster.cli.common import (
     load_model,
     mention,
     name_of,
-    print_table,
     start_torch,
     tell_how_to_calibrate,
 )
@@ -21,7 +20,7 @@ from froster.cli.options import MACHINE, number, option, seconds
 from froster.errors import VideoError
 from froster.utils import strict_json as json
 from froster.utils.interrupt import Interrupted
-from froster.utils.progress import console, output
+from froster.utils.progress import console, output, print_table
 
 if TYPE_CHECKING:
     from froster.inference.timeline import Timeline

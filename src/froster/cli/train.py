@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from froster.cli import options
-from froster.cli.common import parse_options, print_table, show_result, start_torch
+from froster.cli.common import parse_options, show_result, start_torch
 from froster.cli.options import (
     CHANGES,
     DATA,
@@ -24,7 +24,7 @@ from froster.cli.options import (
 from froster.training.distill_options import Distill
 from froster.training.options import TrainOptions
 from froster.utils.files import sole_writer, write_json
-from froster.utils.progress import console, leave_out
+from froster.utils.progress import console, leave_out, print_table
 
 if TYPE_CHECKING:
     from froster.training.finish import TrainingResult
@@ -33,7 +33,8 @@ Arranged = arranged(
     TrainOptions,
     {
         None: "method preset distill novel_fraction epochs batch_size lr",
-        DATA: f"novel_column novel_file split_seed shots holdout watch look {LABELLED} classes",
+        DATA: "novel_column novel_file split_seed shots holdout validation look"
+        f" {LABELLED} classes",
         Group("Method", sort_key=2): "variant option tune",
         Group("Distillation", sort_key=3): (
             "kind target teacher ema_beta side level distance beta_v beta_t alpha zero_init"
@@ -52,7 +53,7 @@ Arranged = arranged(
         **dict.fromkeys(("epochs", "average_from", "shots", "frames", "kept_views"), bounds(1)),
         **dict.fromkeys(("patience", "keep", "blend_points"), bounds(0)),
         "checkpoint_minutes": bounds(0),
-        **dict.fromkeys(("novel_fraction", "holdout", "watch"), bounds(0, 0.9)),
+        **dict.fromkeys(("novel_fraction", "holdout", "validation"), bounds(0, 0.9)),
         "option": Annotated[list[str] | None, Parameter(name=("--option", "-O"))],
         "look": Parameter(negative="--no-look"),
         "flip": Parameter(negative="--no-flip"),

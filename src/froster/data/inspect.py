@@ -19,8 +19,9 @@ from froster.data.listing import ListedVideo
 from froster.data.shards import Shard, shard_files
 from froster.errors import UsageError, VideoError
 from froster.utils.address import as_path, is_address
-from froster.utils.engine import End, Means, Work, run
+from froster.utils.engine import run
 from froster.utils.files import journal, read_entries
+from froster.utils.work import End, Means, Work
 from froster.video.container import UPRIGHT, file_state, remote_data, unchanged
 from froster.video.reader import Video
 from froster.video.stream import Frame, Stream

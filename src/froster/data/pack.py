@@ -21,8 +21,16 @@ from froster.data.shards import Shard, shard_files
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import whole_name
-from froster.utils.engine import Means, OnProgress, run
-from froster.utils.files import claim_folder, sole_maker, sole_writer, write_csv, write_json
+from froster.utils.engine import OnProgress, run
+from froster.utils.files import (
+    NAME_ERRORS,
+    claim_folder,
+    sole_maker,
+    sole_writer,
+    write_csv,
+    write_json,
+)
+from froster.utils.work import Means
 
 COLUMNS = ("packed_from", "source_fingerprint", "fingerprint", "psnr", "note")
 """What the manifest says beside the columns of the source's."""
@@ -164,7 +172,9 @@ def _write_manifest(
             psnr = "" if row.psnr is None else f"{row.psnr:.2f}"
             prints = [row.sha256[:_DIGITS], row.packed_sha256[:_DIGITS]]
             cells = [fields.get(name, "") for name in given]
-            lines.append([place, *cells, key, *prints, psnr, row.note])
+            # Of the columns only the path may hold bytes that are no UTF-8.
+            source = key.encode(errors=NAME_ERRORS).decode(errors="backslashreplace")
+            lines.append([place, *cells, source, *prints, psnr, row.note])
     write_csv(path, lines)
 
 

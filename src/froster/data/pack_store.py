@@ -20,7 +20,6 @@ from froster.data.shards import Shard
 from froster.errors import UsageError
 from froster.utils import strict_json as json
 from froster.utils.address import as_path
-from froster.utils.engine import End, Work
 from froster.utils.files import (
     NAME_ERRORS,
     atomic_file,
@@ -30,6 +29,7 @@ from froster.utils.files import (
     write_json,
     write_text,
 )
+from froster.utils.work import End, Work
 from froster.video.tar_shards import table_of
 
 JOURNAL = "packed.jsonl"

@@ -17,8 +17,8 @@ from froster.data.shards import Shard
 from froster.data.tree import ListedClip, Tree
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.engine import Means
 from froster.utils.files import sole_maker, write_csv, write_text
+from froster.utils.work import Means
 
 CATEGORIES = {
     "missing": "listed, but there is no such file; not in the manifest",

@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from froster.utils import strict_json as json
 from froster.utils.address import Address, as_path
 from froster.utils.files import NAME_ERRORS
 from froster.utils.text import is_text
+from froster.video.container import VIDEO_SUFFIXES
 
 LABELLED = ("path", "label")
 JSON_LINES = (".jsonl", ".ndjson")
@@ -54,6 +55,11 @@ def read_table(source: Path, needs: Sequence[str] = LABELLED) -> tuple[Table, bo
 
 def read_bytes(source: Path) -> bytes:
     """Without a byte-order mark. Raises DataError for what is no text."""
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        raise DataError(
+            f"{source} is a video: expected a folder with a folder for each class, or a CSV / JSONL"
+            " manifest of path,label"
+        )
     try:
         data = source.read_bytes()
     except OSError as error:
@@ -294,7 +300,7 @@ def _list_rows(source: Path, data: bytes) -> Iterator[tuple[int, dict[str, str]]
 def _read_parquet(rows: _Rows) -> None:
     """Numbers and truth values are as Python writes them."""
     try:
-        from pyarrow import ArrowException
+        from pyarrow import ArrowException, types
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise UsageError(f"{rows.source}: Parquet needs pyarrow: {install('parquet')}") from None
@@ -304,10 +310,13 @@ def _read_parquet(rows: _Rows) -> None:
             table = ParquetFile(file)
             columns = [name.strip().lower() for name in table.schema_arrow.names]
             _check_columns(str(rows.source), columns, rows.needs)
+            for name, kind in zip(columns, table.schema_arrow.types, strict=True):
+                if name in LABELLED and types.is_nested(kind):
+                    raise DataError(f"{rows.source}: column '{name}': expected texts, found {kind}")
             count = 0
             for batch in table.iter_batches(_AT_ONCE):
                 numbers = range(count + 1, count + len(batch) + 1)
-                values = [list(map(_text_of(c.type), c.to_pylist())) for c in batch.columns]
+                values = [list(map(_text_of, column.to_pylist())) for column in batch.columns]
                 rows.add(numbers, dict(zip(columns, values, strict=True)))
                 count += len(batch)
     except (OSError, ArrowException) as error:
@@ -315,11 +324,7 @@ def _read_parquet(rows: _Rows) -> None:
         raise DataError(f"{rows.source}: cannot be read ({cause})") from error
 
 
-def _text_of(kind: Any) -> Callable[[Any], str | None]:
-    from pyarrow import types
-
-    if types.is_string(kind) or types.is_large_string(kind):
-        return lambda value: value
-    if types.is_binary(kind) or types.is_large_binary(kind):  # names of files that are no text
-        return lambda value: None if value is None else os.fsdecode(value)
-    return lambda value: None if value is None else str(value)
+def _text_of(value: Any) -> str | None:
+    if isinstance(value, bytes):  # names of files that are no text
+        return os.fsdecode(value)
+    return value if value is None or isinstance(value, str) else str(value)

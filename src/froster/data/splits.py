@@ -2,6 +2,7 @@
 which test."""
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ FEWEST_NOVEL = 2
 MOST_NOVEL = 5000
 """Test videos of novel classes where the data has no split: more take longer and say no more (one
 standard error of 5,000 is 0.7 points)."""
+MISSPELT_SHARE = 4
+"""How many times the videos of a class the class has whose name may be meant."""
 NAMED = 12
 """Held-out classes that a note names."""
 
@@ -221,6 +224,7 @@ def split(
             f"no video has the class {unknown[0]!r} that should be held out; there is"
             f" {', '.join(classes)}"
         )
+    notes += misspelt(label_counts(items))
     base = [name for name in classes if name not in held_out and trainable[name]]
     if idle := [name for name in classes if name not in held_out and not trainable[name]]:
         notes.append(f"no training videos, so neither base nor novel: {', '.join(idle)}")
@@ -245,10 +249,34 @@ def split(
     spare = [] if validation == 0 else validation_videos(items, base) or spare
     spare = evenly(spare, SPARE_MOST, split_seed)
     if not spare and validation:
-        watching = _validation_share(drawn, validation, split_seed)
-        drawn, spare = at(drawn, ~watching), at(drawn, watching)
+        taken_out = _validation_share(drawn, validation, split_seed)
+        drawn, spare = at(drawn, ~taken_out), at(drawn, taken_out)
     base_test = at(test, where_in(labels_of(test), base))
     return Split(base, novel, drawn, base_test, novel_test, notes + more, spare)
+
+
+def misspelt(counts: Counter[str]) -> list[str]:
+    """A note on rare classes whose name is a common one's but for a letter (left out, put in,
+    changed, or two exchanged)."""
+    near: dict[str, set[str]] = defaultdict(set)
+    for name in counts:
+        for place in range(len(name) + 1):
+            near[(name[:place] + name[place + 1 :]).casefold()].add(name)
+    pairs = {
+        (rare, common)
+        for names in near.values()
+        for rare in names
+        for common in names
+        if counts[common] >= MISSPELT_SHARE * counts[rare] and _letters_differ(rare, common)
+    }
+    places = [f"{a!r} ({counts[a]}) and {b!r} ({counts[b]})" for a, b in sorted(pairs)]
+    shown = ", ".join(places[:NAMED])
+    return [f"one class misspelt? they differ by a letter: {shown}"] if pairs else []
+
+
+def _letters_differ(a: str, b: str) -> bool:
+    """Between two words, and not their numbers, which tell classes apart."""
+    return a != b and min(len(a), len(b)) > 3 and re.findall(r"\d+", a) == re.findall(r"\d+", b)
 
 
 def novel_videos(

@@ -34,7 +34,8 @@ from froster.inference.results import (
 from froster.text.label_set import Labels, LabelSet, as_labels
 from froster.utils import pool
 from froster.utils.address import as_path, is_address
-from froster.utils.engine import LOCAL, End, Engine, Means, Result, Row, Work, ends, run
+from froster.utils.engine import ends, run
+from froster.utils.work import LOCAL, End, Engine, Means, Result, Row, Work
 
 FORM = 2
 """Of the rows of a file of results: 1 had no answer and no cosine, and said "none" of models that

@@ -35,7 +35,8 @@ from froster.inference.tables import LanceTable
 from froster.methods import VideoCLIP
 from froster.text.sentences import read_descriptions
 from froster.utils.address import whole_name
-from froster.utils.engine import End, run
+from froster.utils.engine import run
+from froster.utils.work import End
 from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 
 EmbeddedVideo = tuple[IndexEntry, Tensor]

@@ -13,7 +13,7 @@ from froster.data.manifest import Item
 from froster.inference.model_folder import is_model_folder, resolve
 from froster.utils import strict_json as json
 
-Part = Literal["test", "trained", "watched"]
+Part = Literal["test", "trained", "validation"]
 TRAINING = (
     *("base_classes", "novel_classes", "training_videos", "watched_videos", "epochs"),
     *("recipe", "distill", "augment"),
@@ -26,16 +26,22 @@ class ReportedVideos:
     """The videos of a model's training, by `file_fingerprint`."""
 
     trained: frozenset[str]
-    watched: frozenset[str]
+    validated: frozenset[str]
     """The validation videos."""
 
     def part(self, mark: str | None) -> Part:
-        return "trained" if mark in self.trained else "watched" if mark in self.watched else "test"
+        return (
+            "trained"
+            if mark in self.trained
+            else "validation"
+            if mark in self.validated
+            else "test"
+        )
 
     def parts(
         self, items: Sequence[Item], on_videos: Callable[[int], None] = lambda n: None
     ) -> list[Part]:
-        if not self.trained and not self.watched:
+        if not self.trained and not self.validated:
             return ["test"] * len(items)
         return [self.part(mark) for mark in file_fingerprints(items, on_videos)]
 
@@ -50,10 +56,10 @@ def reported_videos(report: dict[str, Any]) -> ReportedVideos | None:
     source = report.get("source")
     if not isinstance(source, dict):
         return None
-    trained, watched = source.get("trained_on"), source.get("watched_by")
-    if not isinstance(trained, str) or not isinstance(watched, str):
+    trained, validated = source.get("trained_on"), source.get("watched_by")
+    if not isinstance(trained, str) or not isinstance(validated, str):
         return None
-    return ReportedVideos(frozenset(trained.split()), frozenset(watched.split()))
+    return ReportedVideos(frozenset(trained.split()), frozenset(validated.split()))
 
 
 def report_of(model: str | Path) -> dict[str, Any]:
@@ -80,6 +86,6 @@ def inherited(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def counted(parts: Sequence[Part]) -> tuple[int, int]:
-    """How many were trained on, and how many watched the training."""
+    """How many were trained on, and how many validated the training."""
     counts = Counter(parts)
-    return counts["trained"], counts["watched"]
+    return counts["trained"], counts["validation"]

@@ -207,9 +207,7 @@ class Recognizer(Embedder):
         progress: bool = False,
     ) -> Timeline:
         """Which of `labels` fits when, in a video file of any length: see `froster.timeline`."""
-        from froster.inference.timeline import timeline
-
-        return timeline(
+        return froster.timeline(
             self,
             video,
             labels,

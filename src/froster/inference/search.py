@@ -16,11 +16,11 @@ from torch import Tensor
 from froster.data.fingerprint import file_fingerprint
 from froster.encoders.model import unit
 from froster.errors import UsageError, VideoError
-from froster.inference.approximate import probes, search_options
+from froster.inference.approximate import is_estimated, search_options
 from froster.inference.index import check_comparable, check_model, check_not_empty, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
-from froster.inference.store import IndexedVideo, IndexEntry, Store
-from froster.inference.tables import file_name, quoted
+from froster.inference.store import Store, vector_rows
+from froster.inference.tables import file_name, one_of_them, quoted, text_name
 from froster.text.labels import check_labels
 from froster.utils.address import Address, as_path, located
 from froster.video.container import file_state
@@ -37,10 +37,25 @@ JOIN_DEVIATIONS = 0.5
 
 
 @dataclass(frozen=True)
+class SegmentedVideo:
+    """A video with its segments, in their order."""
+
+    path: str
+    """As the index has it."""
+    starts: list[float]
+    ends: list[float]
+    rows: list[int]
+    """Their addresses in the index."""
+    vectors: Float[Tensor, "segments embed"]
+    fits: list[bool]
+    """Whether each meets the condition that was asked for."""
+
+
+@dataclass(frozen=True)
 class Hit:
     """A stretch of a video."""
 
-    entry: IndexEntry
+    entry: SegmentedVideo
     score: float
     """Cosine similarity of its best segment."""
     start: float
@@ -49,7 +64,7 @@ class Hit:
     """Start and end of that segment, in seconds like the others."""
 
     def path(self, root: Path) -> Path:
-        return self.entry.file(root)
+        return located(root, self.entry.path)
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ def search(
     else:
         query = _embed_segments(model, as_path(video), store.seconds)
         copies = _copies_of(as_path(video), store)
-    exact = exact or not probes(store)
+    exact = exact or not is_estimated(store)
     hits = nearest(
         *(store, query, top),
         join=join,
@@ -231,7 +246,7 @@ def _hits(
             continue
         if path not in videos:
             first = names.index(path)
-            more = store.videos(names[first : first + top], where=where)
+            more = _segmented(store, names[first : first + top], where)
             videos |= {name: _Scored.of(video, query) for name, video in more.items()}
         video = videos.get(path)
         if video is None or (by_video and video.is_hit) or (at := video.place(row)) is None:
@@ -248,11 +263,36 @@ def _hits(
     return hits
 
 
+def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[str, SegmentedVideo]:
+    """Only what a search needs is read: a column that has one value throughout takes Lance a
+    millisecond and more, whatever the number of rows."""
+    names = ("path", "batch", "segment", "start", "end", "vector")
+    chosen = {name: f"`{name}`" for name in names} | {"fits": where or "true"}
+    videos: dict[str, SegmentedVideo] = {}
+    for condition in one_of_them("path", map(text_name, paths)):
+        table = store.table.rows(chosen, condition).sort_by("segment")
+        vectors = vector_rows(table["vector"], store.dimensions)
+        of = {name: table[name].to_pylist() for name in table.schema.names if name != "vector"}
+        groups: dict[str, dict[str, list[int]]] = {}
+        for row, (path, batch) in enumerate(zip(of["path"], of["batch"], strict=True)):
+            groups.setdefault(file_name(path), {}).setdefault(batch, []).append(row)
+        twice = [path for path, batches in groups.items() if len(batches) > 1]
+        newest = store.videos(twice, vectors=False)
+        for path, batches in groups.items():
+            rows = batches[newest[path].batch if path in newest else next(iter(batches))]
+            starts, ends, places, fits = (
+                [of[name][row] for row in rows] for name in ("start", "end", "_rowaddr", "fits")
+            )
+            allowed = list(map(bool, fits))  # of a null it may be null
+            videos[path] = SegmentedVideo(path, starts, ends, places, vectors[rows], allowed)
+    return videos
+
+
 @dataclass
 class _Scored:
     """A video with the scores of its segments."""
 
-    entry: IndexEntry
+    entry: SegmentedVideo
     rows: dict[int, int]
     """Address -> place."""
     scores: list[float]
@@ -261,10 +301,10 @@ class _Scored:
     is_hit: bool = False
 
     @classmethod
-    def of(cls, video: IndexedVideo, query: Tensor) -> _Scored:
+    def of(cls, video: SegmentedVideo, query: Tensor) -> _Scored:
         scores = (video.vectors.float() @ query).tolist()
         rows = {row: place for place, row in enumerate(video.rows)}
-        return cls(video.entry, rows, scores, list(video.fits))
+        return cls(video, rows, scores, list(video.fits))
 
     def place(self, row: int) -> int | None:
         """None where it is part of a hit already, or has been replaced since."""

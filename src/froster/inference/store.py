@@ -108,8 +108,6 @@ class IndexedVideo:
     """Their addresses in the table."""
     vectors: Float[Tensor, "segments embed"]
     """As they are stored; none where they were not asked for."""
-    fits: list[bool]
-    """Whether each meets the condition that was asked for."""
 
 
 def place_of(index: str | Path) -> Path | str:
@@ -203,17 +201,16 @@ class Store:
         return files
 
     def videos(
-        self, paths: Iterable[str] | None = None, *, vectors: bool = True, where: str | None = None
+        self, paths: Iterable[str] | None = None, *, vectors: bool = True
     ) -> dict[str, IndexedVideo]:
         """Those of these paths, or all, in the order in which they were added."""
         names = [name for name in (*COLUMNS, *self.columns) if vectors or name != "vector"]
-        chosen = {name: f"`{name}`" for name in names} | {"fits": where or "true"}
         conditions: Sequence[str | None] = [None]
         if paths is not None:
             conditions = list(one_of_them("path", [text_name(path) for path in paths]))
         videos: dict[str, IndexedVideo] = {}
         for condition in conditions:
-            videos |= _videos(self.table.rows(chosen, condition), self.columns)
+            videos |= _videos(self.table.rows(names, condition), self.columns)
         return videos
 
     def add(self, videos: Sequence[tuple[IndexEntry, Tensor]]) -> None:
@@ -268,7 +265,7 @@ class Store:
 
     def vectors(self, rows: Sequence[int]) -> Float[Tensor, "rows embed"]:
         """By the numbers of the rows."""
-        return _tensor(self.table.take(rows, ["vector"])["vector"], self.dimensions).float()
+        return vector_rows(self.table.take(rows, ["vector"])["vector"], self.dimensions).float()
 
     def closest(
         self, query: Float[Tensor, " embed"], count: int, where: str | None, **search: Any
@@ -285,7 +282,7 @@ class Store:
             names = ("path", "vector", "_distance")
             paths = self.table.rows(names, where, nearest=how, prefilter=where is not None)
             # Lance has rounded the query to the type of the vectors.
-            scores = _tensor(paths["vector"], self.dimensions).float() @ query
+            scores = vector_rows(paths["vector"], self.dimensions).float() @ query
             rows = paths["_rowaddr"].to_numpy()
         order = np.lexsort((rows, -scores.numpy()))
         texts = paths["path"].take(order).to_pylist()
@@ -350,12 +347,13 @@ def refuse_old(folder: str | Path) -> None:
 
 
 def manifest_row(columns: Mapping[str, str]) -> dict[str, str]:
-    """As columns of the table: a name that the table needs itself ends with _."""
+    """As columns of the table: a name that the table or Lance (`_…`) needs itself ends with _."""
     row = {}
     for name, value in columns.items():
         column = re.sub(r"[.`\s]", "_", name)
         if column and column != "path":
-            row[f"{column}_" if column in (*COLUMNS, "fits") else column] = text_name(value)
+            needed = column in (*COLUMNS, "fits") or column.startswith("_")
+            row[f"{column}_" if needed else column] = text_name(value)
     return row
 
 
@@ -364,7 +362,8 @@ def _is_ours(path: Path) -> bool:
     return path.suffix == ".lance" or path.name.startswith(".")
 
 
-def _tensor(column: pa.ChunkedArray, dimensions: int) -> Tensor:
+def vector_rows(column: pa.ChunkedArray, dimensions: int) -> Tensor:
+    """A column of vectors, as they are stored (n, dimensions)."""
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return torch.from_numpy(values.copy()).view(-1, dimensions)
 
@@ -374,7 +373,7 @@ def _videos(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, Inde
     dimensions = (
         table.schema.field("vector").type.list_size if "vector" in table.schema.names else 0
     )
-    vectors = _tensor(table["vector"], dimensions) if dimensions else torch.empty(len(table), 0)
+    vectors = vector_rows(table["vector"], dimensions) if dimensions else torch.empty(len(table), 0)
     of = {name: table[name].to_pylist() for name in table.schema.names if name != "vector"}
     groups: dict[tuple[str, str], list[int]] = {}
     for row, group in enumerate(zip(of["path"], of["batch"], strict=True)):
@@ -396,5 +395,5 @@ def _videos(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, Inde
             video=of["video"][first],
             columns={name: of[name][first] for name in columns if of[name][first] is not None},
         )
-        places, fits = [of["_rowaddr"][r] for r in rows], [bool(of["fits"][r]) for r in rows]
-        yield entry.path, IndexedVideo(entry, batch, places, vectors[rows], fits)
+        places = [of["_rowaddr"][row] for row in rows]
+        yield entry.path, IndexedVideo(entry, batch, places, vectors[rows])

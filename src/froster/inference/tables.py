@@ -25,6 +25,8 @@ AT_ONCE = 1000
 INDEXED, INDEXED_FROM = ("path", "BTREE"), 100_000
 """Rows are found by their path without reading all, from so many on."""
 _TRIES = 20
+_OF_A_ROW = "Error applying filter expression"
+"""What Lance says where a condition is sound, and a row has a value that it cannot take."""
 _SHOWN = 300
 
 
@@ -72,6 +74,9 @@ def lance_errors(address: str, kind: type[FrosterError] = DataError) -> Iterator
             raise
         if kind is WriteError:
             raise kind(f"cannot write {address}: {cause(error)}") from None
+        if _OF_A_ROW in str(error):
+            why = cause(error).rpartition("Arrow error: ")[2]
+            raise UsageError(f"--where cannot be told of every row: {why}") from None
         raise kind(f"{address}: cannot be read ({cause(error)})") from None
 
 

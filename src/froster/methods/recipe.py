@@ -91,7 +91,7 @@ class Recipe:
     """Keep only the input of each block for the backward pass and compute the rest again: large
     networks fit."""
     patience: int | None = None
-    """Stop after so many epochs without a gain on watched base videos; None or 0: never. Published
+    """Stop after so many epochs without a gain on validation videos; None or 0: never. Published
     recipes never do."""
     keep: int = 1
     """Checkpoints kept: the newest `keep`, or all of them with 0."""

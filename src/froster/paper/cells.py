@@ -11,7 +11,7 @@ from froster.methods import METHODS, Method
 from froster.methods.recipe import Preset, Tune
 from froster.methods.trainings import setting_of
 from froster.paper.published import Values
-from froster.training.distill import Distill, distill_preset
+from froster.training.distill_options import Distill, distill_preset
 from froster.training.plan import adapted, fitted
 
 Protocol = Literal["base-to-novel", "cross-dataset"]

@@ -17,7 +17,7 @@ from froster.evaluation.metrics import Predictions
 from froster.paper.cells import REHEARSED
 from froster.paper.real_data import RealData, TestSet
 from froster.training.options import RehearsalOptions
-from froster.training.rehearsing import Parts, Running, rehearse
+from froster.training.rehearsal import Parts, Running, rehearse
 from froster.utils.files import write_json
 
 FILES = {

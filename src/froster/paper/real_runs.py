@@ -32,7 +32,7 @@ from froster.paper.tables import PICTURED, TABLES
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.fine_tune import FineTuning, use_of_weights
 from froster.training.measure import training_dataset, video_dataset
-from froster.training.rehearsing import Running
+from froster.training.rehearsal import Running
 from froster.utils import strict_json as json
 from froster.utils.files import write_json
 from froster.video.sampling import Sampling

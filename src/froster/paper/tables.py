@@ -35,7 +35,7 @@ from froster.paper.published import (
     ZERO_INIT,
     Values,
 )
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 
 OFFICIAL = {
     "ER-ZASR": ER_ZASR,

@@ -6,10 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from froster.evaluation.metrics import Predictions
 from froster.report import page
-from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.mistakes import common_mistakes
+from froster.report.mistakes import confusion
 from froster.report.plots import Bars, accuracy_bars, coverage_figure
 from froster.training.evaluate import Evaluation
 from froster.training.probes import SHOWS, probe_lines
@@ -31,7 +29,12 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> Path:
         if probes := splits[name].get("probes"):
             title = f"Is motion used? {name}"
             sections.append((title, probe_parts(out, name, splits[name], probes)))
-        sections.append((f"What is taken for what: {name}", confusion(out, name, predictions)))
+        sections.append(
+            (
+                f"What is taken for what: {name}",
+                confusion(out / f"confusion_{name}.png", predictions, name),
+            )
+        )
     return page.write_page(out / "report.html", f"Evaluation: {out.resolve().name}", sections)
 
 
@@ -97,12 +100,3 @@ def class_table(usual: dict[str, Any], probes: dict[str, Any]) -> list[page.Part
         page.paragraph(text, "note"),
         page.table(["class", "videos", "as usual, %", *probes], rows),
     ]
-
-
-def confusion(out: Path, name: str, predictions: Predictions) -> list[page.Part]:
-    counts, classes = confusion_matrix(predictions), predictions.classes
-    picture = confusion_picture(counts, classes, out / f"confusion_{name}.png", name)
-    caption = "Rows are the right classes, columns the answers; darker is more."
-    pairs = common_mistakes(counts, classes)
-    table = page.table(["the right class", "was taken for", "videos"], pairs)
-    return [*([table] if pairs else []), page.embedded(picture, caption)]

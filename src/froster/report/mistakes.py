@@ -14,11 +14,22 @@ from froster.errors import VideoError
 from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
 from froster.report import page
+from froster.report.distance import confusion_matrix, confusion_picture
 from froster.utils.text import short_names
 
 PAIRS, VIDEOS, SHOWN_FRAMES, HEIGHT = 8, 9, 3, 110
 ALIKE = 3
 """Pictures of one and the same confusion; a fourth would say nothing new."""
+
+
+def confusion(path: Path, predictions: Predictions, title: str = "") -> list[page.Part]:
+    """The most frequent confusions, and the picture of all, which is written to `path`."""
+    counts, classes = confusion_matrix(predictions), predictions.classes
+    picture = confusion_picture(counts, classes, path, title)
+    caption = "Rows are the right classes, columns the answers; darker is more."
+    pairs = common_mistakes(counts, classes)
+    table = page.table(["the right class", "was taken for", "videos"], pairs)
+    return [*([table] if pairs else []), page.embedded(picture, caption)]
 
 
 def common_mistakes(counts: Tensor, classes: Sequence[str], most: int = PAIRS) -> list[list[str]]:

@@ -20,7 +20,7 @@ COLUMNS = 4
 
 
 def span(hit: Hit) -> str:
-    return f"{clock(hit.start, hit.entry.seconds)} – {clock(hit.end, hit.entry.seconds)}"
+    return f"{clock(hit.start, hit.entry.ends[-1])} – {clock(hit.end, hit.entry.ends[-1])}"
 
 
 def check_target(path: Path) -> None:
@@ -38,7 +38,7 @@ def thumbnails(hits: Sequence[Hit], root: Path, path: Path, title: str) -> None:
             page.save(part, format="PNG" if path.suffix.lower() == ".png" else "JPEG")
         return
     for number, (hit, picture) in enumerate(zip(hits, pictures, strict=True), 1):
-        moment = clock(hit.best[0], hit.entry.seconds).replace(":", ".")
+        moment = clock(hit.best[0], hit.entry.ends[-1]).replace(":", ".")
         # A name takes 255 bytes at most, also the longer one that it has until it is whole.
         name = printable(as_path(hit.entry.path).stem).encode()[:200].decode(errors="ignore")
         with atomic_file(path / f"{number:02d} {name} {moment}.jpg") as part:

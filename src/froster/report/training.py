@@ -12,8 +12,7 @@ from froster.evaluation.metrics import Predictions
 from froster.inference.recognizer import Recognizer
 from froster.report import page
 from froster.report.accuracy import Column, accuracy_chart, accuracy_table
-from froster.report.distance import confusion_matrix, confusion_picture
-from froster.report.mistakes import common_mistakes, worst_mistakes
+from froster.report.mistakes import confusion, worst_mistakes
 from froster.report.plots import coverage_figure, draw_blend, training_curves, validation_curves
 from froster.text.labels import as_option, some_labels
 from froster.training.measure import EvalRow, changes
@@ -38,7 +37,10 @@ def write_report(
     """A section that cannot be made is left out, and `say` is told why."""
     after = rows[1].predictions
     confusions: Makers = [
-        (f"What is taken for what: {WHAT[name]}", partial(confusion, out, name, after[name]))
+        (
+            f"What is taken for what: {WHAT[name]}",
+            partial(confusion, out / "figures" / f"confusion_{name}.png", after[name]),
+        )
         for name in after
     ]
     makers: Makers = [
@@ -153,7 +155,7 @@ def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Pa
         if asked_foreign(report):
             text += (
                 f" Asked for {history[-1]['foreign']:.0f} labels that have nothing to do with the"
-                f" training, the model answered {history[-1]['agreement']:.0f} % of the watched"
+                f" training, the model answered {history[-1]['agreement']:.0f} % of the validation"
                 " videos as CLIP did before."
             )
     if not history:
@@ -163,7 +165,7 @@ def kept(out: Path, rows: list[EvalRow], report: dict[str, Any]) -> list[page.Pa
         " that neither train nor test. Dashed: CLIP before the training. Only the base curve may"
         " stop the training."
     )
-    figure = validation_curves(history, out / "figures" / "watched.png")
+    figure = validation_curves(history, out / "figures" / "validation.png")
     return [page.paragraph(text), page.embedded(figure, caption)]
 
 
@@ -202,7 +204,8 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Par
     else:
         curves["calibrated"] = after["coverage"]
         text = (
-            f"Scores are calibrated on {calibration.fitted['videos']} watched videos (temperature"
+            f"Scores are calibrated on {calibration.fitted['videos']} validation videos"
+            " (temperature"
             f" {calibration.temperature:.2f}): on the test, a score is off by {after['ece']:.1f}"
             f" points on average, {before['ece']:.1f} before."
         )
@@ -219,15 +222,6 @@ def trust(out: Path, tuned: Recognizer, report: dict[str, Any]) -> list[page.Par
     caption = "Share of right answers among the surest ones, on test videos of base classes."
     figure = coverage_figure(curves, out / "figures" / "coverage.png")
     return [*map(page.paragraph, texts), page.embedded(figure, caption)]
-
-
-def confusion(out: Path, name: str, predictions: Predictions) -> list[page.Part]:
-    counts, classes = confusion_matrix(predictions), predictions.classes
-    picture = confusion_picture(counts, classes, out / "figures" / f"confusion_{name}.png")
-    caption = "Rows are the right classes, columns the answers; darker is more."
-    pairs = common_mistakes(counts, classes)
-    table = page.table(["the right class", "was taken for", "videos"], pairs)
-    return [*([table] if pairs else []), page.embedded(picture, caption)]
 
 
 def blend(out: Path, curve: dict[str, Any] | None) -> list[page.Part]:

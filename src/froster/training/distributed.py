@@ -111,10 +111,6 @@ def to_rank_0(message: T) -> list[T]:
     return messages if this_rank() == 0 else []
 
 
-def same_on_all_ranks(value: Any) -> bool:
-    return ranks() == 1 or len(set(from_all_ranks([value]))) == 1
-
-
 def carrier() -> torch.device:
     """Where a tensor must lie to be sent: on this rank's GPU with NCCL."""
     nccl = dist.get_backend() == "nccl"

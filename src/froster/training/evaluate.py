@@ -39,8 +39,8 @@ from froster.training.options import EvaluateOptions
 from froster.training.probes import check_probes, probes_of
 from froster.training.reporter import Reporter
 from froster.training.scoring import SCORES, Scoring, remove_scores, score_sets
-from froster.utils.engine import LOCAL
 from froster.utils.files import claim_folder, sole_maker, sole_writer, write_json
+from froster.utils.work import LOCAL
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def make_report(
         **({"merge_tokens": recognizer.merge_tokens} if recognizer.merge_tokens else {}),
         "part": chosen.part,
         "trained_on": chosen.trained,
-        "watched_by": chosen.watched,
+        "watched_by": chosen.validated,
         "notes": chosen.notes,
         "splits": splits,
     }

@@ -26,7 +26,7 @@ from froster.text.bank import PromptBank
 from froster.training.attach import freeze
 from froster.training.batches import epoch_batches, rows_of_step, steps_of_epoch
 from froster.training.contrast import task_class
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.importance import holding
 from froster.training.reporter import Reporter
 from froster.training.task import Task, Teacher

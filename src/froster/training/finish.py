@@ -228,7 +228,7 @@ def score_validation(run: TrainingRun, model: Recognizer) -> Predictions | None:
         return None
     parts = dataclasses.replace(run.parts, base_test=validation, novel_test=[])
     sets = eval_sets(model, run.plan.preset, parts, run.sentences)
-    return measure(model, sets, run.how, "watched")["base"]
+    return measure(model, sets, run.how, "validation")["base"]
 
 
 def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
@@ -242,7 +242,7 @@ def calibrate(run: TrainingRun, model: Recognizer) -> Calibration | None:
     if calibration.none is None:
         run.how.reporter.say(NO_RULE)
     fitted = {
-        "to": "the watched videos",
+        "to": "the validation videos",
         "videos": len(predictions.labels) - len(predictions.errors),
         "classes": len(run.parts.base),
     }

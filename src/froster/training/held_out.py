@@ -52,7 +52,7 @@ def held_out(parts: Split, validation: Sequence[Item]) -> HeldOut:
     the test. Raises DataError where there is too little."""
     videos = validation or parts.validation
     if videos:
-        source = "the validation split" if validation else "the watched videos"
+        source = "the validation split" if validation else "the validation videos"
         both = dataclasses.replace(parts, base_test=[*videos, *parts.base_test])
         return HeldOut(both, torch.arange(len(both.base_test)) < len(videos), source)
     if len(parts.base_test) < 2:
@@ -174,11 +174,11 @@ class VideosToScore:
 
     sets: dict[str, Sequence[Item]]
     part: str
-    """test (the model has not seen them), trained, watched, or all."""
+    """test (the model has not seen them), trained, validation, or all."""
     trained: int | None
     """Videos of the data that the model was trained on; None where its report does not say which
     these were."""
-    watched: int | None
+    validated: int | None
     scored_trained: dict[str, int]
     """Of each set."""
     notes: list[str]
@@ -195,21 +195,21 @@ def videos_to_score(
     data, else all. Raises UsageError where the part cannot be known, DataError where nothing is
     left."""
     if part is not None:
-        one_of("--part", part, "test", "all", "trained", "watched")
+        one_of("--part", part, "test", "all", "trained", "validation")
     reported = reported_videos(report)
     if reported is None:
         if part not in (None, "all"):
             raise UsageError(
                 f"--part {part}: this model's report does not say which videos it was trained on"
             )
-        sets = chosen_splits(items, split, part)
+        sets = {name: at(items, some) for name, some in chosen_places(items, split, part).items()}
         notes = maybe_trained(items, report)
         return VideosToScore(sets, "all", None, None, dict.fromkeys(sets, 0), notes)
     parts = reported.parts(items, on_videos)
-    trained, watched = counted(parts)
-    known = trained + watched > 0
+    trained, validated = counted(parts)
+    known = trained + validated > 0
     scored_part = part or ("test" if known else "all")
-    places = _chosen_places(items, split, scored_part if known or part else None)
+    places = chosen_places(items, split, scored_part if known or part else None)
     if scored_part != "all":
         scoring = np.array([kind == scored_part for kind in parts], bool)
         places = {name: some & scoring for name, some in places.items()}
@@ -219,44 +219,40 @@ def videos_to_score(
             data = name if split else "this data"
             raise DataError(
                 f"no {scored_part} video to score in {data}: of its {len(items)} videos {trained}"
-                f" were trained on and {watched} watched the training; --part all scores them"
+                f" were trained on and {validated} validated the training; --part all scores them"
             )
     training = np.array([kind == "trained" for kind in parts], bool)
     scored = {name: int((some & training).sum()) for name, some in places.items()}
-    notes = [scored_line(trained, watched, scored_part, sets, part)] if known else []
-    return VideosToScore(sets, scored_part, trained, watched, scored, notes)
+    notes = [scored_line(trained, validated, scored_part, sets, part)] if known else []
+    return VideosToScore(sets, scored_part, trained, validated, scored, notes)
 
 
 def scored_line(
-    trained: int, watched: int, scored_part: str, sets: dict[str, Sequence[Item]], part: str | None
+    trained: int,
+    validated: int,
+    scored_part: str,
+    sets: dict[str, Sequence[Item]],
+    part: str | None,
 ) -> str:
     """Which videos are scored, and why these. `part` is what was asked for."""
     count = sum(map(len, sets.values()))
-    also = f", {watched} watched the training" if watched else ""
+    also = f", {validated} validated the training" if validated else ""
     begin = f"{trained} videos of this data were trained on{also}; scored: "
     hint = "" if part else " (--part all: every video, --part trained: those)"
     ends = {
         "test": f"the {count} test videos{hint}",
-        "watched": f"the {count} that watched it, by which it was stopped and calibrated",
+        "validation": f"the {count} of its validation, by which it was stopped and calibrated",
         "trained": f"the {count} trained on, so this says little of new videos",
         "all": f"all {count}, so this says little of new videos",
     }
     return begin + ends[scored_part]
 
 
-def chosen_splits(
-    items: Sequence[Item], names: Sequence[str] | None, part: str | None = None
-) -> dict[str, Sequence[Item]]:
-    """The named splits one by one; by default the test videos, or all without a split or where
-    another part is meant."""
-    places = _chosen_places(items, names, part)
-    return {name: at(items, some) for name, some in places.items()}
-
-
-def _chosen_places(
+def chosen_places(
     items: Sequence[Item], names: Sequence[str] | None, part: str | None
 ) -> dict[str, np.ndarray]:
-    """bool, of each set: which of the items are in it."""
+    """Which items (bool) the named splits have, one by one; by default the test videos, or all
+    without a split or where another part is meant."""
     splits = splits_of(items)
     if names:
         sets = {name: where_in(splits, [name]) for name in names}
@@ -270,6 +266,6 @@ def _chosen_places(
     test = with_words(splits, TEST_WORDS)
     if not test.any():
         test = with_words(splits, VALIDATION_WORDS)
-    if part in ("all", "trained", "watched") or not test.any():
+    if part in ("all", "trained", "validation") or not test.any():
         return {part or "all": np.ones(len(items), bool)}
     return {"test": test}

@@ -90,7 +90,8 @@ class KeptClips(Dataset[Sample]):
 
     def name(self, index: int) -> str:
         draw = f"{self.source.draw}-{index}" if self.source.reader.train else "views"
-        return f"{part_key(str(self.videos[index]), self.items[index].span)}/{draw}"
+        video = self.videos[index] or str(self.items[index].path)
+        return f"{part_key(video, self.items[index].span)}/{draw}"
 
     def __getitem__(self, index: int) -> Sample:
         label = self.label(index)

@@ -33,7 +33,7 @@ from froster.methods.recipe import Preset
 from froster.text.sentences import with_descriptions
 from froster.training.distributed import by_rank_0
 from froster.training.options import LabelledOptions
-from froster.training.reporter import Reporter
+from froster.training.reporter import Bar, Reporter
 
 TOGETHER = "together"
 """`Predictions.also` has the labels of base and novel classes under this name."""
@@ -61,8 +61,7 @@ def asked_together(sets: Sequence[EvalSet]) -> list[EvalSet]:
     classes = {s.name: s.classes for s in sets}
     if not {"base", "novel"} <= classes.keys():
         return list(sets)
-    both = [*classes["base"], *classes["novel"]]
-    also = {TOGETHER: both}
+    also = {TOGETHER: [*classes["base"], *classes["novel"]]}
     return [dataclasses.replace(s, also=also) if s.name in ("base", "novel") else s for s in sets]
 
 
@@ -207,12 +206,9 @@ def measure_many(
     how: Measuring | None = None,
     what: str = "videos",
     keep: bool = True,
-    *,
-    probes: Sequence[Probe | None] | None = None,
 ) -> list[dict[str, Predictions]]:
-    """The same for several models, which all see a video from one decode. `probes`: what is done to
-    the frames, of each model."""
-    how, probes = how or Measuring(), probes or [None] * len(models)
+    """The same for several models, which all see a video from one decode."""
+    how = how or Measuring()
     results: list[dict[str, Predictions]] = [{} for _ in models]
 
     def sources(*some: EvalSet) -> list[ClassSource]:
@@ -224,18 +220,11 @@ def measure_many(
     with how.reporter.bar(f"evaluate {what}", videos_of(sets), keep) as bar:
         for s, classes in zip(sets, sources_of, strict=True):
             bar(0, s.name)
-            labels = [s.classes, *s.also.values()]
-            predictions = evaluate(
-                [scorer_of(*one, labels) for one in zip(models, classes, probes, strict=True)],
-                s.dataset,
-                s.classes,
-                names=s.videos,
-                batch_size=how.batch_size,
-                workers=how.workers,
-                on_videos=bar,
-                also=s.also,
-                spread=how.spread,
-            )
+            scorers = [
+                scorer_of(model, [source(names) for names in (s.classes, *s.also.values())])
+                for model, source in zip(models, classes, strict=True)
+            ]
+            predictions = scored(scorers, s, how, bar)
             for result, of_set in zip(results, predictions, strict=True):
                 result[s.name] = of_set
         bar(0, "")
@@ -267,15 +256,25 @@ def class_source(model: Recognizer, texts: Mapping[str, str], truncate: bool) ->
     return lambda labels: every[..., [place[name] for name in labels], :]
 
 
-def scorer_of(
-    model: Recognizer,
-    classes: ClassSource,
-    probe: Probe | None,
-    label_sets: Sequence[Sequence[str]],
-) -> Scorer:
-    """Scores videos among the first set of labels, and among the others by the same features."""
-    first, *others = map(classes, label_sets)
+def scorer_of(model: Recognizer, classes: Sequence[Tensor], probe: Probe | None = None) -> Scorer:
+    """Scores videos among the first set of classes, and among the others by the same features."""
+    first, *others = classes
     return Scorer(model.inference, first, model.dtype, model.config.fusion, others, probe)
+
+
+def scored(scorers: Sequence[Scorer], s: EvalSet, how: Measuring, bar: Bar) -> list[Predictions]:
+    """A set's videos by several scorers, from one decode."""
+    return evaluate(
+        scorers,
+        s.dataset,
+        s.classes,
+        names=s.videos,
+        batch_size=how.batch_size,
+        workers=how.workers,
+        on_videos=bar,
+        also=s.also,
+        spread=how.spread,
+    )
 
 
 CHANGE_WORDS = {"base": "gained on base classes", "novel": "kept on novel classes"}

@@ -1,7 +1,9 @@
-"""The optimiser of a recipe: which weights are decayed, and at which rate each is trained."""
+"""The optimiser of a recipe: which weights are decayed, at which rate each is trained, and how the
+rate changes over a training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable
 from typing import Any
 
@@ -82,3 +84,29 @@ def optimizer_of(task: Task, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return sgd(task, recipe.lr, recipe.weight_decay, **groups)
     return adamw(task, recipe.lr, recipe.weight_decay, recipe.betas, **groups)
+
+
+def rate(recipe: Recipe, epoch: float) -> float:
+    """The rate of what the method trains at a (fractional) epoch."""
+    if recipe.schedule == "constant":
+        return recipe.lr
+    ends, warmup = recipe.lr * recipe.lr_ends, min(recipe.warmup_epochs, recipe.epochs / 2)
+    return warmup_cosine(
+        epoch,
+        base=recipe.lr,
+        start=ends,
+        end=ends,
+        warmup_epochs=warmup,
+        max_epochs=float(recipe.epochs),
+    )
+
+
+def warmup_cosine(
+    epoch: float, *, base: float, start: float, end: float, warmup_epochs: float, max_epochs: float
+) -> float:
+    """The rate at a (fractional) epoch: linear from `start` to `base` over the warm-up, then a
+    cosine down to `end`. As the released code has it, by the fraction of an epoch."""
+    if epoch < warmup_epochs:
+        return start + (base - start) * epoch / warmup_epochs
+    progress = (epoch - warmup_epochs) / (max_epochs - warmup_epochs)
+    return end + (base - end) * (math.cos(math.pi * progress) + 1) / 2

@@ -1,5 +1,6 @@
-"""What `froster.train` and `froster.evaluate` can be asked for. The fields are the options of the
-commands; the string under a field is its help. PyTorch is not needed to read them."""
+"""What `froster.train`, `froster.evaluate` and `froster.teach` can be asked for. The fields are the
+options of the commands; the string under a field is its help. PyTorch is not needed to read them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from froster.errors import UsageError
+from froster.errors import UsageError, one_of
 from froster.training.distill_options import Distill
 
 Distillations = Literal[
@@ -27,7 +28,7 @@ Distillations = Literal[
     "anchors",
     "taco",
 ]
-"""The names of `grid.PRESETS`."""
+"""The names of `distill_options.PRESETS`."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,11 @@ class TrainOptions(LabelledOptions):
     """Training videos a class; default: all."""
     holdout: float | None = None
     """Share of videos kept for the test if there is no split; default: by their number."""
-    watch: float | None = None
-    """Share of training videos to watch it by; 0: none; default: 0.1 without a split."""
+    validation: float | None = None
+    """Share of training videos for validation; 0: none; default: 0.1 without a split."""
 
     patience: int | None = None
-    """Epochs without gain on watched videos that stop it; 0: never."""
+    """Epochs without gain on validation videos that stop it; 0: never."""
     epochs: int | None = None
     """Passes over the training videos."""
     average_from: int | None = None
@@ -211,7 +212,7 @@ class EvaluateOptions(LabelledOptions):
     """Classes to choose from; default: those of the data."""
     split: Sequence[str] | None = None
     """Splits to score, one result each; default: test, or all."""
-    part: Literal["test", "trained", "watched", "all"] | None = None
+    part: Literal["test", "trained", "validation", "all"] | None = None
     """Default: test where the model has seen some of the data, else all."""
     views: int | None = None
     """Clips a video."""
@@ -259,3 +260,59 @@ class RehearsalOptions:
             raise UsageError("epochs and negatives are 0 or more, batch size and width 1 or more")
         if not (self.lr > 0 and self.weight_decay >= 0):
             raise UsageError("lr must be positive, and weight_decay not negative")
+
+
+TeachMethod = Literal["prolip", "lp++", "tip", "tip-f"]
+
+
+@dataclass(frozen=True)
+class TeachOptions(LabelledOptions):
+    """None: by the number of videos, or as the model that is gone on from was taught."""
+
+    labels: Path | None = None
+    """Manifest (path,label) of videos in no class folders, or of an index."""
+    more: Path | None = None
+    """Corrections, added to what --out was taught: class folders, or a manifest."""
+    method: TeachMethod | None = None
+    """prolip takes any label afterwards; lp++, tip and tip-f know the taught classes alone;
+    default: prolip."""
+    hold: Literal["weights", "features", "both", "none"] | None = None
+    """What prolip stays near to: its weights, the frames' features (distillation), or both;
+    default: weights."""
+    strength: str | None = None
+    """Of holding the weights: 1/shots, 1/shots2 or a number; default: 1/shots."""
+    lr: float | None = None
+    """Learning rate of prolip; default: 1e-5, of a small network 1e-3."""
+    steps: int | None = None
+    """Of prolip and lp++; default: 300."""
+
+    novel_fraction: float = 0.0
+    """Share of the classes to hold out, two at least: what of them is kept is measured."""
+    holdout: float | None = None
+    """Share of videos kept for the test if there is no split; 0: none; default: by their number."""
+    shots: int | None = None
+    """Taught videos a class; default: all."""
+    split_seed: int = 0
+    """Draws the held-out classes and videos."""
+
+    views: int = 4
+    """Random clips of each taught video, beside those that it would be tested on."""
+    features: Path | None = None
+    """Folder of kept features; default: features/ in --out, or in the index."""
+    workers: int = 0
+    """Processes that decode videos; default on the command line: by the cores."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("labels", "more", "features", "classes"):  # from Python also as texts
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        one_of("--method", self.method or "prolip", "prolip", "lp++", "tip", "tip-f")
+        if self.views < 0:
+            raise UsageError("--views is 0 or more")
+        if (self.method or "prolip") != "prolip":
+            given = [name for name in ("hold", "strength", "lr") if getattr(self, name) is not None]
+            if given:
+                raise UsageError(f"--{given[0]} is of prolip, and this is {self.method}")
+        if self.method in ("tip", "tip-f") and self.steps is not None:
+            raise UsageError(f"--steps is of prolip and lp++, and this is {self.method}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from froster.data.items import Item, label_counts
@@ -26,7 +26,8 @@ from froster.methods.trainings import setting_of
 from froster.methods.weight_names import new_weights
 from froster.text.prompts import fitting
 from froster.training.attach import CLIP_VOCABULARY, attach, freeze, trained
-from froster.training.distill import Distill, distill_preset
+from froster.training.distill_options import Distill, distill_preset
+from froster.training.options import TrainOptions
 from froster.video.augment import FROSTER_AUGMENT
 
 FEWEST_STEPS = 150
@@ -57,41 +58,23 @@ class TrainPlan:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """What is asked for in place of what a method's own paper says."""
-
-    preset: str | None = None
-    """official (the method's own paper, the default), froster, taco or open-mede."""
-    distill: str | None = None
-    """A name of `distill.PRESETS`; None: the preset's."""
-    loss: dict[str, Any] = field(default_factory=dict)
-    """Fields of `Distill`."""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    """Fields of `Recipe`."""
-    sampling: dict[str, Any] = field(default_factory=dict)
-    """Fields of `Sampling`."""
-    views: int | None = None
-    flip: bool = True
-
-
 def make_plan(
-    base: Recognizer, method: Method, classes: Sequence[str], changes: Changes
+    base: Recognizer, method: Method, classes: Sequence[str], asked: TrainOptions
 ) -> TrainPlan:
-    """Raises UsageError where nothing would be trained, or where distillation would run without
-    effect."""
+    """What a method's own paper says, where nothing else is asked for. Raises UsageError where
+    nothing would be trained, or where distillation would run without effect."""
     if isinstance(base.config.method, TaughtMethod):
         raise UsageError(
             f"this model was taught to be a classifier ({base.config.method.name}): train the one"
             " that it was made from"
         )
-    setting = preset_of(base, method, changes)
-    method = adapted(method, setting, changes.preset)
-    kind = distill_preset(changes.distill or setting.distill)
+    setting = preset_of(base, method, asked)
+    method = adapted(method, setting, asked.preset)
+    kind = distill_preset(asked.distill or setting.distill)
     level = kind.level if kind.level == "video" else method.level
-    distill = dataclasses.replace(kind, **{"level": level, **changes.loss})
-    if distill.kind == "none" and changes.loss.keys() - {"kind"}:
-        names = ", ".join(sorted(changes.loss.keys() - {"kind"})).replace("_", "-")
+    distill = dataclasses.replace(kind, **{"level": level, **asked.loss})
+    if distill.kind == "none" and asked.loss.keys() - {"kind"}:
+        names = ", ".join(sorted(asked.loss.keys() - {"kind"})).replace("_", "-")
         raise UsageError(
             f"nothing is distilled in this setting, so {names} would change nothing: choose a"
             " distillation with --distill"
@@ -103,7 +86,7 @@ def make_plan(
     except (ValueError, RuntimeError, TypeError) as error:
         raise UsageError(f"{method.name} cannot be built with these options: {error}") from None
     freeze(probe, method, setting.recipe.tune)
-    image_alone = "tune" not in changes.recipe and leaves_text(base, probe)
+    image_alone = asked.tune is None and leaves_text(base, probe)
     if image_alone:
         setting = dataclasses.replace(
             setting, recipe=dataclasses.replace(setting.recipe, tune="image")
@@ -131,7 +114,7 @@ def make_plan(
     new = new_weights(probe)
     has_new = bool(new & counts.keys()) or setting.recipe.specialise
     has_clip = bool(counts.keys() - new)
-    if "new_scale" in changes.recipe and not (has_new and has_clip):
+    if asked.new_scale is not None and not (has_new and has_clip):
         which = "only new weights" if has_new else "no new weights"
         raise UsageError(
             f"--new-scale compares new weights with CLIP's, and {method.name} trains {which}: use"
@@ -198,21 +181,25 @@ def check_use_of_features(method: Method, distill: Distill, recipe: Recipe) -> N
         )
 
 
-def preset_of(base: Recognizer, method: Method, changes: Changes) -> Preset:
-    """The paper's setting, fitted to the model and changed as asked."""
-    preset = fitted(setting_of(method, changes.preset), base, method)
-    recipe = dataclasses.replace(preset.recipe, **changes.recipe)
-    if changes.recipe.get("averaging") == "gaussian" and recipe.average_from is None:
+def preset_of(base: Recognizer, method: Method, asked: TrainOptions) -> Preset:
+    """The paper's setting, fitted to the model and changed as asked. Fields of `Recipe` are options
+    of the same name."""
+    preset = fitted(setting_of(method, asked.preset), base, method)
+    options = [f.name for f in dataclasses.fields(Recipe) if hasattr(asked, f.name)]
+    recipe = dataclasses.replace(
+        preset.recipe, **{**asked.asked(*options), "precision": base.precision}
+    )
+    if asked.averaging == "gaussian" and recipe.average_from is None:
         recipe = dataclasses.replace(recipe, average_from=1)
-    if "new_scale" in changes.recipe and not method.trains_clip:
+    if asked.new_scale is not None and not method.trains_clip:
         recipe = dataclasses.replace(recipe, new_scale=1.0, clip_lr=recipe.lr / recipe.new_scale)
     augment = preset.augment
     return dataclasses.replace(
         preset,
         recipe=recipe,
-        sampling=preset.sampling.changed(**changes.sampling),
-        views=changes.views or preset.views,
-        augment=augment if changes.flip else dataclasses.replace(augment, flip=False),
+        sampling=preset.sampling.changed(**asked.asked("clamp", "frames", kind="sampling")),
+        views=asked.views or preset.views,
+        augment=augment if asked.flip else dataclasses.replace(augment, flip=False),
         prompting=fitting(preset.prompting, base.clip.config.text.context),
     )
 
@@ -348,10 +335,10 @@ def choose(
         changes["patience"] = patience
         why.append(
             f"stops early: after {patience} epochs without a gain on the {len(parts.validation)}"
-            " watched videos"
+            " validation videos"
         )
     if plain and "patience" not in given and len(parts.validation) < VALIDATION_FEWEST:
-        why.append(f"fewer than {VALIDATION_FEWEST} videos to watch the training by: no early stop")
+        why.append(f"fewer than {VALIDATION_FEWEST} validation videos: no early stop")
     sizes = label_counts(parts.train).values()
     if plain and "shots" not in given:
         why.append(

@@ -11,7 +11,7 @@ from froster.evaluation.metrics import Predictions, percent
 from froster.evaluation.probes import PROBES, Probe
 from froster.inference.recognizer import Recognizer
 from froster.training.checks import some
-from froster.training.measure import Change, EvalSet, Measuring, change, measure_many
+from froster.training.measure import Change, change
 
 SHOWS = {
     "static": "the middle frame of each clip alone, repeated",
@@ -44,21 +44,10 @@ def check_probes(probes: Sequence[str] | None) -> list[Probe]:
 
 
 def orders_of(model: Recognizer, probes: Sequence[Probe]) -> list[Probe | None]:
-    """The usual order, and those of the probes that a network can tell from it."""
+    """The usual order, and those of the probes that a network can tell from it: where it cannot
+    know the order of the frames, a probe that changes it has the usual predictions."""
     computed = [p for p in probes if p == "static" or not model.model.ignores_order]
     return [None, *computed]
-
-
-def measure_probes(
-    model: Recognizer, sets: Sequence[EvalSet], how: Measuring, probes: Sequence[Probe]
-) -> tuple[Measured, dict[Probe, Measured]]:
-    """The predictions as usual, and those of each probe, from one decode of every video. Where the
-    network cannot know the order of the frames, the probes that change it cost nothing: they have
-    the usual predictions."""
-    orders = orders_of(model, probes)
-    usual, *others = measure_many([model] * len(orders), sets, how, probes=orders)
-    by_probe = dict(zip(orders[1:], others, strict=True))
-    return usual, {probe: by_probe.get(probe, usual) for probe in probes}
 
 
 def probes_of(usual: Predictions, probed: Mapping[Probe, Predictions]) -> dict[str, Any]:

@@ -104,6 +104,11 @@ class RunInputs:
         return parts
 
 
+def whereabouts(name: str | Path) -> str:
+    """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
+    return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
+
+
 @dataclass(frozen=True)
 class Run:
     """The output folder of `froster train`."""

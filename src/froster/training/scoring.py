@@ -27,18 +27,19 @@ from torch import Tensor
 from froster.data.dataset import ClipRequest, ReadClip, VideoDataset
 from froster.data.shards import Shard, shard_files
 from froster.errors import DataError, FrosterError, VideoError
-from froster.evaluation.metrics import Predictions, Scorer, predictions_of
+from froster.evaluation.metrics import Predictions, predictions_of
 from froster.evaluation.probes import Probe
 from froster.inference.batch import ModelWork
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import Recognizer
 from froster.training.distributed import ranks, this_rank, to_rank_0
-from froster.training.measure import EvalSet, Measuring, class_source, texts_of
+from froster.training.measure import EvalSet, Measuring, class_source, scorer_of, texts_of
 from froster.training.probes import Measured, orders_of
 from froster.utils import strict_json as json
-from froster.utils.engine import LOCAL, End, Engine, Means, run
+from froster.utils.engine import run
 from froster.utils.files import Appender, json_line, read_lines, write_text
 from froster.utils.progress import reason
+from froster.utils.work import LOCAL, End, Engine, Means
 from froster.video.container import file_state
 
 SCORES = "scores.jsonl"
@@ -108,12 +109,8 @@ class ScoreVideos(ModelWork[Clips, np.ndarray]):
 
     @torch.no_grad()
     def compute(self, parts: list[np.ndarray]) -> Sequence[np.ndarray]:
-        model, (first, *others) = self.model, self.classes
         views = torch.from_numpy(np.stack(parts))
-        logits = [
-            Scorer(model.inference, first, model.dtype, model.config.fusion, others, order)(views)
-            for order in self.orders
-        ]
+        logits = [scorer_of(self.model, self.classes, order)(views) for order in self.orders]
         return list(torch.stack(logits, dim=1).numpy())
 
 
@@ -216,9 +213,10 @@ def score_sets(
     probes: Sequence[Probe],
     scoring: Scoring,
 ) -> tuple[Measured, dict[Probe, Measured]] | dict[str, Any]:
-    """What `measure_probes` returns, of sets that have the same classes; of a shard, which file its
-    scores are in, and how many. Several processes of torchrun score a share each, in the batches of
-    one, and all but the first return nothing."""
+    """The predictions as usual, and those of each probe, from one decode of every video, of sets
+    that have the same classes; of a shard, which file its scores are in, and how many. Several
+    processes of torchrun score a share each, in the batches of one, and all but the first return
+    nothing."""
     rows, orders = rows_of(sets), orders_of(model, probes)
     work, shard = ScoreVideos(model, sets, orders, how), scoring.shard
     mine: Sequence[Clips] = shard.of(rows) if shard.count > 1 else rows

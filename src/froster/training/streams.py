@@ -58,31 +58,27 @@ class Stored(NamedTuple):
     objects: Tensor  # int64 (TOP,): concepts, the likeliest first
 
 
-def even_points(num_frames: int, count: int = POINTS) -> list[int]:
+def even_points(num_frames: int) -> list[int]:
     """Frames of the object stream: evenly from the first to the last; all where there are few."""
-    if num_frames <= count:
+    if num_frames <= POINTS:
         return list(range(num_frames))
-    return [round(k * (num_frames - 1) / (count - 1)) for k in range(count)]
+    return [round(k * (num_frames - 1) / (POINTS - 1)) for k in range(POINTS)]
 
 
-@dataclass(frozen=True)
-class ReadStreams:
-    """From a path to the frames of both streams, uint8 (T, 3, S, S): the work of a process that
-    decodes."""
-
-    def __call__(
-        self, task: tuple[str, tuple[float, float] | None]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of a path and a part of the video in seconds, or all of it."""
-        path, span = task
-        with unchanged(path), Video(path) as video:
-            part = VideoPart(video, *(span or (0.0, math.inf)))
-            segments = SEGMENTS.view_indices(part.timing if span else video.timing, 1)[0]
-            points = even_points(part.num_frames)
-            needed = sorted({*segments, *points})
-            frames = inference_transform(part.at(needed), SIZE, VIDEO).numpy()
-        row = {frame: number for number, frame in enumerate(needed)}
-        yield frames[[row[i] for i in segments]], frames[[row[i] for i in points]]
+def read_streams(
+    task: tuple[str, tuple[float, float] | None],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """From a path, and a part of the video in seconds or None, to the frames of both streams, uint8
+    (T, 3, S, S): the work of a process that decodes."""
+    path, span = task
+    with unchanged(path), Video(path) as video:
+        part = VideoPart(video, *(span or (0.0, math.inf)))
+        segments = SEGMENTS.view_indices(part.timing if span else video.timing, 1)[0]
+        points = even_points(part.num_frames)
+        needed = sorted({*segments, *points})
+        frames = inference_transform(part.at(needed), SIZE, VIDEO).numpy()
+    row = {frame: number for number, frame in enumerate(needed)}
+    yield frames[[row[i] for i in segments]], frames[[row[i] for i in points]]
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def extract(
         return Extracted(stored, errors, 0)
     tsm, bit = streams.load(device)
     tasks = [(str(items[place].path), items[place].span) for place in missing]
-    events = pool.in_order(pool.run(ReadStreams(), tasks, workers, window=workers + 2))
+    events = pool.in_order(pool.run(read_streams, tasks, workers, window=workers + 2))
     with working(f"features of {len(missing)} videos", len(missing)) as advance:
         for task, frames, error in pool.ends(events):
             place = missing[task]

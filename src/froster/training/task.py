@@ -23,10 +23,10 @@ from froster.text.bank import PromptBank
 from froster.training.attach import attach, trained
 from froster.training.batches import mix_clips, soft_targets
 from froster.training.compiling import compile_towers
-from froster.training.distill import Distill, Distillation, Losses, Scored
+from froster.training.distill import Distillation, Losses, Scored
+from froster.training.distill_options import Distill
 from froster.training.distributed import GatherClasses, ranks, this_rank
-from froster.training.ema import follow, follower
-from froster.training.specialise import Specialisation
+from froster.training.taco import Specialisation, follow, follower
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods.closed_set import LPNet, LPPlusPlus, TaughtMethod, TipAdapter, TipNet
 from froster.training.lp_plus import fit_lp
+from froster.training.options import TeachOptions
 from froster.training.plan import is_small
 from froster.training.prolip import ProjectionRecipe, strength_of, train_projection
 from froster.training.teach_inputs import Inputs
-from froster.training.teach_options import TeachOptions
 from froster.training.tip_adapter import EPOCHS, fill_cache, train_keys
 
 SMALL_LR = 1e-3

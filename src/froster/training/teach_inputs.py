@@ -17,7 +17,7 @@ from froster.data.manifest import Item, Place
 from froster.encoders.last_map import LastMap
 from froster.encoders.model import unit
 from froster.errors import DataError, UsageError
-from froster.evaluation.metrics import Predictions, fuse
+from froster.evaluation.metrics import Predictions, predictions_of
 from froster.inference.batch import ReadOptions
 from froster.inference.features import (
     FeatureStore,
@@ -32,8 +32,8 @@ from froster.inference.recognizer import Recognizer
 from froster.inference.store import IndexEntry, Store
 from froster.methods import VideoCLIP
 from froster.training.measure import TOGETHER, ClassSource
+from froster.training.options import TeachOptions
 from froster.training.reporter import Reporter
-from froster.training.teach_options import TeachOptions
 from froster.utils.address import located, whole_name
 
 
@@ -170,7 +170,8 @@ def predictions(
     also: Sequence[str] = (),
 ) -> Predictions:
     """Of the videos among `classes`, and among these and the labels `also` together."""
-    labels = [list(classes), *([[*classes, *also]] if also else [])]
+    together = {TOGETHER: [*classes, *also]} if also else {}
+    labels = [list(classes), *together.values()]
     sets = [source(names) for names in labels]
     rows: list[Tensor | None] = []
     for item in items:
@@ -182,17 +183,12 @@ def predictions(
         rows.append(logits.mean(0, keepdim=True) if inputs.from_index else logits)
     count = next((len(row) for row in rows if row is not None), 1)
     unread = torch.full((count, sum(map(len, labels))), float("nan"))
-    table = torch.stack([unread if row is None else row for row in rows])
-    of_classes, *others = table.split([len(names) for names in labels], dim=-1)
-    fusion = model.config.fusion
-    result = Predictions(
+    return predictions_of(
         labels[0],
         torch.tensor([labels[0].index(item.label) for item in items]),
-        fuse(of_classes, fusion),
+        torch.stack([unread if row is None else row for row in rows]),
+        model.config.fusion,
         [(i, inputs.errors[item.place]) for i, item in enumerate(items) if rows[i] is None],
         [str(item.path) for item in items],
-        of_classes,
+        together,
     )
-    if also:
-        result.also = {TOGETHER: result.asked(labels[1], others[0], fusion)}
-    return result

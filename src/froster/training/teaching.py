@@ -19,7 +19,7 @@ from froster.inference.model_report import report_of, reported_videos, written
 from froster.inference.recognizer import Recognizer
 from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.calibrate import calibrate, knows_background
-from froster.training.examples import Videos
+from froster.training.examples import Round, Videos, first_or_next
 from froster.training.held_out import HeldOut
 from froster.training.measure import (
     ClassSource,
@@ -29,9 +29,9 @@ from froster.training.measure import (
     class_source,
     load_reported,
 )
+from froster.training.options import TeachOptions
 from froster.training.plan import holdout_share
 from froster.training.reporter import Reporter
-from froster.training.rounds import Round, first_or_next
 from froster.training.taught import Lesson, TeachPlan, check_base, taught_model
 from froster.training.teach_inputs import (
     Inputs,
@@ -40,7 +40,6 @@ from froster.training.teach_inputs import (
     kept_inputs,
     predictions,
 )
-from froster.training.teach_options import TeachOptions
 from froster.training.validation import agreement, foreign_labels
 from froster.utils.address import as_path
 from froster.utils.files import absolute, write_json
@@ -305,6 +304,6 @@ def report_about(
         "source": {
             "model": start.model,
             "trained_on": trained,
-            "watched_by": written(before.watched if before else frozenset()),
+            "watched_by": written(before.validated if before else frozenset()),
         },
     }

@@ -44,7 +44,6 @@ def train_keys(
     labels: Int64[Tensor, " videos"],
     *,
     epochs: int = EPOCHS,
-    seed: int = 0,
     on_step: Callable[[float], None] = lambda loss: None,
 ) -> None:
     """Tip-Adapter-F: trains the keys of a filled cache by AdamW, a view of every video an epoch."""
@@ -53,7 +52,7 @@ def train_keys(
     count, batch = len(labels), min(BATCH, len(labels))
     steps = epochs * math.ceil(count / batch)
     optimizer = torch.optim.AdamW([keys], lr=LR, eps=EPS)
-    draw, step = torch.Generator().manual_seed(seed), 0
+    draw, step = torch.Generator().manual_seed(0), 0
     for epoch in range(epochs):
         v = video[:, epoch % video.shape[1]]
         for rows in torch.randperm(count, generator=draw).split(batch):

@@ -31,7 +31,7 @@ from froster.training.batches import steps_of_epoch
 from froster.training.checkpoint import Checkpoints
 from froster.training.checks import warnings
 from froster.training.compiling import worth_compiling
-from froster.training.distill import Distill
+from froster.training.distill_options import Distill
 from froster.training.distributed import process_group, ranks, spread_over_ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune, use_of_weights
 from froster.training.finish import TrainingResult, TrainingRun, assist, finish
@@ -40,10 +40,8 @@ from froster.training.held_out import novel_by_column
 from froster.training.importance import read_importance
 from froster.training.kept import KeptTower, moves_frames
 from froster.training.measure import Measuring, labelled_videos, load_reported, training_dataset
-from froster.training.metrics_log import Log, open_logger
 from froster.training.options import TrainOptions
 from froster.training.plan import (
-    Changes,
     TrainPlan,
     choose,
     ema_beta_of,
@@ -52,8 +50,8 @@ from froster.training.plan import (
     make_plan,
     validation_share,
 )
-from froster.training.reporter import Reporter
-from froster.training.run_folder import RunInputs
+from froster.training.reporter import Log, Reporter, open_logger
+from froster.training.run_folder import RunInputs, whereabouts
 from froster.training.trainer import Trained
 from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
@@ -154,7 +152,7 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
         novel = novel_by_column(items, asked.novel_column)
     plain = is_plain(items, asked.preset)
     holdout = holdout_share(items) if asked.holdout is None else asked.holdout
-    share = asked.watch
+    share = asked.validation
     if plain and share is None:
         trainable = len(items) - int(where_in(labels_of(items), novel or []).sum())
         share = validation_share(trainable * (1 - asked.novel_fraction) * (1 - holdout))
@@ -169,7 +167,7 @@ def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> Training
     )
     if asked.patience and not parts.validation:
         raise UsageError(
-            "--patience needs videos to watch the training by, and there are too few: --watch 0.2,"
+            "--patience needs validation videos, and there are too few: --validation 0.2,"
             " or more videos"
         )
     sentences = read_descriptions(asked.descriptions) if asked.descriptions else {}
@@ -185,38 +183,13 @@ def plan_of(
             f"{method.name} knows only the classes that it is trained on, so that nothing can be"
             " measured on novel ones: leave --novel-fraction out, or take another --variant"
         )
-    schedule = (
-        *("epochs", "average_from", "batch_size", "lr", "new_scale", "tune", "patience"),
-        *("averaging", "average_mu", "average_sigma", "specialise", "meta", "meta_rate"),
-        *("remember", "hold", "hold_strength"),
-    )
-    changes = Changes(
-        preset=asked.preset,
-        distill=asked.distill,
-        loss=dict(asked.loss),
-        recipe=asked.asked(*schedule),
-        sampling=asked.asked("clamp", "frames", kind="sampling"),
-        views=asked.views,
-        flip=asked.flip,
-    )
-    plan = make_plan(base, method, videos.parts.base, changes)
+    plan = make_plan(base, method, videos.parts.base, asked)
     given = set(asked.asked("epochs", "batch_size", "patience", "shots"))
     choice = choose(plan.preset.recipe, videos.parts, given, videos.plain, ranks())
-    if asked.average_from is not None and asked.average_from > choice.recipe.epochs:
-        last = choice.recipe.epochs
+    recipe, distill, why = choice.recipe, plan.distill, choice.why
+    if asked.average_from is not None and asked.average_from > recipe.epochs:
+        last = recipe.epochs
         raise UsageError(f"--average-from {asked.average_from} comes after the last epoch, {last}")
-    recipe = dataclasses.replace(
-        choice.recipe,
-        seed=asked.seed,
-        workers=asked.workers,
-        keep=asked.keep,
-        precision=base.precision,
-        compile=asked.compile,
-        checkpointing=asked.checkpointing,
-        checkpoint_minutes=asked.checkpoint_minutes,
-        shard_weights=asked.shard_weights,
-    )
-    distill, why = plan.distill, choice.why
     if videos.plain and distill.teacher == "ema" and "ema_beta" not in asked.loss:
         clips = len(videos.parts.train)
         beta = round(ema_beta_of(recipe.epochs * steps_of_epoch(recipe, clips)), 4)
@@ -256,7 +229,7 @@ def plan_lines(run: TrainingRun) -> list[str]:
     return [
         f"{len(parts.train)} training videos of {len(parts.base)} base classes; test:"
         f" {len(parts.base_test)} base, {len(parts.novel_test)} novel ({len(parts.novel)}"
-        f" classes); watched: {len(parts.validation)}",
+        f" classes); validation: {len(parts.validation)}",
         *parts.notes,
         f"{plan.method.name}, {teacher}, {recipe.epochs} epochs of batch {recipe.batch_size},"
         f" {rates}, seed {recipe.seed}",
@@ -322,7 +295,7 @@ def fine_tune_run(
     student, trained = fine_tune(base, settings, clips, classes, run.out, hooks)
     if trained.epochs < recipe.epochs:
         how.reporter.say(
-            f"stopped after epoch {trained.epochs}: no gain on the watched videos for"
+            f"stopped after epoch {trained.epochs}: no gain on the validation videos for"
             f" {recipe.patience}"
         )
     return student, trained
@@ -349,11 +322,6 @@ def source_of(
         every_novel=True,
         **use_of_weights(base),
     )
-
-
-def whereabouts(name: str | Path) -> str:
-    """The whole path of a file or folder; names such as nano, kinetics400 or a hub id stay."""
-    return str(absolute(name)) if Path(name).exists() and str(name) != "nano" else str(name)
 
 
 def look_for_habits(run: TrainingRun) -> str:
@@ -386,5 +354,5 @@ def marks(parts: Split, start: ReportedVideos | None, reporter: Reporter) -> tup
     total = len(parts.train) + len(parts.validation)
     with reporter.bar("note the training videos", total) as bar:
         trained = written([*file_fingerprints(parts.train, bar), *before.trained])
-        watched = written([*file_fingerprints(parts.validation, bar), *before.watched])
-    return trained, watched
+        validated = written([*file_fingerprints(parts.validation, bar), *before.validated])
+    return trained, validated

@@ -23,18 +23,11 @@ from froster.errors import CheckpointError, FrosterError
 from froster.methods.recipe import Recipe
 from froster.training.batches import draw_template, epoch_batches, rows_of_step, steps_of_epoch
 from froster.training.checkpoint import SHARDS, Checkpoints, EpochPart, RunState
-from froster.training.distributed import (
-    from_all_ranks,
-    from_rank_0,
-    ranks,
-    same_on_all_ranks,
-    this_rank,
-)
+from froster.training.distributed import from_all_ranks, from_rank_0, ranks, this_rank
 from froster.training.importance import PathIntegral
 from froster.training.meta import add_query_gradient, with_query
-from froster.training.metrics_log import MetricsLog
-from froster.training.optim import optimizer_of
-from froster.training.schedule import rate
+from froster.training.optim import optimizer_of, rate
+from froster.training.reporter import MetricsLog
 from froster.training.task import Task
 from froster.training.weights import RunningMean
 from froster.utils.interrupt import check
@@ -149,7 +142,8 @@ class Trainer:
             if stops_early(state.history, recipe.patience):
                 break
             means = self.epoch(epoch, dataset, state, log, hear, checkpoints)
-            self.add_to_average(epoch, state)
+            if epoch + 1 >= recipe.first_averaged:
+                state.average.add(self.cpu_state())
             line: dict[str, Any] = {"mean": means, "averaged": state.average.count}
             if validate is not None:
                 measured = from_rank_0(validate(epoch + 1))
@@ -171,10 +165,6 @@ class Trainer:
         if self.shards is not None:
             return self.shards.state(self.task.student)
         return cpu_state(self.task.student) if self.rank == 0 else {}
-
-    def add_to_average(self, epoch: int, state: RunState) -> None:
-        if epoch + 1 >= self.recipe.first_averaged:
-            state.average.add(self.cpu_state())
 
     def save(self, checkpoints: Checkpoints, epochs: int, state: RunState) -> None:
         """A checkpoint after so many epochs and `state.part`. All ranks must call it."""
@@ -339,7 +329,7 @@ def shared_out(task: Task) -> Shards:
 
 def check_same_point(epoch: int, step: int, folder: Path) -> None:
     """Raises CheckpointError where the ranks would go on from different checkpoints."""
-    if not same_on_all_ranks((epoch, step)):
+    if len(set(from_all_ranks([(epoch, step)]))) > 1:
         raise CheckpointError(
             f"the processes see different checkpoints in {folder}: --out must lie where all"
             " machines see the same files"

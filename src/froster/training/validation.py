@@ -14,7 +14,7 @@ import torch
 
 from froster.data.public import classes, readable
 from froster.data.splits import Split, evenly
-from froster.evaluation.metrics import Predictions, Scorer, evaluate, percent
+from froster.evaluation.metrics import Predictions, percent
 from froster.inference.recognizer import Recognizer
 from froster.methods.recipe import Preset
 from froster.training.measure import (
@@ -26,6 +26,8 @@ from froster.training.measure import (
     class_source,
     eval_sets,
     measure,
+    scored,
+    scorer_of,
     texts_of,
     video_dataset,
     videos_of,
@@ -38,11 +40,11 @@ MOST_NOVEL = 100
 TITLES = {"base": "base", "novel": "novel", "hm": "HM"}
 
 
-def foreign_labels(labels: Sequence[str], count: int = FOREIGN) -> list[str]:
+def foreign_labels(labels: Sequence[str]) -> list[str]:
     """Names of Kinetics-400 classes, spread over the alphabet, of which none is among `labels`."""
     known = {name.casefold() for name in labels}
     names = [name for name in map(readable, classes("k400")) if name.casefold() not in known]
-    return names[:: len(names) // count][:count]
+    return names[:: len(names) // FOREIGN][:FOREIGN]
 
 
 def agreement(first: Predictions, second: Predictions) -> float:
@@ -106,21 +108,11 @@ class Validator:
             return measure(model, self.sets, how, name, keep=False)
         base, foreign = self.sets  # the same videos, whose features serve both
         with how.reporter.bar(f"evaluate {name}", videos_of([base]), keep=False) as bar:
-            first, other = (
+            classes = [
                 class_source(model, texts_of([s]), how.truncate)(s.classes) for s in self.sets
-            )
-            scorer = Scorer(model.inference, first, model.dtype, model.config.fusion, [other])
-            (measured,) = evaluate(
-                [scorer],
-                base.dataset,
-                base.classes,
-                names=base.videos,
-                batch_size=how.batch_size,
-                workers=how.workers,
-                on_videos=bar,
-                also={foreign.name: foreign.classes},
-                spread=how.spread,
-            )
+            ]
+            both = dataclasses.replace(base, also={foreign.name: foreign.classes})
+            (measured,) = scored([scorer_of(model, classes)], both, how, bar)
         return {base.name: measured, foreign.name: measured.also.pop(foreign.name)}
 
 

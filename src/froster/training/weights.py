@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
-
-import torch
+from collections.abc import Callable
 
 from froster.errors import CheckpointError
-from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.utils.tensors import StateDict, cpu_state
 
@@ -20,17 +17,6 @@ def check_same_keys(first: StateDict, other: StateDict) -> None:
         raise CheckpointError(
             f"the weights do not match, e.g. {', '.join(difference[:3])} ({len(difference)} keys)"
         )
-
-
-def average(states: Sequence[StateDict]) -> StateDict:
-    """The uniform mean of several states with equal keys (FROSTER averages its epochs 2 to the
-    last)."""
-    for state in states[1:]:
-        check_same_keys(states[0], state)
-    return {
-        name: torch.stack([state[name].double() for state in states]).mean(0).to(like.dtype)
-        for name, like in states[0].items()
-    }
 
 
 def interpolate(clip: StateDict, tuned: StateDict, ratio: float) -> StateDict:
@@ -69,19 +55,18 @@ def halfway(
     return towards(start, tuned, ratio, student.config.method.output_layers)
 
 
-def with_weights(
-    student: Recognizer, state: StateDict | None, config: ModelConfig | None = None
-) -> Recognizer:
+def with_weights(student: Recognizer, state: StateDict | None) -> Recognizer:
     """The same network with other weights of it, or as it is."""
     model = copy.deepcopy(student.model)
     if state is not None:
         model.load_state_dict(state)
-    return student.with_network(model, config or student.config)
+    return student.with_network(model, student.config)
 
 
 class RunningMean:
-    """The mean of the weights it was shown, without keeping them all: uniform, or with a factor for
-    the first, the second and so on (`factor_of`, from 1), of which ratios matter."""
+    """The mean of the weights it was shown, without keeping them all: uniform (FROSTER: epochs 2 to
+    the last), or with a factor for the first, the second and so on (`factor_of`,
+    from 1), of which ratios matter."""
 
     def __init__(self, factor_of: Callable[[int], float] = lambda number: 1.0) -> None:
         self.count = 0

@@ -161,7 +161,7 @@ class Address(_Path):
         """All below it but hidden ones, in the order of their names. Raises OSError."""
         from froster.utils.remote import files_below
 
-        return files_below(self)
+        return [Address(text) for text in files_below(self)]
 
     def with_suffix(self, suffix: str) -> Address:
         return self.with_name(f"{self.stem}{suffix}")

@@ -1,4 +1,4 @@
-"""The work of `froster.utils.engine` on a cluster of Ray: actors that hold the work, with its
+"""The work of `froster.utils.work` on a cluster of Ray: actors that hold the work, with its
 network, and below each of them the pool of processes that may crash.
 
 These are plain actors and not Ray Data, which keeps progress, tries again and gives up by block: it
@@ -26,7 +26,7 @@ import torch
 
 from froster.errors import FrosterError, UsageError, install
 from froster.utils import interrupt, pool
-from froster.utils.engine import Means, Numbered, Row, Work, by_pool
+from froster.utils.work import Means, Numbered, Row, Work, by_pool
 
 HELD = 8
 """Rows that an actor holds beside those that its processes and its batches need."""

@@ -40,6 +40,18 @@ def install() -> None:
     sys.unraisablehook = _unraisable
 
 
+@contextmanager
+def requests_kept() -> Iterator[None]:
+    """Within the block every error that follows Ctrl-C is `Interrupted`: a library that is being
+    imported swallows what is raised in it, and fails for another reason a moment later."""
+    try:
+        yield
+    except Exception as error:
+        if not _requested or isinstance(error, Interrupted):
+            raise
+        raise _message() from error
+
+
 def check() -> None:
     """For long loops: an exception raised inside a finalizer or a fork hook is lost, the request is
     not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from froster.errors import FrosterError, WriteError
@@ -44,6 +45,28 @@ class Plain(Console):
 console = Plain(stderr=True)
 output = Plain()
 """For what a command was asked for, on standard output."""
+_WIDEST = 1000
+"""Characters of a line that a terminal may break."""
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    styles: Iterable[str | None] = (),
+    *,
+    wide: bool = False,
+) -> None:
+    """A row a line, under the names of the columns if one has a name; nothing if there is no row.
+
+    `styles` are rich's, one a row; rows without one are plain. A `wide` table has one line a row
+    also where that is longer than the terminal's.
+    """
+    table = Table(*columns, box=None, pad_edge=False, show_header=any(columns))
+    rest = iter(styles)
+    for row in rows:
+        table.add_row(*map(str, row), style=next(rest, None))
+    if table.row_count:
+        (Plain(width=_WIDEST) if wide else output).print(table)
 
 
 class _PlainColumn(TextColumn):

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from froster.errors import UsageError, install
-from froster.utils.address import STORES, Address
 from froster.utils.interrupt import check
 
 Result = TypeVar("Result")
@@ -45,6 +44,15 @@ _SETTINGS = ("AWS_", "AZURE_", "FSSPEC_", "GCSFS_", "GOOGLE_", "HF_")
 """How the settings of object stores begin."""
 _FOR_A_WHILE = {408, 425, 429, 500, 502, 503, 504}
 """What a server says that may say otherwise later."""
+
+
+class Named(Protocol):
+    """What an `Address` says of itself."""
+
+    text: str
+
+    @property
+    def scheme(self) -> str: ...
 
 
 class RemoteState(NamedTuple):
@@ -77,7 +85,7 @@ class RemoteSource(Protocol):
         ...
 
 
-def source_of(address: Address) -> RemoteSource:
+def source_of(address: Named) -> RemoteSource:
     return WebSource(address.text) if address.scheme in ("http", "https") else StoreSource(address)
 
 
@@ -250,7 +258,7 @@ def _first_byte(answer: Any) -> int | None:
 class StoreSource:
     """What fsspec reads."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Named) -> None:
         self.address = address
         self.files = file_system(address.scheme)
         self.place = _place(address)
@@ -282,7 +290,7 @@ class StoreSource:
         file.seek(0)
 
 
-def _place(address: Address) -> str:
+def _place(address: Named) -> str:
     """As fsspec's file system names it."""
     return address.text.partition("://")[2]
 
@@ -340,12 +348,12 @@ def _answer_of(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         raise failed(f"cannot be read ({words[:200]})") from error
 
 
-def state_of(address: Address) -> RemoteState:
+def state_of(address: Named) -> RemoteState:
     """Raises OSError."""
     return source_of(address).state()
 
 
-def read_whole(address: Address, most: int = MOST_TEXT) -> bytes:
+def read_whole(address: Named, most: int = MOST_TEXT) -> bytes:
     """Of a small file. Raises OSError."""
     with tempfile.TemporaryFile() as file:
         source_of(address).copy(file, most)
@@ -358,9 +366,9 @@ def version_number(state: RemoteState) -> int:
     return int.from_bytes(digest[:6], "big")
 
 
-def is_folder(address: Address) -> bool:
+def is_folder(address: Named) -> bool:
     """Whether something lies below it, as far as can be seen. Of the web nobody can say."""
-    if address.scheme not in STORES:
+    if address.scheme in ("http", "https"):
         return False
     files = file_system(address.scheme)
     try:
@@ -369,7 +377,7 @@ def is_folder(address: Address) -> bool:
         return False
 
 
-def files_below(address: Address) -> list[Address]:
+def files_below(address: Named) -> list[str]:
     """All files, in the order of their names, but for hidden ones. Raises OSError."""
     places = _answer_of(file_system(address.scheme).find, _place(address))
     scheme, base = address.scheme, _place(address).rstrip("/")
@@ -378,4 +386,4 @@ def files_below(address: Address) -> list[Address]:
         for place in places
         if not any(part.startswith(".") for part in place.removeprefix(base).split("/"))
     ]
-    return [Address(f"{scheme}://{place}") for place in sorted(shown)]
+    return [f"{scheme}://{place}" for place in sorted(shown)]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
-from rich.table import Table
 
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
@@ -23,7 +22,7 @@ from froster.report import page
 from froster.report.accuracy import Column, accuracy_table
 from froster.report.clips import Clip, Verdict, classified_clips
 from froster.report.plots import Bars, accuracy_bars, training_curves
-from froster.training.distill import distill_preset
+from froster.training.distill_options import distill_preset
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.measure import EvalRow, EvalSet, Measuring, change, measure
 from froster.training.plan import SMALL_LR, default_recipe
@@ -32,7 +31,7 @@ from froster.training.trainer import Trained
 from froster.training.weights import halfway, with_weights
 from froster.utils import strict_json as json
 from froster.utils.files import claim_folder, sole_writer, write_text
-from froster.utils.progress import attempt, console, output, progress
+from froster.utils.progress import attempt, console, print_table, progress
 from froster.utils.text import shell_command
 from froster.world.clips import WorldClips
 from froster.world.files import write_video
@@ -206,12 +205,11 @@ def settings(base: Recognizer, seed: int) -> dict[str, Any]:
 
 
 def show(rows: list[EvalRow], clips: list[Clip], out: Path, seconds: float) -> None:
-    table = Table("method", "weights", *(c.title for c in COLUMNS), box=None, pad_edge=False)
-    for row in rows:
-        style = "bold" if row.method in NAMES else "dim"
-        values = (f"{column.value(row):.1f}" for column in COLUMNS)
-        table.add_row(row.method, row.weights, *values, style=style)
-    output.print(table)
+    print_table(
+        ["method", "weights", *(column.title for column in COLUMNS)],
+        [[row.method, row.weights, *(f"{c.value(row):.1f}" for c in COLUMNS)] for row in rows],
+        ["bold" if row.method in NAMES else "dim" for row in rows],
+    )
     console.print()
     console.print(
         f"accuracy in per cent, one seed; one standard error is about {rows[0].error('novel'):.0f}"
