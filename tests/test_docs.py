@@ -214,6 +214,7 @@ def test_every_dependency_has_its_bound_explained() -> None:
 
 
 @pytest.mark.parametrize("page", ["many-videos", "search", "doctor"])
+@pytest.mark.usefixtures("few_templates")
 def test_commands_run(run, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are written, on a few videos and the nano model."""
     for number in range(3):  # of six seconds, so that none is short
@@ -312,6 +313,8 @@ class Images(HTMLParser):
     not all(map(find_spec, ("mkdocs", "material", "mkdocstrings_handlers"))),
     reason="needs mkdocs-material and mkdocstrings: pip install -e '.[docs]'",
 )
+# The workflow builds the site too. Quick: links, navigation and the names of the reference, above.
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     """Links, anchors, navigation and the reference; pictures are there, nothing is loaded from
     elsewhere. 8 seconds."""
