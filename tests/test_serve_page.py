@@ -25,6 +25,7 @@ from froster.serve.page import add_page
 from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_video
+from templates import use_few
 from video_files import make_video
 
 HOSTILE = "<img src=x onerror=alert(1)>{{constructor.constructor('alert(1)')()}}${alert(1)}\"'`"
@@ -39,7 +40,15 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calibrated() -> Recognizer:
+def nano() -> Iterator[Recognizer]:
+    """The nano CLIP with few templates, as all in this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_few(patch)
+        yield load("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def calibrated(nano: Recognizer) -> Recognizer:
     nano = load("nano", device="cpu")
     nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
     return nano
