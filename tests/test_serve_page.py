@@ -55,12 +55,12 @@ def calibrated(nano: Recognizer) -> Recognizer:
 
 
 def served(
-    models: dict[str, Recognizer], token: str | None = None
+    models: dict[str, Recognizer], token: str | None = None, samples: Path | None = None
 ) -> Iterator[tuple[str, Service]]:
     limits = Limits(upload=1_000_000, seconds=60)
     service = Service(Models(models, limits), limits)
     app = create_app(service)
-    add_page(app, service)
+    add_page(app, service, samples)
     with in_thread(service, Guard(app, token)) as address:
         yield address, service
     assert not service.folder.exists()
@@ -445,8 +445,8 @@ def test_a_sample_brings_its_labels(visit) -> None:
     assert float(tab.locator("[role=slider]").first.get_attribute("aria-valuemax")) == 18
 
 
-def test_the_token_opens_the_page(browser: Any, nano: Recognizer) -> None:
-    for address, _ in served({"nano": nano}, TOKEN):
+def test_the_token_opens_the_page(browser: Any, nano: Recognizer, video: Path) -> None:
+    for address, _ in served({"nano": nano}, TOKEN, video.parent):
         tab = browser.new_page()
         tab.goto(address)
         assert (
@@ -460,6 +460,8 @@ def test_the_token_opens_the_page(browser: Any, nano: Recognizer) -> None:
                 given == "wrong"
             )
         tab.click("#samples button >> nth=0")
+        tab.fill("#labels", "\n".join(LABELS))
+        tab.click("#go")
         tab.wait_for_selector("#film img", timeout=30_000)
         tab.close()
 
