@@ -27,6 +27,7 @@ from golden import shared
 from shared_files import World
 from typed import arguments, one_line
 
+pytestmark = pytest.mark.usefixtures("few_templates")
 NAMES = [name for names in COMMANDS.values() for name in names]
 
 
@@ -154,7 +155,6 @@ def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
     assert all(found["label"] for found in result.json["results"])
 
 
-@pytest.mark.usefixtures("few_templates")
 def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     data = ("--data", folder, "--model", "nano")
@@ -247,7 +247,7 @@ METHODS_LINES = [
         for row in METHODS_LINES
     ],
 )
-@pytest.mark.usefixtures("no_page", "few_templates")
+@pytest.mark.usefixtures("no_page")
 def test_methods_train_and_say_what_distillation_does(
     run, folder: Path, video: Path, tmp_path: Path, options: tuple[str, ...], said: str, name: str
 ) -> None:
@@ -578,9 +578,18 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
     assert "froster: stopped" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("kind", ["CUDA", "CPU", "Python"])
+COMMANDS_WITH_A_NETWORK = ("classify", "timeline", "evaluate", "index", "train", "attend")
+KINDS = ("CUDA", "CPU", "Python")
+
+
+# Every command and every kind of error are among the quick ones.
 @pytest.mark.parametrize(
-    "command", ["classify", "timeline", "evaluate", "index", "train", "attend"]
+    ("command", "kind"),
+    [
+        pytest.param(command, kind, marks=[pytest.mark.slow] * ((i + j) % 3 > 0))
+        for i, command in enumerate(COMMANDS_WITH_A_NETWORK)
+        for j, kind in enumerate(KINDS)
+    ],
 )
 def test_too_little_memory_is_one_line(
     run, folder: Path, video: Path, tmp_path: Path, monkeypatch, command: str, kind: str
