@@ -124,7 +124,7 @@ def test_rows_train_test_and_resume(
     ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TABLES, "table1", SMALL)
-    monkeypatch.setitem(NOVEL_RECIPE, "ucf101", {"epochs": 2, "batch_size": 4})
+    monkeypatch.setitem(NOVEL_RECIPE, "ucf101", {"epochs": 1, "batch_size": 4})
     out = ucf / "out"
     command = [
         "reproduce",
