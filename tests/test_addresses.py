@@ -32,6 +32,7 @@ from shared_files import World
 from typed import one_line
 from video_files import make_video, orientation_message, with_units
 
+pytestmark = pytest.mark.usefixtures("few_templates")
 LABELS = ("--labels", "cat spinning, key pacing", "--model", "nano")
 
 

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -37,19 +38,19 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def four_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """14,400 seconds, a frame a second."""
+    """14,400 seconds, a frame every two of them."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=1)
+        stream = container.add_stream("mpeg4", rate=Fraction(1, 2))
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         pictures = [
             av.VideoFrame.from_ndarray(rng.integers(0, 255, (32, 32, 3), np.uint8), format="rgb24")
             for _ in range(20)
         ]
-        for number in range(4 * 3600):
-            frame = pictures[number // 60 % 20]
+        for number in range(2 * 3600):
+            frame = pictures[number // 30 % 20]
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

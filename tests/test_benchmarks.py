@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import decode, loader
+from benchmarks import decode, loader, merging, serve
 from benchmarks.__main__ import PARTS, main
 from benchmarks.baselines import ReleasedStep
 from benchmarks.gpu import main as gpu
@@ -25,7 +25,10 @@ PARTS_AT_TOY_SIZE = ["step", "evaluate", "classify", "encoders", "teach", "serve
 
 
 @pytest.mark.parametrize("part", PARTS_AT_TOY_SIZE)
-def test_a_part_writes_its_rows(part: str, tmp_path: Path) -> None:
+def test_a_part_writes_its_rows(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "COUNTS", [0, 4])
+    monkeypatch.setattr(merging, "OF_NANO", [0, 12])
+    monkeypatch.setattr(serve, "CLIENTS", 3)
     main([part, "--toy", "--rounds", "1", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "speed.json").read_text())[part]
     assert found["rows"] and found["toy"] and "torch" in found["machine"]

@@ -187,6 +187,18 @@ def test_the_tokenizer_of_the_model_is_kept(file: Path, tmp_path: Path) -> None:
     assert isinstance(froster.load(tmp_path / "model").tokenizer, Tokenizer)
 
 
+def test_a_tokenizer_that_cannot_be_saved_is_found_before_the_training(
+    videos: Path, tmp_path: Path, nano: Recognizer
+) -> None:
+    names = sorted(folder.name for folder in videos.iterdir())
+    file = written(tmp_path / "classes.safetensors", names, nano.embed_text(names))
+    nano.save(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a readable"):
+        froster.train(videos, tmp_path / "run", str(tmp_path / "m"), classes=file, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_train_evaluate_and_classify_with_a_file(
     videos: Path, tmp_path: Path, nano: Recognizer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,13 @@ def test_labels_in_a_config_may_be_a_list(run, tmp_path: Path) -> None:
     one_line(wrong, 2, "o.toml", "not UTF-8 text")
 
 
+def test_whatever_may_be_typed_more_than_once_may_be_a_list(run, tmp_path: Path) -> None:
+    """evaluate's splits and probes were refused as lists."""
+    (tmp_path / "o.yaml").write_text("data: gone\nsplit: [val, test]\nprobe: [static, upside]\n")
+    refused = run("evaluate", "--config", tmp_path / "o.yaml")
+    one_line(refused, 2, "--probe must be static, shuffled or reversed, not 'upside'")
+
+
 def test_what_is_typed_goes_before_the_file(run, tmp_path: Path) -> None:
     (tmp_path / "o.yaml").write_text("out: a.txt\n")
     (tmp_path / "l.txt").write_text("surfing\n")

@@ -66,8 +66,8 @@ def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
 ) -> None:
     """A file that fails and one that kills its actor cost themselves alone."""
     journal, store = tmp_path / "pids", Memory(["had"])
-    slow = [f"slow{i}" for i in range(16)]
-    videos = rows("had", *slow, "fail", "deadly", *(f"v{i}" for i in range(40)))
+    slow = [f"slow{i}" for i in range(6)]
+    videos = rows("had", *slow, "fail", "deadly", *(f"v{i}" for i in range(12)))
 
     def kill() -> None:
         while not journal.exists():
@@ -88,15 +88,15 @@ def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
     assert len(set(journal.read_text().split())) >= 3
 
 
-def test_a_file_that_crashes_costs_its_process_below_the_actor(ray: Any) -> None:
-    store = Memory()
-    run_engine(Lengths(), rows("crash"), store, Means(RAY, 1))
-    assert [end.error for end in store.ends] == ["the decoder crashed (exit code 139)"]
-
-
-def test_what_is_no_matter_of_one_file_is_raised_here(ray: Any) -> None:
+def test_a_file_that_crashes_costs_its_process_and_what_is_no_matter_of_one_file_is_raised(
+    ray: Any,
+) -> None:
+    """The process is one below the actor, which goes on."""
+    store, slow = Memory(), [f"slow{i}" for i in range(4)]
     with pytest.raises(UsageError, match="nobody can do this"):
-        run_engine(Lengths(), rows("wrong"), Memory(), Means(RAY, 0))
+        run_engine(Lengths(), rows("crash", *slow, "wrong"), store, Means(RAY, 1))
+    assert store.ends[0].row.path == "crash"
+    assert store.ends[0].error == "the decoder crashed (exit code 139)"
 
 
 def test_a_driver_that_is_killed(ray: Any, tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_class_embeddings_are_those_of_the_weights_prompts_and_tokenizer_of_now(
         def __call__(self, texts: list[str], *rest: Any) -> Any:
             return self.own(list(texts)[::-1], *rest)
 
-    model.tokenizer_source = Backwards(model.tokenizer_source)  # type: ignore[assignment]
+    model.tokenizer_source = Backwards(model.tokenizer)  # type: ignore[assignment]
     assert torch.allclose(model.class_embeddings(LABELS), before.flip(0), atol=1e-5)
 
 

@@ -254,6 +254,20 @@ def test_estimated_answers_and_their_recall(tmp_path: Path) -> None:
     assert not is_estimated(Store(tmp_path / "i"))
 
 
+def test_an_index_that_was_estimated_before_candidates_were_chosen_still_is(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "i", ABOUT, 32)
+    rows = unit_rows(300, size=32)
+    store.add([(entry(f"{i}.mp4", 10), rows[10 * i : 10 * i + 10]) for i in range(30)])
+    approximate(store, unit_rows(4, 1, 32))
+    store.table.dataset.delete_config_keys(["froster.estimated"])
+    store.table.set("froster.probes", "1")
+    former = Store(tmp_path / "i")
+    assert is_estimated(former) and search_options(former, False)["maximum_nprobes"] == 1
+    assert nearest(former, rows[0], 1, exact=False)[0].entry.path == "0.mp4"
+    exactly(former)
+    assert not is_estimated(Store(tmp_path / "i"))
+
+
 def test_vectors_that_are_much_alike_are_told_apart(tmp_path: Path) -> None:
     """The graph sees 8 bits of the range of all numbers, which a few odd segments make wide."""
     store = Store.create(tmp_path / "i", ABOUT, 32)

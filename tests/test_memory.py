@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -26,6 +27,7 @@ from froster.training.fine_tune import FineTuning, student_of
 from froster.training.memory import memory_of
 from froster.training.reporter import Reporter
 from froster.training.train import train
+from froster.utils.tensors import return_freed
 from shared_files import World
 from test_methods import EVERY
 
@@ -161,3 +163,14 @@ def test_what_a_run_holds_of_an_earlier_one_is_counted(nano: Recognizer, videos:
 def test_weights_that_are_shared_out_are_not_counted(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="leave one of them out"):
         lines_of(videos, tmp_path, shard_weights=True)
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError])
+def test_where_freed_memory_cannot_be_given_back_a_run_goes_on(monkeypatch, error: type) -> None:
+    """Windows' loader takes no None, and macOS has no such function: weights are saved after it."""
+
+    def loader(name: str | None) -> None:
+        raise error(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", loader)
+    return_freed()

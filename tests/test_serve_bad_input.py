@@ -15,9 +15,11 @@ import torch
 
 from server import post, refused, serving  # isort: skip  # skips this file where there is no fastapi
 
-from froster.errors import UsageError, VideoError
-from froster.inference.recognizer import Recognizer
+from froster.errors import CheckpointError, UsageError, VideoError
+from froster.inference.recognizer import Recognizer, load
 from froster.inference.timeline import timeline
+from froster.serve.limits import Limits
+from froster.serve.models import Models
 from froster.utils.interrupt import check, limited
 from shared_files import World
 from video_files import make_video
@@ -277,3 +279,11 @@ def test_work_under_watch_stops_within_its_loops(nano: Recognizer, tmp_path: Pat
             work()
         assert calls == 20
     check()  # no longer watched
+
+
+def test_a_server_does_not_begin_with_a_damaged_tokenizer(nano: Recognizer, tmp_path: Path) -> None:
+    """Which is read late, and would be an error of every request."""
+    nano.save(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a readable"):
+        Models({"m": load(tmp_path / "m", device="cpu")}, Limits())

@@ -25,6 +25,7 @@ from froster.serve.page import add_page
 from froster.serve.service import Service
 from froster.world.files import write_video
 from froster.world.sets import render_video
+from templates import use_few
 from video_files import make_video
 
 HOSTILE = "<img src=x onerror=alert(1)>{{constructor.constructor('alert(1)')()}}${alert(1)}\"'`"
@@ -39,19 +40,27 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calibrated() -> Recognizer:
+def nano() -> Iterator[Recognizer]:
+    """The nano CLIP with few templates, as all in this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_few(patch)
+        yield load("nano", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def calibrated(nano: Recognizer) -> Recognizer:
     nano = load("nano", device="cpu")
     nano.calibration = Calibration(1.0, NoneRule(12.1, 43.2, 0.88), {"to": "a test"})
     return nano
 
 
 def served(
-    models: dict[str, Recognizer], token: str | None = None
+    models: dict[str, Recognizer], token: str | None = None, samples: Path | None = None
 ) -> Iterator[tuple[str, Service]]:
     limits = Limits(upload=1_000_000, seconds=60)
     service = Service(Models(models, limits), limits)
     app = create_app(service)
-    add_page(app, service)
+    add_page(app, service, samples)
     with in_thread(service, Guard(app, token)) as address:
         yield address, service
     assert not service.folder.exists()
@@ -436,8 +445,8 @@ def test_a_sample_brings_its_labels(visit) -> None:
     assert float(tab.locator("[role=slider]").first.get_attribute("aria-valuemax")) == 18
 
 
-def test_the_token_opens_the_page(browser: Any, nano: Recognizer) -> None:
-    for address, _ in served({"nano": nano}, TOKEN):
+def test_the_token_opens_the_page(browser: Any, nano: Recognizer, video: Path) -> None:
+    for address, _ in served({"nano": nano}, TOKEN, video.parent):
         tab = browser.new_page()
         tab.goto(address)
         assert (
@@ -451,6 +460,8 @@ def test_the_token_opens_the_page(browser: Any, nano: Recognizer) -> None:
                 given == "wrong"
             )
         tab.click("#samples button >> nth=0")
+        tab.fill("#labels", "\n".join(LABELS))
+        tab.click("#go")
         tab.wait_for_selector("#film img", timeout=30_000)
         tab.close()
 

@@ -214,6 +214,7 @@ def test_a_preview_stops_when_nobody_waits_for_it(nano: Recognizer, tmp_path: Pa
         assert (again.status_code, again.content) == (206, answer.content[:10])
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_samples(nano: Recognizer, video: Path, tmp_path: Path) -> None:
     made = of_world(tmp_path)
     assert [sample.path.exists() for sample in made] == [True] * 3
@@ -234,13 +235,13 @@ SERVED = ["/", "/docs", "/healthz", "/static/page.js", "/page/settings", "/nothi
 SERVED += ["/page/samples/99", "/static/../guard.py", "/static/%2e%2e/guard.py"]
 
 
-def test_the_page_is_locked_in(nano: Recognizer) -> None:
+def test_the_page_is_locked_in(nano: Recognizer, video: Path) -> None:
     """No script, style, picture or address of anybody else, in the files and by what every answer
     tells the browser."""
     limits = Limits()
     service = Service(Models({"nano": nano}, limits), limits)
     app = create_app(service)
-    add_page(app, service)
+    add_page(app, service, video.parent)
     with in_thread(service, Guard(app, "secret-token")) as address, ExitStack() as stack:
         client = stack.enter_context(httpx.Client(base_url=address))
         for path in ("/", "/static/page.js", "/page/settings", "/page/samples/0", "/nothing"):

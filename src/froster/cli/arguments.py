@@ -79,12 +79,13 @@ def _config_value(
     names = {name: argument for argument in arguments for name in argument.names}
     argument = names.get(f"--{key.replace('_', '-')}")
     if argument is None:
-        near = difflib.get_close_matches(f"--{key}", names, 1)
-        hint = f": did you mean {near[0].lstrip('-')}?" if near else ""
+        near = difflib.get_close_matches(key, [name.lstrip("-") for name in names], 1)
+        hint = f": did you mean {near[0]}?" if near else ""
         if key.upper().replace("-", "_") in names:
             hint = ": it is typed, without a name, on the command line"
         raise UsageError(f"{path}: {' '.join(('froster', *commands))} has no option {key!r}{hint}")
-    if isinstance(value, list) and "list" not in str(argument.hint):
+    takes_several = argument.token_count()[1]
+    if isinstance(value, list) and not takes_several:
         as_text = LISTED.get(argument.field_info.name)
         if as_text is None or not all(isinstance(name, str) for name in value):
             raise UsageError(f"{path}: {key} takes one value, not a list")

@@ -258,8 +258,11 @@ def split(
 def misspelt(counts: Counter[str]) -> list[str]:
     """A note on rare classes whose name is a common one's but for a letter (left out, put in,
     changed, or two exchanged)."""
+    least, most = min(counts.values(), default=0), max(counts.values(), default=0)
     near: dict[str, set[str]] = defaultdict(set)
-    for name in counts:
+    for name, count in counts.items():
+        if count < MISSPELT_SHARE * least and MISSPELT_SHARE * count > most:
+            continue  # so that captions, a video each, cost nothing
         for place in range(len(name) + 1):
             near[(name[:place] + name[place + 1 :]).casefold()].add(name)
     pairs = {

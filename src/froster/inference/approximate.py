@@ -30,21 +30,23 @@ PAYS_FROM = 3_000_000
 """Segments; fewer are compared in a second of one core."""
 SAMPLED = 32
 """Segments of the index that are taken for queries."""
-_SETTING = "froster.estimated"
+_SETTING, _FORMER = "froster.estimated", "froster.probes"
+"""How an index is searched: cells and candidates; formerly the cells alone."""
 
 
 def is_estimated(store: Store) -> bool:
     """Whether a search looks into some cells; otherwise it is exact."""
-    return _SETTING in store.table.settings()
+    return not store.table.settings().keys().isdisjoint((_SETTING, _FORMER))
 
 
 def search_options(store: Store, exact: bool) -> dict[str, Any]:
     """How Lance searches."""
-    setting = None if exact else store.table.settings().get(_SETTING)
+    settings = {} if exact else store.table.settings()
+    setting = settings.get(_SETTING, settings.get(_FORMER))
     return {"use_index": False} if setting is None else _options(*map(int, setting.split()))
 
 
-def _options(cells: int, refine: int) -> dict[str, int]:
+def _options(cells: int, refine: int = 1) -> dict[str, int]:
     return {"minimum_nprobes": cells, "maximum_nprobes": cells, "refine_factor": refine}
 
 
@@ -87,8 +89,8 @@ def exactly(store: Store) -> None:
         for index in table.dataset.describe_indices():
             if index.field_names == ["vector"]:
                 table.dataset.drop_index(index.name)
-        if _SETTING in table.settings():
-            table.dataset.delete_config_keys([_SETTING])
+        if kept := table.settings().keys() & {_SETTING, _FORMER}:
+            table.dataset.delete_config_keys(list(kept))
 
     table.write(work)
     table.refresh()

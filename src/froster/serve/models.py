@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from froster.encoders.tokenizer import opened
 from froster.errors import UsageError
 from froster.inference.classification import Classification
 from froster.inference.recognizer import Recognizer
@@ -69,7 +70,8 @@ class Shown:
 @dataclass(frozen=True)
 class Models:
     """Recognizers by the names that clients know them by; the first is the default. One thread
-    alone computes with them."""
+    alone computes with them. Raises FrosterError where one has no tokenizer: every request would.
+    """
 
     named: dict[str, Recognizer]
     limits: Limits
@@ -79,6 +81,7 @@ class Models:
         object.__setattr__(self, "room", Room(self.limits.memory))
         for recognizer in self.named.values():
             recognizer.remembered = _REMEMBERED
+            opened(recognizer.tokenizer_source)
 
     def get(self, name: str | None) -> tuple[str, Recognizer]:
         name = next(iter(self.named)) if name is None else name

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from froster.data.fingerprint import file_fingerprints, list_fingerprint
 from froster.data.items import labels_of, where_in
 from froster.data.splits import Split, split
+from froster.encoders.tokenizer import opened
 from froster.errors import DataError, UsageError
 from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.model_report import (
@@ -95,6 +96,7 @@ def train(
         videos = read_videos(Path(data), asked, reporter)
         device = str(of_rank) if of_rank else None
         base = load_reported(name, asked, reporter, device)
+        opened(base.tokenizer_source)  # saved with the model, and read by nothing of a class file
         plan, why = plan_of(base, method, videos, asked)
         for names in filter(None, (videos.parts.base, videos.parts.novel)):
             # A label that is too long is found before the training.

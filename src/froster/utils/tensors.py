@@ -59,5 +59,5 @@ def finite(numbers: Tensor, what: str) -> Tensor:
 def return_freed() -> None:
     """Returns to the system what large tensors leave when they go, where the C library would keep
     it (glibc): a tenth of a second for gigabytes."""
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # TypeError: Windows wants a name
         ctypes.CDLL(None).malloc_trim(0)
