@@ -40,7 +40,7 @@ from shared_files import World
 pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 TRAIN = (
-    *("--model", "nano", "--batch-size", 6, "--workers", 0, "--lr", 1e-3),
+    *("--model", "nano", "--batch-size", 6, "--workers", 0, "--lr", 1e-3, "--frames", 2),
     *("--no-look", "--blend-points", 0),
 )
 

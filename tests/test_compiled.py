@@ -57,7 +57,9 @@ def test_what_is_not_compiled_for_a_gpu_looks_nothing_up(looked_up: None) -> Non
 
 
 @pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("neighbours", ["copied", "looked up"])
+@pytest.mark.parametrize(  # where they are looked up, the last block, for one token, copies them
+    "neighbours", [pytest.param("copied", marks=pytest.mark.slow), "looked up"]
+)
 def test_compiled_towers_give_the_same_step(
     neighbours: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

@@ -40,25 +40,25 @@ LABELS = ["cat", "dog", "key"]
 pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 
-def plain_folder(kind: str) -> Path:
+def plain_folder(kind: str, layers: int = 2) -> Path:
     """A folder of an encoder that nobody has trained."""
     nano = load("nano", device="cpu")
     vision, text = ENCODERS[kind]
     torch.manual_seed(0)
     sizes = {"vocab": nano.tokenizer.vocab_size, "width": WIDTH, "layers": 1, "heads": 1}
     config = CLIPConfig(
-        VisionConfig(32, 16, WIDTH, 2, 2, **vision),
+        VisionConfig(32, 16, WIDTH, layers, 2, **vision),
         TextConfig(**{**text, **sizes, "context": 32, "end": -1}),
         embed_dim=WIDTH,
         activation="gelu",
     )
     about = ModelConfig(Frozen(), Sampling("uniform", 4), views=1)
     model = Recognizer(Frozen().build(CLIP(config)), nano.tokenizer, about)
-    return once(f"encoder-{kind}", lambda path: model.save(path))
+    return once(f"encoder-{kind}-{layers}", lambda path: model.save(path))
 
 
-def encoder(kind: str) -> Recognizer:
-    return load(plain_folder(kind), device="cpu", precision="float32")
+def encoder(kind: str, layers: int = 2) -> Recognizer:
+    return load(plain_folder(kind, layers), device="cpu", precision="float32")
 
 
 def noise(base: Recognizer, count: int) -> WorldClips:
@@ -128,7 +128,7 @@ def test_videos_are_named_and_found(kind: str, tmp_path: Path) -> None:
 def test_export(kind: str, tmp_path: Path) -> None:
     """It is refused where the file's outputs are not the network's. PE-Core's kind has all that
     SigLIP's image tower has, and a class token and turned positions besides."""
-    model = encoder(kind)
+    model = encoder(kind, layers=1)
     student = student_of(model, METHODS["vclip"](pad="mask"))  # type: ignore[call-arg]
     about = export(student, tmp_path / "out", labels=LABELS)
     frames = random_frames(2, 4, 32)

@@ -86,6 +86,8 @@ def test_a_folder_becomes_a_model_and_a_report(
         out,
         "--novel-fraction",
         0.4,
+        "--frames",
+        2,
         "--workers",
         0,
     )
@@ -151,6 +153,8 @@ def test_without_novel_classes_it_asks_for_other_labels(
         "nano",
         "--out",
         tmp_path / "run",
+        "--frames",
+        2,
         "--workers",
         0,
         "--batch-size",

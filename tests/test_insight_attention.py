@@ -250,14 +250,14 @@ def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: P
     common = ("attend", video, "--models", f"frozen,nano,{folder}", "--model", "nano", "--out", out)
     result = run(*common, "--animate", tmp_path / "moving.gif", "--json")
     assert result.code == 0, result.err
-    frozen, nano, mine = result.json["models"]
+    frozen, nano, tuned = result.json["models"]
     assert len(result.json["seconds"]) == 8
-    assert frozen["patches"] == nano["patches"] != mine["patches"]
-    assert np.shape(mine["patches"]) == (8, 5, 5)
+    assert frozen["patches"] == nano["patches"] != tuned["patches"]
+    assert np.shape(tuned["patches"]) == (8, 5, 5)
     assert (
         max(frozen["shares"]["padding"], nano["shares"]["padding"]) < 1e-5
     )  # 1 less a sum of float32
-    assert mine["shares"]["padding"] > 0
+    assert tuned["shares"]["padding"] > 0
     picture = np.asarray(Image.open(out).convert("RGB")).astype(int)
     assert picture.shape[1] > 1000
     assert picture.shape[0] > 500
@@ -271,7 +271,8 @@ def test_attend_draws_several_models(run, video: Path, folder: Path, tmp_path: P
         film.seek(5)
         assert not np.array_equal(first, np.asarray(film.convert("RGB")))
 
-    result = run(*common, "--rollout", "--layer", 1, "--animate", tmp_path / "moving.mp4")
+    mine = ("attend", video, "--models", folder, "--model", "nano", "--out", out)
+    result = run(*mine, "--rollout", "--layer", 1, "--animate", tmp_path / "moving.mp4")
     assert result.code == 0, result.err
     assert "padding" in result.out
     with Video(tmp_path / "moving.mp4") as film:

@@ -38,6 +38,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 OPTIONS = {
     "epochs": 3,
     "batch_size": 2,
+    "frames": 2,
     "kept_views": 2,
     "novel_fraction": 0.5,
     "validation": 0.3,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,9 +55,17 @@ LATER_SLOW = [one if one in FIRST else pytest.param(*one, marks=pytest.mark.slow
 TRAINABLE = [(name, variant) for name, variant in EVERY if name != "frozen"]
 
 
-def tiny_clip() -> CLIP:
+@cache
+def drawn_clip() -> CLIP:
     torch.manual_seed(0)
     return CLIP(TINY).eval()
+
+
+def tiny_clip() -> CLIP:
+    """A copy, which is cheaper than to draw the weights again."""
+    clip = copy.deepcopy(drawn_clip())
+    torch.manual_seed(0)
+    return clip
 
 
 def method_of(name: str, variant: str = "", frames: int = T, **options) -> Method:

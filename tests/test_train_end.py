@@ -90,6 +90,8 @@ def train(data: Path, out: Path, *more: object) -> tuple[object, ...]:
         2,
         "--batch-size",
         4,
+        "--frames",
+        2,
         "--workers",
         0,
         "--patience",
