@@ -17,12 +17,12 @@ from froster.errors import UsageError
 from froster.inference.store import Store
 from froster.inference.tables import INDEXED, LanceTable, lance_errors
 
-CELL = 32_768
+CELL = 131_072
 """Segments of a cell, in the mean. Smaller ones are faster to make, and more of them must be looked
 into for the same recall (docs/lab.md)."""
 PROBES = (4, 8, 16, 20, 24, 28, 32, 64, 128, 256)
 """Cells that may be looked into."""
-REFINED = (1, 2, 4, 8)
+REFINED = (1, 2, 3, 4, 5, 6, 8)
 """Candidates for each one that is wanted. The graph sees 8 bits of a number; they are compared by
 their vectors."""
 RECALL_AT, GOOD_RECALL, LEAST_RECALL = 10, 0.99, 0.95
