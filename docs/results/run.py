@@ -1,5 +1,6 @@
 """Makes the runs of the claims, the most important first: `python docs/results/run.py OUT` writes
-`OUT/cells` (16 training videos a class), `OUT/long/cells` (60) and `OUT/hot/cells` (a higher rate).
+`OUT/cells` (16 training videos a class), `OUT/long/cells` (60), `OUT/hot/cells` (a higher rate) and
+`OUT/curve` (other strengths of the habits).
 
 Any number of processes may do it at once, on one device or several: each takes the next run that
 nobody has taken. What a stopped process had begun is begun anew once `OUT/taken` is removed.
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import torch
 from claims import (
+    CURVE,
     LONG_RATE,
     SEEDS,
+    STRENGTHS,
     cells_of,
     claims,
     core_claims,
@@ -24,6 +27,7 @@ from claims import (
     hot,
     sources,
     successor_claims,
+    with_habits,
 )
 
 from froster.paper.miniature import HABITS, RATE, Miniature
@@ -37,7 +41,7 @@ Job = tuple[Miniature, PaperRun]
 
 def jobs(short: Miniature, long: Miniature) -> list[Job]:
     """Every run once, of each part seed by seed: the question of habits, its core with more videos
-    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest."""
+    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest; the curve."""
     habits = cells_of(habit_claims())
     core = cells_of(core_claims())
     parts = [(short, habits), (long, core), (hot(short), core)]
@@ -47,6 +51,8 @@ def jobs(short: Miniature, long: Miniature) -> list[Job]:
         (short, cells_of(family_claims())),
     ]
     parts += [(short, cells_of(claims())), (long, habits)]
+    networks = [cell for cell, _ in CURVE if cell]
+    parts += [(with_habits(short, strength), networks) for strength in STRENGTHS]
     ordered = [
         (source, source.runs_of(cell, "cross-dataset")[seed])
         for source, cells in parts
