@@ -575,7 +575,8 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "froster: stopped" in err and "Traceback" not in err
+    assert "froster: stopped; the same command with --resume goes on" in err
+    assert "Traceback" not in err
 
 
 COMMANDS_WITH_A_NETWORK = ("classify", "timeline", "evaluate", "index", "train", "attend")
