@@ -152,6 +152,12 @@ def test_conditions_choose_segments(tmp_path: Path) -> None:
     for wrong in ("start >", "colour = 'red'", "label = ", "; drop"):
         with pytest.raises(UsageError, match="--where"):
             nearest(store, rows[0], 5, where=wrong)
+    # Lance takes what it understands, and passes over the rest.
+    for rest in ("; start > 5", ";", " start > 5", ", start > 5", " limit 3", ") or (start < 9"):
+        with pytest.raises(UsageError, match="--where .*(follows the condition|not supported)"):
+            nearest(store, rows[0], 5, where=f"start > 1{rest}")
+    for whole in ("label <> 'cat; (dog'", "start > 1 -- and more", "(start > 1) or (start < 1)"):
+        assert nearest(store, rows[0], 1, where=whole)
 
 
 def test_the_manifests_columns_travel(run, folder: Path, tmp_path: Path) -> None:
