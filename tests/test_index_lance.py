@@ -20,6 +20,7 @@ import quick
 from froster.errors import DataError, UsageError
 from froster.inference.approximate import approximate, exactly, is_estimated, search_options
 from froster.inference.failed import FailureTable
+from froster.inference.results import BatchProgress
 from froster.inference.search import nearest
 from froster.inference.store import IndexEntry, Store, manifest_row
 from froster.inference.tables import file_name, text_name
@@ -207,6 +208,22 @@ def test_prune_rewrites_nothing(tmp_path: Path) -> None:
     store.remove(["3.mp4", "4.mp4"])
     assert (Store(tmp_path / "i").count, store.segments) == (18, 90)
     assert {path.name: path.stat().st_mtime_ns for path in data.iterdir()} == before
+
+
+def test_progress_counts_the_failures_of_its_own_videos(folder: Path, tmp_path: Path) -> None:
+    """Other shards, and other videos of earlier runs, keep theirs in the same table."""
+    failures = FailureTable(tmp_path / "i", ())
+    failures.add("other.mp4", "cut off")
+    failures.close(())
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "0.mp4").write_bytes((folder / "0.mp4").read_bytes())
+    (tmp_path / "v" / "broken.mp4").write_bytes(b"x" * 1000)
+    steps: list[BatchProgress] = []
+    report = froster.index("nano", tmp_path / "v", tmp_path / "i", on_progress=steps.append)
+    assert report["failed"] == 1 and [step.failed for step in steps][-1] == 1
+    assert steps[0].failed == 0
+    froster.index(None, tmp_path / "v", tmp_path / "i", on_progress=steps.append)
+    assert steps[-1].failed == 1, "of an earlier run"
 
 
 def test_failures_are_kept_by_several(tmp_path: Path) -> None:

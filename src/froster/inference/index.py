@@ -278,12 +278,11 @@ class _Parts:
         self._added: set[str] = set()
         self._segments, self._written = 0, time.monotonic()
 
-    @property
-    def failed(self) -> int:
-        return len(self._failures.causes)
-
     def has(self, row: ListedVideo) -> bool:
         return row.key in self._passed
+
+    def has_failed(self, row: ListedVideo) -> bool:
+        return row.key in self._failures.causes and row.key not in self._added
 
     def add(self, ends: Sequence[End[ListedVideo, EmbeddedVideo]]) -> None:
         for end in ends:
