@@ -155,7 +155,7 @@ def test_conditions_choose_segments(tmp_path: Path) -> None:
             nearest(store, rows[0], 5, where=wrong)
     # Lance takes what it understands, and passes over the rest.
     for rest in ("; start > 5", ";", " start > 5", ", start > 5", " limit 3", ") or (start < 9"):
-        with pytest.raises(UsageError, match="--where .*(follows the condition|not supported)"):
+        with pytest.raises(UsageError, match=r"--where .*(follows the condition|not supported)"):
             nearest(store, rows[0], 5, where=f"start > 1{rest}")
     for whole in ("label <> 'cat; (dog'", "start > 1 -- and more", "(start > 1) or (start < 1)"):
         assert nearest(store, rows[0], 1, where=whole)
