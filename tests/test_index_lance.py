@@ -187,6 +187,15 @@ def test_the_manifests_columns_travel(run, folder: Path, tmp_path: Path) -> None
     one_line(number, 2, "--where", "Cannot cast string 'a'")
 
 
+def test_two_columns_of_a_manifest_do_not_become_one(run, folder: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "videos.csv"
+    for names in ("a b,a.b", "start,start_"):
+        manifest.write_text(f"path,{names}\n{folder}/0.mp4,1,2\n")
+        done = run("index", manifest, *NANO, "--out", tmp_path / "i")
+        one_line(done, 2, "would both be", "rename", *map(repr, names.split(",")))
+    assert not (tmp_path / "i").exists()
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "caf\udce9.mp4", "a\\udce9.mp4", "\\udc5cudc", "'\\"])
 def test_names_come_back(name: str) -> None:
     assert file_name(text_name(name)) == name

@@ -27,6 +27,7 @@ from froster.inference.store import (
     IndexedFile,
     IndexEntry,
     Store,
+    check_columns,
     place_of,
     refuse_old,
     table_at,
@@ -85,6 +86,7 @@ def index(
     model = as_recognizer(model or DEFAULT_MODEL)
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
+    check_columns(listing.columns)
     mine = shard.of(listing) if shard.count > 1 else listing
     store = _open_or_create(out, model, whole_name(listing.root), settings)
     indexed = store.files()
