@@ -93,6 +93,24 @@ def assembled_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def readers_preloaded() -> Iterator[None]:
+    """One server forks all reading processes of a session: it imports what any of them needs, not
+    what the first did, or every other would take half a second to start."""
+    from multiprocessing import forkserver
+
+    from quick import READERS
+
+    preload = forkserver.set_forkserver_preload
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            forkserver,
+            "set_forkserver_preload",
+            lambda names: preload(list(dict.fromkeys([*READERS, *names]))),
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where `shared_files` keeps what is made once: all workers of a session see one folder."""
     import shared_files

@@ -43,7 +43,11 @@ PRELOADED = (
         "templates",
     ),
 )
-READERS = ("froster.utils.forkserver", "froster.data.loader", "froster.data.inspect")
+READERS = (
+    *("froster.utils.forkserver", "froster.data.loader", "froster.data.inspect"),
+    *("froster.data.pack_video", "froster.inference.batch"),
+)
+"""What reading processes import, whatever they read."""
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 
 
