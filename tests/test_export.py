@@ -168,6 +168,8 @@ def test_xclip_needs_its_labels(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+# `about` has what `differences` measured in every other test, and the line below measures it by itself.
+@pytest.mark.slow  # 4 s
 def test_a_network_that_differs_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +216,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WORDS = ["cat spinning", "key pacing", "moon glowing"]
 
 
+@pytest.mark.usefixtures("few_templates")
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_command_and_the_page_on_it(
     run, target: str, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

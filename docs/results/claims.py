@@ -316,6 +316,7 @@ STRENGTHS = (0.0, 0.5, 0.8, 0.95)
 """Of the curve over how often a video keeps its class's habits (`curve.py`), beside 0.9."""
 CURVE = (ALONE[1], DISTILLED[1])
 """Its networks: the image tower, which is the cheaper one to tune."""
+CURVE_SEEDS = 3
 
 
 def with_habits(short: Miniature, strength: float) -> Miniature:

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from claims import (
     CURVE,
+    CURVE_SEEDS,
     LONG_RATE,
     SEEDS,
     STRENGTHS,
@@ -30,6 +31,7 @@ from claims import (
     with_habits,
 )
 
+from froster.paper.cells import Cell
 from froster.paper.miniature import HABITS, RATE, Miniature
 from froster.paper.programme import PaperRun
 from froster.paper.tables import OFFICIAL
@@ -41,7 +43,8 @@ Job = tuple[Miniature, PaperRun]
 
 def jobs(short: Miniature, long: Miniature) -> list[Job]:
     """Every run once, of each part seed by seed: the question of habits, its core with more videos
-    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest; the curve."""
+    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest; the curve
+    over other habits; the ablation with more videos."""
     habits = cells_of(habit_claims())
     core = cells_of(core_claims())
     parts = [(short, habits), (long, core), (hot(short), core)]
@@ -50,17 +53,21 @@ def jobs(short: Miniature, long: Miniature) -> list[Job]:
         (short, list(OFFICIAL.values())),
         (short, cells_of(family_claims())),
     ]
-    parts += [(short, cells_of(claims())), (long, habits)]
+    parts += [(short, cells_of(claims()))]
     networks = [cell for cell, _ in CURVE if cell]
-    parts += [(with_habits(short, strength), networks) for strength in STRENGTHS]
-    ordered = [
+    curve = [(with_habits(short, strength), networks) for strength in STRENGTHS]
+    ordered = [*of(parts, SEEDS), *of(curve, CURVE_SEEDS), *of([(long, habits)], SEEDS)]
+    return list(dict.fromkeys(ordered))
+
+
+def of(parts: list[tuple[Miniature, list[Cell]]], seeds: int) -> list[Job]:
+    return [
         (source, source.runs_of(cell, "cross-dataset")[seed])
         for source, cells in parts
-        for seed in range(SEEDS)
+        for seed in range(seeds)
         for cell in cells
         if cell.on_clip
     ]
-    return list(dict.fromkeys(ordered))
 
 
 def taken(source: Miniature, run: PaperRun, folder: Path) -> bool:
