@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import quick
 import templates
@@ -22,10 +23,11 @@ from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP, Frozen
 from froster.methods.recipe import Recipe
+from froster.methods.tc_clip import group_means, merged_groups
 from froster.methods.text4vis import Text4Vis
 from froster.training.distill import Distill
 from froster.training.fine_tune import FineTuning, student_of
-from froster.training.memory import Sizes, memory_of
+from froster.training.memory import Counter, Sizes, memory_of
 from froster.training.reporter import Reporter
 from froster.training.train import train
 from froster.utils.tensors import return_freed
@@ -169,6 +171,7 @@ def test_what_a_run_holds_of_an_earlier_one_is_counted(nano: Recognizer, videos:
         memory_of(nano, dataclasses.replace(held, importance=other_run), classes, Sizes(8))
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_a_frozen_tower_is_counted_once(nano: Recognizer) -> None:
     """Its activations before an epoch, and none of them in a step; of a test what there is."""
     recipe = Recipe(batch_size=8, epochs=2, tune="head")
@@ -179,6 +182,17 @@ def test_a_frozen_tower_is_counted_once(nano: Recognizer) -> None:
     assert plain.features == 0 < kept.features
     assert plain.step > 1.5 * kept.step and plain.frames > 5 * kept.frames
     assert kept.finish < plain.finish
+
+
+def test_tokens_that_are_merged_by_what_they_are_can_be_counted(monkeypatch) -> None:
+    """TC-CLIP's rounds: nothing is read of a tensor without memory, whatever lies in its place."""
+    monkeypatch.setattr("froster.methods.tc_clip.MERGED_A_ROUND", 3)
+    with Counter(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x = torch.empty(2, 20, 8)
+    with Counter():
+        group = merged_groups(x, 5)
+        assert isinstance(group, FakeTensor) and group.fake_mode is mode
+        assert group_means(x, group, 5).shape == (2, 5, 8)
 
 
 def test_weights_that_are_shared_out_are_not_counted(videos: Path, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def merged_groups(x: Float[Tensor, "batch tokens width"], k: int) -> Int[Tensor,
         place = torch.empty_like(order)
         place.scatter_(1, left, torch.arange(stay, device=x.device).expand_as(left))
         place.scatter_(1, gone, stay + nearest.gather(1, gone))
-        new = group.new_empty(len(x), n)
+        new = order.new_empty(len(x), n)
         new[:, ::2], new[:, 1::2] = place, stay + torch.arange(n // 2, device=x.device)
         group, n = new.gather(1, group), n - r
         tokens = group_means(x, group, n)
@@ -73,7 +73,8 @@ def group_means(
 ) -> Float[Tensor, "batch groups width"]:
     places = group[..., None].expand_as(x)
     sums = x.new_zeros(len(x), k, x.shape[-1]).scatter_add(1, places, x)
-    return sums / F.one_hot(group, k).sum(dim=1)[..., None].to(x.dtype)
+    sizes = group.new_zeros(len(x), k).scatter_add(1, group, torch.ones_like(group))
+    return sums / sizes[..., None].to(x.dtype)
 
 
 class ContextBlock(Block):
