@@ -22,8 +22,8 @@ from froster.inference.approximate import approximate, exactly, is_estimated, se
 from froster.inference.failed import FailureTable
 from froster.inference.results import BatchProgress
 from froster.inference.search import nearest
-from froster.inference.store import IndexEntry, Store, manifest_row
-from froster.inference.tables import file_name, text_name
+from froster.inference.store import IndexEntry, Store
+from froster.inference.tables import file_name, manifest_row, text_name
 from froster.utils.tensors import save_tensors
 from shared_files import World
 from typed import one_line
@@ -286,6 +286,19 @@ def test_estimated_answers_and_their_recall(tmp_path: Path) -> None:
     assert not is_estimated(Store(tmp_path / "i"))
 
 
+def test_a_search_index_is_made_of_rows_that_are_there(tmp_path: Path) -> None:
+    """Lance makes a mask of every row that a search may meet where a single one is deleted."""
+    store = Store.create(tmp_path / "i", ABOUT, 32)
+    rows = unit_rows(300, size=32)
+    store.add([(entry(f"{i}.mp4", 10), rows[10 * i : 10 * i + 10]) for i in range(30)])
+    store.remove(["3.mp4"])
+    approximate(store, unit_rows(4, 1, 32))
+    assert [part.num_deletions for part in store.table.dataset.get_fragments()] == [0]
+    assert store.segments == 290
+    (hit,) = nearest(store, rows[45], 1, exact=False, join=False)
+    assert (hit.entry.path, hit.start) == ("4.mp4", 5.0)
+
+
 def test_an_index_that_was_estimated_before_candidates_were_chosen_still_is(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "i", ABOUT, 32)
     rows = unit_rows(300, size=32)
@@ -433,4 +446,4 @@ def test_the_benchmark_of_the_index_runs() -> None:
     from benchmarks.scale_index import run as benchmark
 
     lines = benchmark(toy=True)
-    assert all(line.after >= 0 for line in lines) and len(lines) == 15
+    assert all(line.after >= 0 for line in lines) and len(lines) == 17
