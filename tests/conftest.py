@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import config
 
+import quick
 import shapes
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,6 +25,7 @@ ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
 shapes.install([f"froster.{room}" for room in ROOMS])
 
 
+WORKER = "PYTEST_XDIST_WORKER"
 LONG = (
     *("engine_ray", "train_end", "elastic", "docs", "cli", "serve_page", "addresses", "kept"),
     *("training", "teach", "results", "fine_tune", "watch", "export", "label", "leak", "seen"),
@@ -33,6 +35,12 @@ LONG = (
     *("encoder_uses", "going_on", "methods", "columns", "loader", "names", "terminal", "many"),
 )
 """Files that take long, the longest first."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """One process that forks, for all workers: it takes seconds to start."""
+    if getattr(session.config.option, "numprocesses", None) and WORKER not in os.environ:
+        os.environ[quick.ADDRESS] = quick.server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,12 +93,30 @@ def assembled_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def readers_preloaded() -> Iterator[None]:
+    """One server forks all reading processes of a session: it imports what any of them needs, not
+    what the first did, or every other would take half a second to start."""
+    from multiprocessing import forkserver
+
+    from quick import READERS
+
+    preload = forkserver.set_forkserver_preload
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            forkserver,
+            "set_forkserver_preload",
+            lambda names: preload(list(dict.fromkeys([*READERS, *names]))),
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where `shared_files` keeps what is made once: all workers of a session see one folder."""
     import shared_files
 
     base = tmp_path_factory.getbasetemp()
-    shared_files.FOLDER = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared_files.FOLDER = (base.parent if WORKER in os.environ else base) / "shared"
     shared_files.FOLDER.mkdir(exist_ok=True)
 
 
@@ -157,6 +183,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     from typed import Result
 
     gc.collect()  # what other tests of this file have left open is told now, not in this one's name
+    gc.freeze()  # what a training has imported is not looked at before every later command
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])

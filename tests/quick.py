@@ -43,7 +43,11 @@ PRELOADED = (
         "templates",
     ),
 )
-READERS = ("froster.utils.forkserver", "froster.data.loader", "froster.data.inspect")
+READERS = (
+    *("froster.utils.forkserver", "froster.data.loader", "froster.data.inspect"),
+    *("froster.data.pack_video", "froster.inference.batch"),
+)
+"""What reading processes import, whatever they read."""
 PIPE, STDOUT = subprocess.PIPE, subprocess.STDOUT
 
 
@@ -194,9 +198,15 @@ def pasted(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return run(command, cwd=folder, capture_output=True, text=True)
 
 
+ADDRESS = "FROSTER_TEST_SERVER"
+"""In the environment of the workers of a session: they share the server of the process above."""
+
+
 @functools.cache
 def server() -> str:
-    """The address of the process that forks; there is one to a test process, and it ends with that."""
+    """The address of the process that forks; it ends with the process that has asked first."""
+    if ADDRESS in os.environ:
+        return os.environ[ADDRESS]
     address = os.path.join(tempfile.mkdtemp(prefix="quick-"), "server")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

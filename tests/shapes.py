@@ -2,7 +2,7 @@
 have them."""
 
 from collections.abc import Callable, Hashable
-from functools import partial, update_wrapper, wraps
+from functools import cache, partial, update_wrapper, wraps
 from inspect import isfunction
 from threading import get_ident
 from types import FunctionType
@@ -58,7 +58,12 @@ def once_a_shape(
         function.__globals__,
         closure=computed.__closure__,
     )
-    checked, check_end = check(function), check(update_wrapper(ends, function))
+
+    @cache
+    def checks() -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """Made at the first call: of most functions a process calls none."""
+        return check(function), check(update_wrapper(ends, function))
+
     passed: dict[Hashable, set[Hashable]] = {}
 
     @wraps(function)
@@ -67,13 +72,13 @@ def once_a_shape(
             return function(*arguments, **options)
         given = shape(arguments), shape(options)
         if given not in passed:
-            result = checked(*arguments, **options)
+            result = checks()[0](*arguments, **options)
             passed[given] = {shape(result)}
             return result
         result = function(*arguments, **options)
         if (end := shape(result)) not in passed[given]:
             results[thread()] = result
-            check_end(*arguments, **options)
+            checks()[1](*arguments, **options)
             passed[given].add(end)
         return result
 

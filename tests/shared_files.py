@@ -15,12 +15,13 @@ from filelock import FileLock
 from froster.world.files import write_video
 from froster.world.sets import SETS, Split, render_video
 
-FOLDER = Path()
+FOLDER: Path | None = None
 """In the session's base temporary folder (`conftest.py`)."""
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
     """The file or folder of this name; the first who asks makes it, and the others wait."""
+    assert FOLDER is not None, "only within a session of pytest"
     path = FOLDER / name
     if not path.exists():
         with FileLock(FOLDER / f"{name}.lock"):

@@ -3,6 +3,7 @@ so."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,17 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("transformers")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks import decode, loader, merging, serve
+from benchmarks import decode, loader, merging
 from benchmarks.__main__ import PARTS, main
-from benchmarks.baselines import ReleasedStep
-from benchmarks.gpu import main as gpu
 from benchmarks.setup import FRAMES, clips, labels, scene
 from benchmarks.step import TEMPLATE, OurStep
 from benchmarks.timing import Row, Spread, compare, interleave
 
+# What takes seconds to import is imported within the tests: others' processes collect this file too.
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("transformers") is None, reason="the baselines are of transformers"
+)
 PARTS_AT_TOY_SIZE = ["step", "evaluate", "classify", "encoders", "teach", "serve", "merging"]
 
 
@@ -28,7 +28,7 @@ PARTS_AT_TOY_SIZE = ["step", "evaluate", "classify", "encoders", "teach", "serve
 def test_a_part_writes_its_rows(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "COUNTS", [0, 4])
     monkeypatch.setattr(merging, "OF_NANO", [0, 12])
-    monkeypatch.setattr(serve, "CLIENTS", 3)
+    monkeypatch.setattr("benchmarks.serve.CLIENTS", 3)
     main([part, "--toy", "--rounds", "1", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "speed.json").read_text())[part]
     assert found["rows"] and found["toy"] and "torch" in found["machine"]
@@ -44,6 +44,8 @@ def test_parts_are_kept_beside_each_other(tmp_path: Path) -> None:
 
 
 def test_the_gpu_script_runs_on_what_is_there(tmp_path: Path) -> None:
+    from benchmarks.gpu import main as gpu
+
     gpu(["--toy", "--eager", "--repeats", "1", "--batch", "2", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     words = ["times as fast as (a)", "text tower, siglip-b16", "training from packed shards"]
@@ -54,6 +56,8 @@ def test_the_gpu_script_runs_on_what_is_there(tmp_path: Path) -> None:
 
 
 def test_the_baseline_takes_the_same_steps_whether_its_text_is_in_one_piece_or_more() -> None:
+    from benchmarks.baselines import ReleasedStep
+
     stage, names = scene(toy=True), labels(6)
     seen, targets = clips(2, stage.image_size), torch.arange(2)
     ours = OurStep(stage, names, FRAMES)

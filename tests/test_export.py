@@ -168,6 +168,8 @@ def test_xclip_needs_its_labels(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+# `about` has what `differences` measured in every other test, and the line below measures it by itself.
+@pytest.mark.slow  # 4 s
 def test_a_network_that_differs_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,18 +183,18 @@ def test_a_network_that_differs_leaves_nothing_behind(
 
 
 def test_what_cannot_be_exported_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx_only()
     recognizer = recognizer_of("finetuned", layers=1)
     plain = recognizer.model.encode_frames
-    # A loop as long as a value of the frames: no graph can hold it.
+    # By a value of the frames, as OST's solver: no graph can hold it, and PyTorch prints what it has.
     monkeypatch.setattr(
-        recognizer.model, "encode_frames", lambda x: plain(x) * sum(range(int(x.sum()) % 5 + 5))
+        recognizer.model, "encode_frames", lambda x: plain(x) * (2 if x.sum() > 0 else 3)
     )
     with pytest.raises(FrosterError, match="finetuned cannot be exported to onnx: ") as error:
         export(recognizer, tmp_path / "out")
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and capsys.readouterr().err == ""
     assert not list(tmp_path.iterdir())
 
 
@@ -214,6 +216,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WORDS = ["cat spinning", "key pacing", "moon glowing"]
 
 
+@pytest.mark.usefixtures("few_templates")
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_command_and_the_page_on_it(
     run, target: str, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

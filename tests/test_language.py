@@ -4,13 +4,13 @@ that can be read."""
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import froster
 
 PACKAGE = Path(froster.__file__).parent
 TEXTS = {path.relative_to(PACKAGE): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {path: ast.parse(text) for path, text in TEXTS.items()}
 WORDS = """
 found own there said met taken told here whole each mix look read gains origin identity advice
 strangers watch watched
@@ -42,6 +42,11 @@ def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
+@cache
+def trees() -> dict[Path, ast.AST]:
+    return {path: ast.parse(text) for path, text in TEXTS.items()}
+
+
 def listed(places: list[tuple[Path, int, str]]) -> str:
     return "\n".join(f"{path}:{line}: {what}" for path, line, what in places)
 
@@ -49,7 +54,7 @@ def listed(places: list[tuple[Path, int, str]]) -> str:
 def test_names_are_the_fields_words() -> None:
     wrong = [
         (path, line, name)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for line, name in names(tree)
         if (name.strip("_") in WORDS.split() or name in CLASSES)
         and (path.as_posix(), name) not in PROMISED
@@ -59,7 +64,7 @@ def test_names_are_the_fields_words() -> None:
 
 def test_a_class_name_is_defined_once() -> None:
     homes = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(path.as_posix())

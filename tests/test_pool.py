@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -20,44 +19,12 @@ import numpy as np
 import pytest
 import torch
 
-from froster.errors import FrosterError, UsageError, VideoError
+from froster.errors import FrosterError, UsageError
 from froster.utils import pool
 from froster.utils.channel import Channel
 from froster.utils.pool import Event, ahead, in_order, run, silence
-from froster.video.container import open_file
+from pool_tasks import large, threads_of, work
 from video_files import make_video
-
-
-def work(path: str) -> Iterator[object]:
-    """What the name says."""
-    if path.startswith("crash"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if path.startswith("hang"):
-        time.sleep(60)
-    if path.startswith("fail"):
-        raise VideoError(f"{path}: no frame can be decoded")
-    if path.startswith("bug"):
-        raise KeyError(path)
-    if path.startswith("wrong"):
-        raise UsageError(f"{path}: choose another")
-    if path.startswith("large"):
-        raise MemoryError
-    if path.startswith("tensor"):
-        torch.empty(1 << 50)
-    if path.startswith("pause"):
-        time.sleep(0.5)
-    for number in range(3):
-        if number == 2 and path.startswith("once"):
-            die_once(path)
-        yield None
-        yield f"{path} {number}"
-
-
-def die_once(path: str) -> None:
-    marker = Path(path.removeprefix("once "))
-    if not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def parts(path: str) -> list[str]:
@@ -246,19 +213,6 @@ def test_a_process_that_stops_while_it_sends_is_silent() -> None:
         else:
             assert event.part.sum() == event.part.size
     assert done == {0: silence(1.5), 1: "", 2: ""}
-
-
-def large(path: str) -> Iterator[np.ndarray]:
-    if path == "stop":  # once the socket is full: the parent reads on, and the rest does not come
-        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGSTOP)).start()
-        for _ in range(10_000):
-            yield np.ones(1 << 22, np.uint8)
-    yield np.ones(1 << 22, np.uint8)
-
-
-def threads_of(path: str) -> Iterator[int]:
-    with open_file(Path(path))[0] as container:
-        yield container.streams.video[0].codec_context.thread_count
 
 
 def test_a_process_decodes_with_one_thread_as_its_siblings_have_the_other_cores(

@@ -111,6 +111,7 @@ def test_a_habit_is_kept_as_often_as_its_strength_says():
 
 
 def test_sets_in_stock_are_those_that_are_rendered(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(stock, "FEW", 0)
     rendered = render_set("base", 2, 5, "train", strength=FREE)
     for workers in (1, 2):
         folder = tmp_path / str(workers)

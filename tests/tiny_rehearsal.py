@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertModel
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 CONCEPTS = 40
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a thing of kind to move hand : wave jump red blue green"
@@ -98,6 +101,8 @@ def npz_name(name: str) -> str:
 
 def bert_folder(folder: Path, layers: int = 3) -> BertModel:
     """As Hugging Face saves one, with a vocabulary."""
+    from transformers import BertConfig, BertModel  # takes seconds
+
     words = [*WORDS.split(), *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")]
     words += list("bcdefghijklmnopqrstuvwxyz")
     torch.manual_seed(1)

@@ -312,6 +312,21 @@ def hot(short: Miniature) -> Miniature:
     return Miniature(short.base, short.out / "hot", SEEDS, SHOTS, VIDEOS, habits, HOT)
 
 
+STRENGTHS = (0.0, 0.5, 0.8, 0.95)
+"""Of the curve over how often a video keeps its class's habits (`curve.py`), beside 0.9."""
+CURVE = (ALONE[1], DISTILLED[1])
+"""Its networks: the image tower, which is the cheaper one to tune."""
+CURVE_SEEDS = 3
+
+
+def with_habits(short: Miniature, strength: float) -> Miniature:
+    """The runs of 16 videos a class in a world with other habits, or in one without (0)."""
+    if strength == short.sizes["habits"]:
+        return short
+    folder = short.out / "curve" / f"{strength:g}"
+    return Miniature(short.base, folder, SEEDS, SHOTS, VIDEOS, strength, short.sizes["rate"])
+
+
 if __name__ == "__main__":
     tables = HERE / "tables.json"
     figure_5 = json.loads(tables.read_text(encoding="utf-8"))["fig5"] if tables.exists() else {}

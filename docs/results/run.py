@@ -1,5 +1,6 @@
 """Makes the runs of the claims, the most important first: `python docs/results/run.py OUT` writes
-`OUT/cells` (16 training videos a class), `OUT/long/cells` (60) and `OUT/hot/cells` (a higher rate).
+`OUT/cells` (16 training videos a class), `OUT/long/cells` (60), `OUT/hot/cells` (a higher rate) and
+`OUT/curve` (other strengths of the habits).
 
 Any number of processes may do it at once, on one device or several: each takes the next run that
 nobody has taken. What a stopped process had begun is begun anew once `OUT/taken` is removed.
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import torch
 from claims import (
+    CURVE,
+    CURVE_SEEDS,
     LONG_RATE,
     SEEDS,
+    STRENGTHS,
     cells_of,
     claims,
     core_claims,
@@ -24,8 +28,10 @@ from claims import (
     hot,
     sources,
     successor_claims,
+    with_habits,
 )
 
+from froster.paper.cells import Cell
 from froster.paper.miniature import HABITS, RATE, Miniature
 from froster.paper.programme import PaperRun
 from froster.paper.tables import OFFICIAL
@@ -37,7 +43,8 @@ Job = tuple[Miniature, PaperRun]
 
 def jobs(short: Miniature, long: Miniature) -> list[Job]:
     """Every run once, of each part seed by seed: the question of habits, its core with more videos
-    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest."""
+    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest; the curve
+    over other habits; the ablation with more videos."""
     habits = cells_of(habit_claims())
     core = cells_of(core_claims())
     parts = [(short, habits), (long, core), (hot(short), core)]
@@ -46,15 +53,21 @@ def jobs(short: Miniature, long: Miniature) -> list[Job]:
         (short, list(OFFICIAL.values())),
         (short, cells_of(family_claims())),
     ]
-    parts += [(short, cells_of(claims())), (long, habits)]
-    ordered = [
+    parts += [(short, cells_of(claims()))]
+    networks = [cell for cell, _ in CURVE if cell]
+    curve = [(with_habits(short, strength), networks) for strength in STRENGTHS]
+    ordered = [*of(parts, SEEDS), *of(curve, CURVE_SEEDS), *of([(long, habits)], SEEDS)]
+    return list(dict.fromkeys(ordered))
+
+
+def of(parts: list[tuple[Miniature, list[Cell]]], seeds: int) -> list[Job]:
+    return [
         (source, source.runs_of(cell, "cross-dataset")[seed])
         for source, cells in parts
-        for seed in range(SEEDS)
+        for seed in range(seeds)
         for cell in cells
         if cell.on_clip
     ]
-    return list(dict.fromkeys(ordered))
 
 
 def taken(source: Miniature, run: PaperRun, folder: Path) -> bool:

@@ -27,6 +27,14 @@ COMMANDS = {
     "Look and ship": ("attend", "distance", "export", "push"),
     "Research": ("models", "methods", "rehearse", "reproduce"),
 }
+KEPT = {
+    **dict.fromkeys(("train", "prepare"), "the same command with --resume goes on"),
+    **dict.fromkeys(("classify", "evaluate", "doctor"), "with --out the same command goes on"),
+    **dict.fromkeys(
+        ("index", "teach", "pack", "rehearse", "reproduce"), "the same command goes on"
+    ),
+}
+"""How a stopped command goes on with what it had finished; others begin anew."""
 
 app = App(
     name="froster",
@@ -101,6 +109,9 @@ def main() -> None:
             app.meta(sys.argv[1:])
     except CycloptsError as error:
         fail(sentence(error), 2)
+    except interrupt.Interrupted as error:
+        kept = KEPT.get(next(iter(sys.argv[1:]), "")) if str(error) == interrupt.STOPPED else None
+        fail(f"{error}; {kept}" if kept else str(error), error.exit_code)
     except FrosterError as error:
         fail(str(error), error.exit_code)
     except EOFError as error:

@@ -33,9 +33,8 @@ class InBatchTask(Task):
         features = self.encode(frames)
         templates = torch.tensor([rng.choice(rows) for _ in labels])
         prompts = self.prompts_of_clips(templates, labels)
-        v, t, known = gather_clips(
-            unit(features.video), unit(prompts), labels if weight > 0 else labels - labels - 1
-        )
+        readable = labels if weight > 0 else torch.full_like(labels, -1)
+        v, t, known = gather_clips(unit(features.video), unit(prompts), readable)
         logits = self.student.clip.logit_scale.exp() * v @ t.T
         video, text = in_batch_kl(logits, same_class(known))
         mine = unit(features.video) @ t.T

@@ -12,6 +12,8 @@ from types import FrameType, TracebackType
 
 from froster.errors import FrosterError
 
+STOPPED = "stopped"
+"""All that is said; the command line adds how the command goes on."""
 _requested = False
 _limit: ContextVar[Callable[[], None] | None] = ContextVar("limit", default=None)
 
@@ -21,7 +23,7 @@ class Interrupted(FrosterError):
 
 
 def _message() -> Interrupted:
-    return Interrupted("stopped; what was finished is kept (train goes on with --resume)")
+    return Interrupted(STOPPED)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:

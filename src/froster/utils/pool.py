@@ -307,9 +307,8 @@ def _start(context: BaseContext, work: Work) -> _Worker:
 
 def no_process(cause: str) -> FrosterError:
     return FrosterError(
-        f"no process that reads videos can be started ({cause}); what was finished is kept (train"
-        " goes on with --resume): the same command goes on, with --workers 0 without such"
-        " processes"
+        f"no process that reads videos can be started ({cause}); what was finished is kept, and"
+        " --workers 0 goes on without such processes"
     )
 
 

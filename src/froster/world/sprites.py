@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from froster.world.vocabulary import NOUNS
@@ -78,9 +79,11 @@ def draw(noun: str) -> np.ndarray:
             pen.ellipse(points, outline=shape.tone, width=width)
         else:
             pen.ellipse(points, fill=shape.tone)
-    outlined = board.point(lambda tone: 255 * (tone > 0)).filter(ImageFilter.MaxFilter(13))
-    covered = np.asarray(outlined) / 255
     tones = np.asarray(board)
+    outlined = torch.from_numpy(tones > 0).float()[None]
+    for window, padding in (((13, 1), (6, 0)), ((1, 13), (0, 6))):  # one of 13 x 13 in two passes
+        outlined = F.max_pool2d(outlined, window, 1, padding)
+    covered = outlined[0].numpy()
     body, light = ((tones == TONES[tone]).astype(np.float32) for tone in ("body", "light"))
     planes = np.stack([covered, body + 0.3 * light, 0.68 * light]).astype(np.float32)
     step = BOARD // SPRITE_SIZE

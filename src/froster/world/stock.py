@@ -21,6 +21,9 @@ from froster.world.motion import FRAMES
 from froster.world.render import FRAME_SIZE
 from froster.world.sets import SETS, USUAL, Split, Videos, render_video
 
+FEW = 256
+"""Videos that one process renders in the time in which others start."""
+
 
 def processes(workers: int) -> ProcessPoolExecutor:
     """Processes of one thread each, which start without this one's state."""
@@ -75,7 +78,7 @@ def fill(
     with ExitStack() as stack:
         part = stack.enter_context(atomic_file(path))
         run: Callable[..., Iterable[np.ndarray]] = map
-        if workers > 1:
+        if workers > 1 and count * per_class > FEW:
             run = stack.enter_context(processes(workers)).map
         frames = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
         for label, of_class in enumerate(run(pixels, [name] * count, range(count), *settings)):
