@@ -235,6 +235,18 @@ def test_progress_counts_the_failures_of_its_own_videos(folder: Path, tmp_path: 
     assert steps[-1].failed == 1, "of an earlier run"
 
 
+def test_what_a_full_disk_has_left_is_gone_on_with(run, folder: Path, tmp_path: Path) -> None:
+    """Lance makes the folders of a table before it finds that nothing can be written to them."""
+    for name in ("segments.lance", "failures.lance"):
+        (tmp_path / "i" / name / "_versions").mkdir(parents=True)
+        (tmp_path / "i" / name / "_transactions").mkdir()
+    one_line(run("search", tmp_path / "i", "a cat"), 1, "not an index of froster index")
+    (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
+    done = run("index", folder / "0.mp4", tmp_path / "broken.mp4", *NANO, "--out", tmp_path / "i")
+    assert done.code == 1, "a video has failed"
+    assert Store(tmp_path / "i").count == 1 == len(FailureTable(tmp_path / "i", ()).causes)
+
+
 def test_failures_are_kept_by_several(tmp_path: Path) -> None:
     one, other = FailureTable(tmp_path / "i", ()), FailureTable(tmp_path / "i", ())
     one.add("a.mp4", "cut off")

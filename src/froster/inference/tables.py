@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -163,9 +164,11 @@ class LanceTable:
 
     @classmethod
     def exists(cls, address: str) -> bool:
-        """Raises DataError where that cannot be told, as of a bucket without rights."""
+        """Raises DataError where that cannot be told, as of a bucket without rights. Folders that a
+        full disk has left without a version are none."""
         if "://" not in address:
-            return os.path.isdir(os.path.join(address, "_versions"))
+            versions = Path(address, "_versions")
+            return versions.is_dir() and any(versions.glob("*.manifest"))
         try:
             cls(address)
         except DataError as error:
