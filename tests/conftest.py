@@ -183,6 +183,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     from typed import Result
 
     gc.collect()  # what other tests of this file have left open is told now, not in this one's name
+    gc.freeze()  # what a training has imported is not looked at before every later command
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["froster", *map(str, arguments)])

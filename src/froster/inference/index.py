@@ -27,6 +27,7 @@ from froster.inference.store import (
     IndexedFile,
     IndexEntry,
     Store,
+    check_columns,
     place_of,
     refuse_old,
     table_at,
@@ -85,6 +86,7 @@ def index(
     model = as_recognizer(model or DEFAULT_MODEL)
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
+    check_columns(listing.columns)
     mine = shard.of(listing) if shard.count > 1 else listing
     store = _open_or_create(out, model, whole_name(listing.root), settings)
     indexed = store.files()
@@ -278,12 +280,11 @@ class _Parts:
         self._added: set[str] = set()
         self._segments, self._written = 0, time.monotonic()
 
-    @property
-    def failed(self) -> int:
-        return len(self._failures.causes)
-
     def has(self, row: ListedVideo) -> bool:
         return row.key in self._passed
+
+    def has_failed(self, row: ListedVideo) -> bool:
+        return row.key in self._failures.causes and row.key not in self._added
 
     def add(self, ends: Sequence[End[ListedVideo, EmbeddedVideo]]) -> None:
         for end in ends:

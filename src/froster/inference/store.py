@@ -346,14 +346,32 @@ def refuse_old(folder: str | Path) -> None:
         )
 
 
+def index_column(name: str) -> str:
+    """How the table calls a column of a manifest: a name that the table or Lance (`_…`) needs itself
+    ends with _. Empty of one that it does not keep."""
+    column = re.sub(r"[.`\s]", "_", name)
+    if column == "path":
+        return ""
+    needed = column in (*COLUMNS, "fits") or column.startswith("_")
+    return f"{column}_" if needed else column
+
+
+def check_columns(names: Iterable[str]) -> None:
+    """Raises UsageError where two columns of manifests would be one of the table."""
+    kept: dict[str, str] = {}
+    for name in names:
+        column = index_column(name)
+        if column and kept.setdefault(column, name) != name:
+            raise UsageError(
+                f"the columns {kept[column]!r} and {name!r} would both be {column} in the index:"
+                " rename one of them"
+            )
+
+
 def manifest_row(columns: Mapping[str, str]) -> dict[str, str]:
-    """As columns of the table: a name that the table or Lance (`_…`) needs itself ends with _."""
-    row = {}
-    for name, value in columns.items():
-        column = re.sub(r"[.`\s]", "_", name)
-        if column and column != "path":
-            needed = column in (*COLUMNS, "fits") or column.startswith("_")
-            row[f"{column}_" if needed else column] = text_name(value)
+    """As columns of the table."""
+    row = {index_column(name): text_name(value) for name, value in columns.items()}
+    row.pop("", None)
     return row
 
 

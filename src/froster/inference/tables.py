@@ -27,6 +27,9 @@ INDEXED, INDEXED_FROM = ("path", "BTREE"), 100_000
 _TRIES = 20
 _OF_A_ROW = "Error applying filter expression"
 """What Lance says where a condition is sound, and a row has a value that it cannot take."""
+_WHOLE = "CAST({}\n AS BOOLEAN)", "({}\n)"
+"""Around a condition: what closes one of them early does not close the other."""
+_AFTER = re.compile(r".*Expected: (?:\)|AS), found: (?!EOF)(.+)\)$")
 _SHOWN = 300
 
 
@@ -182,11 +185,18 @@ class LanceTable:
             return self.dataset.take(list(rows), columns=list(columns))
 
     def check(self, where: str) -> None:
-        """Raises UsageError where this is no condition on a row of this table."""
+        """Raises UsageError where this is no condition on a row of this table. Lance passes over
+        what follows a condition ("; …", "limit 3"), so each form in `_WHOLE` must hold all of it."""
         try:
-            self.dataset.scanner(columns=[], filter=where, with_row_address=True).explain_plan()
+            for form in ("{}", *_WHOLE):
+                of_row = self.dataset.scanner(
+                    columns=[], filter=form.format(where), with_row_address=True
+                )
+                of_row.explain_plan()
         except (OSError, ValueError, RuntimeError) as error:
-            text = re.sub(r"(, _\w+)+", "", cause(error).removeprefix("Invalid user input: "))
+            text = cause(error).removeprefix("Invalid user input: ")
+            text = re.sub(r"(, _\w+)+", "", text)
+            text = re.sub(_AFTER, r"\1 follows the condition", text)
             raise UsageError(f"--where {where!r}: {text}") from None
 
     def append(self, rows: pa.Table) -> None:
