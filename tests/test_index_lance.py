@@ -22,8 +22,8 @@ from froster.inference.approximate import approximate, exactly, is_estimated, se
 from froster.inference.failed import FailureTable
 from froster.inference.results import BatchProgress
 from froster.inference.search import nearest
-from froster.inference.store import IndexEntry, Store, manifest_row
-from froster.inference.tables import file_name, text_name
+from froster.inference.store import IndexEntry, Store
+from froster.inference.tables import file_name, manifest_row, text_name
 from froster.utils.tensors import save_tensors
 from shared_files import World
 from typed import one_line
@@ -235,6 +235,18 @@ def test_progress_counts_the_failures_of_its_own_videos(folder: Path, tmp_path: 
     assert steps[-1].failed == 1, "of an earlier run"
 
 
+def test_what_a_full_disk_has_left_is_gone_on_with(run, folder: Path, tmp_path: Path) -> None:
+    """Lance makes the folders of a table before it finds that nothing can be written to them."""
+    for name in ("segments.lance", "failures.lance"):
+        (tmp_path / "i" / name / "_versions").mkdir(parents=True)
+        (tmp_path / "i" / name / "_transactions").mkdir()
+    one_line(run("search", tmp_path / "i", "a cat"), 1, "not an index of froster index")
+    (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
+    done = run("index", folder / "0.mp4", tmp_path / "broken.mp4", *NANO, "--out", tmp_path / "i")
+    assert done.code == 1, "a video has failed"
+    assert Store(tmp_path / "i").count == 1 == len(FailureTable(tmp_path / "i", ()).causes)
+
+
 def test_failures_are_kept_by_several(tmp_path: Path) -> None:
     one, other = FailureTable(tmp_path / "i", ()), FailureTable(tmp_path / "i", ())
     one.add("a.mp4", "cut off")
@@ -284,6 +296,19 @@ def test_estimated_answers_and_their_recall(tmp_path: Path) -> None:
     assert {hit.entry.path for hit in chosen} == {"7.mp4"}
     exactly(store)
     assert not is_estimated(Store(tmp_path / "i"))
+
+
+def test_a_search_index_is_made_of_rows_that_are_there(tmp_path: Path) -> None:
+    """Lance makes a mask of every row that a search may meet where a single one is deleted."""
+    store = Store.create(tmp_path / "i", ABOUT, 32)
+    rows = unit_rows(300, size=32)
+    store.add([(entry(f"{i}.mp4", 10), rows[10 * i : 10 * i + 10]) for i in range(30)])
+    store.remove(["3.mp4"])
+    approximate(store, unit_rows(4, 1, 32))
+    assert [part.num_deletions for part in store.table.dataset.get_fragments()] == [0]
+    assert store.segments == 290
+    (hit,) = nearest(store, rows[45], 1, exact=False, join=False)
+    assert (hit.entry.path, hit.start) == ("4.mp4", 5.0)
 
 
 def test_an_index_that_was_estimated_before_candidates_were_chosen_still_is(tmp_path: Path) -> None:
@@ -433,4 +458,4 @@ def test_the_benchmark_of_the_index_runs() -> None:
     from benchmarks.scale_index import run as benchmark
 
     lines = benchmark(toy=True)
-    assert all(line.after >= 0 for line in lines) and len(lines) == 15
+    assert all(line.after >= 0 for line in lines) and len(lines) == 17

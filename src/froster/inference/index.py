@@ -27,12 +27,11 @@ from froster.inference.store import (
     IndexedFile,
     IndexEntry,
     Store,
-    check_columns,
     place_of,
     refuse_old,
     table_at,
 )
-from froster.inference.tables import LanceTable
+from froster.inference.tables import LanceTable, check_columns
 from froster.methods import VideoCLIP
 from froster.text.sentences import read_descriptions
 from froster.utils.address import whole_name
@@ -43,8 +42,8 @@ from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 EmbeddedVideo = tuple[IndexEntry, Tensor]
 """With the embeddings of its segments (n, E)."""
 PART_SECONDS = 60.0
-QUERIES = 12
-"""Every twelfth class of Kinetics-400 is a query by which the recall is told."""
+QUERIES = 6
+"""Every sixth class of Kinetics-400 is a query by which the recall is told."""
 PART_SEGMENTS = 20_000
 """A part is written after so long, or so many segments: what a kill can cost."""
 
