@@ -86,7 +86,8 @@ def test_decode_compares_with_whatever_is_installed():
     assert len(notes) >= 1
 
 
-def test_the_loader_counts_clips_with_workers_and_without():
+def test_the_loader_counts_clips_with_workers_and_without(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loader, "WORKERS", 1)
     rows, notes = loader.run("loader", rounds=1, toy=True)
     assert [row.what for row in rows] == ["training clips", "evaluation, 3 views"]
     assert all(row.goal == 1.7 and row.ratio.median > 0 and row.unit == "clips/s" for row in rows)

@@ -5,7 +5,6 @@ are froster's own; their words are the nano CLIP's."""
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,13 @@ from froster.encoders.model import CLIP, unit
 from froster.encoders.preprocessing import normalise
 from froster.errors import UsageError
 from froster.evaluation.calibration import fit
-from froster.inference.export import PACKAGES, Deployed, export, open_file, random_frames
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS, Frozen
 from froster.methods.recipe import Recipe
 from froster.report.attention import block_inputs, cls_attention, joint
 from froster.training.distill_options import Distill
-from froster.training.fine_tune import FineTuning, Hooks, fine_tune, student_of
+from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.weights import halfway, with_weights
 from froster.video.sampling import Sampling
 from froster.world.clips import WorldClips
@@ -118,25 +116,6 @@ def test_videos_are_named_and_found(kind: str, tmp_path: Path) -> None:
     assert (made["videos"], made["failed"]) == (1, 0)
     hit = froster.search(tmp_path / "index", "a cat", top=1).hits[0]
     assert hit.path(tmp_path / "videos").name == "one.mp4" and -1 <= hit.score <= 1
-
-
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in PACKAGES["onnx"]), reason="needs onnx"
-)
-@pytest.mark.usefixtures("unchecked_shapes")
-@pytest.mark.parametrize("kind", [pytest.param("siglip", marks=pytest.mark.slow), "pe"])
-def test_export(kind: str, tmp_path: Path) -> None:
-    """It is refused where the file's outputs are not the network's. PE-Core's kind has all that
-    SigLIP's image tower has, and a class token and turned positions besides."""
-    model = encoder(kind, layers=1)
-    student = student_of(model, METHODS["vclip"](pad="mask"))  # type: ignore[call-arg]
-    about = export(student, tmp_path / "out", labels=LABELS)
-    frames = random_frames(2, 4, 32)
-    with torch.no_grad():
-        expected = Deployed(student.model, student.class_embeddings(LABELS)).eval()(frames)
-    outputs = open_file("onnx", tmp_path / "out" / about["file"])(frames.numpy())
-    for ours, theirs in zip(expected, outputs, strict=True):
-        close(torch.from_numpy(theirs), ours, atol=1e-3, rtol=1e-4)
 
 
 def pool_weights(pool: AttentionPool, tokens: Tensor) -> Tensor:

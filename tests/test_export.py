@@ -30,9 +30,12 @@ from froster.inference.export import (
 )
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
+from froster.methods import METHODS
 from froster.methods.weight_names import new_weights
+from froster.training.fine_tune import student_of
 from froster.video.sampling import Sampling
 from shared_files import World
+from test_encoder_uses import encoder
 from test_methods import T, method_of
 from typed import one_line
 
@@ -138,14 +141,27 @@ def test_other_methods_say_it_too(name: str, variant: str, target: str, tmp_path
     says_the_same(recognizer_of(name, variant), target, tmp_path / "out")
 
 
+def student(kind: str) -> Recognizer:
+    return student_of(encoder(kind, layers=1), METHODS["vclip"](pad="mask"))  # type: ignore[call-arg]
+
+
+# `test_without_labels_the_embedding_alone` runs PE-Core's kind, which has all that SigLIP's image
+# tower has, and a class token and turned positions besides.
+@pytest.mark.parametrize("kind", ["siglip", "pe"])
+@pytest.mark.slow  # about 6 s each
+def test_other_encoders_say_it_too(kind: str, tmp_path: Path) -> None:
+    onnx_only()
+    says_the_same(student(kind), "onnx", tmp_path / "out")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_without_labels_the_embedding_alone(target: str, tmp_path: Path) -> None:
     """It ranks labels that the file never heard of, as the network does."""
-    recognizer = recognizer_of("vclip", layers=1)
+    recognizer = student("pe")
     about = export(recognizer, tmp_path / "out", target)
     check(recognizer, tmp_path / "out", None, 1, 4)
     assert about["labels"] is None and list(about["outputs"]) == ["embedding"]
-    frames = random_frames(2, T, 32)
+    frames = random_frames(2, 4, 32)
     (embedding,) = open_file(target, tmp_path / "out" / FILES[target])(frames.numpy())
     logits = (
         about["logit_scale"] * torch.from_numpy(embedding.copy()) @ recognizer.embed_text(LABELS).T

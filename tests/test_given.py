@@ -292,6 +292,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_no_label_without_a_score(run, clip: Path, damaged: Path, tmp_path: Path) -> None:
     labels, model = ("--labels", "surfing, walking"), ("--model", damaged)
     (tmp_path / "data.csv").write_text(f"{clip},a\n{clip},b\n")
@@ -364,6 +365,7 @@ def test_no_attention_of_damaged_weights() -> None:
         cls_attention(model.model, torch.zeros(2, 3, 60, 60))
 
 
+@pytest.mark.usefixtures("few_templates")
 def test_a_loss_that_is_none_ends_the_training(run, tmp_path: Path, damaged: Path) -> None:
     videos = render_set("base", 2, split="train")
     rows = []

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import Dataset
 
-from froster.data.dataset import Sample, VideoDataset
+from deadly_data import Deadly, DeadlyAfterwards, Killed
+from froster.data.dataset import VideoDataset
 from froster.data.loader import batches
 from froster.data.manifest import Item, read_items
 from froster.inference.recognizer import load
@@ -31,27 +28,6 @@ from train_worker import small_world
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are a matter of POSIX")
 
 
-class Deadly(Dataset[Sample]):
-    """Of item 3 every process dies, over item 5 none comes back, and item 7 meets one that the
-    system kills once."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def label(self, index: int) -> int:
-        return index % 2
-
-    def __getitem__(self, index: int) -> Sample:
-        if index == 3:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if index == 5:
-            time.sleep(60)
-        if index == 7 and not self.marker.exists():
-            self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return Sample(index, torch.full((2, 3), index, dtype=torch.uint8), self.label(index), None)
-
-
 def test_a_process_that_dies_or_hangs_costs_its_file_and_changes_no_order(tmp_path: Path) -> None:
     order = [[0, 9, 7], [5, 1, 3], [2, 3, 5], [8, 6, 4]]
     found = list(batches(Deadly(tmp_path / "killed"), order, 2, limit=1.0))
@@ -66,24 +42,6 @@ def test_a_process_that_dies_or_hangs_costs_its_file_and_changes_no_order(tmp_pa
         [(3, f"item 3: {crashed}"), (5, f"item 5: {silent}")],
         [],
     ]
-
-
-class Last(Sample):
-    """The process that read it dies as soon as it has handed it on."""
-
-    def __del__(self) -> None:
-        if multiprocessing.parent_process() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class DeadlyAfterwards(Dataset[Sample]):
-    def label(self, index: int) -> int:
-        return index % 2
-
-    def __getitem__(self, index: int) -> Sample:
-        return (Last if index == 1 else Sample)(
-            index, torch.full((2,), index, dtype=torch.uint8), self.label(index), None
-        )
 
 
 def test_a_process_that_dies_after_its_part_costs_nothing_and_moves_nothing() -> None:
@@ -139,21 +97,6 @@ def test_what_was_waited_for_in_vain_is_not_waited_for_again(folder: Path) -> No
         dataset, [[0, 1]], known={f"{items[1].path}: no frame can be decoded": 1}, limit=5
     )
     assert batch.indices.tolist() == [0, 1], "any other fault may be gone"
-
-
-class Killed(WorldClips):
-    """The process that reads item 5 is killed: once, or always."""
-
-    def __init__(self, clips: WorldClips, marker: Path | None):
-        super().__init__(clips.videos, clips.sampling, train=True)
-        self.marker = marker
-
-    def __getitem__(self, index: int) -> Sample:
-        if index == 5 and not (self.marker and self.marker.exists()):
-            if self.marker:
-                self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(index)
 
 
 def trained(out: Path, clips: WorldClips, workers: int, stop: bool = False) -> Trained:

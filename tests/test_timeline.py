@@ -140,6 +140,7 @@ FAST = {
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("few_templates")
 def test_every_method_has_a_timeline(nano: Recognizer, known: Known, name: str) -> None:
     method = METHODS[name]
     options = {"frames": 8} if "frames" in method.__dataclass_fields__ else {}
