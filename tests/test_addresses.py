@@ -250,7 +250,7 @@ def test_what_is_cut_off_reads_as_far_as_it_goes(site: Site, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "mood", ["", "whole", "cut once", "busy once", "silent once", "to /plain.mp4"]
+    "mood", ["", "whole", "total unknown", "cut once", "busy once", "silent once", "to /plain.mp4"]
 )
 def test_servers_that_come_back(nano, site: Site, clips: list[Path], mood: str) -> None:
     site.files |= {"a.mp4": clips[0].read_bytes(), "plain.mp4": clips[0].read_bytes()}

@@ -119,8 +119,8 @@ def file_name(text: str) -> str:
 
 
 def index_column(name: str) -> str:
-    """How the table calls a column of a manifest: a name that the table or Lance (`_…`) needs itself
-    ends with _. Empty of one that it does not keep."""
+    """How the table calls a column of a manifest: a name that the table or Lance (`_…`) needs
+    itself ends with _. Empty of one that it does not keep."""
     column = re.sub(r"[.`\s]", "_", name)
     if column == "path":
         return ""
@@ -230,7 +230,7 @@ class LanceTable:
 
     def check(self, where: str) -> None:
         """Raises UsageError where this is no condition on a row of this table. Lance passes over
-        what follows a condition ("; …", "limit 3"), so each form in `_WHOLE` must hold all of it."""
+        what follows one ("; …", "limit 3"), so each form in `_WHOLE` must hold all of it."""
         try:
             for form in ("{}", *_WHOLE):
                 of_row = self.dataset.scanner(

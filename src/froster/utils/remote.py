@@ -133,9 +133,11 @@ class WebSource:
                     return b"", state
                 if state.size is not None and start >= state.size:
                     return b"", state
-                if _first_byte(answer) != start:
+                first, after = _sent(answer)
+                if first != start:
                     raise failed("the server sends another part than the one that it was asked for")
-                wanted = (end if state.size is None else min(end, state.size)) - start
+                # Of a file that still grows it need not say how long it is.
+                wanted = min(end, after if state.size is None else state.size) - start
                 data = b"".join(self._chunks(answer, wanted))
                 if len(data) < wanted:
                     raise _Again(f"the server cut off after {start + len(data)} bytes")
@@ -151,7 +153,7 @@ class WebSource:
             done = file.tell()
             with self._asked(f"bytes={done}-" if done else None) as answer:
                 state = _stated(answer)
-                goes_on = done and state.version == version and _first_byte(answer) == done
+                goes_on = done and state.version == version and _sent(answer)[0] == done
                 if done and not goes_on:
                     file.seek(0)
                     file.truncate()
@@ -250,9 +252,11 @@ def _stated(answer: Any) -> RemoteState:
     return RemoteState(int(length) if length.isdecimal() else None, version, False)
 
 
-def _first_byte(answer: Any) -> int | None:
-    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(match[1]) if match else None
+def _sent(answer: Any) -> tuple[int, int]:
+    """The bytes of the file that an answer holds: the first one, and the one after the last; -1
+    where it does not say."""
+    match = re.match(r"bytes (\d+)-(\d+)/", answer.headers.get("Content-Range", ""))
+    return (int(match[1]), int(match[2]) + 1) if match else (-1, -1)
 
 
 class StoreSource:
