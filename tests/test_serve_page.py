@@ -57,7 +57,7 @@ def calibrated(nano: Recognizer) -> Recognizer:
 def served(
     models: dict[str, Recognizer], token: str | None = None, samples: Path | None = None
 ) -> Iterator[tuple[str, Service]]:
-    limits = Limits(upload=1_000_000, seconds=60)
+    limits = Limits(upload=2_000_000, seconds=60)
     service = Service(Models(models, limits), limits)
     app = create_app(service)
     add_page(app, service, samples)
@@ -80,7 +80,9 @@ def browser():
             pytest.skip(
                 "the browser test needs Chromium: install it, or run `playwright install chromium`"
             )
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
+        )
         yield started
         started.close()
 
@@ -360,9 +362,9 @@ def test_mistakes_are_told_in_plain_words(visit, video: Path, tmp_path: Path) ->
     tab.click("#go")
     tab.wait_for_selector("text=Label 2 of 3 is empty")
     assert tab.locator("#cancel").is_disabled() and tab.locator("#progress").is_hidden()
-    (tmp_path / "big.mp4").write_bytes(bytes(1_500_000))
+    (tmp_path / "big.mp4").write_bytes(bytes(2_500_000))
     tab.set_input_files("#file", tmp_path / "big.mp4")
-    assert tab.inner_text("#error") == "big.mp4 has 1.5 MB: at most 1 MB are taken."
+    assert tab.inner_text("#error") == "big.mp4 has 2.5 MB: at most 2 MB are taken."
     (tmp_path / "text.mp4").write_bytes(b"no video")
     tab.set_input_files("#file", tmp_path / "text.mp4")
     until(tab, "document.querySelector('#error').textContent.includes('not a')")

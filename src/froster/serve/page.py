@@ -131,6 +131,6 @@ def of_world(folder: Path) -> list[SampleVideo]:
         ]
         frames = torch.cat(recordings)  # (T, 3, 60, 60)
         frames = frames.repeat_interleave(_ENLARGED, -1).repeat_interleave(_ENLARGED, -2)
-        path = write_video(folder / f"sample-{number}.mp4", frames)
+        path = write_video(folder / f"sample-{number}.mp4", frames, "veryfast")
         samples.append(SampleVideo.of(path, ", ".join(labels), labels))
     return samples
