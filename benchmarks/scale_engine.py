@@ -46,12 +46,13 @@ def nothing(path: str) -> Iterator[int]:
 class Counted:
     """A store that counts."""
 
-    failed = 0
-
     def __init__(self) -> None:
         self.rows = 0
 
     def has(self, row: Virtual) -> bool:
+        return False
+
+    def has_failed(self, row: Virtual) -> bool:
         return False
 
     def add(self, ends: Sequence[End[Virtual, int]]) -> None:

@@ -81,7 +81,10 @@ def words(text: str) -> list[str]:
     """What is said, without numbers, what follows from them, the bars of a table and the breaks of
     lines: it differs between machines."""
     told = re.sub(
-        r"within\s+the\s+error|a\s+(gain|loss)\s+beyond\s+two\s+standard\s+errors", "#", text
+        r"within\s+the\s+error|the\s+same\s+videos\s+right"
+        r"|a\s+(gain|loss)\s+beyond\s+two\s+standard\s+errors",
+        "#",
+        text,
     )
     return re.sub(r"[+-]?\d[\d.:,]*|[█▏▎▍▌▋▊▉]+", "#", told).replace("# ", " ").split()
 

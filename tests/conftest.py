@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import config
 
+import quick
 import shapes
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,6 +25,7 @@ ROOMS = ("encoders", "methods", "evaluation", "inference", "training", "video")
 shapes.install([f"froster.{room}" for room in ROOMS])
 
 
+WORKER = "PYTEST_XDIST_WORKER"
 LONG = (
     *("engine_ray", "train_end", "elastic", "docs", "cli", "serve_page", "addresses", "kept"),
     *("training", "teach", "results", "fine_tune", "watch", "export", "label", "leak", "seen"),
@@ -33,6 +35,12 @@ LONG = (
     *("encoder_uses", "going_on", "methods", "columns", "loader", "names", "terminal", "many"),
 )
 """Files that take long, the longest first."""
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """One process that forks, for all workers: it takes seconds to start."""
+    if getattr(session.config.option, "numprocesses", None) and WORKER not in os.environ:
+        os.environ[quick.ADDRESS] = quick.server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -108,7 +116,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     import shared_files
 
     base = tmp_path_factory.getbasetemp()
-    shared_files.FOLDER = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared_files.FOLDER = (base.parent if WORKER in os.environ else base) / "shared"
     shared_files.FOLDER.mkdir(exist_ok=True)
 
 

@@ -59,12 +59,11 @@ class Memory:
     def __init__(self, before: Sequence[str] = ()) -> None:
         self.before, self.ends, self.closed = set(before), list[End[Video, str]](), 0
 
-    @property
-    def failed(self) -> int:
-        return sum(end.result is None for end in self.ends)
-
     def has(self, row: Video) -> bool:
         return row.path in self.before
+
+    def has_failed(self, row: Video) -> bool:
+        return any(end.row is row and end.result is None for end in self.ends)
 
     def add(self, ends: Sequence[End[Video, str]]) -> None:
         self.ends += ends
@@ -76,14 +75,15 @@ class Memory:
 class Journal:
     """A store in a file: a name a line."""
 
-    failed = 0
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.before = set(path.read_text().splitlines()) if path.exists() else set()
 
     def has(self, row: Video) -> bool:
         return row.path in self.before
+
+    def has_failed(self, row: Video) -> bool:
+        return False
 
     def add(self, ends: Sequence[End[Video, str]]) -> None:
         with self.path.open("a") as file:

@@ -198,9 +198,17 @@ def pasted(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return run(command, cwd=folder, capture_output=True, text=True)
 
 
+PAGELESS = "FROSTER_TEST_NO_PAGE"
+"""Where it is set, no page is written at the end of `froster train`, as by the fixture `no_page`."""
+ADDRESS = "FROSTER_TEST_SERVER"
+"""In the environment of the workers of a session: they share the server of the process above."""
+
+
 @functools.cache
 def server() -> str:
-    """The address of the process that forks; there is one to a test process, and it ends with that."""
+    """The address of the process that forks; it ends with the process that has asked first."""
+    if ADDRESS in os.environ:
+        return os.environ[ADDRESS]
     address = os.path.join(tempfile.mkdtemp(prefix="quick-"), "server")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -301,6 +309,8 @@ def _run(request: dict[str, Any], fds: list[int]) -> int:
     templates = sys.modules["templates"]
     if templates.VARIABLE in os.environ:
         templates.use_few(templates.pytest.MonkeyPatch())
+    if PAGELESS in os.environ:
+        importlib.import_module("froster.cli.train").write_page = lambda result: None
     code: object = 0
     try:
         words = request["words"]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 
@@ -20,9 +21,10 @@ from benchmarks.scale_remote import eight_of, long_video
 from benchmarks.scale_remote import run as measure
 from froster.data.listing import list_videos
 from froster.data.manifest import read_items
-from froster.errors import UsageError, VideoError
+from froster.errors import UsageError, VideoError, WriteError
 from froster.utils import ranges, remote
 from froster.utils.address import Address, as_path, located, whole_name
+from froster.utils.folder import Folder
 from froster.video.container import file_state
 from froster.video.reader import Video
 from froster.video.stream import Stream
@@ -139,12 +141,28 @@ def test_what_is_not_installed_is_one_sentence(run, monkeypatch) -> None:
         remote._file_system.cache_clear()
 
 
+def test_what_a_library_of_a_store_refuses_is_one_sentence(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights that contradict each other; a hub that nobody reaches, read and written."""
+    monkeypatch.setenv("AWS_PROFILE_OF_THIS_TEST", "a file system of its own")
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"key": "a", "username": "b"})
+    one_line(run("classify", "s3://b/a.mp4", *LABELS), 2, "s3:// cannot be used", "Supply either")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_OF_THIS_TEST", "another one")
+    monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": "http://127.0.0.1:9"})
+    with pytest.raises(OSError, match="not to be had: Connection refused"):
+        remote.state_of(Address("hf://datasets/a/b/x.mp4"))
+    with pytest.raises(WriteError, match=r"cannot be reached or written: .*Connection refused"):
+        Folder("hf://datasets/a/b").content("x")
+
+
 def test_another_server_in_the_environment_is_asked(bucket: Store, monkeypatch) -> None:
     first = remote.file_system("s3")
     assert remote.file_system("s3") is first
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(OSError, match="cannot be read"):
+    with pytest.raises(OSError, match="not to be had: Could not connect"):
         remote.state_of(Address("s3://shelf/1.mp4"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.url)
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")

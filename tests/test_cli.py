@@ -23,6 +23,7 @@ from froster.encoders.vision import VisionTower
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
+from froster.report.methods import fill
 from golden import shared
 from shared_files import World
 from typed import arguments, one_line
@@ -57,11 +58,13 @@ def test_help_and_import_are_instant() -> None:
         [sys.executable, "-m", "froster", "--help"],
         [sys.executable, "-c", "import cyclopts, rich.table"],
     )
-    times = [(processor_seconds(help_page), processor_seconds(least)) for _ in range(3)]
-    ours, least = (min(some) for some in zip(*times, strict=True))
-    assert ours < max(0.3, 2.5 * least), (
-        times
-    )  # a machine that is slow at the moment is slow for both
+    times: list[tuple[float, float]] = []
+    for _ in range(3):  # a machine that is slow at the moment is slow for both
+        times.append((processor_seconds(help_page), processor_seconds(least)))
+        ours, base = (min(some) for some in zip(*times, strict=True))
+        if ours < max(0.3, 2.5 * base):
+            return
+    pytest.fail(f"{times}")
 
 
 def processor_seconds(command: list[str]) -> float:
@@ -121,10 +124,20 @@ def test_a_bad_video_among_good_ones_is_listed(run, video: Path, tmp_path: Path)
     assert good["label"] in ("a", "b")
 
 
-# The second: 40 s, 3 views of 32 real videos through a ViT-B/16 shape.
-@pytest.mark.parametrize("model", ["nano", pytest.param("b16", marks=pytest.mark.slow)])
-def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
-    originals = sorted(shared("videos", "originals").iterdir())
+# The quick one asks for other originals than test_video_reader's quick one. The third: 40 s, 3 views
+# of 32 real videos through a ViT-B/16 shape.
+@pytest.mark.parametrize(
+    ("model", "which"),
+    [
+        ("nano", slice(2, None, 4)),
+        pytest.param("nano", slice(None), marks=pytest.mark.slow),
+        pytest.param("b16", slice(None), marks=pytest.mark.slow),
+    ],
+)
+def test_every_original_gets_a_result(run, model: str, which: slice, tmp_path: Path) -> None:
+    every = sorted(shared("videos", "originals").iterdir())
+    assert len(every) == 32
+    originals = every[which]
     (tmp_path / "labels.txt").write_text("archery\nplaying piano\nsurfing\nriding a bike\n")
     if model == "b16":
         # The image tower in full; the text tower's vocabulary is the nano's, as its tokenizer is at
@@ -151,7 +164,7 @@ def test_every_original_gets_a_result(run, model: str, tmp_path: Path) -> None:
         "--json",
     )
     assert result.code == 0, result.err
-    assert len(result.json["results"]) == len(originals) == 32
+    assert len(result.json["results"]) == len(originals)
     assert all(found["label"] for found in result.json["results"])
 
 
@@ -169,6 +182,10 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
         2,
         "--batch-size",
         4,
+        "--frames",
+        4,
+        "--workers",
+        0,
         "--no-look",
         "--blend-points",
         0,
@@ -197,7 +214,7 @@ def test_train_evaluate_and_classify(run, folder: Path, video: Path, tmp_path: P
     assert run(*train, "--resume", "--json").json["rows"] == report["rows"]
     one_line(run(*train, "--resume", "--lr", 0.1), 2, "lr = ")
     found = run(
-        "evaluate", "--data", folder, "--model", out, "--out", tmp_path / "eval", "--json"
+        "evaluate", *("--data", folder), *("--model", out), "--out", tmp_path / "eval", "--json"
     ).json["splits"]["test"]
     assert (found["videos"], found["classes"]) == (20 - report["training_videos"], 5)
     assert (tmp_path / "eval" / "predictions_test.csv").is_file()
@@ -219,6 +236,13 @@ def test_methods_lists_what_train_accepts(run) -> None:
     printed = run("methods").out
     assert "vclip" in printed and "froster rehearse --fusion early" in printed
     assert "--hold si" in " ".join(printed.split())
+
+
+def test_the_tables_of_methods_in_the_documentation_are_up_to_date() -> None:
+    """In this file, as the facts are the ones that were just counted."""
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert "`st-adapter`" in page
+    assert fill(page) == page, "run: make docs"
 
 
 METHODS_LINES = [
@@ -264,6 +288,8 @@ def test_methods_train_and_say_what_distillation_does(
         1,
         "--batch-size",
         5,
+        "--frames",
+        4,
         "--workers",
         0,
         "--no-look",
@@ -459,6 +485,8 @@ def test_unreadable_training_videos_are_counted(run, folder: Path, tmp_path: Pat
         1,
         "--batch-size",
         4,
+        "--frames",
+        2,
         "--workers",
         0,
         "--no-look",
@@ -562,6 +590,9 @@ def test_ctrl_c_stops_a_run_that_can_go_on(folder: Path, tmp_path: Path) -> None
         tmp_path / "run",
         "--epochs",
         200,
+        "--frames",
+        2,
+        "--no-look",
         "--workers",
         2,
     ]

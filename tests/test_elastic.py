@@ -12,9 +12,19 @@ import pytest
 import torch
 
 import quick
-from test_training import ENVIRONMENT, WORKER, assert_same_weights, run, steps, weights, whole
+from test_training import (
+    ENVIRONMENT,
+    WORKER,
+    as_after_two_epochs,
+    assert_same_weights,
+    pair,
+    run,
+    steps,
+    weights,
+    whole,
+)
 
-__all__ = ["whole"]
+__all__ = ["pair", "whole"]
 OFTEN = ("--checkpoint-minutes", 1e-9)
 LOSSES = ("loss", "ce", "distill_v", "distill_t", "grad_norm")
 
@@ -28,14 +38,14 @@ def assert_alike(a: Path, b: Path, tolerance: float) -> None:
             assert one[key] == pytest.approx(other[key], rel=tolerance, abs=tolerance), (one, key)
 
 
-def test_a_lost_process_costs_nothing_but_time(tmp_path: Path) -> None:
+def test_a_lost_process_costs_nothing_but_time(pair: Path, tmp_path: Path) -> None:
     """`torchrun` starts all processes again after one is killed (-9) in mid-epoch; the run ends as
     one to which nothing happened, bit for bit."""
-    out, calm = tmp_path / "run", tmp_path / "calm" / "run"
+    out = tmp_path / "run"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     program = (sys.executable, quick.__file__, quick.server(), WORKER)
     command = [sys.executable, *torchrun, "--max-restarts=1", "--no-python", *program, out]
-    options = ["--epochs", 2, "--kill-rank-1-once", 5, *OFTEN]
+    options = ["--kill-rank-1-once", 5, *OFTEN]
     done = quick.run(
         list(map(str, [*command, *options])),
         env=ENVIRONMENT,
@@ -45,15 +55,15 @@ def test_a_lost_process_costs_nothing_but_time(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "killed").exists(), "no process was killed"
-    assert run(calm, "--epochs", 2, processes=2).returncode == 0
-    assert steps(out) == steps(calm)
-    assert_same_weights(calm, out)
+    assert steps(out) == steps(pair)
+    assert_same_weights(pair, out)
 
 
-def test_a_damaged_average_is_damaged_for_all_processes(whole: Path, tmp_path: Path) -> None:
+def test_a_damaged_average_is_damaged_for_all_processes(
+    whole: Path, pair: Path, tmp_path: Path
+) -> None:
     """Only the first keeps the average; all go on from the checkpoint before."""
-    out = tmp_path / "run"
-    assert run(out, "--keep", 2, "--kill-at", 7, processes=2).returncode != 0  # in epoch 3
+    out = as_after_two_epochs(pair, tmp_path / "run")
     damaged = out / "checkpoints" / "epoch-0002" / "average.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -73,12 +83,11 @@ def test_another_number_of_processes_goes_on(whole: Path, tmp_path: Path) -> Non
     assert_alike(out, whole, 2e-3)
 
 
-def test_weights_that_are_shared_out_train_the_same(tmp_path: Path) -> None:
+def test_weights_that_are_shared_out_train_the_same(pair: Path, tmp_path: Path) -> None:
     """Against processes that each have all weights; killed in mid-epoch, and gone on with by
     three."""
-    plain, out = tmp_path / "plain", tmp_path / "out"
+    out = tmp_path / "out"
     options = ("--shard-weights", "--checkpointing")
-    assert run(plain, processes=2).returncode == 0
     killed = run(out, *options, *OFTEN, "--kill-at", 5, processes=2)
     assert killed.returncode in (1, -signal.SIGKILL, -signal.SIGABRT), killed.stderr[-2000:]
     folder = out / "checkpoints" / "epoch-0001-step-000001"
@@ -90,15 +99,15 @@ def test_weights_that_are_shared_out_train_the_same(tmp_path: Path) -> None:
     assert len(json.loads((folder / "state.json").read_text())["files"]) == 3
     done = run(out, *options, processes=3)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert_alike(out, plain, 1e-5)
+    assert_alike(out, pair, 1e-5)
     shared = weights(out)
-    for kind, state in weights(plain).items():
+    for kind, state in weights(pair).items():
         other = shared[kind]
         assert other.keys() == state.keys()
         a, b = (torch.cat([s[name].flatten() for name in state]) for s in (state, other))
         assert (a - b).norm() < 1e-4 * a.norm(), kind
 
-    done = run(out, processes=2)
+    done = run(out)
     assert "shard_weights = True, not False" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""What a person sees first: something, before PyTorch is there."""
+"""What a person sees first: something, before PyTorch, NumPy or FFmpeg is there."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ SCRIPT = """
 import sys
 
 class Watch:
+    slow = {"torch", "numpy", "av"}
+
     def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            sys.meta_path.remove(self)
-            print("PYTORCH", file=sys.stderr, flush=True)
+        if name in self.slow:
+            self.slow.remove(name)
+            print("IMPORT", name, file=sys.stderr, flush=True)
 
 sys.meta_path.insert(0, Watch())
 from froster.cli import main
@@ -84,14 +86,15 @@ def test_the_first_word_comes_before_pytorch(tmp_path: Path) -> None:
     clip = World("base", 1).write(0, tmp_path / "a.mp4")
     code, text = seen("classify", clip, "--labels", "a star, a bus", "--model", "nano")
     assert code == 0
-    assert 0 <= text.find("starting") < text.find("PYTORCH") < text.find("a star")
+    assert 0 <= text.find("starting") < text.find("IMPORT ")
+    assert text.find("IMPORT torch") < text.find("a star")
 
 
 def test_what_is_refused_without_pytorch_does_not_wait_for_it(tmp_path: Path) -> None:
     missing = tmp_path / "none.mp4"
     code, text = seen("classify", missing, "--labels", "a star, a bus", "--model", "nano")
     assert code == 2 and "no such file" in text
-    assert "PYTORCH" not in text
+    assert "IMPORT torch" not in text
 
 
 COMMANDS = {
@@ -127,6 +130,6 @@ def test_every_command_that_computes_says_a_word_first(command: str, tmp_path: P
     clip = World("base", 1).write(0, tmp_path / "a.mp4")
     places = {"CLIP": clip, "NOWHERE": tmp_path / "nowhere", "OUT": tmp_path / "out"}
     asked = [places.get(word, word) for word in COMMANDS[command]]
-    ends_there = SCRIPT.replace("sys.meta_path.remove(self)", "__import__('os')._exit(0)")
+    ends_there = SCRIPT.replace("self.slow.remove(name)", "__import__('os')._exit(0)")
     _, text = seen(command, *asked, script=ends_there)
     assert "starting" in text, text

@@ -21,7 +21,9 @@ import quick
 from froster.encoders.checkpoints import to_official
 from froster.encoders.config import CLIPConfig, TextConfig, VisionConfig
 from froster.encoders.known import known_encoder
+from froster.encoders.layouts import download
 from froster.encoders.model import CLIP
+from froster.errors import FrosterError
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.inference.tower_speed import architecture
@@ -299,6 +301,27 @@ def test_er_zasrs_networks_come_by_their_id(hub: Hub, tmp_path: Path) -> None:
     assert done.stdout.split() == ["config.json", "model.safetensors"], done.stderr
     done = quick.run([*command, "a/nothing"], capture_output=True, timeout=300, **settings)
     assert "a/nothing is no file or folder here and could not be had" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("offline", "place", "cause"),
+    [
+        (True, "", "HF_HUB_OFFLINE is set, and the cache has it not"),
+        (False, "http://127.0.0.1:9", "Connection refused"),
+        (False, "repository", "there is no such repository, or it is private"),
+    ],
+)
+def test_why_a_hub_gives_nothing(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: bool, place: str, cause: str
+) -> None:
+    """Its library says of each that no file is in the cache."""
+    constants = "huggingface_hub.constants."
+    monkeypatch.setattr(constants + "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants + "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants + "ENDPOINT", hub.url if place == "repository" else place)
+    with pytest.raises(FrosterError, match="could not be had") as raised:
+        download("a/nothing")
+    assert cause in str(raised.value) and "\n" not in str(raised.value)
 
 
 REFUSED = {

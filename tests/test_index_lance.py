@@ -20,9 +20,10 @@ import quick
 from froster.errors import DataError, UsageError
 from froster.inference.approximate import approximate, exactly, is_estimated, search_options
 from froster.inference.failed import FailureTable
+from froster.inference.results import BatchProgress
 from froster.inference.search import nearest
-from froster.inference.store import IndexEntry, Store, manifest_row
-from froster.inference.tables import file_name, text_name
+from froster.inference.store import IndexEntry, Store
+from froster.inference.tables import file_name, manifest_row, text_name
 from froster.utils.tensors import save_tensors
 from shared_files import World
 from typed import one_line
@@ -152,6 +153,12 @@ def test_conditions_choose_segments(tmp_path: Path) -> None:
     for wrong in ("start >", "colour = 'red'", "label = ", "; drop"):
         with pytest.raises(UsageError, match="--where"):
             nearest(store, rows[0], 5, where=wrong)
+    # Lance takes what it understands, and passes over the rest.
+    for rest in ("; start > 5", ";", " start > 5", ", start > 5", " limit 3", ") or (start < 9"):
+        with pytest.raises(UsageError, match=r"--where .*(follows the condition|not supported)"):
+            nearest(store, rows[0], 5, where=f"start > 1{rest}")
+    for whole in ("label <> 'cat; (dog'", "start > 1 -- and more", "(start > 1) or (start < 1)"):
+        assert nearest(store, rows[0], 1, where=whole)
 
 
 def test_the_manifests_columns_travel(run, folder: Path, tmp_path: Path) -> None:
@@ -180,6 +187,15 @@ def test_the_manifests_columns_travel(run, folder: Path, tmp_path: Path) -> None
     one_line(number, 2, "--where", "Cannot cast string 'a'")
 
 
+def test_two_columns_of_a_manifest_do_not_become_one(run, folder: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "videos.csv"
+    for names in ("a b,a.b", "start,start_"):
+        manifest.write_text(f"path,{names}\n{folder}/0.mp4,1,2\n")
+        done = run("index", manifest, *NANO, "--out", tmp_path / "i")
+        one_line(done, 2, "would both be", "rename", *map(repr, names.split(",")))
+    assert not (tmp_path / "i").exists()
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "caf\udce9.mp4", "a\\udce9.mp4", "\\udc5cudc", "'\\"])
 def test_names_come_back(name: str) -> None:
     assert file_name(text_name(name)) == name
@@ -201,6 +217,34 @@ def test_prune_rewrites_nothing(tmp_path: Path) -> None:
     store.remove(["3.mp4", "4.mp4"])
     assert (Store(tmp_path / "i").count, store.segments) == (18, 90)
     assert {path.name: path.stat().st_mtime_ns for path in data.iterdir()} == before
+
+
+def test_progress_counts_the_failures_of_its_own_videos(folder: Path, tmp_path: Path) -> None:
+    """Other shards, and other videos of earlier runs, keep theirs in the same table."""
+    failures = FailureTable(tmp_path / "i", ())
+    failures.add("other.mp4", "cut off")
+    failures.close(())
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "0.mp4").write_bytes((folder / "0.mp4").read_bytes())
+    (tmp_path / "v" / "broken.mp4").write_bytes(b"x" * 1000)
+    steps: list[BatchProgress] = []
+    report = froster.index("nano", tmp_path / "v", tmp_path / "i", on_progress=steps.append)
+    assert report["failed"] == 1 and [step.failed for step in steps][-1] == 1
+    assert steps[0].failed == 0
+    froster.index(None, tmp_path / "v", tmp_path / "i", on_progress=steps.append)
+    assert steps[-1].failed == 1, "of an earlier run"
+
+
+def test_what_a_full_disk_has_left_is_gone_on_with(run, folder: Path, tmp_path: Path) -> None:
+    """Lance makes the folders of a table before it finds that nothing can be written to them."""
+    for name in ("segments.lance", "failures.lance"):
+        (tmp_path / "i" / name / "_versions").mkdir(parents=True)
+        (tmp_path / "i" / name / "_transactions").mkdir()
+    one_line(run("search", tmp_path / "i", "a cat"), 1, "not an index of froster index")
+    (tmp_path / "broken.mp4").write_bytes(b"x" * 1000)
+    done = run("index", folder / "0.mp4", tmp_path / "broken.mp4", *NANO, "--out", tmp_path / "i")
+    assert done.code == 1, "a video has failed"
+    assert Store(tmp_path / "i").count == 1 == len(FailureTable(tmp_path / "i", ()).causes)
 
 
 def test_failures_are_kept_by_several(tmp_path: Path) -> None:
@@ -252,6 +296,19 @@ def test_estimated_answers_and_their_recall(tmp_path: Path) -> None:
     assert {hit.entry.path for hit in chosen} == {"7.mp4"}
     exactly(store)
     assert not is_estimated(Store(tmp_path / "i"))
+
+
+def test_a_search_index_is_made_of_rows_that_are_there(tmp_path: Path) -> None:
+    """Lance makes a mask of every row that a search may meet where a single one is deleted."""
+    store = Store.create(tmp_path / "i", ABOUT, 32)
+    rows = unit_rows(300, size=32)
+    store.add([(entry(f"{i}.mp4", 10), rows[10 * i : 10 * i + 10]) for i in range(30)])
+    store.remove(["3.mp4"])
+    approximate(store, unit_rows(4, 1, 32))
+    assert [part.num_deletions for part in store.table.dataset.get_fragments()] == [0]
+    assert store.segments == 290
+    (hit,) = nearest(store, rows[45], 1, exact=False, join=False)
+    assert (hit.entry.path, hit.start) == ("4.mp4", 5.0)
 
 
 def test_an_index_that_was_estimated_before_candidates_were_chosen_still_is(tmp_path: Path) -> None:
@@ -401,4 +458,4 @@ def test_the_benchmark_of_the_index_runs() -> None:
     from benchmarks.scale_index import run as benchmark
 
     lines = benchmark(toy=True)
-    assert all(line.after >= 0 for line in lines) and len(lines) == 15
+    assert all(line.after >= 0 for line in lines) and len(lines) == 17

@@ -233,6 +233,7 @@ def test_mistakes(
     export = ("export", "--model", "nano", "--to", "int8", "--out", tmp_path / "out")
     one_line(run(*export), 2, "--videos")
     one_line(run(*export, "--videos", videos), 2, "--labels")
+    one_line(run(*export, "--labels", "a cat", "--videos", videos), 2, "two labels or more")
     one_line(run(*export, "--labels", LABELS, "--videos", videos / "0.mp4"), 2, "two or more")
     monkeypatch.setattr(froster.inference.int8, "LARGEST_DIFFERENCE", 1e-9)
     one_line(run(*export, "--labels", LABELS, "--videos", videos), 1, "int8 differs", "nothing")

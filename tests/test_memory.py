@@ -22,9 +22,10 @@ from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP, Frozen
 from froster.methods.recipe import Recipe
+from froster.methods.text4vis import Text4Vis
 from froster.training.distill import Distill
 from froster.training.fine_tune import FineTuning, student_of
-from froster.training.memory import memory_of
+from froster.training.memory import Sizes, memory_of
 from froster.training.reporter import Reporter
 from froster.training.train import train
 from froster.utils.tensors import return_freed
@@ -55,6 +56,10 @@ RUNS = {
     "fine, bfloat16": (FINE, ["--batch-size", 16, "--precision", "bf16"]),
     "fine, checkpointing": (FINE, ["--batch-size", 16, "--checkpointing"]),
     "fine, other method": (FINE, ["--batch-size", 8, "--method", "st-adapter"]),
+    "wide, a frozen tower": (
+        WIDE,
+        ["--batch-size", 4, "--method", "text4vis", "--tune", "head", "--kept-views", 2],
+    ),
     "wide, remembers": (WIDE, ["--batch-size", 4, "--remember"]),
     "wide, holds what was remembered": (WIDE, ["--batch-size", 4, "--hold", "si"]),
 }
@@ -155,13 +160,25 @@ def test_what_a_run_holds_of_an_earlier_one_is_counted(nano: Recognizer, videos:
     held = dataclasses.replace(
         how, recipe=dataclasses.replace(recipe, hold="si"), importance=record
     )
-    one, other = (memory_of(nano, x, classes, 8) for x in (how, held))
+    one, other = (memory_of(nano, x, classes, Sizes(8)) for x in (how, held))
     size = sum(p.nbytes for p in trained.values())
     assert other.recorded - one.recorded == 2 * size
     assert other.weights - one.weights == 2 * size
     other_run = {f"{of}/none": torch.zeros(2) for of in PARTS}
     with pytest.raises(UsageError, match="another network"):
-        memory_of(nano, dataclasses.replace(held, importance=other_run), classes, 8)
+        memory_of(nano, dataclasses.replace(held, importance=other_run), classes, Sizes(8))
+
+
+def test_a_frozen_tower_is_counted_once(nano: Recognizer) -> None:
+    """Its activations before an epoch, and none of them in a step; of a test what there is."""
+    recipe = Recipe(batch_size=8, epochs=2, tune="head")
+    how = FineTuning(Text4Vis(layers=1), Distill(kind="none"), recipe)
+    classes = ["a star", "a bus", "a fish"]
+    plain = memory_of(nano, how, classes, Sizes(16))
+    kept = memory_of(nano, how, classes, Sizes(8, tested=2, kept=True))
+    assert plain.features == 0 < kept.features
+    assert plain.step > 1.5 * kept.step and plain.frames > 5 * kept.frames
+    assert kept.finish < plain.finish
 
 
 def test_weights_that_are_shared_out_are_not_counted(videos: Path, tmp_path: Path) -> None:

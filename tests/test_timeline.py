@@ -135,7 +135,7 @@ def test_a_frame_is_embedded_once_where_frames_are_seen_apart(
 
 FAST = {
     *("frozen", "finetuned", "lora", "l2sp", "ewc", "text4vis", "actionclip", "efficient-prompt"),
-    *("mote", "ost"),
+    *("mote", "ost", "adaptformer"),
 }
 
 

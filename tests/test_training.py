@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import quick
 import templates
+from shared_files import once
 
 WORKER = Path(__file__).with_name("train_worker.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", templates.VARIABLE: "1"}
@@ -68,13 +69,31 @@ def steps(folder: Path) -> list[dict]:
     return [line for line in lines if "step" in line]
 
 
+def three_epochs(processes: int) -> Path:
+    """A run to which nothing happens, the checkpoints of all epochs kept; other files take it too."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        done = run(folder / "run", "--keep", 3, processes=processes)
+        assert done.returncode == 0, done.stderr
+
+    return once(f"three-epochs-by-{processes}", make) / "run"
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs, the checkpoints of all kept."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    done = run(out, "--keep", 3)
-    assert done.returncode == 0, done.stderr
-    return out
+def whole() -> Path:
+    return three_epochs(1)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Path:
+    return three_epochs(2)
+
+
+def as_after_two_epochs(folder: Path, out: Path) -> Path:
+    """A copy of a run as it was before it wrote the third checkpoint."""
+    third = shutil.ignore_patterns("epoch-0003", "weights.pt")
+    return shutil.copytree(folder, out, ignore=third)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +133,7 @@ def test_a_killed_run_goes_on_bit_for_bit(whole: Path, kill: tuple, tmp_path: Pa
 def test_a_flipped_bit_is_named_and_the_epoch_before_taken(
     name: str, whole: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    assert run(out, "--keep", 2, "--kill-at", 7).returncode == -signal.SIGKILL  # in epoch 3
+    out = as_after_two_epochs(whole, tmp_path / "run")
     damaged = out / "checkpoints" / "epoch-0002" / name
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -160,11 +178,8 @@ def test_average_is_the_mean_of_the_epochs_from_the_second(whole: Path) -> None:
         torch.testing.assert_close(found["average"][name], mean, atol=1e-6, rtol=1e-5)
 
 
-def test_two_processes_are_one_with_the_same_global_batch(whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    done = run(out, processes=2)
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = steps(whole), steps(out)
+def test_two_processes_are_one_with_the_same_global_batch(whole: Path, pair: Path) -> None:
+    one, two = steps(whole), steps(pair)
     assert len(one) == len(two)
     for a, b in zip(one, two, strict=True):
         for key in ("loss", "ce", "distill_v", "distill_t", "grad_norm"):

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -101,6 +102,9 @@ def main() -> None:
 
         Checkpoints.save = save  # type: ignore[method-assign]
     base = load("nano", device="cpu")
+    if args.method == "vclip":  # others are made for the frames of their recipe
+        few = replace(base.config.sampling, frames=4)
+        base.config = replace(base.config, sampling=few)
     method = METHODS[args.method]()
     recipe = Recipe(
         epochs=args.epochs,

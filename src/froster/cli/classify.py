@@ -14,8 +14,8 @@ from froster.cli.common import (
     device_of,
     engine_of,
     given_labels,
+    listed,
     load_model,
-    mention,
     name_of,
     show_result,
     start_torch,
@@ -76,7 +76,6 @@ def classify(
 
     Example: froster classify holiday.mp4 --labels "surfing, skiing, cooking" --model nano
     """
-    from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
 
     part = parse_shard(shard)
@@ -84,8 +83,7 @@ def classify(
         raise UsageError("--shard and --retry-failed are about a file of results: give --out")
     every_class = classes is not None and labels is None and labels_file is None
     names: Sequence[str] = [] if every_class else given_labels(labels, labels_file)
-    listing = list_videos(videos or [], files_from=files_from, root=root)
-    mention(listing)
+    listing = listed(videos, files_from, root)
     start_torch()
     from froster.inference import batch
     from froster.inference.results import check_suffix

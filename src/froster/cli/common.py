@@ -34,6 +34,22 @@ def start_torch() -> None:
         import torch  # noqa: F401
 
 
+def listed(
+    videos: Sequence[Path] | None,
+    files_from: Path | None,
+    root: Path | None,
+    base: Path | None = None,
+) -> Listing:
+    """The videos that a command was given (`list_videos`). Lines on standard error say which do not
+    exist, and what was passed over."""
+    with at_once("starting"):  # NumPy and FFmpeg take as long as all that is imported before
+        from froster.data.listing import list_videos
+
+        listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
+    mention(listing)
+    return listing
+
+
 def load_model(
     source: str | None,
     device: str | None,
@@ -145,8 +161,9 @@ def mention(videos: Listing | Items) -> None:
 
 def check_exists(video: str | Path) -> None:
     """Raises UsageError where there is no such file on this machine."""
-    from froster.data.listing import not_there
-    from froster.video.tar_shards import is_file
+    with at_once("starting"):
+        from froster.data.listing import not_there
+        from froster.video.tar_shards import is_file
 
     if not (is_address(video) or os.path.exists(video) or is_file(video)):
         raise UsageError(not_there([Path(video)]))

@@ -9,8 +9,8 @@ from froster.cli.common import (
     batch_bar,
     device_of,
     engine_of,
+    listed,
     load_model,
-    mention,
     show_result,
     start_torch,
 )
@@ -70,7 +70,6 @@ def index(
     Several processes may write to one index. Example: froster index videos/ --out index
     --model nano
     """
-    from froster.data.listing import list_videos
     from froster.data.shards import parse_shard
 
     part = parse_shard(shard)
@@ -92,8 +91,7 @@ def index(
         if prune:
             indexing.check_prunable(out, earlier)
         base = earlier.root if earlier else None
-        listing = list_videos(videos or [], files_from=files_from, root=root, base=base)
-        mention(listing)
+        listing = listed(videos, files_from, root, base)
         if merge_tokens is None and earlier:
             merge_tokens = earlier.merge_tokens
         source = model or (earlier.source if earlier else None)

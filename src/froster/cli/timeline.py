@@ -10,8 +10,8 @@ from froster.cli import options
 from froster.cli.common import (
     announce,
     given_labels,
+    listed,
     load_model,
-    mention,
     name_of,
     start_torch,
     tell_how_to_calibrate,
@@ -68,11 +68,8 @@ def timeline(
     Example: froster timeline holiday.mp4 --labels "surfing, skiing, cooking" --out holiday.srt
     --out holiday.png
     """
-    from froster.data.listing import list_videos
-
     names = given_labels(labels, labels_file)
-    listing = list_videos(videos or [], files_from=files_from, root=root)
-    mention(listing)
+    listing = listed(videos, files_from, root)
     start_torch()
     from froster.inference.segment_files import (
         VideoTimeline,

@@ -120,15 +120,11 @@ class Inspect(Work[ListedVideo, Inspection]):
         return dataclasses.replace(kept[-1], path=row.key) if kept else None
 
 
-Bar = Callable[[int], None]
-"""One more is done; so many are broken."""
-
-
 class _Checks:
     """The store of inspections: a file beside the manifest, or only memory."""
 
     def __init__(
-        self, path: Path | None, earlier: Sequence[Path], videos: Sequence[ListedVideo], bar: Bar
+        self, path: Path | None, earlier: Sequence[Path], videos: Sequence[ListedVideo]
     ) -> None:
         paths = {video.key: video.path for video in videos}
 
@@ -138,7 +134,6 @@ class _Checks:
         self.files: dict[str, Inspection] = {}
         for file in (*earlier, *filter(None, [path])):
             self.files |= read_entries(file, Inspection, is_current)
-        self.failed, self._bar = sum(bool(file.error) for file in self.files.values()), bar
         self._open = ExitStack()
         self._keep: Callable[[Inspection], None] = lambda _: None
         if path is not None:
@@ -147,14 +142,15 @@ class _Checks:
     def has(self, row: ListedVideo) -> bool:
         return row.key in self.files
 
+    def has_failed(self, row: ListedVideo) -> bool:
+        return bool(self.files[row.key].error)
+
     def add(self, ends: Sequence[End[ListedVideo, Inspection]]) -> None:
         for end in ends:
             state = (0, 0) if end.result else state_of(end.row.path) or (0, 0)
             file = end.result or Inspection(end.row.key, *state, error=end.error)
             self.files[end.row.key] = file
             self._keep(file)
-            self.failed += bool(file.error)
-            self._bar(self.failed)
 
     def close(self) -> None:
         self._open.close()
@@ -216,12 +212,11 @@ def inspect_all(
         checks = shard.file(checks)
     bar = bars.add_task("check", total=len(mine), note="")
 
-    def advance(broken: int) -> None:
-        bars.update(bar, advance=1, note=f"{broken} broken" if broken else "")
+    def on_progress(done: int, total: int, broken: int) -> None:
+        bars.update(bar, completed=done, note=f"{broken} broken" if broken else "")
 
-    store = _Checks(checks, earlier, mine, advance)
-    bars.advance(bar, len(store.files))
-    run(Inspect(), mine, store, means)
+    store = _Checks(checks, earlier, mine)
+    run(Inspect(), mine, store, means, on_progress)
     return store.files
 
 

@@ -72,6 +72,12 @@ class Listing(VideoList[ListedVideo]):
         return (self._video(place, path, key) for place, (path, key) in enumerate(texts))
 
     @property
+    def columns(self) -> list[str]:
+        """Names of the columns of all manifests that its videos come from."""
+        tables = [table for table, _ in self._rows if table is not None]
+        return list(dict.fromkeys(name for table in tables for name in table.columns))
+
+    @property
     def missing(self) -> list[ListedVideo]:
         """Those that were named and do not exist."""
         return [self[place] for place in self._missing]

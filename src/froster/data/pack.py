@@ -81,12 +81,13 @@ def pack(
         store.forget_failures(options.retry_failed)
         with store.opened():
             run(Pack(), store.jobs(means.engine.name != "local"), store, means, on_progress)
+        failed = sum(bool(row.error) for row in store.rows.values())
         if part.count > 1:
             report = {"part": str(part.file(out / JOURNAL)), "shard": str(part)}
-            return {**report, "videos": len(mine), "errors": store.failed}
+            return {**report, "videos": len(mine), "errors": failed}
         for folder in out.glob(f"{STAGING}.*"):
             shutil.rmtree(folder, ignore_errors=True)
-        if store.failed == len(listing):
+        if failed == len(listing):
             first = store.rows[listing[0].key]
             raise DataError(f"not one of {len(listing)} videos can be packed: {first.error}")
         _write_manifest(out / PACKED, rows, store.rows)

@@ -86,7 +86,6 @@ class PackStore:
                 for key, row in known.items()
                 if (row.size, row.mtime) == (state_of(paths[key]) or (0, 0))
             }
-        self.failed = sum(bool(row.error) for row in self.rows.values())
         self._shared = False
         self._keep: Callable[[PackedVideo], None] = lambda row: None
 
@@ -94,7 +93,6 @@ class PackStore:
         """So that they are tried again."""
         if forget:
             self.rows = {key: row for key, row in self.rows.items() if not row.error}
-            self.failed = 0
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -110,6 +108,9 @@ class PackStore:
 
     def has(self, row: ToPack) -> bool:
         return row.key in self.rows
+
+    def has_failed(self, row: ToPack) -> bool:
+        return bool(self.rows[row.key].error)
 
     def add(self, ends: Sequence[End[ToPack, PackedVideo]]) -> None:
         for end in ends:
@@ -128,7 +129,6 @@ class PackStore:
                         " one that all of them share, or pack with --engine local"
                     )
             self.rows[job.key] = row
-            self.failed += bool(row.error)
             self._keep(row)
         self._make_shards()
 

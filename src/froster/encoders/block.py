@@ -158,6 +158,12 @@ class Block(nn.Module):
         """May tokens become fewer between its attention and its MLP (`merging`)? Not assumed of a
         block that changes how tokens see each other; one whose `keys_values` does no more than
         gather rows, with zeros where there is none, may say so."""
+        return self.frames_apart
+
+    @property
+    def frames_apart(self) -> bool:
+        """Do the tokens of a frame see each other alone, and as in CLIP? What a block does to every
+        token by itself (`mlp_sublayer`) is its own affair."""
         kind = type(self)
         return all(
             getattr(kind, step) is getattr(Block, step)

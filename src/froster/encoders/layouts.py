@@ -16,7 +16,7 @@ from froster.encoders.licence import tell_licence
 from froster.errors import CheckpointError, FrosterError
 from froster.utils import strict_json as json
 from froster.utils.address import Address, as_path, is_address
-from froster.utils.downloads import directly_below, downloaded
+from froster.utils.downloads import directly_below, downloaded, hub_cause
 
 Layout = Literal["froster", "huggingface", "open_clip", "file"]
 
@@ -169,7 +169,7 @@ def download(repo: str, weights: str | None = None) -> Path:
     except Exception as error:  # every transport has its own family of errors
         raise FrosterError(
             f"{repo} is no file or folder here and could not be had from the Hugging Face hub"
-            f" ({type(error).__name__}): download it on a machine with internet and pass the folder"
+            f" ({hub_cause(error)}): download it on a machine with internet and pass the folder"
             + ("" if weights else ", or use --model nano")
         ) from None
     return folder

@@ -29,6 +29,7 @@ from froster.encoders.layouts import BPE_FILE
 from froster.encoders.pipelines import END, START, WORD, CLIPPipeline, pipeline_of
 from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.utils import strict_json as json
+from froster.utils.downloads import hub_cause
 from froster.utils.files import write_text
 
 HUB_ID = "openai/clip-vit-base-patch16"
@@ -233,7 +234,7 @@ class Tokenizer:
             beside = f"beside {source}, " if source is not None else ""
             raise FrosterError(
                 f"no CLIP vocabulary found {beside}in FROSTER_BPE or on the hub ({HUB_ID}:"
-                f" {type(error).__name__}): download {BPE_FILE} or tokenizer.json where there is"
+                f" {hub_cause(error)}): download {BPE_FILE} or tokenizer.json where there is"
                 " internet, then put it beside the checkpoint or set FROSTER_BPE to its path"
             ) from None
 

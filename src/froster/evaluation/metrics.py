@@ -30,6 +30,8 @@ Fusion = Literal["logits", "probs"]
 Space = Literal["logit", "prob"]
 TOP_5_CLASSES = 6
 """Among fewer classes the right one is always in the best five."""
+VIEWS_AT_ONCE = 32
+"""That a network is shown together, unless it is said otherwise."""
 
 
 @dataclass
@@ -253,10 +255,10 @@ def evaluate(
 ) -> list[Predictions]:
     """Every video of `dataset`, scored by each of the networks, which share one decode. `also`
     names the label sets of the scorers' `also`, for `Predictions.also`. `batch_size` videos at a
-    time; left out, as many as have 32 views together. `spread`: over which processes; one that does
+    time; left out, as many as have `VIEWS_AT_ONCE`. `spread`: over which processes; one that does
     not get the scores has predictions of which no video can be read."""
     count = len(dataset)  # type: ignore[arg-type]
-    batch_size = batch_size or max(1, 32 // getattr(dataset, "views", 1))
+    batch_size = batch_size or max(1, VIEWS_AT_ONCE // getattr(dataset, "views", 1))
     also = also or {}
     widths = [len(labels) for labels in (classes, *also.values())]
     order = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]

@@ -5,7 +5,6 @@ they give, is chosen by the answers of the exact search to a sample of queries."
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,18 @@ CELL = 131_072
 into for the same recall (docs/lab.md)."""
 PROBES = (4, 8, 16, 20, 24, 28, 32, 64, 128, 256)
 """Cells that may be looked into."""
-REFINED = (1, 2, 3, 4, 5, 6, 8)
-"""Candidates for each one that is wanted. The graph sees 8 bits of a number; they are compared by
-their vectors."""
+WALKS = (1, 2, 3, 4, 5, 6, 8)
+"""How wide the walk through a graph is: it keeps one and a half times so many for each one that is
+wanted. All of these, or only as many as are wanted, are candidates, which are compared by their
+vectors: the graph sees 8 bits of a number."""
 RECALL_AT, GOOD_RECALL, LEAST_RECALL = 10, 0.99, 0.95
 PAYS_FROM = 3_000_000
 """Segments; fewer are compared in a second of one core."""
 SAMPLED = 32
 """Segments of the index that are taken for queries."""
 _SETTING, _FORMER = "froster.estimated", "froster.probes"
-"""How an index is searched: cells and candidates; formerly the cells alone."""
+"""How an index is searched: cells, candidates and the walk, which was as wide as these at first;
+formerly the cells alone."""
 
 
 def is_estimated(store: Store) -> bool:
@@ -46,15 +47,16 @@ def search_options(store: Store, exact: bool) -> dict[str, Any]:
     return {"use_index": False} if setting is None else _options(*map(int, setting.split()))
 
 
-def _options(cells: int, refine: int = 1) -> dict[str, int]:
-    return {"minimum_nprobes": cells, "maximum_nprobes": cells, "refine_factor": refine}
+def _options(cells: int, candidates: int = 1, walk: int = 0) -> dict[str, int]:
+    probes = {"minimum_nprobes": cells, "maximum_nprobes": cells}
+    return {**probes, "candidates": candidates, "walk": walk or candidates}
 
 
 def approximate(store: Store, texts: Float[Tensor, "texts embed"]) -> dict[str, float]:
     """Makes the search index, or makes it anew. Returns the recall at 10 of such texts and of
     segments of the index as queries, against the exact search, with the least work that reaches
-    0.99, and what it is: the cells and the candidates for each answer. Raises UsageError, and
-    leaves the search exact, where the recall is below 0.95."""
+    0.99, and what it is: the cells, and for each answer the candidates and the walk. Raises
+    UsageError, and leaves the search exact, where the recall is below 0.95."""
     table = store.table
     table.write(lambda: _build(table))
     table.refresh()
@@ -63,8 +65,13 @@ def approximate(store: Store, texts: Float[Tensor, "texts embed"]) -> dict[str, 
     queries = [*texts, *store.vectors(rows.tolist())]
     exact = [closest(store, query, use_index=False) for query in queries]
     probes = [*(cells for cells in PROBES if cells < most), most]
-    for cells, refine in sorted(itertools.product(probes, REFINED), key=math.prod):
-        estimated = [closest(store, query, **_options(cells, refine)) for query in queries]
+    settings = {
+        (cells, candidates, walk)
+        for cells, walk in itertools.product(probes, WALKS)
+        for candidates in (1, walk)
+    }
+    for setting in sorted(settings, key=lambda kept: (kept[0] * kept[2] + kept[1], kept)):
+        estimated = [closest(store, query, **_options(*setting)) for query in queries]
         shares = torch.tensor(
             [len(a & b) / len(a) for a, b in zip(exact, estimated, strict=True)]
         ).split([len(texts), len(rows)])
@@ -77,8 +84,8 @@ def approximate(store: Store, texts: Float[Tensor, "texts embed"]) -> dict[str, 
             f"{store.folder}: the recall at 10 of estimated answers is {min(recall.values()):.2f}"
             f" at best, less than {LEAST_RECALL}: searches stay exact"
         )
-    table.set(_SETTING, f"{cells} {refine}")
-    return {"cells": cells, "candidates": refine, **recall}
+    table.set(_SETTING, " ".join(map(str, setting)))
+    return {**dict(zip(("cells", "candidates", "walk"), setting, strict=True)), **recall}
 
 
 def exactly(store: Store) -> None:
@@ -102,8 +109,11 @@ def closest(store: Store, query: Tensor, **search: Any) -> set[int]:
 
 
 def _build(table: LanceTable) -> None:
+    """Rows that are marked as deleted are dropped first: where there is one, each search makes a
+    mask of all rows of the cells that it looks into (docs/lab.md)."""
     cells = max(1, table.dataset.count_rows() // CELL)
     with lance_errors(table.address):
+        table.dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
         table.dataset.create_index(
             *("vector", "IVF_HNSW_SQ"), metric="cosine", num_partitions=cells, replace=True
         )

@@ -228,12 +228,11 @@ class _ClassifyStore:
         self.failures = Failures(failures_of(out), self.results.done)
         self._passed = set() if retry_failed else set(self.failures.causes)
 
-    @property
-    def failed(self) -> int:
-        return len(self.failures.causes)
-
     def has(self, row: ListedVideo) -> bool:
         return row.key in self.results.done or row.key in self._passed
+
+    def has_failed(self, row: ListedVideo) -> bool:
+        return row.key in self.failures.causes and row.key not in self.results.done
 
     def add(self, ends: Sequence[End[ListedVideo, ResultRow]]) -> None:
         self.results.add([end.result for end in ends if end.result is not None])

@@ -9,11 +9,12 @@ shows how it is used.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -269,8 +270,8 @@ def open_file(target: str, file: Path, precision: str = "f32") -> Runtime:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """The exporters warn of what concerns their authors."""
-    with warnings.catch_warnings():
+    """The exporters warn of what concerns their authors, and print a graph that they gave up."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:

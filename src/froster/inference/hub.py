@@ -18,6 +18,7 @@ from froster.evaluation.calibration import CALIBRATION, Calibration, read_calibr
 from froster.inference.model_folder import folder_of
 from froster.inference.model_report import TRAINING, read_report
 from froster.utils import strict_json as json
+from froster.utils.downloads import hub_cause
 from froster.utils.text import printable
 
 Report = dict[str, Any]
@@ -84,9 +85,8 @@ def _upload(contents: dict[str, bytes | Path], repo: str, private: bool) -> str:
         operations = [huggingface_hub.CommitOperationAdd(*item) for item in contents.items()]
         api.create_commit(repo, operations, commit_message="Model pushed by froster")
     except Exception as error:  # every transport has its own family of errors
-        first = next(iter(str(error).splitlines()), "")
         raise FrosterError(
-            f"{repo} could not be pushed to {api.endpoint} ({type(error).__name__}: {first})"
+            f"{repo} could not be pushed to {api.endpoint} ({hub_cause(error)})"
         ) from None
     return str(url)
 

@@ -31,7 +31,7 @@ from froster.inference.store import (
     refuse_old,
     table_at,
 )
-from froster.inference.tables import LanceTable
+from froster.inference.tables import LanceTable, check_columns
 from froster.methods import VideoCLIP
 from froster.text.sentences import read_descriptions
 from froster.utils.address import whole_name
@@ -42,8 +42,8 @@ from froster.video.windows import ReadSegments, VideoSegment, VideoSummary
 EmbeddedVideo = tuple[IndexEntry, Tensor]
 """With the embeddings of its segments (n, E)."""
 PART_SECONDS = 60.0
-QUERIES = 12
-"""Every twelfth class of Kinetics-400 is a query by which the recall is told."""
+QUERIES = 6
+"""Every sixth class of Kinetics-400 is a query by which the recall is told."""
 PART_SEGMENTS = 20_000
 """A part is written after so long, or so many segments: what a kill can cost."""
 
@@ -85,6 +85,7 @@ def index(
     model = as_recognizer(model or DEFAULT_MODEL)
     check_comparable(model)
     listing = as_listing(videos, earlier.root if earlier else None)
+    check_columns(listing.columns)
     mine = shard.of(listing) if shard.count > 1 else listing
     store = _open_or_create(out, model, whole_name(listing.root), settings)
     indexed = store.files()
@@ -278,12 +279,11 @@ class _Parts:
         self._added: set[str] = set()
         self._segments, self._written = 0, time.monotonic()
 
-    @property
-    def failed(self) -> int:
-        return len(self._failures.causes)
-
     def has(self, row: ListedVideo) -> bool:
         return row.key in self._passed
+
+    def has_failed(self, row: ListedVideo) -> bool:
+        return row.key in self._failures.causes and row.key not in self._added
 
     def add(self, ends: Sequence[End[ListedVideo, EmbeddedVideo]]) -> None:
         for end in ends:

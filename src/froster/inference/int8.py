@@ -95,6 +95,8 @@ def export_int8(
     chip, FrosterError where int8 differs more.
     """
     check_int8()
+    if len(labels) < 2:
+        raise UsageError("int8 is compared by which label fits best: give two labels or more")
     folder = Path(folder)
     classes = model.class_embeddings(labels, truncate)
     clips = _clips(model, videos, working)

@@ -19,8 +19,8 @@ from froster.errors import UsageError, VideoError
 from froster.inference.approximate import is_estimated, search_options
 from froster.inference.index import check_comparable, check_model, check_not_empty, segment_reader
 from froster.inference.recognizer import Recognizer, as_recognizer
-from froster.inference.store import Store, vector_rows
-from froster.inference.tables import file_name, one_of_them, quoted, text_name
+from froster.inference.store import Store
+from froster.inference.tables import file_name, one_of_them, quoted, text_name, vector_rows
 from froster.text.labels import check_labels
 from froster.utils.address import Address, as_path, located
 from froster.video.container import file_state
@@ -267,7 +267,7 @@ def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[st
     """Only what a search needs is read: a column that has one value throughout takes Lance a
     millisecond and more, whatever the number of rows."""
     names = ("path", "batch", "segment", "start", "end", "vector")
-    chosen = {name: f"`{name}`" for name in names} | {"fits": where or "true"}
+    chosen = {name: f"`{name}`" for name in names} | ({"fits": where} if where else {})
     videos: dict[str, ComparedVideo] = {}
     for condition in one_of_them("path", map(text_name, paths)):
         table = store.table.rows(chosen, condition).sort_by("segment")
@@ -280,10 +280,11 @@ def _segmented(store: Store, paths: Sequence[str], where: str | None) -> dict[st
         newest = store.videos(twice, vectors=False)
         for path, batches in groups.items():
             rows = batches[newest[path].batch if path in newest else next(iter(batches))]
-            starts, ends, places, fits = (
-                [of[name][row] for row in rows] for name in ("start", "end", "_rowaddr", "fits")
+            starts, ends, places = (
+                [of[name][row] for row in rows] for name in ("start", "end", "_rowaddr")
             )
-            allowed = list(map(bool, fits))  # of a null it may be null
+            # Of a null it may be null.
+            allowed = [where is None or bool(of["fits"][row]) for row in rows]
             videos[path] = ComparedVideo(path, starts, ends, places, vectors[rows], allowed)
     return videos
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,17 @@ from torch import Tensor
 
 from froster.errors import DataError, UsageError, VideoError
 from froster.inference.scan import all_scores
-from froster.inference.tables import LanceTable, file_name, one_of_them, quoted, text_name
+from froster.inference.tables import (
+    COLUMNS,
+    FACTS,
+    LanceTable,
+    file_name,
+    manifest_row,
+    one_of_them,
+    quoted,
+    text_name,
+    vector_rows,
+)
 from froster.utils import strict_json as json
 from froster.utils.address import as_path, is_address, located
 from froster.video.container import FileState, file_state
@@ -38,8 +47,6 @@ SEGMENTS = "segments.lance"
 ABOUT = b"froster"
 OLD = "index.json"
 """An index of froster 0.1 has this file."""
-FACTS = ("size", "mtime", "seconds", "frames", "damaged")
-COLUMNS = ("path", "video", "batch", "segment", "segments", "start", "end", *FACTS, "vector")
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 SAMPLE = 4096
 """Segments by which the spread of the scores is told."""
@@ -268,23 +275,31 @@ class Store:
         return vector_rows(self.table.take(rows, ["vector"])["vector"], self.dimensions).float()
 
     def closest(
-        self, query: Float[Tensor, " embed"], count: int, where: str | None, **search: Any
+        self,
+        query: Float[Tensor, " embed"],
+        count: int,
+        where: str | None,
+        *,
+        candidates: int = 1,
+        walk: int = 1,
+        **search: Any,
     ) -> tuple[Tensor, list[int], list[str]]:
-        """The scores (n) of the segments that fit best, their addresses and paths, the best
-        first."""
+        """Scores (n), addresses and paths of the segments that fit best, the best first.
+        `candidates`, `walk`: those of a search index for each (`approximate`)."""
         exact = where is None and search.get("use_index") is False
         scored = all_scores(self.table, query) if exact and self.segments else None
         if scored is not None and self._are_right(scored[0], query):
             scores, numbers = scored[0].topk(min(count, len(scored[0])))
             rows, paths = scored[1][numbers.numpy()], self.table.take(numbers.tolist(), ["path"])
         else:
-            how = {"column": "vector", "q": query.numpy(), "k": count, "metric": "cosine", **search}
+            many = {"k": count * candidates, "ef": count * walk * 3 // 2}
+            how = {"column": "vector", "q": query.numpy(), "metric": "cosine", **many, **search}
             names = ("path", "vector", "_distance")
             paths = self.table.rows(names, where, nearest=how, prefilter=where is not None)
-            # Lance has rounded the query to the type of the vectors.
+            # Lance has rounded the query to the type of the vectors, or to 8 bits.
             scores = vector_rows(paths["vector"], self.dimensions).float() @ query
             rows = paths["_rowaddr"].to_numpy()
-        order = np.lexsort((rows, -scores.numpy()))
+        order = np.lexsort((rows, -scores.numpy()))[:count]
         texts = paths["path"].take(order).to_pylist()
         return scores[order], rows[order].tolist(), [file_name(text) for text in texts]
 
@@ -346,26 +361,9 @@ def refuse_old(folder: str | Path) -> None:
         )
 
 
-def manifest_row(columns: Mapping[str, str]) -> dict[str, str]:
-    """As columns of the table: a name that the table or Lance (`_…`) needs itself ends with _."""
-    row = {}
-    for name, value in columns.items():
-        column = re.sub(r"[.`\s]", "_", name)
-        if column and column != "path":
-            needed = column in (*COLUMNS, "fits") or column.startswith("_")
-            row[f"{column}_" if needed else column] = text_name(value)
-    return row
-
-
 def _is_ours(path: Path) -> bool:
     """Failures may come before the first video."""
     return path.suffix == ".lance" or path.name.startswith(".")
-
-
-def vector_rows(column: pa.ChunkedArray, dimensions: int) -> Tensor:
-    """A column of vectors, as they are stored (n, dimensions)."""
-    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(values.copy()).view(-1, dimensions)
 
 
 def _videos(table: pa.Table, columns: Sequence[str]) -> Iterator[tuple[str, IndexedVideo]]:

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from froster.errors import DataError, FrosterError, UsageError, WriteError, install
 
@@ -24,9 +28,15 @@ AT_ONCE = 1000
 """Values in one condition."""
 INDEXED, INDEXED_FROM = ("path", "BTREE"), 100_000
 """Rows are found by their path without reading all, from so many on."""
+FACTS = ("size", "mtime", "seconds", "frames", "damaged")
+COLUMNS = ("path", "video", "batch", "segment", "segments", "start", "end", *FACTS, "vector")
+"""Of an index."""
 _TRIES = 20
 _OF_A_ROW = "Error applying filter expression"
 """What Lance says where a condition is sound, and a row has a value that it cannot take."""
+_WHOLE = "CAST({}\n AS BOOLEAN)", "({}\n)"
+"""Around a condition: what closes one of them early does not close the other."""
+_AFTER = re.compile(r".*Expected: (?:\)|AS), found: (?!EOF)(.+)\)$")
 _SHOWN = 300
 
 
@@ -108,6 +118,41 @@ def file_name(text: str) -> str:
     return re.sub(r"\\udc([0-9a-f]{2})", sign, text) if "\\udc" in text else text
 
 
+def index_column(name: str) -> str:
+    """How the table calls a column of a manifest: a name that the table or Lance (`_…`) needs itself
+    ends with _. Empty of one that it does not keep."""
+    column = re.sub(r"[.`\s]", "_", name)
+    if column == "path":
+        return ""
+    needed = column in (*COLUMNS, "fits") or column.startswith("_")
+    return f"{column}_" if needed else column
+
+
+def check_columns(names: Iterable[str]) -> None:
+    """Raises UsageError where two columns of manifests would be one of the table."""
+    kept: dict[str, str] = {}
+    for name in names:
+        column = index_column(name)
+        if column and kept.setdefault(column, name) != name:
+            raise UsageError(
+                f"the columns {kept[column]!r} and {name!r} would both be {column} in the index:"
+                " rename one of them"
+            )
+
+
+def manifest_row(columns: Mapping[str, str]) -> dict[str, str]:
+    """As columns of the table."""
+    row = {index_column(name): text_name(value) for name, value in columns.items()}
+    row.pop("", None)
+    return row
+
+
+def vector_rows(column: pa.ChunkedArray, dimensions: int) -> Tensor:
+    """A column of vectors, as they are stored (n, dimensions)."""
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(values.copy()).view(-1, dimensions)
+
+
 class LanceTable:
     """A table that exists, at its newest version when it was opened. Raises DataError where it
     cannot be read."""
@@ -119,9 +164,11 @@ class LanceTable:
 
     @classmethod
     def exists(cls, address: str) -> bool:
-        """Raises DataError where that cannot be told, as of a bucket without rights."""
+        """Raises DataError where that cannot be told, as of a bucket without rights. Folders that a
+        full disk has left without a version are none."""
         if "://" not in address:
-            return os.path.isdir(os.path.join(address, "_versions"))
+            versions = Path(address, "_versions")
+            return versions.is_dir() and any(versions.glob("*.manifest"))
         try:
             cls(address)
         except DataError as error:
@@ -182,11 +229,18 @@ class LanceTable:
             return self.dataset.take(list(rows), columns=list(columns))
 
     def check(self, where: str) -> None:
-        """Raises UsageError where this is no condition on a row of this table."""
+        """Raises UsageError where this is no condition on a row of this table. Lance passes over
+        what follows a condition ("; …", "limit 3"), so each form in `_WHOLE` must hold all of it."""
         try:
-            self.dataset.scanner(columns=[], filter=where, with_row_address=True).explain_plan()
+            for form in ("{}", *_WHOLE):
+                of_row = self.dataset.scanner(
+                    columns=[], filter=form.format(where), with_row_address=True
+                )
+                of_row.explain_plan()
         except (OSError, ValueError, RuntimeError) as error:
-            text = re.sub(r"(, _\w+)+", "", cause(error).removeprefix("Invalid user input: "))
+            text = cause(error).removeprefix("Invalid user input: ")
+            text = re.sub(r"(, _\w+)+", "", text)
+            text = re.sub(_AFTER, r"\1 follows the condition", text)
             raise UsageError(f"--where {where!r}: {text}") from None
 
     def append(self, rows: pa.Table) -> None:

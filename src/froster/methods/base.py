@@ -111,8 +111,8 @@ class VideoCLIP(nn.Module):
         """Is a frame embedded without a look at the others? Then one that several clips share is
         embedded once.
 
-        Known only of networks whose towers and blocks are CLIP's own, whatever follows the frame
-        embeddings; of others it is not assumed.
+        Known only of networks whose towers, and whose blocks' attention, are CLIP's own, whatever
+        follows the frame embeddings; of others it is not assumed.
         """
         visual, kind = self.clip.visual, type(self)
         return (
@@ -120,7 +120,7 @@ class VideoCLIP(nn.Module):
             and kind.encode_frames is VideoCLIP.encode_frames
             and (type(visual), type(visual.transformer)) == (VisionTower, Transformer)
             and visual.temporal_embedding is None
-            and all(type(block) is Block for block in visual.transformer.resblocks)
+            and all(block.frames_apart for block in visual.transformer.blocks())
         )
 
     @property

@@ -171,7 +171,8 @@ class TCNet(VideoCLIP):
         self.reserved_tokens += check_reserved(learned, replace(text, context=self.length))
         start = torch.randn(learned, text.width) * 0.02
         if text.vocab == 49408 and learned == len(A_PHOTO_OF_A):
-            start = clip.text.token_embedding.weight.detach()[list(A_PHOTO_OF_A)].clone()
+            words = torch.tensor(A_PHOTO_OF_A, device=clip.text.token_embedding.weight.device)
+            start = clip.text.token_embedding.weight.detach().index_select(0, words)
         self.text_prompt = nn.Parameter(start)
         last = clip.text.transformer.blocks()[-1]
         self.text_prompter = VideoPrompter(last, clip.config.embed_dim)

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import yaml
-
 from froster.errors import UsageError
 from froster.text.labels import check_labels, file_and_column, label_entries, parse_json, read_utf8
 from froster.utils.address import as_path
@@ -204,6 +202,8 @@ def _of_data(data: Any, file: Path) -> Sequence[str]:
 
 
 def _parse_yaml(text: str, file: Path) -> Any:
+    import yaml  # slow, and few need it
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -14,7 +14,9 @@ import random
 import warnings
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,8 @@ from torch.utils._pytree import tree_leaves
 
 from froster.data.dataset import Batch
 from froster.data.loader import AHEAD
+from froster.evaluation.metrics import VIEWS_AT_ONCE
+from froster.inference.features import PART_BYTES
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer
 from froster.methods import VideoCLIP
@@ -33,6 +37,8 @@ from froster.text.bank import PromptBank
 from froster.training.batches import rows_of_step
 from froster.training.distributed import ranks
 from froster.training.fine_tune import FineTuning, student_parts, task_of
+from froster.training.kept import CLIPS, KeptTower
+from froster.training.reporter import Reporter
 from froster.training.trainer import Trainer
 from froster.utils.tensors import StateDict
 
@@ -43,8 +49,6 @@ WORKER = 150 << 20
 KEPT = 1.15
 """Of the end of a run, in which networks come and go: what the C library does not give back, by
 measurement."""
-TESTED = 32
-"""Clips that are measured at once (`Measuring.batch_size`)."""
 GB = 1e9
 
 
@@ -113,6 +117,8 @@ class Memory:
     """Gradients on their way to the other processes."""
     frames: int
     """Clips that wait."""
+    features: int
+    """Computing what is kept of a frozen image tower, before an epoch."""
     workers: int
     """Processes that decode."""
 
@@ -120,7 +126,8 @@ class Memory:
     def on_device(self) -> int:
         if self.device == "cpu":
             return self.on_host
-        return max(self.weights + self.moments + self.step + self.buckets, self.finish)
+        step = max(self.step, self.features)
+        return max(self.weights + self.moments + step + self.buckets, self.finish)
 
     @property
     def on_host(self) -> int:
@@ -130,7 +137,7 @@ class Memory:
             return process + max(self.mean + self.checkpoint + self.frames, self.states)
         held = self.weights + self.moments + self.mean + self.frames + self.buckets
         end = int(KEPT * (self.finish + self.states))
-        return process + max(held + self.step, held + self.checkpoint, end)
+        return process + max(held + max(self.step, self.features, self.checkpoint), end)
 
     def lines(self) -> list[str]:
         """For the user."""
@@ -144,6 +151,7 @@ class Memory:
             "measuring all that the run leaves, at the end": self.finish + self.states,
         }
         if_any = {
+            "computing what is kept of the image tower": self.features,
             "what the run before has recorded": self.recorded,
             "gradients on their way to other processes": self.buckets,
             "processes that decode": self.workers,
@@ -187,18 +195,29 @@ def one_template(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, prompting=first)
 
 
-def memory_of(base: Recognizer, how: FineTuning, classes: list[str], clips: int) -> Memory:
-    """What `fine_tune` and `finish` need for a training set of so many clips. Raises UsageError as
-    they do."""
+@dataclass(frozen=True)
+class Sizes:
+    """Of a run's sets of videos."""
+
+    clips: int
+    """For training."""
+    tested: int = VIEWS_AT_ONCE
+    """Of the largest set that is measured."""
+    kept: bool = False
+    """A frozen image tower is computed once (`kept`)."""
+
+
+def memory_of(base: Recognizer, how: FineTuning, classes: list[str], sizes: Sizes) -> Memory:
+    """What `fine_tune` and `finish` need. Raises UsageError as they do."""
     with warnings.catch_warnings():  # PyTorch's own code, when it copies such tensors
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
-        return _counted(base, how, classes, clips)
+        return _counted(base, how, classes, sizes)
 
 
-def _counted(base: Recognizer, how: FineTuning, classes: list[str], clips: int) -> Memory:
+def _counted(base: Recognizer, how: FineTuning, classes: list[str], sizes: Sizes) -> Memory:
     mode, counter, kind = FakeTensorMode(allow_non_fake_inputs=True), Counter(), base.device.type
     recipe = how.recipe
-    count = min(-(-recipe.batch_size // ranks()), max(1, clips))
+    count = min(-(-recipe.batch_size // ranks()), max(1, sizes.clips))
     recorded: StateDict = {name: mode.from_tensor(x) for name, x in how.importance.items()}
     how = dataclasses.replace(how, importance=recorded)
     with counter:
@@ -215,11 +234,34 @@ def _counted(base: Recognizer, how: FineTuning, classes: list[str], clips: int) 
         student = with_network(base, network, config)
         frames, size = student.config.sampling.frames, student.image_size
 
+        def frames_of(number: int) -> Tensor:
+            with mode:
+                return torch.empty(number, frames, 3, size, size, dtype=torch.uint8)
+
+        def most_of(compute: Callable[[Tensor], object], number: int) -> int:
+            """Beside what there is."""
+            counter.begin()
+            before = counter.now[kind]
+            with torch.no_grad():
+                compute(frames_of(number))
+            return counter.most[kind] - before
+
         def batch_of(number: int) -> Batch:
             with mode:
-                clips = torch.empty(number, frames, 3, size, size, dtype=torch.uint8)
+                clips = torch.empty(number, frames, width) if sizes.kept else frames_of(number)
             labels = torch.arange(number) % len(classes)  # whose texts are looked up
             return Batch(clips, labels, labels, [])
+
+        views, width, features = student.config.views, base.clip.config.vision.width, 0
+        tested, videos = 0, min(sizes.tested, max(1, VIEWS_AT_ONCE // views))
+        if sizes.kept:
+            tower = KeptTower(base, Path(), 0, Reporter()).features
+            computed = min(CLIPS, sizes.clips)
+            kept = min(PART_BYTES, sizes.clips * frames * width * 4)
+            features = most_of(tower, computed) + kept
+            if recipe.workers:
+                features += 2 * AHEAD * frames_of(computed).nbytes
+            tested = most_of(tower, min(CLIPS, sizes.tested) * views)
 
         def all_clips(bank: PromptBank) -> TrainingClips:
             model = student.model
@@ -247,12 +289,7 @@ def _counted(base: Recognizer, how: FineTuning, classes: list[str], clips: int) 
             record = sum(x.nbytes for x in trainer.path.record().values())
         buckets = 0 if ranks() == 1 else sum(p.nbytes for p in trainer.weights)
         del batch, task, trainer
-        counter.begin()
-        before = counter.now[kind]
-        test = batch_of(TESTED)
-        with torch.no_grad():
-            student.encode_clips(test.frames)
-        tested = counter.most[kind] - before
+        tested = max(tested, most_of(student.encode_clips, videos * views))
     averaged = recipe.epochs - recipe.first_averaged + 1 > 1
     networks = 2 + averaged
     cast = 0 if base.dtype == torch.float32 else state // 2
@@ -269,7 +306,8 @@ def _counted(base: Recognizer, how: FineTuning, classes: list[str], clips: int) 
         3 * state + record,
         sum(x.nbytes for x in recorded.values()),
         buckets,
-        (1 + 2 * AHEAD if recipe.workers else 1) * waiting,
+        (1 + 2 * AHEAD if recipe.workers and not sizes.kept else 1) * waiting,
+        features,
         recipe.workers * WORKER,
     )
 

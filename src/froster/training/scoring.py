@@ -142,12 +142,11 @@ class _Scores:
                     self.rows[number] = data.reshape(line["shape"])
         self._appender = Appender(mine, keep=length)
 
-    @property
-    def failed(self) -> int:
-        return len(self.errors)
-
     def has(self, row: Clips) -> bool:
         return row.number in self.rows
+
+    def has_failed(self, row: Clips) -> bool:
+        return row.number in self.errors
 
     def add(self, ends: Sequence[End[Clips, np.ndarray]]) -> None:
         for end in ends:

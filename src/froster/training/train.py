@@ -146,14 +146,18 @@ def memory_lines(
     importance: StateDict,
 ) -> list[str]:
     """What the run would need."""
-    from froster.training.memory import memory_of  # imports much that few need
+    from froster.training.memory import Sizes, memory_of  # imports much that few need
 
     classes = with_descriptions(videos.parts.base, videos.sentences)
     how = FineTuning(
         *(plan.method, plan.distill, plan.preset.recipe, plan.preset, asked.truncate),
         importance=importance,
     )
-    return memory_of(base, how, classes, len(videos.parts.train)).lines()
+    parts = videos.parts
+    kept = asked.kept_views is not None and not moves_frames(base, plan.method, plan.preset.recipe)
+    tested = max(map(len, (parts.base_test, parts.novel_test, parts.validation)))
+    sizes = Sizes(len(parts.train), tested, kept)
+    return memory_of(base, how, classes, sizes).lines()
 
 
 def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:

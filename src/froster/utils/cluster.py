@@ -232,6 +232,7 @@ class _Crew:
         try:
             some: list[Numbered] = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
+            self._calls[call] = actor  # dismissed with the others
             raise _cause(error) from None
         except self._ray.exceptions.RayError as error:
             return self._lost(actor, error)

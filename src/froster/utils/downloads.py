@@ -57,6 +57,26 @@ def _passing() -> Path:
     return Path(folder)
 
 
+def hub_cause(error: BaseException) -> str:
+    """Why the Hugging Face hub did not give a file. Its library says of each cause that nothing is
+    in the cache, and names the cause within."""
+    from huggingface_hub import errors
+
+    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, and the cache has it not"
+    if isinstance(error, errors.GatedRepoError):
+        return "its owner gives access: ask for it on its page, then run `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such repository, or it is private"
+    if isinstance(error, errors.HfHubHTTPError) and (answer := error.response) is not None:
+        more = f": {error.server_message}" if error.server_message else ""
+        return f"the server says {answer.status_code} {answer.reason_phrase}".strip() + more
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
 def directly_below(folder: Address, files: Iterable[Address]) -> dict[str, Address]:
     """Those in the folder itself, by their names."""
     base = folder.text.rstrip("/")

@@ -40,14 +40,21 @@ def run(
     VideoErrors, and FrosterError where there is nothing to work with.
     """
     try:
-        todo = _Some(rows, array("q", (n for n, row in enumerate(rows) if not store.has(row))))
+        numbers, failed = array("q"), 0
+        for number, row in enumerate(rows):
+            if store.has(row):
+                failed += store.has_failed(row)
+            else:
+                numbers.append(number)
+        todo = _Some(rows, numbers)
         done = len(rows) - len(todo)
-        on_progress(done, len(rows), store.failed)
+        on_progress(done, len(rows), failed)
         with closing(ends(work, todo, means)) as following:
             for some in following:
                 store.add(some)
                 done += len(some)
-                on_progress(done, len(rows), store.failed)
+                failed += sum(store.has_failed(end.row) for end in some)
+                on_progress(done, len(rows), failed)
     finally:
         store.close()
     return todo

@@ -14,8 +14,8 @@ from froster.utils.address import STORES, is_address
 from froster.utils.files import atomic_file, writing
 from froster.utils.remote import file_system
 
-_LIBRARIES = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "adlfs", "azure", "fsspec")
-"""Whose errors are about an address."""
+_OTHERS = ("builtins", "froster", "pyarrow")
+"""Whose errors are about what is in a file; those of any other library are about its address."""
 
 
 class Folder:
@@ -106,7 +106,7 @@ def _reaching(address: str) -> Iterator[None]:
         raise WriteError(f"{address}: no right to read or write there ({_cause(error)})") from error
     except Exception as error:
         library = type(error).__module__.partition(".")[0]
-        if not isinstance(error, (OSError, NotImplementedError)) and library not in _LIBRARIES:
+        if not isinstance(error, (OSError, NotImplementedError)) and library in _OTHERS:
             raise
         raise WriteError(f"{address} cannot be reached or written: {_cause(error)}") from error
 

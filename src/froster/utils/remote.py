@@ -195,10 +195,10 @@ class WebSource:
                 raise _Again(f"the server said nothing for {SILENCE:g} seconds") from error
             cause = getattr(error.reason, "strerror", None) or error.reason
             if isinstance(error.reason, socket.gaierror):
-                raise failed(f"cannot be downloaded ({cause})") from error
-            raise _Again(f"cannot be downloaded ({cause})") from error
+                raise failed(f"no connection: {cause}") from error
+            raise _Again(f"no connection: {cause}") from error
         except (HTTPException, ConnectionError, ValueError) as error:
-            raise _Again(f"cannot be downloaded ({error or type(error).__name__})") from error
+            raise _Again(f"the connection broke: {error or type(error).__name__}") from error
 
     def _chunks(self, answer: Any, most: int) -> Iterator[bytes]:
         """At most `most` bytes, as they come."""
@@ -316,6 +316,8 @@ def _file_system(scheme: str, settings: tuple[tuple[str, str], ...]) -> Any:
         library = other.get(scheme, "s3fs")
         how = f"pip install {library}" if scheme in other else install("remote")
         raise UsageError(f"{scheme}:// needs {library}: {how}") from error
+    except Exception as error:  # of any library below fsspec
+        raise UsageError(f"{scheme}:// cannot be used: {_words(error)}") from error
 
 
 def _version(about: dict[str, Any]) -> str:
@@ -344,8 +346,12 @@ def _answer_of(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     except TimeoutError as error:  # fsspec's is one too
         raise failed(f"no answer within {2 * SILENCE:g} seconds") from error
     except Exception as error:  # of any library below fsspec
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise failed(f"cannot be read ({words[:200]})") from error
+        raise failed(f"not to be had: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    text = re.sub(r"^\[Errno -?\d+\] ", "", " ".join(str(error).split()))
+    return text[:200] or type(error).__name__
 
 
 def state_of(address: Named) -> RemoteState:

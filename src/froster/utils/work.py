@@ -68,12 +68,11 @@ class End(Generic[Row, Result]):
 class RowStore(Protocol[Row, Result]):
     """Where results go. What it holds when a run begins is not done again."""
 
-    @property
-    def failed(self) -> int:
-        """Rows that have failed, those of earlier runs among them."""
-
     def has(self, row: Row) -> bool:
         """Whether nothing is to be done for this row."""
+
+    def has_failed(self, row: Row) -> bool:
+        """Of one for which nothing is to be done, or that has ended."""
 
     def add(self, ends: Sequence[End[Row, Result]]) -> None:
         """Results and failures. After this, or soon, a kill does not lose them."""
