@@ -450,8 +450,8 @@ def test_a_process_that_is_killed_costs_no_file(many: Path) -> None:
 
     class Bars(Progress):
         def update(self, *arguments: Any, **options: Any) -> None:
-            if not killed:
-                (worker,) = multiprocessing.active_children()
+            if not killed and (children := multiprocessing.active_children()):
+                (worker,) = children
                 os.kill(worker.pid, signal.SIGKILL)
                 killed.append(worker.pid)
 

@@ -77,7 +77,7 @@ def test_what_was_asked_for_first_is_answered_first() -> None:
     try:
         for number, thread in enumerate(threads, 1):
             thread.start()
-            wait_for(lambda number=number: jobs.inside == number and (jobs.queue or jobs.in_hand))
+            wait_for(lambda number=number: len(jobs.queue) + len(jobs.in_hand) == number)
             wait_for(lambda number=number: len(jobs.in_hand) >= min(number, 2))
         wait_for(lambda: sum(job.is_read for job in list(jobs.queue)) == 2)
         slow.set()
