@@ -30,8 +30,8 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# A process a core with one thread each; a file's tests stay together, for they share what is slow to make, and
-# files go in the order of conftest.py. Compiled modules are kept: dozens of processes import them.
+# A process a core with one thread each, and one more; a file's tests stay together, for they share what is slow to
+# make, and files go in the order of conftest.py. Compiled modules are kept: dozens of processes import them.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # What guards every part. Left out is what is marked slow: variants of what a quick test covers.

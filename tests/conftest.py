@@ -43,6 +43,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.environ[quick.ADDRESS] = quick.server()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: in a fifth of their time tests wait for servers, clusters and
+    processes that they have started."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first, so that no process waits in the end for another's."""
     places = {f"test_{name}": place for place, name in enumerate(LONG)}
