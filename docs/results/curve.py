@@ -39,7 +39,7 @@ def gains(source: Miniature, better: Run, worse: Run) -> list[float]:
 
 def shown(values: Sequence[float]) -> str:
     spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):+.1f}{spread}" if values else "–"
+    return f"{statistics.fmean(values):+.1f}{spread}"
 
 
 def page(points: Points) -> str:
@@ -63,10 +63,9 @@ def draw(points: Points, path: Path) -> Path:
     axes = figure.subplots()
     axes.axhline(0, color="#888888", linewidth=0.8)
     for (name, of_pair), colour in zip(points.items(), COLOURS, strict=False):
-        known = {strength: values for strength, values in of_pair.items() if len(values) > 1}
-        means = [statistics.fmean(values) for values in known.values()]
-        spreads = [statistics.stdev(values) for values in known.values()]
-        axes.errorbar([*known], means, spreads, marker="o", capsize=2, color=colour, label=name)
+        means = [statistics.fmean(values) for values in of_pair.values()]
+        spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in of_pair.values()]
+        axes.errorbar([*of_pair], means, spreads, marker="o", capsize=2, color=colour, label=name)
     axes.set(xlabel="a video keeps each habit of its class: probability", ylabel="points")
     axes.legend()
     return save(figure, path)
@@ -75,10 +74,11 @@ def draw(points: Points, path: Path) -> Path:
 def main() -> None:
     short, _ = sources(HERE)
     worlds = {strength: with_habits(short, strength) for strength in sorted((*STRENGTHS, HABITS))}
-    points = {
-        name: {strength: gains(world, *pair) for strength, world in worlds.items()}
-        for name, pair in PAIRS.items()
-    }
+    points: Points = {name: {} for name in PAIRS}
+    for strength, world in worlds.items():
+        for name, pair in PAIRS.items():
+            if values := gains(world, *pair):
+                points[name][strength] = values
     (HERE / "curve.md").write_text(page(points), encoding="utf-8")
     draw(points, HERE / "curve.png")
 
