@@ -54,7 +54,8 @@ def page(points: Points) -> str:
     seeds = [str(len(of)) for of in points["gain of the distillation"].values()]
     lines.append(f"| seeds | {' | '.join(seeds)} |")
     table = "\n".join(lines)
-    return f"# Gain and habit\n\n{WORDS}\n\n{table}\n\n![Gain and habit](curve.png)\n"
+    command = "    python docs/results/curve.py     # of the runs that run.py has made"
+    return f"# Gain and habit\n\n{command}\n\n{WORDS}\n\n{table}\n\n![Gain and habit](curve.png)\n"
 
 
 @styled
