@@ -317,6 +317,8 @@ STRENGTHS = (0.0, 0.5, 0.8, 0.95)
 CURVE = (ALONE[1], DISTILLED[1])
 """Its networks: the image tower, which is the cheaper one to tune."""
 CURVE_SEEDS = 3
+LONG_SEEDS = 3
+"""Of Tables 2 to 4 with more videos: what two cores can make."""
 
 
 def with_habits(short: Miniature, strength: float) -> Miniature:

@@ -18,6 +18,7 @@ from claims import (
     CURVE,
     CURVE_SEEDS,
     LONG_RATE,
+    LONG_SEEDS,
     SEEDS,
     STRENGTHS,
     cells_of,
@@ -34,7 +35,7 @@ from claims import (
 from froster.paper.cells import Cell
 from froster.paper.miniature import HABITS, RATE, Miniature
 from froster.paper.programme import PaperRun
-from froster.paper.tables import OFFICIAL
+from froster.paper.tables import OFFICIAL, TABLES
 from froster.utils.files import write_json
 from froster.utils.progress import progress
 
@@ -43,8 +44,9 @@ Job = tuple[Miniature, PaperRun]
 
 def jobs(short: Miniature, long: Miniature) -> list[Job]:
     """Every run once, of each part seed by seed: the question of habits, its core with more videos
-    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the rest; the curve
-    over other habits; the ablation with more videos."""
+    and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the other claims, and
+    the rest of Tables 4, 5 and 7; the curve over other habits; with more videos the ablation, then
+    Tables 2 and 4 and the claims of Table 3."""
     habits = cells_of(habit_claims())
     core = cells_of(core_claims())
     parts = [(short, habits), (long, core), (hot(short), core)]
@@ -54,10 +56,21 @@ def jobs(short: Miniature, long: Miniature) -> list[Job]:
         (short, cells_of(family_claims())),
     ]
     parts += [(short, cells_of(claims()))]
+    settings = cells_in("table4", "table5", "table7")
+    compared = set(cells_of(claims()))
+    fair = [cell for cell in cells_in("table3") if cell in compared]
     networks = [cell for cell, _ in CURVE if cell]
     curve = [(with_habits(short, strength), networks) for strength in STRENGTHS]
-    ordered = [*of(parts, SEEDS), *of(curve, CURVE_SEEDS), *of([(long, habits)], SEEDS)]
+    ordered = [*of(parts, SEEDS), *of([(short, settings)], SEEDS), *of(curve, CURVE_SEEDS)]
+    longer = [(long, cells_in("table2", "table4")), (long, fair)]
+    ordered += [*of([(long, habits)], SEEDS), *of(longer, LONG_SEEDS)]
     return list(dict.fromkeys(ordered))
+
+
+def cells_in(*names: str) -> list[Cell]:
+    """The networks of these tables, in their order."""
+    rows = [row for name in names for row in TABLES[name].rows]
+    return list(dict.fromkeys(row.cell for row in rows if row.cell is not None))
 
 
 def of(parts: list[tuple[Miniature, list[Cell]]], seeds: int) -> list[Job]:
