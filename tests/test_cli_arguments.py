@@ -130,6 +130,13 @@ def test_a_wrong_config_is_said_in_words(run, tmp_path: Path, text: str, words: 
     one_line(run("classify", "a.mp4", "--config", tmp_path / "o.yaml"), 2, words)
 
 
+@pytest.mark.parametrize("views", ["1.5", "'1.5'"])
+def test_a_fraction_in_a_config_is_not_rounded(run, tmp_path: Path, views: str) -> None:
+    (tmp_path / "o.yaml").write_text(f"views: {views}\n")
+    wrong = run("classify", "a.mp4", "--config", tmp_path / "o.yaml")
+    one_line(wrong, 2, "--views takes a whole number, not '1.5'")
+
+
 def test_labels_in_a_config_may_be_a_list(run, tmp_path: Path) -> None:
     (tmp_path / "o.toml").write_text('labels = ["fish, fried", "fish, fried"]')
     wrong = run("classify", "a.mp4", "--config", tmp_path / "o.toml")
@@ -159,6 +166,7 @@ MISTAKES = [
     (("classify", "--lables", "a"), "--labels"),
     (("classify", "a.mp4", "--labels"), "--labels"),
     (("classify", "--top", "x"), "--top takes a whole number, not 'x'"),
+    (("classify", "--views", "1.5"), "--views takes a whole number, not '1.5'"),
     (("train", "--data", "x", "--out", "y", "--from", "z"), "learnt with --model RUN"),
     (("train", "--data", "x", "--out", "y", "--keep", "si"), "the first with --hold si"),
     (("classify", "--top", "0"), ">= 1"),

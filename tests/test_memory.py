@@ -152,6 +152,14 @@ def test_every_method_is_counted(
     assert not recwarn.list
 
 
+def test_the_count_is_one_json_object_too(run, videos: Path, tmp_path: Path) -> None:
+    how = ("--data", videos, "--model", "nano", "--out", tmp_path / "no", "--device", "cpu")
+    answer = run("train", *how, "--memory", "--json")
+    counted = json.loads(answer.out)
+    assert counted["device"] == "cpu" and counted["weights"] > 0
+    assert f"about {counted['on_host'] / 1e9:.2f} GB in this process, counted" in answer.err
+
+
 def test_what_a_run_holds_of_an_earlier_one_is_counted(nano: Recognizer, videos: Path) -> None:
     """The record itself, and on the device the weights that are held and their importance."""
     recipe = Recipe(batch_size=4, epochs=2)

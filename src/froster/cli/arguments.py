@@ -2,10 +2,11 @@
 are refused, and a mistake becomes one sentence."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cyclopts import App, ArgumentCollection
 from cyclopts.argument import Argument, update_argument_collection
@@ -116,6 +117,18 @@ def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCol
                     as_path(text)
                 else:
                     refuse_address(text)
+
+
+def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Raises UsageError where a whole number is asked for and another stands, which cyclopts would
+    round."""
+    for argument in arguments:
+        kinds = get_args(argument.hint) or (argument.hint,)
+        if int not in kinds or float in kinds:
+            continue
+        for token in argument.tokens:
+            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
+                raise UsageError(f"{argument.name} takes a whole number, not {token.value!r}")
 
 
 def is_stored_index(commands: tuple[str, ...], argument: Argument) -> bool:

@@ -89,6 +89,8 @@ def train(
     else:
         with Drawn() as reporter:
             result = training.train(data, out, model, reporter=reporter, **values)
+        if reporter.memory is not None:
+            show_result(reporter.memory.as_dict(), as_json, lambda _: None)  # its lines stand above
     if result is None:
         return
     with sole_writer(out):

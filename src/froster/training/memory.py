@@ -139,6 +139,11 @@ class Memory:
         end = int(KEPT * (self.finish + self.states))
         return process + max(held + max(self.step, self.features, self.checkpoint), end)
 
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        sums = {"on_device": self.on_device, "on_host": self.on_host}
+        return {**dataclasses.asdict(self), **sums}
+
     def lines(self) -> list[str]:
         """For the user."""
         parts = {

@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from froster.errors import UsageError, install, one_of
 from froster.utils import strict_json as json
 from froster.utils.files import write_text, writing
 from froster.utils.progress import console, progress, working
+
+if TYPE_CHECKING:
+    from froster.training.memory import Memory
 
 
 class Bar(Protocol):
@@ -39,6 +42,11 @@ class Reporter:
     def warn(self, line: str) -> None:
         """What may be wrong, or was left out."""
 
+    def count(self, memory: Memory) -> None:
+        """What the run would need, where only that was asked for."""
+        for line in memory.lines():
+            self.say(line)
+
 
 class Drawn(Reporter):
     """Bars and lines on standard error. Without a live `display` the first bar that is to stay
@@ -47,6 +55,8 @@ class Drawn(Reporter):
     def __init__(self, display: Any = None):
         self.display = display
         self.started = ExitStack()
+        self.memory: Memory | None = None
+        "what was counted"
 
     def __enter__(self) -> Drawn:
         return self
@@ -76,6 +86,10 @@ class Drawn(Reporter):
 
     def warn(self, line: str) -> None:
         console.print(line, style="yellow", soft_wrap=True)
+
+    def count(self, memory: Memory) -> None:
+        self.memory = memory
+        super().count(memory)
 
 
 def place_of(line: str) -> tuple[float, float] | None:

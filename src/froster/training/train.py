@@ -6,7 +6,7 @@ import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 from torch.utils.data import Dataset
@@ -58,6 +58,9 @@ from froster.training.validation import Validator, validation_sets
 from froster.utils.files import absolute, claim_folder, sole_writer
 from froster.utils.tensors import StateDict
 
+if TYPE_CHECKING:
+    from froster.training.memory import Memory
+
 
 @dataclass(frozen=True)
 class TrainingVideos:
@@ -104,8 +107,7 @@ def train(
         how = Measuring(asked.workers, asked.truncate, reporter, spread=spread_over_ranks())
         importance = {} if asked.hold is None else read_importance(name)
         if asked.memory:
-            for line in memory_lines(base, plan, videos, asked, importance):
-                reporter.say(line)
+            reporter.count(memory_needed(base, plan, videos, asked, importance))
             return None
         kept, kept_note = kept_tower(base, plan, asked, out, how)
         run = TrainingRun(
@@ -138,13 +140,13 @@ def train(
         return finish(run, student, trained, source, asked.blend_points)
 
 
-def memory_lines(
+def memory_needed(
     base: Recognizer,
     plan: TrainPlan,
     videos: TrainingVideos,
     asked: TrainOptions,
     importance: StateDict,
-) -> list[str]:
+) -> Memory:
     """What the run would need."""
     from froster.training.memory import Sizes, memory_of  # imports much that few need
 
@@ -157,7 +159,7 @@ def memory_lines(
     kept = asked.kept_views is not None and not moves_frames(base, plan.method, plan.preset.recipe)
     tested = max(map(len, (parts.base_test, parts.novel_test, parts.validation)))
     sizes = Sizes(len(parts.train), tested, kept)
-    return memory_of(base, how, classes, sizes).lines()
+    return memory_of(base, how, classes, sizes)
 
 
 def read_videos(data: Path, asked: TrainOptions, reporter: Reporter) -> TrainingVideos:
