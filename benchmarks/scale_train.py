@@ -33,7 +33,7 @@ from froster.training.distributed import ranks, spread_over_ranks
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
 from froster.training.trainer import Trainer
 from froster.training.weights import RunningMean
-from froster.utils.tensors import cpu_state
+from froster.utils.tensors import cpu_state, return_freed
 from froster.world.clips import WorldClips
 from froster.world.sets import render_set
 
@@ -158,6 +158,7 @@ def rank(folder: Path, toy: bool, number: int) -> None:
     model = network(toy)
     memory = {}
     for name in ("after", "before"):
+        return_freed()  # or the mean would lie where something else has lain
         mean, start = RunningMean(), resident()
         for _ in range(2):
             state = Trainer.cpu_state(Holder(model)) if name == "after" else cpu_state(model)  # type: ignore[arg-type]
