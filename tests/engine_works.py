@@ -26,6 +26,9 @@ def read(path: str) -> Iterator[Any]:
     if path.startswith("fail"):
         raise VideoError(f"{path}: no frame can be decoded")
     if path.startswith("wrong"):
+        _, _, awaited = path.partition(" after ")
+        while awaited and not os.path.exists(awaited):
+            time.sleep(0.05)
         raise UsageError("nobody can do this")
     if path.startswith("slow"):
         time.sleep(0.3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import pytest
+from av.video.reformatter import VideoReformatter
 
 from froster.data.manifest import Item
 from froster.data.rows import read_table
@@ -37,12 +38,11 @@ def again(source: Path, target: Path, scale: float, crf: int) -> Path:
     with av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf)})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        converter = VideoReformatter()
         for frame in frames:
-            container.mux(
-                stream.encode(
-                    av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(width, height)
-                )
-            )
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture = converter.reformat(picture, width, height, threads=1)
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return target
 

@@ -96,12 +96,19 @@ def test_an_actor_is_killed_while_it_works_and_every_row_is_there_once(
 
 
 def test_a_file_that_crashes_costs_its_process_and_what_is_no_matter_of_one_file_is_raised(
-    ray: Any,
+    ray: Any, tmp_path: Path
 ) -> None:
     """The process is one of two below an actor, which goes on."""
-    store, slow = Memory(), [f"slow{i}" for i in range(8)]
+    known = tmp_path / "the crash is known"
+
+    class Telling(Memory):
+        def add(self, ends: Any) -> None:
+            super().add(ends)
+            known.touch()
+
+    store = Telling()
     with pytest.raises(UsageError, match="nobody can do this"):
-        run_engine(Lengths(), rows("crash", *slow, "wrong"), store, Means(RAY, 2))
+        run_engine(Lengths(), rows("crash", f"wrong after {known}"), store, Means(RAY, 2))
     errors = {end.row.path: end.error for end in store.ends if end.error}
     assert errors == {"crash": "the decoder crashed (exit code 139)"}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 BITS = 10
@@ -66,11 +67,12 @@ def make_video(
             stream.codec_context.max_b_frames = b_frames
         if times is not None:
             stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
+        converter = VideoReformatter()  # to set one up takes ten times as long as a frame
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(bar_code(number, *size)), format="rgb24"
             )
-            frame = frame.reformat(format=pix_fmt)
+            frame = converter.reformat(frame, format=pix_fmt, threads=1)
             frame.pts = number if times is None else times[number]
             frame.time_base = Fraction(1, 1) / fps if times is None else Fraction(1, 1000)
             container.mux(stream.encode(frame))

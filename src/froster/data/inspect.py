@@ -253,7 +253,7 @@ class _Measured:
                 self._compared.pop(0)
                 self._sketch.add(picture, frame.orientation)
             if number % self._stride == 0:
-                self._compare(self._sketch.grey(picture, frame.orientation, 16, 16))
+                self._compare(self._sketch.grid(picture, frame.orientation))
         except (av.FFmpegError, ValueError):  # a broken frame may not convert
             self._broken += not picture.is_corrupt
 

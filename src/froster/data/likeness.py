@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from froster.video.container import UPRIGHT, Orientation
+from froster.video.container import THREADS, UPRIGHT, Orientation
 from froster.video.reader import Video
 
 FRAMES = 8
@@ -70,25 +70,35 @@ class Likeness:
         return cls(seconds, data[: FRAMES * _ROWS], data[FRAMES * _ROWS :])
 
 
+class Grey:
+    """Small pictures of one size: to set a converter up takes longer than many pictures, and to
+    start threads longer than one."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self._size = columns, rows
+        self._converter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame, orientation: Orientation) -> np.ndarray:
+        """(rows, columns) uint8: the mean brightness of the patches, upright."""
+        width, height = orientation.stored(*self._size)
+        small = self._converter.reformat(
+            frame, width, height, "gray", interpolation="AREA", threads=THREADS
+        )
+        return orientation.applied(small.to_ndarray())
+
+
 class Sketch:
     """Takes the frames of a video that `positions` names, in that order; gives its likeness."""
 
     def __init__(self) -> None:
         self._pictures: list[np.ndarray] = []
         self._grids: list[np.ndarray] = []
-        self._converter = VideoReformatter()
+        self._patches = Grey(_ROWS, _PATCHES)
+        self.grid = Grey(_MOTION, _MOTION)
 
     def add(self, frame: av.VideoFrame, orientation: Orientation = UPRIGHT) -> None:
-        self._pictures.append(self.grey(frame, orientation, _ROWS, _PATCHES))
-        self._grids.append(self.grey(frame, orientation, _MOTION, _MOTION))
-
-    def grey(
-        self, frame: av.VideoFrame, orientation: Orientation, rows: int, columns: int
-    ) -> np.ndarray:
-        """(rows, columns) uint8: the mean brightness of the patches, upright."""
-        width, height = orientation.stored(columns, rows)
-        small = self._converter.reformat(frame, width, height, "gray", interpolation="AREA")
-        return orientation.applied(small.to_ndarray())
+        self._pictures.append(self._patches(frame, orientation))
+        self._grids.append(self.grid(frame, orientation))
 
     def likeness(self, seconds: float) -> Likeness | None:
         """None where frames are missing, or half of them or more show nothing."""

@@ -38,7 +38,7 @@ it open other files and addresses, and wait."""
 # where broadcasts change over to high definition.
 _MOST_PIXELS, _GROWTH, _LEAST_PIXELS = 8192 * 8192, 4, 4096 * 2304
 # Starting threads costs more than they save in converting a frame.
-_THREADS = 1
+THREADS = 1
 
 
 class _VideoBytes(RemoteFile):
@@ -284,5 +284,5 @@ def upright(
 ) -> np.ndarray:
     """(height, width, 3) uint8 RGB, as shown: fitted to `size` (width, height), mirrored and
     turned; a view. One converter for all frames, as setting one up costs as much as a picture."""
-    picture = by.reformat(frame, *orientation.stored(*size), format="rgb24", threads=_THREADS)
+    picture = by.reformat(frame, *orientation.stored(*size), format="rgb24", threads=THREADS)
     return orientation.applied(picture.to_ndarray())

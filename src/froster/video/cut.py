@@ -14,7 +14,7 @@ import numpy as np
 from froster.errors import FrosterError
 from froster.utils.files import atomic_file
 from froster.utils.interrupt import check
-from froster.video.container import UPRIGHT, upright
+from froster.video.container import THREADS, UPRIGHT, upright
 from froster.video.stream import Frame, Stream
 
 _TICKS = 1000
@@ -119,7 +119,9 @@ def _clip(target: Path, first: Frame) -> Iterator[_Clip]:
 def fitted(frame: Frame, width: int, height: int) -> av.VideoFrame:
     """Of that size, mirrored and turned as the file asks."""
     if frame.orientation == UPRIGHT:  # without a detour by RGB
-        return frame.converter.reformat(frame.picture, width, height, format="yuv420p")
+        return frame.converter.reformat(
+            frame.picture, width, height, format="yuv420p", threads=THREADS
+        )
     pixels = upright(frame.picture, (width, height), frame.orientation, frame.converter)
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
 
