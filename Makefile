@@ -34,7 +34,7 @@ lint: install
 # make, and files go in the order of conftest.py. Compiled modules are kept: dozens of processes import them.
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-# What guards every part. Left out is what is marked slow: variants of what a quick test covers.
+# What guards every part. Left out is what is marked slow: variants of what a quick test covers, and what takes figures.
 test: lint
 	$(PYTEST) -m "not slow"
 

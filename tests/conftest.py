@@ -45,7 +45,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: in a fifth of their time tests wait for servers, clusters and
-    processes that they have started."""
+    processes that they have started. With two more each takes a fifth more processor time."""
     return (os.cpu_count() or 1) + 1
 
 

@@ -415,6 +415,7 @@ def test_buckets_that_are_not_there_or_shut(run, bucket: Store, tmp_path: Path) 
         one_line(run(*shut), 1, "s3://shut/", "no right to read it")
 
 
+@pytest.mark.slow
 def test_figures_are_measured() -> None:
     shares = [line.after for line in measure(toy=True) if line.unit == "share"]
     assert len(shares) == 4 and all(0 < share <= 1.2 for share in shares)

@@ -22,9 +22,13 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="the baselines are of transformers"
 )
 PARTS_AT_TOY_SIZE = ["step", "evaluate", "classify", "encoders", "teach", "serve", "merging"]
+QUICK = "step"
 
 
-@pytest.mark.parametrize("part", PARTS_AT_TOY_SIZE)
+@pytest.mark.parametrize(
+    "part",
+    [p if p == QUICK else pytest.param(p, marks=pytest.mark.slow) for p in PARTS_AT_TOY_SIZE],
+)
 def test_a_part_writes_its_rows(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "COUNTS", [0, 4])
     monkeypatch.setattr(merging, "OF_NANO", [0, 12])
@@ -86,6 +90,7 @@ def test_decode_compares_with_whatever_is_installed():
     assert len(notes) >= 1
 
 
+@pytest.mark.slow
 def test_the_loader_counts_clips_with_workers_and_without(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loader, "WORKERS", 1)
     rows, notes = loader.run("loader", rounds=1, toy=True)

@@ -113,6 +113,7 @@ def test_a_file_that_crashes_costs_its_process_and_what_is_no_matter_of_one_file
     assert errors == {"crash": "the decoder crashed (exit code 139)"}
 
 
+@pytest.mark.slow  # as in test_engine, by processes of this machine
 def test_a_driver_that_is_killed(ray: Any, tmp_path: Path) -> None:
     address = ray.get_runtime_context().gcs_address
     kill_a_driver(tmp_path / "journal", "ray", 0, RAY_ADDRESS=address)

@@ -454,6 +454,7 @@ def test_an_index_in_an_object_store(run, bucket: str, folder: Path, tmp_path: P
     one_line(run("search", "s3://no-such-bucket/i", "cat"), 1, "s3://no-such-bucket/i")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_index_runs() -> None:
     from benchmarks.scale_index import run as benchmark
 

@@ -65,7 +65,6 @@ RUNS = {
     "wide, remembers": (WIDE, ["--batch-size", 4, "--remember"]),
     "wide, holds what was remembered": (WIDE, ["--batch-size", 4, "--hold", "si"]),
 }
-QUICK = "wide"
 
 
 def written(root: Path, batch: int) -> Path:
@@ -94,9 +93,8 @@ def typed_alone(*words: object) -> str:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sizes are in other units elsewhere")
-@pytest.mark.parametrize(
-    "name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_what_is_said_is_what_is_needed(name: str, tmp_path: Path) -> None:
     """About 20 s each: a process that counts, and one that trains."""
     (vision, text), asked = RUNS[name]

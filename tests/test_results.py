@@ -398,11 +398,8 @@ def test_a_bucket_that_cannot_be_used_is_one_line(
     one_line(run(*ask, f"{BUCKET}/r/"), 1, "s3://bucket/r/", "cannot be reached")
 
 
-# With and without a before; what a CSV and a Parquet file have more, its last step, is measured by
-# the same two functions.
-@pytest.mark.parametrize(
-    "kinds", [(".jsonl", "/"), pytest.param((".csv", ".parquet"), marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [(".jsonl", "/"), (".csv", ".parquet")], ids=str)
 def test_the_benchmark_measures_every_kind(
     kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.scale_pack import run
 
 
+@pytest.mark.slow
 def test_its_lines_are_measured() -> None:
     files, shards, size, packing = run(toy=True)
     assert files.before == shards.before and min(files.before, files.after, shards.after) > 0

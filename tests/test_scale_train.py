@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import scale_train
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_templates")
 def test_its_lines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = SimpleNamespace(Popen=quick.Popen, PIPE=subprocess.PIPE)
