@@ -228,6 +228,10 @@ def test_mistakes(
     nano, another = load("nano", device="cpu"), recognizer_of("finetuned")
     with pytest.raises(CheckpointError, match="another model"):
         another.use_runtime(exported)
+    merging = load("nano", device="cpu", runtime=exported)
+    merging.merge_tokens = 2
+    with pytest.raises(UsageError, match="do not go together"):
+        _ = merging.inference
     with pytest.raises(CheckpointError, match="those of another network"):
         Int8({"transformer.none.attn": torch.ones(2, 4)}).network(nano.model, torch.float32)
     export = ("export", "--model", "nano", "--to", "int8", "--out", tmp_path / "out")

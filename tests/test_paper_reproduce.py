@@ -99,7 +99,6 @@ def test_every_class_of_the_world_has_a_sentence() -> None:
 
 
 @pytest.mark.usefixtures("few_templates")
-@pytest.mark.usefixtures("few_templates")
 def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SMALL_RECIPE",):
         monkeypatch.setattr(

@@ -43,6 +43,7 @@ from froster.video.transforms import given_clips
 if TYPE_CHECKING:
     from froster.inference.int8 import Int8
 
+NOT_TOGETHER = "--runtime and --merge-tokens do not go together: int8 was compared with all tokens"
 CPU_ALONE = "--runtime is for the CPU: leave it out, or pass --device cpu"
 
 
@@ -113,9 +114,7 @@ class Embedder:
         from froster.inference.int8 import read_int8
 
         if self.merge_tokens:
-            raise UsageError(
-                "--runtime and --merge-tokens do not go together: int8 was compared with all tokens"
-            )
+            raise UsageError(NOT_TOGETHER)
         self.runtime = read_int8(self, folder)
         try:
             assert self.inference is not self.model  # made now, and kept
@@ -169,6 +168,8 @@ class Embedder:
         elif may_keep and self.dtype != torch.float32:
             network = with_cast_weights(network, self.dtype)
         if self.merge_tokens:
+            if self.runtime is not None:
+                raise UsageError(NOT_TOGETHER)
             network = with_merging(network, self.merge_tokens)
         self._cache.cast = network if may_keep and network is not self.model else None
         return network
