@@ -211,9 +211,11 @@ def content(path: Path, reader: Callable[[Path], Any], state: dict[str, Any]) ->
 
 def save_moments(optimizer: torch.optim.Optimizer, path: Path) -> None:
     try:
-        torch.save(optimizer.state_dict(), path)
-    except RuntimeError as error:  # of torch's archive writer, on a full disk
-        raise cannot_write(path, error) from error
+        with path.open("wb") as file:
+            torch.save(optimizer.state_dict(), file)
+    except RuntimeError as error:  # of torch's archive writer, after what the system has said
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise cannot_write(path, cause) from error
 
 
 def digest_of(state: dict[str, Any]) -> str:
