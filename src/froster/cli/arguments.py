@@ -2,9 +2,9 @@
 are refused, and a mistake becomes one sentence."""
 
 import difflib
-import re
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -127,8 +127,9 @@ def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         if int not in kinds or float in kinds:
             continue
         for token in argument.tokens:
-            if re.fullmatch(r"[+-]?\d*\.\d*[1-9]\d*", token.value):
-                raise UsageError(f"{argument.name} takes a whole number, not {token.value!r}")
+            with suppress(ValueError):  # no number: cyclopts says it
+                if "." in token.value and not float(token.value).is_integer():
+                    raise UsageError(f"{argument.name} takes a whole number, not {token.value!r}")
 
 
 def is_stored_index(commands: tuple[str, ...], argument: Argument) -> bool:
