@@ -179,6 +179,21 @@ def test_a_manifest_keeps_its_columns(run, videos: Path, tmp_path: Path) -> None
     assert run(*ask, "--drop", "duplicate", "--drop", "near-duplicate").json["kept"] == 1
 
 
+def test_a_video_that_is_labelled_more_than_once_keeps_all_its_rows(
+    run, videos: Path, tmp_path: Path
+) -> None:
+    lines = ["path,label,start,end", "well/0.mp4,a,0,1", "well/1.mp4,b,,", "well/0.mp4,b,1,2"]
+    (tmp_path / "m.csv").write_text("\n".join([*lines, "gone.mp4,a,0,1", "gone.mp4,b,1,2"]))
+    words = ("--root", videos, "--out", tmp_path / "c.csv", "--workers", 0, "--json")
+    assert run("doctor", tmp_path / "m.csv", *words).json["kept"] == 2
+    items = read_items(tmp_path / "c.csv")
+    assert [(item.path.name, item.label, item.span) for item in items] == [
+        ("0.mp4", "a", (0.0, 1.0)),
+        ("0.mp4", "b", (1.0, 2.0)),
+        ("1.mp4", "b", None),
+    ]
+
+
 def test_what_was_examined_is_not_again_and_what_changed_is(
     run, videos: Path, tmp_path: Path
 ) -> None:

@@ -542,6 +542,14 @@ def test_a_manifest_keeps_its_columns_and_rows(run, videos: Path, tmp_path: Path
     assert [item.split for item in read_items(out)] == ["train", "test", "test"]
 
 
+def test_a_list_of_names_may_be_called_as_a_manifest(run, videos: Path, tmp_path: Path) -> None:
+    names, out = tmp_path / "names.csv", tmp_path / "pack"
+    names.write_text("a/0.mp4\n")
+    words = ("--files-from", names, "--root", videos, "--out", out, "--workers", 0)
+    assert run("pack", *words).code == 0
+    assert [row["path"] for row in rows_of(out)] == ["a/0.mp4"]
+
+
 @pytest.mark.parametrize("form", [(), ("--tar",)])
 def test_a_name_that_is_no_text_is_read_back(run, tmp_path: Path, form: tuple[str, ...]) -> None:
     name = os.fsdecode(b"caf\xe9, a\nb.mp4")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from froster.data.diagnose import labels_of
+from froster.data.diagnose import labels_of, rows_of
 from froster.data.fingerprint import file_fingerprint
 from froster.data.listing import Listing, Source, list_videos
 from froster.data.manifest import read_items
-from froster.data.pack import PackOptions, rows_of
+from froster.data.pack import PackOptions
 from froster.data.pack import pack as make_pack
 from froster.data.pack_folder import unpacked
 from froster.errors import VideoError
@@ -49,7 +49,8 @@ def pack(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(6):
         World("base", 2).write(number, root / "videos" / "ab"[number // 3] / f"{number} é.mp4")
     listing, out = list_videos([root / "videos"]), root / "pack"
-    make_pack(listing, rows_of(listing, [], None), out, PackOptions(30_000), Means())
+    rows = rows_of(listing, labels_of(listing), [], None)
+    make_pack(listing, rows, out, PackOptions(30_000), Means())
     shutil.rmtree(root / "videos")
     upload(store, "films", {path.name: path.read_bytes() for path in out.iterdir()})
     assert len(list(out.glob("*.tar"))) >= 2

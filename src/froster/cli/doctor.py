@@ -70,11 +70,13 @@ def doctor(
         Needs,
         diagnose,
         labels_of,
+        rows_of,
         write_findings,
         write_manifest,
     )
     from froster.data.inspect import beside, inspect_all
     from froster.data.listing import list_videos
+    from froster.data.pack_folder import unpacked
     from froster.data.shards import parse_shard
     from froster.utils.pool import cores
     from froster.utils.work import Means
@@ -111,7 +113,9 @@ def doctor(
         report = summary(listing, files, problems)
         if out is not None:
             findings, dropped = beside(out, "problems.csv"), {"broken", *drop}
-            kept = write_manifest(out, listing, files, problems, columns, dropped)
+            sources = [unpacked(source) for source in videos or []]
+            rows = rows_of(listing, columns, sources, root)
+            kept = write_manifest(out, listing, files, problems, rows, dropped)
             write_findings(findings, problems)
             report |= {"manifest": str(out), "problems_file": str(findings), "kept": kept}
         if frozen is not None:

@@ -42,6 +42,7 @@ def pack(
     """
     start_torch()
     from froster.data import pack as packing
+    from froster.data.diagnose import labels_of, rows_of
     from froster.data.listing import MANIFESTS, list_videos
     from froster.data.pack_folder import unpacked
     from froster.data.shards import parse_shard
@@ -58,7 +59,7 @@ def pack(
     check_out(out, sources)
     for note in listing.notes():
         console.tell(note)
-    rows = packing.rows_of(listing, [*sources, *filter(None, [files_from])], root)
+    rows = rows_of(listing, labels_of(listing), sources, root)
     settings = packing.PackOptions(round(tar_size * 1e9) if tar else None, retry_failed)
     processes = cores() if workers is None else workers
     means = Means(by, processes if engine == "local" else workers, time_limit)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from froster.data.inspect import Inspection
 from froster.data.likeness import Likeness, Pair, pairs
-from froster.data.listing import Listing
-from froster.data.manifest import class_label
+from froster.data.listing import MANIFESTS, Listing
+from froster.data.manifest import class_label, read_rows
 from froster.utils.address import is_address, whole_name
 from froster.utils.files import write_csv
 
@@ -183,31 +183,51 @@ def labels_of(listing: Listing) -> Columns:
     }
 
 
+def rows_of(
+    listing: Listing, columns: Columns, sources: Sequence[Path], root: Path | None
+) -> list[tuple[str, Mapping[str, str]]]:
+    """The rows of a manifest to come, each with the key of its video: of a video in a manifest all
+    that it has there, for it may be labelled more than once; of any other one its `columns`."""
+    many = defaultdict(list)
+    for source in sources:
+        if source.suffix.lower() in MANIFESTS and source.is_file():
+            for path, fields in read_rows(source, root):
+                many[whole_name(path)].append(fields)
+    return [
+        (video.key, fields)
+        for video in listing
+        for fields in many.get(whole_name(video.path), [columns[video.key]])
+    ]
+
+
 def write_manifest(
     out: Path,
     listing: Listing,
     files: Mapping[str, Inspection],
     problems: Sequence[Finding],
-    columns: Columns,
+    rows: Sequence[tuple[str, Mapping[str, str]]],
     drop: Collection[str],
 ) -> int:
     """CSV: path (from the top), the columns of the input, what was measured, and the kinds of
-    problems. Returns its rows."""
+    problems; `rows` as `rows_of` has them. Returns how many videos it has."""
     kinds = defaultdict(list)
     for problem in problems:
         kinds[problem.path].append(problem.kind)
-    names = dict.fromkeys(name for row in columns.values() for name in row)
+    usable = {
+        video.key: whole_name(video.path)
+        for video in listing
+        if not files[video.key].error and not set(kinds[video.key]) & set(drop)
+    }
+    names = dict.fromkeys(name for _, fields in rows for name in fields)
     given = [name for name in names if name not in ("path", "problems", *MEASURED)]
-    rows: list[list[object]] = [["path", *given, *MEASURED, "problems"]]
-    for video in listing:
-        file = files[video.key]
-        if not file.error and not set(kinds[video.key]) & set(drop):
-            measured = [getattr(file, name) for name in MEASURED]
-            row = [columns[video.key].get(name, "") for name in given]
-            path = whole_name(video.path)
-            rows.append([path, *row, *measured, " ".join(kinds[video.key])])
-    write_csv(out, rows)
-    return len(rows) - 1
+    lines: list[list[object]] = [["path", *given, *MEASURED, "problems"]]
+    for key, fields in rows:
+        if key in usable:
+            cells = [fields.get(name, "") for name in given]
+            measured = [getattr(files[key], name) for name in MEASURED]
+            lines.append([usable[key], *cells, *measured, " ".join(kinds[key])])
+    write_csv(out, lines)
+    return len(usable)
 
 
 def write_findings(path: Path, problems: Sequence[Finding]) -> None:

@@ -4,23 +4,20 @@ made once, going on wherever it was stopped."""
 from __future__ import annotations
 
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from froster.data.diagnose import labels_of
-from froster.data.listing import MANIFESTS, Listing
-from froster.data.manifest import read_rows
+from froster.data.listing import Listing
 from froster.data.pack_folder import PACK, PACKED
 from froster.data.pack_store import JOURNAL, STAGING, Pack, PackStore
 from froster.data.pack_video import FORM, PackedVideo, ending
 from froster.data.shards import Shard, shard_files
 from froster.errors import DataError, UsageError
 from froster.utils import strict_json as json
-from froster.utils.address import whole_name
 from froster.utils.engine import OnProgress, run
 from froster.utils.files import (
     NAME_ERRORS,
@@ -92,25 +89,6 @@ def pack(
             raise DataError(f"not one of {len(listing)} videos can be packed: {first.error}")
         _write_manifest(out / PACKED, rows, store.rows)
     return _report(out, [store.rows[video.key] for video in listing])
-
-
-def rows_of(
-    listing: Listing, sources: Sequence[Path], root: Path | None
-) -> list[tuple[str, Mapping[str, str]]]:
-    """The rows of the manifest to come: of a video in a manifest all that it has there, for it may
-    be labelled more than once; of any other one, with its folder's name for a label where all lie
-    in one."""
-    labels = labels_of(listing)
-    many = defaultdict(list)
-    for source in sources:
-        if source.suffix.lower() in MANIFESTS and source.is_file():
-            for path, fields in read_rows(source, root):
-                many[whole_name(path)].append(fields)
-    return [
-        (video.key, fields)
-        for video in listing
-        for fields in many.get(whole_name(video.path), [labels[video.key]])
-    ]
 
 
 def packed_names(keys: Sequence[str]) -> dict[str, tuple[str, str]]:
