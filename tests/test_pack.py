@@ -522,6 +522,8 @@ def test_names(run, videos: Path, tmp_path: Path) -> None:
         "b/v.webm": ("b/v.mkv", "b/v.webm"),
         "/data/w.mov": ("data/w.mp4", "data/w.mov"),
     }
+    outside = ["a\\..\\..\\v.mp4", "s3://bucket/../../w.mp4"]
+    assert [name for name, _ in packed_names(outside).values()] == ["a/v.mp4", "s3/bucket/w.mp4"]
     with pytest.raises(UsageError, match="rename"):
         packed_names(["v.avi", "v.mp4", "v.avi.mp4"])
 

@@ -110,7 +110,8 @@ def packed_names(keys: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _relative(key: str) -> str:
-    return key.replace("\\", "/").replace("://", "/").replace(":", "").lstrip("/")
+    parts = key.replace("\\", "/").replace("://", "/").replace(":", "").split("/")
+    return "/".join(part for part in parts if part not in ("", ".", ".."))
 
 
 def _claimed(mark: Path, tar: bool) -> dict[str, Any]:
