@@ -237,6 +237,20 @@ def test_rows_of_different_fields_and_their_columns(folder: Path) -> None:
     assert read_items(source, where={"number": "3"}) == [Item(folder / "a/v 0.mp4", "x")]
 
 
+def test_a_quote_that_is_not_closed_takes_no_rows_away(folder: Path) -> None:
+    source = folder / "open.csv"
+    for end in ("", "\n"):
+        lines = ["path,label", "a/v 0.mp4,x", 'b/v 1.mp4,"y', "b/v 3.mp4,z"]
+        source.write_text("\n".join(lines) + end)
+        with pytest.raises(DataError, match="line 3: a quote is not closed"):
+            read_items(source)
+        source.write_text("\n".join([*lines[:2], 'b/v 1.mp4,"y"']) + end)
+        assert [item.label for item in read_items(source)] == ["x", "y"]
+    source.write_text(f"path,label,{'x' * 200_000}\n")
+    with pytest.raises(DataError, match="line 1: field larger"):
+        read_items(source)
+
+
 def test_many_rows_take_little_memory(folder: Path) -> None:
     """A thousand rows that are objects took 970 kB."""
     rows = [f"a/v {2 * (i % 50)}.mp4,class {i % 400},train,{i:011d}" for i in range(30_000)]

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ JSON_LINES = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
 MANIFESTS = (".csv", *JSON_LINES, PARQUET)
 _REPEAT = ("label", "split")
+_END = "\0"
+"""What follows a CSV for its reader: the file holds none, and an open quote takes it in."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _AT_ONCE = 8192
 _BOM = b"\xef\xbb\xbf"
@@ -211,12 +214,19 @@ def _are_given(values: Iterable[str]) -> bool:
 
 def _read_csv(rows: _Rows, data: bytes) -> bool:
     """False where there is no header."""
-    reader = csv.reader(_opened(data, ""))
+    reader = csv.reader(chain(_opened(data, ""), [_END]))
     columns: list[str] = []
     numbers: list[int] = []
     records: list[list[str]] = []
+    last = 0
     try:
         for values in reader:
+            first, last = last + 1, reader.line_num
+            if values == [_END]:
+                break
+            if columns and values and values[-1].endswith(_END):
+                _keep_csv(rows, columns, numbers, records)
+                raise DataError(f"{rows.place(first)}: a quote is not closed before the file ends")
             if not columns:
                 if _has_text(values):
                     columns = [name.strip().lower() for name in values]
@@ -243,6 +253,8 @@ def _keep_csv(
 ) -> None:
     """Rows without a value are passed over; one of another length is an error, after those of the
     rows before it."""
+    if not records:
+        return
     need = columns.index(rows.needs[0])  # a row with a value here has one
     if set(map(len, records)) != {len(columns)} or not _are_given(r[need] for r in records):
         kept = [
