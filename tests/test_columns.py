@@ -251,6 +251,17 @@ def test_a_quote_that_is_not_closed_takes_no_rows_away(folder: Path) -> None:
         read_items(source)
 
 
+def test_what_is_no_text_is_no_label_and_no_column(folder: Path) -> None:
+    source = folder / "nested.jsonl"
+    for label in (["x", "y"], {"x": 1}):
+        source.write_text(json.dumps({"path": "a/v 0.mp4", "label": label}) + "\n")
+        with pytest.raises(DataError, match="line 1: label: expected a text"):
+            read_items(source)
+    source.write_text(json.dumps({"path": "a/v 0.mp4", "label": "x", "\udc80": "y"}) + "\n")
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        read_items(source)
+
+
 def test_many_rows_take_little_memory(folder: Path) -> None:
     """A thousand rows that are objects took 970 kB."""
     rows = [f"a/v {2 * (i % 50)}.mp4,class {i % 400},train,{i:011d}" for i in range(30_000)]

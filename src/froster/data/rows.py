@@ -111,6 +111,7 @@ class _Rows:
                 _check(self.place(number), row, self.needs)
         for name in columns:
             if name not in self._columns:
+                check_text(str(self.source), name)
                 repeats = {"path": False, **dict.fromkeys(_REPEAT, True)}.get(name)
                 self._columns[name] = Growing(strip=name != "path", repeats=repeats)
                 if self._count:
@@ -293,6 +294,11 @@ def _json_rows(
             raise DataError(
                 f"{source}, line {number}: expected an object with {' and '.join(needs)}"
             )
+        for name in LABELLED:
+            if isinstance(fields.get(name), (dict, list)):
+                raise DataError(
+                    f"{source}, line {number}: {name}: expected a text, found {fields[name]!r:.60}"
+                )
         yield number, {key: str(value) for key, value in fields.items() if value is not None}
 
 
