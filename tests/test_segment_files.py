@@ -10,16 +10,20 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 from froster.data.dataset import VideoDataset
 from froster.data.label_tools import ENDINGS, LabelledSpan, SegmentedVideo, read_segments, tool_of
 from froster.data.manifest import Item, read_items
 from froster.data.splits import hold_out
 from froster.errors import DataError, UsageError
-from froster.inference.segment_files import form_of
+from froster.inference.segment_files import VideoTimeline, form_of, write_timelines
+from froster.inference.segments import Segment
+from froster.inference.timeline import Timeline
 from froster.video.cut import clip_name, cut
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
+from froster.video.windows import WindowPlan
 from known_clips import Known
 from typed import one_line
 from video_files import make_video, numbers
@@ -68,6 +72,15 @@ def test_what_is_written_is_read_again(videos: Path, ending: str, seed: int) -> 
     for item, (name, span) in zip(items, expected, strict=True):
         assert item.path == videos / name and item.label == span.label and item.split is None
         assert item.span == pytest.approx(span[:2], abs=1e-3)
+
+
+def test_elan_is_told_where_the_video_lies(videos: Path, tmp_path: Path) -> None:
+    plan, found = WindowPlan(10.0, 10.0, 8), [Segment(0.0, 10.0, "x", 0.5)]
+    timeline = Timeline(["x"], found, [0.0, 10.0], torch.ones(1, 1), plan, 0, None, True)
+    one = VideoTimeline(videos / "a.mp4", "a.mp4", timeline)
+    write_timelines([one], tmp_path / "far" / "a.eaf", {}, False)
+    media = ElementTree.parse(tmp_path / "far" / "a.eaf").find("HEADER/MEDIA_DESCRIPTOR")
+    assert media is not None and media.get("MEDIA_URL") == (videos / "a.mp4").as_uri()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

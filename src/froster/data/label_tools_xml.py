@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,11 +13,14 @@ from xml.etree.ElementTree import Element, SubElement
 from froster.data.spans import LabelledSpan, Rate, SegmentedVideo, ToolVideo, seconds_of
 from froster.errors import DataError
 from froster.utils.address import is_address
+from froster.utils.files import NAME_ERRORS
 from froster.utils.text import printable
 
 _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _EAF = "http://www.mpi.nl/tools/elan/EAFv2.8.xsd"
 _TIER, _TYPE = "froster", "default-lt"
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Signs of names that XML cannot hold, in no form."""
 
 
 def write_eaf(videos: Sequence[SegmentedVideo]) -> str:
@@ -35,10 +38,8 @@ def write_eaf(videos: Sequence[SegmentedVideo]) -> str:
     )
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     kind = {"MIME_TYPE": mimetypes.guess_type(video.path)[0] or "video/unknown"}
-    if is_address(video.path):
-        kind["MEDIA_URL"] = video.path
-    else:
-        kind["MEDIA_URL"] = Path(os.path.abspath(video.path)).as_uri()
+    kind["MEDIA_URL"] = video.url or video.path
+    if not is_address(video.path) and not _NO_XML.search(video.path):
         kind["RELATIVE_MEDIA_URL"] = video.path
     SubElement(header, "MEDIA_DESCRIPTOR", kind)
     order = SubElement(root, "TIME_ORDER")
@@ -71,7 +72,7 @@ def read_eaf(root: Element, rate: Rate) -> list[ToolVideo]:
     if media is None:
         raise DataError("it names no media file (MEDIA_DESCRIPTOR)")
     relative, url = media.get("RELATIVE_MEDIA_URL") or "", media.get("MEDIA_URL") or ""
-    local = unquote(urlsplit(url).path)
+    local = unquote(urlsplit(url).path, errors=NAME_ERRORS)
     is_local = url.startswith("file:") or not is_address(url)
     name = relative.removeprefix("./") or (local if is_local else url)
     if not name:
@@ -106,7 +107,7 @@ def write_cvat(videos: Sequence[SegmentedVideo]) -> str:
     size = SubElement(task, "original_size")
     SubElement(size, "width").text = str(video.width)
     SubElement(size, "height").text = str(video.height)
-    SubElement(task, "source").text = video.path
+    SubElement(task, "source").text = _NO_XML.sub(lambda sign: printable(sign[0]), video.path)
     for number, span in enumerate(video.spans):
         first, last = video.frames_of(span)
         track = SubElement(

@@ -55,6 +55,8 @@ class SegmentedVideo:
     frames: int
     width: int
     height: int
+    url: str = ""
+    """Of the file, from the top: its `path` starts at the folder of the label tool's file."""
 
     def frames_of(self, span: LabelledSpan) -> tuple[int, int]:
         """The first and the last frame of a segment, counted from 0."""

@@ -154,13 +154,13 @@ def segmented(one: VideoTimeline, folder: Path) -> SegmentedVideo:
             for s in one.timeline
             if s.label != NONE
         ]
-        name = str(one.path)
+        name = url = str(one.path)
         if not isinstance(one.path, Address):
-            name = os.path.relpath(os.path.abspath(one.path), os.path.abspath(folder))
+            file = os.path.abspath(one.path)
+            name, url = os.path.relpath(file, os.path.abspath(folder)), Path(file).as_uri()
             name = Path(name).as_posix()
-        return SegmentedVideo(
-            name, spans, one.timeline.end, video.fps, video.num_frames, video.width, video.height
-        )
+        seconds, size = one.timeline.end, (video.width, video.height)
+        return SegmentedVideo(name, spans, seconds, video.fps, video.num_frames, *size, url)
 
 
 def _below(key: str) -> str:
