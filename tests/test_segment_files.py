@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +22,7 @@ from froster.errors import DataError, UsageError
 from froster.inference.segment_files import VideoTimeline, form_of, write_timelines
 from froster.inference.segments import Segment
 from froster.inference.timeline import Timeline
+from froster.utils.files import write_text
 from froster.video.cut import clip_name, cut
 from froster.video.reader import Video
 from froster.video.sampling import Sampling
@@ -72,6 +75,25 @@ def test_what_is_written_is_read_again(videos: Path, ending: str, seed: int) -> 
     for item, (name, span) in zip(items, expected, strict=True):
         assert item.path == videos / name and item.label == span.label and item.split is None
         assert item.span == pytest.approx(span[:2], abs=1e-3)
+
+
+ODD = ["why?.mp4", "a#b.mp4", "50%20 off.mp4", "co:lon.mp4", " a\nb.mp4"]
+NO_XML = ["a\x01b.mp4", os.fsdecode(b"caf\xe9.mp4")]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_any_name_of_a_file_is_read_again(tmp_path: Path, ending: str) -> None:
+    tool, source = tool_of(Path(f"x{ending}")), make_video(tmp_path / "v.mp4", 25)
+    assert tool is not None
+    for name in (*ODD, *NO_XML):
+        shutil.copy(source, tmp_path / name)
+        video = replace(segmented(tmp_path, name, 0), url=(tmp_path / name).as_uri())
+        path = tmp_path / f"x{ending}"
+        write_text(path, tool.write([video]))
+        if ending == ".cvat.xml" and name in NO_XML:
+            ElementTree.parse(path)  # which has no form for such a name
+        else:
+            assert {item.path for item in read_items(path)} == {tmp_path / name}
 
 
 def test_elan_is_told_where_the_video_lies(videos: Path, tmp_path: Path) -> None:

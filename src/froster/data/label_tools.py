@@ -14,11 +14,12 @@ leaves alone; they count as long as they lie on the frames.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree
 
 from froster.data.label_tools_xml import read_cvat, read_eaf, write_cvat, write_eaf
@@ -26,6 +27,7 @@ from froster.data.spans import LabelledSpan, Rate, SegmentedVideo, ToolVideo, ne
 from froster.errors import DataError
 from froster.utils import strict_json as json
 from froster.utils.address import is_address
+from froster.utils.files import NAME_ERRORS
 
 __all__ = ["ENDINGS", "LabelledSpan", "SegmentedVideo", "read_segments", "tool_of"]
 
@@ -88,7 +90,9 @@ def _task(video: SegmentedVideo) -> dict[str, Any]:
             }
         )
     prediction = {"model_version": "froster", "result": result}
-    return {"data": {"video": video.path, "fps": video.fps}, "predictions": [prediction]}
+    # An address, as Label Studio takes it, also where it is a name from the folder of the file.
+    place = video.path if is_address(video.path) else quote(os.fsencode(video.path))
+    return {"data": {"video": place, "fps": video.fps}, "predictions": [prediction]}
 
 
 def read_labelstudio(data: Any, rate: Rate) -> list[ToolVideo]:
@@ -101,7 +105,8 @@ def read_labelstudio(data: Any, rate: Rate) -> list[ToolVideo]:
         if not isinstance(address, str):
             raise DataError(f"{place} names no video")
         parts = urlsplit(address)
-        name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0].lstrip("/")
+        plain = unquote(parts.path, errors=NAME_ERRORS)
+        name = parse_qs(parts.query).get("d", [plain])[0].lstrip("/")
         served = "d" in parse_qs(parts.query)
         remote = is_address(address) and not served
         name = address if remote or (Path(address).is_absolute() and not parts.query) else name
