@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from froster.data.label_tools import ENDINGS, LabelledSpan, SegmentedVideo, read
 from froster.data.manifest import Item, read_items
 from froster.data.splits import hold_out
 from froster.errors import DataError, UsageError
-from froster.inference.segment_files import VideoTimeline, form_of, write_timelines
+from froster.inference.segment_files import VideoTimeline, clip_folders, form_of, write_timelines
 from froster.inference.segments import Segment
 from froster.inference.timeline import Timeline
 from froster.utils.files import write_text
@@ -94,6 +95,28 @@ def test_any_name_of_a_file_is_read_again(tmp_path: Path, ending: str) -> None:
             ElementTree.parse(path)  # which has no form for such a name
         else:
             assert {item.path for item in read_items(path)} == {tmp_path / name}
+
+
+def test_videos_of_one_name_keep_their_endings(videos: Path, tmp_path: Path) -> None:
+    written = []
+    for seed, name in enumerate(("same.mp4", "same.avi", "other.mp4")):
+        shutil.copy(videos / "a.mp4", tmp_path / name)
+        written.append(segmented(tmp_path, name, seed))
+    path = tmp_path / "x.fiftyone.json"
+    tool = tool_of(path)
+    assert tool is not None
+    path.write_text(tool.write(written))
+    assert list(json.loads(path.read_text())["labels"]) == ["same.mp4", "same.avi", "other"]
+    expected = {(tmp_path / video.path, len(video.spans)) for video in written}
+    assert set(Counter(item.path for item in read_items(path)).items()) == expected
+    path.write_text(tool.write(written[:1]))
+    with pytest.raises(DataError, match=r"'same' may be same\.avi or same\.mp4"):
+        read_items(path)
+    assert clip_folders(["a/b.mp4", "a/b.mov", "c.mp4"], Path("clips")) == {
+        "a/b.mp4": Path("clips/a/b.mp4"),
+        "a/b.mov": Path("clips/a/b.mov"),
+        "c.mp4": Path("clips/c"),
+    }
 
 
 def test_elan_is_told_where_the_video_lies(videos: Path, tmp_path: Path) -> None:

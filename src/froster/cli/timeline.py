@@ -74,6 +74,7 @@ def timeline(
     from froster.inference.segment_files import (
         VideoTimeline,
         check_outputs,
+        clip_folders,
         cut_clips,
         form_of,
         write_timelines,
@@ -83,6 +84,7 @@ def timeline(
     outputs = out or []
     check_outputs(outputs, clips)
     several = len(listing) > 1
+    places = clip_folders(listing.keys, clips) if clips else {}
     recognizer = load_model(
         *(model, device, precision), templates=template, runtime=runtime, merge_tokens=merge_tokens
     )
@@ -118,7 +120,7 @@ def timeline(
         for path in outputs:
             if several and not form_of(path).several:  # at once: the rest may take hours
                 written += write_timelines(results[-1:], path, about, several)
-        written += cut_clips(results[-1], clips) if clips else []
+        written += cut_clips(results[-1], places[video.key]) if clips else []
         if not as_json:
             show(results[-1].timeline, str(video.path) if several else "")
         remark(results[-1].timeline, str(video.path) if several else "")

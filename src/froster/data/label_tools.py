@@ -15,6 +15,7 @@ leaves alone; they count as long as they lie on the frames.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -140,10 +141,16 @@ def _ranges(row: Mapping[str, Any], place: str, fps: float) -> list[LabelledSpan
 
 
 def write_fiftyone(videos: Sequence[SegmentedVideo]) -> str:
-    """Videos go by the name of their file without its ending, or by their whole address."""
+    """Videos go by the name of their file without its ending, or with it where two have one name,
+    or by their whole address."""
     classes = sorted({span.label for video in videos for span in video.spans})
+    count = Counter(_without_ending(video.path) for video in videos)
+    names = [
+        short if count[short := _without_ending(video.path)] == 1 else video.path
+        for video in videos
+    ]
     labels = {
-        _without_ending(video.path): [
+        name: [
             {
                 "label": classes.index(span.label),
                 "timestamps": [round(span.start, 3), round(span.end, 3)],
@@ -151,7 +158,7 @@ def write_fiftyone(videos: Sequence[SegmentedVideo]) -> str:
             }
             for span in video.spans
         ]
-        for video in videos
+        for name, video in zip(names, videos, strict=True)
     }
     return _json({"classes": classes, "labels": labels})
 

@@ -9,7 +9,6 @@ Only where there is no such file is it looked for without the white space around
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -278,10 +277,14 @@ def _from_tool(source: Path, base: Path) -> Items:
             return located(base, name)
         names = (name, Path(name).name)
         plain = [base / folder / one for one in names for folder in ("", "data")]
-        ended = (
-            path.with_name(path.name + end) for path in plain for end in sorted(VIDEO_SUFFIXES)
-        )
-        return next(filter(is_file, chain(plain, ended)), base / name)
+        if (path := next(filter(is_file, plain), None)) is not None:
+            return path
+        ended = ([path.with_name(path.name + end) for end in VIDEO_SUFFIXES] for path in plain)
+        fits = next(filter(None, (sorted(filter(is_file, paths)) for paths in ended)), [])
+        if len(fits) > 1:
+            one, other = (path.name for path in fits[:2])
+            raise DataError(f"{source}: {name!r} may be {one} or {other}: name it with its ending")
+        return fits[0] if fits else base / name
 
     def rate(name: str) -> float:
         with OpenedVideo(place(name)) as video:

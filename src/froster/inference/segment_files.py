@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,9 +172,19 @@ def _below(key: str) -> str:
     return "/".join(part for part in place.split("/") if part not in ("", ".", ".."))
 
 
-def cut_clips(one: VideoTimeline, folder: Path) -> list[Path]:
-    """The segments of a video as files in a folder of its name, but for "none of these"."""
-    place = folder / Path(_below(one.key)).with_suffix("")
+def clip_folders(keys: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Of each video, by its key, the folder of its clips: its name without its ending, or with it
+    where two videos have one name."""
+    places = {key: folder / _below(key) for key in keys}
+    count = Counter(place.with_suffix("") for place in places.values())
+    return {
+        key: short if count[short := place.with_suffix("")] == 1 else place
+        for key, place in places.items()
+    }
+
+
+def cut_clips(one: VideoTimeline, place: Path) -> list[Path]:
+    """The segments of a video as files in a folder, but for "none of these"."""
     stretches = [
         (s.start, s.end, place / clip_name(s.start, s.end, s.label))
         for s in one.timeline
