@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from froster.inference.store import IndexEntry, Store
 from froster.serve.guard import Guard
 from froster.serve.labelling import create_label_app
 from froster.training.asking import MOST, choose, fit_answers, uncertainty
-from froster.training.labelling import AnswerFile, Labelling
+from froster.training.labelling import AnswerFile, AskedSegment, Labelling
 from froster.training.lp_plus import START, fit_lp
 from froster.video.reader import Video
 from shared_files import World
@@ -272,6 +273,23 @@ def test_a_video_that_is_gone_can_be_skipped(index: Path, nano: Recognizer, tmp_
     assert "cannot be shown" in words and "no such file" in words and "nowhere" not in words
     answer = client.post("/label/answer", json={"action": "skip", "segment": asked})
     assert answer.json()["skipped"] == 1
+
+
+def test_the_clip_of_a_video_at_an_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In an index whose other videos lie on this machine."""
+    shown = []
+
+    def write(path: Path, start: float, end: float, target: Path) -> None:
+        shown.append(str(path))
+        target.write_bytes(b"clip")
+
+    monkeypatch.setattr("froster.serve.labelling.write_segment", write)
+    segment = AskedSegment(0, "https://host/a b.mp4", 0.0, 1.0)
+    labelling: Any = SimpleNamespace(
+        store=SimpleNamespace(root=tmp_path), segment=lambda name: segment
+    )
+    client = TestClient(create_label_app(labelling), base_url="http://localhost")
+    assert client.get("/label/clip/x").content == b"clip" and shown == [segment.key]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from froster.serve.limits import nameless
 from froster.serve.preview import preview_format, write_segment
 from froster.serve.upload import read_body
 from froster.training.labelling import Labelling
+from froster.utils.address import located
 
 _LONGEST = 20_000
 """Bytes of an answer."""
@@ -48,7 +49,7 @@ def create_label_app(labelling: Labelling) -> FastAPI:
     @lru_cache(maxsize=_KEPT)
     def clip_of(name: str) -> bytes:
         segment = labelling.segment(name)
-        path = labelling.store.root / segment.key
+        path = located(labelling.store.root, segment.key)
         with TemporaryDirectory(prefix="froster-label-") as folder:
             target = Path(folder, "clip")
             try:
