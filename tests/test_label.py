@@ -204,6 +204,26 @@ def test_labels_of_other_segments_stay_in_the_file(
     assert len(AnswerFile(file.path).rows) == 1
 
 
+def test_a_segment_that_stands_twice_has_the_label_before_again(
+    index: Path, nano: Recognizer, tmp_path: Path
+) -> None:
+    file = AnswerFile(tmp_path / "a.jsonl")
+    for label in ("cat", "boat"):
+        file.add({"path": "0.mp4", "label": label, "start": 0.0, "end": 1.0})
+    labelling = Labelling(Store(index), nano, file.path, NAMES)
+    counts = lambda asked: [label["count"] for label in asked["labels"]]  # noqa: E731
+    assert counts(labelling.question()) == [0, 1, 0]
+    question = labelling.undo()
+    assert counts(question) == [1, 0, 0] and question["left"] == 11
+    assert counts(labelling.answer(question["segment"]["id"], "moon")) == [1, 0, 1]
+    for _ in range(2):
+        question = labelling.undo()
+    assert question["left"] == 12 and file.path.read_text() == ""
+    file.path.write_text('{"path": "0.mp4", "start": 0.0, "end": 1.0}\n')
+    with pytest.raises(DataError, match="line 1: not a labelled segment"):
+        Labelling(Store(index), nano, file.path, NAMES)
+
+
 def test_the_labels_teach_a_model(
     run, labelling: Labelling, index: Path, nano: Recognizer, tmp_path: Path
 ) -> None:

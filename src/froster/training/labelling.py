@@ -42,12 +42,14 @@ class AnswerFile:
     """Lines of JSON that are added and taken back at the end, each on the disk at once. Raises
     DataError where the file holds something else."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, labels: bool = True):
+        """`labels`: each line has one."""
         self.path = path
         self._complete_last_line()
         self.rows, _ = read_lines(path)
         for number, row in enumerate(self.rows, 1):
-            if not isinstance(row.get("path"), str) or not isinstance(row.get("label", ""), str):
+            label = row.get("label", None if labels else "")
+            if not isinstance(row.get("path"), str) or not isinstance(label, str):
                 raise DataError(f"{path}, line {number}: not a labelled segment (path, label)")
         self._ends = [0]
         for line in whole_lines(path):
@@ -117,7 +119,8 @@ class Labelling:
         self.store, self.model, self.out = store, model, out
         self._load_segments()
         self._lock = threading.Lock()
-        self.labelled, self.skipped = AnswerFile(out), AnswerFile(out.with_suffix(".skipped.jsonl"))
+        self.labelled = AnswerFile(out)
+        self.skipped = AnswerFile(out.with_suffix(".skipped.jsonl"), labels=False)
         self.token = secrets.token_hex(4)
         self.names: list[str] = []
         sets = names.to_dict() if isinstance(names, LabelSet) else {}
@@ -273,7 +276,10 @@ class Labelling:
             if place == last >= self._first_names and place not in self.answers.values():
                 self.names.pop()  # a new label, perhaps misspelt
                 self._text = self._text[:last]
-            self._teach(row)
+            earlier = [line for line in self.labelled.rows if self._row_of(line) == row]
+            if earlier:  # the segment stood in the file twice, and has the label before again
+                self.answers[row] = self._place_of(earlier[-1]["label"])
+            self._teach(None if earlier else row)
             return self._question()
 
 
