@@ -505,6 +505,7 @@ def test_wrong_arguments(run, videos: Path, packs, tmp_path: Path) -> None:
     one_line(run("pack", videos, "--out", tmp_path / "other"), 2, "something else")
     one_line(run("pack", videos, "--out", packs["files"], "--tar"), 2, "packed as files")
     one_line(run("pack", videos, "--out", packs["tar"]), 2, "give --tar")
+    one_line(run("pack", videos, "--out", packs["tar"], "--tar", "--tar-size", "inf"), 2, "inf")
     other = copied(packs["files"], tmp_path / "older")
     mark = json.loads((other / "pack.json").read_text())
     (other / "pack.json").write_text(json.dumps({**mark, "form": {"crf": "30"}}))

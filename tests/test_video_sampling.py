@@ -2,6 +2,7 @@
 too short."""
 
 import json
+import math
 import random
 from fractions import Fraction
 
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from froster.errors import UsageError
+from froster.inference.index import IndexSettings
 from froster.inference.model_folder import ModelConfig
 from froster.video.reader import Video
 from froster.video.sampling import Sampling, Timing
+from froster.video.windows import WindowPlan
 from video_files import make_video, shared
 
 DENSE = Sampling("dense")
@@ -173,5 +176,11 @@ def test_a_wrong_sampling_is_refused():
     assert EVEN.changed(kind="uniform").kind == "uniform"
     with pytest.raises(UsageError, match="above zero"):
         Sampling("uniform", frames=0)
+    for window, stride in ((math.inf, 1.0), (math.inf, math.inf), (4.0, math.nan)):
+        with pytest.raises(UsageError, match="above zero"):
+            WindowPlan(window, stride, 8)
+    for seconds in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UsageError, match="above zero"):
+            IndexSettings(segment=seconds)
     with pytest.raises(UsageError, match="not in 0"):
         DENSE.view_indices(Timing(range(9), 25.0), 0)

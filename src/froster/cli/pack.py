@@ -26,7 +26,7 @@ def pack(
     tar: Annotated[bool, option("Tar shards with offset tables, in place of a file a video.")] = (
         False
     ),
-    tar_size: Annotated[float, number("Gigabytes of a shard, about.", 1e-6)] = 1.0,
+    tar_size: Annotated[float, number("Gigabytes of a shard, about.", 1e-6, 1e6)] = 1.0,
     shard: options.Shard = None,
     retry_failed: options.RetryFailed = False,
     workers: options.Inspectors = None,

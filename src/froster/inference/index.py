@@ -3,6 +3,7 @@ to the disk."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -60,6 +61,10 @@ class IndexSettings:
     """Take out videos that are gone."""
     retry_failed: bool = False
     """Also read what failed before."""
+
+    def __post_init__(self) -> None:
+        if self.segment is not None and not 0 < self.segment < math.inf:
+            raise UsageError(f"a segment is seconds above zero, not {self.segment:g}")
 
 
 def index(

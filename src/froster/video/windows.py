@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,7 +37,7 @@ class WindowPlan:
     frames: int
 
     def __post_init__(self) -> None:
-        if not self.window > 0 or not self.stride > 0:
+        if not (0 < self.window < math.inf and 0 < self.stride < math.inf):
             raise UsageError(
                 f"window and stride are seconds above zero, not {self.window:g} and {self.stride:g}"
             )
