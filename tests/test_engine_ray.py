@@ -140,6 +140,17 @@ def by_a_doer(work: Any, rows: Any, means: Means) -> Iterator[Any]:
         doer._feed.close()
 
 
+def test_an_actor_works_in_the_folder_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its machine has that."""
+    monkeypatch.setattr("froster.utils.interrupt.ignore", lambda: None)
+    monkeypatch.chdir(Path.cwd())
+    for folder in (tmp_path, tmp_path / "not here"):
+        cluster.Doer(Lengths(), Means(), "cpu", str(folder))._feed.close()
+        assert Path.cwd() == tmp_path
+
+
 # Actors take longer to start than to work. That they do is guarded by `classify` on the cluster;
 # what each command sends there, by the class of the actor in this process.
 @pytest.fixture(params=["doer", pytest.param("cluster", marks=pytest.mark.slow)])
@@ -152,15 +163,17 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_classify_gives_the_rows_of_the_local_engine(
-    ray: Any, run: Any, folder: Path, tmp_path: Path
+    ray: Any, run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To 1e-6, and what is broken is named alike. An actor with processes that read."""
+    """To 1e-6, and what is broken is named alike. An actor with processes that read; the cluster
+    was started in another folder than that of the command."""
+    monkeypatch.chdir(folder.parent)
     labels = ["--labels", "cat spinning, key pacing, fish bouncing", "--model", "nano"]
     labels += ["--workers", "2"]
     results, tables = [], []
     for engine in ("local", "ray"):
         out = tmp_path / f"{engine}.jsonl"
-        assert run("classify", folder, *labels, "--engine", engine, "--out", out).code == 1
+        assert run("classify", folder.name, *labels, "--engine", engine, "--out", out).code == 1
         results.append([json.loads(line) for line in out.read_text().splitlines()])
         tables.append(Path(failures_of(out)).read_text())
     assert len(results[0]) == 6

@@ -98,10 +98,14 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 class Doer:
-    """An actor: does what it is given, in a thread, while it answers."""
+    """An actor: does what it is given, in a thread, while it answers. It works in the `folder` of
+    the command, where its machine has that: Ray starts it in the folder in which the cluster was
+    started, where relative paths would lead to other files."""
 
-    def __init__(self, work: Work[Any, Any], means: Means, device: str) -> None:
+    def __init__(self, work: Work[Any, Any], means: Means, device: str, folder: str = ".") -> None:
         interrupt.ignore()
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
         self._work, self._means, self._device = work, means, torch.device(device)
         self._feed, self._given = pool.Feed(), itertools.count()
         self._rows: dict[int, tuple[int, Any]] = {}
@@ -189,7 +193,8 @@ class _Crew:
         count = min(len(rows), places(ray, cpus, on_gpu))
         kind = ray.remote(num_cpus=cpus, num_gpus=1 if on_gpu else 0, max_restarts=0)(Doer)
         sent = ray.put(work)
-        self._new = lambda: kind.remote(sent, means, "cuda" if on_gpu else "cpu")
+        device = "cuda" if on_gpu else "cpu"
+        self._new = lambda: kind.remote(sent, means, device, os.getcwd())
         self._held = HELD + workers + 2 * work.batch_size
         # In order, those that have ended wait for the oldest one that has not.
         self._window = 4 * count * self._held if work.in_order else len(rows)
