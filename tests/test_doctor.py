@@ -179,18 +179,20 @@ def test_a_manifest_keeps_its_columns(run, videos: Path, tmp_path: Path) -> None
     assert run(*ask, "--drop", "duplicate", "--drop", "near-duplicate").json["kept"] == 1
 
 
-def test_a_video_that_is_labelled_more_than_once_keeps_all_its_rows(
-    run, videos: Path, tmp_path: Path
-) -> None:
-    lines = ["path,label,start,end", "well/0.mp4,a,0,1", "well/1.mp4,b,,", "well/0.mp4,b,1,2"]
-    (tmp_path / "m.csv").write_text("\n".join([*lines, "gone.mp4,a,0,1", "gone.mp4,b,1,2"]))
-    words = ("--root", videos, "--out", tmp_path / "c.csv", "--workers", 0, "--json")
-    assert run("doctor", tmp_path / "m.csv", *words).json["kept"] == 2
+def test_a_manifest_keeps_all_rows_of_a_video(run, videos: Path, tmp_path: Path) -> None:
+    """Its parts, and its labels; a row that comes twice says nothing more."""
+    rows = ["well/0.mp4,a,0,1", "well/0.mp4,b,1,2", "well/0.mp4,b,1,2", "well/1.mp4,a,,"]
+    rows += ["./well/1.mp4,c,,", "gone.mp4,a,,"]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,start,end", *rows]))
+    ask = ("doctor", tmp_path / "m.csv", "--root", videos, "--out", tmp_path / "c.csv")
+    report = run(*ask, "--workers", 0, "--json").json
+    assert (report["videos"], report["kept"], report["errors"]) == (3, 2, 1)
     items = read_items(tmp_path / "c.csv")
     assert [(item.path.name, item.label, item.span) for item in items] == [
-        ("0.mp4", "a", (0.0, 1.0)),
-        ("0.mp4", "b", (1.0, 2.0)),
-        ("1.mp4", "b", None),
+        ("0.mp4", "a", (0, 1)),
+        ("0.mp4", "b", (1, 2)),
+        ("1.mp4", "a", None),
+        ("1.mp4", "c", None),
     ]
 
 

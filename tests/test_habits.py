@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from froster.data.manifest import Item
+from froster.data.manifest import Item, read_items
 from froster.errors import DataError, UsageError
 from froster.evaluation.habits import habits
 from froster.methods import METHODS
@@ -190,6 +190,21 @@ def test_the_doctor_says_it_too(run, usual: Path, tmp_path: Path) -> None:
     assert "habits of the classes are not known: 1 class with clips" in " ".join(result.out.split())
     one_line(run("doctor", usual / "cat" / "0.mp4", *asked), 2, "--habits needs labels")
     one_line(run("doctor", usual, "--model", "nano"), 2, "--model is for --habits")
+
+
+def test_the_doctor_looks_at_the_same_parts_and_labels_as_train(
+    run, nano, usual: Path, tmp_path: Path
+) -> None:
+    rows = [
+        f"{usual / thing}/{i}.mp4,{label},{span}"
+        for thing in THINGS[:2]
+        for i in range(3)
+        for label, span in ((thing, "0,0.125"), ("all", "0,0.125"), (thing, "0.125,0.25"))
+    ]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,start,end", *rows]))
+    result = run("doctor", tmp_path / "m.csv", "--habits", "-m", "nano", "--workers", 0, "--json")
+    expected = measure_habits(nano, read_items(tmp_path / "m.csv"), Measuring())
+    assert result.json["habits"] == expected.to_dict() and expected.clips == len(rows)
 
 
 def test_the_shipped_words_are_scenes(nano) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +17,9 @@ from froster.utils.files import sole_maker
 from froster.utils.progress import console, output, print_table, progress
 
 if TYPE_CHECKING:
-    from froster.data.diagnose import Columns, Finding
+    from froster.data.diagnose import Finding
     from froster.data.inspect import Inspection
-    from froster.data.listing import ListedVideo, Listing
+    from froster.data.listing import Listing
     from froster.inference.recognizer import Recognizer
 
 SHOWN = 20
@@ -88,10 +88,12 @@ def doctor(
     part, by = parse_shard(shard), engine_of(engine, address, None)
     listing = list_videos(videos or [], files_from=files_from, root=root)
     columns = labels_of(listing)
+    sources = [unpacked(source) for source in videos or []]
+    rows = rows_of(listing, columns, sources, root)
     checks = check_out(out, [*(videos or []), *filter(None, [files_from])]) if out else None
     if model is not None and not habits:
         raise UsageError("--model is for --habits; nothing else of this command needs a model")
-    frozen = frozen_clip(model, columns) if habits else None
+    frozen = frozen_clip(model, rows) if habits else None
     if part.count > 1 and checks is None:
         raise UsageError("--shard is about the checks beside a manifest: give --out")
     lock = out if out is None or part.count == 1 else part.file(out)
@@ -113,25 +115,24 @@ def doctor(
         report = summary(listing, files, problems)
         if out is not None:
             findings, dropped = beside(out, "problems.csv"), {"broken", *drop}
-            sources = [unpacked(source) for source in videos or []]
-            rows = rows_of(listing, columns, sources, root)
             kept = write_manifest(out, listing, files, problems, rows, dropped)
             write_findings(findings, problems)
             report |= {"manifest": str(out), "problems_file": str(findings), "kept": kept}
         if frozen is not None:
-            usable = [video for video in listing if not files[video.key].error]
-            report["habits"] = habits_of(frozen, usable, columns, processes)
+            usable = {v.key: v.path for v in listing if not files[v.key].error}
+            labelled = [(usable[key], fields) for key, fields in rows if key in usable]
+            report["habits"] = habits_of(frozen, labelled, processes)
     show_result(report, as_json, show)
     if report["errors"]:
         raise SystemExit(1)
 
 
-def frozen_clip(model: str | None, columns: Columns) -> Recognizer:
+def frozen_clip(model: str | None, rows: Sequence[tuple[str, Mapping[str, str]]]) -> Recognizer:
     """Raises UsageError where videos have no labels, or the model is no frozen CLIP."""
     from froster.cli.common import load_model
     from froster.training.habits import check_model
 
-    if not all(row.get("label") for row in columns.values()):
+    if not all(fields.get("label") for _, fields in rows):
         raise UsageError("--habits needs labels: a folder of class folders, or a column label")
     frozen = load_model(model, None, "auto")
     check_model(frozen)
@@ -139,17 +140,21 @@ def frozen_clip(model: str | None, columns: Columns) -> Recognizer:
 
 
 def habits_of(
-    model: Recognizer, videos: Sequence[ListedVideo], columns: Columns, workers: int
+    model: Recognizer, rows: Sequence[tuple[Path, Mapping[str, str]]], workers: int
 ) -> dict[str, Any]:
-    """What scene words tell of the classes, or one sentence on why that is not known."""
+    """What scene words tell of the classes, or one sentence on why that is not known. `rows`: of a
+    manifest, or of a folder's videos; a row may be about a part of its video."""
     from froster.data.manifest import Item
+    from froster.data.spans import span_of
     from froster.training.habits import measure_habits
     from froster.training.measure import Measuring
     from froster.training.reporter import Drawn
 
-    rows = [(video.path, columns[video.key]) for video in videos]
-    items = [Item(path, row["label"], columns=row) for path, row in rows]
     try:
+        items = [
+            Item(path, row["label"], columns=row, span=span_of(row, str(path)))
+            for path, row in rows
+        ]
         with Drawn() as reporter:
             measured = measure_habits(model, items, Measuring(workers, reporter=reporter))
     except DataError as error:

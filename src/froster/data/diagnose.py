@@ -205,29 +205,31 @@ def write_manifest(
     listing: Listing,
     files: Mapping[str, Inspection],
     problems: Sequence[Finding],
-    rows: Sequence[tuple[str, Mapping[str, str]]],
+    given: Sequence[tuple[str, Mapping[str, str]]],
     drop: Collection[str],
 ) -> int:
     """CSV: path (from the top), the columns of the input, what was measured, and the kinds of
-    problems; `rows` as `rows_of` has them. Returns how many videos it has."""
+    problems. `given`: the rows of the input, each the key of a video and its columns; of a video
+    all that differ, which are its parts or its labels. Returns the number of videos."""
     kinds = defaultdict(list)
     for problem in problems:
         kinds[problem.path].append(problem.kind)
-    usable = {
+    names = dict.fromkeys(name for _, fields in given for name in fields)
+    names_given = [name for name in names if name not in ("path", "problems", *MEASURED)]
+    head: list[object] = ["path", *names_given, *MEASURED, "problems"]
+    kept = {
         video.key: whole_name(video.path)
         for video in listing
         if not files[video.key].error and not set(kinds[video.key]) & set(drop)
     }
-    names = dict.fromkeys(name for _, fields in rows for name in fields)
-    given = [name for name in names if name not in ("path", "problems", *MEASURED)]
-    lines: list[list[object]] = [["path", *given, *MEASURED, "problems"]]
-    for key, fields in rows:
-        if key in usable:
-            cells = [fields.get(name, "") for name in given]
+    rows: dict[tuple[object, ...], None] = {}
+    for key, fields in given:
+        if key in kept:
             measured = [getattr(files[key], name) for name in MEASURED]
-            lines.append([usable[key], *cells, *measured, " ".join(kinds[key])])
-    write_csv(out, lines)
-    return len(usable)
+            values = [fields.get(name, "") for name in names_given]
+            rows[kept[key], *values, *measured, " ".join(kinds[key])] = None
+    write_csv(out, [head, *map(list, rows)])
+    return len(kept)
 
 
 def write_findings(path: Path, problems: Sequence[Finding]) -> None:
