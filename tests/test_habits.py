@@ -179,6 +179,16 @@ def test_what_cannot_be_measured_is_one_sentence(nano, usual: Path, tmp_path: Pa
         measure_habits(tuned, items("a", "a", "b", "b"), Measuring())
 
 
+def test_of_very_many_classes_some_are_looked_at(
+    nano, usual: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a video of each there were none to hold out."""
+    monkeypatch.setattr("froster.training.habits.MOST", 4)
+    items = [Item(usual / thing / f"{i}.mp4", thing) for thing in THINGS for i in range(3)]
+    result = measure_habits(nano, items, Measuring())
+    assert (result.clips, result.classes) == (4, 2)
+
+
 def test_the_doctor_says_it_too(run, usual: Path, tmp_path: Path) -> None:
     (tmp_path / "one" / "cat").mkdir(parents=True)
     (tmp_path / "one" / "empty").mkdir()

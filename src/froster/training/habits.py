@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -24,6 +25,8 @@ from froster.video.sampling import Sampling
 MOST = 2000
 """Videos that are looked at, of every class as many as of the others: one standard error of their
 accuracy is 1.1 points at most."""
+FEWEST = 4
+"""Videos that a class can have then: of more classes some are drawn."""
 AT_ONCE = 32
 PROMPT = Prompting(("a photo taken {}.",), "plain")
 MIDDLE = Sampling("uniform", frames=1)
@@ -79,8 +82,10 @@ def measure_habits(model: Recognizer, items: Sequence[Item], how: Measuring) -> 
     pairs = two_sources(items)
     check_sources([label for label, _ in pairs], [source for _, source in pairs])
     sources = Counter(label for label, _ in pairs)
-    told_apart = where_in(labels_of(items), [label for label, n in sources.items() if n > 1])
-    several = evenly(at(items, told_apart), MOST, 0)
+    names = [label for label, n in sources.items() if n > 1]
+    if len(names) > MOST // FEWEST:
+        names = random.Random("habits").sample(names, max(2, MOST // FEWEST))
+    several = evenly(at(items, where_in(labels_of(items), names)), MOST, 0)
     classes = label_set(several)
     if len(classes) < 2:
         raise DataError("only one class has clips of two videos, so there is none to compare with")
