@@ -347,6 +347,10 @@ def test_a_lost_mount_is_no_result(ucf: Path) -> None:
         (["table1", "--data-root", ".", "--clamp", "odd"], "odd"),
         (["table1", "--data-root", ".", "--model", "nano"], "froster prepare"),
         (["table1", "--world", "--shard", "2/2"], "--shard"),
+        (["table1", "--world", "--model", "ViT-B/32"], "--model: for --data-root"),
+        (["table1", "--world", "--lists", ".", "--no-ssv2-flip"], "--lists, --ssv2-flip: for"),
+        (["table1", "--data-root", ".", "--videos", "24"], "--videos: for --world"),
+        (["table1", "--data-root", ".", "--rate", "1e-3"], "--rate: for --world"),
     ],
 )
 def test_refusals(

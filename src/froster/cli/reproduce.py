@@ -3,7 +3,9 @@ world."""
 
 from __future__ import annotations
 
+import inspect
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from froster.paper.programme import RunSource
     from froster.paper.real_data import RealData
 
+REAL = ("base_sets", "lists", "hmdb_labels", "hmdb_full", "ssv2_flip", "sampling", "clamp", "model")
+MINIATURE = ("videos", "habits", "rate")
+"""Parameters that say how one of the two is done, and nothing of the other."""
 MINUTES_A_RUN = {8: 0.5, 16: 0.9}
 """In miniature, on one core of a common machine, by shots."""
 
@@ -73,6 +78,7 @@ def reproduce(
     """
     if world == (data_root is not None):
         raise UsageError("pass --data-root DIR (froster prepare makes it), or --world")
+    check_given(locals(), REAL if world else MINIATURE, "--data-root" if world else "--world")
     start_torch()
     from froster.paper import results
     from froster.paper.programme import parse_shard, runs_of_tables
@@ -132,6 +138,16 @@ def reproduce(
     if result["failed"]:
         count = len(result["failed"])
         raise FrosterError(f"{count} runs could not be done; the others are in the tables")
+
+
+def check_given(values: dict[str, Any], useless: Sequence[str], where: str) -> None:
+    """Raises UsageError where one of these parameters is not as it is by default."""
+    known = inspect.signature(reproduce).parameters
+    # The miniature's model is the nano, and may be named.
+    given = [name for name in useless if values[name] not in (known[name].default, "nano")]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names}: for {where} alone")
 
 
 def show_plan(planned: dict[str, Any], data: RealData, gpu: str) -> None:
