@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from froster.errors import FrosterWarning, UsageError
+from froster.errors import DataError, FrosterWarning, UsageError
 from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
@@ -24,6 +24,7 @@ from froster.text.sentences import with_descriptions
 from froster.training import plan as experiment
 from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, student_of
+from froster.utils.files import write_text
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
 from results.claims import claims, family_claims, verdict
@@ -131,6 +132,37 @@ def test_runs_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     source.check()
     with pytest.raises(UsageError, match=r"have \{'shots': 1\}: go on with these"):
         Miniature(source.base, tmp_path, seeds=1, shots=2, videos=24).check()
+
+
+@pytest.mark.parametrize("text", ["", '{"shots": 1', "[1]", "{}"])
+def test_a_damaged_run_is_named(text: str, tmp_path: Path) -> None:
+    """Where tables are made of it, and before more runs are."""
+    source = Miniature(load("nano", device="cpu"), tmp_path, seeds=1, shots=1, videos=24)
+    (run,) = source.runs(TABLES["table6"])[:1]
+    write_text(source.path(run), text)
+    for read in (source.check, source.effort, lambda: source.scores(run, "final, described")):
+        with pytest.raises(DataError, match=f"{source.path(run).name}: damaged; remove it"):
+            read()
+
+
+def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    """Whichever of them were stored, and of a CLIP in other numbers."""
+    base, rounded = (load("nano", device="cpu", precision=p) for p in ("float32", "bfloat16"))
+    sizes = {"seeds": 1, "shots": 1, "videos": 24}
+    source = Miniature(base, tmp_path, **sizes)
+    stored = {"shots": 1, "videos": 24, "results": {}, "correct": {}}
+    path = source.path(source.runs(TABLES["table6"])[0])
+    write_text(path, json.dumps(stored))
+    source.check()
+    for other in (
+        Miniature(base, tmp_path, **{**sizes, "shots": 2}),
+        Miniature(rounded, tmp_path, **sizes),
+    ):
+        with pytest.raises(UsageError, match="go on with these, or choose another --out"):
+            other.check()
+    write_text(path, json.dumps({**stored, "clip": "another"}))
+    with pytest.raises(UsageError, match=r"have .*'clip': 'another'"):
+        source.check()
 
 
 def test_published_numbers_that_cannot_be_compared_say_why(tmp_path: Path) -> None:

@@ -30,13 +30,12 @@ from froster.inference.recognizer import Recognizer
 from froster.methods import Method
 from froster.methods.recipe import Preset
 from froster.paper.cells import Cell, PaperTable, Protocol
-from froster.paper.programme import PaperRun, RunSource, tuned
+from froster.paper.programme import PaperRun, RunSource, read_record, tuned
 from froster.paper.tables import PICTURED, TABLES
 from froster.text.sentences import with_descriptions
 from froster.training.batches import steps_of_epoch
 from froster.training.fine_tune import FineTuning
 from froster.training.plan import ema_beta_of
-from froster.utils import strict_json as json
 from froster.utils.files import atomic_file, write_json
 from froster.utils.interrupt import check
 from froster.utils.pool import cores
@@ -73,6 +72,7 @@ class Miniature(RunSource):
     published = False
     columns: Sequence[str] = tuple(STANDS_FOR.values())
     training_classes = SETS["base"].classes
+    fields: Sequence[str] = ("shots", "videos", "results", "correct")
 
     def __init__(
         self,
@@ -88,17 +88,25 @@ class Miniature(RunSource):
         `habits`: how often a video keeps each habit of its class; `rate`: of CLIP's weights."""
         self.base, self.out, self.seeds = base, out, seeds
         self.sizes = {"shots": shots, "videos": videos, "habits": habits, "rate": rate}
+        self.settings = {
+            **self.sizes,
+            "precision": base.precision,
+            "clip": weights_fingerprint(base)[:12],
+        }
         self.strength = Strength(habits, habits, habits, habits)
         self.tests: dict[str, WorldClips] = {}
         self.frames: dict[str, Tensor] = {}
         self.frozen: dict[str, Logits] = {}
 
     def check(self) -> None:
-        stored = self.record(self.frozen_run) or self.sizes
-        if other := {k: stored[k] for k, v in self.sizes.items() if stored.get(k, v) != v}:
-            raise UsageError(
-                f"the runs in {self.out} have {other}: go on with these, or choose another --out"
-            )
+        """Older runs, which do not say what CLIP they start from, are taken for this one's."""
+        for path in sorted((self.out / "cells").glob("*.json")):
+            stored = {"precision": "float32"} | read_record(path, self.fields)
+            if other := {k: stored[k] for k, v in self.settings.items() if stored.get(k, v) != v}:
+                raise UsageError(
+                    f"the runs in {self.out} have {other}: go on with these, or choose another"
+                    " --out"
+                )
 
     frozen_run = PaperRun(None, "cross-dataset", "world", 0)
 
@@ -122,6 +130,7 @@ class Miniature(RunSource):
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
         assert run.cell is not None
         self.open(bars)
+        self.check()  # another process may have begun here with other settings meanwhile
         final = logits_of(self.train(run.cell, run.number, bars), self.frames)
         logits = {}
         for labels, of_sets in final.items():
@@ -130,7 +139,7 @@ class Miniature(RunSource):
                 name: ensemble(self.frozen[labels][name], x) for name, x in of_sets.items()
             }
         cell = dataclasses.asdict(run.cell)
-        return {"cell": cell, "seed": run.number, **self.sizes, **self.measured(logits)}
+        return {"cell": cell, "seed": run.number, **self.settings, **self.measured(logits)}
 
     def open(self, bars: Progress) -> None:
         """Render the test videos and score them with frozen CLIP, once."""
@@ -157,7 +166,7 @@ class Miniature(RunSource):
 
     def frozen_record(self) -> dict[str, Any]:
         logits = {f"frozen, {labels}": of_sets for labels, of_sets in self.frozen.items()}
-        return {**self.sizes, **self.measured(logits)}
+        return {**self.settings, **self.measured(logits)}
 
     @property
     def stock(self) -> Path:
@@ -165,11 +174,8 @@ class Miniature(RunSource):
 
     def frozen_logits(self) -> dict[str, Logits]:
         """Frozen CLIP's, which a process that came before may have left."""
-        fingerprint = weights_fingerprint(self.base)[:12]
-        path = (
-            self.stock
-            / f"frozen_{fingerprint}_{self.sizes['videos']}_{self.sizes['habits']}.safetensors"
-        )
+        parts = (self.settings[name] for name in ("clip", "videos", "habits"))
+        path = self.stock / f"frozen_{'_'.join(map(str, parts))}.safetensors"
         once(path, lambda: self.save_frozen_logits(path))
         stored: dict[str, Logits] = {}
         for name, x in load_file(path).items():
@@ -244,7 +250,7 @@ class Miniature(RunSource):
 
     def effort(self) -> str:
         paths = (self.out / "cells").glob("*_seed-*.json")
-        seconds = [json.loads(path.read_text())["seconds"] for path in paths]
+        seconds = [read_record(path, ("seconds",))["seconds"] for path in paths]
         return (
             f"{len(seconds)} runs, {sum(seconds) / 3600:.1f} hours of wall time in all, one thread"
             " each, on shared cores."

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from froster.errors import FrosterError, UsageError
+from froster.errors import DataError, FrosterError, UsageError
 from froster.inference.recognizer import Recognizer
 from froster.paper import tables
 from froster.paper.cells import Cell, PaperTable, Protocol, TableRow
@@ -54,6 +54,8 @@ class RunSource(ABC):
     columns: Sequence[str]
     """Of a cross-dataset table, those that figures show."""
     training_classes: list[str]
+    fields: Sequence[str]
+    """That every record has."""
 
     @abstractmethod
     def check(self) -> None:
@@ -75,8 +77,9 @@ class RunSource(ABC):
         return self.path(run).exists()
 
     def record(self, run: PaperRun) -> dict[str, Any]:
-        """What is stored of a run; empty where nothing is."""
-        return json.loads(self.path(run).read_text()) if self.path(run).exists() else {}
+        """What is stored of a run; empty where nothing is. Raises DataError where it is damaged."""
+        path = self.path(run)
+        return read_record(path, self.fields) if path.exists() else {}
 
     @abstractmethod
     def make(self, run: PaperRun, bars: Progress) -> dict[str, Any]:
@@ -106,6 +109,17 @@ class RunSource(ABC):
     def effort(self) -> str:
         """What the stored runs took."""
         return ""
+
+
+def read_record(path: Path, fields: Sequence[str]) -> dict[str, Any]:
+    """A stored record with at least these fields. Raises DataError where it is none."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        record = None
+    if not isinstance(record, dict) or not record.keys() >= {*fields}:
+        raise DataError(f"{path}: damaged; remove it, and froster reproduce makes it anew")
+    return record
 
 
 def tuned(

@@ -25,7 +25,7 @@ from froster.methods import Method
 from froster.methods.recipe import Preset, as_now
 from froster.paper import er_zasr
 from froster.paper.cells import Cell, PaperTable, Protocol
-from froster.paper.programme import PaperRun, RunSource, tuned
+from froster.paper.programme import PaperRun, RunSource, read_record, tuned
 from froster.paper.protocols import CrossSet, Options
 from froster.paper.real_data import COLUMN_OF, CROSS_TESTS, RealData, TestSet
 from froster.paper.tables import PICTURED, TABLES
@@ -33,7 +33,6 @@ from froster.text.sentences import read_descriptions, with_descriptions
 from froster.training.fine_tune import FineTuning, use_of_weights
 from froster.training.measure import training_dataset, video_dataset
 from froster.training.rehearsal import Running
-from froster.utils import strict_json as json
 from froster.utils.files import write_json
 from froster.video.sampling import Sampling
 
@@ -61,6 +60,7 @@ class RealProgramme(RunSource):
 
     published = True
     columns: Sequence[str] = ("UCF*", "HMDB*", "K600")
+    fields: Sequence[str] = ("job", "notes", "tests")
 
     def __init__(
         self, base: Recognizer, data: RealData, out: Path, seeds: int, workers: int = 0
@@ -84,7 +84,7 @@ class RealProgramme(RunSource):
         if not path.exists():
             write_json(path, wanted, indent=1)
             return
-        stored = as_now(json.loads(path.read_text()), wanted)
+        stored = as_now(read_record(path, ()), wanted)
         if changed := [name for name in wanted if stored.get(name) != wanted[name]]:
             raise UsageError(
                 f"the runs in {self.out} were made with another {', '.join(changed)}: go on with"
@@ -288,7 +288,7 @@ class RealProgramme(RunSource):
         for path in sorted((self.out / "runs").glob("*.json")):
             if path.name == "settings.json":
                 continue
-            record = json.loads(path.read_text())
+            record = read_record(path, self.fields)
             data = f"{record['job']['dataset']}, {record['job']['protocol']}"
             notes |= dict.fromkeys(f"{data}: {line}" for line in record["notes"])
             # All kinds of weights and labels see the same videos.
