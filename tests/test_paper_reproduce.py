@@ -14,9 +14,9 @@ from froster.evaluation.metrics import harmonic_mean
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
 from froster.paper import miniature
-from froster.paper.cells import Cell
+from froster.paper.cells import ALONE, FROSTER, Cell
 from froster.paper.miniature import Miniature
-from froster.paper.programme import carry_out
+from froster.paper.programme import PaperRun, carry_out
 from froster.paper.published import TABLE_1, TABLE_3_ALONE, TABLE_4
 from froster.paper.results import write_report
 from froster.paper.tables import TABLES
@@ -27,7 +27,7 @@ from froster.training.fine_tune import FineTuning, student_of
 from froster.utils.files import write_text
 from froster.utils.progress import progress
 from froster.world.sets import SETS, sentences
-from results.claims import claims, family_claims, verdict
+from results.claims import SEEDS, claims, family_claims, paired, verdict
 
 ROWS = (row for table in TABLES.values() for row in table.rows)
 CELLS = list(dict.fromkeys(row.cell for row in ROWS if row.cell is not None))
@@ -163,6 +163,24 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     write_text(path, json.dumps({**stored, "clip": "another"}))
     with pytest.raises(UsageError, match=r"have .*'clip': 'another'"):
         source.check()
+
+
+def test_runs_are_compared_seed_by_seed() -> None:
+    """Also where some of them were not made."""
+    accuracies = {FROSTER: {0: 50, 2: 70, 3: 80}, ALONE: {0: 40, 1: 10, 3: 60}, None: {0: 30}}
+
+    class Stored(Miniature):
+        def __init__(self) -> None:
+            self.seeds = SEEDS
+
+        def scores(self, run: PaperRun, kind: str) -> dict[str, float]:
+            seeds = accuracies[run.cell]
+            return {"far": seeds[run.number]} if run.number in seeds else {}
+
+    froster, alone, frozen = ((cell, "") for cell in accuracies)
+    assert paired(Stored(), froster, alone, ["far"]) == [10, 20]
+    assert paired(Stored(), alone, frozen, ["far"]) == [10, -20, 30]
+    assert paired(Stored(), frozen, froster, ["far"]) == [-20, -40, -50]
 
 
 def test_published_numbers_that_cannot_be_compared_say_why(tmp_path: Path) -> None:

@@ -212,17 +212,37 @@ def verdict(differences: Sequence[float | None]) -> str:
     return "within noise" if abs(t) <= T_POINT else "holds" if t > 0 else "does not hold"
 
 
-def scores(source: Miniature, run: Run, measure: Sequence[str]) -> list[float]:
-    """Of each seed; frozen CLIP has no seed and stands for all of them."""
+def scores(source: Miniature, run: Run, measure: Sequence[str]) -> dict[int, float]:
+    """Of each seed whose run was made; frozen CLIP has no seed and stands for all of them."""
     cell, kind = run
-    of_runs = [source.scores(one, kind) for one in source.runs_of(cell, "cross-dataset")]
-    means = [statistics.fmean(each[name] for name in measure) for each in of_runs if each]
-    return means * SEEDS if cell is None else means
+    of_runs = {
+        one.number: source.scores(one, kind) for one in source.runs_of(cell, "cross-dataset")
+    }
+    means = {
+        seed: statistics.fmean(each[name] for name in measure)
+        for seed, each in of_runs.items()
+        if each
+    }
+    return (
+        {seed: mean for mean in means.values() for seed in range(SEEDS)} if cell is None else means
+    )
+
+
+def paired(source: Miniature, better: Run, worse: Run, measure: Sequence[str]) -> list[float]:
+    """What one run has more than another, of each seed of which both were made."""
+    more, less = (scores(source, run, measure) for run in (better, worse))
+    return [value - less[seed] for seed, value in more.items() if seed in less]
+
+
+def shown(values: Sequence[float], sign: str = "+") -> str:
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):{sign}.1f}{spread}"
 
 
 def claim_line(claim: Claim, source: Miniature) -> str:
-    better, worse = (scores(source, run, claim.measure) for run in (claim.better, claim.worse))
-    differences = [a - b for a, b in zip(better, worse, strict=len(better) == len(worse) == SEEDS)]
+    differences = paired(source, claim.better, claim.worse, claim.measure)
     size = "–"
     if len(differences) > 1:
         size = f"{statistics.fmean(differences):+.1f} ± {statistics.stdev(differences):.1f}"

@@ -9,13 +9,12 @@ at another height at each, and networks are compared with it there.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 
-from claims import CROSS, CURVE, FROZEN, HERE, STRENGTHS, Run, scores, sources, with_habits
+from claims import CROSS, CURVE, FROZEN, HERE, STRENGTHS, Run, paired, shown, sources, with_habits
 from matplotlib.figure import Figure
 
-from froster.paper.miniature import HABITS, Miniature
+from froster.paper.miniature import HABITS
 from froster.utils.drawing import COLOURS, save, styled
 
 ALONE, DISTILLED = CURVE
@@ -32,16 +31,6 @@ Points = dict[str, dict[float, list[float]]]
 """Pair -> strength -> a difference of every seed."""
 
 
-def gains(source: Miniature, better: Run, worse: Run) -> list[float]:
-    pairs = zip(scores(source, better, CROSS), scores(source, worse, CROSS), strict=False)
-    return [a - b for a, b in pairs]
-
-
-def shown(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):+.1f}{spread}"
-
-
 def page(points: Points) -> str:
     strengths = sorted({strength for of_pair in points.values() for strength in of_pair})
     lines = [
@@ -49,9 +38,10 @@ def page(points: Points) -> str:
         f"|---{'|---' * len(strengths)}|",
     ]
     for name, of_pair in points.items():
-        cells = [shown(of_pair[strength]) for strength in strengths]
+        cells = [shown(of_pair.get(strength, [])) for strength in strengths]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    seeds = [str(len(of)) for of in points["gain of the distillation"].values()]
+    gain = points["gain of the distillation"]
+    seeds = [str(len(gain.get(strength, []))) for strength in strengths]
     lines.append(f"| seeds | {' | '.join(seeds)} |")
     table = "\n".join(lines)
     command = "    python docs/results/curve.py     # of the runs that run.py has made"
@@ -78,7 +68,7 @@ def main() -> None:
     points: Points = {name: {} for name in PAIRS}
     for strength, world in worlds.items():
         for name, pair in PAIRS.items():
-            if values := gains(world, *pair):
+            if values := paired(world, *pair, CROSS):
                 points[name][strength] = values
     (HERE / "curve.md").write_text(page(points), encoding="utf-8")
     draw(points, HERE / "curve.png")

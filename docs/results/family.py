@@ -5,9 +5,8 @@ has more than that one, seed by seed."""
 from __future__ import annotations
 
 import argparse
-import statistics
 
-from claims import CROSS, FROZEN, HERE, PLAIN, Run, scores, sources
+from claims import CROSS, FROZEN, HERE, PLAIN, Run, paired, scores, shown, sources
 
 from froster.paper.tables import TABLES
 
@@ -30,13 +29,10 @@ def main() -> None:
     for name, run in rows.items():
         cells = [name]
         for measure in MEASURES.values():
-            values = scores(source, run, measure)
             if less:
-                others = scores(source, rows[less], measure)
-                values = [a - b for a, b in zip(values, others, strict=True)]
-            spread = statistics.stdev(values)
-            sign = "+" if less else ""
-            cells.append(f"{statistics.fmean(values):{sign}.1f} ± {spread:.1f}")
+                cells.append(shown(paired(source, run, rows[less], measure)))
+            else:
+                cells.append(shown([*scores(source, run, measure).values()], ""))
         print(f"| {' | '.join(cells)} |")
 
 
