@@ -292,6 +292,10 @@ def test_pictures_say_what_tables_say(tmp_path: Path, monkeypatch: pytest.Monkey
         ["base", "novel"], [plots.Bars("x", [75.4, 2.25], [1, 1])], tmp_path / "a.png", [50, None]
     )
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["75.4", "2.2"]
+    gap = [plots.Bars(name, [None, 50, 60], [None, 1, 1]) for name in ("x", "y")]
+    plots.accuracy_bars(["UCF*", "HMDB*", "K600"], gap, tmp_path / "c.png", [None, 2, 1])
+    legend = drawn.pop().axes[0].get_legend()
+    assert {text.get_text() for text in legend.texts} == {"x", "y", "chance"}
     verdict = clips.Verdict("x", ["a", "b", "c"], [0.7, 0.2, 0.1])
     videos = [
         clips.Clip(f"{i}.mp4", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "a", [verdict])

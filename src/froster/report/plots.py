@@ -46,12 +46,14 @@ def accuracy_bars(
     axes = figure.subplots()
     width = 0.84 / len(models)
     for m, model in enumerate(models):
+        name: str | None = model.name  # until a bar has it
         for c, (value, error) in enumerate(zip(model.values, model.errors, strict=True)):
             if value is None:
                 continue
             x = c + (m - (len(models) - 1) / 2) * width
             colour = COLOURS[m % len(COLOURS)]
-            axes.bar(x, value, width * 0.94, color=colour, label=model.name if c == 0 else None)
+            axes.bar(x, value, width * 0.94, color=colour, label=name)
+            name = None
             if error is not None:
                 axes.errorbar(x, value, error, color=DARK, linewidth=0.8, capsize=1.5)
             guessed = (chance[c] if chance else None) or 0.0
@@ -67,10 +69,10 @@ def accuracy_bars(
                 color="w" if inside else DARK,
                 rotation=90 if width < NARROW else 0,
             )
-    for c, level in enumerate(chance):
-        if level is not None:
-            line = axes.hlines(level, c - 0.46, c + 0.46, DARK, "--", linewidth=1, zorder=3)
-            line.set_label("chance" if c == 0 else None)
+    levels = [(c, level) for c, level in enumerate(chance) if level is not None]
+    for n, (c, level) in enumerate(levels):
+        line = axes.hlines(level, c - 0.46, c + 0.46, DARK, "--", linewidth=1, zorder=3)
+        line.set_label("chance" if n == 0 else None)
     axes.set_xticks(range(len(columns)), columns, fontsize=10)
     axes.set(ylim=(0, 100), ylabel="accuracy, per cent")
     axes.legend(ncols=len(models) + 1, loc="upper center", bbox_to_anchor=(0.5, 1.14))
