@@ -170,6 +170,9 @@ def test_an_unreadable_video_is_no_answer() -> None:
     usual = answers([1, 1])
     usual.logits[1] = float("nan")
     assert probes_of(usual, {"static": usual})["static"]["other_answers"] == 0
+    usual.logits[0] = float("nan")
+    (line,) = probe_lines("test", probes_of(usual, {"static": usual.rows([0, 1])}))
+    assert line.endswith("not one video can be read, so that nothing is known of it")
 
 
 @pytest.fixture(scope="module")

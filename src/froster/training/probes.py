@@ -61,7 +61,7 @@ def probes_of(usual: Predictions, probed: Mapping[Probe, Predictions]) -> dict[s
         report[probe] = {
             **change(usual, after).to_dict(),
             "by_construction": after is usual,
-            "other_answers": percent(differs[readable]) if readable.any() else 0.0,
+            "other_answers": percent(differs[readable]) if readable.any() else None,
             "groups": {
                 name: change(group, after.also[name]).to_dict()
                 for name, group in usual.also.items()
@@ -99,6 +99,8 @@ def probe_lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
 def verdict(probe: str, values: Mapping[str, Any]) -> str:
     """`70.0 -> 52.0 (-18.0 ± 3.1, a loss beyond two standard errors): the order of the frames is
     used`."""
+    if values["other_answers"] is None:
+        return "not one video can be read, so that nothing is known of it"
     if not values["other_answers"]:
         return f"not one answer changes: {UNSEEN[probe]}"
     names = ("before", "after", "error", "videos", "classes")
