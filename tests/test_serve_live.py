@@ -3,6 +3,7 @@ documented calls."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -184,6 +186,50 @@ def test_idle_connections_give_way(command: Command) -> None:
     for connection in idle:
         connection.close()
     assert "Traceback" not in command.said
+
+
+async def long_or_short(scope: Any, receive: Any, send: Any) -> None:
+    """An application of two answers: a little, and more than any system keeps for a client."""
+    if scope["type"] != "http":
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(400 if scope["path"] == "/long" else 1):
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        await asyncio.sleep(0)
+    await send({"type": "http.response.body"})
+
+
+def who_does_not_read(address: str) -> socket.socket:
+    """A client that takes the first byte of a long answer, and no more."""
+    place, connection = urlsplit(address), socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect((place.hostname, place.port))
+    connection.sendall(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert connection.recv(1) == b"H"
+    return connection
+
+
+def test_who_does_not_take_an_answer_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("server", "froster.serve.connections"):
+        monkeypatch.setattr(f"{module}.MOST_CONNECTIONS", 3)
+    with in_thread(None, long_or_short) as address:
+        held = [who_does_not_read(address) for _ in range(3)]
+        assert httpx.get(f"{address}/short", timeout=10).status_code == 200
+        for connection in held:
+            connection.close()
+
+
+def test_who_does_not_take_an_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("froster.serve.connections.READ_SECONDS", 0.2)
+    ended = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await long_or_short(scope, receive, send)
+        if scope["type"] == "http":
+            ended.set()
+
+    with in_thread(None, app) as address, who_does_not_read(address):
+        assert ended.wait(10)
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(
