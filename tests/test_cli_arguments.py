@@ -123,6 +123,7 @@ def test_a_config_may_name_what_a_command_is_called_too(run, tmp_path: Path) -> 
         ("model: {name: nano}", "model takes a value"),
         ("labels: [a, [b]]", "labels takes one value"),
         ("multi-label: 3", "--multi-label takes true or false, not '3'"),
+        ("top: " + "[" * 5000, "nested too deeply"),
     ],
 )
 def test_a_wrong_config_is_said_in_words(run, tmp_path: Path, text: str, words: str) -> None:

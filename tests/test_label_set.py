@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from typed import one_line
 pytestmark = pytest.mark.usefixtures("few_templates_throughout")
 
 PROMPTS = {"cat": ["cat spinning", "cat pacing", "cat hopping"], "boat": ["boat pacing"]}
+ITSELF: dict[str, Any] = {}
+ITSELF["a"] = ITSELF
 GROUPS = ["animal/cat spinning", "animal/fish bouncing", "thing/boat pacing", "thing/key hopping"]
 
 
@@ -99,6 +102,7 @@ def test_groups_are_seen_where_all_labels_have_one_and_two_share_it() -> None:
         ({"a": [" "]}, "a prompt of 'a' is empty"),
         ({"none of these": ["x"]}, "leave it out"),
         ({}, "no labels were given"),
+        (ITSELF, "more than 100 groups"),
     ],
 )
 def test_what_is_no_set_of_labels(labels: Any, words: str) -> None:
@@ -127,9 +131,14 @@ def test_files_with_prompts(tmp_path: Path) -> None:
         ("c.csv", "label,prompt\na,\n", "row 2 needs a label and a prompt"),
         ("d.yaml", "a: [x, x]", "given more than once"),
         ("e.yaml", "", "expected a list"),
+        ("f.yaml", "[" * 5000, "nested too deeply"),
+        ("g.yaml", "a: &a\n  b: *a\n", "more than 100 groups within groups"),
+        ("h.yaml", "- judo\n- 2024-13-45\n", "month must be in"),
+        ("i.csv", 'label\n"judo\n' + "x" * 140_000, "no table (field larger"),
+        ("j.tsv", "label\tprompt\njudo\t" + "x" * 140_000, "line 2: no table"),
     ):
         (tmp_path / name).write_text(text)
-        with pytest.raises(UsageError, match=words) as caught:
+        with pytest.raises(UsageError, match=re.escape(words)) as caught:
             read_label_set(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
     assert read_names(tmp_path / "list.yml") == ["cat", "boat"]

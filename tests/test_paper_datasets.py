@@ -197,8 +197,13 @@ def test_kinetics(tmp_path: Path, dataset: str) -> None:
     clip = found.clips[2]
     assert folders.place([clip]) == ["val/abseiling/zkXOcxGnUhs.mp4"]
     assert folders.folder_label("val/archery/zkXOcxGnUhs.mp4") == "archery"
-    kinetics_csv(tmp_path / "annotations" / "train.csv", "abseiling,-AbC_def123,five,15,train")
-    with pytest.raises(DataError, match=r"train.csv, line 2.*seconds, found 'five'"):
+    for start in ("five", "inf"):
+        row = f"abseiling,-AbC_def123,{start},15,train"
+        kinetics_csv(tmp_path / "annotations" / "train.csv", row)
+        with pytest.raises(DataError, match=rf"train.csv, line 2.*seconds, found '{start}'"):
+            read_annotations(dataset, tmp_path)
+    kinetics_csv(tmp_path / "annotations" / "train.csv", f"{'x' * 140_000},-AbC_def123,5,15,train")
+    with pytest.raises(UsageError, match=r"train.csv, line 2: no table \(field larger"):
         read_annotations(dataset, tmp_path)
 
 

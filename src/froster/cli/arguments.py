@@ -56,6 +56,8 @@ def read_config(name: str) -> Callable[[App, tuple[str, ...], ArgumentCollection
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"--config {path}: not UTF-8 text") from None
+    except RecursionError:
+        raise UsageError(f"--config {path}: it is nested too deeply") from None
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):

@@ -4,19 +4,18 @@ Each layout is one reader, from a folder of annotations to `Annotations`, or Non
 has none of its files. Where the videos lie is `tree.py`.
 """
 
-import csv
 import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 from froster.data.manifest import lines
 from froster.data.public import DATASETS, TEST_SPLIT, classes, official, partition
 from froster.data.tree import ListedClip, split_of, split_word, stem
 from froster.errors import DataError
-from froster.text.labels import parse_json, read_utf8
+from froster.text.labels import csv_rows, parse_json, read_utf8
 
 
 @dataclass
@@ -274,7 +273,7 @@ def _list_names(source: Path, half: str) -> dict[str, str]:
         if not isinstance(table, dict):
             raise DataError(f'{path}: expected {{"0": "name", …}}')
         return {str(number): str(name).partition(":")[0].strip() for number, name in table.items()}
-    rows = [row for row in csv.reader(read_utf8(path).split("\n")) if len(row) > 1]
+    rows = [row for _, row in csv_rows(read_utf8(path), path) if len(row) > 1]
     names = {row[0].strip(): ",".join(row[1:]).strip() for row in rows}
     return {number: name for number, name in names.items() if number.isdecimal()}
 
@@ -294,7 +293,7 @@ def _class(dataset: str, label: str, where: str) -> str:
 def _seconds(text: str, where: str) -> int:
     try:
         return int(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise DataError(f"{where}: expected a time in seconds, found {text!r}") from None
 
 
@@ -306,13 +305,14 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 
 def _header(path: Path) -> set[str]:
-    return {name.strip() for name in next(csv.reader(read_utf8(path).split("\n")), [])}
+    return {name.strip() for _, row in islice(csv_rows(read_utf8(path), path), 1) for name in row}
 
 
 def _table(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Where it stands and the cells, of every row of a CSV, blanks stripped."""
-    reader = csv.DictReader(read_utf8(path).split("\n"))
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-    for row in reader:
-        cells = {name: v.strip() for name, v in row.items() if name and isinstance(v, str)}
-        yield f"{path}, line {reader.line_num}", cells
+    rows = csv_rows(read_utf8(path), path)
+    names = [name.strip() for name in next(rows, (0, []))[1]]
+    for number, row in rows:
+        if row:
+            cells = {name: cell.strip() for name, cell in zip(names, row, strict=False)}
+            yield f"{path}, line {number}", cells

@@ -3,15 +3,20 @@ in groups ("sport/archery")."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from froster.errors import UsageError
-from froster.text.labels import check_labels, file_and_column, label_entries, parse_json, read_utf8
+from froster.text.labels import (
+    check_labels,
+    csv_rows,
+    file_and_column,
+    label_entries,
+    parse_json,
+    read_utf8,
+)
 from froster.utils.address import as_path
 
 Labels = Sequence[str] | Mapping[str, Any]
@@ -19,6 +24,8 @@ Labels = Sequence[str] | Mapping[str, Any]
 group)."""
 PROMPT_COLUMN = "prompt"
 BETWEEN = "/"
+_DEEPEST = 100
+"""Groups within groups."""
 
 
 class LabelSet(Sequence[str]):
@@ -88,8 +95,10 @@ def _is_names(labels: Any) -> bool:
     return listed and all(isinstance(label, str) for label in labels)
 
 
-def _flat(labels: Mapping[Any, Any], above: str = "") -> dict[str, list[str]]:
+def _flat(labels: Mapping[Any, Any], above: str = "", depth: int = 0) -> dict[str, list[str]]:
     """Each name, after those of its groups, with its prompts; none where it is its own."""
+    if depth > _DEEPEST:  # in YAML a group may hold itself
+        raise UsageError(f"labels lie in more than {_DEEPEST} groups within groups")
     names: dict[str, list[str]] = {}
     for key, value in labels.items():
         if not isinstance(key, str):
@@ -98,7 +107,7 @@ def _flat(labels: Mapping[Any, Any], above: str = "") -> dict[str, list[str]]:
         if isinstance(value, Mapping):
             if not value:
                 raise UsageError(f"the group {name!r:.100} has no label")
-            names |= _flat(value, f"{name}{BETWEEN}")
+            names |= _flat(value, f"{name}{BETWEEN}", depth + 1)
         elif isinstance(value, str):
             names[name] = [f"{key}: {' '.join(value.split())}" if value.strip() else key]
         elif value is None:
@@ -171,7 +180,7 @@ def read_label_set(path: str | Path) -> Sequence[str]:
             if isinstance(data, dict) and any(isinstance(v, (list, dict)) for v in data.values()):
                 return _of_data(data, file)
         if kind in (".csv", ".tsv") and column is None:
-            table = _prompt_table(read_utf8(file), "\t" if kind == ".tsv" else "")
+            table = _prompt_table(read_utf8(file), file)
             if table:
                 return as_labels(table)
         entries = label_entries(as_path(path))
@@ -210,13 +219,18 @@ def _parse_yaml(text: str, file: Path) -> Any:
         place = getattr(error, "problem_mark", None)
         where = f", line {place.line + 1}" if place else ""
         raise UsageError(f"{file}{where}: not valid YAML") from None
+    except RecursionError:
+        raise UsageError(f"{file}: not valid YAML (it is nested too deeply)") from None
+    except ValueError as error:  # a date or a number that there is not
+        raise UsageError(f"{file}: not valid YAML ({error})") from None
 
 
-def _prompt_table(text: str, delimiter: str) -> dict[str, list[str]]:
+def _prompt_table(text: str, file: Path) -> dict[str, list[str]]:
     """The prompts of each label, of a table with the columns label and prompt; else nothing."""
     first = text.lstrip("\n").partition("\n")[0]
-    delimiter = delimiter or max(",;\t", key=first.count)
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True))
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    table = csv_rows(text, file, delimiter=delimiter, skipinitialspace=True)
+    rows = [row for _, row in table]
     head = [cell.strip().casefold() for cell in rows[0]] if rows else []
     if not {"label", PROMPT_COLUMN} <= set(head):
         return {}

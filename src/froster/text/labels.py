@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -262,15 +262,11 @@ def _named(entry: dict[str, Any]) -> Any:
 def _table_labels(text: str, path: Path, column: str | None) -> list[tuple[str, str]]:
     first = text.lstrip("\n").partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    try:
-        rows = [
-            (reader.line_num, [cell.strip() for cell in row])
-            for row in reader
-            if any(cell.strip() for cell in row)
-        ]
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: no table ({error})") from None
+    rows = [
+        (number, [cell.strip() for cell in row])
+        for number, row in csv_rows(text, path, delimiter=delimiter, skipinitialspace=True)
+        if any(cell.strip() for cell in row)
+    ]
     if not rows:
         return []
     number, cells = rows[0]
@@ -278,6 +274,17 @@ def _table_labels(text: str, path: Path, column: str | None) -> list[tuple[str, 
         return [(f"line {number}", cell) for cell in cells if cell]
     place, headed = _label_column([cells for _, cells in rows], path, column)
     return [(f"line {n}", cells[place] if place < len(cells) else "") for n, cells in rows[headed:]]
+
+
+def csv_rows(text: str, path: Path, **how: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, each after the number of its last line; `how` is that of `csv.reader`.
+    Raises UsageError naming the line where it is none."""
+    reader = csv.reader(io.StringIO(text), **how)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {reader.line_num}: no table ({error})") from None
 
 
 def _label_column(rows: list[list[str]], path: Path, column: str | None) -> tuple[int, bool]:
