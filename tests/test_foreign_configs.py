@@ -193,6 +193,7 @@ def test_neutral_values_and_what_does_not_matter(clip: CLIP, tmp_path: Path) -> 
         ("text_cfg", "heads", 5, "width of 64"),
         ("vision_cfg", "mlp_ratio", 4.9231, "the weights have 512"),
         ("text_cfg", "mlp_ratio", 3.0, "the weights have 256"),
+        ("text_cfg", "mlp_ratio", float("inf"), "mlp_ratio is inf, the weights have 256"),
         ("text_cfg", "proj_bias", True, "the weights have False"),
         ("model_cfg", "init_logit_bias", -10, "the weights have no bias"),
         ("vision_cfg", "timm_model_name", "vit_base_patch16_siglip_224", "do not have timm's"),

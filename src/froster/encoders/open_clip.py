@@ -258,7 +258,8 @@ class OpenClipConfig:
             ratio = part.get("mlp_ratio", 4.0)
             hidden = tower.mlp_width or 4 * tower.width
             if not (timm and tower is vision) and (
-                not isinstance(ratio, (int, float)) or int(tower.width * ratio) != hidden
+                not isinstance(ratio, (int, float))
+                or not hidden <= tower.width * ratio < hidden + 1
             ):
                 raise CheckpointError(
                     f"{self.path}: {where}.mlp_ratio is {ratio!r:.60}, the weights have {hidden}"
