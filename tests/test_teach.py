@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import froster
 from froster.data.manifest import Item
+from froster.errors import DataError
 from froster.evaluation.calibration import NO_RULE
 from froster.inference.features import FeatureStore, KeptViews, about_features, keep, views_of
 from froster.inference.features import Request as Wanted
@@ -329,6 +331,21 @@ def test_small_parts_of_features_are_joined(tmp_path: Path) -> None:
     assert other.get("v5/c0")[0, 0] == 5 and other.load(["v7/c0"])["v7/c0"][0, 0] == 7
     fresh = FeatureStore(tmp_path, about)
     assert [float(fresh.get(f"v{i}/c0")[0, 0]) for i in range(40)] == list(range(40))
+
+
+def test_features_that_differ_from_what_was_written_are_none(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, {"made_by": "a test"})
+    store.add({"v/c0": torch.ones(2, 3)})
+    (part,) = store.places.values()
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1  # of a number
+    part.write_bytes(data)
+    fresh = FeatureStore(tmp_path, store.about)
+    with pytest.raises(DataError, match="damaged; remove it, and it is computed again"):
+        fresh.get("v/c0")
+    assert fresh.load(["v/c0"]) == {} and not fresh.places
+    save_file({"v/c0": torch.ones(2, 3)}, part)  # as older versions wrote it
+    assert torch.equal(FeatureStore(tmp_path, store.about).get("v/c0"), torch.ones(2, 3))
 
 
 def test_one_example_a_class(nano: Recognizer, videos: Path, features: Path) -> None:

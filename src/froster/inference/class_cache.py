@@ -27,7 +27,7 @@ from froster.methods.weight_names import structure
 from froster.utils import strict_json as json
 from froster.utils.caches import cache_folder, cache_lock
 from froster.utils.files import atomic_file
-from froster.utils.tensors import save_tensors
+from froster.utils.tensors import save_tensors, tensor_digest
 
 if TYPE_CHECKING:
     from froster.inference.embedder import Embedder
@@ -179,7 +179,7 @@ class ClassCache:
         try:
             with safe_open(path, "pt") as file:
                 metadata, embeddings = file.metadata() or {}, file.get_tensor("classes")
-            if metadata.get("digest") != _digest(key, embeddings):
+            if metadata.get("digest") != tensor_digest(key, embeddings):
                 raise ValueError("damaged")
             os.utime(path)  # used now
         except FileNotFoundError:
@@ -197,7 +197,7 @@ class ClassCache:
             return
         with suppress(OSError, WriteError), cache_lock(self.folder):
             with atomic_file(self._path(key)) as part:
-                save_tensors({"classes": kept}, part, {"digest": _digest(key, kept)})
+                save_tensors({"classes": kept}, part, {"digest": tensor_digest(key, kept)})
             self._let_go()
 
     def _let_go(self) -> None:
@@ -213,9 +213,3 @@ class ClassCache:
             with suppress(OSError):
                 path.unlink()
                 room += size
-
-
-def _digest(key: str, embeddings: Tensor) -> str:
-    digest = hashlib.blake2b(f"{key} {embeddings.dtype} {tuple(embeddings.shape)}".encode())
-    digest.update(embeddings.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

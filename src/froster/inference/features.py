@@ -2,7 +2,8 @@
 seconds.
 
     FOLDER/KEY/about.json          what the features depend on; KEY is its digest
-    FOLDER/KEY/*.safetensors       parts that appear whole: "VIDEO/VIEW" -> (T, D)
+    FOLDER/KEY/*.safetensors       parts that appear whole: "VIDEO/VIEW" -> (T, D), each with a
+                                   digest
 
 VIDEO is the fingerprint of a file, with start and end of a part where it is one; VIEW a clip as the
 model is tested ("c0", "c1", …) or a random one with augmentation ("r0", "r1", …). Parts of the
@@ -41,7 +42,7 @@ from froster.utils import pool
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_file, write_json
 from froster.utils.progress import Working, silently
-from froster.utils.tensors import save_tensors
+from froster.utils.tensors import save_tensors, tensor_digest
 from froster.video.augment import FROSTER_AUGMENT, Augment, augment
 from froster.video.container import unchanged
 from froster.video.part import VideoPart
@@ -183,11 +184,15 @@ class FeatureStore:
             return
         if not (self.folder / "about.json").exists():
             write_json(self.folder / "about.json", self.about)
-        path = self.folder / f"{uuid.uuid4().hex[:16]}.safetensors"
-        with atomic_file(path) as part:
-            save_tensors({name: x.contiguous() for name, x in features.items()}, part)
-        self.places |= dict.fromkeys(features, path)
+        self._write(self.folder, features)
         self._join_small()
+
+    def _write(self, folder: Path, features: Mapping[str, Tensor]) -> None:
+        path = folder / f"{uuid.uuid4().hex[:16]}.safetensors"
+        kept = {name: x.contiguous() for name, x in features.items()}
+        with atomic_file(path) as part:
+            save_tensors(kept, part, {name: tensor_digest(name, x) for name, x in kept.items()})
+        self.places |= dict.fromkeys(features, path)
 
     def _join_small(self) -> None:
         """Many small parts become one. Who has them open reads on; who looks for one that is gone
@@ -197,10 +202,7 @@ class FeatureStore:
         if len(small) < SMALL_PARTS or self.folder is None:
             return
         features = self.load([name for name, path in self.places.items() if path in small])
-        joined = self.folder / f"{uuid.uuid4().hex[:16]}.safetensors"
-        with atomic_file(joined) as part:
-            save_tensors(features, part)
-        self.places |= dict.fromkeys(features, joined)
+        self._write(self.folder, features)
         for path in small:
             self._open.pop(path, None)
             path.unlink(missing_ok=True)
@@ -217,8 +219,9 @@ class FeatureStore:
         for path, of_part in by_part.items():
             try:
                 with safe_open(path, "pt") as file:
-                    features |= {name: file.get_tensor(name) for name in of_part}
-            except (OSError, SafetensorError):
+                    digests = file.metadata() or {}
+                    features |= {name: _as_written(name, file, digests) for name in of_part}
+            except (OSError, SafetensorError, ValueError):
                 for name in of_part:
                     self.places.pop(name, None)
         return features
@@ -231,12 +234,22 @@ class FeatureStore:
             path = self.places[name]
         try:
             if path not in self._open:
-                self._open[path] = safe_open(path, "pt").__enter__()
-            return self._open[path].get_tensor(name)
-        except (OSError, SafetensorError) as error:
+                file = safe_open(path, "pt").__enter__()
+                self._open[path] = file, file.metadata() or {}
+            return _as_written(name, *self._open[path])
+        except (OSError, SafetensorError, ValueError) as error:
             raise DataError(
                 f"{path}: damaged; remove it, and it is computed again ({error})"
             ) from None
+
+
+def _as_written(name: str, file: Any, digests: Mapping[str, str]) -> Tensor:
+    """A tensor of a part. Raises ValueError where it is not what was written, as far as the part
+    tells: those of older versions have no digests."""
+    tensor: Tensor = file.get_tensor(name)
+    if name in digests and digests[name] != tensor_digest(name, tensor):
+        raise ValueError(f"the digest of {name} differs")
+    return tensor
 
 
 @dataclass(frozen=True)

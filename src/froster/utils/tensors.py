@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -36,6 +37,14 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_digest(name: str, tensor: Tensor) -> str:
+    """Of the numbers of a tensor on the CPU, of their type and shape, and of its name."""
+    facts = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+    digest = hashlib.blake2b(facts.encode(), digest_size=16)
+    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def cpu_state(module: nn.Module) -> StateDict:
