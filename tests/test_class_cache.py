@@ -1,6 +1,8 @@
 """Class embeddings on disk: found again by who asks the same, by nobody else, whatever happens to
 the files."""
 
+import errno
+import os
 import sys
 import time
 from dataclasses import replace
@@ -222,6 +224,21 @@ def test_switched_off_and_unwritable(
     passes.clear()
     fresh().class_embeddings(LABELS)
     assert passes
+
+
+def test_a_cache_that_can_only_be_read_is_read(
+    kept: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user's, or one that is mounted so: what it holds serves, and stays."""
+    first = fresh().class_embeddings(LABELS)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refused)
+    passes.clear()
+    assert torch.equal(fresh().class_embeddings(LABELS), first)
+    assert not passes and len(entries(kept)) == 1
 
 
 def test_weights_in_training_are_not_kept(kept: Path) -> None:

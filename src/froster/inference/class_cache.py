@@ -156,7 +156,7 @@ def _sums(weight: Tensor) -> Iterator[Tensor]:
 class ClassCache:
     """The entries in a folder, which several processes may use at once.
 
-    What cannot be written (a full disk) is not kept, and what is damaged is thrown away: nothing
+    What cannot be written (a full disk) is not kept, and what is damaged is made again: nothing
     here fails.
     """
 
@@ -179,15 +179,12 @@ class ClassCache:
         try:
             with safe_open(path, "pt") as file:
                 metadata, embeddings = file.metadata() or {}, file.get_tensor("classes")
-            if metadata.get("digest") != tensor_digest(key, embeddings):
-                raise ValueError("damaged")
-            os.utime(path)  # used now
-        except FileNotFoundError:
-            return None
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError):
-            with suppress(OSError):
-                path.unlink()
             return None
+        if metadata.get("digest") != tensor_digest(key, embeddings):
+            return None
+        with suppress(OSError):  # of a cache that may be read and not written
+            os.utime(path)  # used now
         return embeddings
 
     def put(self, key: str, embeddings: Tensor) -> None:
