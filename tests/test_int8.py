@@ -247,6 +247,20 @@ def test_mistakes(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("how", ["trained", "loaded for inference"])
+@torch.no_grad()
+def test_weights_that_may_change_unseen_are_int8_too(how: str) -> None:
+    with torch.inference_mode(how == "loaded for inference"):
+        recognizer = recognizer_of("finetuned")
+    recognizer.model.requires_grad_(how == "trained")
+    clips = random_frames(1, T, recognizer.image_size)
+    exact = recognizer.encode_clips(clips).video
+    recognizer.runtime = Int8(measure(recognizer, [clips])[0])
+    near = recognizer.encode_clips(clips).video
+    assert not torch.equal(near, exact)
+    assert cosine_similarity(near, exact).min() > 0.99
+
+
 def test_another_machine_that_cannot_says_so(
     exported: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

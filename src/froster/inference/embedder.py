@@ -158,12 +158,12 @@ class Embedder:
     def inference(self) -> VideoCLIP:
         """The network as it is computed: `model`, or one that shares its weights, with the towers'
         matrices cast to `self.dtype`, in int8 or with tokens merged. Weights that are trained are
-        never cast ahead."""
+        never cast ahead, and made int8 anew at each call."""
         may_keep = self._may_keep()
         if may_keep and self._cache.cast is not None:
             return self._cache.cast
         network = self.model
-        if may_keep and self.runtime is not None:
+        if self.runtime is not None:
             network = self.runtime.network(network, self.dtype)
         elif may_keep and self.dtype != torch.float32:
             network = with_cast_weights(network, self.dtype)
