@@ -60,6 +60,15 @@ def test_a_mapping_has_names_and_prompts() -> None:
     assert as_labels(["a", "b"]) == ["a", "b"]
 
 
+def test_an_array_of_names_is_their_list() -> None:
+    """Whatever its own places are called, and in groups too."""
+    import pandas
+
+    assert as_labels(np.array(["a", "b"])) == ["a", "b"]
+    assert as_labels(pandas.Series(["a", "b"], [7, 9])) == ["a", "b"]
+    assert as_labels(np.array(GROUPS)) == as_labels(GROUPS)
+
+
 def test_groups_are_seen_where_all_labels_have_one_and_two_share_it() -> None:
     assert in_groups(GROUPS)
     assert in_groups(["a/b/c", "a/d"])

@@ -4,7 +4,7 @@ in groups ("sport/archery")."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, overload
 
@@ -74,13 +74,17 @@ class LabelSet(Sequence[str]):
 
 def as_labels(labels: Any) -> Sequence[str]:
     """Names as they are, or a `LabelSet` where they have prompts of their own: of a mapping, and of
-    labels in groups, whose prompt is what follows the last "/"."""
+    labels in groups, whose prompt is what follows the last "/". An array of names is their list.
+    """
     if isinstance(labels, (LabelSet, Mapping)):
         return label_set(labels)
-    if _is_names(labels) and in_groups(labels):
-        check_labels(labels)
-        return LabelSet(_leaves({name: [] for name in labels}))
-    return labels  # type: ignore[no-any-return]
+    if not _is_names(labels):
+        return labels  # type: ignore[no-any-return]
+    names = list(labels)
+    if not in_groups(names):
+        return names
+    check_labels(names)
+    return LabelSet(_leaves({name: [] for name in names}))
 
 
 def label_set(labels: LabelSet | Mapping[str, Any]) -> LabelSet:
@@ -91,8 +95,9 @@ def label_set(labels: LabelSet | Mapping[str, Any]) -> LabelSet:
 
 
 def _is_names(labels: Any) -> bool:
-    listed = isinstance(labels, Sequence) and not isinstance(labels, (str, bytes))
-    return listed and all(isinstance(label, str) for label in labels)
+    listed = isinstance(labels, Sized) and hasattr(labels, "__getitem__")
+    texts = listed and not isinstance(labels, (str, bytes, Mapping))
+    return texts and all(isinstance(label, str) for label in labels)
 
 
 def _flat(labels: Mapping[Any, Any], above: str = "", depth: int = 0) -> dict[str, list[str]]:
