@@ -3,6 +3,7 @@ the files."""
 
 import errno
 import os
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ from froster.encoders.tokenizer import DeferredTokenizer
 from froster.errors import CheckpointError
 from froster.inference.class_cache import ClassCache, code_of, key_of, text_fingerprint
 from froster.inference.recognizer import Recognizer, load
+from froster.inference.weight_files import state_of_files
 from froster.methods import Frozen, VideoCLIP
 from froster.text.prompts import Prompting
 from froster.utils.caches import cache_folder
@@ -295,3 +297,18 @@ def test_a_command_sees_that_the_files_of_a_model_are_others(
     model.save(folder)
     assert run(*command).out != first
     assert "begun with model" in run(*asked).err
+
+
+def test_weights_that_were_copied_over_others_with_their_time_are_others(
+    kept: Path, tmp_path: Path
+) -> None:
+    """Of one size, as models of one kind are, and of one time, as out of an archive."""
+    files = [tmp_path / name / "model.safetensors" for name in ("one", "other")]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_bytes(bytes([number]) * 8)
+        os.utime(file, (1, 1))
+    before = state_of_files(files[0])
+    assert before is not None and before == state_of_files(files[0])
+    shutil.copy2(files[1], files[0])
+    assert before != state_of_files(files[0])

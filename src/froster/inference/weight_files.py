@@ -22,7 +22,11 @@ _KEPT = 4096
 
 def state_of_files(source: str | Path) -> str | None:
     """A digest of the names, sizes and times of the files of a model on this machine; None where
-    the cache is switched off, or there is no such model, which who loads it will say."""
+    the cache is switched off, or there is no such model, which who loads it will say.
+
+    Among the times that of the last change, which no copy and no archive sets: a file that another
+    one was copied over, with its time, may differ in nothing else.
+    """
     if cache_folder() is None:
         return None
     try:
@@ -31,7 +35,7 @@ def state_of_files(source: str | Path) -> str | None:
         states = [(str(file), file.stat()) for file in files]
     except (OSError, FrosterError):
         return None
-    facts = [(name, state.st_size, state.st_mtime_ns, state.st_ino) for name, state in states]
+    facts = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in states]
     text = repr((os.path.realpath(path), facts))
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
