@@ -32,6 +32,7 @@ from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
 from froster.methods.weight_names import new_weights
+from froster.text.label_set import LabelSet
 from froster.training.fine_tune import student_of
 from froster.video.sampling import Sampling
 from shared_files import World
@@ -175,6 +176,20 @@ def test_without_labels_the_embedding_alone(target: str, tmp_path: Path) -> None
 def onnx_only() -> None:
     if not installed("onnx"):
         pytest.skip("not installed: pip install -e '.[onnx]'")
+
+
+def test_labels_in_groups_are_asked_as_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as `classify` asks: what follows the "/"."""
+    onnx_only()
+
+    def told(self: Recognizer, labels: LabelSet, truncate: bool) -> None:
+        raise UsageError(f"{labels.names} {labels.texts}")
+
+    monkeypatch.setattr(Recognizer, "class_embeddings", told)
+    with pytest.raises(UsageError, match=r"\['sky/sun', 'sky/bus'\] \['sun', 'bus'\]"):
+        export(recognizer_of("finetuned"), tmp_path / "out", "onnx", ["sky/sun", "sky/bus"])
 
 
 def test_xclip_needs_its_labels(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from froster.inference.recognizer import Recognizer
+from froster.serve import schemas
 from froster.serve.jobs import Jobs, Steps
-from froster.serve.models import Room
+from froster.serve.limits import Limits
+from froster.serve.models import Models, Room
 from server import post, serving, wait_for
 from shared_files import World
 
@@ -162,6 +164,18 @@ def test_answers_do_not_depend_on_who_asks_beside(
         assert [score["label"] for score in answer["scores"]] == alone.labels
         scores = [score["score"] for score in answer["scores"]]
         torch.testing.assert_close(torch.tensor(scores), torch.tensor(alone.scores))
+
+
+def test_labels_in_groups_are_asked_as_by_the_command(nano: Recognizer, videos: list[Path]) -> None:
+    """And as `classify` asks: what follows the "/"."""
+    names = ["sky/a bus", "sky/a star"]
+    asked = schemas.ClassifyRequest(labels=names)
+    work = Models({"nano": nano}, Limits()).classify(asked, videos[0])
+    assert work.prepare is not None and work.finish is not None
+    (answer,) = work.finish([work.prepare()])
+    alone = nano.classify(videos[0], names)
+    assert [score.label for score in answer.scores] == alone.labels
+    torch.testing.assert_close([score.score for score in answer.scores], alone.scores)
 
 
 def test_videos_wait_for_memory() -> None:

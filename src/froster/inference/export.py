@@ -31,6 +31,7 @@ from froster.errors import FrosterError, UsageError, install, one_of
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VideoCLIP, method_dict
 from froster.methods.base import plain
+from froster.text.label_set import Labels, as_labels
 from froster.utils import interrupt
 from froster.utils import strict_json as json
 from froster.utils.files import atomic_folder, refuse_current, sole_maker
@@ -88,7 +89,7 @@ def export(
     recognizer: Recognizer | str | Path,
     folder: str | Path,
     target: str = "onnx",
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     *,
     truncate: bool = False,
 ) -> dict[str, Any]:
@@ -108,6 +109,7 @@ def export(
         )
     model, config = recognizer.model, recognizer.config
     T, size = config.sampling.frames, recognizer.clip.config.vision.image_size
+    labels = None if labels is None else as_labels(labels)
     classes = recognizer.class_embeddings(labels, truncate) if labels is not None else None
     net = Deployed(model, classes).eval()
     batches = [random_frames(count, T, size) for count in CHECKED]

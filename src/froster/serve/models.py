@@ -18,6 +18,7 @@ from froster.serve import Refusal, schemas
 from froster.serve.jobs import Steps
 from froster.serve.limits import Limits, Measured
 from froster.serve.preview import jpeg
+from froster.text.label_set import as_labels
 from froster.utils.interrupt import check
 from froster.video.reader import Video
 from froster.video.transforms import inference_transform
@@ -62,6 +63,8 @@ class Shown:
     """A request to classify, its video and what the model is to see of it."""
 
     asked: schemas.ClassifyRequest
+    labels: Sequence[str]
+    "with what the model is asked for each"
     video: Measured
     clips: Tensor
     "uint8 (V, T, 3, S, S)"
@@ -112,24 +115,24 @@ class Models:
     def classify(self, asked: schemas.ClassifyRequest, path: Path) -> Steps[schemas.ClassifyAnswer]:
         name, model = self.get(asked.model)
         self.limits.check_labels(asked.labels)
+        labels = as_labels(asked.labels)
 
         def prepare() -> Shown:
             video = self._measure(model, path, asked.views)
             views = asked.views or model.config.views
             with self.room.hold(self.limits.frame_bytes(video, model.config.sampling, views)):
-                return Shown(asked, video, model.read_views(path, views))
+                return Shown(asked, labels, video, model.read_views(path, views))
 
         def answer(several: Sequence[Shown]) -> list[schemas.ClassifyAnswer]:
             if model.model.clips_apart:
                 answers = model.classify_together(
                     [shown.clips for shown in several],
-                    [shown.asked.labels for shown in several],
+                    [shown.labels for shown in several],
                     [shown.asked.truncate for shown in several],
                 )
             else:
                 (shown,) = several
-                labels = shown.asked.labels
-                classes = model.class_embeddings(labels, shown.asked.truncate)
+                classes = model.class_embeddings(labels, asked.truncate)
                 answers = model.classify_clips(shown.clips[None], labels, classes)
             return [
                 _classified(name, model, shown, best)
