@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from froster.training.batches import mix_clips, soft_targets
+from froster.methods.recipe import Recipe
+from froster.text.bank import PromptBank
+from froster.training.attach import freeze
+from froster.training.batches import mix_clips, rows_of_step, soft_targets
+from froster.training.distill_options import Distill
+from froster.training.task import Task, Teacher
+from test_methods import LABELS, PROMPTING, Names, T, method_of, network, tiny_clip
 
 
 def batch(clips: int, height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,3 +126,17 @@ def test_shares_are_drawn_from_beta():
         [mix_clips(*batch(2), random.Random(seed), 0.8, 0.0)[1][0, 0] for seed in range(2000)]
     )
     assert abs(shares.mean() - 0.5) < 0.03 and abs(shares.var() - 1 / 10.4) < 0.01
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0)])
+def test_a_teacher_looks_at_the_clips_that_the_student_sees(mixup: float, cutmix: float) -> None:
+    """One that is the student itself is no distance from it."""
+    student = network("finetuned", moved=False)
+    freeze(student, method_of("finetuned"), "method")
+    bank = PromptBank(Names(), LABELS, 77, PROMPTING)  # type: ignore[arg-type]
+    recipe = Recipe(mixup=mixup, cutmix=cutmix, draw="all")
+    task = Task(student, bank, recipe, teacher=Teacher(tiny_clip(), Distill()))
+    frames = torch.randint(0, 256, (3, T, 3, 32, 32), dtype=torch.uint8)
+    rows = rows_of_step("all", 0, bank)
+    _, report = task(frames, torch.arange(3), rows, random.Random(0))
+    assert float(report["distill_v"]) == pytest.approx(0, abs=1e-5)

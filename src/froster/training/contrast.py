@@ -44,7 +44,7 @@ class InBatchTask(Task):
         losses = self.student.losses(features, t, logits, lambda _: (video + text) / 2)
         losses = {name: loss * (1.0 if name == "ce" else weight) for name, loss in losses.items()}
         return Outputs(
-            losses, logits, predicted, features, prompts[None], teacher, no_other_weights
+            *(frames, losses, logits, predicted, features, prompts[None], teacher), no_other_weights
         )
 
     def prompts_of_clips(self, templates: Tensor, labels: Tensor) -> Tensor:
@@ -103,7 +103,9 @@ class SetTask(InBatchTask):
             assert rows_of_teacher is not None
             teacher = rows_of_teacher[:, labels]
         predicted = known[mine.argmax(-1)]
-        return Outputs(losses, logits, predicted, features, prompts, teacher, no_other_weights)
+        return Outputs(
+            frames, losses, logits, predicted, features, prompts, teacher, no_other_weights
+        )
 
     def sets_of_clips(self, rows: list[int], labels: Tensor) -> Tensor:
         """The prompts of the class of each clip, (P, B, E), raw."""

@@ -45,6 +45,8 @@ class Teacher:
 class Outputs:
     """What the student makes of the clips of a step, and the loss of its objective."""
 
+    frames: Tensor
+    """As the student saw them, which may be mixed: a teacher looks at the same."""
     losses: Losses
     """The objective ("ce") and what the method adds to it, with this rank's weight."""
     logits: Tensor
@@ -174,7 +176,7 @@ class Task(nn.Module):
         if frames.ndim == 5:
             frames = normalise(frames, self.student.clip.config.preprocessing)
         outputs = self.outputs(frames, labels, rows, rng, weight)
-        losses, report = self.losses(frames, outputs, rng, weight)
+        losses, report = self.losses(outputs.frames, outputs, rng, weight)
         right = (outputs.predicted == labels).float().mean()
         return losses, {**report, "accuracy": 100 * right * weight}
 
@@ -205,6 +207,7 @@ class Task(nn.Module):
             return F.cross_entropy(mixed.float(), targets) * weight
 
         return Outputs(
+            frames,
             {name: loss * weight for name, loss in losses.items()},
             logits,
             logits.argmax(-1),
