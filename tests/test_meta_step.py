@@ -82,3 +82,23 @@ def test_two_processes_take_the_meta_step_of_one(tmp_path: Path) -> None:
     for a, b in zip(steps(tmp_path / "1"), steps(tmp_path / "2"), strict=True):
         for key in ("loss", "query", "grad_norm"):
             assert abs(a[key] - b[key]) <= 2e-3 * abs(a[key]) + 1e-4, (a["step"], key)
+
+
+@pytest.mark.parametrize(
+    ("mu", "sigma", "only"), [(3.0, 0.02, 3), (100.0, 0.5, 6), (-90.0, 0.5, 1), (4.0, 1e-200, 4)]
+)
+def test_of_a_steep_curve_one_epoch_is_the_mean(mu: float, sigma: float, only: int) -> None:
+    """The others' factors are too small for a number."""
+    recipe = Recipe(
+        epochs=6, averaging="gaussian", average_from=1, average_mu=mu, average_sigma=sigma
+    )
+    mean = RunningMean(recipe.weight_of_epoch)
+    for epoch in range(1, 7):
+        mean.add({"w": torch.tensor([float(epoch)])})
+    assert mean.mean["w"].tolist() == [only]
+
+
+@pytest.mark.parametrize("mu", [float("nan"), float("inf")])
+def test_the_centre_of_the_curve_is_an_epoch(mu: float) -> None:
+    with pytest.raises(UsageError, match="average_mu"):
+        Recipe(epochs=6, averaging="gaussian", average_mu=mu)

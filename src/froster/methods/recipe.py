@@ -118,6 +118,8 @@ class Recipe:
         if not self.hold_strength >= 0:
             raise UsageError(f"hold_strength must not be negative, it is {self.hold_strength}")
         one_of("averaging", self.averaging, "uniform", "gaussian")
+        if self.average_mu is not None and not math.isfinite(self.average_mu):
+            raise UsageError(f"average_mu is an epoch, not {self.average_mu}")
         if self.average_sigma is not None and not self.average_sigma > 0:
             raise UsageError(f"average_sigma must be positive, it is {self.average_sigma}")
         if not self.checkpoint_minutes >= 0:
@@ -131,12 +133,15 @@ class Recipe:
         return 1.0 if self.clip_lr is None else self.clip_lr / self.lr
 
     def weight_of_epoch(self, epoch: int) -> float:
-        """How much an epoch, from 1, counts in the average; only ratios matter."""
+        """How much an epoch, from 1, counts in the average; only ratios matter. The one nearest to
+        the middle of the curve counts 1, however far that is."""
         if self.averaging == "uniform":
             return 1.0
         mu = self.epochs / 2 if self.average_mu is None else self.average_mu
         sigma = self.epochs / 6 if self.average_sigma is None else self.average_sigma
-        return math.exp(-0.5 * ((epoch - mu) / sigma) ** 2)
+        away = abs(epoch - mu)
+        least = min(abs(other - mu) for other in range(1, self.epochs + 1))
+        return math.exp(-0.5 * (away - least) * (away + least) / sigma / sigma)
 
     @property
     def first_averaged(self) -> int:

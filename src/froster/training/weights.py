@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable
 
@@ -75,8 +76,10 @@ class RunningMean:
 
     def add(self, state: StateDict) -> None:
         self.count += 1
+        factor = self.factor_of(self.count)
         total = sum(self.factor_of(number) for number in range(1, self.count + 1))
-        share = total / self.factor_of(self.count)
+        # Far from the middle of a steep curve a factor is too small for a number, and zero.
+        share = total / factor if factor else math.inf if total else 1.0
         for name, tensor in state.items():
             old = self.mean.get(name)
             new = tensor.float()
