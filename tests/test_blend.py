@@ -25,10 +25,11 @@ from froster.inference.fingerprint import weights_fingerprint
 from froster.inference.recognizer import Recognizer, load
 from froster.training import blend as blending
 from froster.training.blend import Known, Line, PointScorer, choose, measure_line
+from froster.training.checkpoint import Checkpoints, RunState
 from froster.training.finish import known_of
 from froster.training.held_out import choosing_half
 from froster.training.measure import EvalRow, EvalSet, Measuring
-from froster.training.run_folder import read_run
+from froster.training.run_folder import Run, read_run
 from froster.training.weights import halfway, with_weights
 from froster.utils.tensors import cpu_state
 from froster.video.sampling import Sampling
@@ -281,6 +282,19 @@ def test_open_vclip_is_blended_from_its_unpatched_mean(data: Path, tmp_path: Pat
     )
     shutil.rmtree(run / "checkpoints" / "epoch-0002")
     complaint(capfd, 1, "no checkpoint of epoch 2", run, "--ratio", 0)
+
+
+def test_a_run_that_stopped_before_its_mean_is_blended_from_its_last_epoch(tmp_path: Path) -> None:
+    """Its own model holds a share of CLIP; there is no mean in its checkpoint."""
+    network = nn.Linear(2, 2)
+    state = RunState({"student": network}, torch.optim.AdamW(network.parameters()), {})
+    Checkpoints(tmp_path / "checkpoints").save(3, state)
+    patched = SimpleNamespace(patch=0.5)
+    student: Any = SimpleNamespace(model=network, config=SimpleNamespace(method=patched))
+    run = Run(tmp_path, {"epochs": 3, "recipe": {"epochs": 6}}, source=None)  # type: ignore[arg-type]
+    tuned, words = run.tuned(student)
+    assert words == "last epoch"
+    assert all(torch.equal(tuned[name], x) for name, x in network.state_dict().items())
 
 
 @pytest.mark.usefixtures("no_page")

@@ -137,6 +137,8 @@ class Run:
         if epochs is None:  # `model/` holds a share of CLIP already, the last checkpoint the mean
             self.demand([self.epochs])
             averaged = self.checkpoints.state(self.epochs)["averaged"]
+            if not averaged:  # it was stopped early, before the first epoch of the mean
+                return self.weights(self.epochs, "student", student), "last epoch"
             return self.weights(self.epochs, "average", student), f"mean of {averaged} epochs"
         first, last = epochs
         self.demand(range(first, last + 1))
