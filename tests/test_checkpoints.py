@@ -313,7 +313,13 @@ def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("nest", [None, "net", "model", "state_dict", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("", "model.", "module.", "module.model.", "model.module.", "clip.", "model.clip."),
+        *("_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model._orig_mod."),
+    ],
+)
 def test_what_a_training_loop_wraps_round_a_clip(
     nest: str | None, prefix: str, clip: CLIP, tmp_path: Path
 ) -> None:
@@ -323,6 +329,14 @@ def test_what_a_training_loop_wraps_round_a_clip(
     assert report.method == "frozen"
     for name, tensor in clip.state_dict().items():
         assert torch.equal(found.state_dict()[name], tensor), name
+
+
+def test_a_mean_that_pytorch_has_taken_of_a_clip(clip: CLIP, tmp_path: Path) -> None:
+    state = torch.optim.swa_utils.AveragedModel(torch.nn.ParameterDict()).state_dict()
+    torch.save(state | under("module.", official(clip)), tmp_path / "swa.pt")
+    found, report = load_clip(tmp_path / "swa.pt")
+    assert report.ignored == ["n_averaged"]
+    same_outputs(found, clip)
 
 
 @pytest.mark.parametrize("other", ["teacher.visual.proj", "visual.proj", "head.weight"])

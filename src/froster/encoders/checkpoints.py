@@ -38,8 +38,10 @@ from froster.errors import CheckpointError, FrosterError
 
 # Where training loops put the weights.
 _NESTS = ("model_state", "model_state_dict", "state_dict", "model", "net")
-# Constants and masks that older files keep beside the weights.
-NOT_WEIGHTS = re.compile(r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask)")
+# Constants and masks that older files keep beside the weights, and how many a mean is made of.
+NOT_WEIGHTS = re.compile(
+    r"(.*\.)?(input_resolution|context_length|vocab_size|attn_mask|n_averaged)"
+)
 # What a training checkpoint of the released code holds beside the student.
 NOT_STUDENT = re.compile(r"(raw_model|projector_v|projector_t)\b.*")
 # Files whose names tell that their networks use QuickGELU: MetaCLIP's own (b16_fullcc2.5b.pt,
@@ -78,17 +80,25 @@ def to_official(name: str) -> str:
 
 def unwrap(content: dict[str, Any]) -> State:
     """The weights of a checkpoint without what training loops wrap round them: the dictionary that
-    they lie in, DDP's `module.`, and the `model.` of Lightning and of FROSTER's code where each of
-    the network's weights has it.
+    they lie in, DDP's `module.`, the `_orig_mod.` of torch.compile, and the `model.` of Lightning
+    and of FROSTER's code, or the `clip.` of a network around a CLIP, where each of the network's
+    weights has it.
 
     Raises CheckpointError where there are no weights, or something else among them.
     """
     nest = next((key for key in _NESTS if isinstance(content.get(key), dict)), None)
     state = flat_weights(content[nest] if nest else content)
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    if all(name.startswith("model.") for name in state if not is_training_extra(name)):
-        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    state = {without_wrapper(name): tensor for name, tensor in state.items()}
+    for prefix in ("model.", "clip."):
+        names = [name for name in state if not is_training_extra(name)]
+        # What froster train writes is left as it is, and refused by its names.
+        if all(name.startswith(prefix) and not name.startswith("clip.text.") for name in names):
+            state = {without_wrapper(n.removeprefix(prefix)): x for n, x in state.items()}
     return state
+
+
+def without_wrapper(name: str) -> str:
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def is_training_extra(name: str) -> bool:
