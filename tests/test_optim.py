@@ -23,6 +23,7 @@ from froster.training.checkpoint import check_same_run
 from froster.training.optim import optimizer_of, parameter_groups, rate, warmup_cosine
 from froster.training.options import TrainOptions
 from froster.training.plan import TrainPlan, fitted, make_plan
+from froster.utils.tensors import seed_of
 from golden import shared
 
 
@@ -64,6 +65,14 @@ def test_only_vectors_and_biases_escape_weight_decay() -> None:
     assert id(clip.visual.class_embedding) not in ids
     assert all(p.ndim == 1 for p in free["params"])
     assert len(decayed["params"]) + len(free["params"]) == len(list(clip.parameters()))
+
+
+@pytest.mark.parametrize("seed", [1_700_000_000_000_000_000, 2**64, -(2**70)])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    """Such as a time in nanoseconds; PyTorch takes 64 bits."""
+    assert sorted(epoch_order(5, seed, 1)) == list(range(5))
+    torch.manual_seed(seed_of(seed))
+    assert seed_of(7) == 7 and seed_of(-7) == -7
 
 
 def test_draws_depend_on_seed_epoch_and_step_alone() -> None:

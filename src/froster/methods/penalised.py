@@ -27,6 +27,7 @@ from froster.errors import UsageError, one_of
 from froster.methods.base import LossAt, TrainingClips, VideoCLIP
 from froster.methods.clip_per_frame import FineTuned
 from froster.methods.weight_names import start_of
+from froster.utils.tensors import seed_of
 
 
 class Penalty:
@@ -116,7 +117,7 @@ def fisher(
     total = {name: torch.zeros_like(p) for name, p in named.items()}
     device = student.clip.logit_scale.device
     count = torch.zeros((), device=device)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed_of(seed))
     for batch in batches:
         labels = batch.labels.to(device)
         frames = (

@@ -17,11 +17,12 @@ from froster.data.loader import batches
 from froster.methods.recipe import Recipe
 from froster.text.bank import PromptBank
 from froster.training.distributed import ranks, this_rank
+from froster.utils.tensors import seed_of
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     """A shuffle of the dataset's indices."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(seed_of(seed * 1_000_003 + epoch))
     return torch.randperm(count, generator=generator).tolist()
 
 

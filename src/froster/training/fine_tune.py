@@ -31,7 +31,7 @@ from froster.training.importance import holding
 from froster.training.reporter import Reporter
 from froster.training.task import Task, Teacher
 from froster.training.trainer import Trained, Trainer
-from froster.utils.tensors import StateDict
+from froster.utils.tensors import StateDict, seed_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def fine_tune(
     the weights a run ends with."""
     hooks = hooks or Hooks()
     recipe, reporter = how.recipe, hooks.reporter
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(seed_of(recipe.seed))
     method = how.method.for_encoder(base.clip.config).for_classes(classes)
     student = student_of(base, method, how.preset)
     task = task_of(
@@ -171,7 +171,7 @@ def task_of(
     if not any(p.requires_grad for p in student.model.parameters()):
         raise UsageError(f"{method.name} trains nothing; choose another method, or --tune")
     # Projectors start from the seed alone, whatever was drawn before.
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(seed_of(recipe.seed))
     bank = student.bank(classes, how.truncate)
     teacher = None
     if how.distill.kind != "none":

@@ -30,7 +30,7 @@ from froster.training.streams import Extracted, Stored, Streams, check_concepts,
 from froster.utils.files import atomic_file
 from froster.utils.interrupt import check
 from froster.utils.progress import Working, silently
-from froster.utils.tensors import cpu_state, save_tensors
+from froster.utils.tensors import cpu_state, save_tensors, seed_of
 
 SHOWN = 5
 """Objects of a video whose texts are read."""
@@ -115,7 +115,7 @@ def new_network(
     bert: State, heads: int, features: int, width: int, seed: int
 ) -> ElaborativeRehearsal:
     """A head at its random start on a pretrained BERT."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_of(seed))
     return ElaborativeRehearsal(Bert.of(bert, heads), features, width)
 
 
@@ -161,7 +161,7 @@ def train(
     classes, targets = model.tokens(videos.classes), torch.tensor(videos.labels)
     records: list[dict[str, Any]] = []
     best: tuple[float, State] | None = None
-    torch.manual_seed(options.seed)
+    torch.manual_seed(seed_of(options.seed))
     for epoch in range(options.epochs):
         network.train()
         order = rng.sample(range(count), count)

@@ -55,6 +55,11 @@ def cpu_state(module: nn.Module) -> StateDict:
     }
 
 
+def seed_of(number: int) -> int:
+    """A seed that PyTorch takes, which has 64 bits; a number that fits is its own."""
+    return number if -(2**63) <= number < 2**64 else number % 2**64
+
+
 def finite(numbers: Tensor, what: str) -> Tensor:
     """The same numbers. Raises CheckpointError where one of them is none."""
     if not bool(numbers.isfinite().all()):
