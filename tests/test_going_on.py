@@ -77,6 +77,15 @@ def test_the_authors_rule_leaves_the_penalty_out_of_the_gradient() -> None:
         close(total.gradients[name], p.grad)
 
 
+def test_what_was_held_is_remembered_of_weights_that_stayed_as_they_were() -> None:
+    """The image tower alone, say, after both: a third task holds the text tower too."""
+    net = nn.Linear(3, 2)
+    held = Consolidated({}, 1.0, {"weight": torch.ones(2, 3), "bias": torch.ones(2)})
+    net.bias.requires_grad_(False)
+    record = PathIntegral(net, held).record()
+    assert record.keys() == {"path/weight", "change/weight", "held/weight", "held/bias"}
+
+
 def test_a_killed_run_remembers_bit_for_bit(tmp_path: Path) -> None:
     options = ("--remember", "--epochs", 2)
     assert run(tmp_path / "one", *options).returncode == 0

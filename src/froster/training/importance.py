@@ -23,8 +23,8 @@ from froster.methods.penalised import Consolidated, consolidate
 from froster.utils.tensors import StateDict, finite
 
 FILE = "importance.safetensors"
-"""In the folder of a run: `path/`, `change/` and, where an earlier task was held, `held/` before
-the name of each trained weight."""
+"""In the folder of a run: `path/` and `change/` before the name of each trained weight, and, where
+an earlier task was held, `held/` before each that it has held, trained anew or not."""
 
 
 class PathIntegral(nn.Module):
@@ -61,8 +61,8 @@ class PathIntegral(nn.Module):
         for name, weight in self.weights.items():
             state[f"path/{name}"] = self.path(name)
             state[f"change/{name}"] = weight.detach() - self.start[name]
-            if self.held is not None and name in self.held.importance:
-                state[f"held/{name}"] = self.held.importance[name]
+        held = {} if self.held is None else self.held.importance
+        state |= {f"held/{name}": importance for name, importance in held.items()}
         return {name: x.to("cpu", copy=True).contiguous() for name, x in state.items()}
 
 
@@ -92,7 +92,8 @@ def holding(student: VideoCLIP, record: StateDict, rule: str, strength: float) -
     UsageError where that was of another network."""
     weights = dict(student.named_parameters())
     names = [name.removeprefix("path/") for name in record if name.startswith("path/")]
-    other = [n for n in names if n not in weights or weights[n].shape != record[f"path/{n}"].shape]
+    shapes = {name.partition("/")[2]: x.shape for name, x in record.items()}
+    other = [n for n, shape in shapes.items() if n not in weights or weights[n].shape != shape]
     if other:
         raise UsageError(
             f"the earlier run has trained another network than this one ({other[0]}): --hold needs"
