@@ -8,6 +8,8 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from froster.methods import METHODS, Method, VideoCLIP, class_embeddings
 from froster.methods.actionclip import ActionCLIP, in_batch_kl, same_class
 from froster.methods.aim import AIM
 from froster.methods.efficient_prompt import PromptedNet
-from froster.methods.heads import ConvHead
+from froster.methods.heads import ConvHead, ones_at_classes
 from froster.methods.openvclip import InterpolatedWeights
 from froster.methods.penalised import Penalty, fisher
 from froster.methods.recipe import Recipe
@@ -32,6 +34,7 @@ from froster.methods.weight_names import new_weights, start_of
 from froster.methods.xclip import XCLIPNet
 from froster.report.methods import facts
 from froster.text.bank import PromptBank
+from froster.text.labels import place_of
 from froster.text.prompts import Prompting
 from froster.training.attach import attach, freeze
 from froster.training.batches import rows_of_step
@@ -53,6 +56,26 @@ FIRST = {(name, next(iter(method.variants), "")) for name, method in METHODS.ite
 LATER_SLOW = [one if one in FIRST else pytest.param(*one, marks=pytest.mark.slow) for one in EVERY]
 """For promises that a method keeps in all variants if it does in one."""
 TRAINABLE = [(name, variant) for name, variant in EVERY if name != "frozen"]
+
+
+@pytest.mark.parametrize(("name", "variant"), [("dualpath", ""), ("vita-clip", "class")])
+def test_a_closed_set_tells_classes_of_one_name_apart(name: str, variant: str) -> None:
+    teas = ["drink: tea", "drink: coffee"]
+    method: Any = METHODS[name].make(variant or None).for_classes(teas)
+    known = {label: i for i, label in enumerate(method.classes)}
+    assert [place_of(label, known) for label in [*teas, "eat: a cake"]] == [0, 1, None]
+    method = METHODS[name].make(variant or None).for_classes(["tea: hot", "coffee"])
+    known = {label: i for i, label in enumerate(method.classes)}
+    assert [place_of(label, known) for label in ("coffee: black", "tea")] == [1, 0]
+
+
+def test_what_is_asked_of_a_closed_set_are_its_classes() -> None:
+    teas = ("drink: tea", "drink: coffee")
+    bank: Any = SimpleNamespace(labels=teas[::-1])
+    assert ones_at_classes(bank, [0], teas, "")[0].tolist() == [[0, 1], [1, 0]]
+    bank.labels = ["drink"]
+    with pytest.raises(UsageError, match="'drink' is none of them"):
+        ones_at_classes(bank, [0], teas, "")
 
 
 @cache

@@ -35,6 +35,7 @@ from froster.methods.recipe import Preset, tuned, with_adapters
 from froster.methods.weight_names import has, rename, width_of
 from froster.methods.xclip import XCLIP_PREPROCESSING
 from froster.text.bank import PromptBank
+from froster.text.labels import names_of
 from froster.text.prompts import FROSTER_PROMPTS
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -253,8 +254,7 @@ class DualPath(Method):
         return self.classifier == "head"
 
     def for_classes(self, labels: Sequence[str]) -> Method:
-        names = tuple(label.partition(":")[0] for label in labels)
-        return dataclasses.replace(self, classes=names) if self.closed else self
+        return dataclasses.replace(self, classes=names_of(labels)) if self.closed else self
 
     def build(self, clip: CLIP) -> VideoCLIP:
         if self.closed and not self.classes:

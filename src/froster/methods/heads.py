@@ -17,6 +17,7 @@ from froster.encoders.config import TextConfig
 from froster.encoders.model import CLIP
 from froster.errors import UsageError
 from froster.text.bank import PromptBank
+from froster.text.labels import place_of
 
 
 def ones_at_classes(
@@ -26,15 +27,16 @@ def ones_at_classes(
     places among `classes`. Raises UsageError on a label that is none of them; `otherwise` says what
     takes any."""
     known = {name: i for i, name in enumerate(classes)}
-    names = [label.partition(":")[0] for label in bank.labels]
-    for name in names:
-        if name not in known:
+    places = []
+    for label in bank.labels:
+        place = place_of(label, known)
+        if place is None:
             raise UsageError(
                 f"this model knows only the {len(known)} classes that it was taught, and"
-                f" {name!r:.100} is none of them: {otherwise}"
+                f" {label.partition(':')[0]!r:.100} is none of them: {otherwise}"
             )
-    places = torch.tensor([known[name] for name in names])
-    return F.one_hot(places, len(known)).float().expand(len(rows), -1, -1)
+        places.append(place)
+    return F.one_hot(torch.tensor(places), len(known)).float().expand(len(rows), -1, -1)
 
 
 class TemporalTransformer(nn.Module):

@@ -28,6 +28,7 @@ from froster.methods.recipe import Preset, tuned, with_adapters
 from froster.methods.weight_names import fuse_attention, has, rename, without
 from froster.methods.xclip import xavier
 from froster.text.bank import PromptBank
+from froster.text.labels import names_of, place_of
 from froster.text.prompts import Prompting
 from froster.video.augment import Augment
 from froster.video.sampling import Sampling
@@ -117,10 +118,11 @@ class VitaNet(VideoCLIP):
 
     def prompts(self, bank: PromptBank, rows: list[int]) -> Tensor:
         known = {name: i for i, name in enumerate(self.class_names)}
-        names = [label.partition(":")[0] for label in bank.labels]
-        if self.text_prompt is None or not all(name in known for name in names):
+        every = [place_of(label, known) for label in bank.labels]
+        places = [place for place in every if place is not None]
+        if self.text_prompt is None or len(places) < len(bank.labels):
             return super().prompts(bank, rows)
-        context = self.text_prompt[[known[name] for name in names]]
+        context = self.text_prompt[places]
         return torch.stack([self.encode_text(bank.tokens(row)[0], context) for row in rows])
 
 
@@ -163,8 +165,7 @@ class VitaCLIP(Method):
         return self.context > 0 and self.context_of == "all"
 
     def for_classes(self, labels: Sequence[str]) -> Method:
-        names = tuple(label.partition(":")[0] for label in labels)
-        return replace(self, classes=names) if self.context_of == "class" else self
+        return replace(self, classes=names_of(labels)) if self.context_of == "class" else self
 
     def build(self, clip: CLIP) -> VideoCLIP:
         replace_blocks(

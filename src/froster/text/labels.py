@@ -70,6 +70,18 @@ def check_labels(labels: Sequence[str], places: Sequence[str] = ()) -> None:
         raise UsageError(f"labels given more than once: {'; '.join(several[:_SHOWN])}{more}")
 
 
+def names_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """The name of each label, without its description; the whole labels where several have one name
+    ("drink: tea", "drink: coffee")."""
+    names = tuple(label.partition(":")[0] for label in labels)
+    return names if len(set(names)) == len(names) else tuple(labels)
+
+
+def place_of(label: str, names: Mapping[str, int]) -> int | None:
+    """The place of a label, or else of its name, among `names_of` others."""
+    return names.get(label, names.get(label.partition(":")[0]))
+
+
 def check_cleaned(labels: Sequence[str], clean: Callable[[str], str]) -> None:
     """Raises UsageError where the cleaning of a text tower leaves nothing of a label's name, or
     makes two labels one: the encoder could not tell them apart."""

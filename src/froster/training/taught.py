@@ -18,6 +18,7 @@ from froster.encoders.model import CLIP, unit
 from froster.errors import UsageError
 from froster.inference.recognizer import Recognizer
 from froster.methods.closed_set import LPNet, LPPlusPlus, TaughtMethod, TipAdapter, TipNet
+from froster.text.labels import names_of
 from froster.training.lp_plus import fit_lp
 from froster.training.options import TeachOptions
 from froster.training.plan import is_small
@@ -152,8 +153,7 @@ def with_classifier(
     embeddings are compared in another way than CLIP's."""
     method = base.config.method
     options = tuple(dataclasses.asdict(method).items())
-    names = tuple(name.partition(":")[0] for name in classes)
-    made = kind(network=method.name, options=options, known=names, **sizes)
+    made = kind(network=method.name, options=options, known=names_of(classes), **sizes)
     with blank():
         network = made.build(CLIP(base.clip.config))
     empty = {
