@@ -221,3 +221,11 @@ def test_train_evaluate_and_classify_with_a_file(
     assert {entry["label"] for entry in result["scores"]} == set(names)
     with pytest.raises(UsageError, match="no embedding of 'a dog'"):
         classify([video], labels="a dog, a cat", classes=file, model="nano")
+
+
+def test_teach_with_a_file(videos: Path, tmp_path: Path, nano: Recognizer) -> None:
+    """Other labels than those that are taught are the file's."""
+    names = [*sorted(folder.name for folder in videos.iterdir()), "a dog", "a cat"]
+    file = written(tmp_path / "classes.safetensors", names, nano.embed_text(names))
+    taught = froster.teach(videos, None, "nano", classes=file, steps=2, views=0, device="cpu")
+    assert taught.report["kept"]["labels"] == 2

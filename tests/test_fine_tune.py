@@ -14,17 +14,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from froster.cli import main
+from froster.data.items import Item
+from froster.data.public import classes as classes_of
+from froster.data.public import readable
+from froster.data.splits import Split
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import VCLIP
-from froster.methods.recipe import Recipe
+from froster.methods.recipe import Preset, Recipe
+from froster.text.class_file import write_classes
 from froster.training.distill_options import Distill
 from froster.training.fine_tune import FineTuning, Hooks, fine_tune
-from froster.training.measure import EvalSet, measure
+from froster.training.measure import EvalSet, Measuring, measure
+from froster.training.reporter import Reporter
 from froster.training.run_folder import read_run
 from froster.training.trainer import Trained, stops_early
-from froster.training.validation import Validator, foreign_labels
+from froster.training.validation import Validator, foreign_labels, validation_sets
 from froster.world.clips import WorldClips
 from froster.world.sets import render_set
 from shared_files import World
@@ -314,3 +321,37 @@ def test_foreign_labels_are_not_the_training_s() -> None:
     names = foreign_labels(["Abseiling", "archery"])
     assert len(names) == len(set(names)) == 40
     assert not {"abseiling", "archery"} & {name.casefold() for name in names}
+    every = list(map(readable, classes_of("k400")))
+    assert foreign_labels([name.replace(" ", "_") for name in every]) == []
+    assert foreign_labels(every[3:]) == every[:3]
+
+
+def test_what_can_be_asked_for_no_other_labels_is_validated_without(tmp_path: Path) -> None:
+    """A closed set knows its classes alone, a file of class embeddings those of the file."""
+    nano = load("nano", device="cpu")
+    names = ["key glowing", "boat pacing", "bird hopping", "cat spinning"]
+    write_classes(tmp_path / "classes.safetensors", names, nano.class_embeddings(names))
+    given = load("nano", device="cpu", classes=tmp_path / "classes.safetensors")
+    items = [Item(Path(f"{i}.mp4"), name) for i, name in enumerate(names[:2])]
+    parts = Split(names[:2], [], items, [], [], [], items)
+
+    def sets(model: Recognizer, closed: bool) -> dict[str, list[str]]:
+        every = validation_sets(model, Preset(), parts, {}, 0, closed)
+        return {s.name: s.classes for s in every}
+
+    assert len(sets(nano, False)["foreign"]) == 40
+    assert sets(given, False) == {"base": names[:2], "foreign": names[2:]}
+    assert sets(nano, True) == {"base": names[:2]}
+    lines: list[str] = []
+    reporter = Reporter()
+    reporter.say = lines.append  # type: ignore[method-assign]
+    measure = Validator(nano, [few(nano, "base")], Measuring(reporter=reporter))
+    assert "agreement" not in measure(nano, 1) and "; kept" not in lines[0]
+
+
+def few(model: Recognizer, name: str) -> EvalSet:
+    """Four clips, among their own labels."""
+    clips = WorldClips(render_set("base", 1, split="val"), model.config.sampling, train=False)
+    some = Subset(clips, range(4))
+    some.label, some.views = clips.label, 1  # type: ignore[attr-defined]
+    return EvalSet(name, some, clips.videos.classes)

@@ -40,7 +40,7 @@ from froster.training.teach_inputs import (
     kept_inputs,
     predictions,
 )
-from froster.training.validation import agreement, foreign_labels
+from froster.training.validation import agreement, labels_beside
 from froster.utils.address import as_path
 from froster.utils.files import absolute, write_json
 from froster.utils.progress import attempt
@@ -92,7 +92,8 @@ def teach(
         reporter.say(base.summary(start.model))
         for line in (*lines_of(parts, start), plan.words()):
             reporter.say(line)
-        source = class_source(base, {BACKGROUND: BACKGROUND, **texts}, asked.truncate)
+        also = {} if base.class_file else {BACKGROUND: BACKGROUND}
+        source = class_source(base, {**also, **texts}, asked.truncate)
         inputs = inputs_of(base, plan, parts, start, reporter)
         reporter.say(inputs.note)
         train = check_teachable(inputs, parts.train, parts.base)
@@ -221,7 +222,9 @@ def measured(
     if closed:
         lines.append(f"{taught.config.method.name} knows these classes alone: nothing else is kept")
         return rows, lines, {}
-    foreign = foreign_labels(parts.base)
+    foreign = labels_beside(base, parts.base)
+    if not foreign:
+        return rows, lines, {}
     items = [
         dataclasses.replace(item, label=foreign[0])
         for item in parts.base_test or parts.train

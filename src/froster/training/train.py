@@ -304,7 +304,8 @@ def fine_tune_run(
         },
         importance=run.importance,
     )
-    sets = validation_sets(base, preset, parts, run.sentences, asked.split_seed)
+    closed = plan.method.closed
+    sets = validation_sets(base, preset, parts, run.sentences, asked.split_seed, closed)
     clips: Dataset = train_set
     if run.kept is not None:
         clips, sets = run.kept.clips(train_set), run.kept.sets(sets)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from froster.data.public import classes, readable
+from froster.data.public import classes, key, readable
 from froster.data.splits import Split, evenly
 from froster.evaluation.metrics import Predictions, percent
 from froster.inference.recognizer import Recognizer
@@ -40,11 +40,20 @@ MOST_NOVEL = 100
 TITLES = {"base": "base", "novel": "novel", "hm": "HM"}
 
 
-def foreign_labels(labels: Sequence[str]) -> list[str]:
-    """Names of Kinetics-400 classes, spread over the alphabet, of which none is among `labels`."""
-    known = {name.casefold() for name in labels}
-    names = [name for name in map(readable, classes("k400")) if name.casefold() not in known]
-    return names[:: len(names) // FOREIGN][:FOREIGN]
+def foreign_labels(labels: Sequence[str], askable: Sequence[str] | None = None) -> list[str]:
+    """Labels of which none is among `labels`, spread over the alphabet: names of Kinetics-400
+    classes, or of those that are `askable`. Empty where there is no choice between two."""
+    known = {key(name) or name for name in labels}
+    every = [readable(name) for name in classes("k400")] if askable is None else sorted(askable)
+    names = [name for name in every if (key(name) or name) not in known]
+    return names[:: max(1, len(names) // FOREIGN)][:FOREIGN] if len(names) > 1 else []
+
+
+def labels_beside(model: Recognizer, labels: Sequence[str], closed: bool = False) -> list[str]:
+    """The `foreign_labels` that a model can be asked for: one with a file of class embeddings has
+    those of the file, and a closed set none."""
+    askable = None if model.class_file is None else model.class_file.names
+    return foreign_labels(labels, [] if closed else askable)
 
 
 def agreement(first: Predictions, second: Predictions) -> float:
@@ -55,16 +64,22 @@ def agreement(first: Predictions, second: Predictions) -> float:
 
 
 def validation_sets(
-    model: Recognizer, setting: Preset, parts: Split, sentences: dict[str, str], seed: int
+    model: Recognizer,
+    setting: Preset,
+    parts: Split,
+    sentences: dict[str, str],
+    seed: int,
+    closed: bool = False,
 ) -> list[EvalSet]:
-    """What is measured after every epoch, one clip a video; empty without validation videos."""
+    """What is measured after every epoch, one clip a video; empty without validation videos.
+    `closed`: what is trained knows the training classes alone."""
     if not parts.validation:
         return []
     once, novel = dataclasses.replace(setting, views=1), evenly(parts.novel_test, MOST_NOVEL, seed)
     some = dataclasses.replace(parts, base_test=parts.validation, novel_test=novel)
     sets = eval_sets(model, once, some, sentences)
-    if len(sets) == 1:
-        names = foreign_labels(parts.base)
+    names = labels_beside(model, parts.base, closed) if len(sets) == 1 else []
+    if names:
         # Any label will do: what is compared are answers.
         items = [dataclasses.replace(item, label=names[0]) for item in parts.validation]
         sets.append(EvalSet("foreign", video_dataset(model, once, items, names), names))
@@ -73,7 +88,8 @@ def validation_sets(
 
 class Validator:
     """Measures a student after an epoch, and frozen CLIP before the first, and says it in a line.
-    `sets`: "base", the validation videos, and "novel", or the same videos in "foreign"."""
+    `sets`: "base", the validation videos, and "novel", or the same videos in "foreign", where there
+    are other labels to ask for."""
 
     def __init__(self, base: Recognizer, sets: Sequence[EvalSet], how: Measuring | None = None):
         self.base, self.sets, self.how = base, sets, how or Measuring()
@@ -86,7 +102,6 @@ class Validator:
         student.model.eval()  # the next epoch sets it to training again
         with torch.no_grad():
             tuned = self.measure(student)
-        other = "novel" if "novel" in tuned else "foreign"
         by_set = changes(self.frozen, tuned)
         values: dict[str, float] = {"epoch": epoch}
         for name, change in by_set.items():
@@ -96,9 +111,11 @@ class Validator:
         together = {name: (before[name], after[name]) for name in before}
         for name, (frozen, now) in together.items():
             values |= {f"{name}_together": now, f"{name}_together_frozen": frozen}
-        values["agreement"] = agreement(self.frozen[other], tuned[other])
-        if other == "foreign":
-            values["foreign"] = len(tuned[other].classes)
+        other = "novel" if "novel" in tuned else "foreign"
+        if other in tuned:
+            values["agreement"] = agreement(self.frozen[other], tuned[other])
+            if other == "foreign":
+                values["foreign"] = len(tuned[other].classes)
         self.how.reporter.say(epoch_line(values, by_set, together))
         return values
 
@@ -129,9 +146,11 @@ def epoch_line(
     }
     among = f" among {values['foreign']:.0f} other labels" if "foreign" in values else ""
     kept = [words["novel"]] if "novel" in words else []
-    kept.append(f"{values['agreement']:.0f} % as CLIP answers{among}")
+    if "agreement" in values:
+        kept.append(f"{values['agreement']:.0f} % as CLIP answers{among}")
     asked = [
         f"{TITLES[name]} {before:.1f} -> {after:.1f}" for name, (before, after) in together.items()
     ]
-    line = f"epoch {values['epoch']}: gained {words['base']}; kept {', '.join(kept)}"
+    line = f"epoch {values['epoch']}: gained {words['base']}"
+    line += f"; kept {', '.join(kept)}" if kept else ""
     return f"{line}; asked together: {', '.join(asked)}" if asked else line
