@@ -13,7 +13,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 import quick
-from froster.cli import COMMANDS, evaluate, train
+from froster.cli import COMMANDS, app, evaluate, train
+from froster.cli.arguments import read_config
 from froster.data.public import DATASETS
 from froster.methods.recipe import Recipe
 from froster.paper.cost import GPUS
@@ -129,6 +130,48 @@ def test_a_config_may_name_what_a_command_is_called_too(run, tmp_path: Path) -> 
 def test_a_wrong_config_is_said_in_words(run, tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "o.yaml").write_text(text)
     one_line(run("classify", "a.mp4", "--config", tmp_path / "o.yaml"), 2, words)
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "value"),
+    [
+        ("labels: no", "labels", "no"),
+        ("labels: [yes, 007]", "labels", '["yes", "007"]'),
+        ("shard: 1:2", "shard", "1:2"),
+        ("labels: 'null'", "labels", "null"),
+        ("labels: null", "labels", None),
+        ("root:", "root", None),
+        ("top: ~", "top", 5),
+        ("multi-label: on", "multi_label", True),
+        ("multi-label: OFF", "multi_label", False),
+        ("top: 0x10", "top", 16),
+    ],
+)
+def test_a_config_says_what_is_typed_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, option: str, value: object
+) -> None:
+    """YAML made a label `no` False and `007` 7; a folder left open was this folder."""
+    (tmp_path / "o.yaml").write_text(text)
+    monkeypatch.setattr(app, "config", (read_config(str(tmp_path / "o.yaml")),))
+    assert parsed("classify", "a.mp4")[option] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("no-flip: true", "no-flip is said as flip: false"),
+        ("no_zero_init: true", "no_zero_init is said as zero-init: false"),
+        ("where: !!set {a=b}", "where takes a value"),
+        ("where: [a=b, null]", "where takes a value"),
+        ("m: nano", "no option 'm'\n"),
+    ],
+)
+def test_a_config_of_train_is_not_passed_over(run, tmp_path: Path, text: str, words: str) -> None:
+    """`no-flip: true` went unheard, and clips were mirrored."""
+    (tmp_path / "o.yaml").write_text(text)
+    refused = run("train", "--data", "d", "--out", "o", "--config", tmp_path / "o.yaml")
+    one_line(refused, 2)
+    assert words in refused.err
 
 
 @pytest.mark.parametrize("views", ["1.5", "'1.5'", "'1.555e1'"])

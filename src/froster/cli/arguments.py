@@ -1,6 +1,7 @@
 """What is done with the arguments of every command before it begins: `--config` is read, addresses
 are refused, and a mistake becomes one sentence."""
 
+import datetime
 import difflib
 import tomllib
 from collections.abc import Callable
@@ -37,21 +38,33 @@ MODELS = ("model", "models")
 """Arguments that name models, which may be at an address."""
 LISTED: dict[str, Callable[[list[str]], str]] = {"labels": json.dumps, "models": ",".join}
 """Arguments that are one text of several names, and how it is made of a list."""
+PLAIN = (str, int, float, datetime.date, datetime.time)
+"""What may stand behind a name in a config, alone or in a list."""
+YAML_SWITCHES = {"on": "true", "off": "false"}
+"""The other words for it are those of the command line."""
 SECOND_TASK = "; a second task is learnt with --model RUN, and held to the first with --hold si"
 """For who asks for `train --from RUN --keep si`."""
 
 
 def read_config(name: str) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
     """What sets the options that a YAML or TOML file (by its suffix) holds by their names, such as
-    `batch-size: 8`. Raises UsageError where it is not such a file."""
+    `batch-size: 8`. A value of YAML is the text that is typed there, for a label or a name may be
+    `no` or `007`. Raises UsageError where it is not such a file."""
     import yaml
 
+    class AsTyped(yaml.SafeLoader):
+        """All plain words but null are texts."""
+
+    AsTyped.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in forms if tag.endswith((":null", ":merge"))]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     refuse_address(name)
     path = Path(name)
     is_toml = path.suffix.lower() == ".toml"
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if is_toml else yaml.safe_load(text) or {}
+        values = tomllib.loads(text) if is_toml else yaml.load(text, AsTyped) or {}
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -66,6 +79,7 @@ def read_config(name: str) -> Callable[[App, tuple[str, ...], ArgumentCollection
     def give(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
         # cyclopts' own passes over each name that a command has too, such as `models`.
         given = {key: _config_value(path, key, values[key], commands, arguments) for key in values}
+        given = {key: value for key, value in given.items() if value is not None}  # left open
         stack = app.app_stack.stack[-1]
         update_argument_collection(
             given, str(path), arguments, stack, root_keys=(), allow_unknown=False
@@ -82,24 +96,26 @@ def _config_value(
     names = {name: argument for argument in arguments for name in argument.names}
     argument = names.get(f"--{key.replace('_', '-')}")
     if argument is None:
-        near = difflib.get_close_matches(key, [name.lstrip("-") for name in names], 1)
+        long = [name[2:] for name in names if name.startswith("--")]
+        near = difflib.get_close_matches(key, long, 1)
         hint = f": did you mean {near[0]}?" if near else ""
         if key.upper().replace("-", "_") in names:
             hint = ": it is typed, without a name, on the command line"
         raise UsageError(f"{path}: {' '.join(('froster', *commands))} has no option {key!r}{hint}")
+    if f"--{key.replace('_', '-')}" in argument.negatives:
+        raise UsageError(f"{path}: {key} is said as {argument.name.lstrip('-')}: false")
+    if bool in (get_args(argument.hint) or (argument.hint,)) and isinstance(value, str):
+        value = YAML_SWITCHES.get(value.lower(), value)
     takes_several = argument.token_count()[1]
     if isinstance(value, list) and not takes_several:
         as_text = LISTED.get(argument.field_info.name)
         if as_text is None or not all(isinstance(name, str) for name in value):
             raise UsageError(f"{path}: {key} takes one value, not a list")
         return as_text(value)
-    if isinstance(value, dict) or (isinstance(value, list) and any(map(_is_nested, value))):
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(item, PLAIN) for item in items):
         raise UsageError(f"{path}: {key} takes a value, not others by their names")
     return value
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, (dict, list))
 
 
 def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
