@@ -174,6 +174,24 @@ def test_a_config_of_train_is_not_passed_over(run, tmp_path: Path, text: str, wo
     assert words in refused.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("classify", "a.mp4", ""),
+        ("classify", "a.mp4", "--model", ""),
+        ("classify", "a.mp4", "--files-from="),
+        ("index", "a.mp4", "--out", ""),
+        ("search", "", "a cat"),
+        ("train", "--data", "", "--out", "o"),
+        ("serve", "--compare", ""),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(run, words: tuple[str, ...]) -> None:
+    """Nor an empty model the default one: so a shell gives a variable that is not set."""
+    one_line(run(*words), 2, "is empty")
+    one_line(run("describe", "--config", ""), 2, "--config")
+
+
 @pytest.mark.parametrize("views", ["1.5", "'1.5'", "'1.555e1'"])
 def test_a_fraction_in_a_config_is_not_rounded(run, tmp_path: Path, views: str) -> None:
     (tmp_path / "o.yaml").write_text(f"views: {views}\n")

@@ -13,7 +13,13 @@ from cyclopts import App, Group, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from froster import __version__
-from froster.cli.arguments import read_config, refuse_addresses, refuse_fractions, sentence
+from froster.cli.arguments import (
+    read_config,
+    refuse_addresses,
+    refuse_fractions,
+    refuse_nothing,
+    sentence,
+)
 from froster.cli.options import OUTPUT, option
 from froster.errors import FrosterError, FrosterWarning, out_of_memory
 from froster.utils import interrupt
@@ -84,8 +90,8 @@ def launch(
         option("YAML or TOML file of options, by their names.", metavar="FILE", group=OUTPUT),
     ] = None,
 ) -> None:
-    given = [read_config(config)] if config else []
-    app.config = (*given, refuse_addresses, refuse_fractions)
+    given = [] if config is None else [read_config(config)]
+    app.config = (*given, refuse_nothing, refuse_addresses, refuse_fractions)
     try:
         app(["./-" if token == "-" else token for token in tokens])  # "-" alone would be an option
     finally:

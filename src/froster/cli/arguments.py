@@ -36,6 +36,8 @@ INDEXES = (("index", "out"), ("search", "index"), ("label", "index"))
 OBJECT_STORES = ("s3", "gs", "az")
 MODELS = ("model", "models")
 """Arguments that name models, which may be at an address."""
+NAMED = ("index", "out", "compare", "from_file")
+"""Other arguments that are texts and name a file, a folder or a model."""
 LISTED: dict[str, Callable[[list[str]], str]] = {"labels": json.dumps, "models": ",".join}
 """Arguments that are one text of several names, and how it is made of a list."""
 PLAIN = (str, int, float, datetime.date, datetime.time)
@@ -135,6 +137,15 @@ def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCol
                     as_path(text)
                 else:
                     refuse_address(text)
+
+
+def refuse_nothing(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Raises UsageError where an empty text stands for a file, a folder or a model: a variable of a
+    shell that is not set would be this folder, or the default model."""
+    for argument in arguments:
+        named = "Path" in str(argument.hint) or argument.field_info.name in (*MODELS, *NAMED)
+        if named and any(token.value == "" for token in argument.tokens):
+            raise UsageError(f"{argument.name} is empty: a file, a folder or a model is missing")
 
 
 def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
