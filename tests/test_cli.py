@@ -23,6 +23,7 @@ from froster.encoders.vision import VisionTower
 from froster.inference.model_folder import ModelConfig
 from froster.inference.recognizer import Recognizer, load
 from froster.methods import METHODS
+from froster.methods.trainings import TRAININGS
 from froster.report.methods import fill
 from golden import shared
 from shared_files import World
@@ -233,6 +234,8 @@ def test_methods_lists_what_train_accepts(run) -> None:
     assert aim["presets"]["official"]["recipe"]["label_smoothing"] == 0.1
     assert aim["presets"]["froster"]["distill"] == "residual"
     assert {"froster", "froster-paper", "none"} <= listed["distill"].keys()
+    assert listed["presets"].keys() == {"froster", *TRAININGS}
+    assert listed["presets"]["taco"]["recipe"]["specialise"] is True
     printed = run("methods").out
     assert "vclip" in printed and "froster rehearse --fusion early" in printed
     assert "--hold si" in " ".join(printed.split())

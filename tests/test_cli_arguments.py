@@ -91,6 +91,7 @@ def test_a_file_of_options(run, tmp_path: Path, suffix: str) -> None:
     file.write_text(f'show-prompt{equals} true\ntimeout{equals} 3\nmodel{equals} "x"\n')
     assert "one English sentence" in run("describe", "--config", file).out
     assert "one English sentence" in run("--config", file, "describe").out
+    assert "one English sentence" in run("describe", "--config", file, "--json").json["prompt"]
     file.write_text(f"timeout{equals} 0\n")
     one_line(run("describe", "--config", file), 2, "timeout", ">= 0.1")
     file.write_text(f"timeoutt{equals} 3\n")

@@ -284,6 +284,16 @@ def test_the_plan_needs_no_weights(
     assert plan["tables"]["table2"]["flops"] > 1e18
 
 
+def test_the_plan_of_the_miniature_is_json_too(froster: Callable, tmp_path: Path) -> None:
+    out = str(tmp_path / "results")
+    code, printed, said = froster(
+        "reproduce", "table6", "--world", "--out", out, "--dry-run", "--json"
+    )
+    plan = json.loads(printed)
+    assert code == 0 and plan["runs"]["all"] == plan["runs"]["to do"] > 0
+    assert f"{plan['runs']['to do']} of them missing" in " ".join(said.split())
+
+
 def test_er_zasr_says_what_it_needs_and_runs(
     ucf: Path, froster: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

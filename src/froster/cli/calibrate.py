@@ -100,12 +100,12 @@ def calibrate(
         else:
             recognizer.save(out, {**inherited(report_of(model)), "calibrated": str(model)})
         pictured = attempt("the picture", lambda: draw(report, target / PICTURE))
+    for _, message in base.errors:
+        console.print(f"unreadable, left out: {message}")
     if as_json:
         print(json.dumps(dataclasses.asdict(calibration)))
         return
     show(calibration, report)
-    for _, message in base.errors:
-        console.print(f"unreadable, left out: {message}")
     console.print(f"written: {target / CALIBRATION}{f', {pictured}' if pictured else ''}")
 
 

@@ -43,7 +43,7 @@ def describe(
     from froster.text.sentences import OPENAI, PROMPT, Endpoint, complaints
 
     if show_prompt:
-        print(PROMPT)
+        show_result({"prompt": PROMPT}, as_json, lambda asked: print(asked["prompt"]))
         return
     if labels is None or out is None:
         raise UsageError("give a file of labels and --out FILE.json (or --show-prompt)")

@@ -18,10 +18,13 @@ def methods(*, as_json: options.Json = False) -> None:
     from froster.report.methods import listing, preset_line
     from froster.training.distill_options import PRESETS
 
-    networks = listing()
+    networks, trainings = listing(), {"froster": FROSTER, **TRAININGS}
     if as_json:
-        distill = {name: dataclasses.asdict(preset) for name, preset in PRESETS.items()}
-        print(json.dumps({"methods": networks, "distill": distill}))
+        presets, distill = (
+            {name: dataclasses.asdict(preset) for name, preset in known.items()}
+            for known in (trainings, PRESETS)
+        )
+        print(json.dumps({"methods": networks, "presets": presets, "distill": distill}))
         return
     output.print(
         "froster train --method NAME --variant NAME    (weights trained on CLIP B/16; where"
@@ -41,7 +44,7 @@ def methods(*, as_json: options.Json = False) -> None:
     )
     output.print()
     output.print("froster train --preset: a method inside another training than its paper's")
-    for name, preset in {"froster": FROSTER, **TRAININGS}.items():
+    for name, preset in trainings.items():
         output.print(f"    {name:16} {preset_line(preset)}", soft_wrap=True)
     output.print()
     output.print("froster train --distill")

@@ -102,8 +102,12 @@ def reproduce(
             f"{len(runs) // seeds} runs x {seeds} seeds, {missing} of them missing: about"
             f" {hours:.1f} hours on one core"
         )
-        for note in source.notes(names):
+        notes = source.notes(names)
+        for note in notes:
             console.print(note)
+        if dry_run and as_json:
+            counts = {"all": len(runs), "to do": missing}
+            print(json.dumps({"runs": counts, "seeds": seeds, "hours": hours, "notes": notes}))
         sizes = ["--seeds", str(seeds), "--shots", str(shots), "--videos", str(videos)]
         sizes += [] if habits is None else ["--habits", str(habits)]
         sizes += [] if rate is None else ["--rate", str(rate)]
