@@ -189,6 +189,17 @@ def test_terminals_of_any_encoding(clip: Path, tmp_path: Path, encoding: str) ->
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
+@pytest.mark.parametrize("command", [("--help",), ("describe", "--show-prompt", "--json")])
+def test_a_full_device_is_one_line(command: tuple[str, ...]) -> None:
+    """Little text was kept to the end of Python, which then complained itself, with code 120."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(  # quick's end is not Python's own
+            [sys.executable, "-m", "froster", *command], stdout=full, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (1, b"froster: No space left on device\n")
+
+
 AT_ITS_WORD = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,6 +115,7 @@ def main() -> None:
         interrupt.install()
         with interrupt.requests_kept():
             app.meta(sys.argv[1:])
+        write_out()
     except CycloptsError as error:
         fail(sentence(error), 2)
     except interrupt.Interrupted as error:
@@ -130,8 +132,11 @@ def main() -> None:
             1,
         )
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError):
+            write_out()
     except OSError as error:
+        with suppress(OSError):
+            write_out()
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -148,6 +153,17 @@ def show_warning(message: Warning | str, category: type[Warning], *place: Any, *
         _show_any(message, category, *place, **more)
     elif os.environ.get("RANK", "0") == "0":
         console.tell(f"warning: {message}")
+
+
+def write_out() -> None:
+    """What was printed is written now. Raises OSError where it cannot be, and leaves nothing of it:
+    Python would try again at its very end, and end with a complaint and a code of its own."""
+    try:
+        if sys.stdout is not None:  # it may have been closed
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def fail(message: str, code: int) -> None:
