@@ -233,6 +233,8 @@ MISTAKES = [
     (("train", "--data", "x", "--out", "y", "--from", "z"), "learnt with --model RUN"),
     (("train", "--data", "x", "--out", "y", "--keep", "si"), "the first with --hold si"),
     (("classify", "--top", "0"), ">= 1"),
+    (("serve", "--max-upload", "inf"), "--max-upload"),
+    (("pack", "a.mp4", "--out", "p", "--tar", "--tar-size", "inf"), "--tar-size"),
     (("classify", "--sampling", "sparse"), "--sampling must be dense or uniform, not 'sparse'"),
     (("train", "--data", "d", "--oout", "x"), "--out"),
     (("train", "--out", "x"), "froster train needs --data"),

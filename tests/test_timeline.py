@@ -277,6 +277,7 @@ def test_mistakes_are_one_line(run, known: Known, tmp_path: Path) -> None:
         "--out",
     )
     one_line(run("timeline", known.path, *labels, "--window", 0), 2, "above zero")
+    one_line(run("timeline", known.path, *labels, "--window", "inf"), 2, "above zero")
     one_line(run("timeline", known.path, *labels, "--stride", 9), 2, "gaps")
     one_line(run("timeline", known.path, *labels, "--stride", 0.01), 2, "0.125 s or more")
 

@@ -36,7 +36,7 @@ def serve(
     port: Annotated[int, number("0: any that is free.", 0, 65535)] = 7860,
     token_env: Annotated[str | None, option("Environment variable of the token.")] = None,
     samples: Annotated[Path | None, option("Folder of videos to pick from on the page.")] = None,
-    max_upload: Annotated[float, number("Megabytes of an upload.", 0.001)] = 200,
+    max_upload: Annotated[float, number("Megabytes of an upload.", 0.001, 1e9)] = 200,
     max_seconds: Annotated[float, seconds("Length of a video.", 0.1)] = 600,
     max_labels: Annotated[int, number("Labels of a request.", 1)] = 200,
     queue: Annotated[int, number("Requests that may wait; more are told to come back.", 0)] = 8,
