@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import froster
+from froster.training.distill_options import Distill
 from froster.training.reporter import Reporter
 from shared_files import World
 
@@ -57,3 +58,10 @@ def test_options_are_checked_before_anything_is_read(tmp_path: Path) -> None:
         froster.train("nowhere", tmp_path, option={"frames": 4})
     with pytest.raises(TypeError, match="epoch"):
         froster.train("nowhere", tmp_path, epoch=1)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta_v", "beta_t"])
+def test_weights_of_a_distillation_are_numbers(name: str) -> None:
+    for value in (math.nan, math.inf, *((-1.0,) if name != "alpha" else ())):
+        with pytest.raises(froster.UsageError, match=name):
+            Distill(**{name: value})  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ A cell that can have no meaning is refused with its reason as soon as it is made
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -66,6 +67,10 @@ class Distill:
             raise UsageError(
                 "ema_beta lies in [0, 1], temperature is positive, and there is one anchor at least"
             )
+        if not (0 <= self.beta_v < math.inf and 0 <= self.beta_t < math.inf):
+            raise UsageError("beta_v and beta_t are weights of zero or more")
+        if not math.isfinite(self.alpha):
+            raise UsageError(f"alpha is a weight, not {self.alpha}")
         for reason in self.impossible():
             raise UsageError(f"this distillation is none: {reason}")
 
