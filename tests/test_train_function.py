@@ -9,6 +9,7 @@ import pytest
 
 import froster
 from froster.training.distill_options import Distill
+from froster.training.options import EvaluateOptions
 from froster.training.reporter import Reporter
 from shared_files import World
 
@@ -58,6 +59,30 @@ def test_options_are_checked_before_anything_is_read(tmp_path: Path) -> None:
         froster.train("nowhere", tmp_path, option={"frames": 4})
     with pytest.raises(TypeError, match="epoch"):
         froster.train("nowhere", tmp_path, epoch=1)
+
+
+WRONG: list[dict[str, object]] = [
+    {"holdout": 1.5},
+    {"novel_fraction": math.nan},
+    {"validation": -0.1},
+    {"shots": 0},
+    {"shots": -1},
+    {"views": -1},
+    {"workers": -1},
+    {"keep": -1},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_python_is_refused_what_the_command_is(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """-1 shots left a video of each class out, and a holdout of 1.5 all but one, without a word."""
+    with pytest.raises(froster.UsageError, match=next(iter(wrong))):
+        froster.train("nowhere", tmp_path, **wrong)
+
+
+def test_one_split_is_no_list_of_letters() -> None:
+    asked = EvaluateOptions(split="test", probe="static")  # type: ignore[arg-type]
+    assert (asked.split, asked.probe) == (["test"], ["static"])
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta_v", "beta_t"])

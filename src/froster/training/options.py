@@ -31,6 +31,14 @@ Distillations = Literal[
 """The names of `distill_options.PRESETS`."""
 
 
+SHARES = ("novel_fraction", "holdout", "validation")
+LEAST = {
+    **dict.fromkeys(("shots", "batch_size", "kept_views", "steps"), 1),
+    **dict.fromkeys(("views", "workers", "patience", "keep", "blend_points"), 0),
+}
+"""Fields that an option may have, and the least that each may be."""
+
+
 @dataclass(frozen=True)
 class LabelledOptions:
     """How labelled videos are read, and where is computed."""
@@ -59,6 +67,14 @@ class LabelledOptions:
             raise UsageError(
                 "descriptions are for the text tower, whose place --classes takes: give one of them"
             )
+        for name in SHARES:
+            share = getattr(self, name, None)
+            if share is not None and not 0 <= share <= 0.9:
+                raise UsageError(f"{name} is a share from 0 to 0.9, not {share}")
+        for name, least in LEAST.items():
+            number = getattr(self, name, None)
+            if number is not None and not number >= least:
+                raise UsageError(f"{name} is {least} or more, not {number}")
 
     def asked(self, *names: str, **renamed: str) -> dict[str, Any]:
         """Of these fields those that were asked for; `renamed` have other names in the result."""
@@ -237,6 +253,12 @@ class EvaluateOptions(LabelledOptions):
     workers: int = 0
     """Processes that decode videos."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("split", "probe"):  # from Python also one alone
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, [getattr(self, name)])
+
 
 @dataclass(frozen=True)
 class RehearsalOptions:
@@ -313,8 +335,6 @@ class TeachOptions(LabelledOptions):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, Path(getattr(self, name)))
         one_of("--method", self.method or "prolip", "prolip", "lp++", "tip", "tip-f")
-        if self.views < 0:
-            raise UsageError("--views is 0 or more")
         if (self.method or "prolip") != "prolip":
             given = [name for name in ("hold", "strength", "lr") if getattr(self, name) is not None]
             if given:
