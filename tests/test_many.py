@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,8 +21,10 @@ import quick
 from froster.errors import DataError, VideoError
 from froster.evaluation.calibration import NONE, Calibration, NoneRule
 from froster.inference.batch import ReadOptions
+from froster.inference.index import IndexSettings
 from froster.inference.recognizer import load
 from froster.inference.results import BatchProgress, ResultFile, ResultRow
+from froster.utils.pool import processes
 from froster.video.container import unchanged
 from shared_files import World
 from typed import one_line
@@ -67,6 +70,24 @@ def row(number: int) -> ResultRow:
     }
     best |= {"answer": best["label"], "none": 0.125, "cosine": 0.25}
     return {"path": f'f/{number}, "ü".mp4', **best, "seconds": 1.5, "frames": 12, "damaged": 0}
+
+
+def test_python_is_refused_what_the_commands_are(tmp_path: Path) -> None:
+    """No label a row was an IndexError, -1 all but one; -1 processes waited for ever."""
+    wrong: list[dict[str, float]] = [{"top": 0}, {"top": -1}, {"batch_size": 0}, {"time_limit": 0}]
+    for options in wrong:
+        with pytest.raises(froster.UsageError, match=next(iter(options))):
+            ReadOptions(**options)  # type: ignore[arg-type]
+    for segment in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(froster.UsageError, match="segment"):
+            IndexSettings(segment)
+    with pytest.raises(froster.UsageError, match="float16 or float32"):
+        IndexSettings(dtype="int8")
+    with pytest.raises(froster.UsageError, match="workers"):
+        processes(-1, 3)
+    for top in (0, -1):
+        with pytest.raises(froster.UsageError, match="top"):
+            froster.search(tmp_path / "index", "a cat", top=top)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -16,6 +16,7 @@ import torch
 from froster.data.dataset import Views
 from froster.data.listing import ListedVideo, Listing, list_videos
 from froster.data.shards import Shard
+from froster.errors import UsageError
 from froster.inference.fingerprint import model_fingerprint
 from froster.inference.recognizer import Classification, Recognizer, as_recognizer
 from froster.inference.results import (
@@ -61,6 +62,12 @@ class ReadOptions:
     """Each label is weighed by itself: any number may fit."""
     engine: Engine = LOCAL
     """Who reads and computes."""
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or (self.batch_size is not None and self.batch_size < 1):
+            raise UsageError("top and batch_size are 1 or more")
+        if not self.time_limit > 0:
+            raise UsageError("time_limit is seconds above zero")
 
     def processes(self, videos: int) -> int:
         return pool.processes(self.workers, videos)

@@ -16,7 +16,7 @@ from torch import Tensor
 from froster.data.fingerprint import file_fingerprint
 from froster.data.listing import ListedVideo, Listing
 from froster.data.shards import Shard
-from froster.errors import DataError, UsageError
+from froster.errors import DataError, UsageError, one_of
 from froster.inference.approximate import approximate, exactly
 from froster.inference.batch import ModelWork, ReadOptions, as_listing
 from froster.inference.failed import FailureTable
@@ -65,6 +65,7 @@ class IndexSettings:
     def __post_init__(self) -> None:
         if self.segment is not None and not 0 < self.segment < math.inf:
             raise UsageError(f"a segment is seconds above zero, not {self.segment:g}")
+        one_of("dtype", self.dtype or "float16", "float16", "float32")
 
 
 def index(

@@ -126,6 +126,8 @@ def search(
         raise UsageError('say what to look for: a text, "a person surfing", or --video FILE')
     if text is not None:
         check_labels([text])
+    if top < 1:
+        raise UsageError(f"top is 1 or more, not {top}")
     store = index if isinstance(index, Store) else Store(index)
     check_not_empty(store)
     if where is not None:

@@ -154,6 +154,8 @@ class Scan:
         """`album`: where small pictures of the video are to go."""
         labels = as_labels(labels)
         check_texts(labels)
+        if batch_size < 1 or not shortest >= 0:
+            raise UsageError("batch_size is 1 or more, and min_segment seconds of zero or more")
         if scores is not None and multi_label:
             raise UsageError("multi_label makes the scores itself: leave scores out")
         self.multi_label = multi_label

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from froster.errors import FrosterError, VideoError, out_of_memory
+from froster.errors import FrosterError, UsageError, VideoError, out_of_memory
 from froster.utils import interrupt
 from froster.utils.channel import Channel, Feed
 
@@ -54,6 +54,8 @@ def spare_cores() -> int:
 
 def processes(workers: int | None, videos: int) -> int:
     """How many read: what was asked for, or none for a few videos, else by the cores."""
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers are 0 or more, not {workers}")
     if workers is not None:
         return workers
     return 0 if videos <= FEW else spare_cores()
