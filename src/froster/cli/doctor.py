@@ -89,7 +89,7 @@ def doctor(
     listing = list_videos(videos or [], files_from=files_from, root=root)
     columns = labels_of(listing)
     sources = [unpacked(source) for source in videos or []]
-    rows = rows_of(listing, columns, sources, root)
+    rows = rows_of(listing, columns, sources, root) if out is not None or habits else []
     checks = check_out(out, [*(videos or []), *filter(None, [files_from])]) if out else None
     if model is not None and not habits:
         raise UsageError("--model is for --habits; nothing else of this command needs a model")

@@ -72,9 +72,8 @@ def read_eaf(root: Element, rate: Rate) -> list[ToolVideo]:
     if media is None:
         raise DataError("it names no media file (MEDIA_DESCRIPTOR)")
     relative, url = media.get("RELATIVE_MEDIA_URL") or "", media.get("MEDIA_URL") or ""
-    local = unquote(urlsplit(url).path, errors=NAME_ERRORS)
     is_local = url.startswith("file:") or not is_address(url)
-    name = relative.removeprefix("./") or (local if is_local else url)
+    name = relative.removeprefix("./") or (_path(url) if is_local else url)
     if not name:
         raise DataError("its MEDIA_DESCRIPTOR names no file")
     slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
@@ -107,7 +106,7 @@ def write_cvat(videos: Sequence[SegmentedVideo]) -> str:
     size = SubElement(task, "original_size")
     SubElement(size, "width").text = str(video.width)
     SubElement(size, "height").text = str(video.height)
-    SubElement(task, "source").text = _NO_XML.sub(lambda sign: printable(sign[0]), video.path)
+    SubElement(task, "source").text = video.url if _NO_XML.search(video.path) else video.path
     for number, span in enumerate(video.spans):
         first, last = video.frames_of(span)
         track = SubElement(
@@ -144,6 +143,8 @@ def read_cvat(root: Element, rate: Rate) -> list[ToolVideo]:
     name = next((text for text in names if text), None)
     if task is None or name is None:
         raise DataError("it names no video (meta/task/source)")
+    if name.startswith("file:"):
+        name = _path(name)
     size, spans, fps = _number(task.findtext("size")), [], 0.0
     for track in root.iter("track"):
         place, label = f"track {track.get('id')}", (track.get("label") or "").strip()
@@ -168,6 +169,10 @@ def read_cvat(root: Element, rate: Rate) -> list[ToolVideo]:
             last = size if size is not None else (shapes[-1][0] or 0.0) + 1
             spans.append(LabelledSpan(start / fps, last / fps, label).exactly(seconds, fps))
     return [ToolVideo(name, spans)]
+
+
+def _path(url: str) -> str:
+    return unquote(urlsplit(url).path, errors=NAME_ERRORS)
 
 
 def _number(text: str | None) -> float | None:
