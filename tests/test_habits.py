@@ -16,8 +16,9 @@ from froster.errors import DataError, UsageError
 from froster.evaluation.habits import habits
 from froster.methods import METHODS
 from froster.training.fine_tune import student_of
-from froster.training.habits import measure_habits, scene_words, source_of
+from froster.training.habits import CLASSES, measure_habits, scene_words, source_of
 from froster.training.measure import Measuring
+from froster.training.reporter import Reporter
 from froster.world import motion, render
 from froster.world.files import write_video
 from froster.world.scenes import textures
@@ -179,14 +180,33 @@ def test_what_cannot_be_measured_is_one_sentence(nano, usual: Path, tmp_path: Pa
         measure_habits(tuned, items("a", "a", "b", "b"), Measuring())
 
 
-def test_of_very_many_classes_some_are_looked_at(
+def test_of_many_classes_some_are_looked_at(
     nano, usual: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a video of each there were none to hold out."""
+    """Of very many there was a video each, and none to hold out."""
     monkeypatch.setattr("froster.training.habits.MOST", 4)
+    monkeypatch.setattr("froster.training.habits.CLASSES", 2)
     items = [Item(usual / thing / f"{i}.mp4", thing) for thing in THINGS for i in range(3)]
-    result = measure_habits(nano, items, Measuring())
+    lines: list[str] = []
+    reporter = Reporter()
+    reporter.say = lines.append  # type: ignore[method-assign]
+    result = measure_habits(nano, items, Measuring(reporter=reporter))
     assert (result.clips, result.classes) == (4, 2)
+    assert lines == [f"habits are looked for in 2 of {len(THINGS)} classes, drawn"]
+
+
+def test_hundreds_of_classes_share_scenes() -> None:
+    """Why some are drawn: eight in ten clips in their class's usual scene, and nothing is seen."""
+    rng = random.Random(0)
+    words = [str(number) for number in range(123)]
+
+    def found(classes: int, clips: int) -> str:
+        usual = [rng.randrange(20) for _ in range(classes)]
+        labels = [f"{c}" for c in range(classes) for _ in range(clips)]
+        best = [usual[int(c)] if rng.random() < 0.8 else rng.randrange(123) for c in labels]
+        return habits(words, best, labels, range(len(labels))).kind
+
+    assert (found(400, 5), found(CLASSES, 80)) == ("none", "habits")
 
 
 def test_the_doctor_says_it_too(run, usual: Path, tmp_path: Path) -> None:
