@@ -116,6 +116,28 @@ def test_videos_of_one_name_keep_their_endings(videos: Path, tmp_path: Path) -> 
     }
 
 
+def test_segments_that_overlap_are_in_tiers_of_their_own_in_elan(videos: Path) -> None:
+    times = ((0, 4), (2, 6), (4, 5), (5, 7), (1, 2))
+    spans = [LabelledSpan(float(a), float(b), f"{a} {b}") for a, b in times]
+    text = tool_of(Path("x.eaf")).write([replace(segmented(videos, "a.mp4", 0), spans=spans)])  # type: ignore[union-attr]
+    tiers = {
+        tier.get("TIER_ID"): [value.text for value in tier.iter("ANNOTATION_VALUE")]
+        for tier in ElementTree.fromstring(text).iter("TIER")
+    }
+    assert tiers == {"froster": ["0 4", "4 5", "5 7"], "froster 2": ["1 2", "2 6"]}
+    (read,) = read_segments(Path("x.eaf"), text, lambda name: 25.0)
+    assert sorted(read.spans) == sorted(spans)
+
+
+def test_a_csv_of_several_videos_keeps_the_bytes_of_their_names(tmp_path: Path) -> None:
+    plan, name = WindowPlan(10.0, 10.0, 8), os.fsdecode(b"caf\xe9.mp4")
+    timeline = Timeline(
+        ["x"], [Segment(0.0, 10.0, "x", 0.5)], [0.0, 10.0], torch.ones(1, 1), plan, 0, None, True
+    )
+    write_timelines([VideoTimeline(Path(name), name, timeline)] * 2, tmp_path / "f.csv", {}, True)
+    assert (tmp_path / "f.csv").read_bytes().count(b"caf\xe9.mp4,0.000,10.000,x,") == 2
+
+
 def test_elan_is_told_where_the_video_lies(videos: Path, tmp_path: Path) -> None:
     plan, found = WindowPlan(10.0, 10.0, 8), [Segment(0.0, 10.0, "x", 0.5)]
     timeline = Timeline(["x"], found, [0.0, 10.0], torch.ones(1, 1), plan, 0, None, True)

@@ -43,13 +43,22 @@ def write_eaf(videos: Sequence[SegmentedVideo]) -> str:
         kind["RELATIVE_MEDIA_URL"] = video.path
     SubElement(header, "MEDIA_DESCRIPTOR", kind)
     order = SubElement(root, "TIME_ORDER")
-    tier = SubElement(root, "TIER", LINGUISTIC_TYPE_REF=_TYPE, TIER_ID=_TIER)
-    times = [round(1000 * time) for span in video.spans for time in (span.start, span.end)]
+    spans = sorted(video.spans, key=lambda span: span.start)
+    times = [round(1000 * time) for span in spans for time in (span.start, span.end)]
     for number, time in enumerate(times, 1):
         SubElement(order, "TIME_SLOT", TIME_SLOT_ID=f"ts{number}", TIME_VALUE=str(time))
-    for number, span in enumerate(video.spans):
+    tiers: list[Element] = []
+    ends: list[int] = []
+    for number, span in enumerate(spans):
+        # In a tier nothing overlaps, as segments of `timeline --multi-label` may.
+        place = next((i for i, end in enumerate(ends) if times[2 * number] >= end), len(tiers))
+        if place == len(tiers):
+            name = f"{_TIER} {place + 1}" if place else _TIER
+            tiers.append(SubElement(root, "TIER", LINGUISTIC_TYPE_REF=_TYPE, TIER_ID=name))
+            ends.append(0)
+        ends[place] = times[2 * number + 1]
         annotation = SubElement(
-            SubElement(tier, "ANNOTATION"),
+            SubElement(tiers[place], "ANNOTATION"),
             "ALIGNABLE_ANNOTATION",
             ANNOTATION_ID=f"a{number + 1}",
             TIME_SLOT_REF1=f"ts{2 * number + 1}",

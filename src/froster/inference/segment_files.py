@@ -17,7 +17,7 @@ from froster.inference.subtitles import srt, vtt
 from froster.inference.timeline import Timeline
 from froster.utils import strict_json as json
 from froster.utils.address import Address, is_address
-from froster.utils.files import cannot_write, csv_text, write_text
+from froster.utils.files import NAME_ERRORS, cannot_write, csv_text, write_text
 from froster.utils.text import printable
 from froster.video.cut import clip_codec, clip_name, cut
 from froster.video.reader import Video
@@ -140,7 +140,9 @@ def _write(
     if form.tool is not None:
         write_text(path, form.tool.write([segmented(one, path.parent) for one in results]))
     elif form.text is not None:
-        write_text(path, form.text(results, about, several))
+        # Bytes of names are no text: JSON has a form for them, and CSV the bytes.
+        errors = NAME_ERRORS if form.ending == ".csv" else "backslashreplace"
+        write_text(path, form.text(results, about, several), errors)
     else:
         from froster.inference.lanes import draw_timeline
 

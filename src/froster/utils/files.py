@@ -131,9 +131,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, errors: str = "backslashreplace") -> None:
     with atomic_file(path) as part:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.write_text(text, encoding="utf-8", errors=errors)
 
 
 def write_json(path: Path, values: Any, indent: int | None = 2) -> None:
