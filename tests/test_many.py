@@ -72,7 +72,7 @@ def row(number: int) -> ResultRow:
     return {"path": f'f/{number}, "ü".mp4', **best, "seconds": 1.5, "frames": 12, "damaged": 0}
 
 
-def test_python_is_refused_what_the_commands_are(tmp_path: Path) -> None:
+def test_python_is_refused_what_the_commands_are(nano, tmp_path: Path) -> None:
     """No label a row was an IndexError, -1 all but one; -1 processes waited for ever."""
     wrong: list[dict[str, float]] = [{"top": 0}, {"top": -1}, {"batch_size": 0}, {"time_limit": 0}]
     for options in wrong:
@@ -85,6 +85,14 @@ def test_python_is_refused_what_the_commands_are(tmp_path: Path) -> None:
         IndexSettings(dtype="int8")
     with pytest.raises(froster.UsageError, match="workers"):
         processes(-1, 3)
+    for views in (0, -1, 1.5, True, 10**20):
+        with pytest.raises(froster.UsageError, match="views is a whole number from 1 to 1000"):
+            nano.classify(tmp_path / "a.mp4", ["a", "b"], views=views)
+    for size in (0, -1, math.nan):
+        with pytest.raises(froster.UsageError, match="batch_size"):
+            nano.classify(tmp_path / "a.mp4", ["a", "b"], batch_size=size)
+    with pytest.raises(froster.UsageError, match="names no file"):
+        nano.classify("", ["a", "b"])
     for top in (0, -1):
         with pytest.raises(froster.UsageError, match="top"):
             froster.search(tmp_path / "index", "a cat", top=top)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from froster.errors import BatchError, VideoError
+from froster.errors import BatchError, UsageError, VideoError
 from froster.inference.inputs import FPS, as_videos, read_all
 from froster.utils import pool
 from froster.utils.progress import progress, working
@@ -32,6 +32,10 @@ class Reading:
     workers: int | None = None
     batch_size: int | None = None
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and not self.batch_size >= 1:
+            raise UsageError(f"batch_size is 1 or more, not {self.batch_size!r:.100}")
 
 
 def answer_each(

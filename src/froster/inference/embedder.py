@@ -27,7 +27,7 @@ from froster.encoders.tokenizer import Tokenizer, TokenizerSource, opened
 from froster.errors import CheckpointError, FrosterWarning, UsageError
 from froster.evaluation.calibration import Calibration
 from froster.inference.class_cache import kept_or_computed
-from froster.inference.model_folder import ModelConfig
+from froster.inference.model_folder import MOST_VIEWS, ModelConfig
 from froster.inference.weight_cache import WeightCache
 from froster.methods import Features, VideoCLIP, class_embeddings
 from froster.text.bank import PromptBank
@@ -296,7 +296,9 @@ class Embedder:
 
     def view_reader(self, views: int | None = None) -> ReadViews:
         """What reads a video file as this model wants it, `views` clips or the model's number."""
-        views = views or self.config.views
+        views = self.config.views if views is None else views
+        if type(views) is not int or not 1 <= views <= MOST_VIEWS:
+            raise UsageError(f"views is a whole number from 1 to {MOST_VIEWS}, not {views!r:.100}")
         return ReadViews(self.config.sampling, views, self.image_size, self.preprocessing)
 
     def read_views(

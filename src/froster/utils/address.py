@@ -183,7 +183,10 @@ def is_address(path: str | PathLike[str]) -> bool:
 
 def as_path(path: str | PathLike[str]) -> Path:
     """A local path, or the `Address` that a text is; also of what `Path` has left of one. file://
-    is a local path. Raises UsageError for an address that froster does not read."""
+    is a local path. Raises UsageError for an address that froster does not read, and for an empty
+    text, which would be the current folder."""
+    if path == "":
+        raise UsageError("an empty text names no file or folder")
     if isinstance(path, Address) or not is_address(path):
         return path if isinstance(path, Path) else Path(path)
     name = os.fspath(path).strip()
