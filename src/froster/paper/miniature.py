@@ -251,10 +251,7 @@ class Miniature(RunSource):
     def effort(self) -> str:
         paths = (self.out / "cells").glob("*_seed-*.json")
         seconds = [read_record(path, ("seconds",))["seconds"] for path in paths]
-        return (
-            f"{len(seconds)} runs, {sum(seconds) / 3600:.1f} hours of wall time in all, one thread"
-            " each, on shared cores."
-        )
+        return f"{len(seconds)} runs, {sum(seconds) / 3600:.1f} hours of wall time in all."
 
 
 def at_rate(preset: Preset, method: Method, rate: float) -> Preset:
