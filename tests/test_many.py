@@ -93,6 +93,8 @@ def test_python_is_refused_what_the_commands_are(nano, tmp_path: Path) -> None:
             nano.classify(tmp_path / "a.mp4", ["a", "b"], batch_size=size)
     with pytest.raises(froster.UsageError, match="names no file"):
         nano.classify("", ["a", "b"])
+    with pytest.raises(froster.UsageError, match="names no model"):
+        froster.load("")
     for top in (0, -1):
         with pytest.raises(froster.UsageError, match="top"):
             froster.search(tmp_path / "index", "a cat", top=top)

@@ -132,7 +132,7 @@ def refuse_addresses(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         may_be = argument.parameter.converter is as_paths
         may_be |= name in MODELS and commands[-1:] not in (("calibrate",), ("serve",))
         for token in argument.tokens:
-            for text in token.value.split(","):
+            for text in filter(None, token.value.split(",")):
                 if may_be:
                     as_path(text)
                 else:

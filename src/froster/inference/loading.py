@@ -9,7 +9,7 @@ from pathlib import Path
 from froster.encoders.checkpoints import Checkpoint, LoadReport, load_clip
 from froster.encoders.known import DEFAULT_MODEL
 from froster.encoders.tokenizer import TokenizerSource, tokenizer_of
-from froster.errors import CheckpointError, FrosterError
+from froster.errors import CheckpointError, FrosterError, UsageError
 from froster.inference.model_folder import (
     LoadedModel,
     ModelConfig,
@@ -28,6 +28,8 @@ NANO = Path(__file__).parents[1] / "world" / "nano"
 
 def load_source(source: str | Path, clip: str | Path | None = None) -> LoadedModel:
     """The model of a folder, a file, a name on the hub, or "nano"; see `froster.load`."""
+    if source == "":
+        raise UsageError("an empty text names no model")
     if str(source) == "nano":
         return load_path(NANO, clip)
     path = resolve(source)
