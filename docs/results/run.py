@@ -46,7 +46,7 @@ def jobs(short: Miniature, long: Miniature) -> list[Job]:
     """Every run once, of each part seed by seed: the question of habits, its core with more videos
     and at a higher rate; what came after FROSTER, Tables 1 and 2, the family; the other claims, and
     the rest of these tables; the curve over other habits; with more videos the ablation, then
-    Tables 2 and 4 and the claims of Table 3 once; the rest of Table 3; then these three again."""
+    Tables 2 to 4 once; the rest of Table 3 with few; then those of more videos again."""
     habits = cells_of(habit_claims())
     core = cells_of(core_claims())
     parts = [(short, habits), (long, core), (hot(short), core)]
@@ -57,12 +57,10 @@ def jobs(short: Miniature, long: Miniature) -> list[Job]:
     ]
     parts += [(short, cells_of(claims()))]
     rest = cells_in("table4", "table5", "table7", "family", "after")
-    compared = set(cells_of(claims()))
-    fair = [cell for cell in cells_in("table3") if cell in compared]
     networks = [cell for cell, _ in CURVE if cell]
     curve = [(with_habits(short, strength), networks) for strength in STRENGTHS]
     ordered = [*of(parts, SEEDS), *of([(short, rest)], SEEDS), *of(curve, CURVE_SEEDS)]
-    longer = [(long, cells_in("table2", "table4")), (long, fair)]
+    longer = [(long, cells_in("table2", "table4", "table3"))]
     ordered += [*of([(long, habits)], SEEDS), *of(longer, 1)]
     ordered += [*of([(short, cells_in("table3"))], SEEDS), *of(longer, LONG_SEEDS)]
     return list(dict.fromkeys(ordered))
