@@ -2,11 +2,13 @@
 in their usual scene more or less often, from never more than by chance to nearly always.
 
 python -m benchmarks.habits [SETS]        # 20 sets of each kind; two minutes on two cores
+python -m benchmarks.habits many          # hundreds of classes that share scenes, drawn words; 2 s
 """
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import statistics
 import sys
 from collections import Counter
@@ -65,6 +67,21 @@ def measured(
     return habits(scene_words(), best.tolist(), labels, range(len(labels)))
 
 
+def many() -> None:
+    """The usual scene of each class is one of 20 words."""
+    rng, words = random.Random(0), scene_words()
+    print("| classes | clips each | usual scene in | told |\n|---|---|---|---|")
+    for classes, clips in ((400, 5), (101, 19), (24, 83)):
+        for strength in (0.0, 0.3, 0.8):
+            usual = [rng.randrange(20) for _ in range(classes)]
+            numbers = [number for number in range(classes) for _ in range(clips)]
+            best = [
+                usual[n] if rng.random() < strength else rng.randrange(len(words)) for n in numbers
+            ]
+            result = habits(words, best, list(map(str, numbers)), range(len(numbers)))
+            print(f"| {classes} | {clips} | {strength:.0%} | {result.share:.1f} ({result.kind}) |")
+
+
 def main(sets: int = 20) -> None:
     model = load("nano")
     reader = model.with_network(model.model, dataclasses.replace(model.config, prompting=PROMPT))
@@ -85,4 +102,7 @@ def main(sets: int = 20) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    if sys.argv[1:] == ["many"]:
+        many()
+    else:
+        main(*map(int, sys.argv[1:]))
